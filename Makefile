@@ -1,0 +1,36 @@
+# Every command makes .venv first; nothing is done twice.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo serve test check protos format
+
+install: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offramp needs Python 3.11 or newer, got " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: install
+	$(BIN)/python -m examples.demo
+
+serve: install
+	$(BIN)/python -m serving --model-repository models --grpc-port 8001 --metrics-port 8002
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m protos.generate --check
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: install
+	$(BIN)/python -m protos.generate

@@ -1,0 +1,1 @@
+"""The wire: decode a request, submit its rows to the engine, encode the answers."""

@@ -1,0 +1,106 @@
+"""Which device the stages run on: what was asked for, and what a session really got.
+
+onnxruntime falls back to the CPU silently where a GPU library is missing, so a device counts as
+there only when a probe session runs on it.
+"""
+
+import contextlib
+import importlib.util
+import io
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+
+from serving.errors import ConfigurationError
+
+DeviceName = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+_CUDA_OPTIONS = {
+    "cudnn_conv_algo_search": "HEURISTIC",  # batch sizes change: an exhaustive search would run for each
+    "arena_extend_strategy": "kSameAsRequested",
+    "use_tf32": "0",  # so that answers agree with the certified ones
+}
+
+# An ONNX graph of one Identity on a float: enough to see where a session lands.
+_PROBE_MODEL = (
+    b'\x08\x08\x12\x00:;\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x05probe'
+    b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+)
+_SILENT, _WARNING = 4, 2
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that sessions really run on."""
+
+    name: Literal["cpu", "cuda", "tensorrt"]
+    provider: str
+    memory: Literal["cpu", "cuda"]
+    """Where slabs lie, in onnxruntime's word."""
+
+    def providers(self) -> list[Any]:
+        """List onnxruntime's execution providers for this device, best first."""
+        chains: dict[str, list[Any]] = {
+            "cpu": ["CPUExecutionProvider"],
+            "cuda": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
+            "tensorrt": [
+                "TensorrtExecutionProvider",
+                ("CUDAExecutionProvider", _CUDA_OPTIONS),
+                "CPUExecutionProvider",
+            ],
+        }
+        return chains[self.name]
+
+    def default_workers(self) -> int:
+        """How many batches run at once: one a core on the CPU, one dispatcher on a GPU."""
+        return len(os.sched_getaffinity(0)) if self.name == "cpu" and hasattr(os, "sched_getaffinity") else 1
+
+
+CPU = Device("cpu", "CPUExecutionProvider", "cpu")
+CUDA = Device("cuda", "CUDAExecutionProvider", "cuda")
+TENSORRT = Device("tensorrt", "TensorrtExecutionProvider", "cuda")
+
+
+def choose_device(wanted: DeviceName) -> Device:
+    """Give the wanted device; 'auto' takes CUDA where a session runs on it, else the CPU.
+
+    Raises ConfigurationError where an explicitly wanted device is not there.
+    """
+    if wanted == "cpu":
+        return CPU
+    if wanted == "auto":
+        return CUDA if _runs_on(CUDA) else CPU
+    device = {"cuda": CUDA, "tensorrt": TENSORRT}[wanted]
+    if not _runs_on(device):
+        available = [device.name for device in (CPU, CUDA, TENSORRT) if _runs_on(device)]
+        raise ConfigurationError(
+            f'device "{wanted}": expected a session to run on {device.provider}, '
+            f"but on this machine sessions run only on: {', '.join(available)}"
+        )
+    return device
+
+
+def _runs_on(device: Device) -> bool:
+    if device.provider not in onnxruntime.get_available_providers():
+        return False
+    onnxruntime.set_default_logger_severity(_SILENT)  # a missing CUDA library is an answer, not an error
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # where onnxruntime prints what it could not load
+            return _probe(device)
+    except Exception:  # whatever onnxruntime raises here, nothing runs on this device
+        return False
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
+
+
+def _probe(device: Device) -> bool:
+    if device.memory == "cuda" and importlib.util.find_spec("nvidia"):
+        onnxruntime.preload_dlls()  # the CUDA libraries that pip installed, where it did
+    session = onnxruntime.InferenceSession(_PROBE_MODEL, providers=device.providers())
+    session.disable_fallback()
+    session.run(None, {"x": np.ones(1, dtype=np.float32)})
+    return bool(session.get_providers()[0] == device.provider)

@@ -1,0 +1,114 @@
+"""The exit policy: logits to probabilities, confidence and an exit mask. Pure functions on arrays.
+
+This is the one place where exits are decided: the server calls it on every batch, and calibration,
+threshold search and certificates call the same functions offline. Knows nothing of sessions, queues
+or requests.
+
+Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `K` classes. Probabilities and
+confidences are FP64: thresholds are JSON doubles that separate distinct confidences, which FP32
+would merge. A NaN confidence compares false with everything, so it is never confident.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Integers = NDArray[np.int64]
+
+DISABLED = np.inf
+"""The threshold of a disabled exit: no confidence reaches it, while 1.0 is reached by saturation."""
+
+STAYS = -1
+"""In a reasons array: the row does not leave here."""
+
+
+class ExitReason(IntEnum):
+    """Why a row left where it did."""
+
+    CONFIDENT = 0
+    FINAL = 1
+    CAPPED = 2
+    DEADLINE = 3
+    DEGRADED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRule:
+    """One request's rule: a threshold for each early exit, and the deepest stage it may use."""
+
+    thresholds: tuple[float | None, ...]
+    """E-1 entries; None disables the exit."""
+    max_exit: int
+    """At this exit a row always leaves; E-1 is no cap."""
+    operating_point: str = "custom"
+    """The published name, or 'custom': a label for metrics."""
+
+    @property
+    def final_exit(self) -> int:
+        """The number of the last exit."""
+        return len(self.thresholds)
+
+    def threshold(self, exit_number: int) -> float:
+        """Smallest confidence that leaves at this exit; DISABLED where none does."""
+        if exit_number == self.final_exit:
+            return DISABLED
+        threshold = self.thresholds[exit_number]
+        return DISABLED if threshold is None else threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """What an exit says of each row of a batch."""
+
+    probabilities_BK: Floats
+    label_B: Integers
+    confidence_B: Floats
+
+
+def read_exit(logits_BK: NDArray[np.floating], calibration_temperature: float) -> Readout:
+    """Apply the calibrated softmax to an exit's logits and take label and confidence from it."""
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is never confident
+        scaled_BK = logits_BK.astype(np.float64) / calibration_temperature
+        scaled_BK -= scaled_BK.max(axis=1, keepdims=True)
+        probabilities_BK = np.exp(scaled_BK)
+        probabilities_BK /= probabilities_BK.sum(axis=1, keepdims=True)
+    label_B = probabilities_BK.argmax(axis=1)
+    return Readout(probabilities_BK, label_B, probabilities_BK.max(axis=1))
+
+
+def decide(confidence_B: Floats, threshold_B: Floats, capped_B: Bools, *, final: bool) -> Integers:
+    """Say of each row at one exit why it leaves, as an ExitReason, or STAYS.
+
+    threshold_B and capped_B come from the rows' own rules. A row that clears its threshold is
+    confident even at its cap; at the final exit all that remain leave.
+    """
+    otherwise = ExitReason.FINAL if final else ExitReason.CAPPED
+    leaves_anyway_B = capped_B | final
+    reason_B = np.where(leaves_anyway_B, int(otherwise), STAYS)
+    reason_B[confidence_B >= threshold_B] = ExitReason.CONFIDENT
+    return reason_B
+
+
+def route(confidence_EN: Floats, rule: ExitRule) -> Integers:
+    """Give the exit at which each row of a split leaves under one rule, as the server would.
+
+    confidence_EN holds every exit's confidence for every row; returns exit_N.
+    """
+    exits, rows = confidence_EN.shape
+    exit_N = np.full(rows, exits - 1)
+    waiting_N = np.ones(rows, dtype=bool)
+    for number, confidence_N in enumerate(confidence_EN):
+        reason_N = decide(
+            confidence_N,
+            np.full(rows, rule.threshold(number)),
+            np.full(rows, number >= rule.max_exit),
+            final=number == exits - 1,
+        )
+        leaving_N = waiting_N & (reason_N != STAYS)
+        exit_N[leaving_N] = number
+        waiting_N &= ~leaving_N
+    return exit_N

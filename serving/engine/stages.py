@@ -1,0 +1,168 @@
+"""Runs one version's stages in onnxruntime, with the features kept on the device between them.
+
+Stage k's features live in a slab: one preallocated tensor of `slots` rows on the device. A batch
+writes its features at a run of slots (`destination`), and stage k+1 gathers any slots it is told of
+inside its own graph. So survivors of several batches merge without a copy through the host; only
+logits cross. The same binding code runs on the CPU and on CUDA. Knows nothing of queues, rules or
+requests: who holds which slot is the scheduler's business.
+
+A runner is safe to call from several threads as long as their destinations do not overlap.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from serving.engine.devices import Device
+from serving.errors import RepositoryError
+from serving.repository.manifest import TensorSpec
+from serving.repository.repository import PublishedVersion
+
+NUMPY_DTYPES: Mapping[str, type[np.generic]] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+"""The wire's datatypes that stages take, as numpy knows them."""
+
+
+@dataclass(frozen=True)
+class StageFile:
+    """An exported stage: its ONNX file and the features it leaves for the next."""
+
+    path: Path
+    features: tuple[TensorSpec, ...]
+
+
+def stage_files(version: PublishedVersion) -> list[StageFile]:
+    """List a published version's stages, ready for a runner."""
+    return [
+        StageFile(version.stage_path(number), stage.features)
+        for number, stage in enumerate(version.manifest.stages)
+    ]
+
+
+class _Slab:
+    """The features of one stage: a tensor of `slots` rows on the device."""
+
+    def __init__(self, spec: TensorSpec, slots: int, device: Device) -> None:
+        self.name = spec.name
+        self.dtype = NUMPY_DTYPES[spec.datatype]
+        self.row_shape = spec.row_shape
+        self.row_bytes = int(np.prod(spec.row_shape)) * np.dtype(self.dtype).itemsize
+        self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            [slots, *spec.row_shape], self.dtype, device.memory
+        )
+
+    def address(self, slot: int) -> int:
+        return int(self.value.data_ptr()) + slot * self.row_bytes
+
+
+class StageRunner:
+    """The sessions of one version on one device, and the slabs between them."""
+
+    def __init__(
+        self,
+        stages: Sequence[StageFile],
+        inputs: Sequence[TensorSpec],
+        device: Device,
+        *,
+        slots: int,
+        intra_op_threads: int,
+    ) -> None:
+        self.device = device
+        self.inputs = tuple(inputs)
+        self.slots = slots
+        self._sessions = [_open_session(stage.path, device, intra_op_threads) for stage in stages]
+        self._slabs = [[_Slab(spec, slots, device) for spec in stage.features] for stage in stages]
+        self.classes = int(self._sessions[0].get_outputs()[0].shape[1])
+
+    @property
+    def stage_count(self) -> int:
+        """How many stages, and so exits, there are."""
+        return len(self._sessions)
+
+    def run_first(self, inputs: Mapping[str, NDArray[np.generic]], destination: int) -> NDArray[np.float32]:
+        """Run stage 0 on rows from the host: inputs by name, each [B, ...]; returns logits [B, K].
+
+        The features go to slots destination .. destination + B - 1.
+        """
+        return self._run(0, inputs, destination)
+
+    def run_next(self, stage: int, source_B: NDArray[np.int64], destination: int) -> NDArray[np.float32]:
+        """Run stage k >= 1 on the rows whose features lie in those slots of stage k-1's slab."""
+        return self._run(stage, {"rows": source_B}, destination)
+
+    def _run(
+        self, stage: int, host_inputs: Mapping[str, NDArray[np.generic]], destination: int
+    ) -> NDArray[np.float32]:
+        session = self._sessions[stage]
+        binding = session.io_binding()
+        rows = 0
+        for name, array in host_inputs.items():
+            rows = len(array)
+            binding.bind_cpu_input(name, array)
+        for slab in self._slabs[stage - 1] if stage > 0 else ():
+            binding.bind_ortvalue_input(slab.name, slab.value)
+        logits_BK = np.empty((rows, self.classes), dtype=np.float32)
+        binding.bind_output("logits", "cpu", 0, np.float32, list(logits_BK.shape), logits_BK.ctypes.data)
+        for slab in self._slabs[stage]:
+            binding.bind_output(
+                slab.name,
+                self.device.memory,
+                0,
+                slab.dtype,
+                [rows, *slab.row_shape],
+                slab.address(destination),
+            )
+        session.run_with_iobinding(binding)
+        return logits_BK
+
+    def run_every_stage(self, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Run rows through all stages and return every exit's logits: [E, N, K].
+
+        Any N: the rows go in batches of at most `slots`. Uses the slabs from slot 0: not for a
+        runner that serves at the same time.
+        """
+        rows = len(next(iter(inputs.values())))
+        logits_ENK = np.empty((self.stage_count, rows, self.classes), dtype=np.float32)
+        for start in range(0, rows, self.slots):
+            batch = slice(start, min(start + self.slots, rows))
+            source_B = np.arange(batch.stop - batch.start)
+            logits_ENK[0, batch] = self.run_first({name: array[batch] for name, array in inputs.items()}, 0)
+            for stage in range(1, self.stage_count):
+                logits_ENK[stage, batch] = self.run_next(stage, source_B, 0)
+        return logits_ENK
+
+    def warm_up(self, batch_rows: Sequence[int]) -> None:
+        """Run every stage once at each batch size, so that the first caller does not pay for it."""
+        for rows in batch_rows:
+            self.run_every_stage(
+                {
+                    spec.name: np.zeros((rows, *spec.row_shape), dtype=NUMPY_DTYPES[spec.datatype])
+                    for spec in self.inputs
+                }
+            )
+
+
+def _open_session(path: Path, device: Device, intra_op_threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=device.providers())
+    except Exception as error:  # onnxruntime raises a class of its own for each status
+        raise RepositoryError(f"{path}: onnxruntime cannot load it: {str(error).splitlines()[0]}") from error
+    session.disable_fallback()
+    if session.get_providers()[0] != device.provider:
+        raise RepositoryError(
+            f"{path}: expected to run on {device.provider}, onnxruntime gave {session.get_providers()[0]}"
+        )
+    return session

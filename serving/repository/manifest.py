@@ -1,0 +1,258 @@
+"""The manifest: what one published model version says of itself, and how it is read.
+
+`models/README.md` is the format in words, with MUST and MAY; this module is the same in types.
+The reader owns the format: training fills these classes in and writes their JSON. Knows nothing of
+onnxruntime, of gRPC, or of where a repository lies.
+
+Shapes lead with -1 for the rows of a batch. `E` exits, `K` classes.
+"""
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.errors import InvalidManifest, InvalidRequest
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Thresholds = tuple[Share | None, ...]
+"""Smallest confidence that may leave, one an early exit; None disables the exit."""
+
+Datatype = Literal["BOOL", "UINT8", "INT32", "INT64", "FP32", "FP64"]
+
+
+class Section(BaseModel):
+    """A frozen part of the manifest that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(Section):
+    """Name, datatype and shape of a tensor; the first dimension, -1, counts rows."""
+
+    name: str = Field(min_length=1)
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _only_the_batch_is_dynamic(self) -> Self:
+        if not self.shape or self.shape[0] != -1 or any(size < 1 for size in self.shape[1:]):
+            raise ValueError(f"shape must be [-1, ...] with sizes of at least 1, got {list(self.shape)}")
+        return self
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return self.shape[1:]
+
+
+class Stage(Section):
+    """A contiguous piece of backbone with its head: one ONNX file."""
+
+    file: str
+    sha256: Digest
+    multiply_adds: Annotated[int, Field(ge=1)]
+    """Of this stage and its head alone, for one row."""
+    parameters: Count
+    features: tuple[TensorSpec, ...]
+    """What the next stage gathers from; empty for the last stage."""
+
+    @model_validator(mode="after")
+    def _file_stays_in_its_folder(self) -> Self:
+        if "\\" in self.file or PurePosixPath(self.file).name != self.file or self.file in {"", ".."}:
+            raise ValueError(f"file must be a plain name inside the version's folder, got {self.file!r}")
+        return self
+
+
+class Exit(Section):
+    """Where an answer may leave, and how good it is when every row leaves there."""
+
+    calibration_temperature: Positive
+    accuracy: Share
+    expected_calibration_error: Share
+    split: str
+    n: Annotated[int, Field(ge=1)]
+
+
+class Certificate(Section):
+    """The promise P(answer differs from the final exit's) <= epsilon, with confidence 1 - delta."""
+
+    epsilon: Annotated[float, Field(gt=0.0, lt=1.0)]
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)]
+    n: Annotated[int, Field(ge=1)]
+    disagreements: Count
+    method: str
+
+
+class OperatingPoint(Section):
+    """Named thresholds with what they gave on a split."""
+
+    thresholds: Thresholds
+    accuracy: Share
+    disagreement: Share
+    """Share of rows whose answer differs from the final exit's."""
+    multiply_adds_share: Share
+    """Mean multiply-adds of a row over those of the full depth."""
+    exit_shares: tuple[Share, ...]
+    split: str
+    n: Annotated[int, Field(ge=1)]
+    certificate: Certificate | None
+    """None where the point equals full depth: there is nothing to certify."""
+
+
+class ParetoPoint(Section):
+    """One choice of thresholds that no other on the path beats in both loss and cost."""
+
+    thresholds: Thresholds
+    accuracy_loss: Annotated[float, Field(ge=-1.0, le=1.0)]
+    """Against the final exit; negative where leaving early was more often right."""
+    disagreement: Share
+    multiply_adds_share: Share
+
+
+class ParetoPath(Section):
+    """The trade-off that the operating points were chosen from, on the split that chose them."""
+
+    split: str
+    n: Annotated[int, Field(ge=1)]
+    points: tuple[ParetoPoint, ...]
+
+
+class DatasetProvenance(Section):
+    """Which data, cut how: digests are SHA-256 over bytes and over row numbers."""
+
+    name: str
+    digest: Digest
+    split_seed: int
+    split_digests: dict[str, Digest]
+    test_rows: tuple[Count, ...] | None
+    """Row numbers in the source's own order, where the set has no official test split."""
+
+
+class Provenance(Section):
+    """Where a version comes from."""
+
+    recipe: dict[str, Any]
+    seed: int
+    generation: Count
+    dataset: DatasetProvenance
+    packages: dict[str, str]
+
+
+class Manifest(Section):
+    """Everything that a server needs to serve a version, and a reader to judge it."""
+
+    format_version: Literal[1]
+    name: str = Field(pattern=f"^{NAME_PATTERN}$")
+    version: Annotated[int, Field(ge=1)]
+    created: str
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    confidence: Literal["max_probability"]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    exits: tuple[Exit, ...]
+    operating_points: dict[str, OperatingPoint]
+    default_operating_point: str
+    pareto_path: ParetoPath
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        exits = len(self.stages)
+        if len(self.exits) != exits:
+            raise ValueError(f"exits must be one a stage: expected {exits}, got {len(self.exits)}")
+        if self.stages[-1].features:
+            raise ValueError("the last stage must have no features: no stage follows it")
+        for number, stage in enumerate(self.stages[:-1]):
+            if not stage.features:
+                raise ValueError(f"stage {number} must name the features that stage {number + 1} reads")
+        for name, point in self.operating_points.items():
+            _check_point(name, point, exits)
+        if any(threshold is not None for threshold in self._point("exact").thresholds):
+            raise ValueError('operating point "exact" must disable every early exit')
+        self._point(self.default_operating_point)
+        return self
+
+    def _point(self, name: str) -> OperatingPoint:
+        if name not in self.operating_points:
+            raise ValueError(f'operating point "{name}" is missing, known: {sorted(self.operating_points)}')
+        return self.operating_points[name]
+
+    def operating_point(self, name: str) -> OperatingPoint:
+        """Give the operating point of that name, or raise InvalidRequest."""
+        if name not in self.operating_points:
+            known = ", ".join(self.operating_points)
+            raise InvalidRequest(
+                f'operating_point "{name}" is unknown to model "{self.name}": expected one of {known}'
+            )
+        return self.operating_points[name]
+
+    @property
+    def multiply_adds(self) -> tuple[int, ...]:
+        """Multiply-adds of a row that leaves at each exit: running sums over the stages."""
+        total, sums = 0, []
+        for stage in self.stages:
+            total += stage.multiply_adds
+            sums.append(total)
+        return tuple(sums)
+
+    def to_json(self) -> str:
+        """Write the manifest as it stands on disk."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def _check_point(name: str, point: OperatingPoint, exits: int) -> None:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ValueError(f"operating point name {name!r} must match {NAME_PATTERN}")
+    if len(point.thresholds) != exits - 1:
+        raise ValueError(
+            f'thresholds of operating point "{name}": expected {exits - 1}, got {len(point.thresholds)}'
+        )
+    if len(point.exit_shares) != exits:
+        raise ValueError(
+            f'exit_shares of operating point "{name}": expected {exits}, got {len(point.exit_shares)}'
+        )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest file; raise InvalidManifest with one line that names the culprit."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_MANIFEST_BYTES:
+            raise InvalidManifest(f"{path}: expected at most {MAX_MANIFEST_BYTES} bytes, got {size}")
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidManifest(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidManifest(f"{path}: not whole JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidManifest(f"{path}: expected a JSON object, got {type(document).__name__}")
+    written = document.get("format_version")
+    if written != FORMAT_VERSION or isinstance(written, bool):
+        raise InvalidManifest(f"{path}: format_version: expected {FORMAT_VERSION}, got {written!r}")
+    try:
+        return Manifest.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise InvalidManifest(f"{path}: {first_complaint(error)}") from error
+
+
+def first_complaint(error: ValidationError) -> str:
+    """Say a pydantic error's first complaint in one line: where, what, and the value got."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    if first["type"] in {"value_error", "missing"}:
+        return f"{where}: {what}" if where else what
+    return f"{where}: {what}, got {first['input']!r}"

@@ -1,0 +1,206 @@
+"""Finds published versions on disk, checks them, and swaps what is served without a gap.
+
+Layout: `<root>/<name>/<version>/` with versions as positive integers. The highest version of a name
+is served, and beside it those that the configuration also names. Knows nothing of onnxruntime: how a
+version is loaded and closed is handed in.
+
+Invariants: a version is served only after its manifest and every stage file were verified and its
+loader returned; all of a version swaps at once; a version that fails leaves the old one in place.
+"""
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from serving.errors import DigestMismatch, InvalidManifest, ModelNotFound, RepositoryError
+from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, read_manifest
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """A version folder whose manifest and digests were found right."""
+
+    folder: Path
+    manifest: Manifest
+
+    def stage_path(self, stage: int) -> Path:
+        """Where that stage's ONNX file lies."""
+        return self.folder / self.manifest.stages[stage].file
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_versions(root: Path) -> dict[str, list[int]]:
+    """List the version numbers below each model name, ascending; other entries are passed over."""
+    if not root.is_dir():
+        raise RepositoryError(f"model repository {root}: expected a folder, got nothing there")
+    found = {}
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
+        versions = sorted(
+            int(entry.name)
+            for entry in folder.iterdir()
+            if entry.is_dir() and re.fullmatch(r"[1-9][0-9]{0,17}", entry.name)
+        )
+        if versions and re.fullmatch(NAME_PATTERN, folder.name):
+            found[folder.name] = versions
+    return found
+
+
+def read_version(folder: Path) -> PublishedVersion:
+    """Read a version folder and verify it whole: manifest, names, and each stage file's digest."""
+    manifest = read_manifest(folder / MANIFEST_FILE)
+    stated, placed = (manifest.name, manifest.version), (folder.parent.name, folder.name)
+    if (stated[0], str(stated[1])) != placed:
+        raise InvalidManifest(
+            f"{folder / MANIFEST_FILE}: name and version: expected {'/'.join(placed)} as the folder says, "
+            f"got {stated[0]}/{stated[1]}"
+        )
+    version = PublishedVersion(folder, manifest)
+    for number, stage in enumerate(manifest.stages):
+        path = version.stage_path(number)
+        if path.is_symlink() or not path.is_file():
+            raise RepositoryError(f"{path}: stage {number}'s file is missing or no regular file")
+        digest = file_digest(path)
+        if digest != stage.sha256:
+            raise DigestMismatch(f"{path}: sha256: expected {stage.sha256}, got {digest}")
+    return version
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A line of the repository's index: a version on disk and whether it is served."""
+
+    name: str
+    version: int
+    ready: bool
+    reason: str
+
+
+class ModelRepository(Generic[Loaded]):
+    """The versions that are served now, kept in step with a folder by `rescan`."""
+
+    def __init__(
+        self,
+        root: Path,
+        load: Callable[[PublishedVersion], Loaded],
+        close: Callable[[Loaded], None],
+        also_serve: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        self._root = root
+        self._load = load
+        self._close = close
+        self._also_serve = also_serve or {}
+        self._served: dict[str, dict[int, Loaded]] = {}
+        self._reasons: dict[tuple[str, int], str] = {}
+        self._rescanning = threading.Lock()
+
+    def rescan(self) -> list[RepositoryError]:
+        """Take up new versions and drop those gone; return what was refused, blocks while it loads.
+
+        One model's failure keeps that model as it was and leaves the others alone.
+        """
+        with self._rescanning:
+            found = find_versions(self._root)
+            refused = []
+            for name, versions in found.items():
+                try:
+                    self._update(name, versions)
+                except RepositoryError as error:
+                    refused.append(error)
+            for name in set(self._served) - set(found):
+                self._swap(name, {})
+            return refused
+
+    def _update(self, name: str, versions: list[int]) -> None:
+        current = self._served.get(name, {})
+        fresh: dict[int, Loaded] = {}
+        try:
+            for number in self._wanted(name, versions):
+                if number not in current:
+                    fresh[number] = self._open(name, number)
+        except RepositoryError:
+            for loaded in fresh.values():
+                self._close(loaded)
+            raise
+        wanted = self._wanted(name, versions)
+        self._swap(
+            name,
+            {number: fresh[number] if number in fresh else current[number] for number in wanted},
+        )
+
+    def _wanted(self, name: str, versions: list[int]) -> list[int]:
+        also = self._also_serve.get(name, ())
+        missing = sorted(set(also) - set(versions))
+        if missing:
+            raise RepositoryError(f'model "{name}": version {missing[0]} is configured, found {versions}')
+        return sorted({versions[-1], *also})
+
+    def _open(self, name: str, number: int) -> Loaded:
+        try:
+            loaded = self._load(read_version(self._root / name / str(number)))
+        except RepositoryError as error:
+            self._reasons[name, number] = str(error)
+            raise
+        self._reasons.pop((name, number), None)
+        return loaded
+
+    def _swap(self, name: str, versions: dict[int, Loaded]) -> None:
+        """Replace what a name serves in one assignment; what is no longer served drains and closes."""
+        old = self._served.get(name, {})
+        served = {**self._served, name: versions}
+        if not versions:
+            del served[name]
+        self._served = served
+        for number, loaded in old.items():
+            if number not in versions:
+                self._close(loaded)
+
+    def get(self, name: str, version: int | None = None) -> Loaded:
+        """Give a served version, the highest where none is named, or raise ModelNotFound."""
+        versions = self._served.get(name)
+        if not versions:
+            raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
+        number = max(versions) if version is None else version
+        if number not in versions:
+            raise ModelNotFound(
+                f"Request for unknown model: '{name}' version {number} is not found, "
+                f"served: {sorted(versions)}"
+            )
+        return versions[number]
+
+    def served(self) -> list[tuple[str, int, Loaded]]:
+        """List what is served now: name, version and what the loader returned."""
+        return [
+            (name, number, loaded)
+            for name, versions in sorted(self._served.items())
+            for number, loaded in sorted(versions.items())
+        ]
+
+    def versions(self, name: str) -> list[int]:
+        """List the served versions of a name, ascending; empty where the name is unknown."""
+        return sorted(self._served.get(name, {}))
+
+    def index(self) -> list[IndexEntry]:
+        """List every version on disk with its state, Triton's repository index."""
+        entries = []
+        for name, versions in find_versions(self._root).items():
+            ready = self._served.get(name, {})
+            for number in versions:
+                reason = "" if number in ready else self._reasons.get((name, number), "not served")
+                entries.append(IndexEntry(name, number, number in ready, reason))
+        return entries
+
+    def close(self) -> None:
+        """Drain and close everything served."""
+        for name in list(self._served):
+            self._swap(name, {})

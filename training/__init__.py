@@ -1,0 +1,1 @@
+"""Train multi-exit classifiers that teach themselves, and publish them: recipe to model version."""

@@ -1,0 +1,1 @@
+"""Multi-exit networks, one architecture a file."""

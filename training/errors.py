@@ -1,0 +1,30 @@
+"""Every error of the training side that a user can mend.
+
+TrainingError
+├── RecipeError       the recipe is wrong: an unknown key, an impossible value, a name not known
+├── DatasetError      the data is missing, damaged or too small for the splits
+├── RunError          the output folder is not in a state to run or resume in
+└── ExportMismatch    the exported stages do not answer as the PyTorch network does
+
+A message names the culprit and both values, expected and got.
+"""
+
+
+class TrainingError(Exception):
+    """Base of every error that `python -m training` reports in one line."""
+
+
+class RecipeError(TrainingError):
+    """Raised when a recipe is not one that can be run."""
+
+
+class DatasetError(TrainingError):
+    """Raised when a dataset is missing, damaged or too small for its splits."""
+
+
+class RunError(TrainingError):
+    """Raised when the output folder holds something that the run would overwrite or cannot resume."""
+
+
+class ExportMismatch(TrainingError):
+    """Raised when the exported chain of stages differs from the network it came from."""

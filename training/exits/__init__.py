@@ -1,0 +1,1 @@
+"""From the logits of exported stages to calibrated, certified operating points."""

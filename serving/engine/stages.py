@@ -89,20 +89,14 @@ class StageRunner:
         """How many stages, and so exits, there are."""
         return len(self._sessions)
 
-    def run_first(self, inputs: Mapping[str, NDArray[np.generic]], destination: int) -> NDArray[np.float32]:
-        """Run stage 0 on rows from the host: inputs by name, each [B, ...]; returns logits [B, K].
-
-        The features go to slots destination .. destination + B - 1.
-        """
-        return self._run(0, inputs, destination)
-
-    def run_next(self, stage: int, source_B: NDArray[np.int64], destination: int) -> NDArray[np.float32]:
-        """Run stage k >= 1 on the rows whose features lie in those slots of stage k-1's slab."""
-        return self._run(stage, {"rows": source_B}, destination)
-
-    def _run(
+    def run(
         self, stage: int, host_inputs: Mapping[str, NDArray[np.generic]], destination: int
     ) -> NDArray[np.float32]:
+        """Run one stage on a batch and return its logits [B, K]; features go to slots from `destination`.
+
+        Stage 0 takes the model's inputs by name, each [B, ...]; a later stage takes `rows` INT64 [B],
+        the slots of the previous stage's slab that hold its rows' features.
+        """
         session = self._sessions[stage]
         binding = session.io_binding()
         rows = 0
@@ -136,9 +130,9 @@ class StageRunner:
         for start in range(0, rows, self.slots):
             batch = slice(start, min(start + self.slots, rows))
             source_B = np.arange(batch.stop - batch.start)
-            logits_ENK[0, batch] = self.run_first({name: array[batch] for name, array in inputs.items()}, 0)
+            logits_ENK[0, batch] = self.run(0, {name: array[batch] for name, array in inputs.items()}, 0)
             for stage in range(1, self.stage_count):
-                logits_ENK[stage, batch] = self.run_next(stage, source_B, 0)
+                logits_ENK[stage, batch] = self.run(stage, {"rows": source_B}, 0)
         return logits_ENK
 
     def warm_up(self, batch_rows: Sequence[int]) -> None:

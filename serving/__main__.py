@@ -1,0 +1,94 @@
+"""The command line of the serving side: `python -m serving`, and `python -m serving verify FOLDER`."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving import __version__
+from serving.config import load_config
+from serving.errors import ConfigurationError, RepositoryError
+from serving.logs import configure_logs
+from serving.repository.repository import find_versions, read_version
+from serving.server import Address, Server
+
+CANNOT_START = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "verify":
+            return verify(options.folder)
+        return asyncio.run(serve(options))
+    except (ConfigurationError, RepositoryError) as error:
+        print(f"offramp: {error}", file=sys.stderr)
+        return CANNOT_START
+
+
+async def serve(options: argparse.Namespace) -> int:
+    """Serve a model repository until a signal."""
+    configure_logs()
+    server = Server(
+        options.model_repository,
+        Address(options.host, options.grpc_port, options.metrics_port),
+        device=options.device,
+        config=load_config(options.config),
+        poll_seconds=options.poll_seconds,
+    )
+    return await server.run()
+
+
+def verify(root: Path) -> int:
+    """Check every version in a repository: a line each, and exit code 2 where one is wrong."""
+    code = 0
+    for name, versions in find_versions(root).items():
+        for number in versions:
+            try:
+                version = read_version(root / name / str(number))
+            except RepositoryError as error:
+                print(f"WRONG {name}/{number}: {error}")
+                code = CANNOT_START
+            else:
+                print(f"ok {name}/{number}: {len(version.manifest.stages)} stages")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving", description="Serve multi-exit models over gRPC."
+    )
+    parser.add_argument("--version", action="version", version=f"offramp {__version__}")
+    parser.add_argument("--model-repository", type=Path, default=Path("models"), metavar="FOLDER")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=_port, default=8001, help="0 takes a free one (default: 8001)")
+    parser.add_argument("--metrics-port", type=_port, default=8002, help="0 takes a free one (default: 8002)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto")
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings, see README")
+    parser.add_argument("--poll-seconds", type=_seconds, help="look for new versions this often")
+    commands = parser.add_subparsers(dest="command", metavar="")
+    check = commands.add_parser("verify", help="check every version's manifest and digests, serve nothing")
+    check.add_argument("folder", type=Path)
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535, got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

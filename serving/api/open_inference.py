@@ -1,0 +1,196 @@
+"""The Open Inference Protocol's servicer: decode, submit, encode, and no logic of its own.
+
+Follows KServe's v2 protocol in the shape that Triton gives it. Which rows run when, and where they
+leave, is the engine's business; which versions are served, the repository's.
+"""
+
+import asyncio
+import re
+from typing import TypeAlias
+
+import grpc
+
+from serving.api.inference_call import InferenceCall
+from serving.api.interceptors import guarded
+from serving.api.model_config import model_config, model_metadata
+from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs
+from serving.engine.engine import Engine
+from serving.errors import InvalidRequest, ModelNotFound, Unsupported
+from serving.metrics import Metrics
+from serving.readiness import Readiness
+from serving.repository.repository import ModelRepository
+
+Context: TypeAlias = grpc.aio.ServicerContext
+
+SERVER_NAME = "offramp"
+EXTENSIONS = ("model_configuration", "parameters", "statistics")
+"""Only what works here; the repository extension is left out while load and unload are not offered."""
+
+UNSUPPORTED = (
+    "ModelStreamInfer",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+    "TraceSetting",
+    "LogSettings",
+)
+
+
+def model_version(text: str) -> int | None:
+    """Read a version string; None where it is empty, which means the highest."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidRequest(f"failed to get model version from specified version string '{text}'")
+    return int(text)
+
+
+class OpenInference:
+    """Answers inference.GRPCInferenceService from a repository of engines."""
+
+    def __init__(
+        self,
+        repository: ModelRepository[Engine],
+        readiness: Readiness,
+        metrics: Metrics,
+        *,
+        version: str,
+        device: str,
+    ) -> None:
+        self._repository = repository
+        self._readiness = readiness
+        self._metrics = metrics
+        self._version = version
+        self._device = device
+
+    def generic_handler(self) -> grpc.GenericRpcHandler:
+        """Give the service's handlers, ready to be added to a server."""
+        handlers = {
+            rpc.name: grpc.unary_unary_rpc_method_handler(
+                guarded(rpc.name, getattr(self, _snake_case(rpc.name))),
+                request_deserializer=rpc.request.FromString,
+                response_serializer=rpc.response.SerializeToString,
+            )
+            for rpc in service_rpcs(INFERENCE_SERVICE)
+        }
+        handlers.update({name: _unsupported(name) for name in UNSUPPORTED})
+        return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers)
+
+    async def server_live(self, _: inference.ServerLiveRequest, __: Context) -> inference.ServerLiveResponse:
+        """Say that the process answers."""
+        return inference.ServerLiveResponse(live=True)
+
+    async def server_ready(
+        self, _: inference.ServerReadyRequest, __: Context
+    ) -> inference.ServerReadyResponse:
+        """Say whether new calls are taken."""
+        return inference.ServerReadyResponse(ready=self._readiness.ready)
+
+    async def model_ready(
+        self, request: inference.ModelReadyRequest, _: Context
+    ) -> inference.ModelReadyResponse:
+        """Say whether a model answers; an unknown one is not ready, which is no error."""
+        try:
+            engine = self._repository.get(request.name, model_version(request.version))
+        except ModelNotFound:
+            return inference.ModelReadyResponse(ready=False)
+        return inference.ModelReadyResponse(ready=self._readiness.ready and engine.ready)
+
+    async def server_metadata(
+        self, _: inference.ServerMetadataRequest, __: Context
+    ) -> inference.ServerMetadataResponse:
+        """Name the server and the extensions that work."""
+        return inference.ServerMetadataResponse(
+            name=SERVER_NAME, version=self._version, extensions=EXTENSIONS
+        )
+
+    async def model_metadata(
+        self, request: inference.ModelMetadataRequest, _: Context
+    ) -> inference.ModelMetadataResponse:
+        """Describe a model's tensors."""
+        engine = self._repository.get(request.name, model_version(request.version))
+        return model_metadata(engine.manifest, self._repository.versions(request.name))
+
+    async def model_config(
+        self, request: inference.ModelConfigRequest, _: Context
+    ) -> inference.ModelConfigResponse:
+        """Describe a model as Triton's configuration does."""
+        engine = self._repository.get(request.name, model_version(request.version))
+        config = model_config(engine.manifest, engine.max_batch_size, self._device)
+        return inference.ModelConfigResponse(config=config)
+
+    async def model_infer(
+        self, request: inference.ModelInferRequest, context: Context
+    ) -> inference.ModelInferResponse:
+        """Answer a request's rows."""
+        call = InferenceCall(request, self._metrics, time_remaining=context.time_remaining())
+        with call:
+            self._readiness.check()
+            version = model_version(request.model_version)
+            future = call.submit(lambda: self._repository.get(request.model_name, version))
+            return call.respond(await asyncio.wrap_future(future))
+
+    async def model_statistics(
+        self, request: inference.ModelStatisticsRequest, _: Context
+    ) -> inference.ModelStatisticsResponse:
+        """Give running totals of one model's served versions, or of all."""
+        version = model_version(request.version)
+        response = inference.ModelStatisticsResponse()
+        for name, number, engine in self._repository.served():
+            if request.name in {"", name} and version in {None, number}:
+                response.model_stats.append(_statistics(name, number, engine))
+        if request.name and not response.model_stats:
+            raise InvalidRequest(f"requested model '{request.name}' is not available")
+        return response
+
+    async def repository_index(
+        self, request: inference.RepositoryIndexRequest, _: Context
+    ) -> inference.RepositoryIndexResponse:
+        """List the versions on disk with their state."""
+        entries = await asyncio.to_thread(self._repository.index)
+        response = inference.RepositoryIndexResponse()
+        for entry in entries:
+            if entry.ready or not request.ready:
+                state = "READY" if entry.ready else "UNAVAILABLE"
+                response.models.add(
+                    name=entry.name, version=str(entry.version), state=state, reason=entry.reason
+                )
+        return response
+
+
+def _snake_case(rpc: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc).lower()
+
+
+def _statistics(name: str, version: int, engine: Engine) -> inference.ModelStatistics:
+    totals = engine.statistics
+
+    def duration(field: str) -> inference.StatisticDuration:
+        total = getattr(totals, field)
+        return inference.StatisticDuration(count=total.count, ns=total.nanoseconds)
+
+    fields = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+    return inference.ModelStatistics(
+        name=name,
+        version=str(version),
+        last_inference=totals.last_inference_milliseconds,
+        inference_count=totals.rows,
+        execution_count=totals.first_stage_runs,
+        inference_stats=inference.InferStatistics(**{field: duration(field) for field in fields}),
+    )
+
+
+def _unsupported(name: str) -> grpc.RpcMethodHandler:
+    """Refuse an RPC of the protocol that is not offered, in words; its messages are never parsed."""
+
+    async def refuse(_: bytes, __: Context) -> bytes:
+        raise Unsupported(f"{name} is not offered by this server")
+
+    if name == "ModelStreamInfer":
+        return grpc.stream_stream_rpc_method_handler(guarded(name, refuse))
+    return grpc.unary_unary_rpc_method_handler(guarded(name, refuse))

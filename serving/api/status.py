@@ -1,0 +1,47 @@
+"""The one table between Offramp's errors and gRPC's status codes, read by the server and the client."""
+
+from collections.abc import Mapping
+
+import grpc
+
+from serving.errors import (
+    ConfigurationError,
+    DeadlineExpired,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    OfframpError,
+    Overloaded,
+    RepositoryError,
+    StageFailed,
+    Unsupported,
+)
+
+STATUS: Mapping[type[OfframpError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    ModelNotReady: grpc.StatusCode.UNAVAILABLE,
+    # Clients retry UNAVAILABLE at once; a full queue must not be told so.
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
+    StageFailed: grpc.StatusCode.INTERNAL,
+    Unsupported: grpc.StatusCode.UNIMPLEMENTED,
+    ConfigurationError: grpc.StatusCode.FAILED_PRECONDITION,
+    RepositoryError: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+def status_of(error: OfframpError) -> grpc.StatusCode:
+    """Give the status of an error: its class's, or that of its nearest ancestor in the table."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    raise AssertionError(f"{type(error).__name__} has no status")
+
+
+def error_of(status: grpc.StatusCode, details: str) -> OfframpError:
+    """Give the error that a status stands for, as the client raises it."""
+    for kind, code in STATUS.items():
+        if code is status:
+            return kind(details)
+    return OfframpError(f"{status.name}: {details}")

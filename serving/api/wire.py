@@ -1,0 +1,72 @@
+"""Message classes of the wire contracts, built in a descriptor pool of our own.
+
+A process that also imports another package's copy of the Open Inference Protocol would otherwise meet
+'duplicate symbol': Python's default pool holds one file for each message name. Everything here comes
+from the committed FileDescriptorSet, with no generated code to match against a protobuf version.
+Knows nothing of what the messages are used for.
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
+
+__all__ = ["HEALTH_SERVICE", "INFERENCE_SERVICE", "POOL", "Rpc", "health", "inference", "service_rpcs"]
+
+INFERENCE_SERVICE = "inference.GRPCInferenceService"
+HEALTH_SERVICE = "grpc.health.v1.Health"
+
+
+def _pool() -> descriptor_pool.DescriptorPool:
+    pool = descriptor_pool.DescriptorPool()
+    packed = (resources.files("serving.api.generated") / "descriptors.binpb").read_bytes()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(packed).file:
+        pool.Add(file)
+    return pool
+
+
+def _contract(name: str) -> SimpleNamespace:
+    """Give a contract's messages and enum values under their own names, as a _pb2 module would."""
+    file = POOL.FindFileByName(name)
+    members: dict[str, Any] = {
+        message: message_factory.GetMessageClass(descriptor)
+        for message, descriptor in file.message_types_by_name.items()
+    }
+    for enum in file.enum_types_by_name.values():
+        members.update({value.name: value.number for value in enum.values})
+    return SimpleNamespace(**members)
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """A service's method with its message classes."""
+
+    name: str
+    request: type[Message]
+    response: type[Message]
+
+
+def service_rpcs(service: str) -> list[Rpc]:
+    """List a service's methods, as its contract has them."""
+    return [
+        Rpc(
+            method.name,
+            message_factory.GetMessageClass(method.input_type),
+            message_factory.GetMessageClass(method.output_type),
+        )
+        for method in POOL.FindServiceByName(service).methods
+    ]
+
+
+POOL = _pool()
+"""Holds every contract; reflection answers from it."""
+
+if TYPE_CHECKING:
+    from serving.api.generated import health_pb2 as health
+    from serving.api.generated import open_inference_pb2 as inference
+else:
+    inference = _contract("open_inference.proto")
+    health = _contract("health.proto")

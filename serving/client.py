@@ -1,0 +1,260 @@
+"""A small typed client: `Client(address).predict(model, images)`, and a command line over it.
+
+Any Open Inference Protocol client works with the server; this one needs numpy, grpcio and protobuf
+alone, speaks of exits in words, and raises the errors of `serving.errors`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from serving.api.status import error_of
+from serving.api.tensors import decode_outputs
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference, service_rpcs
+from serving.errors import OfframpError
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+DEFAULT_TIMEOUT_SECONDS = 10.0
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+EXIT_REASONS = ("confident", "final", "capped", "deadline", "degraded")
+"""What the wire's exit_reason numbers mean."""
+
+Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answers to a request, one entry a row (`N` rows, `K` classes)."""
+
+    model_version: str
+    label_N: NDArray[np.int64]
+    confidence_N: NDArray[np.float32]
+    exit_N: NDArray[np.int32]
+    exit_reason_N: NDArray[np.int32]
+    """Places in EXIT_REASONS."""
+    probabilities_NK: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a served model says of itself."""
+
+    name: str
+    max_batch_size: int
+    row_shape: tuple[int, ...]
+    """Shape of one image, [C, H, W]."""
+    labels: tuple[str, ...]
+    device: str
+    default_operating_point: str
+    operating_points: dict[str, dict[str, Any]]
+    """Each point as the manifest has it: thresholds, test figures, certificate."""
+
+
+class Client:
+    """A connection to a server; usable as a context manager and from several threads."""
+
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> None:
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._channel = grpc.insecure_channel(
+            address,
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ],
+        )
+        self._calls = {
+            (service, rpc.name): self._channel.unary_unary(
+                f"/{service}/{rpc.name}",
+                request_serializer=rpc.request.SerializeToString,
+                response_deserializer=rpc.response.FromString,
+            )
+            for service in (INFERENCE_SERVICE, HEALTH_SERVICE)
+            for rpc in service_rpcs(service)
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def predict(
+        self,
+        model: str,
+        images: NDArray[np.uint8],
+        *,
+        version: str = "",
+        operating_point: str | None = None,
+        threshold: float | None = None,
+        max_exit: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Prediction:
+        """Classify images [N, C, H, W] of raw uint8 pixels.
+
+        operating_point or threshold (smallest confidence in [0, 1] that leaves early), not both;
+        max_exit caps the depth. None of them: the model's default operating point. Raises the
+        OfframpError that the server's status stands for.
+        """
+        request = inference.ModelInferRequest(model_name=model, model_version=version)
+        request.inputs.add(name="image", datatype="UINT8", shape=images.shape)
+        request.raw_input_contents.append(np.ascontiguousarray(images, dtype=np.uint8).tobytes())
+        if operating_point is not None:
+            request.parameters["operating_point"].string_param = operating_point
+        if threshold is not None:
+            request.parameters["threshold"].double_param = threshold
+        if max_exit is not None:
+            request.parameters["max_exit"].int64_param = max_exit
+        response = self._call(
+            "ModelInfer", request, inference.ModelInferResponse, timeout_seconds=timeout_seconds
+        )
+        outputs: dict[str, Any] = decode_outputs(response)
+        return Prediction(
+            model_version=response.model_version,
+            label_N=outputs["label"],
+            confidence_N=outputs["confidence"],
+            exit_N=outputs["exit"],
+            exit_reason_N=outputs["exit_reason"],
+            probabilities_NK=outputs["probabilities"],
+        )
+
+    def model(self, name: str) -> ModelInfo:
+        """Ask what a model takes, and what its exits promise."""
+        request = inference.ModelConfigRequest(name=name)
+        config = self._call("ModelConfig", request, inference.ModelConfigResponse).config
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        return ModelInfo(
+            name=config.name,
+            max_batch_size=config.max_batch_size,
+            row_shape=tuple(config.input[0].dims),
+            labels=tuple(json.loads(parameters["labels"])),
+            device=parameters["device"],
+            default_operating_point=parameters["default_operating_point"],
+            operating_points=json.loads(parameters["operating_points"]),
+        )
+
+    def healthy(self) -> bool:
+        """Ask the standard health check whether the server takes calls."""
+        response = self._call(
+            "Check", health.HealthCheckRequest(), health.HealthCheckResponse, service=HEALTH_SERVICE
+        )
+        return response.status == health.HealthCheckResponse.SERVING
+
+    def _call(
+        self,
+        rpc: str,
+        request: Message,
+        kind: type[Response],
+        *,
+        service: str = INFERENCE_SERVICE,
+        timeout_seconds: float | None = None,
+    ) -> Response:
+        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            response = self._calls[service, rpc](request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise error_of(error.code(), f"{self._address}: {error.details()}") from error
+        assert isinstance(response, kind)
+        return response
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 where it went well, 1 where the server said no."""
+    options = _parser().parse_args(arguments)
+    try:
+        with Client(options.address, timeout_seconds=options.timeout_seconds) as client:
+            return int(options.run(client, options))
+    except (OfframpError, OSError, ValueError) as error:
+        print(f"offramp: {error}", file=sys.stderr)
+        return 1
+
+
+def _predict(client: Client, options: argparse.Namespace) -> int:
+    info = client.model(options.model)
+    images = _read_images(options.file, info.row_shape)
+    prediction = client.predict(
+        options.model,
+        images,
+        operating_point=options.operating_point,
+        threshold=options.threshold,
+        max_exit=options.max_exit,
+    )
+    for row in range(len(images)):
+        label = int(prediction.label_N[row])
+        reason = EXIT_REASONS[prediction.exit_reason_N[row]]
+        print(
+            f"{row}: {info.labels[label]} (label {label}), confidence {prediction.confidence_N[row]:.4f}, "
+            f"left at exit {prediction.exit_N[row]} ({reason})"
+        )
+    return 0
+
+
+def _health(client: Client, _: argparse.Namespace) -> int:
+    healthy = client.healthy()
+    print("serving" if healthy else "not serving")
+    return 0 if healthy else 1
+
+
+def _read_images(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Read one image or a batch of them: .npy as uint8, anything else through Pillow."""
+    array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_picture(path, row_shape)
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path}: expected uint8 pixels, got {array.dtype}")
+    if array.shape == row_shape:
+        array = array[np.newaxis]
+    if array.ndim == len(row_shape) and row_shape[0] == 1 and array.shape[1:] == row_shape[1:]:
+        array = array[:, np.newaxis]  # a batch of grey images without their channel
+    if array.shape[1:] != row_shape:
+        raise ValueError(f"{path}: expected images of shape {list(row_shape)}, got {list(array.shape)}")
+    images: NDArray[np.uint8] = array
+    return images
+
+
+def _read_picture(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: expected .npy; other images need Pillow, which is not installed"
+        ) from error
+    channels, height, width = row_shape
+    with Image.open(path) as picture:
+        fitted = picture.convert("L" if channels == 1 else "RGB").resize((width, height))
+        return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving.client", description="Ask an Offramp server.")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--address", default=DEFAULT_ADDRESS, help="host:port (default: %(default)s)")
+    shared.add_argument("--timeout-seconds", type=float, default=DEFAULT_TIMEOUT_SECONDS)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    predict = commands.add_parser("predict", parents=[shared], help="classify the images in a file")
+    predict.add_argument("--model", required=True)
+    predict.add_argument("file", type=Path, metavar="FILE", help=".npy of uint8, or an image where Pillow is")
+    predict.add_argument("--operating-point", help="a name, such as exact, balanced or fast")
+    predict.add_argument("--threshold", type=float, help="smallest confidence that leaves early, in [0, 1]")
+    predict.add_argument("--max-exit", type=int, help="the deepest exit to use")
+    predict.set_defaults(run=_predict)
+    check = commands.add_parser("health", parents=[shared], help="exit code 0 where the server takes calls")
+    check.set_defaults(run=_health)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What the operator chooses: the server's settings, from a TOML file and the command line.
+
+What calibration learned lives in the manifest, and what a caller chooses in the request: neither is
+here. Unknown keys are refused, with the known ones listed.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.errors import ConfigurationError
+from serving.repository.manifest import first_complaint
+
+
+class Settings(BaseModel):
+    """A frozen section of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(Settings):
+    """[server]: the gRPC front end and the server's life."""
+
+    max_message_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
+    """Largest message taken, in bytes; a larger one is refused with RESOURCE_EXHAUSTED."""
+    drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """Longest time for accepted calls to finish after SIGTERM, in seconds."""
+    max_concurrent_rpcs: Annotated[int, Field(ge=1)] = 4096
+    """Most calls in progress; more are refused with RESOURCE_EXHAUSTED."""
+    keepalive_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long a silent connection is left before it is probed, in seconds."""
+
+
+class EngineSettings(Settings):
+    """[engine]: how much of each version runs and waits at once."""
+
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Most rows in a request, and in a stage's batch."""
+    max_queue_size: Annotated[int, Field(ge=1)] = 1024
+    """Most rows admitted and unanswered, a version; a request beyond is refused at once."""
+    slots: Annotated[int, Field(ge=1)] = 256
+    """Rows of features kept between two stages; bounds the memory of survivors. At least max_batch_size."""
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Batches that run at once, each on one core; by default one a core on the CPU, one on a GPU."""
+    patience: Annotated[int, Field(ge=0, le=64)] = 1
+    """How often in a row the deepest waiting stage may be passed over for a fuller one, in batches."""
+
+    @model_validator(mode="after")
+    def _a_batch_fits(self) -> Self:
+        if self.slots < self.max_batch_size:
+            raise ValueError(
+                f"slots: expected at least max_batch_size {self.max_batch_size}, got {self.slots}"
+            )
+        if self.max_queue_size < self.max_batch_size:
+            raise ValueError(
+                f"max_queue_size: expected at least max_batch_size {self.max_batch_size}, "
+                f"got {self.max_queue_size}"
+            )
+        return self
+
+
+class ModelSettings(Settings):
+    """[models.<name>]: what is particular to one model."""
+
+    versions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Older versions to serve beside the highest."""
+
+
+class Config(Settings):
+    """The whole file."""
+
+    server: ServerSettings = ServerSettings()
+    engine: EngineSettings = EngineSettings()
+    models: dict[str, ModelSettings] = {}
+
+
+def load_config(path: Path | None) -> Config:
+    """Read a TOML file, or take the defaults; raise ConfigurationError with one line."""
+    if path is None:
+        return Config()
+    try:
+        return Config.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {first_complaint(error)}{_known_keys(error)}") from error
+
+
+def _known_keys(error: ValidationError) -> str:
+    """List the keys that the section knows, where the complaint is about one it does not."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] != "extra_forbidden":
+        return ""
+    sections: dict[object, type[Settings]] = {
+        "server": ServerSettings,
+        "engine": EngineSettings,
+        "models": ModelSettings,
+    }
+    section = sections.get(first["loc"][0], Config) if len(first["loc"]) > 1 else Config
+    return f", known keys: {', '.join(section.model_fields)}"

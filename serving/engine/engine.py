@@ -1,0 +1,225 @@
+"""The engine of one model version: `submit(inputs, rule, deadline)` is its one door.
+
+Worker threads repeat three verbs: schedule a batch, run its stage, finish its rows. The lock guards
+the scheduler and the requests' state and is never held while a stage runs. Knows nothing of gRPC or of
+an event loop: an answer is a concurrent future, and cancelling it takes the rows out at the next stage
+boundary.
+
+Invariants: every row is answered exactly once; a row's answer does not depend on its batch-mates; a
+cancelled or failing row never strands or spoils another; NaN is never confident, and where a row would
+have to leave with it, its request fails.
+"""
+
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from serving.engine.admission import Admission
+from serving.engine.batch_run import BatchRun, run_batch
+from serving.engine.devices import Device
+from serving.engine.policy import (
+    STAYS,
+    Bools,
+    ExitReason,
+    ExitRule,
+    Integers,
+    Readout,
+    decide,
+    read_exit,
+)
+from serving.engine.request import Answers, Batch, InputArrays, Request, RowGroup
+from serving.engine.scheduler import Scheduler
+from serving.engine.stages import StageRunner, stage_files
+from serving.engine.statistics import Statistics
+from serving.errors import DeadlineExpired, StageFailed
+from serving.metrics import ModelMetrics
+from serving.repository.repository import PublishedVersion
+
+NO_DEADLINE = float("inf")
+
+_REASON_NAMES = {reason.value: reason.name.lower() for reason in ExitReason}
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """How much one version's engine holds, and how much of it runs at once."""
+
+    max_batch_size: int
+    max_queue_size: int
+    slots: int
+    workers: int
+    patience: int
+
+
+class Engine:
+    """Runs the rows of all requests for one version through its stages."""
+
+    def __init__(
+        self, version: PublishedVersion, device: Device, limits: EngineLimits, metrics: ModelMetrics
+    ) -> None:
+        self.manifest = version.manifest
+        self.max_batch_size = limits.max_batch_size
+        self.statistics = Statistics()
+        self.metrics = metrics
+        self._admission = Admission(limits.max_batch_size, limits.max_queue_size)
+        self._runner = StageRunner(
+            stage_files(version), version.manifest.inputs, device, slots=limits.slots, intra_op_threads=1
+        )
+        self._runner.warm_up((1, limits.max_batch_size))
+        self._scheduler = Scheduler(
+            len(self.manifest.stages),
+            max_batch_size=limits.max_batch_size,
+            slots=limits.slots,
+            patience=limits.patience,
+        )
+        self._changed = threading.Condition()
+        self._open = True
+        metrics.watch_waiting(self._scheduler.waiting)
+        self._workers = [
+            threading.Thread(target=self._serve, name=f"{self.manifest.name}-{number}", daemon=True)
+            for number in range(limits.workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it accepts requests and every worker lives."""
+        return self._open and all(worker.is_alive() for worker in self._workers)
+
+    @property
+    def rows_held(self) -> int:
+        """How many rows are admitted and not yet answered or dropped."""
+        return self._scheduler.rows_held
+
+    @property
+    def slots_held(self) -> int:
+        """How many slots hold features that some row still needs."""
+        return self._scheduler.slots_held()
+
+    def submit(
+        self, inputs: InputArrays, rule: ExitRule, deadline_seconds: float = NO_DEADLINE
+    ) -> "Future[Answers]":
+        """Admit a request whole, or raise; the future gives its answers once its last row has left.
+
+        inputs: an array [R, ...] for each of the manifest's inputs, unchanged until answered.
+        deadline_seconds is on the monotonic clock. Raises InvalidRequest, Overloaded,
+        DeadlineExpired or ModelNotReady at once; the future may raise StageFailed or
+        DeadlineExpired, and cancelling it gives the rows up.
+        """
+        rows = len(next(iter(inputs.values())))
+        answers = Answers.empty(rows, len(self.manifest.labels))
+        request = Request(inputs, rows, rule, deadline_seconds, answers)
+        with self._changed:
+            self._admission.check(
+                rows,
+                rows_held=self._scheduler.rows_held,
+                deadline_seconds=deadline_seconds,
+                now=request.admitted_seconds,
+                ready=self.ready,
+            )
+            self._scheduler.admit(request)
+            self._changed.notify()
+        return request.future
+
+    def close(self) -> None:
+        """Refuse new requests, answer the admitted ones, and stop the workers; blocks until done."""
+        with self._changed:
+            if not self._open:
+                return
+            self._open = False
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join()
+        self.metrics.forget_waiting()
+
+    def _serve(self) -> None:
+        while (batch := self._schedule()) is not None:
+            started = time.monotonic()
+            run = run_batch(self._runner, batch)
+            self._note_run(batch, started)
+            self._finish(batch, run)
+
+    def _schedule(self) -> Batch | None:
+        """Wait for the next batch; None once the engine is closed and empty."""
+        while True:
+            with self._changed:
+                batch, expired = self._scheduler.next_batch(time.monotonic())
+                if batch is None and not expired:
+                    if not self._open and self._scheduler.rows_held == 0:
+                        self._changed.notify_all()
+                        return None
+                    self._changed.wait()
+            for request in expired:
+                request.resolve(DeadlineExpired("the deadline passed before the last row was answered"))
+            if batch is not None:
+                return batch
+
+    def _finish(self, batch: Batch, run: BatchRun) -> None:
+        final = batch.stage == len(self.manifest.stages) - 1
+        readout = read_exit(run.logits_BK, self.manifest.exits[batch.stage].calibration_temperature)
+        reason_B = decide(readout.confidence_B, batch.thresholds(), batch.capped(), final=final)
+        answered_B = reason_B != STAYS
+        ended: list[tuple[Request, Answers | Exception]] = []
+        with self._changed:
+            for group, place in batch.parts():
+                request = group.request
+                failure = None if request.abandoned else _failure(batch.stage, place, readout, reason_B, run)
+                if failure is not None:
+                    request.closed = True
+                    ended.append((request, failure))
+                if request.abandoned:
+                    answered_B[place] = False
+                elif _answer(group, place, batch.stage, readout, reason_B):
+                    ended.append((request, request.answers))
+            self._scheduler.advance(batch, reason_B != STAYS, time.monotonic())
+            self._changed.notify_all()
+        self._note_exits(batch, readout, reason_B, answered_B)
+        for request, outcome in ended:
+            request.resolve(outcome)
+
+    def _note_run(self, batch: Batch, started: float) -> None:
+        self.metrics.ran(batch.stage, batch.rows, time.monotonic() - started)
+        if batch.stage == 0:
+            self.statistics.count_first_stage_run()
+        for group in batch.groups:
+            waited = started - group.queued_seconds
+            self.metrics.waited(batch.stage, waited)
+            if batch.stage == 0 and group.rows_G[0] == 0:
+                group.request.answers.queue_seconds = waited
+
+    def _note_exits(self, batch: Batch, readout: Readout, reason_B: Integers, answered_B: Bools) -> None:
+        for group, place in batch.parts():
+            reasons, counts = np.unique(reason_B[place][answered_B[place]], return_counts=True)
+            for reason, rows in zip(reasons.tolist(), counts.tolist(), strict=True):
+                point = group.request.rule.operating_point
+                self.metrics.exited(batch.stage, _REASON_NAMES[reason], point, rows)
+        rows = int(answered_B.sum())
+        spent, full = self.manifest.multiply_adds[batch.stage], self.manifest.multiply_adds[-1]
+        self.metrics.left_with(batch.stage, readout.confidence_B[answered_B].tolist())
+        self.metrics.spent(rows * spent, rows * (full - spent))
+
+
+def _failure(
+    stage: int, place: slice, readout: Readout, reason_B: Integers, run: BatchRun
+) -> StageFailed | None:
+    """Say why a group's request fails at this stage, if it does."""
+    failure = run.failure_in(place)
+    leaving_G = reason_B[place] != STAYS
+    if failure is None and np.isnan(readout.confidence_B[place][leaving_G]).any():
+        return StageFailed(f"stage {stage} gave NaN on a row of this request that had to leave there")
+    return failure
+
+
+def _answer(group: RowGroup, place: slice, stage: int, readout: Readout, reason_B: Integers) -> bool:
+    """Write the answers of a group's leaving rows; True where that was the request's last."""
+    at_G = np.flatnonzero(reason_B[place] != STAYS)
+    at_B = at_G + place.start
+    request = group.request
+    request.answers.write(group.rows_G[at_G], readout, at_B, stage, reason_B[at_B])
+    request.unanswered -= len(at_G)
+    request.closed = request.unanswered == 0
+    return request.closed

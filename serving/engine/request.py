@@ -1,0 +1,157 @@
+"""The records in flight: a request, the groups of its rows that wait together, and a batch of groups.
+
+This is where scheduler and runner meet: the scheduler moves groups between stages and never looks at
+a tensor; the runner sees arrays and slots and knows no queue. Arrays all the way: a request of many
+rows is one group, not many objects.
+
+Shapes: `B` rows of a batch, `R` rows of a request, `G` rows of a group, `K` classes.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.engine.policy import Bools, ExitRule, Floats, Integers, Readout
+
+InputArrays = Mapping[str, NDArray[np.generic]]
+"""A request's inputs by name, each [R, ...]."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """What a request is answered with, one entry a row, in the order the rows came in."""
+
+    label_R: Integers
+    confidence_R: Floats
+    exit_R: Integers
+    exit_reason_R: Integers
+    probabilities_RK: Floats
+    queue_seconds: float = 0.0
+    """From admission until the request's first row entered stage 0."""
+
+    @classmethod
+    def empty(cls, rows: int, classes: int) -> "Answers":
+        """Make room for the answers of that many rows."""
+        return cls(
+            label_R=np.zeros(rows, dtype=np.int64),
+            confidence_R=np.zeros(rows),
+            exit_R=np.zeros(rows, dtype=np.int64),
+            exit_reason_R=np.zeros(rows, dtype=np.int64),
+            probabilities_RK=np.zeros((rows, classes)),
+        )
+
+    def write(self, rows_G: Integers, readout: Readout, at: Integers, stage: int, reason_G: Integers) -> None:
+        """Write the answers of rows that leave after this stage; `at` says where in the readout."""
+        self.label_R[rows_G] = readout.label_B[at]
+        self.confidence_R[rows_G] = readout.confidence_B[at]
+        self.exit_R[rows_G] = stage
+        self.exit_reason_R[rows_G] = reason_G
+        self.probabilities_RK[rows_G] = readout.probabilities_BK[at]
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One admitted request: its rows, its rule, its deadline, and the answers so far."""
+
+    inputs: InputArrays
+    rows: int
+    rule: ExitRule
+    deadline_seconds: float
+    """On the monotonic clock; inf where the caller set none."""
+    answers: Answers
+    future: "Future[Answers]" = field(default_factory=Future)
+    admitted_seconds: float = field(default_factory=time.monotonic)
+    unanswered: int = field(init=False)
+    closed: bool = False
+    """Answered, failed or expired: the engine has decided, and the rows left are dropped."""
+
+    def __post_init__(self) -> None:
+        self.unanswered = self.rows
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the rows any more."""
+        return self.closed or self.future.cancelled()
+
+    def resolve(self, outcome: Answers | Exception) -> None:
+        """Hand the outcome to the caller, who may have cancelled meanwhile; call once."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
+
+
+@dataclass(eq=False, slots=True)
+class RowGroup:
+    """Rows of one request that wait at the same stage."""
+
+    request: Request
+    rows_G: Integers
+    """Row numbers within the request."""
+    slots_G: Integers
+    """Where the previous stage left their features; empty at stage 0."""
+    queued_seconds: float
+
+    def __len__(self) -> int:
+        return len(self.rows_G)
+
+    def split(self, rows: int) -> tuple["RowGroup", "RowGroup"]:
+        """Cut into the first `rows` rows and the rest."""
+        return self.select(slice(None, rows)), self.select(slice(rows, None))
+
+    def select(self, which: slice | Bools) -> "RowGroup":
+        """Take some of the rows, with their slots."""
+        slots_G = self.slots_G[which] if len(self.slots_G) else self.slots_G
+        return RowGroup(self.request, self.rows_G[which], slots_G, self.queued_seconds)
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Groups that run through one stage together."""
+
+    stage: int
+    groups: Sequence[RowGroup]
+    destination: int
+    """First slot of the run that takes their features; 0 after the last stage, where none are left."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows run."""
+        return sum(len(group) for group in self.groups)
+
+    def parts(self) -> Iterator[tuple[RowGroup, slice]]:
+        """Give each group with its place in the batch's arrays."""
+        start = 0
+        for group in self.groups:
+            yield group, slice(start, start + len(group))
+            start += len(group)
+
+    def source_slots(self) -> Integers:
+        """Give the slots to gather from, in batch order."""
+        return np.concatenate([group.slots_G for group in self.groups])
+
+    def inputs(self) -> dict[str, NDArray[np.generic]]:
+        """Lay the groups' input rows together, without a copy where one request fills the batch."""
+        first = self.groups[0]
+        if len(self.groups) == 1 and len(first) == first.request.rows:
+            return dict(first.request.inputs)
+        return {
+            name: np.concatenate([group.request.inputs[name][group.rows_G] for group in self.groups])
+            for name in first.request.inputs
+        }
+
+    def thresholds(self) -> Floats:
+        """Give each row's threshold at this stage's exit."""
+        thresholds = [group.request.rule.threshold(self.stage) for group in self.groups]
+        return np.repeat(thresholds, [len(group) for group in self.groups])
+
+    def capped(self) -> Bools:
+        """Say of each row whether it may go no deeper."""
+        capped = [self.stage >= group.request.rule.max_exit for group in self.groups]
+        return np.repeat(capped, [len(group) for group in self.groups])

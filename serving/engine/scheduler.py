@@ -1,0 +1,146 @@
+"""One queue a stage, shared by all requests: decides which rows run next, and where survivors wait.
+
+Pure bookkeeping, single-threaded (the engine holds its lock around every call): touches no tensor,
+knows no clock but the times it is told, no thread and no session.
+
+Invariants
+- Every admitted row is held until it is answered, or dropped because its request was.
+- What waits is bounded: the engine admits a request whole only while `rows_held` has room for it, so
+  no row is refused later. A survivor always has its slot already.
+- Within a stage rows go first come, first served. The deepest waiting stage goes first unless a fuller
+  one is waiting, and it is passed over at most `patience` times in a row; deeper stages only ever
+  hold rows that were admitted before, so a crowd of new rows delays a hard row by a bounded number
+  of batches.
+- A stage that finds no room for its features waits; the deepest stage needs none, so work goes on.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+
+from serving.engine.policy import Bools, Integers
+from serving.engine.request import Batch, Request, RowGroup
+from serving.engine.slots import SlotAllocator
+
+_NO_SLOTS: Integers = np.empty(0, dtype=np.int64)
+
+
+class Scheduler:
+    """Rows waiting at each stage, and the slots that their features hold."""
+
+    def __init__(self, stages: int, *, max_batch_size: int, slots: int, patience: int) -> None:
+        assert slots >= max_batch_size, f"a batch of {max_batch_size} rows must fit into {slots} slots"
+        self._max_batch_size = max_batch_size
+        self._patience = patience
+        self._queues: list[deque[RowGroup]] = [deque() for _ in range(stages)]
+        self._waiting = [0] * stages
+        self._slots = [SlotAllocator(slots) for _ in range(stages - 1)]
+        self._passed_over = 0
+        self.rows_held = 0
+
+    def waiting(self, stage: int) -> int:
+        """How many rows wait for that stage."""
+        return self._waiting[stage]
+
+    def slots_held(self) -> int:
+        """How many slots hold features that some row still needs."""
+        return sum(slots.held for slots in self._slots)
+
+    def admit(self, request: Request) -> None:
+        """Queue a request's rows for stage 0."""
+        self.rows_held += request.rows
+        self._enqueue(0, RowGroup(request, np.arange(request.rows), _NO_SLOTS, request.admitted_seconds))
+
+    def next_batch(self, now: float) -> tuple[Batch | None, list[Request]]:
+        """Form the next batch, or None where nothing can run; also give requests found expired.
+
+        Rows whose request was cancelled, failed or expired are dropped here, at a stage boundary.
+        """
+        expired: list[Request] = []
+        tried: set[int] = set()
+        while (stage := self._choose_stage(tried)) is not None:
+            batch = self._form(stage, now, expired)
+            if batch is not None:
+                return batch, expired
+            tried.add(stage)  # emptied by drops, or without room for its features: try another
+        return None, expired
+
+    def _choose_stage(self, tried: Iterable[int]) -> int | None:
+        candidates = [stage for stage, rows in enumerate(self._waiting) if rows and stage not in tried]
+        if not candidates:
+            return None
+        deepest = candidates[-1]
+        fullest = max(candidates, key=lambda stage: (min(self._waiting[stage], self._max_batch_size), stage))
+        if fullest != deepest and self._passed_over < self._patience:
+            self._passed_over += 1
+            return fullest
+        self._passed_over = 0
+        return deepest
+
+    def _form(self, stage: int, now: float, expired: list[Request]) -> Batch | None:
+        self._drop_abandoned(stage, now, expired)
+        rows = min(self._waiting[stage], self._max_batch_size)
+        if rows == 0:
+            return None
+        destination = self._slots[stage].take(rows) if stage < len(self._slots) else 0
+        if destination is None:
+            return None
+        return Batch(stage, list(self._dequeue(stage, rows)), destination)
+
+    def _drop_abandoned(self, stage: int, now: float, expired: list[Request]) -> None:
+        """Drop dead groups as far as the next batch reaches, so that it is made of live rows."""
+        live: list[RowGroup] = []
+        rows = 0
+        queue = self._queues[stage]
+        while queue and rows < self._max_batch_size:
+            group = queue.popleft()
+            if not group.request.abandoned and group.request.deadline_seconds <= now:
+                group.request.closed = True
+                expired.append(group.request)
+            if group.request.abandoned:
+                self._waiting[stage] -= len(group)
+                self._drop(stage, group)
+            else:
+                live.append(group)
+                rows += len(group)
+        queue.extendleft(reversed(live))
+
+    def _drop(self, stage: int, group: RowGroup) -> None:
+        self.rows_held -= len(group)
+        if stage > 0:
+            self._slots[stage - 1].release(group.slots_G)
+
+    def _dequeue(self, stage: int, rows: int) -> Iterable[RowGroup]:
+        queue = self._queues[stage]
+        self._waiting[stage] -= rows
+        while rows:
+            group = queue.popleft()
+            if len(group) > rows:
+                group, rest = group.split(rows)
+                queue.appendleft(rest)
+            rows -= len(group)
+            yield group
+
+    def _enqueue(self, stage: int, group: RowGroup) -> None:
+        self._queues[stage].append(group)
+        self._waiting[stage] += len(group)
+
+    def advance(self, batch: Batch, leaves_B: Bools, now: float) -> None:
+        """Take a batch that ran: let go of the rows that leave, queue the survivors at the next stage.
+
+        A row whose request was closed meanwhile goes too, whatever leaves_B says of it.
+        """
+        if batch.stage > 0:
+            self._slots[batch.stage - 1].release(batch.source_slots())
+        slots_B = np.arange(batch.destination, batch.destination + batch.rows)
+        for group, place in batch.parts():
+            leaves_G = leaves_B[place] | group.request.abandoned
+            gone = int(leaves_G.sum())
+            self.rows_held -= gone
+            if batch.stage < len(self._slots):
+                self._slots[batch.stage].release(slots_B[place][leaves_G])
+            if gone < len(group):
+                stays_G = ~leaves_G
+                survivors = RowGroup(group.request, group.rows_G[stays_G], slots_B[place][stays_G], now)
+                self._enqueue(batch.stage + 1, survivors)

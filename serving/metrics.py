@@ -1,0 +1,149 @@
+"""Every Prometheus instrument, made on the registry that is handed in.
+
+Base units, `_total` on counters, histograms from 0.25 ms. Labels come from bounded sets only: a model
+and version that are served (empty for a request that names none), stages, exits, published points.
+"""
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS_BUCKETS = (
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    OK = "ok"
+    INVALID = "invalid"
+    NOT_FOUND = "not_found"
+    NOT_READY = "not_ready"
+    OVERLOADED = "overloaded"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Metrics:
+    """The server's instruments; `for_model` gives a version's own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        model = ("model", "version")
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, (*model, *labels), registry=registry)
+
+        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+            return Histogram(name, text, (*model, *labels), buckets=tuple(buckets), registry=registry)
+
+        self.requests = counter("offramp_requests", "Requests by how they ended", "outcome")
+        self.rows = counter("offramp_rows", "Rows by how their request ended", "outcome")
+        self.request_seconds = histogram(
+            "offramp_request_seconds",
+            "From a request's arrival to its answer, answered ones",
+            SECONDS_BUCKETS,
+        )
+        self.requests_in_flight = Gauge(
+            "offramp_requests_in_flight", "Requests accepted and not yet ended", registry=registry
+        )
+        self.rows_exited = counter(
+            "offramp_rows_exited",
+            "Rows answered, by where and why they left",
+            "exit",
+            "reason",
+            "operating_point",
+        )
+        self.queue_seconds = histogram(
+            "offramp_queue_seconds",
+            "Rows' wait for a stage, one observation a group",
+            SECONDS_BUCKETS,
+            "stage",
+        )
+        self.stage_seconds = histogram("offramp_stage_seconds", "A stage's runs", SECONDS_BUCKETS, "stage")
+        self.batch_rows = histogram("offramp_batch_rows", "Rows in a stage's batch", ROWS_BUCKETS, "stage")
+        self.rows_waiting = Gauge(
+            "offramp_rows_waiting", "Rows that wait for a stage now", (*model, "stage"), registry=registry
+        )
+        self.confidence = histogram(
+            "offramp_confidence", "Confidence of rows where they left", CONFIDENCE_BUCKETS, "exit"
+        )
+        self.multiply_adds = counter("offramp_multiply_adds", "Multiply-adds spent on answered rows")
+        self.multiply_adds_saved = counter(
+            "offramp_multiply_adds_saved", "Multiply-adds that answered rows did not need"
+        )
+        self.device = Gauge(
+            "offramp_device_info",
+            "The device that sessions really run on",
+            ("device", "provider"),
+            registry=registry,
+        )
+
+    def request_of_no_model(self, outcome: Outcome) -> None:
+        """Count a request that named no served model; its rows are unknown."""
+        self.requests.labels("", "", outcome).inc()
+
+    def for_model(self, model: str, version: int, stages: int) -> "ModelMetrics":
+        """Give the instruments of one served version."""
+        return ModelMetrics(self, model, str(version), stages)
+
+
+class ModelMetrics:
+    """One version's instruments, with their labels bound once."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str, stages: int) -> None:
+        self._metrics = metrics
+        self._labels = (model, version)
+        self._stages = [str(number) for number in range(stages)]
+        self._queue_seconds = [metrics.queue_seconds.labels(*self._labels, stage) for stage in self._stages]
+        self._stage_seconds = [metrics.stage_seconds.labels(*self._labels, stage) for stage in self._stages]
+        self._batch_rows = [metrics.batch_rows.labels(*self._labels, stage) for stage in self._stages]
+        self._confidence = [metrics.confidence.labels(*self._labels, stage) for stage in self._stages]
+        self._multiply_adds = metrics.multiply_adds.labels(*self._labels)
+        self._multiply_adds_saved = metrics.multiply_adds_saved.labels(*self._labels)
+
+    def waited(self, stage: int, seconds: float) -> None:
+        """Note a group's wait for a stage."""
+        self._queue_seconds[stage].observe(seconds)
+
+    def ran(self, stage: int, rows: int, seconds: float) -> None:
+        """Note a stage's run."""
+        self._stage_seconds[stage].observe(seconds)
+        self._batch_rows[stage].observe(rows)
+
+    def exited(self, stage: int, reason: str, operating_point: str, rows: int) -> None:
+        """Count rows that left after a stage."""
+        self._metrics.rows_exited.labels(*self._labels, str(stage), reason, operating_point).inc(rows)
+
+    def left_with(self, stage: int, confidences: Iterable[float]) -> None:
+        """Note the confidences of rows that left after a stage."""
+        for confidence in confidences:
+            self._confidence[stage].observe(confidence)
+
+    def spent(self, multiply_adds: int, saved: int) -> None:
+        """Count multiply-adds that answered rows took, and those that leaving early saved."""
+        self._multiply_adds.inc(multiply_adds)
+        self._multiply_adds_saved.inc(saved)
+
+    def watch_waiting(self, waiting: Callable[[int], float]) -> None:
+        """Read the rows waiting at each stage whenever metrics are scraped."""
+        for number, stage in enumerate(self._stages):
+            gauge = self._metrics.rows_waiting.labels(*self._labels, stage)
+            gauge.set_function(partial(waiting, number))
+
+    def forget_waiting(self) -> None:
+        """Stop reading queues that are gone; counters stay, as Prometheus wants them."""
+        for stage in self._stages:
+            self._metrics.rows_waiting.remove(*self._labels, stage)
+
+    def request_ended(self, outcome: Outcome, rows: int, seconds: float) -> None:
+        """Count a request that ended, and its rows; its time where it was answered."""
+        self._metrics.requests.labels(*self._labels, outcome).inc()
+        self._metrics.rows.labels(*self._labels, outcome).inc(rows)
+        if outcome is Outcome.OK:
+            self._metrics.request_seconds.labels(*self._labels).observe(seconds)

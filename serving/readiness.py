@@ -1,0 +1,30 @@
+"""Whether the server takes new calls: starting, ready or draining. One object that all who ask share."""
+
+from enum import Enum, auto
+
+from serving.errors import ModelNotReady
+
+
+class Phase(Enum):
+    """Where the server is in its life."""
+
+    STARTING = auto()
+    READY = auto()
+    DRAINING = auto()
+
+
+class Readiness:
+    """The server's phase, which only moves forward."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.STARTING
+
+    @property
+    def ready(self) -> bool:
+        """Whether new calls are taken."""
+        return self.phase is Phase.READY
+
+    def check(self) -> None:
+        """Raise ModelNotReady where new calls are not taken."""
+        if not self.ready:
+            raise ModelNotReady(f"the server is {self.phase.name.lower()}: another replica may answer")

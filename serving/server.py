@@ -1,0 +1,228 @@
+"""The server's life: load and warm up, serve, drain, stop.
+
+The first SIGTERM or SIGINT drains: readiness goes off at once, new calls are answered UNAVAILABLE for a
+moment so that balancers notice, accepted calls finish. A second one forces. SIGHUP, and a timer where
+asked for, look for new versions.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from prometheus_client import CollectorRegistry, start_http_server
+
+from serving import __version__
+from serving.api.open_inference import OpenInference
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, POOL
+from serving.config import Config
+from serving.engine.devices import DeviceName, choose_device
+from serving.engine.engine import Engine, EngineLimits
+from serving.errors import ConfigurationError
+from serving.metrics import Metrics
+from serving.readiness import Phase, Readiness
+from serving.repository.repository import ModelRepository, PublishedVersion
+
+_LOG = structlog.get_logger(__name__)
+
+UNAVAILABLE_SECONDS = 1.0
+"""How long new calls are still answered, with UNAVAILABLE, once draining: gRPC alone would cancel them."""
+MAX_PENDING_CALLS = 100_000
+"""gRPC's core ends calls with CANCELLED, unasked, where more wait to be accepted."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str
+    grpc_port: int
+    metrics_port: int
+
+
+class Server:
+    """One process: a repository of engines behind gRPC, and its metrics behind HTTP."""
+
+    def __init__(
+        self,
+        model_repository: Path,
+        address: Address,
+        *,
+        device: DeviceName = "auto",
+        config: Config | None = None,
+        poll_seconds: float | None = None,
+    ) -> None:
+        self._address = address
+        self._config = config or Config()
+        self._poll_seconds = poll_seconds
+        self._readiness = Readiness()
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(self._registry)
+        self._device = choose_device(device)
+        self._repository = ModelRepository[Engine](
+            model_repository,
+            load=self._load,
+            close=Engine.close,
+            also_serve={name: model.versions for name, model in self._config.models.items()},
+        )
+        self._health = health.aio.HealthServicer()
+        self._stopping = asyncio.Event()
+        self._forced = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.grpc_port = 0
+        self.metrics_port = 0
+
+    async def run(self) -> int:
+        """Serve until a signal says stop; returns the exit code."""
+        self._watch_signals()
+        await self.start()
+        print(
+            f"ready grpc={self._address.host}:{self.grpc_port} "
+            f"metrics={self._address.host}:{self.metrics_port} device={self._device.name}",
+            flush=True,
+        )
+        await self._stopping.wait()
+        return await self.drain()
+
+    async def start(self) -> None:
+        """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""
+        self._note_device()
+        refused = await asyncio.to_thread(self._repository.rescan)
+        if refused:
+            self._repository.close()
+            raise refused[0]
+        if not self._repository.served():
+            _LOG.warning("no model found; publish one, then send SIGHUP")
+        self._listen_for_scrapes()
+        await self._listen_for_calls()
+        self._readiness.phase = Phase.READY
+        for service in ("", INFERENCE_SERVICE):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        if self._poll_seconds is not None:
+            self._spawn(self._poll(self._poll_seconds))
+
+    async def drain(self) -> int:
+        """Refuse new calls, finish accepted ones, stop; 0 where all finished in time, else 1."""
+        _LOG.info("draining", seconds=self._config.server.drain_seconds)
+        ends = time.monotonic() + self._config.server.drain_seconds
+        self._readiness.phase = Phase.DRAINING
+        await self._health.enter_graceful_shutdown()
+        for task in self._tasks:
+            task.cancel()
+        await self._until_forced(UNAVAILABLE_SECONDS)
+        stopping = asyncio.create_task(self._grpc.stop(grace=max(0.0, ends - time.monotonic())))
+        forcing = asyncio.create_task(self._forced.wait())
+        await asyncio.wait({stopping, forcing}, return_when=asyncio.FIRST_COMPLETED)
+        forcing.cancel()
+        if self._forced.is_set():
+            await self._grpc.stop(grace=0)
+        await stopping
+        finished = time.monotonic() < ends and not self._forced.is_set()
+        await asyncio.to_thread(self._repository.close)
+        self._scrapes.shutdown()
+        self._scrapes.server_close()
+        self._scrape_thread.join()
+        _LOG.info("stopped", finished=finished)
+        return 0 if finished else 1
+
+    async def rescan(self) -> None:
+        """Take up new versions; a refused one is logged in one line, and the old one goes on."""
+        before = {(name, version) for name, version, _ in self._repository.served()}
+        for error in await asyncio.to_thread(self._repository.rescan):
+            _LOG.error("version refused", error=str(error))
+        after = {(name, version) for name, version, _ in self._repository.served()}
+        _LOG.info("rescanned", added=sorted(after - before), removed=sorted(before - after))
+
+    def _load(self, version: PublishedVersion) -> Engine:
+        engine = self._config.engine
+        manifest = version.manifest
+        limits = EngineLimits(
+            max_batch_size=engine.max_batch_size,
+            max_queue_size=engine.max_queue_size,
+            slots=engine.slots,
+            workers=engine.workers or self._device.default_workers(),
+            patience=engine.patience,
+        )
+        metrics = self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages))
+        loaded = Engine(version, self._device, limits, metrics)
+        _LOG.info("version loaded", model=manifest.name, version=manifest.version, device=self._device.name)
+        return loaded
+
+    def _note_device(self) -> None:
+        self._metrics.device.labels(self._device.name, self._device.provider).set(1)
+        _LOG.info("device taken", device=self._device.name, provider=self._device.provider)
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.rescan()))
+
+    def _stop(self) -> None:
+        (self._forced if self._stopping.is_set() else self._stopping).set()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _poll(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self.rescan()
+
+    async def _until_forced(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._forced.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _listen_for_scrapes(self) -> None:
+        self._scrapes: WSGIServer
+        self._scrape_thread: Thread
+        host, port = self._address.host, self._address.metrics_port
+        try:
+            self._scrapes, self._scrape_thread = start_http_server(port, host, self._registry)
+        except OSError as error:
+            raise ConfigurationError(
+                f"metrics port: cannot listen on {host}:{port}: {error.strerror}"
+            ) from error
+        self.metrics_port = self._scrapes.server_port
+
+    async def _listen_for_calls(self) -> None:
+        settings = self._config.server
+        self._grpc = grpc.aio.server(
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
+                ("grpc.keepalive_time_ms", round(settings.keepalive_seconds * 1e3)),
+                ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+                ("grpc.so_reuseport", 0),  # two servers on one port would share it unasked
+            ],
+        )
+        service = OpenInference(
+            self._repository, self._readiness, self._metrics, version=__version__, device=self._device.name
+        )
+        self._grpc.add_generic_rpc_handlers((service.generic_handler(),))
+        add_HealthServicer_to_server(self._health, self._grpc)
+        POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
+        reflection.enable_server_reflection(
+            (INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._grpc, POOL
+        )
+        host, port = self._address.host, self._address.grpc_port
+        try:
+            self.grpc_port = self._grpc.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ConfigurationError(f"gRPC port: cannot listen on {host}:{port}") from error
+        await self._grpc.start()

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from prometheus_client import disable_created_metrics
+
 from serving import __version__
 from serving.config import load_config
 from serving.errors import ConfigurationError, RepositoryError
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def serve(options: argparse.Namespace) -> int:
     """Serve a model repository until a signal."""
     configure_logs()
+    disable_created_metrics()  # a second series for each counter, which no scraper here needs
     server = Server(
         options.model_repository,
         Address(options.host, options.grpc_port, options.metrics_port),

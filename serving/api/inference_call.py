@@ -71,9 +71,9 @@ class InferenceCall:
     def _submit_to(self, engine: Engine) -> "Future[Answers]":
         self._engine = engine
         self._outputs = requested_outputs(self._request, output_specs(engine.manifest))
-        rule = exit_rule(engine.manifest, exit_wishes(self._request.parameters))
         inputs = decode_inputs(self._request, engine.manifest.inputs, engine.max_batch_size)
         self._rows = len(next(iter(inputs.values())))
+        rule = exit_rule(engine.manifest, exit_wishes(self._request.parameters))
         self._submitted = time.monotonic()
         return engine.submit(inputs, rule, self._deadline)
 

@@ -4,15 +4,20 @@ Raw contents become read-only views of the request's own bytes. Knows nothing of
 Little-endian and row-major, as the Open Inference Protocol has it.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.api.wire import inference
 from serving.errors import InvalidRequest, Unsupported
-from serving.repository.manifest import TensorSpec
+
+if TYPE_CHECKING:  # the light client reads tensors too, without the manifest's pydantic
+    from serving.repository.manifest import TensorSpec
 
 WIRE_DTYPES: Mapping[str, np.dtype[np.generic]] = {
     "BOOL": np.dtype("?"),

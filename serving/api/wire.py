@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal import enum_type_wrapper
 from google.protobuf.message import Message
 
 __all__ = ["HEALTH_SERVICE", "INFERENCE_SERVICE", "POOL", "Rpc", "health", "inference", "service_rpcs"]
@@ -36,6 +37,7 @@ def _contract(name: str) -> SimpleNamespace:
         for message, descriptor in file.message_types_by_name.items()
     }
     for enum in file.enum_types_by_name.values():
+        members[enum.name] = enum_type_wrapper.EnumTypeWrapper(enum)
         members.update({value.name: value.number for value in enum.values})
     return SimpleNamespace(**members)
 

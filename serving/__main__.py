@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def serve(options: argparse.Namespace) -> int:
     """Serve a model repository until a signal."""
     configure_logs()
-    disable_created_metrics()  # a second series for each counter, which no scraper here needs
+    # Those would be a second series for each counter, which no scraper here needs.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     server = Server(
         options.model_repository,
         Address(options.host, options.grpc_port, options.metrics_port),

@@ -27,7 +27,7 @@ from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, POOL
 from serving.config import Config
 from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
-from serving.errors import ConfigurationError
+from serving.errors import ConfigurationError, RepositoryError
 from serving.metrics import Metrics
 from serving.readiness import Phase, Readiness
 from serving.repository.repository import ModelRepository, PublishedVersion
@@ -78,6 +78,9 @@ class Server:
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._grpc: grpc.aio.Server
+        self._scrapes: WSGIServer
+        self._scrape_thread: Thread
         self.grpc_port = 0
         self.metrics_port = 0
 
@@ -137,7 +140,11 @@ class Server:
     async def rescan(self) -> None:
         """Take up new versions; a refused one is logged in one line, and the old one goes on."""
         before = {(name, version) for name, version, _ in self._repository.served()}
-        for error in await asyncio.to_thread(self._repository.rescan):
+        try:
+            refused = await asyncio.to_thread(self._repository.rescan)
+        except RepositoryError as error:  # the folder itself is gone
+            refused = [error]
+        for error in refused:
             _LOG.error("version refused", error=str(error))
         after = {(name, version) for name, version, _ in self._repository.served()}
         _LOG.info("rescanned", added=sorted(after - before), removed=sorted(before - after))
@@ -187,8 +194,6 @@ class Server:
             return
 
     def _listen_for_scrapes(self) -> None:
-        self._scrapes: WSGIServer
-        self._scrape_thread: Thread
         host, port = self._address.host, self._address.metrics_port
         try:
             self._scrapes, self._scrape_thread = start_http_server(port, host, self._registry)

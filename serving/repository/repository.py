@@ -123,20 +123,17 @@ class ModelRepository(Generic[Loaded]):
 
     def _update(self, name: str, versions: list[int]) -> None:
         current = self._served.get(name, {})
+        wanted = self._wanted(name, versions)
         fresh: dict[int, Loaded] = {}
         try:
-            for number in self._wanted(name, versions):
+            for number in wanted:
                 if number not in current:
                     fresh[number] = self._open(name, number)
         except RepositoryError:
             for loaded in fresh.values():
                 self._close(loaded)
             raise
-        wanted = self._wanted(name, versions)
-        self._swap(
-            name,
-            {number: fresh[number] if number in fresh else current[number] for number in wanted},
-        )
+        self._swap(name, {number: {**current, **fresh}[number] for number in wanted})
 
     def _wanted(self, name: str, versions: list[int]) -> list[int]:
         also = self._also_serve.get(name, ())

@@ -144,8 +144,8 @@ class Server:
             refused = await asyncio.to_thread(self._repository.rescan)
         except RepositoryError as error:  # the folder itself is gone
             refused = [error]
-        for error in refused:
-            _LOG.error("version refused", error=str(error))
+        for refusal in refused:
+            _LOG.error("version refused", error=str(refusal))
         after = {(name, version) for name, version, _ in self._repository.served()}
         _LOG.info("rescanned", added=sorted(after - before), removed=sorted(before - after))
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from serving.api.status import error_of
 from serving.api.tensors import decode_outputs
 from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference, service_rpcs
-from serving.errors import OfframpError
+from serving.errors import InvalidRequest, OfframpError
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -111,9 +111,11 @@ class Client:
         max_exit caps the depth. None of them: the model's default operating point. Raises the
         OfframpError that the server's status stands for.
         """
+        if images.dtype != np.uint8:
+            raise InvalidRequest(f"images: expected uint8 pixels, got {images.dtype}")
         request = inference.ModelInferRequest(model_name=model, model_version=version)
         request.inputs.add(name="image", datatype="UINT8", shape=images.shape)
-        request.raw_input_contents.append(np.ascontiguousarray(images, dtype=np.uint8).tobytes())
+        request.raw_input_contents.append(images.tobytes())
         if operating_point is not None:
             request.parameters["operating_point"].string_param = operating_point
         if threshold is not None:
@@ -212,7 +214,7 @@ def _health(client: Client, _: argparse.Namespace) -> int:
 
 def _read_images(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Read one image or a batch of them: .npy as uint8, anything else through Pillow."""
-    array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_picture(path, row_shape)
+    array = _read_array(path) if path.suffix == ".npy" else _read_picture(path, row_shape)
     if array.dtype != np.uint8:
         raise ValueError(f"{path}: expected uint8 pixels, got {array.dtype}")
     if array.shape == row_shape:
@@ -223,6 +225,16 @@ def _read_images(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
         raise ValueError(f"{path}: expected images of shape {list(row_shape)}, got {list(array.shape)}")
     images: NDArray[np.uint8] = array
     return images
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except EOFError as error:
+        raise ValueError(f"{path}: expected an array, got an empty file") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: expected one array, got an archive of several")
+    return array
 
 
 def _read_picture(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:

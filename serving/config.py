@@ -23,13 +23,13 @@ class Settings(BaseModel):
 class ServerSettings(Settings):
     """[server]: the gRPC front end and the server's life."""
 
-    max_message_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
+    max_message_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 64 * 1024 * 1024
     """Largest message taken, in bytes; a larger one is refused with RESOURCE_EXHAUSTED."""
     drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Longest time for accepted calls to finish after SIGTERM, in seconds."""
-    max_concurrent_rpcs: Annotated[int, Field(ge=1)] = 4096
+    max_concurrent_rpcs: Annotated[int, Field(ge=1, le=2**31 - 1)] = 4096
     """Most calls in progress; more are refused with RESOURCE_EXHAUSTED."""
-    keepalive_seconds: Annotated[float, Field(gt=0)] = 60.0
+    keepalive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """How long a silent connection is left before it is probed, in seconds."""
 
 

@@ -7,7 +7,6 @@ asked for, look for new versions.
 
 import asyncio
 import signal
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,8 @@ _LOG = structlog.get_logger(__name__)
 
 UNAVAILABLE_SECONDS = 1.0
 """How long new calls are still answered, with UNAVAILABLE, once draining: gRPC alone would cancel them."""
+FLUSH_SECONDS = 0.5
+"""How long the last answers may take to leave for their callers."""
 MAX_PENDING_CALLS = 100_000
 """gRPC's core ends calls with CANCELLED, unasked, where more wait to be accepted."""
 
@@ -116,20 +117,17 @@ class Server:
     async def drain(self) -> int:
         """Refuse new calls, finish accepted ones, stop; 0 where all finished in time, else 1."""
         _LOG.info("draining", seconds=self._config.server.drain_seconds)
-        ends = time.monotonic() + self._config.server.drain_seconds
         self._readiness.phase = Phase.DRAINING
         await self._health.enter_graceful_shutdown()
         for task in self._tasks:
             task.cancel()
-        await self._until_forced(UNAVAILABLE_SECONDS)
-        stopping = asyncio.create_task(self._grpc.stop(grace=max(0.0, ends - time.monotonic())))
-        forcing = asyncio.create_task(self._forced.wait())
-        await asyncio.wait({stopping, forcing}, return_when=asyncio.FIRST_COMPLETED)
-        forcing.cancel()
-        if self._forced.is_set():
-            await self._grpc.stop(grace=0)
-        await stopping
-        finished = time.monotonic() < ends and not self._forced.is_set()
+        grace = self._config.server.drain_seconds
+        unavailable = min(UNAVAILABLE_SECONDS, grace)
+        await self._first_of(self._forced.wait(), asyncio.sleep(unavailable))
+        await self._first_of(self._forced.wait(), self._readiness.idle(), asyncio.sleep(grace - unavailable))
+        finished = self._readiness.calls_in_flight == 0 and not self._forced.is_set()
+        # Streams that watch health or reflection never end by themselves: they get the flush, no more.
+        await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
         await asyncio.to_thread(self._repository.close)
         self._scrapes.shutdown()
         self._scrapes.server_close()
@@ -142,8 +140,8 @@ class Server:
         before = {(name, version) for name, version, _ in self._repository.served()}
         try:
             refused = await asyncio.to_thread(self._repository.rescan)
-        except RepositoryError as error:  # the folder itself is gone
-            refused = [error]
+        except (RepositoryError, OSError) as error:  # the folder itself is gone or unreadable
+            refused = [RepositoryError(str(error))]
         for refusal in refused:
             _LOG.error("version refused", error=str(refusal))
         after = {(name, version) for name, version, _ in self._repository.served()}
@@ -187,11 +185,12 @@ class Server:
             await asyncio.sleep(seconds)
             await self.rescan()
 
-    async def _until_forced(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._forced.wait(), seconds)
-        except TimeoutError:
-            return
+    @staticmethod
+    async def _first_of(*waits: Coroutine[None, None, object]) -> None:
+        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
 
     def _listen_for_scrapes(self) -> None:
         host, port = self._address.host, self._address.metrics_port

@@ -9,35 +9,46 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError, Message
 
 from serving.api.status import status_of
-from serving.errors import OfframpError, Overloaded, StageFailed
+from serving.errors import InvalidRequest, OfframpError, Overloaded, StageFailed
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Handler = Callable[[Request, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Response]]
 
-MAX_DETAILS_CHARACTERS = 1024
-"""A status text beyond 8 KB of trailers would turn any error into RESOURCE_EXHAUSTED."""
+MAX_DETAILS_BYTES = 1024
+"""The wire may triple it, and a status beyond 8 KB would turn any error into RESOURCE_EXHAUSTED."""
+MAX_REQUEST_ID_CHARACTERS = 128
 RETRY_AFTER_MILLISECONDS = 100
 """The pushback that an overloaded server asks of clients with a retry policy."""
 
 _LOG = structlog.get_logger(__name__)
 
 
-def guarded(name: str, handler: Handler[Request, Response]) -> Handler[Request, Response]:
-    """Wrap a handler: its OfframpErrors end the call with their status, all others with INTERNAL."""
+def guarded(
+    name: str, handler: Handler[Any, Response], message: type[Message] | None = None
+) -> Handler[Any, Response]:
+    """Wrap a handler: its OfframpErrors end the call with their status, all others with INTERNAL.
 
-    async def call(request: Request, context: "grpc.aio.ServicerContext[Any, Any]") -> Response:
+    It is given the wire's bytes and parses them as `message`, so that bytes that are none are an
+    InvalidRequest like any other; without a message the handler gets what came.
+    """
+
+    async def call(received: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Response:  # noqa: ANN401
+        request = received
         try:
+            if message is not None:
+                request = _parse(name, message, received)
             return await handler(request, context)
         except OfframpError as error:
-            _log_error(name, getattr(request, "id", ""), error)
+            _log_error(name, _request_id(request), error)
             await context.abort(status_of(error), _details(error), _trailers(error))
         except (grpc.aio.AbortError, grpc.RpcError):
             raise
         except Exception:
-            _LOG.exception("call failed", rpc=name, request_id=getattr(request, "id", ""))
+            _LOG.exception("call failed", rpc=name, request_id=_request_id(request))
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
         raise AssertionError("abort returned")
 
@@ -57,8 +68,20 @@ def _log_error(name: str, request_id: str, error: OfframpError) -> None:
         )
 
 
+def _parse(name: str, message: type[Message], received: bytes) -> Message:
+    try:
+        return message.FromString(received)
+    except DecodeError as error:
+        kind = message.DESCRIPTOR.name
+        raise InvalidRequest(f"{name}: expected a {kind}, got {len(received)} bytes that are none") from error
+
+
+def _request_id(request: object) -> str:
+    return str(getattr(request, "id", ""))[:MAX_REQUEST_ID_CHARACTERS]
+
+
 def _details(error: OfframpError) -> str:
-    return str(error)[:MAX_DETAILS_CHARACTERS]
+    return str(error).encode()[:MAX_DETAILS_BYTES].decode(errors="ignore")
 
 
 def _trailers(error: OfframpError) -> tuple[tuple[str, str], ...]:

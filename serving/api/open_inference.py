@@ -45,7 +45,7 @@ def model_version(text: str) -> int | None:
     """Read a version string; None where it is empty, which means the highest."""
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()):
+    if not re.fullmatch(r"[0-9]{1,18}", text):
         raise InvalidRequest(f"failed to get model version from specified version string '{text}'")
     return int(text)
 
@@ -72,8 +72,7 @@ class OpenInference:
         """Give the service's handlers, ready to be added to a server."""
         handlers = {
             rpc.name: grpc.unary_unary_rpc_method_handler(
-                guarded(rpc.name, getattr(self, _snake_case(rpc.name))),
-                request_deserializer=rpc.request.FromString,
+                guarded(rpc.name, getattr(self, _snake_case(rpc.name)), rpc.request),
                 response_serializer=rpc.response.SerializeToString,
             )
             for rpc in service_rpcs(INFERENCE_SERVICE)
@@ -129,8 +128,7 @@ class OpenInference:
     ) -> inference.ModelInferResponse:
         """Answer a request's rows."""
         call = InferenceCall(request, self._metrics, time_remaining=context.time_remaining())
-        with call:
-            self._readiness.check()
+        with call, self._readiness.call():
             version = model_version(request.model_version)
             future = call.submit(lambda: self._repository.get(request.model_name, version))
             return call.respond(await asyncio.wrap_future(future))
@@ -188,7 +186,7 @@ def _statistics(name: str, version: int, engine: Engine) -> inference.ModelStati
 def _unsupported(name: str) -> grpc.RpcMethodHandler:
     """Refuse an RPC of the protocol that is not offered, in words; its messages are never parsed."""
 
-    async def refuse(_: bytes, __: Context) -> bytes:
+    async def refuse(_: object, __: Context) -> bytes:
         raise Unsupported(f"{name} is not offered by this server")
 
     if name == "ModelStreamInfer":

@@ -16,15 +16,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 
 from serving.engine.admission import Admission
 from serving.engine.batch_run import BatchRun, run_batch
 from serving.engine.devices import Device
 from serving.engine.policy import (
     STAYS,
-    Bools,
     ExitReason,
     ExitRule,
+    Floats,
     Integers,
     Readout,
     decide,
@@ -32,13 +33,15 @@ from serving.engine.policy import (
 )
 from serving.engine.request import Answers, Batch, InputArrays, Request, RowGroup
 from serving.engine.scheduler import Scheduler
-from serving.engine.stages import StageRunner, stage_files
+from serving.engine.stages import open_stages
 from serving.engine.statistics import Statistics
 from serving.errors import DeadlineExpired, StageFailed
 from serving.metrics import ModelMetrics
 from serving.repository.repository import PublishedVersion
 
 NO_DEADLINE = float("inf")
+
+_LOG = structlog.get_logger(__name__)
 
 _REASON_NAMES = {reason.value: reason.name.lower() for reason in ExitReason}
 
@@ -65,10 +68,9 @@ class Engine:
         self.statistics = Statistics()
         self.metrics = metrics
         self._admission = Admission(limits.max_batch_size, limits.max_queue_size)
-        self._runner = StageRunner(
-            stage_files(version), version.manifest.inputs, device, slots=limits.slots, intra_op_threads=1
+        self._runner = open_stages(
+            version, device, slots=limits.slots, warm_up_rows=(1, limits.max_batch_size)
         )
-        self._runner.warm_up((1, limits.max_batch_size))
         self._scheduler = Scheduler(
             len(self.manifest.stages),
             max_batch_size=limits.max_batch_size,
@@ -138,10 +140,13 @@ class Engine:
 
     def _serve(self) -> None:
         while (batch := self._schedule()) is not None:
-            started = time.monotonic()
-            run = run_batch(self._runner, batch)
-            self._note_run(batch, started)
-            self._finish(batch, run)
+            try:
+                started = time.monotonic()
+                run = run_batch(self._runner, batch)
+                self._note_run(batch, started)
+                self._finish(batch, run)
+            except Exception as error:  # our own bug: its batch fails, the worker goes on
+                self._give_up(batch, error)
 
     def _schedule(self) -> Batch | None:
         """Wait for the next batch; None once the engine is closed and empty."""
@@ -163,9 +168,10 @@ class Engine:
         readout = read_exit(run.logits_BK, self.manifest.exits[batch.stage].calibration_temperature)
         reason_B = decide(readout.confidence_B, batch.thresholds(), batch.capped(), final=final)
         answered_B = reason_B != STAYS
+        parts = list(batch.parts())
         ended: list[tuple[Request, Answers | Exception]] = []
         with self._changed:
-            for group, place in batch.parts():
+            for group, place in parts:
                 request = group.request
                 failure = None if request.abandoned else _failure(batch.stage, place, readout, reason_B, run)
                 if failure is not None:
@@ -177,9 +183,27 @@ class Engine:
                     ended.append((request, request.answers))
             self._scheduler.advance(batch, reason_B != STAYS, time.monotonic())
             self._changed.notify_all()
-        self._note_exits(batch, readout, reason_B, answered_B)
         for request, outcome in ended:
             request.resolve(outcome)
+        for group, place in parts:
+            self._note_exits(batch.stage, group, reason_B[place][answered_B[place]])
+        self._note_answered(batch.stage, readout.confidence_B[answered_B])
+
+    def _give_up(self, batch: Batch, error: Exception) -> None:
+        _LOG.error("batch given up", model=self.manifest.name, stage=batch.stage, exc_info=error)
+        failed: list[Request] = []
+        with self._changed:
+            for group in batch.groups:
+                if not group.request.abandoned:
+                    group.request.closed = True
+                    failed.append(group.request)
+            if batch.groups:
+                self._scheduler.advance(batch, np.ones(batch.rows, dtype=np.bool_), time.monotonic())
+            self._changed.notify_all()
+        for request in failed:
+            failure = StageFailed(f"stage {batch.stage} could not be finished")
+            failure.__cause__ = error
+            request.resolve(failure)
 
     def _note_run(self, batch: Batch, started: float) -> None:
         self.metrics.ran(batch.stage, batch.rows, time.monotonic() - started)
@@ -191,16 +215,16 @@ class Engine:
             if batch.stage == 0 and group.rows_G[0] == 0:
                 group.request.answers.queue_seconds = waited
 
-    def _note_exits(self, batch: Batch, readout: Readout, reason_B: Integers, answered_B: Bools) -> None:
-        for group, place in batch.parts():
-            reasons, counts = np.unique(reason_B[place][answered_B[place]], return_counts=True)
-            for reason, rows in zip(reasons.tolist(), counts.tolist(), strict=True):
-                point = group.request.rule.operating_point
-                self.metrics.exited(batch.stage, _REASON_NAMES[reason], point, rows)
-        rows = int(answered_B.sum())
-        spent, full = self.manifest.multiply_adds[batch.stage], self.manifest.multiply_adds[-1]
-        self.metrics.left_with(batch.stage, readout.confidence_B[answered_B].tolist())
-        self.metrics.spent(rows * spent, rows * (full - spent))
+    def _note_exits(self, stage: int, group: RowGroup, reason_G: Integers) -> None:
+        reasons, counts = np.unique(reason_G, return_counts=True)
+        for reason, rows in zip(reasons.tolist(), counts.tolist(), strict=True):
+            point = group.request.rule.operating_point
+            self.metrics.exited(stage, _REASON_NAMES[reason], point, rows)
+
+    def _note_answered(self, stage: int, confidence_A: Floats) -> None:
+        spent, full = self.manifest.multiply_adds[stage], self.manifest.multiply_adds[-1]
+        self.metrics.left_with(stage, confidence_A.tolist())
+        self.metrics.spent(len(confidence_A) * spent, len(confidence_A) * (full - spent))
 
 
 def _failure(

@@ -60,10 +60,13 @@ class Scheduler:
         expired: list[Request] = []
         tried: set[int] = set()
         while (stage := self._choose_stage(tried)) is not None:
+            held = self.slots_held()
             batch = self._form(stage, now, expired)
             if batch is not None:
                 return batch, expired
-            tried.add(stage)  # emptied by drops, or without room for its features: try another
+            # Emptied by drops, or without room for its features: try another. Where drops freed slots,
+            # a stage tried before may have room now.
+            tried = {stage} if self.slots_held() < held else tried | {stage}
         return None, expired
 
     def _choose_stage(self, tried: Iterable[int]) -> int | None:
@@ -129,6 +132,8 @@ class Scheduler:
     def advance(self, batch: Batch, leaves_B: Bools, now: float) -> None:
         """Take a batch that ran: let go of the rows that leave, queue the survivors at the next stage.
 
+        The batch is empty after, so that it can't be taken twice.
+
         A row whose request was closed meanwhile goes too, whatever leaves_B says of it.
         """
         if batch.stage > 0:
@@ -144,3 +149,4 @@ class Scheduler:
                 stays_G = ~leaves_G
                 survivors = RowGroup(group.request, group.rows_G[stays_G], slots_B[place][stays_G], now)
                 self._enqueue(batch.stage + 1, survivors)
+        batch.groups = ()

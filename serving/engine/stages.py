@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from serving.engine.devices import Device
-from serving.errors import RepositoryError
+from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import TensorSpec
 from serving.repository.repository import PublishedVersion
 
@@ -144,6 +144,32 @@ class StageRunner:
                     for spec in self.inputs
                 }
             )
+
+
+def open_stages(
+    version: PublishedVersion, device: Device, *, slots: int, warm_up_rows: Sequence[int]
+) -> StageRunner:
+    """Open a published version's stages and run each once; raise RepositoryError where they don't fit.
+
+    One intra-op thread a session: workers run batches side by side, and pools of threads multiply.
+    """
+    manifest = version.manifest
+    try:
+        runner = StageRunner(stage_files(version), manifest.inputs, device, slots=slots, intra_op_threads=1)
+        if runner.classes != len(manifest.labels):
+            raise InvalidManifest(
+                f"{version.folder}: labels: expected {runner.classes} as the logits have, "
+                f"got {len(manifest.labels)}"
+            )
+        runner.warm_up(warm_up_rows)
+    except RepositoryError:
+        raise
+    except Exception as error:  # onnxruntime raises a class of its own for each status
+        first_line = str(error).splitlines()[0]
+        raise RepositoryError(
+            f"{version.folder}: the stages do not fit the manifest: {first_line}"
+        ) from error
+    return runner
 
 
 def _open_session(path: Path, device: Device, intra_op_threads: int) -> onnxruntime.InferenceSession:

@@ -19,6 +19,10 @@ from serving.errors import InvalidManifest, InvalidRequest
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+MAX_SHOWN_CHARACTERS = 100
+"""How much of a wrong value an error message shows."""
+RESERVED_TENSORS = frozenset({"rows", "logits"})
+"""What stages call the slots they gather and the logits they return."""
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -176,6 +180,9 @@ class Manifest(Section):
         for number, stage in enumerate(self.stages[:-1]):
             if not stage.features:
                 raise ValueError(f"stage {number} must name the features that stage {number + 1} reads")
+        _check_tensor_names(self.inputs, "inputs")
+        for number, stage in enumerate(self.stages):
+            _check_tensor_names(stage.features, f"features of stage {number}")
         for name, point in self.operating_points.items():
             _check_point(name, point, exits)
         if any(threshold is not None for threshold in self._point("exact").thresholds):
@@ -211,6 +218,12 @@ class Manifest(Section):
         return self.model_dump_json(indent=2) + "\n"
 
 
+def _check_tensor_names(tensors: tuple[TensorSpec, ...], where: str) -> None:
+    names = [tensor.name for tensor in tensors]
+    if len(set(names)) != len(names) or RESERVED_TENSORS & set(names):
+        raise ValueError(f"{where}: expected distinct names other than rows and logits, got {names}")
+
+
 def _check_point(name: str, point: OperatingPoint, exits: int) -> None:
     if not re.fullmatch(NAME_PATTERN, name):
         raise ValueError(f"operating point name {name!r} must match {NAME_PATTERN}")
@@ -233,7 +246,7 @@ def read_manifest(path: Path) -> Manifest:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise InvalidManifest(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidManifest(f"{path}: not whole JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidManifest(f"{path}: expected a JSON object, got {type(document).__name__}")
@@ -241,7 +254,7 @@ def read_manifest(path: Path) -> Manifest:
     if written != FORMAT_VERSION or isinstance(written, bool):
         raise InvalidManifest(f"{path}: format_version: expected {FORMAT_VERSION}, got {written!r}")
     try:
-        return Manifest.model_validate_json(json.dumps(document))
+        return Manifest.model_validate(document)
     except ValidationError as error:
         raise InvalidManifest(f"{path}: {first_complaint(error)}") from error
 
@@ -249,10 +262,12 @@ def read_manifest(path: Path) -> Manifest:
 def first_complaint(error: ValidationError) -> str:
     """Say a pydantic error's first complaint in one line: where, what, and the value got."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part)[:MAX_SHOWN_CHARACTERS] for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"{where}: unknown key"
     if first["type"] in {"value_error", "missing"}:
         return f"{where}: {what}" if where else what
-    return f"{where}: {what}, got {first['input']!r}"
+    got = repr(first["input"])
+    shown = got if len(got) <= MAX_SHOWN_CHARACTERS else got[:MAX_SHOWN_CHARACTERS] + "…"
+    return f"{where}: {what}, got {shown}" if where else f"{what}, got {shown}"

@@ -10,6 +10,7 @@ loader returned; all of a version swaps at once; a version that fails leaves the
 
 import hashlib
 import re
+import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,9 +69,13 @@ def read_version(folder: Path) -> PublishedVersion:
     version = PublishedVersion(folder, manifest)
     for number, stage in enumerate(manifest.stages):
         path = version.stage_path(number)
-        if path.is_symlink() or not path.is_file():
-            raise RepositoryError(f"{path}: stage {number}'s file is missing or no regular file")
-        digest = file_digest(path)
+        try:
+            regular = stat.S_ISREG(path.lstat().st_mode)
+            digest = file_digest(path) if regular else ""
+        except OSError as error:
+            raise RepositoryError(f"{path}: stage {number} cannot be read: {error.strerror}") from error
+        if not regular:
+            raise RepositoryError(f"{path}: stage {number}: expected a regular file, got something else")
         if digest != stage.sha256:
             raise DigestMismatch(f"{path}: sha256: expected {stage.sha256}, got {digest}")
     return version

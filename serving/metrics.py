@@ -104,6 +104,7 @@ class ModelMetrics:
         self._stage_seconds = [metrics.stage_seconds.labels(*self._labels, stage) for stage in self._stages]
         self._batch_rows = [metrics.batch_rows.labels(*self._labels, stage) for stage in self._stages]
         self._confidence = [metrics.confidence.labels(*self._labels, stage) for stage in self._stages]
+        self._exited: dict[tuple[str, str, str], Counter] = {}
         self._multiply_adds = metrics.multiply_adds.labels(*self._labels)
         self._multiply_adds_saved = metrics.multiply_adds_saved.labels(*self._labels)
 
@@ -118,7 +119,10 @@ class ModelMetrics:
 
     def exited(self, stage: int, reason: str, operating_point: str, rows: int) -> None:
         """Count rows that left after a stage."""
-        self._metrics.rows_exited.labels(*self._labels, str(stage), reason, operating_point).inc(rows)
+        key = (str(stage), reason, operating_point)
+        if key not in self._exited:  # labels() is slow, and these are few
+            self._exited[key] = self._metrics.rows_exited.labels(*self._labels, *key)
+        self._exited[key].inc(rows)
 
     def left_with(self, stage: int, confidences: Iterable[float]) -> None:
         """Note the confidences of rows that left after a stage."""

@@ -43,7 +43,7 @@ NO_DEADLINE = float("inf")
 
 _LOG = structlog.get_logger(__name__)
 
-_REASON_NAMES = {reason.value: reason.name.lower() for reason in ExitReason}
+_REASON_NAMES = [reason.name.lower() for reason in sorted(ExitReason)]
 
 
 @dataclass(frozen=True)
@@ -216,10 +216,10 @@ class Engine:
                 group.request.answers.queue_seconds = waited
 
     def _note_exits(self, stage: int, group: RowGroup, reason_G: Integers) -> None:
-        reasons, counts = np.unique(reason_G, return_counts=True)
-        for reason, rows in zip(reasons.tolist(), counts.tolist(), strict=True):
-            point = group.request.rule.operating_point
-            self.metrics.exited(stage, _REASON_NAMES[reason], point, rows)
+        for reason, rows in enumerate(np.bincount(reason_G).tolist()):
+            if rows:
+                point = group.request.rule.operating_point
+                self.metrics.exited(stage, _REASON_NAMES[reason], point, rows)
 
     def _note_answered(self, stage: int, confidence_A: Floats) -> None:
         spent, full = self.manifest.multiply_adds[stage], self.manifest.multiply_adds[-1]

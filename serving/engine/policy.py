@@ -75,9 +75,10 @@ def read_exit(logits_BK: NDArray[np.floating], calibration_temperature: float) -
         scaled_BK = logits_BK.astype(np.float64) / calibration_temperature
         scaled_BK -= scaled_BK.max(axis=1, keepdims=True)
         probabilities_BK = np.exp(scaled_BK)
-        probabilities_BK /= probabilities_BK.sum(axis=1, keepdims=True)
-    label_B = probabilities_BK.argmax(axis=1)
-    return Readout(probabilities_BK, label_B, probabilities_BK.max(axis=1))
+        total_B = probabilities_BK.sum(axis=1)
+        probabilities_BK /= total_B[:, np.newaxis]
+    # The largest logit was shifted to 0, so the largest probability is exp(0) / total.
+    return Readout(probabilities_BK, probabilities_BK.argmax(axis=1), 1.0 / total_B)
 
 
 def decide(confidence_B: Floats, threshold_B: Floats, capped_B: Bools, *, final: bool) -> Integers:

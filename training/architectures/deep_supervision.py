@@ -9,6 +9,7 @@ from torch import nn
 
 from training.architectures.heads import pooled_head
 from training.architectures.network import MultiExitNetwork
+from training.errors import RecipeError
 
 STAGES = 3
 
@@ -16,9 +17,12 @@ STAGES = 3
 def deep_supervision(
     normalisation: nn.Module, *, channels: int, size: int, classes: int, width: int, head_grid: int
 ) -> MultiExitNetwork:
-    """Build the network for square images of `size` pixels, which must be at least 2^3."""
+    """Build the network for square images of `size` pixels, at least 2^3, or raise RecipeError."""
     if size < 2**STAGES:
-        raise ValueError(f"image size: expected at least {2**STAGES} pixels for {STAGES} stages, got {size}")
+        raise RecipeError(
+            f'architecture "deep_supervision": expected images of at least {2**STAGES} pixels a side '
+            f"for {STAGES} stages, got {size} from the dataset"
+        )
     stages, heads = [], []
     for number in range(STAGES):
         stage_channels = width * 2**number

@@ -1,13 +1,18 @@
 """MultiExitNetwork: a backbone cut into stages, with a head and so an exit after each.
 
-Shapes: `B` rows, `C H W` image, `E` exits, `K` classes. Images are uint8 as clients send them;
+Shapes: `B` rows, `N` rows of a split, `C H W` image, `V` values of a pixel, `E` exits, `K` classes. Images are uint8 as clients send them;
 normalisation is the first thing inside the network, and so inside stage 0's graph.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+PIXEL_VALUES = 256
 
 
 class PixelNormalisation(nn.Module):
@@ -20,6 +25,20 @@ class PixelNormalisation(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1))
         self.register_buffer("deviation", torch.tensor(deviation, dtype=torch.float32).reshape(1, -1, 1, 1))
+
+    @classmethod
+    def of(cls, images_NCHW: NDArray[np.uint8]) -> Self:
+        """Measure mean and deviation of each channel; a channel that never varies keeps its scale."""
+        value_V = np.arange(PIXEL_VALUES)
+        means, deviations = [], []
+        for channel in range(images_NCHW.shape[1]):
+            # By counting values: exact, and without a float copy of the whole split.
+            count_V = np.bincount(images_NCHW[:, channel].ravel(), minlength=PIXEL_VALUES)
+            mean = float((count_V * value_V).sum() / count_V.sum())
+            variance = float((count_V * (value_V - mean) ** 2).sum() / count_V.sum())
+            means.append(mean)
+            deviations.append(variance**0.5 or 1.0)
+        return cls(means, deviations)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Normalise; returns FP32 of the same shape."""

@@ -10,23 +10,20 @@ import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection, reflection_pb2
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from serving import __version__
 from serving.api.open_inference import OpenInference
-from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, POOL
+from serving.api.wire import INFERENCE_SERVICE
 from serving.config import Config
 from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
-from serving.errors import ConfigurationError, RepositoryError
+from serving.errors import RepositoryError
+from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes
 from serving.metrics import Metrics
 from serving.readiness import Phase, Readiness
 from serving.repository.repository import ModelRepository, PublishedVersion
@@ -37,8 +34,6 @@ UNAVAILABLE_SECONDS = 1.0
 """How long new calls are still answered, with UNAVAILABLE, once draining: gRPC alone would cancel them."""
 FLUSH_SECONDS = 0.5
 """How long the last answers may take to leave for their callers."""
-MAX_PENDING_CALLS = 100_000
-"""gRPC's core ends calls with CANCELLED, unasked, where more wait to be accepted."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,7 @@ class Server:
         self._forced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._grpc: grpc.aio.Server
-        self._scrapes: WSGIServer
-        self._scrape_thread: Thread
+        self._scrapes: Scrapes
         self.grpc_port = 0
         self.metrics_port = 0
 
@@ -106,8 +100,16 @@ class Server:
             raise refused[0]
         if not self._repository.served():
             _LOG.warning("no model found; publish one, then send SIGHUP")
-        self._listen_for_scrapes()
-        await self._listen_for_calls()
+        host = self._address.host
+        self._scrapes = listen_for_scrapes(host, self._address.metrics_port, self._registry)
+        self.metrics_port = self._scrapes.port
+        service = OpenInference(
+            self._repository, self._readiness, self._metrics, version=__version__, device=self._device.name
+        )
+        self._grpc, self.grpc_port = listen_for_calls(
+            host, self._address.grpc_port, self._config.server, service.generic_handler(), self._health
+        )
+        await self._grpc.start()
         self._readiness.phase = Phase.READY
         for service in ("", INFERENCE_SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -129,9 +131,7 @@ class Server:
         # Streams that watch health or reflection never end by themselves: they get the flush, no more.
         await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
         await asyncio.to_thread(self._repository.close)
-        self._scrapes.shutdown()
-        self._scrapes.server_close()
-        self._scrape_thread.join()
+        self._scrapes.close()
         _LOG.info("stopped", finished=finished)
         return 0 if finished else 1
 
@@ -191,42 +191,3 @@ class Server:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
-
-    def _listen_for_scrapes(self) -> None:
-        host, port = self._address.host, self._address.metrics_port
-        try:
-            self._scrapes, self._scrape_thread = start_http_server(port, host, self._registry)
-        except OSError as error:
-            raise ConfigurationError(
-                f"metrics port: cannot listen on {host}:{port}: {error.strerror}"
-            ) from error
-        self.metrics_port = self._scrapes.server_port
-
-    async def _listen_for_calls(self) -> None:
-        settings = self._config.server
-        self._grpc = grpc.aio.server(
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", settings.max_message_bytes),
-                ("grpc.keepalive_time_ms", round(settings.keepalive_seconds * 1e3)),
-                ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
-                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
-                ("grpc.so_reuseport", 0),  # two servers on one port would share it unasked
-            ],
-        )
-        service = OpenInference(
-            self._repository, self._readiness, self._metrics, version=__version__, device=self._device.name
-        )
-        self._grpc.add_generic_rpc_handlers((service.generic_handler(),))
-        add_HealthServicer_to_server(self._health, self._grpc)
-        POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
-        reflection.enable_server_reflection(
-            (INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._grpc, POOL
-        )
-        host, port = self._address.host, self._address.grpc_port
-        try:
-            self.grpc_port = self._grpc.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
-            raise ConfigurationError(f"gRPC port: cannot listen on {host}:{port}") from error
-        await self._grpc.start()

@@ -1,0 +1,76 @@
+"""The ports a server listens on: gRPC with health and reflection, and HTTP for Prometheus."""
+
+from dataclasses import dataclass
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from prometheus_client import CollectorRegistry, start_http_server
+
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, POOL
+from serving.config import ServerSettings
+from serving.errors import ConfigurationError
+
+MAX_PENDING_CALLS = 100_000
+"""gRPC's core ends calls with CANCELLED, unasked, where more wait to be accepted."""
+
+
+@dataclass
+class Scrapes:
+    """The metrics' HTTP server, running in a thread of its own."""
+
+    server: WSGIServer
+    thread: Thread
+
+    @property
+    def port(self) -> int:
+        """The port that it got."""
+        return self.server.server_port
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def listen_for_scrapes(host: str, port: int, registry: CollectorRegistry) -> Scrapes:
+    """Serve the registry over HTTP; raise ConfigurationError where the port can't be had."""
+    try:
+        return Scrapes(*start_http_server(port, host, registry))
+    except OSError as error:
+        raise ConfigurationError(f"metrics port: cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def listen_for_calls(
+    host: str,
+    port: int,
+    settings: ServerSettings,
+    service: grpc.GenericRpcHandler,
+    health_servicer: health.aio.HealthServicer,
+) -> tuple[grpc.aio.Server, int]:
+    """Make a gRPC server on a port, not yet started; raise ConfigurationError where it can't be had."""
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+        options=[
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.keepalive_time_ms", round(settings.keepalive_seconds * 1e3)),
+            ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+            ("grpc.so_reuseport", 0),  # two servers on one port would share it unasked
+        ],
+    )
+    server.add_generic_rpc_handlers((service,))
+    add_HealthServicer_to_server(health_servicer, server)
+    POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
+    reflection.enable_server_reflection(
+        (INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server, POOL
+    )
+    try:
+        return server, server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise ConfigurationError(f"gRPC port: cannot listen on {host}:{port}") from error

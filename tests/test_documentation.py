@@ -1,0 +1,105 @@
+"""README and models/README.md name what is there: settings, metrics, errors, commands, files."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving import errors
+from serving.client import EXIT_REASONS
+from serving.config import EngineSettings, ModelSettings, ServerSettings
+from serving.engine.policy import ExitReason
+from serving.metrics import Metrics, Outcome
+from serving.repository import manifest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+FORMAT = (ROOT / "models" / "README.md").read_text()
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    for section, settings in (("server", ServerSettings), ("engine", EngineSettings)):
+        for name, field in settings.model_fields.items():
+            row = re.search(rf"\| `{section}\.{name}` \| ([^|]*) \|", README)
+            assert row, f"{section}.{name} is missing"
+            if field.default is not None:
+                assert row[1] == f"{field.default:g}" or row[1] == str(field.default)
+    for name in ModelSettings.model_fields:
+        assert f"`models.<name>.{name}`" in README
+
+
+def test_every_metric_is_in_the_readme() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for family in registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert f"`{name}`" in README
+
+
+def test_every_outcome_and_exit_reason_is_in_the_readme() -> None:
+    for outcome in Outcome:
+        assert re.search(rf"\b{outcome}\b", README)
+    for reason in ExitReason:
+        assert f"{reason.value} {reason.name.lower()}" in README
+    assert [reason.name.lower() for reason in sorted(ExitReason)] == list(EXIT_REASONS)
+
+
+def test_every_error_is_in_the_readme_and_in_its_tree() -> None:
+    tree = errors.__doc__ or ""
+    for name, kind in inspect.getmembers(errors, inspect.isclass):
+        assert name in tree
+        if kind is not errors.OfframpError:
+            assert f"`{name}`" in README
+
+
+def test_every_key_of_the_manifest_is_in_its_format() -> None:
+    sections = [
+        kind
+        for _, kind in inspect.getmembers(manifest, inspect.isclass)
+        if issubclass(kind, manifest.Section) and kind is not manifest.Section
+    ]
+    assert manifest.Manifest in sections
+    for section in sections:
+        for key in section.model_fields:
+            assert re.search(rf"\b{key}\b", FORMAT), f"{section.__name__}.{key} is missing"
+
+
+def test_every_make_command_of_the_readme_is_a_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in set(re.findall(r"\bmake ([a-z]+)", README)):
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE), f"make {command} is no target"
+
+
+def test_every_place_in_the_file_tree_exists() -> None:
+    tree = README.split("## Where things are")[1].split("```")[1]
+    folder = ROOT
+    for line in tree.strip().splitlines():
+        names = line[:36] if line.startswith("  ") else line.split(maxsplit=1)[0]
+        if not line.startswith("  "):
+            folder = ROOT / names
+            assert folder.is_dir(), f"{names} does not exist"
+        for name in names.split():
+            place = folder / name if line.startswith("  ") else folder
+            assert place.exists(), f"{place.relative_to(ROOT)} does not exist"
+
+
+@pytest.mark.parametrize("module", ["serving", "serving.client", "training"])
+def test_every_flag_of_the_readme_is_known(module: str) -> None:
+    commands = re.findall(rf"^python -m {re.escape(module)} (.*)$", README, re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = command.split()
+        subcommand = [words[0]] if not words[0].startswith("-") else []
+        known = subprocess.run(
+            [sys.executable, "-m", module, *subcommand, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        ).stdout
+        for flag in re.findall(r"--[a-z-]+", command):
+            assert flag in known, f"{module} {command}: {flag} is unknown"

@@ -103,11 +103,11 @@ class Server:
         host = self._address.host
         self._scrapes = listen_for_scrapes(host, self._address.metrics_port, self._registry)
         self.metrics_port = self._scrapes.port
-        service = OpenInference(
+        open_inference = OpenInference(
             self._repository, self._readiness, self._metrics, version=__version__, device=self._device.name
         )
         self._grpc, self.grpc_port = listen_for_calls(
-            host, self._address.grpc_port, self._config.server, service.generic_handler(), self._health
+            host, self._address.grpc_port, self._config.server, open_inference.generic_handler(), self._health
         )
         await self._grpc.start()
         self._readiness.phase = Phase.READY

@@ -1,7 +1,8 @@
 """MultiExitNetwork: a backbone cut into stages, with a head and so an exit after each.
 
-Shapes: `B` rows, `N` rows of a split, `C H W` image, `V` values of a pixel, `E` exits, `K` classes. Images are uint8 as clients send them;
-normalisation is the first thing inside the network, and so inside stage 0's graph.
+Shapes: `B` rows, `N` rows of a split, `C H W` image, `V` values of a pixel, `E` exits, `K` classes.
+Images are uint8 as clients send them; normalisation is the first thing inside the network, and so
+inside stage 0's graph.
 """
 
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from serving.repository.manifest import first_complaint
 class Settings(BaseModel):
     """A frozen section of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ServerSettings(Settings):
@@ -38,9 +38,9 @@ class EngineSettings(Settings):
 
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most rows in a request, and in a stage's batch."""
-    max_queue_size: Annotated[int, Field(ge=1)] = 1024
+    max_queue_size: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1024
     """Most rows admitted and unanswered, a version; a request beyond is refused at once."""
-    slots: Annotated[int, Field(ge=1)] = 256
+    slots: Annotated[int, Field(ge=1, le=2**20)] = 256
     """Rows of features kept between two stages; bounds the memory of survivors. At least max_batch_size."""
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     """Batches that run at once, each on one core; by default one a core on the CPU, one on a GPU."""
@@ -64,7 +64,7 @@ class EngineSettings(Settings):
 class ModelSettings(Settings):
     """[models.<name>]: what is particular to one model."""
 
-    versions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    versions: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
     """Older versions to serve beside the highest."""
 
 

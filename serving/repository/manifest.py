@@ -21,6 +21,7 @@ MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_SHOWN_CHARACTERS = 100
 """How much of a wrong value an error message shows."""
+MAX_COMPLAINT_CHARACTERS = 500
 RESERVED_TENSORS = frozenset({"rows", "logits"})
 """What stages call the slots they gather and the logits they return."""
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -258,12 +259,17 @@ def read_manifest(path: Path) -> Manifest:
 def first_complaint(error: ValidationError) -> str:
     """Say a pydantic error's first complaint in one line: where, what, and the value got."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part)[:MAX_SHOWN_CHARACTERS] for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
-    if first["type"] in {"value_error", "missing"}:
-        return f"{where}: {what}" if where else what
-    got = repr(first["input"])
-    shown = got if len(got) <= MAX_SHOWN_CHARACTERS else got[:MAX_SHOWN_CHARACTERS] + "…"
-    return f"{where}: {what}, got {shown}" if where else f"{what}, got {shown}"
+        what = "unknown key"
+    elif first["type"] not in {"value_error", "missing"}:
+        what = f"{what}, got {shown(repr(first['input']), MAX_SHOWN_CHARACTERS)}"
+    where = shown(where, MAX_SHOWN_CHARACTERS)
+    return shown(f"{where}: {what}" if where else what, MAX_COMPLAINT_CHARACTERS)
+
+
+def shown(text: str, characters: int) -> str:
+    """Cut a text that somebody else wrote to one line of at most so many characters."""
+    line = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return line if len(line) <= characters else line[:characters] + "…"

@@ -112,7 +112,7 @@ class OperatingPoint(Section):
 
 
 class ParetoPoint(Section):
-    """One choice of thresholds that no other on the path beats in both loss and cost."""
+    """One choice of thresholds worth having: in some loss and cost, no other found beats it in both."""
 
     thresholds: Thresholds
     accuracy_loss: Annotated[float, Field(ge=-1.0, le=1.0)]
@@ -122,7 +122,10 @@ class ParetoPoint(Section):
 
 
 class ParetoPath(Section):
-    """The trade-off that the operating points were chosen from, on the split that chose them."""
+    """The trade-off that the operating points were chosen from, on the split that chose them.
+
+    It joins the fronts of cost against several losses, so in accuracy alone some points are beaten.
+    """
 
     split: str
     n: Annotated[int, Field(ge=1)]

@@ -45,16 +45,19 @@ def find_versions(root: Path) -> dict[str, list[int]]:
     """List the version numbers below each model name, ascending; other entries are passed over."""
     if not root.is_dir():
         raise RepositoryError(f"model repository {root}: expected a folder, got nothing there")
-    found = {}
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
-        versions = sorted(
-            int(entry.name)
-            for entry in folder.iterdir()
-            if entry.is_dir() and re.fullmatch(r"[1-9][0-9]{0,17}", entry.name)
-        )
-        if versions and re.fullmatch(NAME_PATTERN, folder.name):
-            found[folder.name] = versions
-    return found
+    folders = sorted(root.iterdir())
+    found = {
+        folder.name: _versions_in(folder) for folder in folders if re.fullmatch(NAME_PATTERN, folder.name)
+    }
+    return {name: versions for name, versions in found.items() if versions}
+
+
+def _versions_in(folder: Path) -> list[int]:
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):  # a plain file, or gone since it was listed
+        return []
+    return sorted(int(name) for name in names if re.fullmatch(r"[1-9][0-9]{0,17}", name))
 
 
 def read_version(folder: Path) -> PublishedVersion:

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.exits.calibrate import (
+    HIGHEST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
+    calibration_temperature,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
+
+
+def drawn_split(seed: int, rows: int = 4_000, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose softmax is true: labels are drawn from it."""
+    generator = np.random.default_rng(seed)
+    logits_NK = generator.normal(0, 2, (rows, classes))
+    truth_N = (logits_NK + generator.gumbel(size=logits_NK.shape)).argmax(axis=1)
+    return logits_NK.astype(np.float32), truth_N
+
+
+@pytest.mark.parametrize("too_sharp", [0.8, 1.0, 3.0])
+def test_the_temperature_by_which_logits_were_sharpened_is_found(too_sharp: float) -> None:
+    logits_NK, truth_N = drawn_split(0)
+
+    assert calibration_temperature(logits_NK * too_sharp, truth_N) == pytest.approx(too_sharp, rel=0.06)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000))
+def test_no_temperature_of_a_grid_is_likelier_than_the_one_found(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    logits_NK = generator.normal(0, generator.uniform(0.1, 20), (40, 4))
+    truth_N = generator.integers(0, 4, 40)
+
+    found = calibration_temperature(logits_NK, truth_N)
+
+    grid = np.geomspace(LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE, 60)
+    best = min(negative_log_likelihood(logits_NK, truth_N, float(each)) for each in grid)
+    assert negative_log_likelihood(logits_NK, truth_N, found) <= best + 1e-9
+
+
+def test_a_split_that_is_wholly_right_ends_at_the_lower_bound_and_one_wholly_wrong_at_the_upper() -> None:
+    logits_NK = np.eye(3)[np.arange(30) % 3] * 3
+
+    assert calibration_temperature(logits_NK, np.arange(30) % 3) == pytest.approx(LOWEST_TEMPERATURE)
+    assert calibration_temperature(logits_NK, (np.arange(30) + 1) % 3) == pytest.approx(HIGHEST_TEMPERATURE)
+
+
+def test_enormous_logits_still_give_a_finite_temperature() -> None:
+    logits_NK, truth_N = drawn_split(1, rows=50)
+
+    assert calibration_temperature(logits_NK * 1e30, truth_N) == pytest.approx(HIGHEST_TEMPERATURE)
+
+
+def test_the_likelihood_is_that_of_a_softmax_written_out() -> None:
+    logits_NK, truth_N = drawn_split(2, rows=20)
+
+    scaled_NK = logits_NK.astype(np.float64) / 1.7
+    probabilities_NK = np.exp(scaled_NK) / np.exp(scaled_NK).sum(axis=1, keepdims=True)
+    expected = -np.log(probabilities_NK[np.arange(20), truth_N]).mean()
+    assert negative_log_likelihood(logits_NK, truth_N, 1.7) == pytest.approx(expected)
+
+
+def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_rows() -> None:
+    confidence_N = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
+    correct_N = np.array([True, True, True, False, True, False])
+
+    assert expected_calibration_error(confidence_N, correct_N, bins=10) == pytest.approx(
+        (4 * (0.95 - 0.75) + 2 * (0.55 - 0.5)) / 6
+    )
+
+
+def test_a_confidence_of_one_has_a_bin() -> None:
+    assert expected_calibration_error(np.ones(3), np.array([True, True, False])) == pytest.approx(1 / 3)
+
+
+def test_gaps_of_one_bin_cancel_and_of_two_do_not() -> None:
+    confidence_N, correct_N = np.array([0.4, 0.6]), np.array([True, False])
+
+    assert expected_calibration_error(confidence_N, correct_N, bins=1) == pytest.approx(0.0)
+    assert expected_calibration_error(confidence_N, correct_N, bins=2) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("logits_NK", "truth_N", "complaint"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, int), "at least 1, got 0 of 0"),
+        (np.zeros((4, 3)), np.zeros(3, int), "got 3 of 4"),
+        (np.zeros((2, 3)), np.array([0, 3]), r"labels 0\.\.2, got 0\.\.3"),
+        (np.array([[0.0, np.nan]]), np.array([0]), "NaN or infinity in 1 of 1 rows"),
+    ],
+)
+def test_a_split_that_cannot_calibrate_is_refused(
+    logits_NK: np.ndarray, truth_N: np.ndarray, complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        calibration_temperature(logits_NK, truth_N)
+
+
+def test_the_calibration_error_of_no_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+        expected_calibration_error(np.zeros(0), np.zeros(0, bool))

@@ -1,0 +1,213 @@
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serving.errors import DigestMismatch, InvalidManifest
+from serving.repository.manifest import (
+    DatasetProvenance,
+    Exit,
+    Manifest,
+    OperatingPoint,
+    ParetoPath,
+    ParetoPoint,
+    Provenance,
+)
+from serving.repository.repository import file_digest, find_versions, read_version
+from tests.training.release.tiny_run import IMAGE
+from training.release.export import ExportedStage
+from training.release.publish import publish, stage_entry
+
+Exported = tuple[ExportedStage, ...]
+
+
+def manifest_of(exported: Exported, version: int, name: str = "tiny") -> Manifest:
+    nothing_off = (None,) * (len(exported) - 1)
+    return Manifest(
+        format_version=1,
+        name=name,
+        version=version,
+        created="2025-01-02T03:04:05Z",
+        labels=tuple("0123456789"),
+        inputs=(IMAGE,),
+        confidence="max_probability",
+        stages=tuple(stage_entry(stage) for stage in exported),
+        exits=tuple(
+            Exit(calibration_temperature=1, accuracy=0.5, expected_calibration_error=0.1, split="test", n=9)
+            for _ in exported
+        ),
+        operating_points={
+            "exact": OperatingPoint(
+                thresholds=nothing_off,
+                accuracy=0.5,
+                disagreement=0,
+                multiply_adds_share=1,
+                exit_shares=(0,) * (len(exported) - 1) + (1,),
+                split="test",
+                n=9,
+                certificate=None,
+            )
+        },
+        default_operating_point="exact",
+        pareto_path=ParetoPath(
+            split="tune",
+            n=9,
+            points=(
+                ParetoPoint(thresholds=nothing_off, accuracy_loss=0, disagreement=0, multiply_adds_share=1),
+            ),
+        ),
+        provenance=Provenance(
+            recipe={},
+            seed=0,
+            generation=0,
+            dataset=DatasetProvenance(
+                name="digits", digest="0" * 64, split_seed=0, split_digests={}, test_rows=(1, 2)
+            ),
+            packages={},
+        ),
+    )
+
+
+def paths(exported: Exported) -> list[Path]:
+    return [stage.file.path for stage in exported]
+
+
+def publish_tiny(
+    models: Path, exported: Exported, make_manifest: Callable[[int], Manifest] | None = None
+) -> Path:
+    return publish(
+        models,
+        "tiny",
+        make_manifest or (lambda version: manifest_of(exported, version)),
+        paths(exported),
+    )
+
+
+def entries(models: Path) -> set[str]:
+    return {str(path.relative_to(models)) for path in models.rglob("*")}
+
+
+def test_a_published_version_is_one_that_a_server_reads(exported: Exported, tmp_path: Path) -> None:
+    folder = publish_tiny(tmp_path / "models", exported)
+
+    assert folder == tmp_path / "models" / "tiny" / "1"
+    assert read_version(folder).manifest == manifest_of(exported, 1)
+    assert {path.name for path in folder.iterdir()} == {
+        "manifest.json",
+        "stage-0.onnx",
+        "stage-1.onnx",
+        "stage-2.onnx",
+    }
+    assert entries(tmp_path / "models") == {"tiny", "tiny/1", *(f"tiny/1/{p.name}" for p in folder.iterdir())}
+
+
+def test_a_stage_is_entered_with_the_digest_of_its_file(exported: Exported) -> None:
+    entry = stage_entry(exported[1])
+
+    assert entry.file == "stage-1.onnx"
+    assert entry.sha256 == file_digest(exported[1].file.path)
+    assert (entry.multiply_adds, entry.parameters) == (exported[1].multiply_adds, exported[1].parameters)
+    assert entry.features == exported[1].file.features
+
+
+def test_the_next_version_is_one_above_the_highest(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "tiny" / "41").mkdir(parents=True)
+    (tmp_path / "tiny" / "007").mkdir()
+    (tmp_path / "tiny" / "notes").mkdir()
+
+    assert publish_tiny(tmp_path, exported).name == "42"
+
+
+def test_a_version_published_meanwhile_is_kept_and_the_next_number_taken(
+    exported: Exported, tmp_path: Path
+) -> None:
+    asked = []
+
+    def make_manifest(version: int) -> Manifest:
+        asked.append(version)
+        if len(asked) == 1:
+            publish_tiny(tmp_path, exported)
+        return manifest_of(exported, version)
+
+    folder = publish_tiny(tmp_path, exported, make_manifest)
+
+    assert asked == [1, 2]
+    assert folder.name == "2"
+    assert find_versions(tmp_path) == {"tiny": [1, 2]}
+
+
+def test_publishers_at_the_same_time_each_get_a_version_of_their_own(
+    exported: Exported, tmp_path: Path
+) -> None:
+    published: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: published.append(publish_tiny(tmp_path, exported))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(folder.name for folder in published) == list("123456")
+    assert all(read_version(folder) for folder in published)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_nothing_is_left_where_the_manifest_cannot_be_made(exported: Exported, tmp_path: Path) -> None:
+    def make_manifest(version: int) -> Manifest:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish_tiny(tmp_path, exported, make_manifest)
+
+    assert entries(tmp_path) == set()
+
+
+def test_nothing_is_left_where_a_stage_is_not_the_one_described(exported: Exported, tmp_path: Path) -> None:
+    swapped = [exported[1], exported[0], exported[2]]
+
+    with pytest.raises(DigestMismatch, match="sha256: expected"):
+        publish(tmp_path, "tiny", lambda version: manifest_of(exported, version), paths(tuple(swapped)))
+
+    assert entries(tmp_path) == set()
+
+
+def test_nothing_is_left_where_a_stage_file_is_missing(exported: Exported, tmp_path: Path) -> None:
+    gone = [*paths(exported)[:2], tmp_path / "gone.onnx"]
+
+    with pytest.raises(FileNotFoundError, match=r"gone\.onnx"):
+        publish(tmp_path, "tiny", lambda version: manifest_of(exported, version), gone)
+
+    assert entries(tmp_path) == set()
+
+
+def test_nothing_is_left_where_no_folder_can_be_made_for_the_model(
+    exported: Exported, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny").write_text("a file, not a folder")
+
+    with pytest.raises(FileExistsError):
+        publish_tiny(tmp_path, exported)
+
+    assert entries(tmp_path) == {"tiny"}
+
+
+def test_a_manifest_of_another_name_or_version_is_refused(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(InvalidManifest, match="expected tiny/1 as the folder says, got other/1"):
+        publish_tiny(tmp_path, exported, lambda version: manifest_of(exported, version, "other"))
+    with pytest.raises(InvalidManifest, match="expected tiny/1 as the folder says, got tiny/2"):
+        publish_tiny(tmp_path, exported, lambda version: manifest_of(exported, version + 1))
+
+
+def test_another_number_of_files_than_stages_is_refused(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected 3, one a stage, got 2"):
+        publish(tmp_path, "tiny", lambda version: manifest_of(exported, version), paths(exported)[:2])
+
+
+@pytest.mark.parametrize("name", ["", "../tiny", ".hidden", "a/b"])
+def test_a_name_that_is_no_models_is_refused(exported: Exported, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"model name: expected .* got '{name}'"):
+        publish(tmp_path / "models", name, lambda version: manifest_of(exported, version), paths(exported))
+
+    assert entries(tmp_path) == set()

@@ -1,0 +1,176 @@
+"""A real run, small enough for a test: digits, two short generations, every later step for real."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from torch.nn.functional import cross_entropy
+
+from serving.engine.devices import CPU
+from serving.engine.policy import ExitRule
+from serving.engine.stages import StageRunner
+from serving.repository.manifest import TensorSpec
+from training.architectures.deep_supervision import deep_supervision
+from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.exits.calibrate import calibration_temperature, expected_calibration_error
+from training.exits.certify import certify
+from training.exits.cost import cumulative, measure_milliseconds
+from training.exits.evaluate import Readings, evaluate, outcome, read
+from training.exits.intervals import mcnemar, paired_gain
+from training.exits.thresholds import pareto_path, target_row
+from training.release.export import ExportedStage, export_stages
+from training.release.summary import (
+    ExitSummary,
+    GenerationSummary,
+    Goal,
+    OperatingPointSummary,
+    RunSummary,
+    StageSummary,
+)
+
+IMAGE_SHAPE = (1, 8, 8)
+IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))
+SPLIT_ROWS = {"train": 800, "temperature": 150, "tune": 247, "certify": 300, "test": 300}
+GOALS = {"exact": None, "balanced": Goal(0.003, 0.01, 0.05), "fast": Goal(0.01, 0.08, 0.05)}
+
+
+def tiny_network(seed: int, *, width: int = 6) -> MultiExitNetwork:
+    torch.manual_seed(seed)
+    return deep_supervision(
+        PixelNormalisation([4.9], [6.0]), channels=1, size=8, classes=10, width=width, head_grid=4
+    )
+
+
+def open_runner(stages: tuple[ExportedStage, ...], *, slots: int = 64) -> StageRunner:
+    return StageRunner([stage.file for stage in stages], [IMAGE], CPU, slots=slots, intra_op_threads=1)
+
+
+def random_images(seed: int, rows: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 17, (rows, *IMAGE_SHAPE), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Split:
+    images_N: NDArray[np.uint8]
+    truth_N: NDArray[np.int64]
+
+
+def digits_splits() -> dict[str, Split]:
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    parts = np.split(order, np.cumsum(list(SPLIT_ROWS.values()))[:-1])
+    images = digits.images.astype(np.uint8)[:, np.newaxis]
+    return {
+        name: Split(images[part], digits.target[part].astype(np.int64))
+        for name, part in zip(SPLIT_ROWS, parts, strict=True)
+    }
+
+
+def train(network: MultiExitNetwork, split: Split, epochs: int) -> None:
+    images, truth = torch.from_numpy(split.images_N), torch.from_numpy(split.truth_N)
+    optimiser = torch.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(truth)), 64):
+            loss = torch.stack([cross_entropy(logits, truth[rows]) for logits in network(images[rows])]).sum()
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+
+
+Logits = dict[str, NDArray[np.float32]]
+
+
+def logits_of(network: MultiExitNetwork, splits: dict[str, Split]) -> Logits:
+    """As PyTorch has them: good enough for a generation that is not published."""
+    network.eval()
+    with torch.no_grad():
+        return {name: network(torch.from_numpy(split.images_N)).numpy() for name, split in splits.items()}
+
+
+def read_splits(logits: Logits, splits: dict[str, Split]) -> tuple[list[float], dict[str, Readings]]:
+    truth_N = splits["temperature"].truth_N
+    temperatures = [calibration_temperature(logits_NK, truth_N) for logits_NK in logits["temperature"]]
+    readings = {name: read(logits[name], splits[name].truth_N, temperatures) for name in splits}
+    readings["uncalibrated test"] = read(logits["test"], splits["test"].truth_N, [1.0] * len(temperatures))
+    return temperatures, readings
+
+
+def generation(number: int, readings: dict[str, Readings], before: dict[str, Readings]) -> GenerationSummary:
+    tune, test = readings["tune"], readings["test"]
+    return GenerationSummary(
+        number=number,
+        tune=tune.accuracy(-1),
+        p_value=mcnemar(before["tune"].correct_EN[-1], tune.correct_EN[-1]) if before else None,
+        test_E=tuple(test.accuracy(exit_number) for exit_number in range(test.exits)),
+        gain=paired_gain(before["test"].correct_EN[-1], test.correct_EN[-1]) if before else None,
+    )
+
+
+def run(folder: Path) -> RunSummary:
+    """Train, export, evaluate, calibrate, search, certify; returns what there is to report."""
+    splits = digits_splits()
+    first, second = tiny_network(0), tiny_network(1)
+    train(first, splits["train"], epochs=3)
+    train(second, splits["train"], epochs=6)
+    _, before = read_splits(logits_of(first, splits), splits)
+    stages = export_stages(second, folder, IMAGE_SHAPE)
+    runner = open_runner(stages)
+    logits = {name: evaluate(runner, split.images_N) for name, split in splits.items()}
+    temperatures, readings = read_splits(logits, splits)
+    cost_E = cumulative([stage.multiply_adds for stage in stages])
+    path = pareto_path(readings["tune"], cost_E)
+
+    def point(name: str, goal: Goal | None) -> OperatingPointSummary:
+        thresholds, certified = path[0].thresholds, None
+        if goal is not None:
+            target = target_row(path, goal.max_accuracy_loss)
+            certified = certify(
+                path, target, readings["certify"], cost_E, epsilon=goal.epsilon, delta=goal.delta
+            )
+            thresholds = certified.candidate.thresholds
+        result = outcome(readings["test"], ExitRule(thresholds, max_exit=len(thresholds)), cost_E)
+        return OperatingPointSummary(name, thresholds, goal, certified, result)
+
+    def error(split: str, number: int) -> float:
+        test = readings[split]
+        return expected_calibration_error(test.confidence_EN[number], test.correct_EN[number])
+
+    milliseconds = measure_milliseconds(runner, (1, 8), repeats=3)
+    return RunSummary(
+        model_name="tiny-digits",
+        version=1,
+        published="models/tiny-digits/1",
+        created="2025-01-02T03:04:05Z",
+        recipe="tiny <digits>",
+        settings={"dataset": "digits", "architecture": {"width": 6}, "note": "<script>"},
+        dataset="digits",
+        split_rows=SPLIT_ROWS,
+        seed=1,
+        generations=(generation(0, before, {}), generation(1, readings, before)),
+        chosen_generation=1,
+        stages=tuple(
+            StageSummary(
+                stage.multiply_adds,
+                stage.parameters,
+                {rows: times[number] for rows, times in milliseconds.items()},
+            )
+            for number, stage in enumerate(stages)
+        ),
+        exits=tuple(
+            ExitSummary(
+                temperatures[number],
+                readings["test"].accuracy(number),
+                error("uncalibrated test", number),
+                error("test", number),
+            )
+            for number in range(len(stages))
+        ),
+        pareto_path=path,
+        operating_points=tuple(point(name, goal) for name, goal in GOALS.items()),
+        default_operating_point="fast",
+        hardware="a test machine",
+        packages={"torch": torch.__version__},
+    )

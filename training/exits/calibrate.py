@@ -1,0 +1,93 @@
+"""One calibration temperature an exit, so that its confidence says how often it is right.
+
+Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: divide an exit's logits by the
+temperature that minimises the negative log-likelihood of a split that trained nothing. Knows
+nothing of thresholds.
+
+Shapes: `N` rows of a split, `K` classes.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from serving.engine.policy import Bools, Floats
+from training.exits.evaluate import check_finite
+
+LOWEST_TEMPERATURE = 0.25
+HIGHEST_TEMPERATURE = 16.0
+"""A small split that an exit has wholly right would send its temperature to 0, and every confidence
+to exactly 1; one that is all wrong, to infinity."""
+
+BINS = 15
+_GRADIENT_TOLERANCE = 1e-10
+_LOSS_TOLERANCE = 1e-15
+
+
+def calibration_temperature(logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer]) -> float:
+    """Find the temperature that minimises the negative log-likelihood, by L-BFGS on its logarithm.
+
+    Finite logits and a bounded temperature keep every iterate finite, so the last one is the answer.
+    """
+    _check_split(logits_NK, truth_N)
+    logits_NK = logits_NK.astype(np.float64)
+    result = minimize(
+        _loss_and_gradient,
+        x0=np.zeros(1),
+        args=(logits_NK, truth_N),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))],
+        options={"gtol": _GRADIENT_TOLERANCE, "ftol": _LOSS_TOLERANCE},
+    )
+    return math.exp(float(result.x[0]))
+
+
+def negative_log_likelihood(
+    logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer], calibration_temperature: float = 1.0
+) -> float:
+    """Give the mean negative log-likelihood of the true labels, in nats."""
+    _check_split(logits_NK, truth_N)
+    loss, _ = _loss_and_gradient(
+        np.array([math.log(calibration_temperature)]), logits_NK.astype(np.float64), truth_N
+    )
+    return loss
+
+
+def _loss_and_gradient(
+    log_temperature: Floats, logits_NK: Floats, truth_N: NDArray[np.integer]
+) -> tuple[float, Floats]:
+    """Mean of logsumexp(z/T) - z_y/T, and its derivative by log T: -(1/T)·mean(E_p[z] - z_y)."""
+    inverse = math.exp(-float(log_temperature[0]))
+    shifted_NK = logits_NK - logits_NK.max(axis=1, keepdims=True)
+    exponentials_NK = np.exp(shifted_NK * inverse)
+    sums_N = exponentials_NK.sum(axis=1)
+    true_N = shifted_NK[np.arange(len(truth_N)), truth_N]
+    expected_N = (exponentials_NK * shifted_NK).sum(axis=1) / sums_N
+    loss = float((np.log(sums_N) - true_N * inverse).mean())
+    return loss, np.array([-inverse * (expected_N - true_N).mean()])
+
+
+def expected_calibration_error(confidence_N: Floats, correct_N: Bools, bins: int = BINS) -> float:
+    """Give the mean gap between confidence and accuracy over equally wide bins, weighted by rows."""
+    if len(confidence_N) == 0:
+        raise ValueError("expected calibration error: expected at least 1 row, got 0")
+    # A confidence on a bin's upper edge belongs to it, so 1.0 falls into the last.
+    bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap_per_bin = np.bincount(bin_N, weights=correct_N - confidence_N, minlength=bins)
+    return float(np.abs(gap_per_bin).sum() / len(confidence_N))
+
+
+def _check_split(logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer]) -> None:
+    rows, classes = logits_NK.shape
+    if rows == 0 or len(truth_N) != rows:
+        raise ValueError(
+            f"calibration: expected as many labels as rows, at least 1, got {len(truth_N)} of {rows}"
+        )
+    if truth_N.min() < 0 or truth_N.max() >= classes:
+        raise ValueError(
+            f"calibration: expected labels 0..{classes - 1}, got {truth_N.min()}..{truth_N.max()}"
+        )
+    check_finite(logits_NK[np.newaxis])

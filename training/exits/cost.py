@@ -1,0 +1,119 @@
+"""What a stage costs: multiply-adds, parameters, and milliseconds where it is measured.
+
+Multiply-adds are counted layer by layer while one row runs through the network; batch norm folds
+into the convolution before it, and so counts nothing. Knows nothing of exits' answers. A product
+made outside a layer (a bare matrix product in a forward) is not seen.
+
+Shapes: `C H W` image.
+"""
+
+import copy
+import time
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from serving.engine.stages import NUMPY_DTYPES, StageRunner
+from training.architectures.network import MultiExitNetwork
+
+BATCH_ROWS = (1, 8, 32)
+REPEATS = 30
+_WARM_UP_REPEATS = 3
+
+_FOLDED = (nn.BatchNorm1d, nn.BatchNorm2d)
+_COUNTED = (nn.Conv2d, nn.Linear)
+
+
+def multiply_adds(network: MultiExitNetwork, row_shape: Sequence[int]) -> tuple[int, ...]:
+    """Count one row's multiply-adds in each stage with its head; row_shape is [C, H, W].
+
+    Raises ValueError on a layer with parameters that it does not know how to count.
+    """
+    network = copy.deepcopy(network).eval()  # hooks and modes stay off the caller's network
+    counts = []
+    with torch.no_grad():
+        features = network.normalisation(_one_zero_row(network, row_shape))
+        for stage, head in zip(network.stages, network.heads, strict=True):
+            counter = _Counter(nn.ModuleList([stage, head]))
+            features = stage(features)
+            head(features)
+            counts.append(counter.multiply_adds)
+    return tuple(counts)
+
+
+def cumulative(stage_cost: Sequence[int]) -> tuple[int, ...]:
+    """Turn what each stage costs into what a row costs that leaves at each exit: running sums."""
+    return tuple(accumulate(stage_cost))
+
+
+def parameters(network: MultiExitNetwork) -> tuple[int, ...]:
+    """Count the parameters of each stage with its head."""
+    return tuple(
+        sum(parameter.numel() for module in (stage, head) for parameter in module.parameters())
+        for stage, head in zip(network.stages, network.heads, strict=True)
+    )
+
+
+class _Counter:
+    """Adds up multiply-adds while the layers of a module run."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.multiply_adds = 0
+        for name, layer in module.named_modules():
+            if isinstance(layer, _COUNTED):
+                layer.register_forward_hook(self._add)
+            elif not isinstance(layer, _FOLDED) and any(True for _ in layer.parameters(recurse=False)):
+                known = ", ".join(kind.__name__ for kind in (*_COUNTED, *_FOLDED))
+                raise ValueError(
+                    f"multiply-adds of layer {name}: expected one of {known}, got {type(layer).__name__}"
+                )
+
+    def _add(self, layer: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        assert isinstance(layer, _COUNTED)
+        # A weight has one product for each output element of its own channel.
+        products_per_output = layer.weight[0].numel()
+        self.multiply_adds += output.numel() * products_per_output
+
+
+def _one_zero_row(network: MultiExitNetwork, row_shape: Sequence[int]) -> Tensor:
+    device = next(network.parameters()).device
+    return torch.zeros((1, *row_shape), dtype=torch.uint8, device=device)
+
+
+def measure_milliseconds(
+    runner: StageRunner, batch_rows: Sequence[int] = BATCH_ROWS, repeats: int = REPEATS
+) -> dict[int, tuple[float, ...]]:
+    """Measure each stage's median milliseconds at each batch size, on the runner's device.
+
+    Stages take turns, so that a slow moment of the machine falls on all of them. Uses the runner's
+    slots from 0: not for a runner that serves at the same time.
+    """
+    if max(batch_rows) > runner.slots:
+        raise ValueError(
+            f"batch rows: expected at most the runner's {runner.slots} slots, got {max(batch_rows)}"
+        )
+    return {rows: _measure(runner, rows, repeats) for rows in batch_rows}
+
+
+def _measure(runner: StageRunner, rows: int, repeats: int) -> tuple[float, ...]:
+    for _ in range(_WARM_UP_REPEATS):
+        _time_stages(runner, rows)
+    times = [_time_stages(runner, rows) for _ in range(repeats)]
+    return tuple(median(stage_times) for stage_times in zip(*times, strict=True))
+
+
+def _time_stages(runner: StageRunner, rows: int) -> list[float]:
+    inputs = {
+        spec.name: np.zeros((rows, *spec.row_shape), dtype=NUMPY_DTYPES[spec.datatype])
+        for spec in runner.inputs
+    }
+    marks = [time.perf_counter()]
+    for stage in range(runner.stage_count):
+        runner.run(stage, inputs if stage == 0 else {"rows": np.arange(rows)}, 0)
+        marks.append(time.perf_counter())
+    return [(end - start) * 1e3 for start, end in pairwise(marks)]

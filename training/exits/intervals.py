@@ -1,0 +1,110 @@
+"""How sure a counted figure is: intervals for shares, means and paired gains, and a paired test.
+
+Knows nothing of models or splits: it counts. Wilson: E. B. Wilson, JASA 1927. Paired interval:
+Agresti and Min, Statistics in Medicine 2005. Paired test: McNemar 1947, in its exact form.
+
+Shapes: `N` rows of a split.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, norm
+
+CONFIDENCE = 0.95
+"""Confidence of every interval in manifests and reports."""
+
+_AGRESTI_MIN_ROWS = 0.5  # added to each of the four cells of the paired table
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A counted share: so many successes in n rows."""
+
+    successes: int
+    n: int
+
+    @property
+    def share(self) -> float:
+        """Successes over n."""
+        return self.successes / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The Wilson interval of the share."""
+        return wilson(self.successes, self.n)
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Give the Wilson interval of a proportion, inside [0, 1] and never empty."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"proportion: expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    z = _two_sided(confidence)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At the ends the two terms cancel exactly on paper, but not in floating point.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_gain(
+    correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_], confidence: float = CONFIDENCE
+) -> Estimate:
+    """Estimate how much more often b is right than a on the same rows, as a share of them."""
+    gained, lost = _discordant(correct_a_N, correct_b_N)
+    n = len(correct_a_N)
+    wider_n = n + 4 * _AGRESTI_MIN_ROWS
+    difference = gained - lost
+    discordant = gained + lost + 2 * _AGRESTI_MIN_ROWS
+    half = _two_sided(confidence) * math.sqrt(discordant - difference**2 / wider_n) / wider_n
+    centre = difference / wider_n
+    return Estimate(difference / n, max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def mean(values: Sequence[float], counts: Sequence[int], confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate the mean of a figure that took each value so many times, by the normal approximation."""
+    n = sum(counts)
+    if n < 1:
+        raise ValueError(f"mean: expected at least 1 row, got {n}")
+    value = sum(value * count for value, count in zip(values, counts, strict=True)) / n
+    variance = sum((each - value) ** 2 * count for each, count in zip(values, counts, strict=True)) / n
+    half = _two_sided(confidence) * math.sqrt(variance / n)
+    return Estimate(value, max(min(values), value - half), min(max(values), value + half))
+
+
+def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> float:
+    """Give the exact one-sided p-value against 'b is no more often right than a' on the same rows."""
+    gained, lost = _discordant(correct_a_N, correct_b_N)
+    if gained + lost == 0:
+        return 1.0
+    return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
+
+
+def _discordant(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> tuple[int, int]:
+    """Count the rows that only b has right, and those that only a has right."""
+    if len(correct_a_N) != len(correct_b_N) or len(correct_a_N) == 0:
+        raise ValueError(
+            f"a paired comparison takes the same rows twice: expected two equal counts of at least 1, "
+            f"got {len(correct_a_N)} and {len(correct_b_N)}"
+        )
+    return int((correct_b_N & ~correct_a_N).sum()), int((correct_a_N & ~correct_b_N).sum())
+
+
+def _two_sided(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a share between 0 and 1, got {confidence}")
+    return float(norm.ppf((1 + confidence) / 2))

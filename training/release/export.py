@@ -1,0 +1,215 @@
+"""One ONNX file a stage, and the proof that their chain answers as the network does.
+
+Stage 0 takes uint8 images; a later stage takes `rows`, the slots whose features it shall read, and
+gathers them inside its graph. Every stage gives `logits`, then the features for the next. Rows are
+the only dynamic dimension. Which rows leave is nobody's business here: no exit is decided in a graph.
+
+Shapes: `B` rows of a batch, `N` images, `E` exits, `K` classes, `C H W` image.
+"""
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from serving.engine.stages import StageFile, StageRunner
+from serving.repository.manifest import TensorSpec
+from training.architectures.network import MultiExitNetwork
+from training.errors import ExportMismatch
+from training.exits import cost
+
+LOGIT_TOLERANCE = 1e-4
+"""Largest difference between a network's logit and its exported stage's, as a share of the exit's
+largest logit (at least 1): what another order of FP32 sums may move."""
+
+PARITY_BATCH_ROWS = 256
+
+# torch.export would take a dimension of 1 for a constant, and two equal ones for the same.
+_EXAMPLE_ROWS, _EXAMPLE_SLOTS = 2, 3
+
+_CHATTY_LOGGER = "torch.onnx._internal.exporter._registration"
+
+
+@dataclass(frozen=True)
+class ExportedStage:
+    """A stage as it was written, with what it costs."""
+
+    file: StageFile
+    multiply_adds: int
+    """Of this stage and its head alone, for one row."""
+    parameters: int
+
+
+def export_stages(
+    network: MultiExitNetwork, folder: Path, image_shape: Sequence[int], *, input_name: str = "image"
+) -> tuple[ExportedStage, ...]:
+    """Write `stage-<k>.onnx` for each stage into a folder; image_shape is [C, H, W].
+
+    Works on a copy in eval mode: the given network stays as it is.
+    """
+    frozen = copy.deepcopy(network).cpu().eval()
+    multiply_adds = cost.multiply_adds(frozen, image_shape)
+    parameters = cost.parameters(frozen)
+    exported = []
+    features: tuple[TensorSpec, ...] = ()
+    for number, graph in enumerate(_stage_graphs(frozen)):
+        path = folder / f"stage-{number}.onnx"
+        if number == 0:
+            inputs = {input_name: torch.zeros((_EXAMPLE_ROWS, *image_shape), dtype=torch.uint8)}
+        else:
+            inputs = {"rows": torch.arange(_EXAMPLE_ROWS)} | {
+                spec.name: torch.zeros((_EXAMPLE_SLOTS, *spec.row_shape)) for spec in features
+            }
+        features = _write_stage(graph, inputs, f"features_{number}", path)
+        exported.append(ExportedStage(StageFile(path, features), multiply_adds[number], parameters[number]))
+    return tuple(exported)
+
+
+class _StageGraph(nn.Module):
+    """A stage with its head; leaves out the features where no stage follows."""
+
+    def __init__(self, stage: nn.Module, head: nn.Module, *, is_last: bool) -> None:
+        super().__init__()
+        self.stage, self.head, self.is_last = stage, head, is_last
+
+    def answer(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Give logits, and the features for the next stage where there is one."""
+        features = self.stage(features)
+        logits_BK = self.head(features)
+        return (logits_BK,) if self.is_last else (logits_BK, features)
+
+
+class _FirstStage(_StageGraph):
+    """Takes images."""
+
+    def __init__(self, normalisation: nn.Module, stage: nn.Module, head: nn.Module, *, is_last: bool) -> None:
+        super().__init__(stage, head, is_last=is_last)
+        self.normalisation = normalisation
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        return self.answer(self.normalisation(images_BCHW))
+
+
+class _NextStage(_StageGraph):
+    """Takes the slots to read, and the features that lie in all slots."""
+
+    def forward(self, rows_B: Tensor, features: Tensor) -> tuple[Tensor, ...]:
+        return self.answer(features.index_select(0, rows_B))
+
+
+def _stage_graphs(network: MultiExitNetwork) -> Iterator[nn.Module]:
+    last = network.exit_count - 1
+    for number, (stage, head) in enumerate(zip(network.stages, network.heads, strict=True)):
+        if number == 0:
+            yield _FirstStage(network.normalisation, stage, head, is_last=number == last).eval()
+        else:
+            yield _NextStage(stage, head, is_last=number == last).eval()
+
+
+def _write_stage(
+    graph: nn.Module, inputs: dict[str, Tensor], features_name: str, path: Path
+) -> tuple[TensorSpec, ...]:
+    """Export one graph; returns what it leaves for the next stage."""
+    with torch.no_grad():
+        _logits_BK, *features = graph(*inputs.values())
+    specs = tuple(
+        TensorSpec(name=features_name, datatype="FP32", shape=(-1, *tensor.shape[1:])) for tensor in features
+    )
+    batch, slots = torch.export.Dim("batch"), torch.export.Dim("slots")
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            graph,
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=["logits", *(spec.name for spec in specs)],
+            dynamic_shapes=tuple({0: slots if place else batch} for place in range(len(inputs))),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    onnx.save(model, path)
+    return specs
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out the exporter's notes: they hold stack traces with the paths of the training machine."""
+    graph = model.graph
+    values = (*graph.initializer, *graph.input, *graph.output, *graph.value_info)
+    parts: tuple[Any, ...] = (graph, *graph.node, *values)
+    for part in parts:
+        del part.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence two remarks of the exporter that nobody can act on, and nothing else."""
+
+    def says_something_else(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    logger = logging.getLogger(_CHATTY_LOGGER)
+    logger.addFilter(says_something_else)
+    try:
+        with warnings.catch_warnings():
+            # torch copies a structure of its own that it has deprecated.
+            warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning, "copyreg")
+            yield
+    finally:
+        logger.removeFilter(says_something_else)
+
+
+def assert_parity(network: MultiExitNetwork, runner: StageRunner, images: NDArray[np.uint8]) -> float:
+    """Compare the chain of exported stages with the whole network at every exit.
+
+    Returns the largest difference of a logit; raises ExportMismatch where one is beyond
+    LOGIT_TOLERANCE. Within it, a label can differ only where its lead is below twice the tolerance.
+    """
+    frozen = copy.deepcopy(network).eval()
+    largest = 0.0
+    for start in range(0, len(images), PARITY_BATCH_ROWS):
+        images_B = np.ascontiguousarray(images[start : start + PARITY_BATCH_ROWS])
+        expected_EBK = _network_logits(frozen, images_B)
+        got_EBK = runner.run_every_stage({runner.inputs[0].name: images_B})
+        if got_EBK.shape != expected_EBK.shape:
+            raise ExportMismatch(
+                f"exported stages: expected logits of shape {list(expected_EBK.shape)}, "
+                f"got {list(got_EBK.shape)}"
+            )
+        for number, (expected_BK, got_BK) in enumerate(zip(expected_EBK, got_EBK, strict=True)):
+            largest = max(largest, _compare_exit(number, expected_BK, got_BK, start))
+    return largest
+
+
+def _network_logits(network: MultiExitNetwork, images_B: NDArray[np.uint8]) -> NDArray[np.float32]:
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        logits_EBK: NDArray[np.float32] = network(torch.from_numpy(images_B).to(device)).cpu().numpy()
+    return logits_EBK
+
+
+def _compare_exit(
+    number: int, expected_BK: NDArray[np.float32], got_BK: NDArray[np.float32], first_row: int
+) -> float:
+    """Compare one exit's logits on a batch; returns the largest difference."""
+    tolerance = LOGIT_TOLERANCE * max(1.0, float(np.abs(expected_BK).max()))
+    difference_BK = np.abs(expected_BK - got_BK)
+    if not (difference_BK <= tolerance).all():  # not(<=) also catches NaN
+        row, label = np.unravel_index(np.argmin(difference_BK <= tolerance), difference_BK.shape)
+        raise ExportMismatch(
+            f"exit {number}, row {first_row + row}, logit {label}: expected {expected_BK[row, label]} within "
+            f"{tolerance:.2g} as the network gives, got {got_BK[row, label]} from the exported stages"
+        )
+    return float(difference_BK.max())

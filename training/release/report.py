@@ -1,0 +1,53 @@
+"""The report of a run: one self-contained page that a person reads to see whether the exits pay.
+
+Puts the plots and the words into `report.html`; the page asks no other host for anything. Chooses
+and computes nothing: all figures come with the summary.
+"""
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from training.release import plots, words
+from training.release.summary import RunSummary
+
+_TEMPLATE = "report.html"
+
+
+def write_report(path: Path, summary: RunSummary) -> None:
+    """Write the page; an earlier one at that path is replaced in one step."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(render(summary), encoding="utf-8")
+    draft.replace(path)
+
+
+def render(summary: RunSummary) -> str:
+    """Render the page as HTML."""
+    return (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            run=summary,
+            plots={
+                "generations": Markup(plots.plot_generations(summary)),  # noqa: S704 - drawn by us
+                "trade_off": Markup(plots.plot_trade_off(summary)),  # noqa: S704
+                "exit_shares": Markup(plots.plot_exit_shares(summary)),  # noqa: S704
+            },
+            settings=json.dumps(summary.settings, indent=2, ensure_ascii=False, default=str),
+            exit_colour=plots.exit_colour,
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("training.release", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["words"] = words
+    return environment

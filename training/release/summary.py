@@ -1,0 +1,116 @@
+"""What a finished run has to tell: the figures behind the report, each with its split and its n.
+
+Plain records, filled in by the pipeline. Know nothing of pages, plots or models.
+
+Shapes: `E` exits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from training.exits.certify import Certified
+from training.exits.cost import cumulative
+from training.exits.evaluate import Outcome
+from training.exits.intervals import Estimate, Proportion
+from training.exits.thresholds import Candidate
+
+
+@dataclass(frozen=True)
+class GenerationSummary:
+    """One Born-Again round: how good, and whether it was better than the one promoted before."""
+
+    number: int
+    tune: Proportion
+    """Of the final exit."""
+    p_value: float | None
+    """Of the paired test on tune against the generation promoted so far; None for the first."""
+    test_E: tuple[Proportion, ...]
+    """Accuracy when every row leaves at that exit."""
+    gain: Estimate | None
+    """Of the final exit on test over the generation before; None for the first."""
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """What one stage with its head costs a row."""
+
+    multiply_adds: int
+    parameters: int
+    milliseconds: Mapping[int, float]
+    """Median by batch size."""
+
+
+@dataclass(frozen=True)
+class ExitSummary:
+    """How good an exit is on test when every row leaves there, and how far its confidence is true."""
+
+    calibration_temperature: float
+    accuracy: Proportion
+    calibration_error_before: float
+    """At temperature 1."""
+    calibration_error_after: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an operating point was asked to keep."""
+
+    max_accuracy_loss: float
+    """On tune, a share."""
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class OperatingPointSummary:
+    """A published point: what was asked, what was certified, what it gave on test."""
+
+    name: str
+    thresholds: tuple[float | None, ...]
+    goal: Goal | None
+    """None for 'exact', which is full depth by definition."""
+    certified: Certified | None
+    test: Outcome
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Everything that the report shows."""
+
+    model_name: str
+    version: int
+    published: str
+    """Where the version lies, or how it is called."""
+    created: str
+    recipe: str
+    settings: Mapping[str, Any]
+    """The recipe as it was resolved."""
+    dataset: str
+    split_rows: Mapping[str, int]
+    seed: int
+    generations: tuple[GenerationSummary, ...]
+    chosen_generation: int
+    stages: tuple[StageSummary, ...]
+    exits: tuple[ExitSummary, ...]
+    pareto_path: tuple[Candidate, ...]
+    operating_points: tuple[OperatingPointSummary, ...]
+    default_operating_point: str
+    hardware: str
+    packages: Mapping[str, str]
+
+    @property
+    def chosen(self) -> GenerationSummary:
+        """The generation that was published."""
+        return next(each for each in self.generations if each.number == self.chosen_generation)
+
+    @property
+    def default_point(self) -> OperatingPointSummary:
+        """The point that a caller gets who asks for none."""
+        return next(each for each in self.operating_points if each.name == self.default_operating_point)
+
+    @property
+    def cost_shares(self) -> tuple[float, ...]:
+        """Multiply-adds of a row that leaves at each exit, as a share of full depth."""
+        cost_E = cumulative([stage.multiply_adds for stage in self.stages])
+        return tuple(cost / cost_E[-1] for cost in cost_E)

@@ -1,5 +1,6 @@
 """The ports a server listens on: gRPC with health and reflection, and HTTP for Prometheus."""
 
+import socket
 from dataclasses import dataclass
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
@@ -70,7 +71,19 @@ def listen_for_calls(
     reflection.enable_server_reflection(
         (INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server, POOL
     )
+    _check_free(host, port)
     try:
         return server, server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
         raise ConfigurationError(f"gRPC port: cannot listen on {host}:{port}") from error
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise where a port can't be had, with the cause: gRPC itself tells none, and logs lines of its own."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigurationError(f"gRPC port: cannot listen on {host}:{port}: {error.strerror}") from error

@@ -30,7 +30,8 @@ _PROBE_MODEL = (
     b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
-_SILENT, _WARNING = 4, 2
+FATAL_LOGS, _WARNING_LOGS = 4, 2
+"""onnxruntime's levels of its own logs."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,14 @@ def choose_device(wanted: DeviceName) -> Device:
 def _runs_on(device: Device) -> bool:
     if device.provider not in onnxruntime.get_available_providers():
         return False
-    onnxruntime.set_default_logger_severity(_SILENT)  # a missing CUDA library is an answer, not an error
+    onnxruntime.set_default_logger_severity(FATAL_LOGS)  # a missing CUDA library is an answer, not an error
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where onnxruntime prints what it could not load
             return _probe(device)
     except Exception:  # whatever onnxruntime raises here, nothing runs on this device
         return False
     finally:
-        onnxruntime.set_default_logger_severity(_WARNING)
+        onnxruntime.set_default_logger_severity(_WARNING_LOGS)
 
 
 def _probe(device: Device) -> bool:

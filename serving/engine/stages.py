@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from serving.engine.devices import Device
+from serving.engine.devices import FATAL_LOGS, Device
 from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import TensorSpec
 from serving.repository.repository import PublishedVersion
@@ -175,6 +175,7 @@ def open_stages(
 def _open_session(path: Path, device: Device, intra_op_threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
+    options.log_severity_level = FATAL_LOGS  # what it raises says the same, and logs are JSON lines
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=device.providers())

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.registry import build
+from training.errors import RecipeError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+
+
+def network(
+    image_shape: tuple[int, int, int] = (3, 8, 8), *, width: int = 4, head_grid: int = 1
+) -> MultiExitNetwork:
+    normalisation = PixelNormalisation.of(IMAGES[:, : image_shape[0]])
+    return build("deep_supervision", normalisation, image_shape, classes=5, width=width, head_grid=head_grid)
+
+
+def test_every_exit_answers_every_row() -> None:
+    assert network()(torch.from_numpy(IMAGES)).shape == (3, 20, 5)
+
+
+def test_width_64_with_pooled_heads_is_the_plain_network() -> None:
+    plain = network((3, 32, 32), width=64)
+    weights = [tuple(parameter.shape) for parameter in plain.parameters() if parameter.dim() > 1]
+    assert weights == [(64, 3, 3, 3), (128, 64, 3, 3), (256, 128, 3, 3), (5, 64), (5, 128), (5, 256)]
+
+
+def test_a_head_grid_is_cut_down_to_the_features_it_pools() -> None:
+    inputs = [head[-1].in_features for head in network(head_grid=4).heads]  # type: ignore[index]
+    assert inputs == [4 * 16, 8 * 4, 16 * 1]
+
+
+def test_images_too_small_for_the_stages_are_refused_with_both_sizes() -> None:
+    with pytest.raises(RecipeError, match="at least 8 pixels a side for 3 stages, got 7"):
+        network((3, 7, 7))
+
+
+def test_images_that_are_not_square_are_refused_with_their_shape() -> None:
+    with pytest.raises(RecipeError, match=r"expected square images \[C, H, W\], got \[3, 8, 16\]"):
+        network((3, 8, 16))
+
+
+def test_normalised_pixels_have_zero_mean_and_unit_deviation() -> None:
+    normalised = PixelNormalisation.of(IMAGES)(torch.from_numpy(IMAGES))
+    torch.testing.assert_close(normalised.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalised.std(dim=(0, 2, 3), correction=0), torch.ones(3))
+
+
+def test_a_channel_that_never_varies_stays_finite() -> None:
+    constant = np.full((4, 1, 8, 8), 7, dtype=np.uint8)
+    assert PixelNormalisation.of(constant)(torch.from_numpy(constant)).abs().max() == 0

@@ -1,0 +1,71 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.architectures.network import MultiExitNetwork
+from training.born_again.fit import Fit, exit_accuracy
+from training.data import Dataset
+from training.errors import RecipeError
+from training.recipe import Recipe
+
+MakeNetwork = Callable[[], MultiExitNetwork]
+
+
+def make_fit(
+    student: MultiExitNetwork, teacher: MultiExitNetwork | None, digits: Dataset, recipe: Recipe
+) -> Fit:
+    return Fit(0, student, teacher, digits.train, digits.tune, recipe, order_seed=1)
+
+
+def copied(network: MultiExitNetwork) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def test_the_loss_falls(make_tiny_network: MakeNetwork, digits: Dataset, tiny_recipe: Recipe) -> None:
+    fit = make_fit(make_tiny_network(), None, digits, tiny_recipe)
+    first, second = fit.run_epoch(lambda: None), fit.run_epoch(lambda: None)
+    assert second.loss < first.loss
+    assert fit.history == (first, second)
+
+
+def test_the_teacher_stays_exactly_as_it_is(
+    make_tiny_network: MakeNetwork, digits: Dataset, tiny_recipe: Recipe
+) -> None:
+    teacher = make_tiny_network().train()
+    before = copied(teacher)  # with the running means, which training mode would move
+    make_fit(make_tiny_network(), teacher, digits, tiny_recipe).run_epoch(lambda: None)
+    assert not teacher.training
+    assert [name for name, tensor in copied(teacher).items() if not torch.equal(tensor, before[name])] == []
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_step_is_told_for_every_batch_even_the_smaller_last(
+    make_tiny_network: MakeNetwork, digits: Dataset, tiny_recipe: Recipe
+) -> None:
+    fit = make_fit(make_tiny_network(), None, digits, tiny_recipe)
+    steps: list[None] = []
+    fit.run_epoch(lambda: steps.append(None))
+    assert len(steps) == fit.steps_per_epoch == 8  # 937 rows in batches of 128
+
+
+def test_a_loss_that_is_no_number_names_the_learning_rate(
+    make_tiny_network: MakeNetwork, digits: Dataset, tiny_recipe: Recipe
+) -> None:
+    schedule = tiny_recipe.schedule.model_copy(update={"learning_rate": 1e30})
+    fit = make_fit(make_tiny_network(), None, digits, tiny_recipe.model_copy(update={"schedule": schedule}))
+    complaint = r"schedule.learning_rate 1e\+30: expected a finite loss, got nan in generation 0, epoch 1"
+    with pytest.raises(RecipeError, match=complaint):
+        fit.run_epoch(lambda: None)
+
+
+def test_exit_accuracy_counts_each_exits_right_rows_and_keeps_the_mode(
+    make_tiny_network: MakeNetwork, digits: Dataset
+) -> None:
+    network = make_tiny_network().train()
+    images, truth_N = torch.from_numpy(digits.tune.images_NCHW), torch.from_numpy(digits.tune.truth_N)
+    got = exit_accuracy(network, images, truth_N)
+    assert network.training
+    label_EN = network.eval()(images).argmax(dim=2)
+    assert got == pytest.approx([(label_N == truth_N).double().mean().item() for label_N in label_EN])

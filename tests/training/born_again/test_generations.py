@@ -1,0 +1,144 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.architectures.network import MultiExitNetwork
+from training.born_again.checkpoint import CheckpointFolder, Epoch
+from training.born_again.generations import Generation, generation_seeds, train_generations
+from training.born_again.progress import Progress, ProgressBar
+from training.born_again.run_folder import RunFolder
+from training.data import Dataset
+from training.recipe import Recipe
+
+Train = Callable[[str, Progress], list[Generation]]
+
+
+class Interrupted(Exception):
+    """Stands in for Ctrl-C."""
+
+
+class StopsAfter(ProgressBar):
+    """Quiet progress that interrupts training once so many steps, epochs or generations were told."""
+
+    def __init__(self, told: str, count: int) -> None:
+        super().__init__(quiet=True)
+        self._told = told
+        self._left = count
+
+    def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
+        super().begin(generation, epochs=epochs, epochs_done=epochs_done, steps_per_epoch=steps_per_epoch)
+        self._tell("generation")
+
+    def step(self) -> None:
+        self._tell("step")
+
+    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+        super().epoch(epochs_done, epoch)
+        self._tell("epoch")
+
+    def _tell(self, what: str) -> None:
+        self._left -= what == self._told
+        if self._left == 0 and what == self._told:
+            raise Interrupted
+
+
+class Counts(ProgressBar):
+    """Quiet progress that counts the epochs trained."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.epochs = 0
+
+    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+        super().epoch(epochs_done, epoch)
+        self.epochs += 1
+
+
+@pytest.fixture
+def train(
+    tmp_path: Path, tiny_recipe: Recipe, digits: Dataset, make_tiny_network: Callable[[], MultiExitNetwork]
+) -> Train:
+    def train_in(folder: str, progress: Progress) -> list[Generation]:
+        run_folder = RunFolder(tmp_path / folder)
+        run_folder.begin(tiny_recipe)
+        checkpoints = CheckpointFolder(run_folder, tiny_recipe)
+        return train_generations(
+            make_tiny_network,
+            digits.train,
+            digits.tune,
+            tiny_recipe,
+            checkpoints,
+            progress,
+            device=torch.device("cpu"),
+        )
+
+    return train_in
+
+
+def assert_bitwise_equal(left: list[Generation], right: list[Generation]) -> None:
+    assert [each.history for each in left] == [each.history for each in right]
+    for ours, theirs in zip(left, right, strict=True):
+        state, other = ours.network.state_dict(), theirs.network.state_dict()
+        assert [name for name in state if not torch.equal(state[name], other[name])] == []
+
+
+def test_the_same_seed_gives_bitwise_the_same_weights(train: Train) -> None:
+    first = train("first", ProgressBar(quiet=True))
+    torch.manual_seed(12345)  # whatever the process drew before does not matter
+    assert_bitwise_equal(first, train("second", ProgressBar(quiet=True)))
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    # A generation has 8 steps an epoch and 2 epochs.
+    [("step", 1), ("step", 11), ("step", 16), ("step", 20), ("epoch", 1), ("epoch", 2), ("generation", 2)],
+)
+def test_an_interrupted_run_resumes_to_bitwise_the_same_weights(train: Train, told: str, count: int) -> None:
+    with pytest.raises(Interrupted):
+        train("resumed", StopsAfter(told, count))
+    resumed = train("resumed", ProgressBar(quiet=True))
+    assert_bitwise_equal(resumed, train("undisturbed", ProgressBar(quiet=True)))
+
+
+@pytest.mark.parametrize(("step", "epochs_left"), [(8, 4), (9, 3), (17, 2), (32, 1)])
+def test_an_interrupt_loses_at_most_one_epoch(train: Train, step: int, epochs_left: int) -> None:
+    with pytest.raises(Interrupted):
+        train("resumed", StopsAfter("step", step))
+    counts = Counts()
+    train("resumed", counts)
+    assert counts.epochs == epochs_left
+
+
+def test_a_finished_run_trains_nothing_again(train: Train) -> None:
+    first = train("finished", ProgressBar(quiet=True))
+    counts = Counts()
+    assert_bitwise_equal(first, train("finished", counts))
+    assert counts.epochs == 0
+
+
+def test_a_later_generation_starts_afresh_and_learns_from_its_teacher(train: Train) -> None:
+    first, second = train("run", ProgressBar(quiet=True))
+    assert not torch.equal(first.network.heads[0][-1].weight, second.network.heads[0][-1].weight)  # type: ignore[index]
+    assert second.history[0].loss != first.history[0].loss
+
+
+def test_each_generation_and_each_recipe_seed_draws_its_own_streams() -> None:
+    seeds = [generation_seeds(seed, generation) for seed in range(3) for generation in range(3)]
+    assert len({number for each in seeds for number in (each.weights, each.order)}) == 18
+
+
+def test_training_gives_pytorchs_settings_back(train: Train) -> None:
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_rng_state().sum(),
+    )
+    train("run", ProgressBar(quiet=True))
+    after = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_rng_state().sum(),
+    )
+    assert after == before

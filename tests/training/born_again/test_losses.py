@@ -1,0 +1,117 @@
+"""The losses against references written out by hand in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.born_again.losses import RULES, RuleSettings, composed_loss, divergence, generation_loss, kd
+
+EXITS, ROWS, CLASSES = 3, 7, 5  # logits are [EXITS, ROWS, CLASSES], the teacher's [ROWS, CLASSES]
+Floats = NDArray[np.float64]
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(0, 3, (EXITS, ROWS, CLASSES)))
+
+
+@pytest.fixture
+def teacher() -> Tensor:
+    return torch.from_numpy(np.random.default_rng(1).normal(0, 3, (ROWS, CLASSES)))
+
+
+@pytest.fixture
+def truth() -> Tensor:
+    return torch.from_numpy(np.random.default_rng(2).integers(0, CLASSES, ROWS))
+
+
+def softmax(logits_BK: Floats) -> Floats:
+    exponentials = np.exp(logits_BK - logits_BK.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def cross_entropy(logits_BK: Floats, truth_B: NDArray[np.int64]) -> float:
+    return float(np.mean([-np.log(softmax(logits_BK)[row, truth_B[row]]) for row in range(ROWS)]))
+
+
+def kl(teacher_BK: Floats, student_BK: Floats, temperature: float) -> float:
+    p, q = softmax(teacher_BK / temperature), softmax(student_BK / temperature)
+    return temperature**2 * float((p * (np.log(p) - np.log(q))).sum(axis=1).mean())
+
+
+def compose(logits: Tensor, truth: Tensor, teacher: Tensor | None, *, share: float) -> Tensor:
+    settings = RuleSettings(alpha=0.3, distillation_temperature=2.0)
+    return composed_loss(
+        logits,
+        generation_loss(truth, teacher, kd, settings),
+        exit_weight=0.3,
+        distillation_share=share,
+        distillation_temperature=4.0,
+    )
+
+
+def test_the_divergence_is_a_mean_over_rows_times_the_temperature_squared(
+    logits: Tensor, teacher: Tensor
+) -> None:
+    expected = kl(teacher.numpy(), logits[0].numpy(), 4.0)
+    assert divergence(teacher, logits[0], 4.0).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_divergence_of_equal_logits_is_zero(teacher: Tensor) -> None:
+    assert divergence(teacher, teacher, 4.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_kd_mixes_labels_and_teacher_by_alpha(logits: Tensor, teacher: Tensor, truth: Tensor) -> None:
+    z, t, y = logits[0].numpy(), teacher.numpy(), truth.numpy()
+    expected = 0.3 * cross_entropy(z, y) + 0.7 * kl(t, z, 2.0)
+    got = RULES["kd"](logits[0], truth, teacher, RuleSettings(0.3, 2.0))
+    assert got.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_generation_0_composes_labels_and_the_final_exit(logits: Tensor, truth: Tensor, share: float) -> None:
+    z, y = logits.numpy(), truth.numpy()
+    expected = cross_entropy(z[2], y)
+    for early in (z[0], z[1]):
+        expected += 0.3 * ((1 - share) * cross_entropy(early, y) + share * kl(z[2], early, 4.0))
+    assert compose(logits, truth, None, share=share).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_later_generation_puts_its_rule_in_the_labels_place(
+    logits: Tensor, truth: Tensor, teacher: Tensor, share: float
+) -> None:
+    z, y, t = logits.numpy(), truth.numpy(), teacher.numpy()
+
+    def rule(logits: Floats) -> float:
+        return 0.3 * cross_entropy(logits, y) + 0.7 * kl(t, logits, 2.0)
+
+    expected = rule(z[2])
+    for early in (z[0], z[1]):
+        expected += 0.3 * ((1 - share) * rule(early) + share * kl(z[2], early, 4.0))
+    assert compose(logits, truth, teacher, share=share).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_teacher_gets_no_gradient(logits: Tensor, truth: Tensor, teacher: Tensor) -> None:
+    teacher.requires_grad_()
+    compose(logits.requires_grad_(), truth, teacher, share=0.5).backward()  # type: ignore[no-untyped-call]
+    assert teacher.grad is None
+
+
+def test_the_final_exit_learns_nothing_from_the_early_ones(logits: Tensor, truth: Tensor) -> None:
+    whole = logits.clone().requires_grad_()
+    compose(whole, truth, None, share=1.0).backward()  # type: ignore[no-untyped-call]
+    alone = logits[2].clone().requires_grad_()
+    torch.nn.functional.cross_entropy(alone, truth).backward()  # type: ignore[no-untyped-call]
+    assert whole.grad is not None
+    assert alone.grad is not None
+    assert torch.equal(whole.grad[2], alone.grad)
+    assert whole.grad[0].abs().max() > 0
+
+
+def test_the_loss_does_not_grow_with_the_batch(logits: Tensor, truth: Tensor, teacher: Tensor) -> None:
+    once = compose(logits, truth, teacher, share=0.5)
+    twice = compose(logits.repeat(1, 2, 1), truth.repeat(2), teacher.repeat(2, 1), share=0.5)
+    assert twice.item() == pytest.approx(once.item(), rel=1e-12)

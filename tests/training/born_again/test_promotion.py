@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from training.born_again.promotion import promote
+
+NONE_RIGHT, ALL_RIGHT = np.zeros(10, dtype=bool), np.ones(10, dtype=bool)
+
+
+def test_one_generation_is_promoted_without_a_test() -> None:
+    assert (promote([ALL_RIGHT]).chosen, promote([ALL_RIGHT]).p_values) == (0, (None,))
+
+
+def test_a_clearly_better_generation_replaces_the_first() -> None:
+    promotion = promote([NONE_RIGHT, ALL_RIGHT])
+    assert promotion.chosen == 1
+    assert promotion.p_values[1] == pytest.approx(0.5**10)
+
+
+def test_a_higher_figure_alone_is_no_reason() -> None:
+    four_more = NONE_RIGHT.copy()
+    four_more[:4] = True
+    promotion = promote([NONE_RIGHT, four_more])
+    assert promotion.chosen == 0
+    assert promotion.p_values[1] == pytest.approx(0.5**4)  # .0625, not below .05
+
+
+def test_a_later_generation_is_held_against_the_one_promoted_so_far() -> None:
+    assert promote([NONE_RIGHT, ALL_RIGHT, ALL_RIGHT]).chosen == 1
+    assert promote([NONE_RIGHT, NONE_RIGHT, ALL_RIGHT]).chosen == 2
+
+
+def test_a_worse_generation_is_never_promoted() -> None:
+    assert promote([ALL_RIGHT, NONE_RIGHT]).p_values == (None, 1.0)

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+
+from training.born_again.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder, RunRecord, make_writable
+from training.errors import RunError
+from training.recipe import Recipe
+
+RECORD = RunRecord(
+    recipe="tiny",
+    model="tiny",
+    version=3,
+    published="/nowhere/tiny/3",
+    seed=0,
+    chosen_generation=0,
+    generations=(),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "tiny")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_is_not_there_can_be_run_in(
+    folder: RunFolder, tiny_recipe: Recipe, resume: bool
+) -> None:
+    folder.check(tiny_recipe, resume=resume)
+    assert not folder.path.exists()  # checking changes nothing
+
+
+def test_a_folder_with_something_in_it_needs_resume(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe)
+    with pytest.raises(RunError, match=r"expected an empty one, got 1 entries.*--resume"):
+        folder.check(tiny_recipe, resume=False)
+    folder.check(tiny_recipe, resume=True)
+
+
+def test_a_folder_of_something_else_is_not_resumed(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.path.mkdir(parents=True)
+    (folder.path / "holiday.jpg").touch()
+    with pytest.raises(RunError, match=r"expected recipe.json of an earlier run, got none"):
+        folder.check(tiny_recipe, resume=True)
+
+
+def test_another_recipe_is_refused_by_what_differs(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe)
+    with pytest.raises(RunError, match=r"begun with another recipe: seed: expected 0, got 9"):
+        folder.check(tiny_recipe.with_seed(9), resume=True)
+
+
+def test_a_recipe_of_another_program_version_is_refused_by_its_key(
+    folder: RunFolder, tiny_recipe: Recipe
+) -> None:
+    folder.begin(tiny_recipe)
+    (folder.path / RECIPE_FILE).write_text('{"model": "m"}')
+    with pytest.raises(RunError, match=r"recipe.json: not of this program's version: dataset"):
+        folder.check(tiny_recipe, resume=True)
+
+
+def test_an_output_that_is_a_file_is_refused(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.path.parent.mkdir()
+    folder.path.touch()
+    with pytest.raises(RunError, match="expected a folder, got a file"):
+        folder.check(tiny_recipe, resume=True)
+
+
+def test_a_folder_below_a_file_cannot_be_made(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.path.parent.touch()
+    with pytest.raises(RunError, match=r"runs/tiny: cannot be made: Not a directory"):
+        make_writable(folder.path)
+
+
+def test_the_record_marks_the_run_as_finished(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe)
+    assert folder.read_record() is None
+    folder.finish(RECORD)
+    assert folder.read_record() == RECORD
+
+
+def test_a_damaged_record_is_named(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe)
+    (folder.path / RECORD_FILE).write_text("{")
+    with pytest.raises(RunError, match=r"run.json: "):
+        folder.read_record()
+
+
+def test_a_version_counts_as_published_only_where_its_manifest_lies(tmp_path: Path) -> None:
+    record = RECORD.model_copy(update={"published": str(tmp_path / "models/tiny/3")})
+    assert not record.is_published_in(tmp_path / "models")
+    (tmp_path / "models/tiny/3").mkdir(parents=True)
+    (tmp_path / "models/tiny/3/manifest.json").touch()
+    assert record.is_published_in(tmp_path / "models")
+    assert not record.is_published_in(tmp_path / "elsewhere")

@@ -1,0 +1,63 @@
+"""What training's tests share: a recipe so small that a run takes a second, and the rows it is cut from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from training.architectures.network import MultiExitNetwork
+from training.data import Dataset
+from training.pipeline import load, make_network
+from training.recipe import Recipe, load_recipe
+
+TINY_RECIPE = """
+description = "a network too small to be good"
+model = "tiny"
+threads = 1
+
+[dataset]
+name = "digits"
+test_rows = 360
+
+[architecture]
+width = 4
+head_grid = 4
+
+[generations]
+count = 2
+
+[schedule]
+epochs = 2
+batch_rows = 128
+
+[operating_points.balanced]
+max_accuracy_loss = 0.05
+epsilon = 0.2
+
+# 200 certify rows certify no epsilon of a thousandth, whatever they show.
+[operating_points.fast]
+max_accuracy_loss = 0.1
+epsilon = 0.001
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY_RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_recipe_file: Path) -> Recipe:
+    return load_recipe(str(tiny_recipe_file))
+
+
+@pytest.fixture
+def digits(tiny_recipe: Recipe) -> Dataset:
+    return load(tiny_recipe)
+
+
+@pytest.fixture
+def make_tiny_network(tiny_recipe: Recipe, digits: Dataset) -> Callable[[], MultiExitNetwork]:
+    return lambda: make_network(tiny_recipe, digits)

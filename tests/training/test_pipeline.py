@@ -1,0 +1,195 @@
+"""One tiny run from recipe to published version, and what a second start makes of it."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.engine.devices import CPU
+from serving.engine.stages import StageRunner, stage_files
+from serving.repository.repository import PublishedVersion, read_version
+from training.born_again.progress import ProgressBar
+from training.born_again.run_folder import RECORD_FILE, RunFolder, RunRecord
+from training.data import Dataset
+from training.errors import RecipeError, RunError
+from training.exits.evaluate import evaluate
+from training.pipeline import run
+from training.recipe import Recipe
+
+
+class Told(ProgressBar):
+    """Quiet progress that keeps the lines said."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+class NeverTrains(ProgressBar):
+    """Quiet progress that fails where a single step is trained."""
+
+    def step(self) -> None:
+        raise AssertionError("trained again")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's folder and the model repository beside it."""
+
+    root: Path
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.root / "run")
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    def start(self, recipe: Recipe, *, resume: bool, progress: ProgressBar) -> tuple[RunRecord, bool]:
+        return run(recipe, "tiny", self.folder, self.models, progress, resume=resume)
+
+    def published(self, version: int = 1) -> PublishedVersion:
+        return read_version(self.models / "tiny" / str(version))
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Run the tiny recipe once; tests that change something copy it."""
+    told = Told(quiet=True)
+    place = Place(tmp_path_factory.mktemp("finished"), told.said)
+    place.start(tiny_recipe, resume=False, progress=told)
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_the_published_version_can_be_served(finished: Place, digits: Dataset) -> None:
+    version = finished.published()
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360, intra_op_threads=1)
+    logits_ENK = evaluate(runner, digits.test.images_NCHW)
+    accuracy_E = (logits_ENK.argmax(axis=2) == digits.test.truth_N).mean(axis=1)
+    assert [each.accuracy for each in version.manifest.exits] == pytest.approx(accuracy_E.tolist())
+
+
+def test_the_manifest_says_what_it_was_made_from(
+    finished: Place, tiny_recipe: Recipe, digits: Dataset
+) -> None:
+    provenance = finished.published().manifest.provenance
+    assert provenance.recipe == tiny_recipe.model_dump(mode="json")
+    assert provenance.dataset.test_rows == digits.test_rows
+    assert provenance.dataset.split_digests == {name: split.digest for name, split in digits.splits.items()}
+    assert {"torch", "onnxruntime", "offramp"} <= set(provenance.packages)
+
+
+def test_accuracy_is_said_of_test_and_the_path_of_tune(finished: Place) -> None:
+    manifest = finished.published().manifest
+    points = manifest.operating_points
+    assert list(points) == ["exact", "balanced", "fast"]
+    assert {(each.split, each.n) for each in manifest.exits} == {("test", 360)}
+    assert {(each.split, each.n) for each in points.values()} == {("test", 360)}
+    assert (manifest.pareto_path.split, manifest.pareto_path.n) == ("tune", 200)
+
+
+def test_exact_is_the_final_exit(finished: Place) -> None:
+    manifest = finished.published().manifest
+    exact = manifest.operating_points["exact"]
+    assert (exact.thresholds, exact.disagreement, exact.exit_shares) == ((None, None), 0.0, (0.0, 0.0, 1.0))
+    assert exact.accuracy == manifest.exits[-1].accuracy
+    assert exact.certificate is None
+
+
+def test_a_point_that_certified_something_says_on_how_many_rows(finished: Place) -> None:
+    balanced = finished.published().manifest.operating_points["balanced"]
+    assert balanced.certificate is not None
+    assert (balanced.certificate.epsilon, balanced.certificate.delta, balanced.certificate.n) == (
+        0.2,
+        0.05,
+        200,
+    )
+
+
+def test_a_point_that_certified_nothing_is_published_as_exact_and_said_to_be(finished: Place) -> None:
+    fast = finished.published().manifest.operating_points["fast"]
+    assert (fast.thresholds, fast.certificate) == ((None, None), None)
+    assert (
+        'operating point "fast" equals "exact": nothing faster than full depth was certified' in finished.said
+    )
+
+
+def test_the_record_holds_every_generation_with_its_n(finished: Place) -> None:
+    record = finished.folder.read_record()
+    assert record is not None
+    assert Path(record.published) == (finished.models / "tiny" / "1").resolve()
+    assert [each.number for each in record.generations] == [0, 1]
+    assert record.generations[0].p_value is None
+    assert record.generations[1].p_value is not None
+    for generation in record.generations:
+        assert generation.tune_n == 200
+        assert {each.n for each in generation.exits} == {360}
+        assert {each.n for each in generation.operating_points.values()} == {360}
+    best = record.generations[record.chosen_generation]
+    assert best.operating_points == finished.published().manifest.operating_points
+
+
+def test_the_report_stands_beside_the_record(finished: Place) -> None:
+    assert "tiny" in finished.folder.report_path.read_text()
+
+
+def test_a_finished_run_is_left_alone(finished: Place, tiny_recipe: Recipe) -> None:
+    before = (finished.folder.path / RECORD_FILE).stat()
+    record, did_run = finished.start(tiny_recipe, resume=True, progress=NeverTrains(quiet=True))
+    assert (record.version, did_run) == (1, False)
+    assert (finished.folder.path / RECORD_FILE).stat() == before
+
+
+def test_a_finished_run_whose_version_is_gone_publishes_again_without_training(
+    finished: Place, place: Place, tiny_recipe: Recipe
+) -> None:
+    shutil.copytree(finished.folder.path, place.folder.path)
+    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains(quiet=True))
+    assert (record.version, did_run) == (1, True)
+    ours, theirs = place.published().manifest, finished.published().manifest
+    assert ours.model_copy(update={"created": theirs.created}) == theirs
+
+
+def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_written(
+    place: Place, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.npz"
+    images, truth_N = np.zeros((600, 4, 4), dtype=np.uint8), np.arange(600) % 10
+    np.savez(path, allow_pickle=False, x_train=images, y_train=truth_N, x_test=images, y_test=truth_N)
+    dataset = tiny_recipe.dataset.model_copy(update={"name": "npz", "file": str(path), "test_rows": None})
+    with pytest.raises(RecipeError, match="at least 8 pixels a side for 3 stages, got 4"):
+        place.start(
+            tiny_recipe.model_copy(update={"dataset": dataset}),
+            resume=False,
+            progress=NeverTrains(quiet=True),
+        )
+    assert not place.folder.path.exists()
+    assert not place.models.exists()
+
+
+def test_a_model_repository_that_cannot_be_made_is_refused_before_training(
+    place: Place, tiny_recipe: Recipe
+) -> None:
+    place.models.touch()
+    with pytest.raises(RunError, match=r"models: cannot be made: File exists"):
+        place.start(tiny_recipe, resume=False, progress=NeverTrains(quiet=True))
+
+
+def test_the_record_is_plain_json(finished: Place) -> None:
+    record = json.loads((finished.folder.path / RECORD_FILE).read_text())
+    assert list(record) == [
+        "recipe", "model", "version", "published", "seed", "chosen_generation", "generations",
+    ]  # fmt: skip

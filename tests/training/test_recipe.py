@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from training.errors import RecipeError
+from training.recipe import Recipe, built_in_recipes, first_difference, load_recipe
+
+DATASET = '[dataset]\nname = "digits"\ntest_rows = 360\n'
+LEAST = 'model = "m"\n' + DATASET
+
+
+def complaint(path: Path, text: str) -> str:
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", built_in_recipes())
+def test_every_built_in_recipe_can_be_loaded_and_says_what_it_is(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.description
+
+
+def test_the_digits_recipe_keeps_the_notebooks_losses() -> None:
+    recipe = load_recipe("digits")
+    assert recipe.generations.model_dump() == {
+        "count": 3,
+        "rule": "kd",
+        "alpha": 0.5,
+        "distillation_temperature": 4.0,
+    }
+    assert recipe.deep_supervision.model_dump() == {
+        "exit_weight": 0.3,
+        "distillation_share": 1.0,
+        "distillation_temperature": 4.0,
+    }
+
+
+def test_a_recipe_needs_only_a_model_name_and_a_dataset(tmp_path: Path) -> None:
+    path = tmp_path / "least.toml"
+    path.write_text(LEAST)
+    recipe = load_recipe(str(path))
+    assert (recipe.architecture.name, recipe.architecture.head_grid) == ("deep_supervision", 1)
+
+
+def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    said = complaint(path, LEAST + "[schedule]\nepoch = 3\n")
+    assert said == (
+        f"{path}: schedule.epoch: unknown key, "
+        "known: epochs, batch_rows, learning_rate, weight_decay, warm_up_share"
+    )
+
+
+def test_an_unknown_key_two_sections_deep_is_named_with_the_known_ones(tmp_path: Path) -> None:
+    said = complaint(tmp_path / "r.toml", LEAST + "[operating_points.fast]\nloss = 1\n")
+    assert "operating_points.fast." in said
+    said = complaint(
+        tmp_path / "r.toml",
+        LEAST + "[operating_points.fast]\nmax_accuracy_loss = 0.1\nepsilon = 0.1\nalpha = 0.1\n",
+    )
+    assert said.endswith("operating_points.fast.alpha: unknown key, known: max_accuracy_loss, epsilon, delta")
+
+
+def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None:
+    said = complaint(tmp_path / "r.toml", LEAST + "[shedule]\n")
+    assert "shedule: unknown key, known: description, model, seed" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[schedule]\nepochs = 0\n", "schedule.epochs: expected greater than or equal to 1, got 0"),
+        ("[schedule]\nepochs = 2.5\n", "schedule.epochs: expected a valid integer, got 2.5"),
+        ('[schedule]\nepochs = "3"\n', "schedule.epochs: expected a valid integer, got '3'"),
+        ("[schedule]\nlearning_rate = inf\n", "schedule.learning_rate: expected a finite number, got inf"),
+        ("[schedule]\nlearning_rate = 0.0\n", "schedule.learning_rate: expected greater than 0, got 0.0"),
+        ("[generations]\nalpha = 1.5\n", "generations.alpha: expected less than or equal to 1, got 1.5"),
+        ('[generations]\nrule = "dkpp"\n', "generations.rule: expected one of kd, got 'dkpp'"),
+        ("[generations]\ncount = true\n", "generations.count: expected a valid integer, got True"),
+        (
+            '[architecture]\nname = "resnet"\n',
+            "architecture.name: expected one of deep_supervision, got 'resnet'",
+        ),
+        ("[operating_points.fast]\nepsilon = 0.1\n", "max_accuracy_loss: expected a value, got none"),
+    ],
+)
+def test_an_impossible_value_is_named_with_what_was_expected(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    assert complaint(tmp_path / "r.toml", LEAST + text).endswith(expected)
+
+
+def test_an_unknown_dataset_is_told_the_known_ones(tmp_path: Path) -> None:
+    said = complaint(tmp_path / "r.toml", 'model = "m"\n[dataset]\nname = "mnist"\n')
+    assert said.endswith("dataset.name: expected one of digits, npz, got 'mnist'")
+
+
+def test_a_model_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+    assert "model: " in complaint(tmp_path / "r.toml", 'model = "../m"\n' + DATASET)
+
+
+def test_text_that_is_no_toml_is_refused_with_its_line(tmp_path: Path) -> None:
+    said = complaint(tmp_path / "r.toml", "model = \n")
+    assert "r.toml: expected TOML in UTF-8, got: " in said
+    assert "line 1" in said
+
+
+def test_bytes_that_are_no_utf_8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_bytes(b'model = "\xff"')
+    with pytest.raises(RecipeError, match=r"expected TOML in UTF-8"):
+        load_recipe(str(path))
+
+
+def test_a_name_that_is_no_recipe_is_told_the_built_in_ones() -> None:
+    with pytest.raises(RecipeError, match=r'recipe "digit": expected a built-in name \(digits'):
+        load_recipe("digit")
+
+
+def test_another_seed_replaces_the_seed_alone(tiny_recipe: Recipe) -> None:
+    assert first_difference(tiny_recipe, tiny_recipe.with_seed(7)) == "seed: expected 0, got 7"
+    assert tiny_recipe.with_seed(7).with_seed(tiny_recipe.seed) == tiny_recipe
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range_is_refused(tiny_recipe: Recipe, seed: int) -> None:
+    with pytest.raises(RecipeError, match=f"seed: expected 0 to .*, got {seed}"):
+        tiny_recipe.with_seed(seed)
+
+
+def test_a_difference_names_the_key_and_both_values(tiny_recipe: Recipe) -> None:
+    other = Recipe.model_validate(
+        tiny_recipe.model_dump() | {"schedule": {**tiny_recipe.schedule.model_dump(), "epochs": 9}}
+    )
+    assert first_difference(tiny_recipe, other) == "schedule.epochs: expected 2, got 9"
+    assert first_difference(tiny_recipe, tiny_recipe) is None
+
+
+def test_a_recipe_survives_its_json(tiny_recipe: Recipe) -> None:
+    assert Recipe.model_validate_json(json.dumps(tiny_recipe.model_dump(mode="json"))) == tiny_recipe

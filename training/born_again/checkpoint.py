@@ -1,0 +1,107 @@
+"""What a run has on disk so far: finished generations, and the epoch that the next resumes from.
+
+Every file appears whole or not at all, carries the recipe that it belongs to, and is refused where
+that is another. Knows nothing of how training goes on.
+
+Shapes: `E` exits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.born_again.run_folder import RunFolder
+from training.born_again.whole_file import whole_file
+from training.errors import RunError
+from training.recipe import Recipe
+
+CHECKPOINT_FILE = "checkpoint.pt"
+WEIGHTS_FILE = "weights.pt"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch gave."""
+
+    loss: float
+    """Mean over the steps."""
+    tune_accuracy_E: tuple[float, ...]
+    """Share of the tune split that each exit has right: a tune figure, not a test figure."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A generation after its last whole epoch: everything that the next epoch depends on.
+
+    The learning rate is not in it: that follows from how many epochs the history has.
+    """
+
+    generation: int
+    history: tuple[Epoch, ...]
+    network: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    generator: Tensor
+    """State of the generator that orders the batches."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A generation trained to its end, and how it came there."""
+
+    generation: int
+    history: tuple[Epoch, ...]
+    network: Mapping[str, Tensor]
+
+
+class CheckpointFolder:
+    """The training state in a run's folder, bound to one recipe."""
+
+    def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
+        self._folder = folder
+        self._recipe_json = recipe.model_dump_json()
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the epoch to resume from."""
+        self._write(self._folder.path / CHECKPOINT_FILE, checkpoint)
+
+    def load_checkpoint(self, generation: int) -> Checkpoint | None:
+        """Give the epoch to resume that generation from; None where it has none yet."""
+        state = self._read(self._folder.path / CHECKPOINT_FILE)
+        return Checkpoint(**state) if state and state["generation"] == generation else None
+
+    def save_weights(self, weights: Weights) -> None:
+        """Keep a trained generation for good."""
+        self._folder.generation_folder(weights.generation).mkdir(exist_ok=True)
+        self._write(self._folder.generation_folder(weights.generation) / WEIGHTS_FILE, weights)
+
+    def load_weights(self, generation: int) -> Weights | None:
+        """Give a trained generation; None where it is not trained to its end."""
+        state = self._read(self._folder.generation_folder(generation) / WEIGHTS_FILE)
+        return Weights(**state) if state else None
+
+    def _write(self, path: Path, content: Checkpoint | Weights) -> None:
+        state = {**vars(content), "history": [asdict(epoch) for epoch in content.history]}
+        with whole_file(path) as file:
+            torch.save({"recipe": self._recipe_json, "state": state}, file)
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        if not path.exists():
+            return None
+        try:
+            document = torch.load(path, map_location="cpu", weights_only=True)
+            recipe_json, state = document["recipe"], dict(document["state"])
+            state["history"] = _history(state["history"])
+        except Exception as error:  # torch raises many classes for a damaged file
+            complaint = (str(error).splitlines() or [type(error).__name__])[0]
+            raise RunError(f"{path}: expected a whole checkpoint, got: {complaint}") from error
+        if recipe_json != self._recipe_json:
+            raise RunError(f"{path}: expected a checkpoint of this run's recipe, got one of another recipe")
+        return state
+
+
+def _history(epochs: Sequence[Mapping[str, Any]]) -> tuple[Epoch, ...]:
+    return tuple(Epoch(epoch["loss"], tuple(epoch["tune_accuracy_E"])) for epoch in epochs)

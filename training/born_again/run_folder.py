@@ -1,0 +1,142 @@
+"""One run's output folder: whose recipe it was begun with, and the record that says it is finished.
+
+    recipe.json             the recipe, every default filled in: written first
+    checkpoint.pt           the epoch to resume from
+    generation-<g>/         weights.pt, and stage-<k>.onnx as exported
+    report.html
+    run.json                the run's record: written last
+
+Knows nothing of how a run goes on.
+"""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from serving.repository.manifest import (
+    MANIFEST_FILE,
+    Exit,
+    OperatingPoint,
+    Section,
+    first_complaint,
+)
+from training.born_again.whole_file import whole_file
+from training.errors import RunError
+from training.recipe import Recipe, first_difference
+
+RECIPE_FILE = "recipe.json"
+RECORD_FILE = "run.json"
+REPORT_FILE = "report.html"
+
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+class GenerationRecord(Section):
+    """What a run found out about one generation."""
+
+    number: int
+    tune_accuracy: float
+    """Of the final exit."""
+    tune_n: int
+    p_value: float | None
+    """Of the paired test on tune against the generation promoted so far; None for the first."""
+    exits: tuple[Exit, ...]
+    operating_points: dict[str, OperatingPoint]
+
+
+class RunRecord(Section):
+    """A finished run: `run.json`."""
+
+    recipe: str
+    model: str
+    version: int
+    published: str
+    """The version's folder, absolute."""
+    seed: int
+    chosen_generation: int
+    generations: tuple[GenerationRecord, ...]
+
+    def is_published_in(self, model_repository: Path) -> bool:
+        """Whether the version lies in that model repository."""
+        place = model_repository.resolve() / self.model / str(self.version)
+        return place == Path(self.published) and (place / MANIFEST_FILE).is_file()
+
+
+class RunFolder:
+    """The output folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def report_path(self) -> Path:
+        """Where the report lies."""
+        return self.path / REPORT_FILE
+
+    def generation_folder(self, generation: int) -> Path:
+        """Where a generation's files lie."""
+        return self.path / f"generation-{generation}"
+
+    def check(self, recipe: Recipe, *, resume: bool) -> None:
+        """Raise RunError unless this recipe may run here; changes nothing."""
+        entries = self._entries()
+        if not entries:
+            return
+        if not resume:
+            raise RunError(
+                f"output folder {self.path}: expected an empty one, got {len(entries)} entries: "
+                "go on with that run by --resume, or give another --output"
+            )
+        begun_with = self._read(RECIPE_FILE, Recipe)
+        if begun_with is None:
+            raise RunError(f"output folder {self.path}: expected {RECIPE_FILE} of an earlier run, got none")
+        difference = first_difference(begun_with, recipe)
+        if difference is not None:
+            raise RunError(f"output folder {self.path}: begun with another recipe: {difference}")
+
+    def begin(self, recipe: Recipe) -> None:
+        """Make the folder and bind it to the recipe; does nothing where that is done."""
+        make_writable(self.path)
+        if not (self.path / RECIPE_FILE).exists():
+            self._write(RECIPE_FILE, recipe)
+
+    def read_record(self) -> RunRecord | None:
+        """Give the record of a finished run; None where it is not finished."""
+        return self._read(RECORD_FILE, RunRecord)
+
+    def finish(self, record: RunRecord) -> None:
+        """Write the record, which marks the run as finished."""
+        self._write(RECORD_FILE, record)
+
+    def _entries(self) -> list[str]:
+        """Name what lies here; a name with a dot in front may be a draft that an interrupt left."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"output folder {self.path}: expected a folder, got a file")
+        if not self.path.exists():
+            return []
+        return [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+
+    def _read(self, name: str, kind: type[_Document]) -> _Document | None:
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise RunError(f"{path}: not of this program's version: {first_complaint(error)}") from error
+
+    def _write(self, name: str, document: BaseModel) -> None:
+        with whole_file(self.path / name) as file:
+            file.write(document.model_dump_json(indent=2).encode() + b"\n")
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder where there is none; raise RunError, before any work, where it can't be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"folder {folder}: cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"folder {folder}: expected one that can be written to, got one that cannot")

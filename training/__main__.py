@@ -61,9 +61,9 @@ def _list_recipes() -> None:
 def _run(options: argparse.Namespace) -> None:
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
     from training.born_again.progress import ProgressBar
-    from training.born_again.run_folder import RunFolder
     from training.pipeline import run
     from training.recipe import load_recipe
+    from training.run_folder import RunFolder
 
     recipe = load_recipe(options.recipe)
     if options.seed is not None:

@@ -132,6 +132,11 @@ class OperatingPointsSection(Section):
     fast: OperatingPointSection = OperatingPointSection(max_accuracy_loss=0.010, epsilon=0.03)
     """Default: loss 0.010, epsilon 0.03, delta 0.05."""
 
+    @property
+    def goals(self) -> dict[str, OperatingPointSection]:
+        """What each published point aims at, by name; `exact` aims at nothing."""
+        return {"balanced": self.balanced, "fast": self.fast}
+
 
 class Recipe(Section):
     """A whole training run."""

@@ -12,12 +12,12 @@ from serving.engine.devices import CPU
 from serving.engine.stages import StageRunner, stage_files
 from serving.repository.repository import PublishedVersion, read_version
 from training.born_again.progress import ProgressBar
-from training.born_again.run_folder import RECORD_FILE, RunFolder, RunRecord
 from training.data import Dataset
 from training.errors import RecipeError, RunError
 from training.exits.evaluate import evaluate
 from training.pipeline import run
 from training.recipe import Recipe
+from training.run_folder import RECORD_FILE, RunFolder, RunRecord
 
 
 class Told(ProgressBar):
@@ -161,6 +161,17 @@ def test_a_finished_run_whose_version_is_gone_publishes_again_without_training(
     assert (record.version, did_run) == (1, True)
     ours, theirs = place.published().manifest, finished.published().manifest
     assert ours.model_copy(update={"created": theirs.created}) == theirs
+
+
+def test_a_run_interrupted_between_publishing_and_its_report_publishes_no_twin(
+    place: Place, tiny_recipe: Recipe
+) -> None:
+    place.start(tiny_recipe, resume=False, progress=ProgressBar(quiet=True))
+    place.folder.report_path.unlink()
+    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains(quiet=True))
+    assert (record.version, did_run) == (1, True)
+    assert place.folder.report_path.exists()
+    assert [version.name for version in (place.models / "tiny").iterdir()] == ["1"]
 
 
 def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_written(

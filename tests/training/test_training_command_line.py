@@ -12,9 +12,9 @@ import torch
 from training.__main__ import main
 from training.born_again.checkpoint import CHECKPOINT_FILE
 from training.born_again.progress import ProgressBar
-from training.born_again.run_folder import RunFolder
 from training.pipeline import load, train
 from training.recipe import load_recipe
+from training.run_folder import RunFolder
 
 
 def run_arguments(recipe: Path | str, place: Path, *more: str) -> list[str]:

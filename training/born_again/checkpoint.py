@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.born_again.run_folder import RunFolder
-from training.born_again.whole_file import whole_file
 from training.errors import RunError
 from training.recipe import Recipe
+from training.run_folder import RunFolder
+from training.whole_file import whole_file
 
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "weights.pt"

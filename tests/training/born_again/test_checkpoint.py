@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from training.born_again.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointFolder, Epoch, Weights
-from training.born_again.run_folder import RunFolder
 from training.errors import RunError
 from training.recipe import Recipe
+from training.run_folder import RunFolder
 
 HISTORY = (Epoch(0.5, (0.25, 0.75)), Epoch(0.25, (0.5, 1.0)))
 CHECKPOINT = Checkpoint(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.born_again.whole_file import whole_file
+from training.whole_file import whole_file
 
 
 def test_the_file_is_there_when_the_block_ends_and_not_before(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Studied:
+class Assessment:
     """One generation from its stages to its test figures."""
 
     exported: Exported

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from training.born_again.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder, RunRecord, make_writable
 from training.errors import RunError
 from training.recipe import Recipe
+from training.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder, RunRecord, make_writable
 
 RECORD = RunRecord(
     recipe="tiny",
@@ -75,7 +75,7 @@ def test_a_folder_below_a_file_cannot_be_made(folder: RunFolder, tiny_recipe: Re
 def test_the_record_marks_the_run_as_finished(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.begin(tiny_recipe)
     assert folder.read_record() is None
-    folder.finish(RECORD)
+    folder.write_record(RECORD)
     assert folder.read_record() == RECORD
 
 

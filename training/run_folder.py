@@ -1,10 +1,10 @@
-"""One run's output folder: whose recipe it was begun with, and the record that says it is finished.
+"""One run's output folder: whose recipe it was begun with, and the record of what it published.
 
     recipe.json             the recipe, every default filled in: written first
     checkpoint.pt           the epoch to resume from
     generation-<g>/         weights.pt, and stage-<k>.onnx as exported
-    report.html
-    run.json                the run's record: written last
+    run.json                the run's record: written once its version is published
+    report.html             written last: the run is finished
 
 Knows nothing of how a run goes on.
 """
@@ -22,9 +22,9 @@ from serving.repository.manifest import (
     Section,
     first_complaint,
 )
-from training.born_again.whole_file import whole_file
 from training.errors import RunError
 from training.recipe import Recipe, first_difference
+from training.whole_file import whole_file
 
 RECIPE_FILE = "recipe.json"
 RECORD_FILE = "run.json"
@@ -47,7 +47,7 @@ class GenerationRecord(Section):
 
 
 class RunRecord(Section):
-    """A finished run: `run.json`."""
+    """A run that has published: `run.json`."""
 
     recipe: str
     model: str
@@ -103,11 +103,11 @@ class RunFolder:
             self._write(RECIPE_FILE, recipe)
 
     def read_record(self) -> RunRecord | None:
-        """Give the record of a finished run; None where it is not finished."""
+        """Give the record of a run that has published; None where it has not."""
         return self._read(RECORD_FILE, RunRecord)
 
-    def finish(self, record: RunRecord) -> None:
-        """Write the record, which marks the run as finished."""
+    def write_record(self, record: RunRecord) -> None:
+        """Write the record of what was published."""
         self._write(RECORD_FILE, record)
 
     def _entries(self) -> list[str]:

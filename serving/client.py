@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from serving.api.status import error_of
 from serving.api.tensors import decode_outputs
 from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference, service_rpcs
+from serving.engine.policy import ExitReason
 from serving.errors import InvalidRequest, OfframpError
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-EXIT_REASONS = ("confident", "final", "capped", "deadline", "degraded")
-"""What the wire's exit_reason numbers mean."""
 
 Response = TypeVar("Response", bound=Message)
 
@@ -40,7 +39,7 @@ class Prediction:
     confidence_N: NDArray[np.float32]
     exit_N: NDArray[np.int32]
     exit_reason_N: NDArray[np.int32]
-    """Places in EXIT_REASONS."""
+    """Numbers of serving.engine.policy.ExitReason."""
     probabilities_NK: NDArray[np.float32]
 
 
@@ -198,7 +197,7 @@ def _predict(client: Client, options: argparse.Namespace) -> int:
     )
     for row in range(len(images)):
         label = int(prediction.label_N[row])
-        reason = EXIT_REASONS[prediction.exit_reason_N[row]]
+        reason = ExitReason(prediction.exit_reason_N[row]).name.lower()
         print(
             f"{row}: {info.labels[label]} (label {label}), confidence {prediction.confidence_N[row]:.4f}, "
             f"left at exit {prediction.exit_N[row]} ({reason})"
@@ -217,8 +216,8 @@ def _read_images(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     array = _read_array(path) if path.suffix == ".npy" else _read_picture(path, row_shape)
     if array.dtype != np.uint8:
         raise ValueError(f"{path}: expected uint8 pixels, got {array.dtype}")
-    if array.shape == row_shape:
-        array = array[np.newaxis]
+    if array.shape in {row_shape, row_shape[1:]}:  # one image; a grey one may come without its channel
+        array = array.reshape(1, *row_shape) if array.size == np.prod(row_shape) else array
     if array.ndim == len(row_shape) and row_shape[0] == 1 and array.shape[1:] == row_shape[1:]:
         array = array[:, np.newaxis]  # a batch of grey images without their channel
     if array.shape[1:] != row_shape:

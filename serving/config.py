@@ -10,8 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serving.errors import ConfigurationError
-from serving.repository.manifest import first_complaint
+from serving.errors import ConfigurationError, first_complaint
 
 
 class Settings(BaseModel):
@@ -31,6 +30,8 @@ class ServerSettings(Settings):
     """Most calls in progress; more are refused with RESOURCE_EXHAUSTED."""
     keepalive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """How long a silent connection is left before it is probed, in seconds."""
+    max_connection_age_seconds: Annotated[float, Field(gt=0, le=1_000_000)] = 3600.0
+    """How old a connection may grow before it is asked to reconnect, in seconds; calls on it finish."""
 
 
 class EngineSettings(Settings):
@@ -40,8 +41,8 @@ class EngineSettings(Settings):
     """Most rows in a request, and in a stage's batch."""
     max_queue_size: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1024
     """Most rows admitted and unanswered, a version; a request beyond is refused at once."""
-    slots: Annotated[int, Field(ge=1, le=2**20)] = 256
-    """Rows of features kept between two stages; bounds the memory of survivors. At least max_batch_size."""
+    slots: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    """Rows of features kept between two stages, bounding their memory; by default two batches a worker."""
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     """Batches that run at once, each on one core; by default one a core on the CPU, one on a GPU."""
     patience: Annotated[int, Field(ge=0, le=64)] = 1
@@ -49,7 +50,7 @@ class EngineSettings(Settings):
 
     @model_validator(mode="after")
     def _a_batch_fits(self) -> Self:
-        if self.slots < self.max_batch_size:
+        if self.slots is not None and self.slots < self.max_batch_size:
             raise ValueError(
                 f"slots: expected at least max_batch_size {self.max_batch_size}, got {self.slots}"
             )

@@ -13,9 +13,20 @@ OfframpError
     ├── InvalidManifest   the manifest is not what models/README.md says
     └── DigestMismatch    a stage file is not the one that was published
 
-The classes know nothing of gRPC; `serving.api.interceptors` maps them to status codes. A message
-names the culprit and both values, expected and got.
+The classes know nothing of gRPC; `serving.api.status` maps them to status codes. A message is one line
+that names the culprit and both values, expected and got; what others wrote is shown in it cut short.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the light client has errors too, and no pydantic
+    from pydantic import ValidationError
+
+MAX_SHOWN_CHARACTERS = 100
+"""How much of a wrong value a message shows."""
+MAX_COMPLAINT_CHARACTERS = 500
 
 
 class OfframpError(Exception):
@@ -64,3 +75,27 @@ class InvalidManifest(RepositoryError):
 
 class DigestMismatch(RepositoryError):
     """Raised when a stage file's SHA-256 differs from its manifest's."""
+
+
+def shown(text: str, characters: int = MAX_SHOWN_CHARACTERS) -> str:
+    """Cut a text that somebody else wrote to one printable line of at most so many characters."""
+    start = text[: characters + 1]
+    line = start if start.isprintable() else start.encode("unicode_escape").decode()
+    return line if len(line) <= characters else line[:characters] + "…"
+
+
+def first_line(error: BaseException) -> str:
+    """Give an error's first line, or its name where it says nothing."""
+    return next(iter(str(error).splitlines()), repr(error))
+
+
+def first_complaint(error: ValidationError) -> str:
+    """Say a pydantic error's first complaint in one line: where, what, and the value got."""
+    first = error.errors(include_url=False)[0]
+    where = shown(".".join(str(part) for part in first["loc"]))
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        what = "unknown key"
+    elif first["type"] not in {"value_error", "missing"}:
+        what = f"{what}, got {shown(repr(first['input']))}"
+    return shown(f"{where}: {what}" if where else what, MAX_COMPLAINT_CHARACTERS)

@@ -38,12 +38,18 @@ class Scrapes:
         self.thread.join()
 
 
+def target(host: str, port: int) -> str:
+    """Join host and port; an IPv6 address needs brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def listen_for_scrapes(host: str, port: int, registry: CollectorRegistry) -> Scrapes:
     """Serve the registry over HTTP; raise ConfigurationError where the port can't be had."""
     try:
         return Scrapes(*start_http_server(port, host, registry))
     except OSError as error:
-        raise ConfigurationError(f"metrics port: cannot listen on {host}:{port}: {error.strerror}") from error
+        where = target(host, port)
+        raise ConfigurationError(f"metrics port: cannot listen on {where}: {error.strerror}") from error
 
 
 def listen_for_calls(
@@ -60,6 +66,8 @@ def listen_for_calls(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
             ("grpc.keepalive_time_ms", round(settings.keepalive_seconds * 1e3)),
+            ("grpc.keepalive_permit_without_calls", 1),  # or a half-open connection would stay for ever
+            ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1e3)),
             ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
             ("grpc.so_reuseport", 0),  # two servers on one port would share it unasked
@@ -73,9 +81,9 @@ def listen_for_calls(
     )
     _check_free(host, port)
     try:
-        return server, server.add_insecure_port(f"{host}:{port}")
+        return server, server.add_insecure_port(target(host, port))
     except RuntimeError as error:
-        raise ConfigurationError(f"gRPC port: cannot listen on {host}:{port}") from error
+        raise ConfigurationError(f"gRPC port: cannot listen on {target(host, port)}") from error
 
 
 def _check_free(host: str, port: int) -> None:
@@ -86,4 +94,5 @@ def _check_free(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise ConfigurationError(f"gRPC port: cannot listen on {host}:{port}: {error.strerror}") from error
+        where = target(host, port)
+        raise ConfigurationError(f"gRPC port: cannot listen on {where}: {error.strerror}") from error

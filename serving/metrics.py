@@ -104,6 +104,9 @@ class ModelMetrics:
         self._stage_seconds = [metrics.stage_seconds.labels(*self._labels, stage) for stage in self._stages]
         self._batch_rows = [metrics.batch_rows.labels(*self._labels, stage) for stage in self._stages]
         self._confidence = [metrics.confidence.labels(*self._labels, stage) for stage in self._stages]
+        self._requests = {each: metrics.requests.labels(*self._labels, each) for each in Outcome}
+        self._rows = {each: metrics.rows.labels(*self._labels, each) for each in Outcome}
+        self._request_seconds = metrics.request_seconds.labels(*self._labels)
         self._exited: dict[tuple[str, str, str], Counter] = {}
         self._multiply_adds = metrics.multiply_adds.labels(*self._labels)
         self._multiply_adds_saved = metrics.multiply_adds_saved.labels(*self._labels)
@@ -147,7 +150,7 @@ class ModelMetrics:
 
     def request_ended(self, outcome: Outcome, rows: int, seconds: float) -> None:
         """Count a request that ended, and its rows; its time where it was answered."""
-        self._metrics.requests.labels(*self._labels, outcome).inc()
-        self._metrics.rows.labels(*self._labels, outcome).inc(rows)
+        self._requests[outcome].inc()
+        self._rows[outcome].inc(rows)
         if outcome is Outcome.OK:
-            self._metrics.request_seconds.labels(*self._labels).observe(seconds)
+            self._request_seconds.observe(seconds)

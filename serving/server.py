@@ -23,15 +23,20 @@ from serving.config import Config
 from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
 from serving.errors import RepositoryError
-from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes
+from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes, target
 from serving.metrics import Metrics
 from serving.readiness import Phase, Readiness
 from serving.repository.repository import ModelRepository, PublishedVersion
+from serving.waiting import first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
 
 UNAVAILABLE_SECONDS = 1.0
 """How long new calls are still answered, with UNAVAILABLE, once draining: gRPC alone would cancel them."""
+CLOSE_SECONDS = 5.0
+"""How long engines without a call may take to close: a stage that hangs must not hold the process."""
+BATCHES_OF_SLOTS = 2
+"""Slots a worker where the settings name none, in full batches."""
 FLUSH_SECONDS = 0.5
 """How long the last answers may take to leave for their callers."""
 
@@ -74,6 +79,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refused: set[str] = set()
         self._grpc: grpc.aio.Server
         self._scrapes: Scrapes
         self.grpc_port = 0
@@ -82,10 +88,15 @@ class Server:
     async def run(self) -> int:
         """Serve until a signal says stop; returns the exit code."""
         self._watch_signals()
-        await self.start()
+        starting = asyncio.create_task(self.start())
+        await first_of(starting, self._stopping.wait())
+        if not starting.done():
+            _LOG.info("stopped while loading")
+            return 0
+        await starting
         print(
-            f"ready grpc={self._address.host}:{self.grpc_port} "
-            f"metrics={self._address.host}:{self.metrics_port} device={self._device.name}",
+            f"ready grpc={target(self._address.host, self.grpc_port)} "
+            f"metrics={target(self._address.host, self.metrics_port)} device={self._device.name}",
             flush=True,
         )
         await self._stopping.wait()
@@ -94,7 +105,7 @@ class Server:
     async def start(self) -> None:
         """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""
         self._note_device()
-        refused = await asyncio.to_thread(self._repository.rescan)
+        refused = await off_loop(self._repository.rescan)
         if refused:
             self._repository.close()
             raise refused[0]
@@ -123,38 +134,49 @@ class Server:
         await self._health.enter_graceful_shutdown()
         for task in self._tasks:
             task.cancel()
-        grace = self._config.server.drain_seconds
-        unavailable = min(UNAVAILABLE_SECONDS, grace)
-        await self._first_of(self._forced.wait(), asyncio.sleep(unavailable))
-        await self._first_of(self._forced.wait(), self._readiness.idle(), asyncio.sleep(grace - unavailable))
+        ends = asyncio.get_running_loop().create_task(asyncio.sleep(self._config.server.drain_seconds))
+        await first_of(self._forced.wait(), asyncio.sleep(UNAVAILABLE_SECONDS), ends)
+        await first_of(self._forced.wait(), self._readiness.idle(), ends)
         finished = self._readiness.calls_in_flight == 0 and not self._forced.is_set()
         # Streams that watch health or reflection never end by themselves: they get the flush, no more.
         await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
-        await asyncio.to_thread(self._repository.close)
+        closing = asyncio.create_task(off_loop(self._repository.close))
+        await first_of(closing, self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
         self._scrapes.close()
+        ends.cancel()
+        finished = finished and closing.done()
         _LOG.info("stopped", finished=finished)
         return 0 if finished else 1
 
     async def rescan(self) -> None:
         """Take up new versions; a refused one is logged in one line, and the old one goes on."""
-        before = {(name, version) for name, version, _ in self._repository.served()}
+        before = self._served()
         try:
-            refused = await asyncio.to_thread(self._repository.rescan)
-        except (RepositoryError, OSError) as error:  # the folder itself is gone or unreadable
-            refused = [RepositoryError(str(error))]
-        for refusal in refused:
-            _LOG.error("version refused", error=str(refusal))
-        after = {(name, version) for name, version, _ in self._repository.served()}
-        _LOG.info("rescanned", added=sorted(after - before), removed=sorted(before - after))
+            refused = {str(error) for error in await off_loop(self._repository.rescan)}
+        except RepositoryError as error:  # the folder itself is gone or unreadable
+            refused = {str(error)}
+        except Exception:
+            _LOG.exception("rescan failed")
+            return
+        for refusal in sorted(refused - self._refused):  # once: a timer would repeat it for ever
+            _LOG.error("version refused", error=refusal)
+        self._refused = refused
+        after = self._served()
+        if after != before:
+            _LOG.info("versions changed", added=sorted(after - before), removed=sorted(before - after))
+
+    def _served(self) -> set[tuple[str, int]]:
+        return {(name, version) for name, version, _ in self._repository.served()}
 
     def _load(self, version: PublishedVersion) -> Engine:
         engine = self._config.engine
         manifest = version.manifest
+        workers = engine.workers or self._device.default_workers()
         limits = EngineLimits(
             max_batch_size=engine.max_batch_size,
             max_queue_size=engine.max_queue_size,
-            slots=engine.slots,
-            workers=engine.workers or self._device.default_workers(),
+            slots=engine.slots or BATCHES_OF_SLOTS * workers * engine.max_batch_size,
+            workers=workers,
             patience=engine.patience,
         )
         metrics = self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages))
@@ -170,10 +192,14 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.rescan()))
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _stop(self) -> None:
         (self._forced if self._stopping.is_set() else self._stopping).set()
+
+    def _hang_up(self) -> None:
+        if self._readiness.ready:
+            self._spawn(self.rescan())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -184,10 +210,3 @@ class Server:
         while True:
             await asyncio.sleep(seconds)
             await self.rescan()
-
-    @staticmethod
-    async def _first_of(*waits: Coroutine[None, None, object]) -> None:
-        tasks = [asyncio.ensure_future(wait) for wait in waits]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()

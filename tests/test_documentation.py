@@ -10,7 +10,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving import errors
-from serving.client import EXIT_REASONS
 from serving.config import EngineSettings, ModelSettings, ServerSettings
 from serving.engine.policy import ExitReason
 from serving.metrics import Metrics, Outcome
@@ -45,7 +44,6 @@ def test_every_outcome_and_exit_reason_is_in_the_readme() -> None:
         assert re.search(rf"\b{outcome}\b", README)
     for reason in ExitReason:
         assert f"{reason.value} {reason.name.lower()}" in README
-    assert [reason.name.lower() for reason in sorted(ExitReason)] == list(EXIT_REASONS)
 
 
 def test_every_error_is_in_the_readme_and_in_its_tree() -> None:
@@ -78,7 +76,7 @@ def test_every_place_in_the_file_tree_exists() -> None:
     tree = README.split("## Where things are")[1].split("```")[1]
     folder = ROOT
     for line in tree.strip().splitlines():
-        names = line[:36] if line.startswith("  ") else line.split(maxsplit=1)[0]
+        names = re.split(r"\s{2,}", line.strip())[0]
         if not line.startswith("  "):
             folder = ROOT / names
             assert folder.is_dir(), f"{names} does not exist"

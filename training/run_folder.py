@@ -15,12 +15,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from serving.errors import first_complaint
 from serving.repository.manifest import (
     MANIFEST_FILE,
     Exit,
     OperatingPoint,
     Section,
-    first_complaint,
 )
 from training.errors import RunError
 from training.recipe import Recipe, first_difference

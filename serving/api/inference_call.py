@@ -70,7 +70,7 @@ class InferenceCall:
 
     def _submit_to(self, engine: Engine) -> "Future[Answers]":
         self._engine = engine
-        self._outputs = requested_outputs(self._request, output_specs(engine.manifest))
+        self._outputs = requested_outputs(self._request, output_specs(len(engine.manifest.labels)))
         inputs = decode_inputs(self._request, engine.manifest.inputs, engine.max_batch_size)
         self._rows = len(next(iter(inputs.values())))
         rule = exit_rule(engine.manifest, exit_wishes(self._request.parameters))

@@ -4,6 +4,7 @@ Handlers are wrapped where they are registered, not by gRPC's interceptor chain,
 a new handler object.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from serving.errors import InvalidRequest, OfframpError, Overloaded, StageFailed
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Refusal = tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]
 Handler = Callable[[Request, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Response]]
 
 MAX_DETAILS_BYTES = 1024
@@ -42,17 +44,31 @@ def guarded(
             if message is not None:
                 request = _parse(name, message, received)
             return await handler(request, context)
-        except OfframpError as error:
-            _log_error(name, _request_id(request), error)
-            await context.abort(status_of(error), _details(error), _trailers(error))
-        except (grpc.aio.AbortError, grpc.RpcError):
+        except grpc.aio.AbortError:
             raise
-        except Exception:
-            _LOG.exception("call failed", rpc=name, request_id=_request_id(request))
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+        except asyncio.CancelledError:
+            refusal = None
+        except Exception as error:
+            refusal = _refusal(name, _request_id(request), error)
+            error.__traceback__ = None
+        # gRPC keeps what ends a call, and with it every frame on its way: a request that was refused
+        # would stay in memory until the garbage collector runs.
+        del received, request
+        if refusal is None:
+            raise asyncio.CancelledError
+        await context.abort(*refusal)
         raise AssertionError("abort returned")
 
     return call
+
+
+def _refusal(name: str, request_id: str, error: Exception) -> Refusal:
+    """Log an error and say how it ends the call: status, details and trailers."""
+    if isinstance(error, OfframpError):
+        _log_error(name, request_id, error)
+        return status_of(error), _details(error), _trailers(error)
+    _LOG.error("call failed", rpc=name, request_id=request_id, exc_info=error)
+    return grpc.StatusCode.INTERNAL, "internal error", ()
 
 
 def _log_error(name: str, request_id: str, error: OfframpError) -> None:

@@ -1,7 +1,7 @@
 """How a served version describes itself on the wire: tensors, metadata, Triton's model configuration."""
 
 import json
-from collections.abc import Mapping
+from functools import cache
 
 from serving.api.wire import inference
 from serving.repository.manifest import Manifest, TensorSpec
@@ -9,24 +9,16 @@ from serving.repository.manifest import Manifest, TensorSpec
 PLATFORM = "offramp_onnx"
 BACKEND = "onnxruntime"
 
-_CONFIG_TYPES: Mapping[str, inference.DataType] = {
-    "BOOL": inference.TYPE_BOOL,
-    "UINT8": inference.TYPE_UINT8,
-    "INT32": inference.TYPE_INT32,
-    "INT64": inference.TYPE_INT64,
-    "FP32": inference.TYPE_FP32,
-    "FP64": inference.TYPE_FP64,
-}
 
-
-def output_specs(manifest: Manifest) -> tuple[TensorSpec, ...]:
-    """List the outputs that every model answers with."""
+@cache
+def output_specs(classes: int) -> tuple[TensorSpec, ...]:
+    """List the outputs that a model of that many classes answers with."""
     return (
         TensorSpec(name="label", datatype="INT64", shape=(-1,)),
         TensorSpec(name="confidence", datatype="FP32", shape=(-1,)),
         TensorSpec(name="exit", datatype="INT32", shape=(-1,)),
         TensorSpec(name="exit_reason", datatype="INT32", shape=(-1,)),
-        TensorSpec(name="probabilities", datatype="FP32", shape=(-1, len(manifest.labels))),
+        TensorSpec(name="probabilities", datatype="FP32", shape=(-1, classes)),
     )
 
 
@@ -37,7 +29,7 @@ def model_metadata(manifest: Manifest, versions: list[int]) -> inference.ModelMe
     )
     for spec in manifest.inputs:
         response.inputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
-    for spec in output_specs(manifest):
+    for spec in output_specs(len(manifest.labels)):
         response.outputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
     return response
 
@@ -53,13 +45,17 @@ def model_config(manifest: Manifest, max_batch_size: int, device: str) -> infere
         model_transaction_policy=inference.ModelTransactionPolicy(decoupled=False),
     )
     for spec in manifest.inputs:
-        config.input.add(name=spec.name, data_type=_CONFIG_TYPES[spec.datatype], dims=spec.row_shape)
-    for spec in output_specs(manifest):
+        config.input.add(name=spec.name, data_type=_config_type(spec), dims=spec.row_shape)
+    for spec in output_specs(len(manifest.labels)):
         # An output of one number a row has no dimension besides the batch; Triton writes that as [1].
-        config.output.add(name=spec.name, data_type=_CONFIG_TYPES[spec.datatype], dims=spec.row_shape or (1,))
+        config.output.add(name=spec.name, data_type=_config_type(spec), dims=spec.row_shape or (1,))
     for key, value in _parameters(manifest, device).items():
         config.parameters[key].string_value = value
     return config
+
+
+def _config_type(spec: TensorSpec) -> int:
+    return int(inference.DataType.Value(f"TYPE_{spec.datatype}"))
 
 
 def _parameters(manifest: Manifest, device: str) -> dict[str, str]:

@@ -26,8 +26,8 @@ STATUS: Mapping[type[OfframpError], grpc.StatusCode] = {
     DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
     StageFailed: grpc.StatusCode.INTERNAL,
     Unsupported: grpc.StatusCode.UNIMPLEMENTED,
-    ConfigurationError: grpc.StatusCode.FAILED_PRECONDITION,
     RepositoryError: grpc.StatusCode.FAILED_PRECONDITION,
+    ConfigurationError: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

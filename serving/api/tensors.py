@@ -14,19 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.api.wire import inference
-from serving.errors import InvalidRequest, Unsupported
+from serving.datatypes import DTYPES
+from serving.errors import InvalidRequest, Unsupported, shown
 
 if TYPE_CHECKING:  # the light client reads tensors too, without the manifest's pydantic
     from serving.repository.manifest import TensorSpec
 
-WIRE_DTYPES: Mapping[str, np.dtype[np.generic]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
 CONTENTS_FIELDS: Mapping[str, str] = {
     "BOOL": "bool_contents",
     "UINT8": "uint_contents",
@@ -35,7 +28,9 @@ CONTENTS_FIELDS: Mapping[str, str] = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
+MAX_SHOWN_DIMENSIONS = 8
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
+UNSUPPORTED_OUTPUT_PARAMETERS = ("classification", SHARED_MEMORY_PARAMETER)
 
 
 def decode_inputs(
@@ -72,7 +67,7 @@ def _by_name(
     tensors: dict[str, tuple[int, inference.ModelInferRequest.InferInputTensor]] = {}
     for place, tensor in enumerate(request.inputs):
         if tensor.name not in known:
-            raise InvalidRequest(f'input "{tensor.name}": expected one of {known}')
+            raise InvalidRequest(f'input "{shown(tensor.name)}": expected one of {known}')
         if tensor.name in tensors:
             raise InvalidRequest(f'input "{tensor.name}": expected once, got it twice')
         if SHARED_MEMORY_PARAMETER in tensor.parameters:
@@ -84,15 +79,23 @@ def _by_name(
     return tensors
 
 
+def _some(shape: Sequence[int]) -> str:
+    return str(list(shape)) if len(shape) <= MAX_SHOWN_DIMENSIONS else f"{len(shape)} dimensions"
+
+
 def _check_spec(
     tensor: inference.ModelInferRequest.InferInputTensor, spec: TensorSpec, max_rows: int
 ) -> None:
     if tensor.datatype != spec.datatype:
         raise InvalidRequest(
-            f'input "{spec.name}": expected datatype {spec.datatype}, got {tensor.datatype or "none"}'
+            f'input "{spec.name}": expected datatype {spec.datatype}, got {shown(tensor.datatype) or "none"}'
+        )
+    if len(tensor.shape) != len(spec.shape):  # before the dimensions are looked at: there may be millions
+        raise InvalidRequest(
+            f'input "{spec.name}": expected shape {list(spec.shape)}, got {_some(tensor.shape)}'
         )
     shape = tuple(tensor.shape)
-    if len(shape) != len(spec.shape) or shape[1:] != spec.row_shape:
+    if shape[1:] != spec.row_shape:
         raise InvalidRequest(f'input "{spec.name}": expected shape {list(spec.shape)}, got {list(shape)}')
     if not 1 <= shape[0] <= max_rows:
         raise InvalidRequest(f'input "{spec.name}": expected 1 to {max_rows} rows, got {shape[0]}')
@@ -103,7 +106,7 @@ def _from_raw(
 ) -> NDArray[np.generic]:
     if tensor.HasField("contents"):
         raise InvalidRequest(f'input "{spec.name}": expected raw or typed contents, got both')
-    dtype = WIRE_DTYPES[spec.datatype]
+    dtype = DTYPES[spec.datatype]
     expected = math.prod(tensor.shape) * dtype.itemsize
     if len(raw) != expected:
         raise InvalidRequest(
@@ -127,7 +130,7 @@ def _from_contents(
             f"got {len(values)}"
         )
     try:
-        return np.array(list(values), dtype=WIRE_DTYPES[spec.datatype]).reshape(tuple(tensor.shape))
+        return np.array(list(values), dtype=DTYPES[spec.datatype]).reshape(tuple(tensor.shape))
     except OverflowError as error:
         raise InvalidRequest(
             f'input "{spec.name}": expected values of {spec.datatype}, got {min(values)} to {max(values)}'
@@ -142,14 +145,12 @@ def requested_outputs(request: inference.ModelInferRequest, known: Sequence[Tens
     wanted: dict[str, TensorSpec] = {}
     for output in request.outputs:
         if output.name not in specs:
-            raise InvalidRequest(f'output "{output.name}": expected one of {list(specs)}')
+            raise InvalidRequest(f'output "{shown(output.name)}": expected one of {list(specs)}')
         if output.name in wanted:
             raise InvalidRequest(f'output "{output.name}": expected once, got it twice')
-        if output.parameters:
-            parameter = min(output.parameters)
-            raise Unsupported(
-                f'output "{output.name}": parameter "{parameter}" is not offered by this server'
-            )
+        for parameter in UNSUPPORTED_OUTPUT_PARAMETERS:
+            if parameter in output.parameters:
+                raise Unsupported(f'output "{output.name}": {parameter} is not offered by this server')
         wanted[output.name] = specs[output.name]
     return list(wanted.values())
 
@@ -163,12 +164,12 @@ def encode_outputs(
     for spec in specs:
         array = arrays[spec.name]
         response.outputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
-        response.raw_output_contents.append(array.astype(WIRE_DTYPES[spec.datatype]).tobytes())
+        response.raw_output_contents.append(array.astype(DTYPES[spec.datatype]).tobytes())
 
 
 def decode_outputs(response: inference.ModelInferResponse) -> dict[str, NDArray[np.generic]]:
     """Give a response's output arrays by name: the client's side of `encode_outputs`."""
     return {
-        tensor.name: np.frombuffer(raw, WIRE_DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
+        tensor.name: np.frombuffer(raw, DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
         for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }

@@ -52,7 +52,7 @@ class Rpc:
 
 
 def service_rpcs(service: str) -> list[Rpc]:
-    """List a service's methods, as its contract has them."""
+    """List a service's unary methods, as its contract has them."""
     return [
         Rpc(
             method.name,
@@ -60,6 +60,7 @@ def service_rpcs(service: str) -> list[Rpc]:
             message_factory.GetMessageClass(method.output_type),
         )
         for method in POOL.FindServiceByName(service).methods
+        if not (method.client_streaming or method.server_streaming)
     ]
 
 

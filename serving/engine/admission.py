@@ -17,7 +17,7 @@ class Admission:
     def check(self, rows: int, *, rows_held: int, deadline_seconds: float, now: float, ready: bool) -> None:
         """Raise where a request of that many rows may not enter now."""
         if not ready:
-            raise ModelNotReady("the model is draining: another version or replica may answer")
+            raise ModelNotReady("the model is draining or broken: another version or replica may answer")
         if not 1 <= rows <= self.max_batch_size:
             raise InvalidRequest(f"batch: expected 1 to {self.max_batch_size} rows, got {rows}")
         if deadline_seconds <= now:

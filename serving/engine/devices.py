@@ -58,7 +58,9 @@ class Device:
 
     def default_workers(self) -> int:
         """How many batches run at once: one a core on the CPU, one dispatcher on a GPU."""
-        return len(os.sched_getaffinity(0)) if self.name == "cpu" and hasattr(os, "sched_getaffinity") else 1
+        if self.name != "cpu":
+            return 1
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 CPU = Device("cpu", "CPUExecutionProvider", "cpu")

@@ -79,6 +79,7 @@ class Engine:
         )
         self._changed = threading.Condition()
         self._open = True
+        self._broken = False
         metrics.watch_waiting(self._scheduler.waiting)
         self._workers = [
             threading.Thread(target=self._serve, name=f"{self.manifest.name}-{number}", daemon=True)
@@ -89,8 +90,8 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether it accepts requests and every worker lives."""
-        return self._open and all(worker.is_alive() for worker in self._workers)
+        """Whether it accepts requests, its stages run and every worker lives."""
+        return self._open and not self._broken and all(worker.is_alive() for worker in self._workers)
 
     @property
     def rows_held(self) -> int:
@@ -143,6 +144,8 @@ class Engine:
             try:
                 started = time.monotonic()
                 run = run_batch(self._runner, batch)
+                if len(run.failures) == batch.rows:
+                    self._probe(batch.stage)
                 self._note_run(batch, started)
                 self._finish(batch, run)
             except Exception as error:  # our own bug: its batch fails, the worker goes on
@@ -170,24 +173,36 @@ class Engine:
         answered_B = reason_B != STAYS
         parts = list(batch.parts())
         ended: list[tuple[Request, Answers | Exception]] = []
-        with self._changed:
+        try:
+            with self._changed:
+                for group, place in parts:
+                    request = group.request
+                    failure = (
+                        None if request.abandoned else _failure(batch.stage, place, readout, reason_B, run)
+                    )
+                    if failure is not None:
+                        request.closed = True
+                        ended.append((request, failure))
+                    if request.abandoned:
+                        answered_B[place] = False
+                    elif _answer(group, place, batch.stage, readout, reason_B):
+                        ended.append((request, request.answers))
+                self._scheduler.advance(batch, reason_B != STAYS, time.monotonic())
+                self._changed.notify_all()
             for group, place in parts:
-                request = group.request
-                failure = None if request.abandoned else _failure(batch.stage, place, readout, reason_B, run)
-                if failure is not None:
-                    request.closed = True
-                    ended.append((request, failure))
-                if request.abandoned:
-                    answered_B[place] = False
-                elif _answer(group, place, batch.stage, readout, reason_B):
-                    ended.append((request, request.answers))
-            self._scheduler.advance(batch, reason_B != STAYS, time.monotonic())
-            self._changed.notify_all()
-        for request, outcome in ended:
-            request.resolve(outcome)
-        for group, place in parts:
-            self._note_exits(batch.stage, group, reason_B[place][answered_B[place]])
-        self._note_answered(batch.stage, readout.confidence_B[answered_B])
+                self._note_exits(batch.stage, group, reason_B[place][answered_B[place]])
+            self._note_answered(batch.stage, readout.confidence_B[answered_B])
+        finally:  # what was decided is told, whatever goes wrong after
+            for request, outcome in ended:
+                request.resolve(outcome)
+
+    def _probe(self, stage: int) -> None:
+        """After a batch of which nothing ran, ask whether anything does; if not, take no more requests."""
+        try:
+            self._runner.probe()
+        except Exception as error:
+            self._broken = True
+            _LOG.error("model broken", model=self.manifest.name, stage=stage, exc_info=error)
 
     def _give_up(self, batch: Batch, error: Exception) -> None:
         _LOG.error("batch given up", model=self.manifest.name, stage=batch.stage, exc_info=error)

@@ -44,8 +44,8 @@ class ExitRule:
     """E-1 entries; None disables the exit."""
     max_exit: int
     """At this exit a row always leaves; E-1 is no cap."""
-    operating_point: str = "custom"
-    """The published name, or 'custom': a label for metrics."""
+    operating_point: str = ""
+    """The published name, or the manifest's CUSTOM_POINT: a label for metrics, and no more."""
 
     @property
     def final_exit(self) -> int:

@@ -4,11 +4,8 @@ import math
 from dataclasses import dataclass
 
 from serving.engine.policy import ExitRule
-from serving.errors import InvalidRequest
-from serving.repository.manifest import Manifest
-
-CUSTOM = "custom"
-"""The metric label of a threshold that the caller chose."""
+from serving.errors import InvalidRequest, shown
+from serving.repository.manifest import CUSTOM_POINT, Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,8 @@ def exit_rule(manifest: Manifest, wishes: ExitWishes) -> ExitRule:
     if wishes.operating_point is not None:
         raise InvalidRequest(
             f"operating_point and threshold: expected one of them, "
-            f'got operating_point "{wishes.operating_point}" and threshold {wishes.threshold}'
+            f'got operating_point "{shown(wishes.operating_point)}" and threshold {wishes.threshold}'
         )
     if math.isnan(wishes.threshold) or not 0.0 <= wishes.threshold <= 1.0:
         raise InvalidRequest(f"threshold: expected a number in [0, 1], got {wishes.threshold}")
-    return ExitRule((wishes.threshold,) * final_exit, max_exit, CUSTOM)
+    return ExitRule((wishes.threshold,) * final_exit, max_exit, CUSTOM_POINT)

@@ -1,6 +1,6 @@
 """One queue a stage, shared by all requests: decides which rows run next, and where survivors wait.
 
-Pure bookkeeping, single-threaded (the engine holds its lock around every call): touches no tensor,
+Pure bookkeeping, single-threaded (the engine holds its lock around every call): touches no features,
 knows no clock but the times it is told, no thread and no session.
 
 Invariants
@@ -11,7 +11,8 @@ Invariants
   one is waiting, and it is passed over at most `patience` times in a row; deeper stages only ever
   hold rows that were admitted before, so a crowd of new rows delays a hard row by a bounded number
   of batches.
-- A stage that finds no room for its features waits; the deepest stage needs none, so work goes on.
+- A stage runs as many rows as it has room for the features of; where there is none it waits. The
+  deepest stage needs none, so work goes on.
 """
 
 from collections import deque
@@ -86,10 +87,10 @@ class Scheduler:
         rows = min(self._waiting[stage], self._max_batch_size)
         if rows == 0:
             return None
-        destination = self._slots[stage].take(rows) if stage < len(self._slots) else 0
-        if destination is None:
+        destination = self._slots[stage].take(rows) if stage < len(self._slots) else range(rows)
+        if not destination:
             return None
-        return Batch(stage, list(self._dequeue(stage, rows)), destination)
+        return Batch(stage, list(self._dequeue(stage, len(destination))), destination.start)
 
     def _drop_abandoned(self, stage: int, now: float, expired: list[Request]) -> None:
         """Drop dead groups as far as the next batch reaches, so that it is made of live rows."""

@@ -12,14 +12,15 @@ class SlotAllocator:
         self._state = bytearray([_FREE]) * slots
         self.held = 0
 
-    def take(self, rows: int) -> int | None:
-        """Hold a run of that many slots and give its first, or None where no run is long enough."""
+    def take(self, rows: int) -> range:
+        """Hold a run of that many slots, or the longest there is; an empty one where all are held."""
         first = self._state.find(bytes([_FREE]) * rows)
         if first < 0:
-            return None
+            rows = max(len(run) for run in self._state.split(bytes([_HELD])))
+            first = self._state.find(bytes([_FREE]) * rows)
         self._state[first : first + rows] = bytes([_HELD]) * rows
         self.held += rows
-        return first
+        return range(first, first + rows)
 
     def release(self, slots: Integers) -> None:
         """Give slots back."""

@@ -17,20 +17,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from serving.datatypes import DTYPES
 from serving.engine.devices import FATAL_LOGS, Device
-from serving.errors import InvalidManifest, RepositoryError
+from serving.errors import InvalidManifest, RepositoryError, first_line
 from serving.repository.manifest import TensorSpec
 from serving.repository.repository import PublishedVersion
-
-NUMPY_DTYPES: Mapping[str, type[np.generic]] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
-"""The wire's datatypes that stages take, as numpy knows them."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +45,11 @@ class _Slab:
 
     def __init__(self, spec: TensorSpec, slots: int, device: Device) -> None:
         self.name = spec.name
-        self.dtype = NUMPY_DTYPES[spec.datatype]
+        self.dtype = DTYPES[spec.datatype]
         self.row_shape = spec.row_shape
-        self.row_bytes = int(np.prod(spec.row_shape)) * np.dtype(self.dtype).itemsize
+        self.row_bytes = int(np.prod(spec.row_shape)) * self.dtype.itemsize
         self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-            [slots, *spec.row_shape], self.dtype, device.memory
+            [slots, *spec.row_shape], self.dtype.type, device.memory
         )
 
     def address(self, slot: int) -> int:
@@ -81,7 +72,8 @@ class StageRunner:
         self.inputs = tuple(inputs)
         self.slots = slots
         self._sessions = [_open_session(stage.path, device, intra_op_threads) for stage in stages]
-        self._slabs = [[_Slab(spec, slots, device) for spec in stage.features] for stage in stages]
+        # One slot more than is given out: the probe's own, so that it may run beside the traffic.
+        self._slabs = [[_Slab(spec, slots + 1, device) for spec in stage.features] for stage in stages]
         self.classes = int(self._sessions[0].get_outputs()[0].shape[1])
 
     @property
@@ -138,12 +130,19 @@ class StageRunner:
     def warm_up(self, batch_rows: Sequence[int]) -> None:
         """Run every stage once at each batch size, so that the first caller does not pay for it."""
         for rows in batch_rows:
-            self.run_every_stage(
-                {
-                    spec.name: np.zeros((rows, *spec.row_shape), dtype=NUMPY_DTYPES[spec.datatype])
-                    for spec in self.inputs
-                }
-            )
+            self.run_every_stage(self.blank_inputs(rows))
+
+    def probe(self) -> None:
+        """Run a blank row through every stage, in a slot of its own; raise what a stage raises."""
+        self.run(0, self.blank_inputs(1), self.slots)
+        for stage in range(1, self.stage_count):
+            self.run(stage, {"rows": np.array([self.slots])}, self.slots)
+
+    def blank_inputs(self, rows: int) -> dict[str, NDArray[np.generic]]:
+        """Make inputs of that many rows, all zero: for what runs without a caller."""
+        return {
+            spec.name: np.zeros((rows, *spec.row_shape), dtype=DTYPES[spec.datatype]) for spec in self.inputs
+        }
 
 
 def open_stages(
@@ -180,7 +179,7 @@ def _open_session(path: Path, device: Device, intra_op_threads: int) -> onnxrunt
     try:
         session = onnxruntime.InferenceSession(path, options, providers=device.providers())
     except Exception as error:  # onnxruntime raises a class of its own for each status
-        raise RepositoryError(f"{path}: onnxruntime cannot load it: {str(error).splitlines()[0]}") from error
+        raise RepositoryError(f"{path}: onnxruntime cannot load it: {first_line(error)}") from error
     session.disable_fallback()
     if session.get_providers()[0] != device.provider:
         raise RepositoryError(

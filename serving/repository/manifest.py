@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serving.errors import InvalidManifest, InvalidRequest
+from serving.datatypes import Datatype
+from serving.errors import InvalidManifest, InvalidRequest, first_complaint, shown
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
-MAX_SHOWN_CHARACTERS = 100
-"""How much of a wrong value an error message shows."""
-MAX_COMPLAINT_CHARACTERS = 500
+CUSTOM_POINT = "custom"
+"""What metrics call thresholds of a caller's own; no published point has that name."""
 RESERVED_TENSORS = frozenset({"rows", "logits"})
 """What stages call the slots they gather and the logits they return."""
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -30,18 +30,17 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+UtcTime = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """A plain name: it cannot leave its folder."""
 Thresholds = tuple[Share | None, ...]
 """Smallest confidence that may leave, one an early exit; None disables the exit."""
 
-Datatype = Literal["BOOL", "UINT8", "INT32", "INT64", "FP32", "FP64"]
-
 
 class Section(BaseModel):
     """A frozen part of the manifest that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class TensorSpec(Section):
@@ -159,7 +158,7 @@ class Manifest(Section):
     format_version: Literal[1]
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
     version: Annotated[int, Field(ge=1)]
-    created: str
+    created: UtcTime
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     confidence: Literal["max_probability"]
@@ -200,7 +199,7 @@ class Manifest(Section):
         if name not in self.operating_points:
             known = ", ".join(self.operating_points)
             raise InvalidRequest(
-                f'operating_point "{name}" is unknown to model "{self.name}": expected one of {known}'
+                f'operating_point "{shown(name)}" is unknown to model "{self.name}": expected one of {known}'
             )
         return self.operating_points[name]
 
@@ -225,8 +224,10 @@ def _check_tensor_names(tensors: tuple[TensorSpec, ...], where: str) -> None:
 
 
 def _check_point(name: str, point: OperatingPoint, exits: int) -> None:
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise ValueError(f"operating point name {name!r} must match {NAME_PATTERN}")
+    if not re.fullmatch(NAME_PATTERN, name) or name == CUSTOM_POINT:
+        raise ValueError(
+            f"operating point {shown(name)!r}: expected a name matching {NAME_PATTERN}, not {CUSTOM_POINT}"
+        )
     if len(point.thresholds) != exits - 1:
         raise ValueError(
             f'thresholds of operating point "{name}": expected {exits - 1}, got {len(point.thresholds)}'
@@ -243,7 +244,8 @@ def read_manifest(path: Path) -> Manifest:
         size = path.stat().st_size
         if size > MAX_MANIFEST_BYTES:
             raise InvalidManifest(f"{path}: expected at most {MAX_MANIFEST_BYTES} bytes, got {size}")
-        document = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        document = json.loads(text)
     except OSError as error:
         raise InvalidManifest(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -252,27 +254,10 @@ def read_manifest(path: Path) -> Manifest:
         raise InvalidManifest(f"{path}: expected a JSON object, got {type(document).__name__}")
     written = document.get("format_version")
     if written != FORMAT_VERSION or isinstance(written, bool):
-        raise InvalidManifest(f"{path}: format_version: expected {FORMAT_VERSION}, got {written!r}")
+        raise InvalidManifest(
+            f"{path}: format_version: expected {FORMAT_VERSION}, got {shown(repr(written))}"
+        )
     try:
-        return Manifest.model_validate(document)
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise InvalidManifest(f"{path}: {first_complaint(error)}") from error
-
-
-def first_complaint(error: ValidationError) -> str:
-    """Say a pydantic error's first complaint in one line: where, what, and the value got."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        what = "unknown key"
-    elif first["type"] not in {"value_error", "missing"}:
-        what = f"{what}, got {shown(repr(first['input']), MAX_SHOWN_CHARACTERS)}"
-    where = shown(where, MAX_SHOWN_CHARACTERS)
-    return shown(f"{where}: {what}" if where else what, MAX_COMPLAINT_CHARACTERS)
-
-
-def shown(text: str, characters: int) -> str:
-    """Cut a text that somebody else wrote to one line of at most so many characters."""
-    line = text.encode("unicode_escape").decode() if not text.isprintable() else text
-    return line if len(line) <= characters else line[:characters] + "…"

@@ -45,7 +45,10 @@ def find_versions(root: Path) -> dict[str, list[int]]:
     """List the version numbers below each model name, ascending; other entries are passed over."""
     if not root.is_dir():
         raise RepositoryError(f"model repository {root}: expected a folder, got nothing there")
-    folders = sorted(root.iterdir())
+    try:
+        folders = sorted(root.iterdir())
+    except OSError as error:
+        raise RepositoryError(f"model repository {root}: cannot be read: {error.strerror}") from error
     found = {
         folder.name: _versions_in(folder) for folder in folders if re.fullmatch(NAME_PATTERN, folder.name)
     }
@@ -57,6 +60,8 @@ def _versions_in(folder: Path) -> list[int]:
         names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):  # a plain file, or gone since it was listed
         return []
+    except OSError as error:
+        raise RepositoryError(f"model folder {folder}: cannot be read: {error.strerror}") from error
     return sorted(int(name) for name in names if re.fullmatch(r"[1-9][0-9]{0,17}", name))
 
 
@@ -111,6 +116,8 @@ class ModelRepository(Generic[Loaded]):
         self._served: dict[str, dict[int, Loaded]] = {}
         self._reasons: dict[tuple[str, int], str] = {}
         self._rescanning = threading.Lock()
+        self._swapping = threading.Lock()
+        self._closed = False
 
     def rescan(self) -> list[RepositoryError]:
         """Take up new versions and drop those gone; return what was refused, blocks while it loads.
@@ -119,7 +126,10 @@ class ModelRepository(Generic[Loaded]):
         """
         with self._rescanning:
             found = find_versions(self._root)
-            refused = []
+            refused = [
+                RepositoryError(f'model "{name}": configured, but not found in {self._root}')
+                for name in sorted(set(self._also_serve) - set(found))
+            ]
             for name, versions in found.items():
                 try:
                     self._update(name, versions)
@@ -137,7 +147,7 @@ class ModelRepository(Generic[Loaded]):
             for number in wanted:
                 if number not in current:
                     fresh[number] = self._open(name, number)
-        except RepositoryError:
+        except BaseException:
             for loaded in fresh.values():
                 self._close(loaded)
             raise
@@ -161,13 +171,15 @@ class ModelRepository(Generic[Loaded]):
 
     def _swap(self, name: str, versions: dict[int, Loaded]) -> None:
         """Replace what a name serves in one assignment; what is no longer served drains and closes."""
-        old = self._served.get(name, {})
-        served = {**self._served, name: versions}
-        if not versions:
-            del served[name]
-        self._served = served
-        for number, loaded in old.items():
-            if number not in versions:
+        with self._swapping:
+            wanted = {} if self._closed else versions
+            old = self._served.get(name, {})
+            served = {**self._served, name: wanted}
+            if not wanted:
+                del served[name]
+            self._served = served
+        for number, loaded in {**old, **versions}.items():
+            if number not in wanted:
                 self._close(loaded)
 
     def get(self, name: str, version: int | None = None) -> Loaded:
@@ -206,6 +218,7 @@ class ModelRepository(Generic[Loaded]):
         return entries
 
     def close(self) -> None:
-        """Drain and close everything served."""
+        """Drain and close everything served; what a rescan under way still loads is closed at once."""
+        self._closed = True
         for name in list(self._served):
             self._swap(name, {})

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serving.engine.stages import NUMPY_DTYPES, StageRunner
+from serving.engine.stages import StageRunner
 from training.architectures.network import MultiExitNetwork
 
 BATCH_ROWS = (1, 8, 32)
@@ -108,10 +108,7 @@ def _measure(runner: StageRunner, rows: int, repeats: int) -> tuple[float, ...]:
 
 
 def _time_stages(runner: StageRunner, rows: int) -> list[float]:
-    inputs = {
-        spec.name: np.zeros((rows, *spec.row_shape), dtype=NUMPY_DTYPES[spec.datatype])
-        for spec in runner.inputs
-    }
+    inputs = runner.blank_inputs(rows)
     marks = [time.perf_counter()]
     for stage in range(runner.stage_count):
         runner.run(stage, inputs if stage == 0 else {"rows": np.arange(rows)}, 0)

@@ -1,0 +1,101 @@
+"""Runs `python -m serving` as a process of its own and says where it listens."""
+
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from tests.serving.live_server import eventually
+
+START_SECONDS = 60.0
+END_SECONDS = 60.0
+READY = re.compile(r"ready grpc=(?P<grpc>[^ ]+:\d+) metrics=(?P<metrics>[^ ]+:\d+) device=(?P<device>\w+)\n")
+
+MODULE = ("-m", "serving")
+
+
+class ServerProcess:
+    """A server that is up once the block begins, and is gone once it has ended."""
+
+    def __init__(self, models: Path, *options: str, program: Sequence[str] = MODULE) -> None:
+        self._command = [
+            *(sys.executable, *program, "--model-repository", str(models)),
+            *("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu", *options),
+        ]
+
+    def __enter__(self) -> Self:
+        # A file, not a pipe: a pipe that nobody empties would block the server once it is full.
+        self._folder = tempfile.TemporaryDirectory()
+        self._log = Path(self._folder.name) / "log"
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1
+            )
+        self.ready_line = self._read_ready_line()
+        found = READY.fullmatch(self.ready_line)
+        if not found:
+            lines = self.log()
+            self._end_forcibly()
+            raise AssertionError(f"no ready line but {self.ready_line!r}, log: {lines}")
+        self.address, self.metrics_address = found["grpc"], found["metrics"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_forcibly()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self.process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> tuple[int, list[str]]:
+        """Wait for the end; gives the exit code and the lines of stderr."""
+        self.process.communicate(timeout=END_SECONDS)
+        return self.process.returncode, self.log()
+
+    def stop(self) -> tuple[int, list[str]]:
+        """Ask it to drain and wait for the end."""
+        self.send(signal.SIGTERM)
+        return self.wait()
+
+    def log(self) -> list[str]:
+        """The lines of stderr so far."""
+        return self._log.read_text().splitlines()
+
+    def await_event(self, event: str) -> str:
+        """Wait until the log has that event; gives its first line."""
+        assert eventually(lambda: bool(self._lines_of(event))), f"no {event!r} in the log"
+        return self._lines_of(event)[0]
+
+    def _lines_of(self, event: str) -> list[str]:
+        return [line for line in self.log() if f'"event": "{event}"' in line and line.endswith("}")]
+
+    def _read_ready_line(self) -> str:
+        assert self.process.stdout
+        readable, _, _ = select.select([self.process.stdout], [], [], START_SECONDS)
+        return self.process.stdout.readline() if readable else ""
+
+    def _end_forcibly(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(END_SECONDS)
+        assert self.process.stdout
+        self.process.stdout.close()
+        self._folder.cleanup()
+
+
+def run_serving(*arguments: str) -> tuple[int, str, str]:
+    """Run a command of the server that ends by itself; gives exit code, stdout and stderr."""
+    finished = subprocess.run(
+        [sys.executable, *MODULE, *arguments], capture_output=True, text=True, timeout=START_SECONDS
+    )
+    return finished.returncode, finished.stdout, finished.stderr

@@ -1,0 +1,330 @@
+import math
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+from numpy.typing import NDArray
+
+from serving.api.tensors import (
+    CONTENTS_FIELDS,
+    decode_inputs,
+    decode_outputs,
+    encode_outputs,
+    requested_outputs,
+)
+from serving.api.wire import inference
+from serving.datatypes import DTYPES
+from serving.errors import InvalidRequest, Unsupported
+from serving.repository.manifest import TensorSpec
+
+IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, 2, 3))
+AGE = TensorSpec(name="age", datatype="FP32", shape=(-1,))
+MAX_ROWS = 4
+
+Request = inference.ModelInferRequest
+Array = NDArray[np.generic]
+
+
+def spec_of(datatype: str, row_shape: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec.model_validate({"name": "x", "datatype": datatype, "shape": (-1, *row_shape)})
+
+
+def raw_request(*arrays: tuple[TensorSpec, Array]) -> Request:
+    request = Request()
+    for spec, array in arrays:
+        request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+        request.raw_input_contents.append(array.astype(DTYPES[spec.datatype]).tobytes())
+    return request
+
+
+def typed_request(spec: TensorSpec, array: Array) -> Request:
+    request = Request()
+    tensor = request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+    getattr(tensor.contents, CONTENTS_FIELDS[spec.datatype]).extend(array.ravel().tolist())
+    return request
+
+
+def images(rows: int = 2) -> Array:
+    return np.arange(rows * 6, dtype=np.uint8).reshape(rows, 2, 3)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[TensorSpec, Array]:
+    datatype = draw(st.sampled_from(sorted(DTYPES)))
+    row_shape = draw(st_numpy.array_shapes(min_dims=0, max_dims=3, max_side=3)) if draw(st.booleans()) else ()
+    rows = draw(st.integers(1, MAX_ROWS))
+    array: Array = draw(st_numpy.arrays(DTYPES[datatype], (rows, *row_shape)))
+    return spec_of(datatype, row_shape), array
+
+
+@given(tensors())
+def test_raw_contents_decode_to_what_was_sent(tensor: tuple[TensorSpec, Array]) -> None:
+    spec, array = tensor
+
+    decoded = decode_inputs(raw_request(tensor), [spec], MAX_ROWS)["x"]
+
+    assert (decoded.dtype, decoded.shape) == (array.dtype, array.shape)
+    assert decoded.tobytes() == array.tobytes()
+
+
+@given(tensors())
+def test_typed_contents_decode_to_what_was_sent(tensor: tuple[TensorSpec, Array]) -> None:
+    spec, array = tensor
+
+    decoded = decode_inputs(typed_request(spec, array), [spec], MAX_ROWS)["x"]
+
+    assert (decoded.dtype, decoded.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(decoded, array)
+
+
+@given(st.lists(tensors(), min_size=1, max_size=3))
+def test_outputs_decode_to_what_was_encoded(outputs: list[tuple[TensorSpec, Array]]) -> None:
+    specs = [spec.model_copy(update={"name": f"x{n}"}) for n, (spec, _) in enumerate(outputs)]
+    arrays = {spec.name: array for spec, (_, array) in zip(specs, outputs, strict=True)}
+    response = inference.ModelInferResponse()
+
+    encode_outputs(response, specs, arrays)
+
+    decoded = decode_outputs(inference.ModelInferResponse.FromString(response.SerializeToString()))
+    assert list(decoded) == [spec.name for spec in specs]
+    assert all(decoded[name].tobytes() == array.tobytes() for name, array in arrays.items())
+    assert all(decoded[name].shape == array.shape for name, array in arrays.items())
+
+
+def test_raw_contents_are_not_copied() -> None:
+    request = raw_request((IMAGE, images()))
+
+    decoded = decode_inputs(request, [IMAGE], MAX_ROWS)["image"]
+
+    assert not decoded.flags.owndata
+    assert not decoded.flags.writeable
+
+
+def test_inputs_may_come_in_any_order() -> None:
+    request = raw_request((AGE, np.array([0.5, 1.5], dtype=np.float32)), (IMAGE, images()))
+
+    decoded = decode_inputs(request, [IMAGE, AGE], MAX_ROWS)
+
+    assert decoded["age"].tolist() == [0.5, 1.5]
+    assert decoded["image"].tolist() == images().tolist()
+
+
+def refusal(request: Request, *specs: TensorSpec) -> str:
+    with pytest.raises(InvalidRequest) as error:
+        decode_inputs(request, specs or [IMAGE], MAX_ROWS)
+    return str(error.value)
+
+
+def with_shape(*shape: int) -> Request:
+    request = raw_request((IMAGE, images()))
+    request.inputs[0].shape[:] = shape
+    return request
+
+
+HUGE = 2**62
+
+
+@pytest.mark.parametrize(
+    ("shape", "complaint"),
+    [
+        ((2, 3, 2), 'input "image": expected shape [-1, 2, 3], got [2, 3, 2]'),
+        ((2, 6), 'input "image": expected shape [-1, 2, 3], got [2, 6]'),
+        ((12,), 'input "image": expected shape [-1, 2, 3], got [12]'),
+        ((), 'input "image": expected shape [-1, 2, 3], got []'),
+        ((2, 2, 3, 1), 'input "image": expected shape [-1, 2, 3], got [2, 2, 3, 1]'),
+        ((2, -2, -3), 'input "image": expected shape [-1, 2, 3], got [2, -2, -3]'),
+        ((2, 0, 3), 'input "image": expected shape [-1, 2, 3], got [2, 0, 3]'),
+        ((2, HUGE, HUGE), f'input "image": expected shape [-1, 2, 3], got [2, {HUGE}, {HUGE}]'),
+        ((0, 2, 3), 'input "image": expected 1 to 4 rows, got 0'),
+        ((-1, 2, 3), 'input "image": expected 1 to 4 rows, got -1'),
+        ((5, 2, 3), 'input "image": expected 1 to 4 rows, got 5'),
+        ((HUGE, 2, 3), f'input "image": expected 1 to 4 rows, got {HUGE}'),
+        ((1, 2, 3), 'input "image": expected 6 bytes for shape [1, 2, 3], got 12'),
+        ((3, 2, 3), 'input "image": expected 18 bytes for shape [3, 2, 3], got 12'),
+    ],
+)
+def test_a_wrong_shape_is_refused_with_both(shape: tuple[int, ...], complaint: str) -> None:
+    assert refusal(with_shape(*shape)) == complaint
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=6))
+def test_any_shape_but_the_right_one_is_refused(shape: list[int]) -> None:
+    if shape != [2, 2, 3]:
+        assert refusal(with_shape(*shape))
+
+
+@pytest.mark.parametrize("shape", [(HUGE, 2, 3), (2**31, 2**31, 2**31), (4, 2**62, 4)])
+def test_a_huge_shape_allocates_nothing(shape: tuple[int, ...]) -> None:
+    request = with_shape(*shape)
+    tracemalloc.start()
+    try:
+        refusal(request)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 100_000
+
+
+Spoil = Callable[[Request], object]
+
+
+def _add_raw(request: Request) -> None:
+    request.raw_input_contents.append(b"")
+
+
+def _repeat_input(request: Request) -> None:
+    request.inputs.add().CopyFrom(request.inputs[0])
+    request.raw_input_contents.append(request.raw_input_contents[0])
+
+
+def _add_contents(request: Request) -> None:
+    request.inputs[0].contents.uint_contents.append(1)
+
+
+def _add_empty_contents(request: Request) -> None:
+    request.inputs[0].contents.SetInParent()
+
+
+def _rename(request: Request) -> None:
+    request.inputs[0].name = "picture"
+
+
+def _retype(request: Request) -> None:
+    request.inputs[0].datatype = "FP32"
+
+
+def _untype(request: Request) -> None:
+    request.inputs[0].datatype = ""
+
+
+def _forget_raw(request: Request) -> None:
+    del request.raw_input_contents[:]
+
+
+def _cut_raw(request: Request) -> None:
+    request.raw_input_contents[0] = request.raw_input_contents[0][:-1]
+
+
+def _forget_input(request: Request) -> None:
+    del request.inputs[:]
+    del request.raw_input_contents[:]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (_add_raw, "raw_input_contents: expected one an input, 1, got 2"),
+        (_repeat_input, 'input "image": expected once, got it twice'),
+        (_add_contents, 'input "image": expected raw or typed contents, got both'),
+        (_add_empty_contents, 'input "image": expected raw or typed contents, got both'),
+        (_rename, "input \"picture\": expected one of ['image']"),
+        (_retype, 'input "image": expected datatype UINT8, got FP32'),
+        (_untype, 'input "image": expected datatype UINT8, got none'),
+        (_forget_raw, 'input "image": expected contents in uint_contents, got none'),
+        (_cut_raw, 'input "image": expected 12 bytes for shape [2, 2, 3], got 11'),
+        (_forget_input, 'input "image": expected, got inputs []'),
+    ],
+)
+def test_a_malformed_input_is_refused_with_its_name_and_both_values(spoil: Spoil, complaint: str) -> None:
+    request = raw_request((IMAGE, images()))
+    spoil(request)
+
+    assert refusal(request) == complaint
+
+
+def test_inputs_of_different_row_counts_are_refused() -> None:
+    request = raw_request((IMAGE, images(2)), (AGE, np.zeros(3, dtype=np.float32)))
+
+    assert refusal(request, IMAGE, AGE) == "inputs: expected the same number of rows in each, got " + str(
+        {"image": 2, "age": 3}
+    )
+
+
+def test_raw_contents_for_only_some_inputs_are_refused() -> None:
+    request = raw_request((IMAGE, images(2)))
+    tensor = request.inputs.add(name="age", datatype="FP32", shape=[2])
+    tensor.contents.fp32_contents.extend([1, 2])
+
+    assert refusal(request, IMAGE, AGE) == "raw_input_contents: expected one an input, 2, got 1"
+
+
+def test_typed_contents_in_another_types_field_are_refused() -> None:
+    request = Request()
+    tensor = request.inputs.add(name="image", datatype="UINT8", shape=[1, 2, 3])
+    tensor.contents.int_contents.extend([1] * 6)
+
+    assert refusal(request) == "input \"image\": expected contents in uint_contents, got ['int_contents']"
+
+
+@pytest.mark.parametrize("elements", [5, 7])
+def test_typed_contents_of_the_wrong_length_are_refused(elements: int) -> None:
+    request = Request()
+    tensor = request.inputs.add(name="image", datatype="UINT8", shape=[1, 2, 3])
+    tensor.contents.uint_contents.extend([1] * elements)
+
+    assert refusal(request) == f'input "image": expected 6 elements for shape [1, 2, 3], got {elements}'
+
+
+def test_a_typed_value_beyond_its_datatype_is_refused() -> None:
+    request = Request()
+    tensor = request.inputs.add(name="image", datatype="UINT8", shape=[1, 2, 3])
+    tensor.contents.uint_contents.extend([0, 1, 2, 3, 4, 256])
+
+    assert refusal(request) == 'input "image": expected values of UINT8, got 0 to 256'
+
+
+def test_shared_memory_is_not_offered() -> None:
+    request = raw_request((IMAGE, images()))
+    request.inputs[0].parameters["shared_memory_region"].string_param = "region"
+
+    with pytest.raises(Unsupported, match='input "image": shared memory is not offered'):
+        decode_inputs(request, [IMAGE], MAX_ROWS)
+
+
+KNOWN = (spec_of("INT64", ()), AGE, IMAGE)
+
+
+def wanting(*names: str) -> Request:
+    request = Request()
+    for name in names:
+        request.outputs.add(name=name)
+    return request
+
+
+def test_no_wanted_output_gives_all() -> None:
+    assert requested_outputs(wanting(), KNOWN) == list(KNOWN)
+
+
+def test_wanted_outputs_come_in_the_order_they_were_asked_for() -> None:
+    assert requested_outputs(wanting("image", "x"), KNOWN) == [IMAGE, KNOWN[0]]
+
+
+def test_an_unknown_output_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"output \"y\": expected one of \['x', 'age', 'image'\]"):
+        requested_outputs(wanting("x", "y"), KNOWN)
+
+
+def test_a_repeated_output_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match='output "x": expected once, got it twice'):
+        requested_outputs(wanting("x", "x"), KNOWN)
+
+
+def test_classification_is_not_offered() -> None:
+    request = wanting("x")
+    request.outputs[0].parameters["classification"].int64_param = 3
+
+    with pytest.raises(Unsupported, match='output "x": classification is not offered'):
+        requested_outputs(request, KNOWN)
+
+
+def test_nan_and_infinity_travel_in_float_inputs() -> None:
+    values = np.array([math.nan, math.inf, -0.0], dtype=np.float32)
+
+    decoded = decode_inputs(raw_request((AGE, values)), [AGE], MAX_ROWS)["age"]
+
+    assert decoded.tobytes() == values.tobytes()

@@ -1,0 +1,164 @@
+"""A client that nobody here wrote talks to the server unmodified, synchronously and with asyncio."""
+
+import asyncio
+import queue
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
+
+from tests.serving.held_worker import held_worker
+from tests.serving.live_server import LiveServer, eventually
+from tests.serving.scripted_model import row
+
+EASY, MIDDLE, HARD = row(0, 5, 5, 5), row(1, 0.5, 5, 5), row(2, 0.5, 0.5, 0.5)
+
+
+@pytest.fixture
+def client(live_server: LiveServer) -> Iterator[Any]:
+    with triton.InferenceServerClient(live_server.address) as client:
+        yield client
+
+
+def image(*rows: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - tritonclient has no types
+    pixels = np.stack(rows)
+    tensor = triton.InferInput("image", pixels.shape, "UINT8")
+    tensor.set_data_from_numpy(pixels)
+    return tensor
+
+
+def test_an_image_is_answered_with_every_output(client: Any) -> None:  # noqa: ANN401
+    result = client.infer("scripted", [image(EASY, MIDDLE, HARD)], request_id="7")
+
+    assert result.as_numpy("label").tolist() == [0, 1, 2]
+    assert result.as_numpy("exit").tolist() == [0, 1, 2]
+    assert result.as_numpy("exit_reason").tolist() == [0, 0, 1]
+    assert result.as_numpy("confidence").dtype == np.float32
+    assert result.as_numpy("probabilities").sum(axis=1) == pytest.approx([1, 1, 1])
+    assert result.get_response().id == "7"
+
+
+def test_wanted_outputs_are_the_only_ones(client: Any) -> None:  # noqa: ANN401
+    result = client.infer("scripted", [image(EASY)], outputs=[triton.InferRequestedOutput("label")])
+
+    assert [output.name for output in result.get_response().outputs] == ["label"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "exit_number"),
+    [
+        ({"operating_point": "exact"}, 2),
+        ({"threshold": "0.4"}, 0),
+        ({"threshold": 0}, 0),
+        ({"max_exit": 1, "operating_point": "exact"}, 1),
+        ({"client": "of others"}, 1),
+    ],
+    ids=str,
+)
+def test_parameters_are_wishes(client: Any, parameters: dict[str, object], exit_number: int) -> None:  # noqa: ANN401
+    result = client.infer("scripted", [image(MIDDLE)], parameters=parameters)
+
+    assert result.as_numpy("exit").tolist() == [exit_number]
+
+
+def test_priority_and_timeout_are_let_through(client: Any) -> None:  # noqa: ANN401
+    result = client.infer("scripted", [image(EASY)], priority=1, timeout=1_000_000, sequence_id=5)
+
+    assert result.as_numpy("label").tolist() == [0]
+
+
+def test_an_error_carries_status_and_text(client: Any) -> None:  # noqa: ANN401
+    with pytest.raises(InferenceServerException) as error:
+        client.infer("other", [image(EASY)])
+
+    assert error.value.status() == "StatusCode.NOT_FOUND"
+    assert error.value.message() == "Request for unknown model: 'other' is not found"
+
+
+def test_the_clients_questions_are_all_answered(client: Any) -> None:  # noqa: ANN401
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("scripted")
+    assert not client.is_model_ready("other")
+    assert client.get_server_metadata().name == "offramp"
+    assert client.get_model_metadata("scripted", as_json=True)["inputs"][0]["shape"] == ["-1", "1", "2", "3"]
+    assert client.get_model_config("scripted").config.max_batch_size == 64
+    assert client.get_inference_statistics("scripted").model_stats[0].name == "scripted"
+    assert client.get_model_repository_index().models[0].state == "READY"
+
+
+def test_a_configuration_has_what_load_generators_look_for(client: Any) -> None:  # noqa: ANN401
+    config = client.get_model_config("scripted").config
+    metadata = client.get_model_metadata("scripted")
+
+    assert {tensor.name for tensor in config.input} <= {tensor.name for tensor in metadata.inputs}
+    assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
+    assert not config.model_transaction_policy.decoupled
+
+
+@pytest.mark.parametrize("call", ["load_model", "unload_model"])
+def test_loading_is_unimplemented(client: Any, call: str) -> None:  # noqa: ANN401
+    with pytest.raises(InferenceServerException, match="is not offered by this server"):
+        getattr(client, call)("scripted")
+
+
+def test_an_asynchronous_callback_gets_its_answer(client: Any) -> None:  # noqa: ANN401
+    answers: queue.Queue[Any] = queue.Queue()
+
+    client.async_infer("scripted", [image(HARD)], callback=lambda result, error: answers.put((result, error)))
+
+    result, error = answers.get(timeout=20)
+    assert error is None
+    assert result.as_numpy("label").tolist() == [2]
+
+
+def test_a_stream_ends_with_a_clear_error(client: Any) -> None:  # noqa: ANN401
+    answers: queue.Queue[Any] = queue.Queue()
+
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+
+    _, error = answers.get(timeout=20)
+    assert "ModelStreamInfer is not offered by this server" in str(error)
+
+
+@pytest.mark.asyncio
+async def test_asyncio_calls_side_by_side_get_their_own_answers(live_server: LiveServer) -> None:
+    async with triton_aio.InferenceServerClient(live_server.address) as client:
+        results = await asyncio.gather(
+            *(client.infer("scripted", [image(row(n % 3, 0.5, 5, 5))]) for n in range(60))
+        )
+
+    assert [result.as_numpy("label").item() for result in results] == [n % 3 for n in range(60)]
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_asyncio_call_leaves_nothing(models: Any) -> None:  # noqa: ANN401
+    with LiveServer(models, {"server": {"drain_seconds": 0.05}}) as server:
+        async with triton_aio.InferenceServerClient(server.address) as client:
+            with held_worker(server.engine()):
+                call = asyncio.create_task(client.infer("scripted", [image(HARD)]))
+                while server.engine().rows_held == 0:
+                    await asyncio.sleep(0.005)
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                cancelled = {"outcome": "cancelled", "model": "scripted"}
+                while server.metric("offramp_requests_total", **cancelled) == 0:
+                    await asyncio.sleep(0.005)
+
+        assert eventually(lambda: server.engine().rows_held == 0)
+
+
+@pytest.mark.asyncio
+async def test_a_clients_timeout_is_a_deadline(models: Any) -> None:  # noqa: ANN401
+    with LiveServer(models, {"server": {"drain_seconds": 0.05}}) as server:
+        async with triton_aio.InferenceServerClient(server.address) as client:
+            with held_worker(server.engine()), pytest.raises(InferenceServerException) as error:
+                await client.infer("scripted", [image(HARD)], client_timeout=0.05)
+
+    assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"

@@ -1,0 +1,144 @@
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.api.wire import inference
+from serving.api.wishes import exit_wishes
+from serving.engine.rules import ExitWishes
+from serving.errors import InvalidRequest, OfframpError, Unsupported
+
+
+def read(**parameters: dict[str, Any]) -> ExitWishes:
+    """Read wishes from parameters given as {kind: value}."""
+    request = inference.ModelInferRequest()
+    for key, value in parameters.items():
+        request.parameters[key].CopyFrom(inference.InferParameter(**value))
+    return exit_wishes(request.parameters)
+
+
+def test_no_parameter_is_no_wish() -> None:
+    assert read() == ExitWishes()
+
+
+def test_reading_wishes_adds_nothing_to_the_request() -> None:
+    request = inference.ModelInferRequest()
+
+    exit_wishes(request.parameters)
+
+    assert request == inference.ModelInferRequest()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"double_param": 1.0}, {"int64_param": 1}, {"string_param": "1.0"}, {"uint64_param": 1}],
+    ids=lambda value: next(iter(value)),
+)
+def test_a_threshold_comes_as_any_kind_of_number(value: dict[str, Any]) -> None:
+    assert read(threshold=value) == ExitWishes(threshold=1.0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"int64_param": 2}, {"uint64_param": 2}, {"string_param": "2"}, {"double_param": 2.0}],
+    ids=lambda value: next(iter(value)),
+)
+def test_a_max_exit_comes_as_any_kind_of_integer(value: dict[str, Any]) -> None:
+    wishes = read(max_exit=value)
+
+    assert wishes == ExitWishes(max_exit=2)
+    assert type(wishes.max_exit) is int
+
+
+def test_an_operating_point_is_a_string() -> None:
+    assert read(operating_point={"string_param": "fast"}) == ExitWishes(operating_point="fast")
+
+
+@given(st.floats(allow_nan=False))
+def test_a_threshold_keeps_every_bit(threshold: float) -> None:
+    assert read(threshold={"double_param": threshold}).threshold == threshold
+    assert read(threshold={"string_param": repr(threshold)}).threshold == threshold
+
+
+def test_a_threshold_of_nan_is_passed_on_to_be_refused() -> None:
+    threshold = read(threshold={"string_param": "nan"}).threshold
+
+    assert threshold is not None
+    assert math.isnan(threshold)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("threshold", {"string_param": "high"}, "parameter \"threshold\": expected a number, got 'high'"),
+        ("threshold", {"string_param": ""}, "parameter \"threshold\": expected a number, got ''"),
+        ("threshold", {"bool_param": True}, 'parameter "threshold": expected a number, got True'),
+        ("max_exit", {"double_param": 1.5}, 'parameter "max_exit": expected an integer, got 1.5'),
+        ("max_exit", {"double_param": math.nan}, 'parameter "max_exit": expected an integer, got nan'),
+        ("max_exit", {"double_param": math.inf}, 'parameter "max_exit": expected an integer, got inf'),
+        ("max_exit", {"string_param": "1.0"}, "parameter \"max_exit\": expected an integer, got '1.0'"),
+        ("max_exit", {"bool_param": False}, 'parameter "max_exit": expected an integer, got False'),
+        ("operating_point", {"int64_param": 1}, 'parameter "operating_point": expected a string, got 1'),
+        ("operating_point", {}, 'parameter "operating_point": expected a value, got none'),
+        ("threshold", {}, 'parameter "threshold": expected a value, got none'),
+    ],
+)
+def test_a_wish_of_the_wrong_kind_is_refused_with_its_value(
+    key: str, value: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        read(**{key: value})
+
+    assert str(refusal.value) == complaint
+
+
+def test_an_integer_of_thousands_of_digits_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match='parameter "max_exit": expected an integer'):
+        read(max_exit={"string_param": "9" * 5000})
+
+
+@pytest.mark.parametrize("value", [{"bool_param": True}, {"string_param": "true"}, {"int64_param": 1}])
+def test_an_anytime_answer_is_refused_not_ignored(value: dict[str, Any]) -> None:
+    with pytest.raises(Unsupported, match='parameter "anytime"'):
+        read(anytime=value)
+
+
+@pytest.mark.parametrize("value", [{"bool_param": False}, {"string_param": "false"}])
+def test_wishing_for_no_anytime_answer_is_granted(value: dict[str, Any]) -> None:
+    assert read(anytime=value) == ExitWishes()
+
+
+def test_parameters_of_others_are_let_through() -> None:
+    assert read(priority={"uint64_param": 1}, timeout={"int64_param": 5}) == ExitWishes()
+
+
+def test_an_empty_final_response_may_be_asked_for() -> None:
+    assert read(triton_enable_empty_final_response={"bool_param": True}) == ExitWishes()
+
+
+@pytest.mark.parametrize("key", ["triton_final_response", "triton_", "triton_secret"])
+def test_other_keys_of_tritons_are_reserved(key: str) -> None:
+    with pytest.raises(
+        InvalidRequest, match=f'parameter "{key}": keys that start with "triton_" are reserved'
+    ):
+        read(**{key: {"bool_param": True}})
+
+
+ANY_VALUE = st.one_of(
+    st.builds(dict, bool_param=st.booleans()),
+    st.builds(dict, int64_param=st.integers(-(2**63), 2**63 - 1)),
+    st.builds(dict, uint64_param=st.integers(0, 2**64 - 1)),
+    st.builds(dict, double_param=st.floats()),
+    st.builds(dict, string_param=st.text(max_size=20)),
+    st.just({}),
+)
+
+
+@given(st.sampled_from(["operating_point", "threshold", "max_exit", "anytime"]), ANY_VALUE)
+def test_any_value_is_a_wish_or_a_clear_error(key: str, value: dict[str, Any]) -> None:
+    try:
+        assert isinstance(read(**{key: value}), ExitWishes)
+    except OfframpError as error:
+        assert key in str(error)  # noqa: PT017 - both outcomes are right

@@ -1,0 +1,66 @@
+"""What the serving tests share: a published scripted model, engines on it, and a live server."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.engine.devices import CPU
+from serving.engine.engine import Engine, EngineLimits
+from serving.metrics import Metrics
+from serving.repository.repository import PublishedVersion, read_version
+from tests.serving import scripted_model
+from tests.serving.live_server import LiveServer
+
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository that holds the scripted model; not to be written to."""
+    root = tmp_path_factory.mktemp("models")
+    scripted_model.publish(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def version(models: Path) -> PublishedVersion:
+    return read_version(models / "scripted" / "1")
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """The instruments of this test's engines."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def make_engine(version: PublishedVersion, registry: CollectorRegistry) -> Iterator[MakeEngine]:
+    """Makes engines on the scripted model; after the test none may hold a row or a slot."""
+    engines: list[Engine] = []
+    metrics = Metrics(registry)
+
+    def make(
+        *,
+        max_batch_size: int = 8,
+        max_queue_size: int = 64,
+        slots: int = 32,
+        workers: int = 1,
+        patience: int = 1,
+    ) -> Engine:
+        limits = EngineLimits(max_batch_size, max_queue_size, slots, workers, patience)
+        engines.append(Engine(version, CPU, limits, metrics.for_model("scripted", len(engines) + 1, 3)))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+    assert [(engine.rows_held, engine.slots_held) for engine in engines] == [(0, 0)] * len(engines)
+
+
+@pytest.fixture(scope="session")
+def live_server(models: Path) -> Iterator[LiveServer]:
+    """A server that all tests share, so none may change what it serves."""
+    with LiveServer(models) as server:
+        yield server

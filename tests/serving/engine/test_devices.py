@@ -1,0 +1,86 @@
+import importlib.util
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from serving.engine.devices import CPU, CUDA, Device, DeviceName, choose_device
+from serving.engine.stages import StageRunner, stage_files
+from serving.errors import ConfigurationError
+from serving.repository.repository import PublishedVersion
+from tests.serving.scripted_model import row
+
+
+def session_really_runs_on(provider: str) -> bool:
+    """Ask onnxruntime by itself, with a model of this test's own."""
+    if provider not in onnxruntime.get_available_providers():
+        return False
+    if importlib.util.find_spec("nvidia"):
+        onnxruntime.preload_dlls()
+    try:
+        onnxruntime.set_default_logger_severity(4)
+        device = onnxruntime.OrtValue.ortvalue_from_shape_and_type([1], np.float32, "cuda")
+    except Exception:  # onnxruntime raises a class of its own for each status
+        return False
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+    return bool(device.device_name() == "cuda")
+
+
+@pytest.fixture(scope="module")
+def cuda() -> Device:
+    if not session_really_runs_on(CUDA.provider):
+        pytest.skip("no CUDA device: onnxruntime cannot allocate on one here")
+    return choose_device("cuda")
+
+
+@pytest.fixture(scope="module")
+def no_cuda() -> None:
+    if session_really_runs_on(CUDA.provider):
+        pytest.skip("a CUDA device is here")
+
+
+def test_cpu_is_always_there() -> None:
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.usefixtures("no_cuda")
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+def test_an_explicit_device_that_is_not_there_is_refused_with_what_is(name: DeviceName) -> None:
+    with pytest.raises(ConfigurationError, match=rf'^device "{name}": .* sessions run only on: cpu$'):
+        choose_device(name)
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_auto_takes_the_cpu_where_nothing_better_runs() -> None:
+    assert choose_device("auto") == CPU
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_a_probe_that_fails_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    choose_device("auto")
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_cpu_has_at_least_one_worker() -> None:
+    assert CPU.default_workers() >= 1
+
+
+@pytest.mark.gpu
+def test_auto_takes_cuda_where_a_session_runs_on_it(cuda: Device) -> None:
+    assert choose_device("auto") == cuda
+
+
+@pytest.mark.gpu
+def test_the_chain_on_cuda_agrees_with_the_cpu(cuda: Device, version: PublishedVersion) -> None:
+    images = np.stack([row(n % 3, n / 3, n / 5, n / 7) for n in range(20)])
+
+    on_cuda, on_cpu = (
+        StageRunner(
+            stage_files(version), version.manifest.inputs, device, slots=8, intra_op_threads=1
+        ).run_every_stage({"image": images})
+        for device in (cuda, CPU)
+    )
+
+    np.testing.assert_allclose(on_cuda, on_cpu, atol=1e-5)

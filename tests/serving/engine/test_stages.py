@@ -1,0 +1,185 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from serving.engine.devices import CPU
+from serving.engine.stages import StageFile, StageRunner, open_stages, stage_files
+from serving.errors import InvalidManifest, RepositoryError
+from serving.repository.manifest import TensorSpec
+from serving.repository.repository import PublishedVersion
+from tests.serving import scripted_model
+from tests.serving.scripted_model import STAGES, make_manifest, row
+
+SLOTS = 16
+
+HARD_ROWS = st.lists(
+    st.builds(
+        lambda label, margins: row(label, *margins), st.integers(0, 2), st.tuples(*[st.floats(0, 9)] * 3)
+    ),
+    min_size=1,
+    max_size=SLOTS,
+)
+
+
+@pytest.fixture(scope="module")
+def runner(version: PublishedVersion) -> StageRunner:
+    return StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=SLOTS, intra_op_threads=1)
+
+
+def run_plain_sessions(version: PublishedVersion, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Chain the stages through ordinary runs of onnxruntime: no binding, no slab."""
+    logits_ENK = []
+    inputs: dict[str, NDArray[np.generic]] = {"image": images}
+    for number in range(STAGES):
+        session = onnxruntime.InferenceSession(version.stage_path(number))
+        names = [output.name for output in session.get_outputs()]
+        outputs = dict(zip(names, session.run(None, inputs), strict=True))
+        logits_ENK.append(outputs.pop("logits"))
+        inputs = {"rows": np.arange(len(images)), **outputs}
+    return np.stack(logits_ENK)
+
+
+@settings(max_examples=25, deadline=None)
+@given(HARD_ROWS)
+def test_the_chain_through_slabs_equals_plain_sessions(
+    runner: StageRunner, version: PublishedVersion, rows: list[NDArray[np.uint8]]
+) -> None:
+    images = np.stack(rows)
+
+    logits_ENK = runner.run_every_stage({"image": images})
+
+    np.testing.assert_allclose(logits_ENK, run_plain_sessions(version, images), rtol=1e-6)
+
+
+def test_more_rows_than_slots_run_in_several_batches(runner: StageRunner, version: PublishedVersion) -> None:
+    images = np.stack([row(number % 3, 1, 2, number % 20 / 2) for number in range(2 * SLOTS + 3)])
+
+    logits_ENK = runner.run_every_stage({"image": images})
+
+    np.testing.assert_allclose(logits_ENK, run_plain_sessions(version, images), rtol=1e-6)
+
+
+def test_a_stage_gathers_scattered_slots_in_any_order(runner: StageRunner) -> None:
+    runner.run(0, {"image": np.stack([row(n, 1, n, 1) for n in range(3)])}, destination=2)
+    runner.run(0, {"image": np.stack([row(n, 1, 5 + n, 1) for n in range(3)])}, destination=11)
+
+    logits_BK = runner.run(1, {"rows": np.array([13, 2, 11, 4])}, destination=0)
+
+    assert logits_BK.argmax(axis=1).tolist() == [2, 0, 0, 2]
+    assert logits_BK.max(axis=1).tolist() == [7.0, 0.0, 5.0, 2.0]
+
+
+def test_a_run_leaves_slots_outside_its_destination_alone(runner: StageRunner) -> None:
+    runner.run(0, {"image": np.stack([row(1, 1, 3, 1)])}, destination=5)
+    runner.run(0, {"image": np.stack([row(2, 1, 9, 1)] * 4)}, destination=6)
+    runner.run(0, {"image": np.stack([row(2, 1, 9, 1)] * 5)}, destination=0)
+
+    assert runner.run(1, {"rows": np.array([5])}, destination=0).tolist() == [[0.0, 3.0, 0.0]]
+
+
+def test_concurrent_runs_at_different_destinations_do_not_mix(version: PublishedVersion) -> None:
+    callers, rows = 4, 8
+    runner = StageRunner(
+        stage_files(version), version.manifest.inputs, CPU, slots=callers * rows, intra_op_threads=1
+    )
+
+    def take_through(caller: int) -> bool:
+        images = np.stack([row(caller % 3, 1, caller, n) for n in range(rows)])
+        slots = np.arange(caller * rows, (caller + 1) * rows)
+        runner.run(0, {"image": images}, int(slots[0]))
+        middle_BK = runner.run(1, {"rows": slots}, int(slots[0]))
+        final_BK = runner.run(2, {"rows": slots[::-1].copy()}, 0)
+        return bool(
+            (middle_BK.max(axis=1) == caller).all() and (final_BK.max(axis=1) == np.arange(rows)[::-1]).all()
+        )
+
+    with ThreadPoolExecutor(callers) as pool:
+        assert all(pool.map(take_through, list(range(callers)) * 50))
+
+
+def test_the_same_rows_give_the_same_bits_again(runner: StageRunner) -> None:
+    images = np.stack([row(1, 0.3, 0.7, 1.1), row(2, 0.1, 0.2, 0.3)])
+
+    first, second = (runner.run_every_stage({"image": images}) for _ in range(2))
+
+    assert first.tobytes() == second.tobytes()
+
+
+def test_a_file_that_is_no_onnx_is_a_repository_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "stage-0.onnx").write_bytes(b"not a model")
+
+    with pytest.raises(RepositoryError, match=r"stage-0\.onnx: onnxruntime cannot load it"):
+        StageRunner(
+            [StageFile(tmp_path / "stage-0.onnx", ())],
+            [scripted_model.IMAGE],
+            CPU,
+            slots=4,
+            intra_op_threads=1,
+        )
+
+
+def changed(folder: Path, **changes: object) -> PublishedVersion:
+    return PublishedVersion(folder, make_manifest("scripted", 1, folder, **changes))
+
+
+def open_on_cpu(version: PublishedVersion) -> StageRunner:
+    return open_stages(version, CPU, slots=4, warm_up_rows=(1, 4))
+
+
+def test_labels_that_the_logits_have_not_are_refused(version: PublishedVersion) -> None:
+    with pytest.raises(InvalidManifest, match="labels: expected 3 as the logits have, got 2"):
+        open_on_cpu(changed(version.folder, labels=("ant", "bee")))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        TensorSpec(name="picture", datatype="UINT8", shape=(-1, 1, 2, 3)),
+        TensorSpec(name="image", datatype="UINT8", shape=(-1, 3, 2, 1)),
+        TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 2, 3)),
+        TensorSpec(name="image", datatype="UINT8", shape=(-1, 6)),
+    ],
+    ids=["name", "shape", "datatype", "rank"],
+)
+def test_inputs_that_the_graph_has_not_are_refused_in_one_line(
+    version: PublishedVersion, image: TensorSpec
+) -> None:
+    with pytest.raises(RepositoryError, match="the stages do not fit the manifest") as refusal:
+        open_on_cpu(changed(version.folder, inputs=(image,)))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        TensorSpec(name="other", datatype="FP32", shape=(-1, 6)),
+        TensorSpec(name="features_0", datatype="FP64", shape=(-1, 6)),
+        TensorSpec(name="features_0", datatype="FP32", shape=(-1, 5)),
+        TensorSpec(name="features_0", datatype="FP32", shape=(-1, 7)),
+        TensorSpec(name="features_0", datatype="FP32", shape=(-1, 2, 3)),
+    ],
+    ids=["name", "datatype", "smaller", "larger", "rank"],
+)
+def test_features_that_the_graph_has_not_are_refused_in_one_line(
+    version: PublishedVersion, features: TensorSpec
+) -> None:
+    stages = version.manifest.stages
+    first = stages[0].model_copy(update={"features": (features,)})
+
+    with pytest.raises(RepositoryError, match="the stages do not fit the manifest") as refusal:
+        open_on_cpu(changed(version.folder, stages=(first, *stages[1:])))
+    assert "\n" not in str(refusal.value)
+
+
+def test_stages_in_the_wrong_order_are_refused(version: PublishedVersion) -> None:
+    first, second, last = version.manifest.stages
+    swapped = (first, second.model_copy(update={"file": last.file}), last)
+
+    with pytest.raises(RepositoryError, match="the stages do not fit the manifest"):
+        open_on_cpu(changed(version.folder, stages=swapped))

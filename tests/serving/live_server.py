@@ -1,0 +1,120 @@
+"""A real server in a thread of its own, and ways to look at it from outside."""
+
+import asyncio
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.api.wire import INFERENCE_SERVICE, service_rpcs
+from serving.config import Config
+from serving.engine.engine import Engine
+from serving.server import Address, Server
+
+HOST = "127.0.0.1"
+PATIENCE_SECONDS = 20.0
+"""How long a test waits for what must happen before it calls it missing."""
+
+Result = TypeVar("Result")
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Wait for a condition on the other threads; False where it never came true."""
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > ends:
+            return False
+        threading.Event().wait(0.005)
+    return True
+
+
+class LiveServer:
+    """Starts a server on free ports; as a context manager it drains it at the end."""
+
+    def __init__(self, models: Path, config: dict[str, Any] | None = None) -> None:
+        settings = {"engine": {"workers": 1}, **(config or {})}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.server = Server(
+            models, Address(HOST, 0, 0), device="cpu", config=Config.model_validate(settings)
+        )
+        self.exit_code: int | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.run(self.server.start())
+        except BaseException:
+            self._stop_loop()
+            raise
+        self.channel = grpc.insecure_channel(self.address)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+        if self.exit_code is None:
+            self.drain()
+        self._stop_loop()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run something in the server's event loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SECONDS)
+
+    def drain(self) -> int:
+        """Drain the server as a signal would; gives the exit code."""
+        self.exit_code = self.run(self.server.drain())
+        return self.exit_code
+
+    @property
+    def address(self) -> str:
+        """Where gRPC listens."""
+        return f"{HOST}:{self.server.grpc_port}"
+
+    def engine(self, model: str = "scripted") -> Engine:
+        """The engine that answers for a model now."""
+        return self.server._repository.get(model)
+
+    def call(self, rpc: str, timeout: float = PATIENCE_SECONDS, **fields: Any) -> Any:  # noqa: ANN401 - any message
+        """Call an RPC of the inference service with a request of these fields."""
+        kind = next(known.request for known in service_rpcs(INFERENCE_SERVICE) if known.name == rpc)
+        return self.send(rpc, kind(**fields), timeout=timeout)
+
+    def send(self, rpc: str, request: Message, timeout: float = PATIENCE_SECONDS) -> Any:  # noqa: ANN401
+        """Call an RPC of the inference service with a request."""
+        return self.method(rpc)(request, timeout=timeout)
+
+    def method(self, rpc: str) -> Any:  # noqa: ANN401 - grpc has no types
+        """An RPC of the inference service, to be called."""
+        known = next(known for known in service_rpcs(INFERENCE_SERVICE) if known.name == rpc)
+        return self.channel.unary_unary(
+            f"/{INFERENCE_SERVICE}/{rpc}",
+            request_serializer=known.request.SerializeToString,
+            response_deserializer=known.response.FromString,
+        )
+
+    def scrape(self) -> str:
+        """The metrics page."""
+        url = f"http://{HOST}:{self.server.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as page:
+            text: str = page.read().decode()
+        return text
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.scrape())
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE_SECONDS)
+        self._loop.close()

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from serving.config import Config, EngineSettings, ModelSettings, ServerSettings, load_config
+from serving.errors import ConfigurationError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "serving.toml"
+
+
+def test_no_file_gives_the_defaults() -> None:
+    assert load_config(None) == Config()
+
+
+def test_an_empty_file_gives_the_defaults(file: Path) -> None:
+    file.write_text("")
+
+    assert load_config(file) == Config()
+
+
+def test_what_the_file_says_is_taken(file: Path) -> None:
+    file.write_text(
+        "[server]\ndrain_seconds = 2.5\n[engine]\nworkers = 3\n[models.digits]\nversions = [1, 4]\n"
+    )
+
+    config = load_config(file)
+
+    assert config.server == ServerSettings(drain_seconds=2.5)
+    assert config.engine == EngineSettings(workers=3)
+    assert config.models == {"digits": ModelSettings(versions=(1, 4))}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("bogus = 1", "bogus: unknown key, known keys: server, engine, models"),
+        ("[server]\nbogus = 1", "server.bogus: unknown key, known keys: max_message_bytes, drain_seconds"),
+        ("[engine]\nbogus = 1", "engine.bogus: unknown key, known keys: max_batch_size, max_queue_size"),
+        ("[models.x]\nbogus = 1", "models.x.bogus: unknown key, known keys: versions"),
+        ("[engine]\nworkers = 0", "engine.workers: Input should be greater than or equal to 1, got 0"),
+        ("[engine]\nworkers = 2.5", "engine.workers: "),
+        ("[engine]\nmax_batch_size = 5000", "engine.max_batch_size: "),
+        ("[engine]\nslots = 63", "engine: slots: expected at least max_batch_size 64, got 63"),
+        ("[engine]\nmax_queue_size = 63", "engine: max_queue_size: expected at least max_batch_size 64, got"),
+        ("[engine]\npatience = -1", "engine.patience: "),
+        ("[models.x]\nversions = [0]", "models.x.versions.0: "),
+        ("[server]\ndrain_seconds = nan", "server.drain_seconds: "),
+        ("[server]\ndrain_seconds = 0", "server.drain_seconds: "),
+        ("[server]\nkeepalive_seconds = inf", "server.keepalive_seconds: "),
+        ("[server]\nmax_message_bytes = 2147483648", "server.max_message_bytes: "),
+        ("[server]\nmax_concurrent_rpcs = 0", "server.max_concurrent_rpcs: "),
+        ("models = 3", "models: "),
+        ("[engine", "not TOML: "),
+        ("\xff", "not TOML: "),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(file: Path, text: str, complaint: str) -> None:
+    file.write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(ConfigurationError) as refusal:
+        load_config(file)
+
+    assert str(refusal.value).startswith(f"{file}: {complaint}")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_is_named(file: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"serving.toml: cannot be read: No such file"):
+        load_config(file)
+
+
+def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("section", [Config, ServerSettings, EngineSettings, ModelSettings])
+def test_settings_are_frozen_and_refuse_unknown_keys(section: type[BaseModel]) -> None:
+    assert section.model_config.get("frozen") is True
+    assert section.model_config.get("extra") == "forbid"

@@ -88,6 +88,17 @@ def test_a_bad_new_version_is_one_log_line_and_the_old_one_goes_on(
     assert client.predict("scripted", EASY).model_version == "1"
 
 
+def test_a_refusal_is_logged_once_until_its_reason_changes(server: LiveServer, root: Path) -> None:
+    folder = scripted_model.publish(root, version=2)
+    spoil(folder)
+
+    logged = [len(rescan(server)), len(rescan(server))]
+    (folder / "manifest.json").unlink()
+    logged.append(len(rescan(server)))
+
+    assert logged == [1, 0, 1]
+
+
 def test_a_version_whose_graph_does_not_fit_is_refused_and_the_old_one_goes_on(
     server: LiveServer, client: Client, root: Path
 ) -> None:

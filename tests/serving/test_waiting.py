@@ -1,0 +1,102 @@
+import asyncio
+import threading
+
+import pytest
+
+from serving.waiting import first_of, off_loop
+
+
+@pytest.mark.asyncio
+async def test_the_first_to_end_ends_the_wait() -> None:
+    ended, never = asyncio.Event(), asyncio.Event()
+    ended.set()
+
+    await first_of(never.wait(), ended.wait())
+
+    assert not never.is_set()
+
+
+@pytest.mark.asyncio
+async def test_the_others_are_given_up() -> None:
+    given_up = asyncio.Event()
+
+    async def wait_for_ever() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+
+    await first_of(wait_for_ever(), asyncio.sleep(0.001))
+
+    await asyncio.wait_for(given_up.wait(), 10)
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_was_handed_in_goes_on() -> None:
+    go_on = asyncio.Event()
+    task = asyncio.create_task(go_on.wait())
+
+    await first_of(task, asyncio.sleep(0.001))
+    go_on.set()
+
+    assert await task
+
+
+@pytest.mark.asyncio
+async def test_work_off_the_loop_gives_its_result_from_another_thread() -> None:
+    assert await off_loop(threading.get_ident) != threading.get_ident()
+
+
+@pytest.mark.asyncio
+async def test_work_off_the_loop_raises_what_it_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await off_loop(lambda: 1 // 0)
+
+
+@pytest.mark.asyncio
+async def test_the_loop_goes_on_while_work_blocks() -> None:
+    release = threading.Event()
+    working = asyncio.create_task(off_loop(lambda: release.wait(10)))
+
+    await asyncio.sleep(0)
+    release.set()  # by the loop, which the work would have blocked
+
+    assert await working
+
+
+@pytest.mark.asyncio
+async def test_work_that_nobody_waits_for_any_more_ends_quietly() -> None:
+    release, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        release.wait(10)
+        over.set()
+
+    working = asyncio.create_task(off_loop(work))
+    await asyncio.sleep(0)
+    working.cancel()
+    release.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert over.wait(10)
+
+
+def test_a_loop_that_closed_does_not_wait_for_the_work() -> None:
+    release, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        release.wait(10)
+        over.set()
+
+    async def leave() -> None:
+        working = asyncio.create_task(off_loop(work))
+        await asyncio.sleep(0)
+        working.cancel()
+
+    asyncio.run(leave())
+
+    assert not over.is_set()
+    release.set()
+    assert over.wait(10)

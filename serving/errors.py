@@ -3,7 +3,7 @@
 OfframpError
 ├── InvalidRequest        the request itself is wrong: mend it, do not retry
 ├── ModelNotFound         no such model or version is served here
-├── ModelNotReady         loading or draining: another replica may answer
+├── ModelNotReady         loading, draining or broken: another replica may answer
 ├── Overloaded            the queue is full: retry later, not at once
 ├── DeadlineExpired       the caller's deadline passed before the answer was ready
 ├── StageFailed           a stage raised or gave NaN for these rows: the cause is chained
@@ -42,7 +42,7 @@ class ModelNotFound(OfframpError):
 
 
 class ModelNotReady(OfframpError):
-    """Raised when the model or the whole server is loading or draining."""
+    """Raised when the model or the whole server is loading, draining or broken."""
 
 
 class Overloaded(OfframpError):

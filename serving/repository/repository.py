@@ -219,6 +219,8 @@ class ModelRepository(Generic[Loaded]):
 
     def close(self) -> None:
         """Drain and close everything served; what a rescan under way still loads is closed at once."""
-        self._closed = True
-        for name in list(self._served):
+        with self._swapping:
+            self._closed = True
+            names = list(self._served)
+        for name in names:
             self._swap(name, {})

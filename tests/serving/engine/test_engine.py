@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -327,6 +329,50 @@ def test_a_callback_that_raises_leaves_the_worker_alive(
     future.result(PATIENCE_SECONDS)
 
     assert ask(engine, EASY).label_R.tolist() == [0]
+    assert engine.ready
+
+
+def break_stage_1(engine: Engine, version: PublishedVersion) -> None:
+    """Let stage 1 raise on every row from now on, as a lost device would."""
+    model = onnx.load(version.stage_path(1))
+    (fates,) = model.graph.initializer
+    fates.CopyFrom(onnx.numpy_helper.from_array(np.zeros(0, dtype=np.float32), "fates"))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    engine._runner._sessions[1] = onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+def test_a_model_whose_stage_raises_on_anything_is_not_ready_any_more(
+    make_engine: MakeEngine, version: PublishedVersion
+) -> None:
+    engine = make_engine()
+    break_stage_1(engine, version)
+
+    with pytest.raises(StageFailed):
+        ask(engine, HARD)
+
+    assert not engine.ready
+    with pytest.raises(ModelNotReady):
+        submit(engine, EASY)
+
+
+def test_rows_admitted_before_a_model_broke_are_answered_or_fail(
+    make_engine: MakeEngine, version: PublishedVersion
+) -> None:
+    engine = make_engine()
+    break_stage_1(engine, version)
+    with held_worker(engine):
+        hard, easy = submit(engine, HARD), submit(engine, EASY)
+
+    assert isinstance(hard.exception(PATIENCE_SECONDS), StageFailed)
+    assert easy.result(PATIENCE_SECONDS).label_R.tolist() == [0]
+
+
+def test_a_batch_of_hostile_rows_alone_does_not_break_the_model(make_engine: MakeEngine) -> None:
+    engine, hostile = make_engine(), row(1, 0.5, 5, 5, fates=(RAISES, 0))
+    with pytest.raises(StageFailed):
+        ask(engine, hostile, hostile)
+
     assert engine.ready
 
 

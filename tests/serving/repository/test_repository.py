@@ -318,6 +318,14 @@ def test_a_configured_version_that_is_not_there_is_refused_with_those_found(plac
     assert place.rescan() == ['model "scripted": version 1 is configured, found [2]']
 
 
+def test_a_configured_model_that_is_not_there_is_refused(place: Repository) -> None:
+    place.publish(1)
+    place.serving({"scriptd": [1]})
+
+    assert place.rescan() == [f'model "scriptd": configured, but not found in {place.root}']
+    assert place.served() == ["scripted/1"]
+
+
 def test_versions_swap_together_or_not_at_all(place: Repository) -> None:
     place.publish(1)
     place.publish(2)
@@ -369,6 +377,15 @@ def test_close_closes_all(place: Repository) -> None:
     place.repository.close()
 
     assert (place.served(), sorted(place.loader.closed)) == ([], ["other/1", "scripted/1"])
+
+
+def test_what_is_loaded_after_the_close_is_closed_at_once(place: Repository) -> None:
+    place.publish(1)
+    place.repository.close()
+
+    place.rescan()
+
+    assert (place.served(), place.loader.closed) == ([], ["scripted/1"])
 
 
 def test_a_reader_never_meets_a_gap_while_versions_swap(place: Repository) -> None:

@@ -14,6 +14,7 @@ from tests.serving.live_server import eventually
 
 START_SECONDS = 60.0
 END_SECONDS = 60.0
+CANNOT_START = 2
 READY = re.compile(r"ready grpc=(?P<grpc>[^ ]+:\d+) metrics=(?P<metrics>[^ ]+:\d+) device=(?P<device>\w+)\n")
 
 MODULE = ("-m", "serving")

@@ -1,4 +1,4 @@
-"""What the serving tests share: a published scripted model, engines on it, and a live server."""
+"""What the serving tests share: a published scripted model, engines on it, and live servers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from serving.engine.engine import Engine, EngineLimits
 from serving.metrics import Metrics
 from serving.repository.repository import PublishedVersion, read_version
 from tests.serving import scripted_model
-from tests.serving.live_server import LiveServer
+from tests.serving.live_server import LiveServer, eventually
 
 MakeEngine = Callable[..., Engine]
 
@@ -64,3 +64,17 @@ def live_server(models: Path) -> Iterator[LiveServer]:
     """A server that all tests share, so none may change what it serves."""
     with LiveServer(models) as server:
         yield server
+
+
+@pytest.fixture
+def own_server(models: Path) -> Iterator[LiveServer]:
+    """A server of the test's own, with one worker, a small queue and small messages."""
+    config = {
+        "server": {"max_message_bytes": 4096, "drain_seconds": 0.05},
+        "engine": {"workers": 1, "max_batch_size": 4, "max_queue_size": 8, "slots": 16},
+    }
+    with LiveServer(models, config) as server:
+        yield server
+        assert eventually(lambda: server.engine().rows_held == 0)
+        assert server.engine().slots_held == 0
+        assert server.metric("offramp_requests_in_flight") == 0

@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import Message
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.api.wire import INFERENCE_SERVICE, service_rpcs
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, service_rpcs
 from serving.config import Config
 from serving.engine.engine import Engine
 from serving.server import Address, Server
@@ -118,3 +118,14 @@ class LiveServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE_SECONDS)
         self._loop.close()
+
+
+def health_of(server: LiveServer, service: str) -> str:
+    """What the health service says of a service."""
+    check = server.channel.unary_unary(
+        f"/{HEALTH_SERVICE}/Check",
+        request_serializer=health.HealthCheckRequest.SerializeToString,
+        response_deserializer=health.HealthCheckResponse.FromString,
+    )
+    status = check(health.HealthCheckRequest(service=service), timeout=10).status
+    return str(health.HealthCheckResponse.ServingStatus.Name(status))

@@ -8,6 +8,7 @@ onnxruntime, the binding, the slabs and the batches are all real.
 Classes K = 3; with margin m the confidence is e^m / (e^m + 2).
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -76,6 +77,10 @@ def row(label: int, *margins: float, fates: tuple[int, int] = (0, 0)) -> NDArray
     """Write one row: its label, its margin at each exit, and what stages 1 and 2 do to it."""
     tenths = [round(10 * margin) for margin in margins]
     return np.array([label, *tenths, *fates], dtype=np.uint8).reshape(1, 2, 3)
+
+
+EASY, MIDDLE, HARD = row(0, 5, 5, 5), row(1, 0.5, 5, 5), row(2, 0.5, 0.5, 0.5)
+"""Rows that are answered 0, 1 and 2, and that leave at exits 0, 1 and 2 at point 'balanced'."""
 
 
 def confidence(margin: float) -> float:
@@ -182,3 +187,9 @@ def publish(root: Path, name: str = "scripted", version: int = 1) -> Path:
         onnx.save(_stage_model(number), folder / f"stage-{number}.onnx")
     (folder / "manifest.json").write_text(make_manifest(name, version, folder).to_json())
     return folder
+
+
+def edit(folder: Path, **changes: object) -> None:
+    """Change fields of a published version's manifest."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

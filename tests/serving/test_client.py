@@ -25,9 +25,7 @@ from serving.errors import (
 )
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer
-from tests.serving.scripted_model import RAISES, confidence, row
-
-EASY, MIDDLE, HARD = row(0, 5, 5, 5), row(1, 0.5, 5, 5), row(2, 0.5, 0.5, 0.5)
+from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, confidence, row
 
 
 @pytest.fixture

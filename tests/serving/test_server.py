@@ -1,7 +1,6 @@
 """The server's life in one process: what it takes up, what it refuses, and what it says about it."""
 
 import asyncio
-import json
 import shutil
 import socket
 import threading
@@ -17,10 +16,10 @@ from serving.config import Config
 from serving.errors import ConfigurationError, DigestMismatch, InvalidManifest, RepositoryError
 from serving.server import Address, Server
 from tests.serving import scripted_model
-from tests.serving.api.test_open_inference import request
+from tests.serving.api.inference_calls import request
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import HOST, LiveServer, eventually
-from tests.serving.scripted_model import row
+from tests.serving.scripted_model import edit, row
 
 EASY = np.stack([row(1, 5, 5, 5)])
 FAST_DRAIN = {"server": {"drain_seconds": 0.05}}
@@ -47,11 +46,6 @@ def client(server: LiveServer) -> Iterator[Client]:
 
 def spoil(folder: Path) -> None:
     (folder / "stage-1.onnx").write_bytes(b"spoilt")
-
-
-def edit(folder: Path, **changes: object) -> None:
-    path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def rescan(server: LiveServer) -> list[dict[str, object]]:

@@ -14,9 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer, eventually
-from tests.serving.scripted_model import row
-
-EASY, MIDDLE, HARD = row(0, 5, 5, 5), row(1, 0.5, 5, 5), row(2, 0.5, 0.5, 0.5)
+from tests.serving.scripted_model import EASY, HARD, MIDDLE, row
 
 
 @pytest.fixture

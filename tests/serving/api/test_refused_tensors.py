@@ -1,4 +1,5 @@
-import math
+"""Inputs that the codec refuses, with their name and both values."""
+
 import tracemalloc
 from collections.abc import Callable
 
@@ -6,111 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_numpy
-from numpy.typing import NDArray
 
-from serving.api.tensors import (
-    CONTENTS_FIELDS,
-    decode_inputs,
-    decode_outputs,
-    encode_outputs,
-    requested_outputs,
-)
-from serving.api.wire import inference
-from serving.datatypes import DTYPES
+from serving.api.tensors import decode_inputs
 from serving.errors import InvalidRequest, Unsupported
 from serving.repository.manifest import TensorSpec
-
-IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, 2, 3))
-AGE = TensorSpec(name="age", datatype="FP32", shape=(-1,))
-MAX_ROWS = 4
-
-Request = inference.ModelInferRequest
-Array = NDArray[np.generic]
-
-
-def spec_of(datatype: str, row_shape: tuple[int, ...]) -> TensorSpec:
-    return TensorSpec.model_validate({"name": "x", "datatype": datatype, "shape": (-1, *row_shape)})
-
-
-def raw_request(*arrays: tuple[TensorSpec, Array]) -> Request:
-    request = Request()
-    for spec, array in arrays:
-        request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
-        request.raw_input_contents.append(array.astype(DTYPES[spec.datatype]).tobytes())
-    return request
-
-
-def typed_request(spec: TensorSpec, array: Array) -> Request:
-    request = Request()
-    tensor = request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
-    getattr(tensor.contents, CONTENTS_FIELDS[spec.datatype]).extend(array.ravel().tolist())
-    return request
-
-
-def images(rows: int = 2) -> Array:
-    return np.arange(rows * 6, dtype=np.uint8).reshape(rows, 2, 3)
-
-
-@st.composite
-def tensors(draw: st.DrawFn) -> tuple[TensorSpec, Array]:
-    datatype = draw(st.sampled_from(sorted(DTYPES)))
-    row_shape = draw(st_numpy.array_shapes(min_dims=0, max_dims=3, max_side=3)) if draw(st.booleans()) else ()
-    rows = draw(st.integers(1, MAX_ROWS))
-    array: Array = draw(st_numpy.arrays(DTYPES[datatype], (rows, *row_shape)))
-    return spec_of(datatype, row_shape), array
-
-
-@given(tensors())
-def test_raw_contents_decode_to_what_was_sent(tensor: tuple[TensorSpec, Array]) -> None:
-    spec, array = tensor
-
-    decoded = decode_inputs(raw_request(tensor), [spec], MAX_ROWS)["x"]
-
-    assert (decoded.dtype, decoded.shape) == (array.dtype, array.shape)
-    assert decoded.tobytes() == array.tobytes()
-
-
-@given(tensors())
-def test_typed_contents_decode_to_what_was_sent(tensor: tuple[TensorSpec, Array]) -> None:
-    spec, array = tensor
-
-    decoded = decode_inputs(typed_request(spec, array), [spec], MAX_ROWS)["x"]
-
-    assert (decoded.dtype, decoded.shape) == (array.dtype, array.shape)
-    np.testing.assert_array_equal(decoded, array)
-
-
-@given(st.lists(tensors(), min_size=1, max_size=3))
-def test_outputs_decode_to_what_was_encoded(outputs: list[tuple[TensorSpec, Array]]) -> None:
-    specs = [spec.model_copy(update={"name": f"x{n}"}) for n, (spec, _) in enumerate(outputs)]
-    arrays = {spec.name: array for spec, (_, array) in zip(specs, outputs, strict=True)}
-    response = inference.ModelInferResponse()
-
-    encode_outputs(response, specs, arrays)
-
-    decoded = decode_outputs(inference.ModelInferResponse.FromString(response.SerializeToString()))
-    assert list(decoded) == [spec.name for spec in specs]
-    assert all(decoded[name].tobytes() == array.tobytes() for name, array in arrays.items())
-    assert all(decoded[name].shape == array.shape for name, array in arrays.items())
-
-
-def test_raw_contents_are_not_copied() -> None:
-    request = raw_request((IMAGE, images()))
-
-    decoded = decode_inputs(request, [IMAGE], MAX_ROWS)["image"]
-
-    assert not decoded.flags.owndata
-    assert not decoded.flags.writeable
-
-
-def test_inputs_may_come_in_any_order() -> None:
-    request = raw_request((AGE, np.array([0.5, 1.5], dtype=np.float32)), (IMAGE, images()))
-
-    decoded = decode_inputs(request, [IMAGE, AGE], MAX_ROWS)
-
-    assert decoded["age"].tolist() == [0.5, 1.5]
-    assert decoded["image"].tolist() == images().tolist()
+from tests.serving.api.tensor_requests import AGE, IMAGE, MAX_ROWS, Request, images, raw_request
 
 
 def refusal(request: Request, *specs: TensorSpec) -> str:
@@ -284,47 +185,3 @@ def test_shared_memory_is_not_offered() -> None:
 
     with pytest.raises(Unsupported, match='input "image": shared memory is not offered'):
         decode_inputs(request, [IMAGE], MAX_ROWS)
-
-
-KNOWN = (spec_of("INT64", ()), AGE, IMAGE)
-
-
-def wanting(*names: str) -> Request:
-    request = Request()
-    for name in names:
-        request.outputs.add(name=name)
-    return request
-
-
-def test_no_wanted_output_gives_all() -> None:
-    assert requested_outputs(wanting(), KNOWN) == list(KNOWN)
-
-
-def test_wanted_outputs_come_in_the_order_they_were_asked_for() -> None:
-    assert requested_outputs(wanting("image", "x"), KNOWN) == [IMAGE, KNOWN[0]]
-
-
-def test_an_unknown_output_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"output \"y\": expected one of \['x', 'age', 'image'\]"):
-        requested_outputs(wanting("x", "y"), KNOWN)
-
-
-def test_a_repeated_output_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match='output "x": expected once, got it twice'):
-        requested_outputs(wanting("x", "x"), KNOWN)
-
-
-def test_classification_is_not_offered() -> None:
-    request = wanting("x")
-    request.outputs[0].parameters["classification"].int64_param = 3
-
-    with pytest.raises(Unsupported, match='output "x": classification is not offered'):
-        requested_outputs(request, KNOWN)
-
-
-def test_nan_and_infinity_travel_in_float_inputs() -> None:
-    values = np.array([math.nan, math.inf, -0.0], dtype=np.float32)
-
-    decoded = decode_inputs(raw_request((AGE, values)), [AGE], MAX_ROWS)["age"]
-
-    assert decoded.tobytes() == values.tobytes()

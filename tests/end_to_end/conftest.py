@@ -1,0 +1,30 @@
+"""What the tests of the process share: repositories of the scripted model, and a server on one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.server_process import ServerProcess
+from tests.serving import scripted_model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    scripted_model.publish(root)
+    return root
+
+
+@pytest.fixture
+def own_models(tmp_path: Path) -> Path:
+    """A repository that the test may change."""
+    scripted_model.publish(tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[ServerProcess]:
+    """A process that all tests share, so none may stop it."""
+    with ServerProcess(models) as server:
+        yield server

@@ -1,0 +1,63 @@
+"""A drain: what it lets finish, what it turns away, and its exit code."""
+
+import threading
+from pathlib import Path
+
+import grpc
+
+from serving.api.tensors import decode_outputs
+from serving.api.wire import HEALTH_SERVICE, health
+from tests.serving.api.inference_calls import refused, request
+from tests.serving.held_worker import held_worker
+from tests.serving.live_server import LiveServer, eventually, health_of
+from tests.serving.scripted_model import EASY, HARD
+
+
+def test_drained_calls_are_answered_and_new_ones_are_unavailable(models: Path) -> None:
+    with LiveServer(models) as server:
+        infer_rpc = server.method("ModelInfer")
+        draining = threading.Thread(target=server.drain)
+        with held_worker(server.engine()):
+            accepted = infer_rpc.future(request(HARD), timeout=20)
+            assert eventually(lambda: server.engine().rows_held == 1)
+            draining.start()
+            assert eventually(lambda: not server.call("ServerReady").ready)
+            status, details = refused(server, request(EASY))
+            unhealthy = health_of(server, "")
+            model_ready = server.call("ModelReady", name="scripted").ready
+        draining.join()
+
+        assert (status, "the server is draining" in details) == ("UNAVAILABLE", True)
+        assert (unhealthy, model_ready) == ("NOT_SERVING", False)
+        assert decode_outputs(accepted.result())["label"].tolist() == [2]
+        assert server.exit_code == 0
+
+
+def test_a_watcher_of_health_does_not_hold_the_drain_up(models: Path) -> None:
+    with LiveServer(models, {"server": {"drain_seconds": 15}}) as server:
+        watch = server.channel.unary_stream(
+            f"/{HEALTH_SERVICE}/Watch",
+            request_serializer=health.HealthCheckRequest.SerializeToString,
+            response_deserializer=health.HealthCheckResponse.FromString,
+        )(health.HealthCheckRequest())
+        assert next(iter(watch)).status == health.HealthCheckResponse.SERVING
+
+        assert server.drain() == 0
+
+
+def test_a_call_that_outlasts_the_grace_makes_the_drain_fail(models: Path) -> None:
+    with LiveServer(models, {"server": {"drain_seconds": 0.2}}) as server:
+        drained = threading.Thread(target=server.drain)
+        with held_worker(server.engine()):
+            call = server.method("ModelInfer").future(request(HARD), timeout=20)
+            assert eventually(lambda: server.engine().rows_held == 1)
+            drained.start()
+            assert call.exception().code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+        drained.join()
+
+        assert server.exit_code == 1
+
+
+def test_a_short_grace_with_nothing_in_flight_drains_well(models: Path) -> None:
+    with LiveServer(models, {"server": {"drain_seconds": 0.2}}) as server:
+        assert server.drain() == 0

@@ -1,0 +1,68 @@
+"""Calls that the server has no room for, and those whose caller or deadline ends them."""
+
+import grpc
+import pytest
+
+from serving.api.tensors import decode_outputs
+from tests.serving.api.inference_calls import infer, refused, request
+from tests.serving.held_worker import held_worker
+from tests.serving.live_server import LiveServer, eventually
+from tests.serving.scripted_model import HARD, MIDDLE
+
+
+def test_overload_is_resource_exhausted_with_a_retry_hint(own_server: LiveServer) -> None:
+    infer_rpc = own_server.method("ModelInfer")
+    with held_worker(own_server.engine()):
+        accepted = [infer_rpc.future(request(HARD, HARD, HARD), timeout=20) for _ in range(2)]
+        assert eventually(lambda: own_server.engine().rows_held == 6)
+        with pytest.raises(grpc.RpcError) as error:
+            infer_rpc(request(HARD, HARD, HARD), timeout=20)
+
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "got 2 free of max_queue_size 8" in error.value.details()
+    assert dict(error.value.trailing_metadata())["grpc-retry-pushback-ms"].isdigit()
+    assert all(list(decode_outputs(call.result())["label"]) == [2, 2, 2] for call in accepted)
+
+
+def test_a_message_beyond_the_bound_is_resource_exhausted(own_server: LiveServer) -> None:
+    asked = request()
+    asked.id = "x" * 5000
+
+    assert refused(own_server, asked)[0] == "RESOURCE_EXHAUSTED"
+    assert infer(own_server, request())["label"] == [0]
+
+
+def test_a_cancelled_call_leaves_nothing_and_is_counted(own_server: LiveServer) -> None:
+    infer_rpc = own_server.method("ModelInfer")
+    with held_worker(own_server.engine()):
+        cancelled = infer_rpc.future(request(HARD, HARD), timeout=20)
+        neighbour = infer_rpc.future(request(HARD, MIDDLE), timeout=20)
+        assert eventually(lambda: own_server.engine().rows_held == 4)
+        cancelled.cancel()
+        assert eventually(
+            lambda: own_server.metric("offramp_requests_total", outcome="cancelled", version="1") == 1
+        )
+
+    assert decode_outputs(neighbour.result())["label"].tolist() == [2, 1]
+    assert own_server.metric("offramp_rows_total", outcome="cancelled") == 2
+
+
+def test_a_deadline_that_passes_in_the_queue_ends_the_call_and_is_counted(own_server: LiveServer) -> None:
+    with held_worker(own_server.engine()):
+        with pytest.raises(grpc.RpcError) as error:
+            own_server.send("ModelInfer", request(HARD), timeout=0.05)
+        assert eventually(lambda: own_server.metric("offramp_requests_total", outcome="deadline") == 1)
+
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert own_server.metric("offramp_requests_total", outcome="cancelled") == 0
+
+
+def test_many_deadlines_are_never_counted_as_cancels(own_server: LiveServer) -> None:
+    infer_rpc = own_server.method("ModelInfer")
+    with held_worker(own_server.engine()):
+        calls = [infer_rpc.future(request(HARD), timeout=0.05 + n / 200) for n in range(8)]
+        codes = {call.exception().code() for call in calls}
+        assert eventually(lambda: own_server.metric("offramp_requests_in_flight") == 0)
+
+    assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert own_server.metric("offramp_requests_total", outcome="deadline") == 8

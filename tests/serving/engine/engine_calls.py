@@ -1,0 +1,28 @@
+"""Ways to ask an engine for scripted rows, and to name a stage in its metrics."""
+
+from concurrent.futures import Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.engine.engine import NO_DEADLINE, Engine
+from serving.engine.policy import ExitRule
+from serving.engine.request import Answers
+from tests.serving.live_server import PATIENCE_SECONDS
+
+EXACT = ExitRule((None, None), 2, "exact")
+BALANCED = ExitRule((0.9, 0.9), 2, "balanced")
+
+
+def submit(
+    engine: Engine, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED, deadline: float = NO_DEADLINE
+) -> "Future[Answers]":
+    return engine.submit({"image": np.stack(rows)}, rule, deadline)
+
+
+def ask(engine: Engine, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED) -> Answers:
+    return submit(engine, *rows, rule=rule).result(PATIENCE_SECONDS)
+
+
+def stage_labels(number: int) -> dict[str, str]:
+    return {"model": "scripted", "version": "1", "stage": str(number)}

@@ -48,9 +48,12 @@ async def serve(options: argparse.Namespace) -> int:
 
 
 def verify(root: Path) -> int:
-    """Check every version in a repository: a line each, and exit code 2 where one is wrong."""
+    """Check every version in a repository: a line each, and exit code 2 where one is wrong or none is."""
     code = 0
-    for name, versions in find_versions(root).items():
+    found = find_versions(root)
+    if not found:
+        raise RepositoryError(f"model repository {root}: expected <name>/<version>/ folders, found none")
+    for name, versions in found.items():
         for number in versions:
             try:
                 version = read_version(root / name / str(number))

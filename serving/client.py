@@ -169,7 +169,8 @@ class Client:
         try:
             response = self._calls[service, rpc](request, timeout=timeout)
         except grpc.RpcError as error:
-            raise error_of(error.code(), f"{self._address}: {error.details()}") from error
+            late = f" after {timeout} s" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
+            raise error_of(error.code(), f"{self._address}: {error.details()}{late}") from error
         assert isinstance(response, kind)
         return response
 
@@ -245,7 +246,10 @@ def _read_picture(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
         ) from error
     channels, height, width = row_shape
     with Image.open(path) as picture:
-        fitted = picture.convert("L" if channels == 1 else "RGB").resize((width, height))
+        mode = "L" if channels == 1 else "RGB"
+        if picture.size != (width, height) or picture.mode != mode:
+            print(f"{path}: made {mode} of {width} x {height} pixels, as the model takes", file=sys.stderr)
+        fitted = picture.convert(mode).resize((width, height))
         return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
 
 

@@ -93,7 +93,7 @@ def first_complaint(error: ValidationError) -> str:
     """Say a pydantic error's first complaint in one line: where, what, and the value got."""
     first = error.errors(include_url=False)[0]
     where = shown(".".join(str(part) for part in first["loc"]))
-    what = first["msg"].removeprefix("Value error, ")
+    what = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid array")
     if first["type"] == "extra_forbidden":
         what = "unknown key"
     elif first["type"] not in {"value_error", "missing"}:

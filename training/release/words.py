@@ -5,6 +5,7 @@ Turns records into sentences and short strings. Knows nothing of the page they s
 
 from itertools import pairwise
 
+from training.exits.calibrate import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from training.exits.certify import allowed_disagreements
 from training.exits.evaluate import Outcome
 from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
@@ -52,9 +53,22 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+NEARLY_ONE = 0.99999
+"""Above it a threshold is said by what it lacks of 1: six digits would round it up to 1."""
+
+
+def temperature(value: float) -> str:
+    """Say a calibration temperature; one that stopped at a bound of the search was not fitted."""
+    if value <= LOWEST_TEMPERATURE:
+        return f"{value:.2f} (the floor)"
+    return f"{value:.2f} (the ceiling)" if value >= HIGHEST_TEMPERATURE else f"{value:.2f}"
+
+
 def threshold(value: float | None) -> str:
     """Say a threshold; near 1 the digits that count come late."""
-    return "off" if value is None else f"{value:.6g}"
+    if value is None:
+        return "off"
+    return f"1 \N{MINUS SIGN} {1 - value:.1e}" if value > NEARLY_ONE else f"{value:.6g}"
 
 
 def cost(summary: RunSummary, point: OperatingPointSummary) -> Estimate:

@@ -5,10 +5,10 @@ through gRPC, on the held-out test rows that the published manifest names.
 """
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from serving.client import Client
+from serving.errors import ModelNotFound
 from serving.repository.manifest import MANIFEST_FILE, Manifest, read_manifest
 from training.exits.intervals import wilson
+from training.run_folder import RunFolder
 
 RECIPE = "digits"
 RUN_FOLDER = Path("runs") / RECIPE
@@ -46,8 +48,9 @@ def train() -> Manifest:
         command.append("--resume")
     if subprocess.run(command, check=False).returncode != 0:
         sys.exit("demo: the training run did not finish, see above")
-    published = json.loads((RUN_FOLDER / "run.json").read_text())["published"]
-    return read_manifest(Path(published) / MANIFEST_FILE)
+    record = RunFolder(RUN_FOLDER).read_record()
+    assert record is not None, "a run that went well has its record"
+    return read_manifest(Path(record.published) / MANIFEST_FILE)
 
 
 @contextlib.contextmanager
@@ -61,8 +64,11 @@ def server() -> Iterator[str]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
     ):
         started = time.monotonic()
+        too_late = threading.Timer(START_SECONDS, process.kill)
+        too_late.start()
         assert process.stdout is not None, "stdout is a pipe"
         ready = process.stdout.readline().split()
+        too_late.cancel()
         if not ready:
             sys.exit(f"demo: the server did not start, see {log}")
         print(f"server ready in {time.monotonic() - started:.1f} s: {' '.join(ready[1:])}")
@@ -70,15 +76,20 @@ def server() -> Iterator[str]:
             yield ready[1].removeprefix("grpc=")
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(STOP_SECONDS)
+            hung = threading.Timer(STOP_SECONDS, process.kill)
+            hung.start()
+            process.wait()
+            hung.cancel()
 
 
-def ask(client: Client, model: str, images: NDArray[np.uint8], point: str) -> Answers:
+def ask(client: Client, manifest: Manifest, images: NDArray[np.uint8], point: str) -> Answers:
     """Send the images one a request, one after the other, as a simple client would."""
     labels, exits, milliseconds = [], [], []
     for image in images:
         started = time.perf_counter()
-        prediction = client.predict(model, image[np.newaxis], operating_point=point)
+        prediction = client.predict(
+            manifest.name, image[np.newaxis], version=str(manifest.version), operating_point=point
+        )
         milliseconds.append((time.perf_counter() - started) * 1e3)
         labels.append(int(prediction.label_N[0]))
         exits.append(int(prediction.exit_N[0]))
@@ -111,8 +122,8 @@ def _print_certificates(manifest: Manifest) -> None:
         if point.certificate is not None:
             certificate = point.certificate
             print(
-                f"{name}: at most {certificate.epsilon:.0%} of answers differ from full depth, with "
-                f"{1 - certificate.delta:.0%} confidence, on data like the certify split "
+                f"{name}: at most {100 * certificate.epsilon:.10g}% of answers differ from full depth, with "
+                f"{100 * (1 - certificate.delta):.10g}% confidence, on data like the certify split "
                 f"({certificate.disagreements} of {certificate.n} did). Agreement, not correctness."
             )
 
@@ -129,9 +140,12 @@ def main() -> None:
     digits = load_digits()
     images = digits.images[rows].astype(np.uint8)[:, np.newaxis]
     truth_N = digits.target[rows]
-    with server() as address, Client(address) as client:
-        client.predict(manifest.name, images[:1])  # connects
-        answers = {point: ask(client, manifest.name, images, point) for point in manifest.operating_points}
+    try:
+        with server() as address, Client(address) as client:
+            client.predict(manifest.name, images[:1])  # connects
+            answers = {point: ask(client, manifest, images, point) for point in manifest.operating_points}
+    except ModelNotFound as error:
+        sys.exit(f"demo: a newer version than the demo's is served from {MODEL_REPOSITORY}/: {error}")
     report(manifest, truth_N, answers)
     print(f"\nreport: {(RUN_FOLDER / 'report.html').resolve().as_uri()}")
 

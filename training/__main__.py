@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainingError, RepositoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
+    except OSError as error:  # a full disk, a folder that went away
+        print(f"error: {error}; {_how_to_resume(options)}", file=sys.stderr)
+        return MISTAKE
     except KeyboardInterrupt:
         print(f"interrupted; {_how_to_resume(options)}", file=sys.stderr)
         return INTERRUPTED

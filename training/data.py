@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.repository.manifest import Section
 from training.errors import DatasetError, RecipeError
 
 Images = NDArray[np.uint8]
@@ -62,6 +63,13 @@ class Split:
         return len(self.truth_N)
 
 
+class DataDigests(Section):
+    """Which data, cut how: SHA-256 of the dataset, and of each split's row numbers."""
+
+    dataset: str
+    splits: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Five disjoint splits and where they come from."""
@@ -83,6 +91,12 @@ class Dataset:
         """Channels, height and width of an image."""
         _, channels, height, width = self.train.images_NCHW.shape
         return channels, height, width
+
+    @property
+    def digests(self) -> DataDigests:
+        """What tells this data from any other, and this cut."""
+        splits = {name: split.digest for name, split in self.splits.items()}
+        return DataDigests(dataset=self.digest, splits=splits)
 
     @property
     def splits(self) -> dict[str, Split]:

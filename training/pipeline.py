@@ -5,7 +5,8 @@ only long step, and what is trained stays on disk; the rest repeats itself exact
 does it again. Knows nothing of the command line.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from training.born_again.generations import Generation, choose_training_device, 
 from training.born_again.progress import Progress
 from training.born_again.promotion import promote
 from training.data import Dataset, SplitRows, load_dataset
+from training.errors import RecipeError
+from training.exits.certify import allowed_disagreements
 from training.recipe import Recipe
 from training.release.findings import (
     Findings,
@@ -41,7 +44,7 @@ def run(
 ) -> tuple[RunRecord, bool]:
     """Run a recipe to its published version; returns the record, and whether there was anything to do.
 
-    Raises RecipeError, DatasetError or RunError before any training.
+    A mistake in recipe, data or folders is raised before any training.
     """
     folder.check(recipe, resume=resume)
     record = folder.read_record()
@@ -49,9 +52,16 @@ def run(
     if record is not None and published and folder.report_path.exists():
         return record, False
     dataset = load(recipe)
+    if recipe.schedule.batch_rows > len(dataset.train):
+        raise RecipeError(
+            f"schedule.batch_rows: expected at most the {len(dataset.train)} rows of the train split, "
+            f"got {recipe.schedule.batch_rows}"
+        )
     make_network(recipe, dataset)  # says before any training whether the images fit the architecture
-    make_writable(model_repository)
-    folder.begin(recipe)
+    make_writable(model_repository / recipe.model)
+    folder.begin(recipe, dataset.digests)
+    for line in hopeless(recipe):
+        progress.say(line)
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
     findings = find_out(recipe, recipe_name, dataset, generations, folder)
@@ -59,6 +69,18 @@ def run(
         record = release(findings, model_repository, folder, progress)
     write_report(folder.report_path, make_summary(findings, Path(record.published)))
     return record, True
+
+
+def hopeless(recipe: Recipe) -> Iterator[str]:
+    """Say, before any training, of each operating point that its certify split is too small for."""
+    rows = recipe.dataset.certify_rows
+    for name, goal in recipe.operating_points.goals.items():
+        if allowed_disagreements(rows, goal.epsilon, goal.delta) < 0:
+            fewest = math.ceil(math.log(goal.delta) / math.log1p(-goal.epsilon))
+            yield (
+                f'operating point "{name}" will equal "exact": {rows} certify rows cannot certify '
+                f"epsilon {goal.epsilon} at delta {goal.delta}, which takes at least {fewest}"
+            )
 
 
 def release(findings: Findings, model_repository: Path, folder: RunFolder, progress: Progress) -> RunRecord:

@@ -1,6 +1,7 @@
 """One run's output folder: whose recipe it was begun with, and the record of what it published.
 
     recipe.json             the recipe, every default filled in: written first
+    data.json               digests of the data it was begun with
     checkpoint.pt           the epoch to resume from
     generation-<g>/         weights.pt, and stage-<k>.onnx as exported
     run.json                the run's record: written once its version is published
@@ -22,11 +23,14 @@ from serving.repository.manifest import (
     OperatingPoint,
     Section,
 )
+from serving.repository.repository import file_digest
+from training.data import DataDigests
 from training.errors import RunError
 from training.recipe import Recipe, first_difference
 from training.whole_file import whole_file
 
 RECIPE_FILE = "recipe.json"
+DATA_FILE = "data.json"
 RECORD_FILE = "run.json"
 REPORT_FILE = "report.html"
 
@@ -54,6 +58,8 @@ class RunRecord(Section):
     version: int
     published: str
     """The version's folder, absolute."""
+    manifest_sha256: str
+    """Of the manifest as published: another run may have put its own version in that place since."""
     seed: int
     chosen_generation: int
     generations: tuple[GenerationRecord, ...]
@@ -61,7 +67,12 @@ class RunRecord(Section):
     def is_published_in(self, model_repository: Path) -> bool:
         """Whether the version lies in that model repository."""
         place = model_repository.resolve() / self.model / str(self.version)
-        return place == Path(self.published) and (place / MANIFEST_FILE).is_file()
+        manifest = place / MANIFEST_FILE
+        return (
+            place == Path(self.published)
+            and manifest.is_file()
+            and file_digest(manifest) == self.manifest_sha256
+        )
 
 
 class RunFolder:
@@ -96,11 +107,22 @@ class RunFolder:
         if difference is not None:
             raise RunError(f"output folder {self.path}: begun with another recipe: {difference}")
 
-    def begin(self, recipe: Recipe) -> None:
-        """Make the folder and bind it to the recipe; does nothing where that is done."""
+    def begin(self, recipe: Recipe, data: DataDigests) -> None:
+        """Make the folder and bind it to recipe and data; raise RunError where it is bound to other data.
+
+        Rows that moved between splits since the training began would void every figure.
+        """
         make_writable(self.path)
         if not (self.path / RECIPE_FILE).exists():
             self._write(RECIPE_FILE, recipe)
+        begun_with = self._read(DATA_FILE, DataDigests)
+        if begun_with is None:
+            self._write(DATA_FILE, data)
+        elif begun_with != data:
+            raise RunError(
+                f"output folder {self.path}: begun with other data: "
+                f"expected digest {begun_with.dataset}, got {data.dataset}"
+            )
 
     def read_record(self) -> RunRecord | None:
         """Give the record of a run that has published; None where it has not."""

@@ -178,7 +178,7 @@ def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_writt
     place: Place, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     path = tmp_path / "small.npz"
-    images, truth_N = np.zeros((600, 4, 4), dtype=np.uint8), np.arange(600) % 10
+    images, truth_N = np.zeros((1600, 4, 4), dtype=np.uint8), np.arange(1600) % 10
     np.savez(path, allow_pickle=False, x_train=images, y_train=truth_N, x_test=images, y_test=truth_N)
     dataset = tiny_recipe.dataset.model_copy(update={"name": "npz", "file": str(path), "test_rows": None})
     with pytest.raises(RecipeError, match="at least 8 pixels a side for 3 stages, got 4"):
@@ -195,12 +195,13 @@ def test_a_model_repository_that_cannot_be_made_is_refused_before_training(
     place: Place, tiny_recipe: Recipe
 ) -> None:
     place.models.touch()
-    with pytest.raises(RunError, match=r"models: cannot be made: File exists"):
+    with pytest.raises(RunError, match=r"models/tiny: cannot be made: Not a directory"):
         place.start(tiny_recipe, resume=False, progress=NeverTrains(quiet=True))
 
 
 def test_the_record_is_plain_json(finished: Place) -> None:
     record = json.loads((finished.folder.path / RECORD_FILE).read_text())
     assert list(record) == [
-        "recipe", "model", "version", "published", "seed", "chosen_generation", "generations",
+        "recipe", "model", "version", "published", "manifest_sha256", "seed", "chosen_generation",
+        "generations",
     ]  # fmt: skip

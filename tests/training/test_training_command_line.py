@@ -100,8 +100,9 @@ def train_to_the_end(recipe_file: Path, place: Path) -> dict[str, torch.Tensor]:
     """Train what is left to train, without the rest of the chain."""
     recipe, folder = load_recipe(str(recipe_file)), RunFolder(place / "run")
     folder.check(recipe, resume=True)
-    folder.begin(recipe)
-    [generation] = train(recipe, load(recipe), folder, ProgressBar(quiet=True))
+    dataset = load(recipe)
+    folder.begin(recipe, dataset.digests)
+    [generation] = train(recipe, dataset, folder, ProgressBar(quiet=True))
     return generation.network.state_dict()
 
 

@@ -62,7 +62,7 @@ class CheckpointFolder:
 
     def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
         self._folder = folder
-        self._recipe_json = recipe.model_dump_json()
+        self._recipe_json = recipe.model_dump_json(exclude={"description"})
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the epoch to resume from."""

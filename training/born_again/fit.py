@@ -137,8 +137,9 @@ class Fit:
     def _check_finite(self, epoch: Epoch) -> None:
         if not math.isfinite(epoch.loss):
             raise RecipeError(
-                f"schedule.learning_rate {self._recipe.schedule.learning_rate}: expected a finite loss, "
-                f"got {epoch.loss} in generation {self._generation}, epoch {len(self._history) + 1}"
+                f"loss: expected a finite one, got {epoch.loss} in generation {self._generation}, "
+                f"epoch {len(self._history) + 1}, at schedule.learning_rate "
+                f"{self._recipe.schedule.learning_rate}: a smaller one may do"
             )
 
 

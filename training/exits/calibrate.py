@@ -42,7 +42,7 @@ def calibration_temperature(logits_NK: NDArray[np.floating], truth_N: NDArray[np
         bounds=[(math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))],
         options={"gtol": _GRADIENT_TOLERANCE, "ftol": _LOSS_TOLERANCE},
     )
-    return math.exp(float(result.x[0]))
+    return min(max(math.exp(float(result.x[0])), LOWEST_TEMPERATURE), HIGHEST_TEMPERATURE)
 
 
 def negative_log_likelihood(

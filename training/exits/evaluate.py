@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.engine.policy import Bools, ExitRule, Floats, Integers, read_exit, route
 from serving.engine.stages import StageRunner
-from training.exits.intervals import Proportion
+from training.exits.intervals import Estimate, Proportion, paired_difference
 
 
 def evaluate(
@@ -116,6 +116,8 @@ class Outcome:
     correct: int
     final_correct: int
     """Rows that the final exit has right, wherever they left."""
+    gained: int
+    """Rows answered right that the final exit has wrong."""
     disagreements: int
     """Rows whose answer differs from the final exit's."""
     exit_counts: tuple[int, ...]
@@ -131,6 +133,12 @@ class Outcome:
     def accuracy_loss(self) -> float:
         """Against the final exit; negative where leaving early was more often right."""
         return (self.final_correct - self.correct) / self.n
+
+    @property
+    def gain(self) -> Estimate:
+        """Accuracy against the final exit's on the same rows, with its interval."""
+        lost = self.gained - (self.correct - self.final_correct)
+        return paired_difference(self.gained, lost, self.n)
 
     @property
     def disagreement(self) -> float:
@@ -150,10 +158,12 @@ def outcome(readings: Readings, rule: ExitRule, cost_E: Sequence[int]) -> Outcom
     every_N = np.arange(readings.rows)
     counts_E = np.bincount(exit_N, minlength=readings.exits).tolist()
     spent = sum(count * cost for count, cost in zip(counts_E, cost_E, strict=True))
+    correct_N, final_correct_N = readings.correct_EN[exit_N, every_N], readings.correct_EN[-1]
     return Outcome(
         n=readings.rows,
-        correct=int(readings.correct_EN[exit_N, every_N].sum()),
-        final_correct=int(readings.correct_EN[-1].sum()),
+        correct=int(correct_N.sum()),
+        final_correct=int(final_correct_N.sum()),
+        gained=int((correct_N & ~final_correct_N).sum()),
         disagreements=int((~readings.agrees_EN[exit_N, every_N]).sum()),
         exit_counts=tuple(counts_E),
         multiply_adds_share=spent / (readings.rows * cost_E[-1]),

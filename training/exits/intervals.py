@@ -66,7 +66,11 @@ def paired_gain(
 ) -> Estimate:
     """Estimate how much more often b is right than a on the same rows, as a share of them."""
     gained, lost = _discordant(correct_a_N, correct_b_N)
-    n = len(correct_a_N)
+    return paired_difference(gained, lost, len(correct_a_N), confidence)
+
+
+def paired_difference(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate a paired difference from the rows that only one of the two has right (Agresti and Min)."""
     wider_n = n + 4 * _AGRESTI_MIN_ROWS
     difference = gained - lost
     discordant = gained + lost + 2 * _AGRESTI_MIN_ROWS
@@ -83,7 +87,10 @@ def mean(values: Sequence[float], counts: Sequence[int], confidence: float = CON
     value = sum(value * count for value, count in zip(values, counts, strict=True)) / n
     variance = sum((each - value) ** 2 * count for each, count in zip(values, counts, strict=True)) / n
     half = _two_sided(confidence) * math.sqrt(variance / n)
-    return Estimate(value, max(min(values), value - half), min(max(values), value + half))
+    # Rows that all took one value say little of the others: as many may have them as n rows can miss.
+    missed = wilson(0, n, confidence)[1] if variance == 0 else 0.0
+    low, high = value - half - missed * (value - min(values)), value + half + missed * (max(values) - value)
+    return Estimate(value, max(min(values), low), min(max(values), high))
 
 
 def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> float:

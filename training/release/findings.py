@@ -20,12 +20,14 @@ import torch
 
 from serving.repository.manifest import (
     FORMAT_VERSION,
+    MANIFEST_FILE,
     DatasetProvenance,
     Manifest,
     ParetoPath,
     ParetoPoint,
     Provenance,
 )
+from serving.repository.repository import file_digest
 from training.assessment import Assessment, calibration_error, input_spec
 from training.born_again.promotion import Promotion
 from training.data import Dataset
@@ -142,6 +144,7 @@ def make_record(findings: Findings, published: Path) -> RunRecord:
         model=findings.recipe.model,
         version=int(published.name),
         published=str(published.resolve()),
+        manifest_sha256=file_digest(published / MANIFEST_FILE),
         seed=findings.recipe.seed,
         chosen_generation=findings.promotion.chosen,
         generations=tuple(

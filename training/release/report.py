@@ -12,15 +12,16 @@ from markupsafe import Markup
 
 from training.release import plots, words
 from training.release.summary import RunSummary
+from training.whole_file import whole_file
 
 _TEMPLATE = "report.html"
 
 
 def write_report(path: Path, summary: RunSummary) -> None:
     """Write the page; an earlier one at that path is replaced in one step."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(render(summary), encoding="utf-8")
-    draft.replace(path)
+    page = render(summary).encode()
+    with whole_file(path) as file:
+        file.write(page)
 
 
 def render(summary: RunSummary) -> str:

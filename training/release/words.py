@@ -5,16 +5,29 @@ Turns records into sentences and short strings. Knows nothing of the page they s
 
 from itertools import pairwise
 
+from training.born_again.promotion import PROMOTION_LEVEL
 from training.exits.calibrate import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from training.exits.certify import allowed_disagreements
 from training.exits.evaluate import Outcome
 from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
 from training.release.summary import Goal, OperatingPointSummary, RunSummary
 
+MOST_DIGITS = 9
+
 
 def percent(share: float, digits: int = 1) -> str:
-    """Say a share in percent, without digits that say nothing: 3 %, 99.7 %."""
+    """Say a share in percent, without digits that say nothing: 3 %, 99.7 %.
+
+    A share between 0 and 1 gets as many digits as it takes not to be said as 0 or 100 %.
+    """
+    while 0 < share < 1 and float(f"{100 * share:.{digits}f}") in {0.0, 100.0} and digits < MOST_DIGITS:
+        digits += 1
     return f"{100 * share:.{digits}f}".removesuffix("." + "0" * digits) + "\N{NO-BREAK SPACE}%"
+
+
+def exactly(share: float) -> str:
+    """Say a promised share in percent with all its digits: rounding would promise something else."""
+    return f"{100 * share:.10g}\N{NO-BREAK SPACE}%"
 
 
 def points(share: float) -> str:
@@ -133,11 +146,24 @@ def generations(summary: RunSummary) -> str:
         tests = ", ".join(p_value(each.p_value) for each in summary.generations[1:])
         return (
             f"Generation {summary.chosen_generation} was published: on {rows} no later one was clearly "
-            f"better (paired one-sided tests, p {tests})."
+            f"better (paired one-sided tests, p {tests}; below {PROMOTION_LEVEL} is asked). "
+            f"{_attainable(summary)}"
         )
     return (
         f"Generation {summary.chosen_generation} was published: on {rows} it was clearly better than the "
         f"one promoted before (paired one-sided test, p {p_value(summary.chosen.p_value)})."
+    )
+
+
+def _attainable(summary: RunSummary) -> str:
+    """Say where the first generation erred so rarely that no later one could have been promoted."""
+    tune = summary.generations[0].tune
+    smallest = 0.5 ** (tune.n - tune.successes)
+    if smallest < PROMOTION_LEVEL:
+        return ""
+    return (
+        f"It errs on {tune.n - tune.successes} of them, so not even a perfect one could get below "
+        f"{p_value(smallest)}: such a split is too small to tell."
     )
 
 
@@ -163,8 +189,8 @@ def certificate(point: OperatingPointSummary, certify_rows: int) -> str:
         return f"Certified nothing faster, so it equals exact: {_refusal(point, point.goal, certify_rows)}"
     promise = point.certified.certificate
     return (
-        f"On data like the certify split, at most {percent(promise.epsilon)} of answers differ from the "
-        f"full network's, with {percent(1 - promise.delta)} confidence. It promises agreement, not "
+        f"On data like the certify split, at most {exactly(promise.epsilon)} of answers differ from the "
+        f"full network's, with {exactly(1 - promise.delta)} confidence. It promises agreement, not "
         f"correctness. Seen: {promise.disagreements} of {promise.n:,} certify rows differ; "
         f"{allowed_disagreements(promise.n, promise.epsilon, promise.delta)} were allowed."
     )
@@ -172,7 +198,7 @@ def certificate(point: OperatingPointSummary, certify_rows: int) -> str:
 
 def _refusal(point: OperatingPointSummary, goal: Goal, certify_rows: int) -> str:
     allowed = allowed_disagreements(certify_rows, goal.epsilon, goal.delta)
-    asked = f"at most {percent(goal.epsilon)} with {percent(1 - goal.delta)} confidence"
+    asked = f"at most {exactly(goal.epsilon)} with {exactly(1 - goal.delta)} confidence"
     if allowed < 0:
         return f"{certify_rows:,} certify rows are too few to promise {asked}, whatever they show."
     if point.certified is None or not point.certified.walked:

@@ -55,7 +55,9 @@ def test_a_loss_that_is_no_number_names_the_learning_rate(
 ) -> None:
     schedule = tiny_recipe.schedule.model_copy(update={"learning_rate": 1e30})
     fit = make_fit(make_tiny_network(), None, digits, tiny_recipe.model_copy(update={"schedule": schedule}))
-    complaint = r"schedule.learning_rate 1e\+30: expected a finite loss, got nan in generation 0, epoch 1"
+    complaint = (
+        r"loss: expected a finite one, got nan in generation 0, epoch 1, at schedule.learning_rate 1e\+30"
+    )
     with pytest.raises(RecipeError, match=complaint):
         fit.run_epoch(lambda: None)
 

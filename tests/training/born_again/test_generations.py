@@ -62,7 +62,7 @@ def train(
 ) -> Train:
     def train_in(folder: str, progress: Progress) -> list[Generation]:
         run_folder = RunFolder(tmp_path / folder)
-        run_folder.begin(tiny_recipe)
+        run_folder.begin(tiny_recipe, digits.digests)
         checkpoints = CheckpointFolder(run_folder, tiny_recipe)
         return train_generations(
             make_tiny_network,

@@ -196,7 +196,7 @@ def test_large_counts_are_said_with_a_thousands_letter(count: float, said: str) 
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(0.03, "3"), (0.9972, "99.7"), (1.0, "100"), (0.0, "0"), (0.0004, "0")]
+    ("share", "said"), [(0.03, "3"), (0.9972, "99.7"), (1.0, "100"), (0.0, "0"), (0.0004, "0.04")]
 )
 def test_a_share_is_said_in_percent_without_idle_digits(share: float, said: str) -> None:
     assert words.percent(share) == f"{said}{NBSP}%"

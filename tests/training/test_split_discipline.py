@@ -1,0 +1,132 @@
+"""Each split decides one thing: what changes where a split's images change, and what must not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.assessment import Chosen, Exported, choose, export
+from training.born_again.generations import Generation
+from training.data import Dataset, Split, SplitRows, load_dataset
+from training.exits.calibrate import expected_calibration_error
+from training.exits.intervals import mcnemar
+from training.pipeline import find_out, make_network
+from training.recipe import OperatingPointSection, Recipe
+from training.release.findings import Findings, make_summary
+from training.run_folder import RunFolder
+
+# All distinct, so that a figure's n says which split it came from.
+ROWS = SplitRows(temperature=90, tune=210, certify=190, test=350)
+GOALS = {"anything": OperatingPointSection(max_accuracy_loss=1.0, epsilon=0.9)}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset("digits", None, split_seed=0, rows=ROWS)
+
+
+def barely_trained(recipe: Recipe, dataset: Dataset, steps: int) -> Generation:
+    torch.manual_seed(steps)
+    network = make_network(recipe, dataset)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    images = torch.from_numpy(dataset.train.images_NCHW)
+    truth_N = torch.from_numpy(dataset.train.truth_N)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum(torch.nn.functional.cross_entropy(logits, truth_N) for logits in network(images)).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    return Generation(steps, network.eval(), ())
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_recipe: Recipe, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    network = barely_trained(tiny_recipe, dataset, 8).network
+    return export(network, dataset, tmp_path_factory.mktemp("stages"))
+
+
+@pytest.fixture(scope="module")
+def chosen(exported: Exported, dataset: Dataset) -> Chosen:
+    return choose(exported, dataset, GOALS)
+
+
+def with_noise(split: Split) -> Split:
+    noise = np.random.default_rng(7).integers(0, 17, split.images_NCHW.shape, dtype=np.uint8)
+    return replace(split, images_NCHW=noise)
+
+
+def test_a_certificate_is_walked_on_the_certify_split(chosen: Chosen) -> None:
+    walked = chosen.points["anything"].walked
+    assert walked
+    assert {row.outcome.n for row in walked} == {ROWS.certify}
+    assert chosen.tune.rows == ROWS.tune
+
+
+def test_the_certify_split_changes_certificates_alone(
+    exported: Exported, dataset: Dataset, chosen: Chosen
+) -> None:
+    other = choose(exported, replace(dataset, certify=with_noise(dataset.certify)), GOALS)
+    assert other.calibration_temperatures == chosen.calibration_temperatures
+    assert other.path == chosen.path
+    assert other.points["anything"].walked != chosen.points["anything"].walked
+
+
+def test_the_tune_split_changes_the_path_and_no_temperature(
+    exported: Exported, dataset: Dataset, chosen: Chosen
+) -> None:
+    other = choose(exported, replace(dataset, tune=with_noise(dataset.tune)), GOALS)
+    assert other.calibration_temperatures == chosen.calibration_temperatures
+    assert other.path != chosen.path
+
+
+def test_neither_train_nor_test_split_changes_a_choice(
+    exported: Exported, dataset: Dataset, chosen: Chosen
+) -> None:
+    noisy = replace(dataset, train=with_noise(dataset.train), test=with_noise(dataset.test))
+    other = choose(exported, noisy, GOALS)
+    assert other.calibration_temperatures == chosen.calibration_temperatures
+    assert (other.path, other.points) == (chosen.path, chosen.points)
+
+
+@pytest.fixture(scope="module")
+def findings(tiny_recipe: Recipe, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    generations = [
+        replace(barely_trained(tiny_recipe, dataset, steps), number=number)
+        for number, steps in enumerate((2, 12))
+    ]
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    for generation in generations:
+        folder.generation_folder(generation.number).mkdir()
+    return find_out(tiny_recipe, "tiny", dataset, generations, folder)
+
+
+def test_promotion_compares_the_generations_on_tune(findings: Findings) -> None:
+    first, second = (each.chosen.tune.correct_EN[-1] for each in findings.assessments)
+    assert len(first) == ROWS.tune
+    assert findings.promotion.p_values == (None, mcnemar(first, second))
+
+
+def test_a_gain_is_positive_where_the_later_generation_is_right_more_often(
+    findings: Findings, tmp_path: Path
+) -> None:
+    before, after = (each.test_E[-1] for each in make_summary(findings, tmp_path / "1").generations)
+    gain = make_summary(findings, tmp_path / "1").generations[1].gain
+    assert gain is not None
+    assert gain.value == pytest.approx((after.successes - before.successes) / ROWS.test)  # type: ignore[operator]
+    assert gain.value > 0
+
+
+def test_calibration_error_before_is_at_temperature_1_and_after_at_the_fitted_one(
+    findings: Findings, tmp_path: Path
+) -> None:
+    tested = findings.best.tested
+    for number, each in enumerate(make_summary(findings, tmp_path / "1").exits):
+        assert each.calibration_temperature != 1.0
+        for said, readings in (
+            (each.calibration_error_before, tested.uncalibrated),
+            (each.calibration_error_after, tested.readings),
+        ):
+            correct_N = readings.correct_EN[number]
+            assert said == expected_calibration_error(readings.confidence_EN[number], correct_N)
+        assert each.calibration_error_after == findings.best.exits[number].expected_calibration_error

@@ -18,7 +18,7 @@ from serving.engine.devices import CPU
 from serving.engine.stages import StageRunner
 from serving.repository.manifest import Exit, OperatingPoint, TensorSpec
 from training.architectures.network import MultiExitNetwork
-from training.data import Dataset, Split
+from training.data.splits import Dataset, Split
 from training.exits.calibrate import calibration_temperature, expected_calibration_error
 from training.exits.certify import Certified, certify
 from training.exits.cost import cumulative

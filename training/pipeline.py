@@ -17,7 +17,8 @@ from training.born_again.checkpoint import CheckpointFolder
 from training.born_again.generations import Generation, choose_training_device, train_generations
 from training.born_again.progress import Progress
 from training.born_again.promotion import promote
-from training.data import Dataset, SplitRows, load_dataset
+from training.data.registry import load_dataset
+from training.data.splits import Dataset, SplitRows
 from training.errors import RecipeError
 from training.exits.certify import allowed_disagreements
 from training.recipe import Recipe

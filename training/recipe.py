@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from serving.repository.manifest import NAME_PATTERN
 from training.architectures.registry import ARCHITECTURES
 from training.born_again.losses import RULES
-from training.data import DATASETS
+from training.data.registry import DATASETS
 from training.errors import RecipeError
 
 BUILT_IN = Path(__file__).parent / "recipes"

@@ -24,7 +24,7 @@ from serving.repository.manifest import (
     Section,
 )
 from serving.repository.repository import file_digest
-from training.data import DataDigests
+from training.data.splits import DataDigests
 from training.errors import RunError
 from training.recipe import Recipe, first_difference
 from training.whole_file import whole_file

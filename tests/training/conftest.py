@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.architectures.network import MultiExitNetwork
-from training.data import Dataset
+from training.data.splits import Dataset
 from training.pipeline import load, make_network
 from training.recipe import Recipe, load_recipe
 

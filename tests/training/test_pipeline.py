@@ -12,7 +12,7 @@ from serving.engine.devices import CPU
 from serving.engine.stages import StageRunner, stage_files
 from serving.repository.repository import PublishedVersion, read_version
 from training.born_again.progress import ProgressBar
-from training.data import Dataset
+from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
 from training.exits.evaluate import evaluate
 from training.pipeline import run

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.data import DataDigests
+from training.data.splits import DataDigests
 from training.errors import RunError
 from training.recipe import Recipe
 from training.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder, RunRecord, make_writable

@@ -9,7 +9,8 @@ import torch
 
 from training.assessment import Chosen, Exported, choose, export
 from training.born_again.generations import Generation
-from training.data import Dataset, Split, SplitRows, load_dataset
+from training.data.registry import load_dataset
+from training.data.splits import Dataset, Split, SplitRows
 from training.exits.calibrate import expected_calibration_error
 from training.exits.intervals import mcnemar
 from training.pipeline import find_out, make_network

@@ -18,7 +18,7 @@ from training.architectures.network import MultiExitNetwork
 from training.born_again.checkpoint import Checkpoint, Epoch
 from training.born_again.losses import RULES, RuleSettings, composed_loss, generation_loss
 from training.born_again.schedule import one_cycle
-from training.data import Split
+from training.data.splits import Split
 from training.errors import RecipeError
 from training.recipe import Recipe
 

@@ -17,7 +17,7 @@ from training.born_again.checkpoint import CheckpointFolder, Epoch, Weights
 from training.born_again.fit import Fit
 from training.born_again.progress import Progress
 from training.born_again.reproducible import reproducible
-from training.data import Split
+from training.data.splits import Split
 from training.recipe import Recipe
 
 

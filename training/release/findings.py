@@ -30,7 +30,7 @@ from serving.repository.manifest import (
 from serving.repository.repository import file_digest
 from training.assessment import Assessment, calibration_error, input_spec
 from training.born_again.promotion import Promotion
-from training.data import Dataset
+from training.data.splits import Dataset
 from training.exits.cost import measure_milliseconds
 from training.exits.evaluate import Readings
 from training.exits.intervals import paired_gain

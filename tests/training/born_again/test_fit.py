@@ -6,7 +6,7 @@ from torch import Tensor
 
 from training.architectures.network import MultiExitNetwork
 from training.born_again.fit import Fit, exit_accuracy
-from training.data import Dataset
+from training.data.splits import Dataset
 from training.errors import RecipeError
 from training.recipe import Recipe
 

@@ -8,7 +8,7 @@ from training.architectures.network import MultiExitNetwork
 from training.born_again.checkpoint import CheckpointFolder, Epoch
 from training.born_again.generations import Generation, generation_seeds, train_generations
 from training.born_again.progress import Progress, ProgressBar
-from training.data import Dataset
+from training.data.splits import Dataset
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training.data import Dataset, SplitRows, load_dataset
+from training.data.registry import load_dataset
+from training.data.splits import Dataset, SplitRows
 from training.errors import DatasetError, RecipeError
 
 DIGITS_ROWS = SplitRows(temperature=100, tune=200, certify=200, test=360)
@@ -192,7 +193,7 @@ def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
 
 
 def test_an_npz_set_needs_a_file_and_digits_take_none() -> None:
-    with pytest.raises(RecipeError, match=r"dataset.file: expected the path .*, got none"):
+    with pytest.raises(RecipeError, match=r'dataset.file: expected a path for "npz", got none'):
         load_dataset("npz", None, split_seed=0, rows=NPZ_ROWS)
     with pytest.raises(RecipeError, match=r'dataset.file: expected none for "digits".*got \'x.npz\''):
         load_dataset("digits", "x.npz", split_seed=0, rows=DIGITS_ROWS)

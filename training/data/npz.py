@@ -1,0 +1,90 @@
+"""The user's own arrays in one .npz file: `x_train y_train x_test y_test`. Never unpickles.
+
+Shapes: `N` rows, `C H W` image, `K` classes.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.splits import Images, Labels, Source
+from training.errors import DatasetError
+
+NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+MAX_CLASSES = 65_536
+
+
+def load_npz(path: Path) -> Source:
+    """Load uint8 images [N, H, W] or [N, C, H, W], and integer labels 0..K-1."""
+    arrays = _read_npz(path)
+    train_NCHW, train_N = _images(path, "x_train", arrays), _truth(path, "train", arrays)
+    test_NCHW, test_N = _images(path, "x_test", arrays), _truth(path, "test", arrays)
+    if train_NCHW.shape[1:] != test_NCHW.shape[1:]:
+        raise DatasetError(
+            f"{path}: x_test: expected images of shape {list(train_NCHW.shape[1:])} as in x_train, "
+            f"got {list(test_NCHW.shape[1:])}"
+        )
+    classes = _count_classes(path, train_N, test_N)
+    labels = tuple(str(number) for number in range(classes))
+    return Source("npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N))
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    if not path.is_file():
+        raise DatasetError(f"{path}: expected an .npz file with {', '.join(NPZ_ARRAYS)}, got no such file")
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            found = list(archive) if isinstance(archive, np.lib.npyio.NpzFile) else []
+            if not set(NPZ_ARRAYS) <= set(found):
+                raise DatasetError(
+                    f"{path}: expected arrays {', '.join(NPZ_ARRAYS)}, "
+                    f"got {', '.join(found) or 'no archive of arrays'}"
+                )
+            return {name: archive[name] for name in NPZ_ARRAYS}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        complaint = " ".join(str(error).split())
+        raise DatasetError(f"{path}: expected a whole .npz file of plain arrays, got: {complaint}") from error
+
+
+def _images(path: Path, name: str, arrays: Mapping[str, NDArray[np.generic]]) -> Images:
+    array = arrays[name]
+    if array.ndim == 3:
+        array = array[:, np.newaxis]
+    if array.dtype != np.uint8 or array.ndim != 4 or 0 in array.shape:
+        raise DatasetError(
+            f"{path}: {name}: expected uint8 images [N, H, W] or [N, C, H, W], "
+            f"got {array.dtype} {list(arrays[name].shape)}"
+        )
+    return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+def _truth(path: Path, split: str, arrays: Mapping[str, NDArray[np.generic]]) -> Labels:
+    name, array, rows = f"y_{split}", arrays[f"y_{split}"], len(arrays[f"x_{split}"])
+    if not np.issubdtype(array.dtype, np.integer) or array.shape != (rows,):
+        raise DatasetError(
+            f"{path}: {name}: expected integer labels of shape [{rows}], one a row of x_{split}, "
+            f"got {array.dtype} {list(array.shape)}"
+        )
+    return array.astype(np.int64)
+
+
+def _count_classes(path: Path, train_N: Labels, test_N: Labels) -> int:
+    """Give K after checking that the labels are 0..K-1, each there to be learnt."""
+    known = np.unique(train_N)
+    classes = len(known)
+    if not 2 <= classes <= MAX_CLASSES or known[0] != 0 or known[-1] != classes - 1:
+        raise DatasetError(
+            f"{path}: y_train: expected labels 0..K-1, each at least once, K from 2 to {MAX_CLASSES}, "
+            f"got {classes} distinct from {known[0]} to {known[-1]}"
+        )
+    if test_N.min() < 0 or test_N.max() >= classes:
+        raise DatasetError(
+            f"{path}: y_test: expected labels 0..{classes - 1} as in y_train, "
+            f"got {test_N.min()}..{test_N.max()}"
+        )
+    return classes

@@ -1,0 +1,151 @@
+"""A source's rows, cut into the five splits: train, temperature, tune, certify, test.
+
+A set's official test rows stay the test split; else all five are cut by one permutation. The cut
+depends on the split seed and the row counts alone. Knows nothing of where a source comes from.
+
+Shapes: `N` rows, `C H W` image. Images are uint8, exactly as clients will send them.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.repository.manifest import Section
+from training.errors import DatasetError, RecipeError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as it comes, in its own order, before it is cut."""
+
+    name: str
+    labels: tuple[str, ...]
+    """Class names, in the order of the truth's numbers."""
+    images_NCHW: Images
+    truth_N: Labels
+    official_test: tuple[Images, Labels] | None
+    """Images and truth of the test rows that the source itself sets apart."""
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """How many rows each split gets; train gets what remains."""
+
+    temperature: int
+    tune: int
+    certify: int
+    test: int | None
+    """None where the source has an official test split."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some rows of a dataset."""
+
+    images_NCHW: Images
+    truth_N: Labels
+    digest: str
+    """SHA-256 over the row numbers in the source's own order, as little-endian INT64."""
+
+    def __len__(self) -> int:
+        return len(self.truth_N)
+
+
+class DataDigests(Section):
+    """Which data, cut how: SHA-256 of the dataset, and of each split's row numbers."""
+
+    dataset: str
+    splits: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Five disjoint splits and where they come from."""
+
+    name: str
+    labels: tuple[str, ...]
+    digest: str
+    """SHA-256 over every array of the source: datatype, shape and bytes."""
+    train: Split
+    temperature: Split
+    tune: Split
+    certify: Split
+    test: Split
+    test_rows: tuple[int, ...] | None
+    """Row numbers of the test split in the source's own order; None where it is the official one."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        _, channels, height, width = self.train.images_NCHW.shape
+        return channels, height, width
+
+    @property
+    def digests(self) -> DataDigests:
+        """What tells this data from any other, and this cut."""
+        splits = {name: split.digest for name, split in self.splits.items()}
+        return DataDigests(dataset=self.digest, splits=splits)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name."""
+        return {
+            "train": self.train,
+            "temperature": self.temperature,
+            "tune": self.tune,
+            "certify": self.certify,
+            "test": self.test,
+        }
+
+
+def cut(source: Source, *, split_seed: int, rows: SplitRows) -> Dataset:
+    """Cut a source by a permutation of its rows that the split seed decides."""
+    if (source.official_test is None) == (rows.test is None):
+        expected = "none, for it has an official test split" if source.official_test else "a count of rows"
+        raise RecipeError(f'dataset.test_rows of "{source.name}": expected {expected}, got {rows.test}')
+    counts = (rows.test or 0, rows.certify, rows.tune, rows.temperature)
+    total = len(source.truth_N)
+    if sum(counts) >= total:
+        raise DatasetError(
+            f'dataset "{source.name}": expected more than the {sum(counts)} rows that the other '
+            f"splits take, so that some remain to train on, got {total}"
+        )
+    shuffled = np.random.default_rng(split_seed).permutation(total)
+    test, certify, tune, temperature, train = np.split(shuffled, np.cumsum(counts))
+    return Dataset(
+        name=source.name,
+        labels=source.labels,
+        digest=_source_digest(source),
+        train=_take(source, train),
+        temperature=_take(source, temperature),
+        tune=_take(source, tune),
+        certify=_take(source, certify),
+        test=_take(source, test) if source.official_test is None else _official(*source.official_test),
+        test_rows=tuple(sorted(test.tolist())) if source.official_test is None else None,
+    )
+
+
+def _take(source: Source, row_N: Labels) -> Split:
+    row_N = np.sort(row_N)
+    return Split(source.images_NCHW[row_N], source.truth_N[row_N], _row_digest(row_N))
+
+
+def _official(images_NCHW: Images, truth_N: Labels) -> Split:
+    return Split(images_NCHW, truth_N, _row_digest(np.arange(len(truth_N))))
+
+
+def _row_digest(row_N: Labels) -> str:
+    return hashlib.sha256(row_N.astype("<i8").tobytes()).hexdigest()
+
+
+def _source_digest(source: Source) -> str:
+    digest = hashlib.sha256()
+    for array in (source.images_NCHW, source.truth_N, *(source.official_test or ())):
+        digest.update(f"{array.dtype.name} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

@@ -24,8 +24,8 @@ from training.exits.certify import Certified, certify
 from training.exits.cost import cumulative
 from training.exits.evaluate import Outcome, Readings, evaluate, outcome, read
 from training.exits.thresholds import Candidate, pareto_path, target_row
-from training.recipe import OperatingPointSection
 from training.release.export import ExportedStage, assert_parity, export_stages
+from training.settings import OperatingPointSection
 
 INPUT_NAME = "image"
 EXACT = "exact"
@@ -69,6 +69,7 @@ class Chosen:
 class Tested:
     """One generation on the test split."""
 
+    logits_ENK: NDArray[np.float32]
     uncalibrated: Readings
     readings: Readings
     outcomes: Mapping[str, Outcome]
@@ -156,6 +157,7 @@ def read_test_split(exported: Exported, chosen: Chosen, split: Split) -> Tested:
     logits_ENK = exported.logits(split)
     readings = read(logits_ENK, split.truth_N, chosen.calibration_temperatures)
     return Tested(
+        logits_ENK=logits_ENK,
         uncalibrated=read(logits_ENK, split.truth_N, (NEUTRAL_TEMPERATURE,) * readings.exits),
         readings=readings,
         outcomes={

@@ -108,7 +108,14 @@ def load(recipe: Recipe) -> Dataset:
         certify=section.certify_rows,
         test=section.test_rows,
     )
-    return load_dataset(section.name, section.file, split_seed=section.split_seed, rows=rows)
+    return load_dataset(
+        section.name,
+        file=section.file,
+        data_dir=section.data_dir,
+        image_side=section.image_side,
+        split_seed=section.split_seed,
+        rows=rows,
+    )
 
 
 def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
@@ -119,7 +126,8 @@ def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
         dataset.image_shape,
         classes=len(dataset.labels),
         width=recipe.architecture.width,
-        head_grid=recipe.architecture.head_grid,
+        depth=recipe.architecture.depth,
+        heads=recipe.architecture.head_of_each_exit,
     )
 
 
@@ -142,7 +150,7 @@ def find_out(
     """Export, choose and promote, and after every choice read the test split, once."""
     exported = [export(each.network, dataset, folder.generation_folder(each.number)) for each in generations]
     chosen = [choose(each, dataset, recipe.operating_points.goals) for each in exported]
-    promotion = promote([each.tune.correct_EN[-1] for each in chosen])
+    promotion = promote([each.tune.correct_EN[-1] for each in chosen], planned=recipe.generations.count)
     # No choice is made from here on.
     assessments = [
         Assessment(each, made, read_test_split(each, made, dataset.test))

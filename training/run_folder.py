@@ -50,6 +50,16 @@ class GenerationRecord(Section):
     operating_points: dict[str, OperatingPoint]
 
 
+class EnsembleRecord(Section):
+    """All generations of a run together: the mean of their softmax outputs, exit by exit."""
+
+    generations: int
+    accuracy: tuple[float, ...]
+    """Of each exit; empty for one generation, which is no ensemble."""
+    split: str
+    n: int
+
+
 class RunRecord(Section):
     """A run that has published: `run.json`."""
 
@@ -63,6 +73,7 @@ class RunRecord(Section):
     seed: int
     chosen_generation: int
     generations: tuple[GenerationRecord, ...]
+    ensemble: EnsembleRecord
 
     def is_published_in(self, model_repository: Path) -> bool:
         """Whether the version lies in that model repository."""

@@ -25,7 +25,7 @@ GOALS = {"anything": OperatingPointSection(max_accuracy_loss=1.0, epsilon=0.9)}
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return load_dataset("digits", None, split_seed=0, rows=ROWS)
+    return load_dataset("digits", split_seed=0, rows=ROWS)
 
 
 def barely_trained(recipe: Recipe, dataset: Dataset, steps: int) -> Generation:

@@ -1,6 +1,7 @@
 """MultiExitNetwork: a backbone cut into stages, with a head and so an exit after each.
 
-Shapes: `B` rows, `N` rows of a split, `C H W` image, `V` values of a pixel, `E` exits, `K` classes.
+Shapes: `B` rows, `N` rows of a split, `C H W` image, `V` values of a pixel, `E` exits, `D` embedding,
+`K` classes.
 Images are uint8 as clients send them; normalisation is the first thing inside the network, and so
 inside stage 0's graph.
 """
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from training.architectures.gradient import balance
+from training.architectures.heads import Head
 
 PIXEL_VALUES = 256
 
@@ -49,15 +53,13 @@ class PixelNormalisation(nn.Module):
 class MultiExitNetwork(nn.Module):
     """Stages in depth order, one head each; exit k answers after stages 0..k."""
 
-    def __init__(
-        self, normalisation: nn.Module, stages: Sequence[nn.Module], heads: Sequence[nn.Module]
-    ) -> None:
+    def __init__(self, normalisation: nn.Module, stages: Sequence[nn.Module], heads: Sequence[Head]) -> None:
         super().__init__()
         if len(stages) != len(heads):
             raise ValueError(f"heads must be one a stage: expected {len(stages)}, got {len(heads)}")
         self.normalisation = normalisation
         self.stages = nn.ModuleList(stages)
-        self.heads = nn.ModuleList(heads)
+        self.heads: Sequence[Head] = nn.ModuleList(heads)  # type: ignore[assignment]
 
     @property
     def exit_count(self) -> int:
@@ -65,10 +67,21 @@ class MultiExitNetwork(nn.Module):
         return len(self.heads)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Give every exit's logits for uint8 images: [E, B, K], exits in depth order."""
+        """Give every exit's logits for uint8 images: FP32 [E, B, K], exits in depth order."""
+        logits_EBK, _ = self.answer(images_BCHW)
+        return logits_EBK
+
+    def answer(
+        self, images_BCHW: Tensor, *, gradient_equilibrium: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Give every exit's logits, FP32 [E, B, K], and its embedding, [B, D] of a width of its own."""
         features = self.normalisation(images_BCHW)
-        logits = []
-        for stage, head in zip(self.stages, self.heads, strict=True):
-            features = stage(features)
-            logits.append(head(features))
-        return torch.stack(logits)
+        logits, embeddings = [], []
+        for number, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
+            features = for_head = stage(features)
+            if gradient_equilibrium:
+                for_head, features = balance(features, self.exit_count - number)
+            embedding_BD = head.body(for_head)
+            embeddings.append(embedding_BD)
+            logits.append(head.classifier(embedding_BD).float())
+        return torch.stack(logits), embeddings

@@ -43,6 +43,8 @@ class Checkpoint:
     generation: int
     history: tuple[Epoch, ...]
     network: Mapping[str, Tensor]
+    hints: Mapping[str, Tensor]
+    """The maps that training alone has; empty where the recipe has no hints."""
     optimizer: Mapping[str, Any]
     generator: Tensor
     """State of the generator that orders the batches."""

@@ -1,7 +1,7 @@
-"""Trains one generation, an epoch at a time, under a frozen teacher or none.
+"""Trains one generation, an epoch at a time, under frozen teachers or none.
 
-The teacher is in eval mode, takes no gradient, and sees the very batch that the student sees. All
-that an epoch depends on is in `checkpoint()`, so a restored fit goes on bitwise as if undisturbed.
+All that an epoch depends on is in `checkpoint()`, so a restored fit goes on bitwise as if undisturbed.
+Every draw comes from a generator on the CPU, whatever the device.
 Knows nothing of files, of other generations, or of the test split.
 
 Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `K` classes, `C H W` image.
@@ -9,15 +9,21 @@ Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `K` classes, `C H W
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from training.architectures.network import MultiExitNetwork
 from training.born_again.checkpoint import Checkpoint, Epoch
-from training.born_again.losses import RULES, RuleSettings, composed_loss, generation_loss
-from training.born_again.schedule import one_cycle
+from training.born_again.hints import Hints
+from training.born_again.losses import composed_loss
+from training.born_again.precision import Precision
+from training.born_again.rules import RULES, Lesson, RuleSettings
+from training.born_again.schedule import one_cycle, ramp
+from training.born_again.teachers import Teachers
+from training.data.augmentation import augment
 from training.data.splits import Split
 from training.errors import RecipeError
 from training.recipe import Recipe
@@ -33,26 +39,31 @@ class Fit:
         self,
         generation: int,
         student: MultiExitNetwork,
-        teacher: MultiExitNetwork | None,
+        teachers: Teachers | None,
         train: Split,
         tune: Split,
         recipe: Recipe,
+        precision: Precision,
         *,
         order_seed: int,
+        noise_seed: int = 0,
+        hints: Hints | None = None,
     ) -> None:
-        device = next(student.parameters()).device
         self._generation = generation
-        self._student = student
-        self._teacher = teacher.eval().requires_grad_(False) if teacher is not None else None
-        self._images_NCHW, self._truth_N = _tensors(train, device)
-        self._tune = _tensors(tune, device)
+        self._student = precision.place(student)
+        self._teachers = teachers
+        self._hints = hints.to(precision.device) if hints is not None else None
+        self._precision = precision
+        self._images_NCHW, self._truth_N = tensors(train, precision.device)
+        self._tune = tensors(tune, precision.device)
         self._recipe = recipe
         self._optimizer = torch.optim.AdamW(
-            student.parameters(),
+            itertools.chain(student.parameters(), hints.parameters() if hints is not None else ()),
             lr=recipe.schedule.learning_rate,
             weight_decay=recipe.schedule.weight_decay,
         )
         self._generator = torch.Generator().manual_seed(order_seed)
+        self._noise_seed = noise_seed
         self._history: list[Epoch] = []
 
     @property
@@ -71,6 +82,7 @@ class Fit:
             generation=self._generation,
             history=self.history,
             network=self._student.state_dict(),
+            hints=self._hints.state_dict() if self._hints is not None else {},
             optimizer=self._optimizer.state_dict(),
             generator=self._generator.get_state(),
         )
@@ -78,6 +90,8 @@ class Fit:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to that state."""
         self._student.load_state_dict(checkpoint.network)
+        if self._hints is not None:
+            self._hints.load_state_dict(checkpoint.hints)
         self._optimizer.load_state_dict(dict(checkpoint.optimizer))
         self._generator.set_state(checkpoint.generator)
         self._history = list(checkpoint.history)
@@ -87,52 +101,81 @@ class Fit:
         self._student.train()
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._truth_N.device)
         first_step = len(self._history) * self.steps_per_epoch
-        for step, row_B in zip(itertools.count(first_step), self._batches(), strict=False):
-            loss_sum += self._step(step, row_B)
+        for step, (images_BCHW, truth_B) in enumerate(self.batches(), first_step):
+            loss_sum += self.step(step, images_BCHW, truth_B)
             on_step()
         epoch = Epoch(loss_sum.item() / self.steps_per_epoch, exit_accuracy(self._student, *self._tune))
         self._check_finite(epoch)
         self._history.append(epoch)
         return epoch
 
-    def _batches(self) -> tuple[Tensor, ...]:
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give every row once in a fresh order, augmented, with its truth."""
         order_N = torch.randperm(len(self._truth_N), generator=self._generator)
-        return torch.split(order_N.to(self._truth_N.device), self._recipe.schedule.batch_rows)
+        for row_B in torch.split(order_N.to(self._truth_N.device), self._recipe.schedule.batch_rows):
+            images_BCHW = augment(self._images_NCHW[row_B], self._recipe.augmentation, self._generator)
+            yield images_BCHW, self._truth_N[row_B]
 
-    def _step(self, step: int, row_B: Tensor) -> Tensor:
+    def step(self, step: int, images_BCHW: Tensor, truth_B: Tensor) -> Tensor:
+        """Take one step of the optimizer; gives the loss before it."""
         schedule = self._recipe.schedule
         for group in self._optimizer.param_groups:
             group["lr"] = one_cycle(
-                step,
-                schedule.epochs * self.steps_per_epoch,
-                peak=schedule.learning_rate,
-                warm_up_share=schedule.warm_up_share,
+                step, self._steps, peak=schedule.learning_rate, warm_up_share=schedule.warm_up_share
             )
-        loss = self._loss(self._images_NCHW[row_B], self._truth_N[row_B])
+        loss = self._loss(step, images_BCHW, truth_B)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return loss.detach()
 
-    def _loss(self, images_BCHW: Tensor, truth_B: Tensor) -> Tensor:
-        generations, supervision = self._recipe.generations, self._recipe.deep_supervision
-        rule_settings = RuleSettings(generations.alpha, generations.distillation_temperature)
-        return composed_loss(
-            self._student(images_BCHW),
-            generation_loss(
-                truth_B, self._teacher_logits(images_BCHW), RULES[generations.rule], rule_settings
-            ),
-            exit_weight=supervision.exit_weight,
+    @property
+    def _steps(self) -> int:
+        return self._recipe.schedule.epochs * self.steps_per_epoch
+
+    def _loss(self, step: int, images_BCHW: Tensor, truth_B: Tensor) -> Tensor:
+        supervision = self._recipe.deep_supervision
+        with self._precision.autocast():
+            logits_EBK, embeddings = self._student.answer(
+                images_BCHW, gradient_equilibrium=supervision.gradient_equilibrium
+            )
+            loss_of_exit = self._loss_of_exit(step, images_BCHW, truth_B, classes=logits_EBK.shape[2])
+        loss = composed_loss(
+            logits_EBK,
+            loss_of_exit,
+            exit_weight=self._exit_weight(step),
             distillation_share=supervision.distillation_share,
             distillation_temperature=supervision.distillation_temperature,
         )
+        if self._hints is not None:
+            with self._precision.autocast():
+                loss = loss + supervision.hint_weight * self._hints(embeddings)
+        return loss
 
-    def _teacher_logits(self, images_BCHW: Tensor) -> Tensor | None:
-        if self._teacher is None:
-            return None
-        with torch.no_grad():
-            final_BK: Tensor = self._teacher(images_BCHW)[-1]
-        return final_BK
+    def _exit_weight(self, step: int) -> float:
+        supervision = self._recipe.deep_supervision
+        start = supervision.exit_weight_start
+        if start is None:
+            return supervision.exit_weight
+        return ramp(step, self._steps, start=start, end=supervision.exit_weight)
+
+    def _loss_of_exit(
+        self, step: int, images_BCHW: Tensor, truth_B: Tensor, *, classes: int
+    ) -> Callable[[int, Tensor], Tensor]:
+        """Give G: cross-entropy with the labels without a teacher, else the recipe's rule."""
+        if self._teachers is None:
+            return lambda _number, logits_BK: functional.cross_entropy(logits_BK, truth_B)
+        generations = self._recipe.generations
+        rule = RULES[generations.rule]
+        settings = RuleSettings(generations.alpha, generations.distillation_temperature)
+        targets = self._teachers.targets(images_BCHW)
+        noise_BK = self._noise(step, len(truth_B), classes).to(truth_B.device)
+        return lambda number, logits_BK: rule(logits_BK, Lesson(truth_B, targets[number], noise_BK), settings)
+
+    def _noise(self, step: int, rows: int, classes: int) -> Tensor:
+        """Draw what a rule permutes by, as a function of the step: rules see the same batches at one seed."""
+        generator = torch.Generator().manual_seed(self._noise_seed + step)
+        return torch.rand((rows, classes), generator=generator)
 
     def _check_finite(self, epoch: Epoch) -> None:
         if not math.isfinite(epoch.loss):
@@ -145,18 +188,23 @@ class Fit:
 
 def exit_accuracy(network: MultiExitNetwork, images_NCHW: Tensor, truth_N: Tensor) -> tuple[float, ...]:
     """Give the share of rows that each exit has right, in eval mode; the network keeps its mode."""
+    correct_EN = right_rows(network, images_NCHW, truth_N)
+    return tuple(correct_EN.double().mean(dim=1).tolist())
+
+
+def right_rows(network: MultiExitNetwork, images_NCHW: Tensor, truth_N: Tensor) -> Tensor:
+    """Say of each exit which rows it has right, [E, N], in eval mode and FP32; the network keeps its mode."""
     was_training = network.training
     network.eval()
-    correct_E = torch.zeros(network.exit_count, dtype=torch.int64)
     with torch.no_grad():
-        for images_BCHW, truth_B in zip(
-            torch.split(images_NCHW, EVALUATION_ROWS), torch.split(truth_N, EVALUATION_ROWS), strict=True
-        ):
-            label_EB = network(images_BCHW).argmax(dim=2)
-            correct_E += (label_EB == truth_B).sum(dim=1).cpu()
+        label_EN = torch.cat(
+            [network(batch_BCHW).argmax(dim=2) for batch_BCHW in torch.split(images_NCHW, EVALUATION_ROWS)],
+            dim=1,
+        )
     network.train(was_training)
-    return tuple((correct_E.double() / len(truth_N)).tolist())
+    return label_EN == truth_N
 
 
-def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+def tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Put a split's images and truth on a device."""
     return torch.from_numpy(split.images_NCHW).to(device), torch.from_numpy(split.truth_N).to(device)

@@ -6,19 +6,26 @@ test split.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from training.architectures.network import MultiExitNetwork
 from training.born_again.checkpoint import CheckpointFolder, Epoch, Weights
-from training.born_again.fit import Fit
+from training.born_again.fit import Fit, right_rows, tensors
+from training.born_again.hints import Hints
+from training.born_again.precision import Precision
 from training.born_again.progress import Progress
+from training.born_again.promotion import promote
 from training.born_again.reproducible import reproducible
+from training.born_again.teachers import Teachers
 from training.data.splits import Split
 from training.recipe import Recipe
+from training.settings import GenerationsSection
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,14 @@ class Seeds:
 
     weights: int
     order: int
+    hints: int
+    noise: int
 
 
 def generation_seeds(seed: int, generation: int) -> Seeds:
     """Derive a generation's seeds from the recipe's: independent streams, the same on every machine."""
-    weights, order = np.random.SeedSequence([seed, generation]).generate_state(2, np.uint32)
-    return Seeds(int(weights), int(order))
+    words = np.random.SeedSequence([seed, generation]).generate_state(4, np.uint32)
+    return Seeds(*(int(word) for word in words))
 
 
 def choose_training_device() -> torch.device:
@@ -61,28 +70,79 @@ def train_generations(
 ) -> list[Generation]:
     """Train all generations, or take up those that are on disk where they stand.
 
-    make_network builds the architecture with fresh weights from PyTorch's global generator.
+    Stops before the last where the recipe has patience and so many in a row gained nothing on tune
+    beyond noise. make_network builds the architecture with fresh weights from PyTorch's global generator.
     """
+    precision = Precision.choose(recipe.schedule.precision, device)
     trained: list[Generation] = []
     with reproducible(threads=recipe.threads, device=device):
+        progress.say(f"training on {precision}")
         for number in range(recipe.generations.count):
             seeds = generation_seeds(recipe.seed, number)
-            student = _fresh_network(make_network, seeds.weights)
+            student = seeded(make_network, seeds.weights)
             weights = checkpoints.load_weights(number)
             if weights is None:
-                teacher = copy.deepcopy(trained[-1].network).to(device) if trained else None
-                fit = Fit(number, student.to(device), teacher, train, tune, recipe, order_seed=seeds.order)
+                fit = make_fit(number, student, trained, train, tune, recipe, precision)
                 weights = _train(fit, number, recipe.schedule.epochs, checkpoints, progress)
             student.load_state_dict(weights.network)
-            trained.append(Generation(number, student.cpu().eval(), weights.history))
-
+            student.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            trained.append(Generation(number, student.eval(), weights.history))
+            if _is_out_of_patience(trained, tune, recipe.generations):
+                progress.say(f"stopping after generation {number}: the gain on tune is within noise")
+                break
     return trained
 
 
-def _fresh_network(make_network: Callable[[], MultiExitNetwork], seed: int) -> MultiExitNetwork:
+def make_fit(
+    number: int,
+    student: MultiExitNetwork,
+    earlier: Sequence[Generation],
+    train: Split,
+    tune: Split,
+    recipe: Recipe,
+    precision: Precision,
+) -> Fit:
+    """Prepare a generation's training; those before it teach it, where there are any."""
+    seeds = generation_seeds(recipe.seed, number)
+    hints = None
+    if recipe.deep_supervision.hint_weight > 0:
+        hints = seeded(lambda: Hints([head.embedding_width for head in student.heads]), seeds.hints)
+    return Fit(
+        number,
+        student,
+        _teachers(earlier, recipe.generations, precision) if earlier else None,
+        train,
+        tune,
+        recipe,
+        precision,
+        order_seed=seeds.order,
+        noise_seed=seeds.noise,
+        hints=hints,
+    )
+
+
+def _teachers(earlier: Sequence[Generation], settings: GenerationsSection, precision: Precision) -> Teachers:
+    teaching = earlier if settings.teacher == "ensemble" else earlier[-1:]
+    networks = [precision.place(copy.deepcopy(each.network)) for each in teaching]
+    return Teachers(networks, teaching_mix=settings.teaching_mix)
+
+
+def _is_out_of_patience(trained: Sequence[Generation], tune: Split, settings: GenerationsSection) -> bool:
+    if settings.patience is None or len(trained) == 1:
+        return False
+    images_NCHW, truth_N = tensors(tune, torch.device("cpu"))
+    final_correct = [right_rows(each.network, images_NCHW, truth_N)[-1].numpy() for each in trained]
+    return promote(final_correct, planned=settings.count).generations_since >= settings.patience
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def seeded(make: Callable[[], _Module], seed: int) -> _Module:
+    """Make a module with weights that follow from a seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make_network()
+        return make()
 
 
 def _train(fit: Fit, number: int, epochs: int, checkpoints: CheckpointFolder, progress: Progress) -> Weights:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from training.exits.intervals import mcnemar
 
 PROMOTION_LEVEL = 0.05
-"""A generation replaces the one promoted so far where the exact one-sided p-value is below this."""
+"""Chance that a run promotes any generation that is no better, over all that it tests."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,27 @@ class Promotion:
     chosen: int
     p_values: tuple[float | None, ...]
     """Each generation's against the one promoted so far; None for generation 0, which nothing precedes."""
+    level: float
+    """A generation replaced the one promoted so far where its exact one-sided p-value was below this."""
+
+    @property
+    def generations_since(self) -> int:
+        """How many generations in a row were not promoted, up to the last."""
+        return len(self.p_values) - 1 - self.chosen
 
 
-def promote(final_correct: Sequence[NDArray[np.bool_]]) -> Promotion:
-    """Choose among generations by where the final exit of each is right: [N] each, the same rows."""
+def promote(final_correct: Sequence[NDArray[np.bool_]], *, planned: int) -> Promotion:
+    """Choose among generations by where the final exit of each is right: [N] each, the same rows.
+
+    planned is how many generations the recipe asks for: the level is shared among their tests
+    (Bonferroni), so more generations do not make a false promotion likelier.
+    """
+    level = PROMOTION_LEVEL / max(1, planned - 1)
     chosen = 0
     p_values: list[float | None] = [None]
     for number in range(1, len(final_correct)):
         p_value = mcnemar(final_correct[chosen], final_correct[number])
         p_values.append(p_value)
-        if p_value < PROMOTION_LEVEL:
+        if p_value < level:
             chosen = number
-    return Promotion(chosen, tuple(p_values))
+    return Promotion(chosen, tuple(p_values), level)

@@ -1,6 +1,8 @@
-"""The learning rate as a pure function of the step: one cycle, up and down along half a cosine.
+"""What changes over a run as pure functions of the step: the learning rate and the exit weight.
 
-Smith and Topin, "Super-Convergence", 2018. Holds no state, so a resumed run needs only its step.
+Hold no state, so a resumed run needs only its step. One cycle, up and down along half a cosine: Smith
+and Topin, "Super-Convergence", 2018. Exit weights that rise: Kaya et al., "Shallow-Deep Networks",
+ICML 2019.
 """
 
 import math
@@ -13,10 +15,19 @@ END_SHARE = 1 / 250_000
 
 def one_cycle(step: int, steps: int, *, peak: float, warm_up_share: float) -> float:
     """Give the learning rate of a step, 0 to steps - 1."""
-    position = step / max(1, steps - 1)
+    position = _position(step, steps)
     if position < warm_up_share:
         return peak * _cosine(START_SHARE, 1.0, position / warm_up_share)
     return peak * _cosine(1.0, END_SHARE, (position - warm_up_share) / max(1 - warm_up_share, 1e-12))
+
+
+def ramp(step: int, steps: int, *, start: float, end: float) -> float:
+    """Give a weight that goes in a straight line from start at the first step to end at the last."""
+    return start + (end - start) * _position(step, steps)
+
+
+def _position(step: int, steps: int) -> float:
+    return step / max(1, steps - 1)
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

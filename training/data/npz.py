@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.labels import LabelColumn, check_within, count_classes
 from training.data.splits import Images, Labels, Source
 from training.errors import DatasetError
 
 NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-MAX_CLASSES = 65_536
 
 
 def load_npz(path: Path) -> Source:
@@ -28,7 +28,8 @@ def load_npz(path: Path) -> Source:
             f"{path}: x_test: expected images of shape {list(train_NCHW.shape[1:])} as in x_train, "
             f"got {list(test_NCHW.shape[1:])}"
         )
-    classes = _count_classes(path, train_N, test_N)
+    classes = count_classes(_label_column(path, "train", train_N))
+    check_within(_label_column(path, "test", test_N), classes)
     labels = tuple(str(number) for number in range(classes))
     return Source("npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N))
 
@@ -73,18 +74,5 @@ def _truth(path: Path, split: str, arrays: Mapping[str, NDArray[np.generic]]) ->
     return array.astype(np.int64)
 
 
-def _count_classes(path: Path, train_N: Labels, test_N: Labels) -> int:
-    """Give K after checking that the labels are 0..K-1, each there to be learnt."""
-    known = np.unique(train_N)
-    classes = len(known)
-    if not 2 <= classes <= MAX_CLASSES or known[0] != 0 or known[-1] != classes - 1:
-        raise DatasetError(
-            f"{path}: y_train: expected labels 0..K-1, each at least once, K from 2 to {MAX_CLASSES}, "
-            f"got {classes} distinct from {known[0]} to {known[-1]}"
-        )
-    if test_N.min() < 0 or test_N.max() >= classes:
-        raise DatasetError(
-            f"{path}: y_test: expected labels 0..{classes - 1} as in y_train, "
-            f"got {test_N.min()}..{test_N.max()}"
-        )
-    return classes
+def _label_column(path: Path, split: str, truth_N: Labels) -> LabelColumn:
+    return LabelColumn(f"{path}: y_{split}", truth_N, place=lambda row: f"row {row}")

@@ -3,50 +3,171 @@
 Knows which of a recipe's keys a loader takes, but nothing of recipes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from training.data.cifar import load_cifar10, load_cifar100
 from training.data.digits import load_digits
+from training.data.fashion_mnist import load_fashion_mnist
+from training.data.idx import load_idx
+from training.data.image_folder import load_image_folder
 from training.data.npz import load_npz
 from training.data.splits import Dataset, Source, SplitRows, cut
 from training.errors import RecipeError
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """A dataset that comes with a package, and takes no path."""
+class Place:
+    """What a recipe says of where a dataset lies and how it is read; None where it says nothing."""
 
-    load: Callable[[], Source]
+    file: str | None
+    data_dir: str | None
+    image_side: int | None
+
+
+class Kind(ABC):
+    """How a dataset is reached: which keys it takes, and which of them it cannot do without."""
+
+    required: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
+    origin: ClassVar[str]
+    """Where it comes from, as a clause after its name."""
+    needs: str
+    """What must be there before it can be loaded, in a few words."""
+
+    @abstractmethod
+    def open(self, place: Place) -> Source:
+        """Load the dataset from a place whose keys are checked."""
 
 
 @dataclass(frozen=True)
-class InFile:
+class Embedded(Kind):
+    """A dataset that comes with a package, and takes no path."""
+
+    origin = "which is embedded"
+
+    load: Callable[[], Source]
+    needs: str = "nothing"
+
+    def open(self, place: Place) -> Source:  # noqa: ARG002  # every kind is opened alike
+        """Load it; the place says nothing."""
+        return self.load()
+
+
+@dataclass(frozen=True)
+class InFile(Kind):
     """A dataset in one file of the user's, which the recipe names as `file`."""
 
+    required = ("file",)
+    origin = "which is one file"
+
     load: Callable[[Path], Source]
+    needs: str = "file"
+
+    def open(self, place: Place) -> Source:
+        """Load that file."""
+        assert place.file is not None
+        return self.load(Path(place.file))
 
 
-DATASETS: Mapping[str, Embedded | InFile] = {"digits": Embedded(load_digits), "npz": InFile(load_npz)}
+@dataclass(frozen=True)
+class InFolder(Kind):
+    """A dataset of several files in a folder, which the recipe names as `data_dir`."""
+
+    required = ("data_dir",)
+    origin = "which is a folder of files"
+
+    load: Callable[[Path], Source]
+    needs: str = "data_dir"
+
+    def open(self, place: Place) -> Source:
+        """Load that folder."""
+        assert place.data_dir is not None
+        return self.load(Path(place.data_dir))
 
 
-def load_dataset(name: str, file: str | None, *, split_seed: int, rows: SplitRows) -> Dataset:
+@dataclass(frozen=True)
+class Obtainable(Kind):
+    """A dataset that can be found or downloaded; a recipe may name a `data_dir` instead."""
+
+    optional = ("data_dir",)
+    origin = "which is a folder of files"
+
+    load: Callable[[Path | None], Source]
+    needs: str
+
+    def open(self, place: Place) -> Source:
+        """Load that folder, or find the set."""
+        return self.load(Path(place.data_dir) if place.data_dir is not None else None)
+
+
+@dataclass(frozen=True)
+class ImageTree(Kind):
+    """A folder of image files, the recipe's `data_dir`, that can be resized to `image_side`."""
+
+    required = ("data_dir",)
+    optional = ("image_side",)
+    origin = "which is a folder of images"
+
+    load: Callable[[Path, int | None], Source]
+    needs: str = "data_dir; image_side where sizes differ"
+
+    def open(self, place: Place) -> Source:
+        """Load that folder at that size."""
+        assert place.data_dir is not None
+        return self.load(Path(place.data_dir), place.image_side)
+
+
+DATASETS: Mapping[str, Kind] = {
+    "digits": Embedded(load_digits),
+    "fashion-mnist": Obtainable(
+        load_fashion_mnist, "Debian's package dataset-fashion-mnist, or data_dir, or 30 MB to download"
+    ),
+    "idx": InFolder(load_idx),
+    "cifar10": InFolder(load_cifar10),
+    "cifar100": InFolder(load_cifar100),
+    "npz": InFile(load_npz),
+    "image-folder": ImageTree(load_image_folder),
+}
+
+
+def load_dataset(
+    name: str,
+    *,
+    file: str | None = None,
+    data_dir: str | None = None,
+    image_side: int | None = None,
+    split_seed: int,
+    rows: SplitRows,
+) -> Dataset:
     """Load a registered dataset and cut it; raise DatasetError or RecipeError before anything is trained.
 
-    file is the path of the user's own data, for a dataset that reads one.
+    file or data_dir is the path of the user's own data; image_side is in pixels. Each only for a dataset
+    that takes it.
     """
-    return cut(load_source(name, file), split_seed=split_seed, rows=rows)
+    source = load_source(name, file=file, data_dir=data_dir, image_side=image_side)
+    return cut(source, split_seed=split_seed, rows=rows)
 
 
-def load_source(name: str, file: str | None) -> Source:
+def load_source(
+    name: str, *, file: str | None = None, data_dir: str | None = None, image_side: int | None = None
+) -> Source:
     """Load a registered dataset whole."""
     if name not in DATASETS:
         raise RecipeError(f"dataset: expected one of {', '.join(DATASETS)}, got {name!r}")
-    kind = DATASETS[name]
-    if isinstance(kind, Embedded):
-        if file is not None:
-            raise RecipeError(f'dataset.file: expected none for "{name}", which is embedded, got {file!r}')
-        return kind.load()
-    if file is None:
-        raise RecipeError(f'dataset.file: expected a path for "{name}", got none')
-    return kind.load(Path(file))
+    place = Place(file, data_dir, image_side)
+    _check_keys(name, DATASETS[name], place)
+    return DATASETS[name].open(place)
+
+
+def _check_keys(name: str, kind: Kind, place: Place) -> None:
+    given = {key: value for key, value in asdict(place).items() if value is not None}
+    for key, value in given.items():
+        if key not in kind.required + kind.optional:
+            raise RecipeError(f'dataset.{key}: expected none for "{name}", {kind.origin}, got {value!r}')
+    for key in kind.required:
+        if key not in given:
+            raise RecipeError(f'dataset.{key}: expected a path for "{name}", got none')

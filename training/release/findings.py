@@ -28,12 +28,13 @@ from serving.repository.manifest import (
     Provenance,
 )
 from serving.repository.repository import file_digest
-from training.assessment import Assessment, calibration_error, input_spec
+from training.assessment import TEST, Assessment, calibration_error, input_spec
 from training.born_again.promotion import Promotion
 from training.data.splits import Dataset
 from training.exits.cost import measure_milliseconds
+from training.exits.ensemble import ensemble_accuracy
 from training.exits.evaluate import Readings
-from training.exits.intervals import paired_gain
+from training.exits.intervals import Proportion, paired_gain
 from training.recipe import Recipe
 from training.release.publish import stage_entry
 from training.release.summary import (
@@ -44,7 +45,7 @@ from training.release.summary import (
     RunSummary,
     StageSummary,
 )
-from training.run_folder import GenerationRecord, RunRecord
+from training.run_folder import EnsembleRecord, GenerationRecord, RunRecord
 
 DEFAULT_POINT = "balanced"
 TUNE = "tune"
@@ -65,6 +66,14 @@ class Findings:
     def best(self) -> Assessment:
         """The generation to publish."""
         return self.assessments[self.promotion.chosen]
+
+    @property
+    def ensemble_E(self) -> tuple[Proportion, ...]:  # noqa: N802 - a shape suffix
+        """What all generations together have right on test at each exit; empty for one generation."""
+        if len(self.assessments) == 1:
+            return ()
+        logits_of_G = [each.tested.logits_ENK for each in self.assessments]
+        return ensemble_accuracy(logits_of_G, self.dataset.test.truth_N)
 
 
 def uncertified(findings: Findings) -> Iterator[str]:
@@ -158,6 +167,12 @@ def make_record(findings: Findings, published: Path) -> RunRecord:
             )
             for number, each in enumerate(findings.assessments)
         ),
+        ensemble=EnsembleRecord(
+            generations=len(findings.assessments),
+            accuracy=tuple(each.share for each in findings.ensemble_E),
+            split=TEST,
+            n=len(findings.dataset.test),
+        ),
     )
 
 
@@ -176,6 +191,8 @@ def make_summary(findings: Findings, published: Path) -> RunSummary:
         seed=recipe.seed,
         generations=tuple(summarise_generations(findings)),
         chosen_generation=findings.promotion.chosen,
+        promotion_level=findings.promotion.level,
+        ensemble_E=findings.ensemble_E,
         stages=summarise_stages(best),
         exits=summarise_exits(best),
         pareto_path=best.chosen.path,

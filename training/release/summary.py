@@ -91,6 +91,10 @@ class RunSummary:
     seed: int
     generations: tuple[GenerationSummary, ...]
     chosen_generation: int
+    promotion_level: float
+    """What a later generation's p-value had to be below."""
+    ensemble_E: tuple[Proportion, ...]
+    """What the mean of all generations has right on test at each exit; empty for one generation."""
     stages: tuple[StageSummary, ...]
     exits: tuple[ExitSummary, ...]
     pareto_path: tuple[Candidate, ...]

@@ -5,7 +5,6 @@ Turns records into sentences and short strings. Knows nothing of the page they s
 
 from itertools import pairwise
 
-from training.born_again.promotion import PROMOTION_LEVEL
 from training.exits.calibrate import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from training.exits.certify import allowed_disagreements
 from training.exits.evaluate import Outcome
@@ -146,7 +145,7 @@ def generations(summary: RunSummary) -> str:
         tests = ", ".join(p_value(each.p_value) for each in summary.generations[1:])
         return (
             f"Generation {summary.chosen_generation} was published: on {rows} no later one was clearly "
-            f"better (paired one-sided tests, p {tests}; below {PROMOTION_LEVEL} is asked). "
+            f"better (paired one-sided tests, p {tests}; below {summary.promotion_level:.3g} is asked). "
             f"{_attainable(summary)}"
         )
     return (
@@ -159,7 +158,7 @@ def _attainable(summary: RunSummary) -> str:
     """Say where the first generation erred so rarely that no later one could have been promoted."""
     tune = summary.generations[0].tune
     smallest = 0.5 ** (tune.n - tune.successes)
-    if smallest < PROMOTION_LEVEL:
+    if smallest < summary.promotion_level:
         return ""
     return (
         f"It errs on {tune.n - tune.successes} of them, so not even a perfect one could get below "
@@ -178,6 +177,17 @@ def claim(summary: RunSummary) -> str:
         f"On {summary.generations[0].test_E[-1].n:,} test rows {held}: "
         f"{', '.join(percent(share) for share in shares)} at the final exit. "
         "One run with one seed settles no claim; the intervals say how little."
+    )
+
+
+def ensemble(summary: RunSummary) -> str:
+    """Say what all generations together give at the final exit."""
+    if not summary.ensemble_E:
+        return ""
+    count = len(summary.generations)
+    return (
+        f"The mean of all {count} networks has {proportion(summary.ensemble_E[-1])} right at its final exit, "
+        f"for {count} times the cost."
     )
 
 

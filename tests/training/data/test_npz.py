@@ -1,0 +1,125 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.data.registry import load_dataset
+from training.data.splits import Dataset, SplitRows
+from training.errors import DatasetError
+
+NPZ_ROWS = SplitRows(temperature=4, tune=4, certify=4, test=None)
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def plain_arrays() -> Arrays:
+    rng = np.random.default_rng(0)
+    return {
+        "x_train": rng.integers(0, 256, (30, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(30) % 3,
+        "x_test": rng.integers(0, 256, (6, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(6) % 3,
+    }
+
+
+def load_npz(path: Path) -> Dataset:
+    return load_dataset("npz", file=str(path), split_seed=0, rows=NPZ_ROWS)
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    path = tmp_path / "own.npz"
+    np.savez(path, allow_pickle=False, **plain_arrays())
+    return path
+
+
+def change(**arrays: np.ndarray[Any, Any]) -> Callable[[Arrays], Arrays]:
+    return lambda plain: plain | arrays
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda plain: {"x_train": plain["x_train"]}, r"expected arrays x_train, y_train.*, got x_train$"),
+        (
+            change(x_train=np.zeros((30, 8, 8))),
+            r"x_train: expected uint8 images .*, got float64 \[30, 8, 8\]",
+        ),
+        (change(x_train=np.zeros((30, 64), np.uint8)), r"x_train: expected .*, got uint8 \[30, 64\]"),
+        (change(y_train=np.arange(29) % 3), r"y_train: expected integer labels of shape \[30\].*\[29\]"),
+        (change(y_train=np.linspace(0, 1, 30)), r"y_train: expected integer labels .*, got float64 \[30\]"),
+        (
+            change(y_train=np.arange(30) % 3 + 1),
+            r"y_train: row 0: expected labels 0..K-1, each at least once, of which 0 is missing, got 1",
+        ),
+        (change(y_train=np.arange(30) % 3 * 2), r"y_train: row 1: expected .* 1 is missing, got 2"),
+        (change(y_train=np.arange(30) % 3 - 1), r"y_train: row 0: expected labels 0..K-1.*, got -1"),
+        (change(y_train=np.zeros(30, int)), r"y_train: expected 2 to 65536 distinct labels, got 1$"),
+        (change(y_test=np.array([0, 1, 2, 0, 3, 3])), r"y_test: row 4: expected a label 0..2, got 3"),
+        (change(y_test=np.array([0, -1, 2, 0, 1, 3])), r"y_test: row 1: expected a label 0..2, got -1"),
+        (change(x_test=np.zeros((6, 9, 9), np.uint8)), r"x_test: expected .*\[1, 8, 8\].*, got \[1, 9, 9\]"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_by_name(
+    tmp_path: Path, spoil: Callable[[Arrays], Arrays], complaint: str
+) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, allow_pickle=False, **spoil(plain_arrays()))
+    with pytest.raises(DatasetError, match=complaint) as caught:
+        load_npz(path)
+    assert str(path) in str(caught.value)
+
+
+def test_official_test_rows_are_the_arrays_named_test(npz: Path) -> None:
+    dataset = load_npz(npz)
+    np.testing.assert_array_equal(dataset.test.images_NCHW[:, 0], plain_arrays()["x_test"])
+    np.testing.assert_array_equal(dataset.test.truth_N, plain_arrays()["y_test"])
+
+
+def test_images_with_channels_are_taken_as_they_are(tmp_path: Path) -> None:
+    arrays = plain_arrays()
+    for name in ("x_train", "x_test"):
+        arrays[name] = arrays[name][:, np.newaxis].repeat(3, axis=1)
+    np.savez(tmp_path / "own.npz", allow_pickle=False, **arrays)
+    assert load_npz(tmp_path / "own.npz").image_shape == (3, 8, 8)
+
+
+def test_the_digest_changes_with_a_single_pixel(tmp_path: Path, npz: Path) -> None:
+    arrays = plain_arrays()
+    arrays["x_test"][0, 0, 0] ^= 1
+    np.savez(tmp_path / "other.npz", allow_pickle=False, **arrays)
+    assert load_npz(npz).digest != load_npz(tmp_path / "other.npz").digest
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nowhere.npz: expected an .npz file .*, got no such file"):
+        load_npz(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_truncated_file_is_refused(npz: Path, share: float) -> None:
+    npz.write_bytes(npz.read_bytes()[: int(share * npz.stat().st_size)])
+    with pytest.raises(DatasetError, match=r"own.npz: expected a whole .npz file"):
+        load_npz(npz)
+
+
+def test_a_flipped_byte_is_noticed(npz: Path) -> None:
+    content = bytearray(npz.read_bytes())
+    content[500] ^= 0xFF
+    npz.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"own.npz: expected a whole .npz file .*CRC"):
+        load_npz(npz)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, **(plain_arrays() | {"y_train": np.array([{}] * 30, dtype=object)}))
+    with pytest.raises(DatasetError, match=r"expected a whole .npz file of plain arrays"):
+        load_npz(path)
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
+    np.save(tmp_path / "own.npy", np.zeros(3))
+    with pytest.raises(DatasetError, match="got no archive of arrays"):
+        load_npz(tmp_path / "own.npy")

@@ -1,0 +1,104 @@
+import hashlib
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from training.data.registry import load_dataset
+from training.data.splits import Dataset, Source, SplitRows, cut
+from training.errors import DatasetError, RecipeError
+
+DIGITS_ROWS = SplitRows(temperature=100, tune=200, certify=200, test=360)
+OFFICIAL_ROWS = SplitRows(temperature=4, tune=4, certify=4, test=None)
+
+
+def cut_digits(split_seed: int = 0) -> Dataset:
+    return load_dataset("digits", split_seed=split_seed, rows=DIGITS_ROWS)
+
+
+def source_with_official_test() -> Source:
+    rng = np.random.default_rng(0)
+    images_NCHW = rng.integers(0, 256, (36, 1, 8, 8), dtype=np.uint8)
+    truth_N = np.arange(36) % 3
+    return Source("small", ("a", "b", "c"), images_NCHW[:30], truth_N[:30], (images_NCHW[30:], truth_N[30:]))
+
+
+def test_digits_are_cut_into_five_splits_of_the_stated_sizes() -> None:
+    sizes = {name: len(split) for name, split in cut_digits().splits.items()}
+    assert sizes == {"train": 937, "temperature": 100, "tune": 200, "certify": 200, "test": 360}
+
+
+def test_the_splits_are_disjoint_and_together_the_whole_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every image gets its row number for pixels, so that rows can be told apart after the cut.
+    digits = load_digits()
+    numbers = np.arange(len(digits.target))
+    digits.images = np.stack([numbers // 256, numbers % 256], axis=1)[:, :, np.newaxis].repeat(2, axis=2)
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: digits)
+    rows = [
+        int(image[0, 0, 0]) * 256 + int(image[0, 1, 0])
+        for split in cut_digits().splits.values()
+        for image in split.images_NCHW
+    ]
+    assert sorted(rows) == list(range(1797))
+
+
+def test_the_test_rows_are_row_numbers_of_the_source() -> None:
+    dataset, digits = cut_digits(), load_digits()
+    assert dataset.test_rows is not None
+    rows = np.array(dataset.test_rows)
+    np.testing.assert_array_equal(dataset.test.images_NCHW[:, 0], digits.images[rows].astype(np.uint8))
+    np.testing.assert_array_equal(dataset.test.truth_N, digits.target[rows])
+
+
+def test_a_split_digest_is_the_sha_256_of_its_row_numbers() -> None:
+    dataset = cut_digits()
+    rows = np.array(dataset.test_rows, dtype="<i8")
+    assert dataset.test.digest == hashlib.sha256(rows.tobytes()).hexdigest()
+
+
+def test_the_cut_follows_from_the_split_seed_alone() -> None:
+    assert cut_digits(1).test_rows == cut_digits(1).test_rows
+    assert cut_digits(1).test_rows != cut_digits(0).test_rows
+    assert cut_digits(1).digest == cut_digits(0).digest
+
+
+def test_digit_pixels_are_as_the_source_has_them() -> None:
+    images = cut_digits().train.images_NCHW
+    assert images.dtype == np.uint8
+    assert (images.shape[1:], int(images.max())) == ((1, 8, 8), 16)
+
+
+def test_too_few_rows_are_refused_with_both_counts() -> None:
+    rows = SplitRows(temperature=1000, tune=200, certify=237, test=360)
+    with pytest.raises(DatasetError, match=r'"digits": expected more than the 1797 rows .*, got 1797'):
+        load_dataset("digits", split_seed=0, rows=rows)
+
+
+def test_a_set_without_official_test_rows_needs_a_count_of_them() -> None:
+    rows = SplitRows(temperature=100, tune=200, certify=200, test=None)
+    with pytest.raises(RecipeError, match=r'dataset.test_rows of "digits": expected a count .*, got None'):
+        load_dataset("digits", split_seed=0, rows=rows)
+
+
+def test_an_official_test_split_stays_the_test_split() -> None:
+    source = source_with_official_test()
+    dataset = cut(source, split_seed=0, rows=OFFICIAL_ROWS)
+    assert source.official_test is not None
+    np.testing.assert_array_equal(dataset.test.images_NCHW, source.official_test[0])
+    assert dataset.test_rows is None
+    assert len(dataset.train) == 30 - 12
+
+
+def test_a_count_of_test_rows_beside_an_official_test_split_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r'dataset.test_rows of "small": expected none.*, got 360'):
+        cut(source_with_official_test(), split_seed=0, rows=DIGITS_ROWS)
+
+
+def test_the_digest_covers_datatype_shape_and_bytes_of_every_array() -> None:
+    source = source_with_official_test()
+    assert source.official_test is not None
+    digest = hashlib.sha256()
+    for array in (source.images_NCHW, source.truth_N, *source.official_test):
+        digest.update(f"{array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    assert cut(source, split_seed=0, rows=OFFICIAL_ROWS).digest == digest.hexdigest()

@@ -1,0 +1,100 @@
+"""The residual network: three to five stages of residual blocks, each with a head.
+
+A 3x3 convolution to `width` channels, then stages of `depth` blocks. From the second stage on a stage
+halves the image and doubles the channels, for as long as 4 pixels a side remain. He et al., "Deep
+Residual Learning for Image Recognition", CVPR 2016.
+
+Shapes: `B` rows, `C H W` features.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+
+from training.architectures.heads import Features, HeadSettings, make_head
+from training.architectures.network import MultiExitNetwork
+from training.errors import RecipeError
+
+FEWEST_EXITS, MOST_EXITS = 3, 5
+SMALLEST_SIZE = 4
+"""Pixels a side that no stage halves further."""
+
+
+def residual(
+    normalisation: nn.Module,
+    image: Features,
+    *,
+    classes: int,
+    width: int,
+    depth: int,
+    heads: Sequence[HeadSettings],
+) -> MultiExitNetwork:
+    """Build a stage a head, of `depth` blocks; the first has `width` channels and the image's size."""
+    if not FEWEST_EXITS <= len(heads) <= MOST_EXITS:
+        raise RecipeError(
+            f'architecture "residual": expected {FEWEST_EXITS} to {MOST_EXITS} exits, got {len(heads)}'
+        )
+    if image.size < SMALLEST_SIZE:
+        raise RecipeError(
+            f'architecture "residual": expected images of at least {SMALLEST_SIZE} pixels a side, '
+            f"got {image.size} from the dataset"
+        )
+    features = list(_features(width, image.size, len(heads)))
+    stages, made_heads = [_stem(image.channels, width)], []
+    for before, after, head in zip([features[0], *features], features, heads, strict=False):
+        stages.append(nn.Sequential(*_blocks(before, after, depth)))
+        made_heads.append(make_head(head, after, final_channels=features[-1].channels, classes=classes))
+    stem, first, *later = stages
+    return MultiExitNetwork(normalisation, [nn.Sequential(stem, first), *later], made_heads)
+
+
+def _features(width: int, size: int, stages: int) -> Iterator[Features]:
+    """Say what each stage gives."""
+    yield Features(width, size)
+    for _ in range(stages - 1):
+        halved = (size + 1) // 2
+        if halved >= SMALLEST_SIZE:
+            width, size = 2 * width, halved
+        yield Features(width, size)
+
+
+def _stem(channels: int, width: int) -> nn.Module:
+    return nn.Sequential(_convolution(channels, width), nn.ReLU())
+
+
+def _blocks(before: Features, after: Features, depth: int) -> Iterator[nn.Module]:
+    """Give a stage's blocks, of which the first changes channels and size."""
+    yield ResidualBlock(before.channels, after.channels, stride=1 if before.size == after.size else 2)
+    for _ in range(depth - 1):
+        yield ResidualBlock(after.channels, after.channels, stride=1)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int) -> None:
+        super().__init__()
+        last = _convolution(channels_out, channels_out)
+        nn.init.zeros_(last[1].weight)  # type: ignore[arg-type] # a fresh block passes its shortcut alone
+        self.change = nn.Sequential(_convolution(channels_in, channels_out, stride=stride), nn.ReLU(), last)
+        self.shortcut: nn.Module = nn.Identity()
+        if channels_in != channels_out or stride != 1:
+            self.shortcut = _convolution(channels_in, channels_out, stride=stride, kernel_size=1)
+        self.activation = nn.ReLU()
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        """Give relu(shortcut + change)."""
+        answer_BCHW: Tensor = self.activation(self.shortcut(features_BCHW) + self.change(features_BCHW))
+        return answer_BCHW
+
+
+def _convolution(
+    channels_in: int, channels_out: int, *, stride: int = 1, kernel_size: int = 3
+) -> nn.Sequential:
+    """Give a convolution with batch norm, which makes its bias idle."""
+    return nn.Sequential(
+        nn.Conv2d(
+            channels_in, channels_out, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+        ),
+        nn.BatchNorm2d(channels_out),
+    )

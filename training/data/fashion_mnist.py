@@ -1,0 +1,115 @@
+"""Fashion-MNIST: found where Debian's package or an earlier run left it, else downloaded once.
+
+28x28 greyscale articles, 60,000 to train on and 10,000 official test rows, by Zalando Research under
+the MIT licence (Xiao, Rasul and Vollgraf 2017). The plain HTTP of its home is why each download is
+held against the SHA-256 of its uncompressed bytes.
+"""
+
+import gzip
+import hashlib
+import http.client
+import urllib.request
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.idx import (
+    FILES,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    find_idx_file,
+    read_idx_set,
+)
+from training.data.splits import Source
+from training.errors import DatasetError
+from training.whole_file import whole_file
+
+LABELS = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+TIMEOUT_SECONDS = 30.0
+"""How long the other side may stay silent."""
+REMEDY = (
+    "install Debian's package dataset-fashion-mnist, "
+    f"or put {', '.join(f'{name}.gz' for name in FILES)} into a folder and name it as dataset.data_dir"
+)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where the gzipped files can be downloaded, and the SHA-256 of what each holds uncompressed."""
+
+    base_url: str
+    sha256_of_file: Mapping[str, str]
+
+
+HOME = Mirror(
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    {
+        TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+)
+
+
+def load_fashion_mnist(data_dir: Path | None) -> Source:
+    """Load the set from the folder given, and only from there; without one, find or download it."""
+    if data_dir is None:
+        cache = Path.home() / ".cache" / "offramp" / "fashion-mnist"
+        data_dir = find_or_download((DEBIAN_FOLDER,), cache, HOME)
+    return read_idx_set("fashion-mnist", data_dir, LABELS)
+
+
+def find_or_download(folders: Sequence[Path], cache: Path, mirror: Mirror) -> Path:
+    """Give the first folder, cache last, that holds all four files; else download what the cache lacks."""
+    for folder in (*folders, cache):
+        if not _missing(folder):
+            return folder
+    for name in _missing(cache):
+        content = _download(f"{mirror.base_url}{name}.gz", mirror.sha256_of_file[name])
+        _keep(cache / f"{name}.gz", content)
+    return cache
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in FILES if find_idx_file(folder, name) is None]
+
+
+def _download(url: str, sha256: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  # a mirror is HTTP
+            compressed: bytes = response.read()
+        found = hashlib.sha256(gzip.decompress(compressed)).hexdigest()
+    except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
+        raise DatasetError(f"{url}: expected a gzipped file, got: {error}; {REMEDY}") from error
+    if found != sha256:
+        raise DatasetError(
+            f"{url}: expected SHA-256 {sha256} of the uncompressed bytes, got {found}; {REMEDY}"
+        )
+    return compressed
+
+
+def _keep(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: expected a place to keep a download, got: {error.strerror}; {REMEDY}"
+        ) from error

@@ -1,0 +1,176 @@
+"""The sections of a recipe: what each part of a run can be told, with unit and default under each key.
+
+Knows the names of datasets, architectures and rules from their registries, but not what they do.
+"""
+
+from collections.abc import Collection
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from training.architectures.heads import HeadSettings
+from training.architectures.registry import ARCHITECTURES
+from training.born_again.rules import RULES
+from training.data.registry import DATASETS
+from training.section import Section
+
+LARGEST_SEED = 2**63 - 1
+MOST_EXITS = 16
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenShare = Annotated[float, Field(gt=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+
+def _one_of(known: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"expected one of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+class DatasetSection(Section):
+    """Which rows, and how they are cut; the train split gets what remains."""
+
+    name: Annotated[str, _one_of(DATASETS)]
+    """A registered dataset. No default."""
+    file: str | None = None
+    """Path of the user's own .npz file, from the working directory; only for `npz`."""
+    data_dir: str | None = None
+    """Folder that holds the set's files, from the working directory. Default none: `digits` is embedded,
+    `fashion-mnist` looks where Debian's package puts it and else downloads; the others need it."""
+    image_side: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Pixels a side that images are resized to; only for `image-folder`. Default none: as they are."""
+    split_seed: Seed = 0
+    """Seeds the permutation that cuts the splits; stays fixed when `seed` varies. Default 0."""
+    temperature_rows: Count = 100
+    """Rows that fit the calibration temperatures. Default 100."""
+    tune_rows: Count = 200
+    """Rows that choose generation and operating points. Default 200."""
+    certify_rows: Count = 200
+    """Rows that certify them; epsilon 0.01 at delta 0.05 takes at least 299. Default 200."""
+    test_rows: Count | None = None
+    """Rows that are read once, at the end. Only for a set without an official test split, which needs it."""
+
+
+class AugmentationSection(Section):
+    """What is changed at random in every batch of images; never for the other splits."""
+
+    flip: bool = False
+    """Whether every second image is mirrored left to right. Default false."""
+    crop_padding: Annotated[int, Field(ge=0, le=64)] = 0
+    """Pixels of black added around an image before it is cut out again at a random place. Default 0."""
+    erase_probability: Share = 0.0
+    """Share of images of which a random box is overwritten by noise. Default 0.0."""
+
+
+class ArchitectureSection(Section):
+    """The network, the same in every generation."""
+
+    name: Annotated[str, _one_of(ARCHITECTURES)] = "deep_supervision"
+    """A registered architecture. Default deep_supervision."""
+    exits: Annotated[int, Field(ge=2, le=MOST_EXITS)] = 3
+    """Stages, each with its head and so its exit. Default 3."""
+    width: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Channels of the first stage. Default 64."""
+    depth: Annotated[int, Field(ge=1, le=64)] = 1
+    """Convolutions, or residual blocks, of a stage. Default 1."""
+    heads: Annotated[tuple[HeadSettings, ...], Field(strict=False)] = (HeadSettings(),)
+    """One for all exits, or one an exit in depth order: kind, grid, attention. Default linear."""
+
+    @model_validator(mode="after")
+    def _heads_fit_the_exits(self) -> Self:
+        if len(self.heads) not in {1, self.exits}:
+            raise ValueError(
+                f"heads: expected 1, or one for each of {self.exits} exits, got {len(self.heads)}"
+            )
+        return self
+
+    @property
+    def head_of_each_exit(self) -> tuple[HeadSettings, ...]:
+        """The heads in depth order."""
+        return self.heads if len(self.heads) == self.exits else self.heads * self.exits
+
+
+class GenerationsSection(Section):
+    """How often a trained network teaches the next, and by which rule."""
+
+    count: Count = 3
+    """Networks trained one after the other, the first without a teacher. Default 3."""
+    rule: Annotated[str, _one_of(RULES)] = "kd"
+    """How a teacher and the labels combine: kd, ban, ban+l, cwtm, dkpp. Default kd."""
+    alpha: Share = 0.5
+    """Weight of the labels against the teacher, 0 to 1; only `kd` reads it. Default 0.5."""
+    distillation_temperature: Temperature = 4.0
+    """Softens teacher and student; only `kd` reads it. Default 4.0."""
+    teacher: Literal["previous", "ensemble"] = "previous"
+    """The generation before, or the mean of all before. Default previous."""
+    teaching_mix: Share = 0.0
+    """How much exit k learns from the teacher's exit k instead of its final one. Default 0.0."""
+    patience: Count | None = None
+    """Stop once so many in a row gained nothing on tune beyond noise. Default none: train all."""
+
+
+class DeepSupervisionSection(Section):
+    """How the final exit teaches the early ones inside one network."""
+
+    exit_weight: Annotated[float, Field(ge=0.0)] = 0.3
+    """Weight of each early exit's loss against the final exit's. Default 0.3."""
+    exit_weight_start: Annotated[float, Field(ge=0.0)] | None = None
+    """What exit_weight is at the first step, to change in a straight line. Default none: constant."""
+    distillation_share: Share = 1.0
+    """How much of an early exit's loss comes from the final exit, the rest from labels and teacher.
+    Default 1.0; between 0 and 1 it is Be Your Own Teacher."""
+    distillation_temperature: Temperature = 4.0
+    """Softens the final exit and the early one. Default 4.0."""
+    hint_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the distance between early exits' embeddings and the final exit's. Default 0.0."""
+    gradient_equilibrium: bool = False
+    """Whether every exit behind a stage has the same share in its gradient. Default false."""
+
+
+class ScheduleSection(Section):
+    """AdamW under a one-cycle learning rate, the same for every generation."""
+
+    epochs: Count = 20
+    """Passes over the train split a generation. Default 20."""
+    batch_rows: Annotated[int, Field(ge=2)] = 32
+    """Rows a step. Default 32."""
+    learning_rate: Positive = 0.002
+    """The peak of the cycle. Default 0.002."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0001
+    """AdamW's decoupled decay. Default 0.0001."""
+    warm_up_share: Share = 0.2
+    """Share of the steps in which the learning rate rises. Default 0.2."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16 autocast, or fp32; auto takes bf16 where the device multiplies it itself. Default auto."""
+
+
+class OperatingPointSection(Section):
+    """What a published operating point aims at, and what is certified of it."""
+
+    max_accuracy_loss: Share
+    """Accuracy it may lose against the final exit on the tune split, as a share."""
+    epsilon: OpenShare
+    """Certified bound on the share of answers that differ from the final exit's."""
+    delta: OpenShare = 0.05
+    """Chance that the certificate may be wrong. Default 0.05."""
+
+
+class OperatingPointsSection(Section):
+    """The points published beside `exact`; a small certify split cannot certify a small epsilon."""
+
+    balanced: OperatingPointSection = OperatingPointSection(max_accuracy_loss=0.003, epsilon=0.01)
+    """The default point. Default: loss 0.003, epsilon 0.01, delta 0.05."""
+    fast: OperatingPointSection = OperatingPointSection(max_accuracy_loss=0.010, epsilon=0.03)
+    """Default: loss 0.010, epsilon 0.03, delta 0.05."""
+
+    @property
+    def goals(self) -> dict[str, OperatingPointSection]:
+        """What each published point aims at, by name; `exact` aims at nothing."""
+        return {"balanced": self.balanced, "fast": self.fast}

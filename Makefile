@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test check protos format
+.PHONY: install demo serve test check protos format golden
 
 install: .venv/installed
 
@@ -35,3 +35,6 @@ format: install
 
 protos: install
 	$(BIN)/python -m protos.generate
+
+golden: install
+	$(BIN)/python -m tests.training.born_again.golden_losses

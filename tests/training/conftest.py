@@ -21,7 +21,7 @@ test_rows = 360
 
 [architecture]
 width = 4
-head_grid = 4
+heads = [{ grid = 4 }]
 
 [generations]
 count = 2
@@ -29,6 +29,7 @@ count = 2
 [schedule]
 epochs = 2
 batch_rows = 128
+precision = "fp32"
 
 [operating_points.balanced]
 max_accuracy_loss = 0.05

@@ -31,11 +31,17 @@ def test_the_digits_recipe_keeps_the_notebooks_losses() -> None:
         "rule": "kd",
         "alpha": 0.5,
         "distillation_temperature": 4.0,
+        "teacher": "previous",
+        "teaching_mix": 0.0,
+        "patience": None,
     }
     assert recipe.deep_supervision.model_dump() == {
         "exit_weight": 0.3,
+        "exit_weight_start": None,
         "distillation_share": 1.0,
         "distillation_temperature": 4.0,
+        "hint_weight": 0.0,
+        "gradient_equilibrium": False,
     }
 
 
@@ -43,7 +49,8 @@ def test_a_recipe_needs_only_a_model_name_and_a_dataset(tmp_path: Path) -> None:
     path = tmp_path / "least.toml"
     path.write_text(LEAST)
     recipe = load_recipe(str(path))
-    assert (recipe.architecture.name, recipe.architecture.head_grid) == ("deep_supervision", 1)
+    assert (recipe.architecture.name, recipe.architecture.exits) == ("deep_supervision", 3)
+    assert [head.grid for head in recipe.architecture.head_of_each_exit] == [1, 1, 1]
 
 
 def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
@@ -51,7 +58,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
     said = complaint(path, LEAST + "[schedule]\nepoch = 3\n")
     assert said == (
         f"{path}: schedule.epoch: unknown key, "
-        "known: epochs, batch_rows, learning_rate, weight_decay, warm_up_share"
+        "known: epochs, batch_rows, learning_rate, weight_decay, warm_up_share, precision"
     )
 
 
@@ -79,12 +86,24 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
         ("[schedule]\nlearning_rate = inf\n", "schedule.learning_rate: expected a finite number, got inf"),
         ("[schedule]\nlearning_rate = 0.0\n", "schedule.learning_rate: expected greater than 0, got 0.0"),
         ("[generations]\nalpha = 1.5\n", "generations.alpha: expected less than or equal to 1, got 1.5"),
-        ('[generations]\nrule = "dkpp"\n', "generations.rule: expected one of kd, got 'dkpp'"),
+        (
+            '[generations]\nrule = "born"\n',
+            "generations.rule: expected one of kd, ban, ban+l, cwtm, dkpp, got 'born'",
+        ),
         ("[generations]\ncount = true\n", "generations.count: expected a valid integer, got True"),
         (
             '[architecture]\nname = "resnet"\n',
-            "architecture.name: expected one of deep_supervision, got 'resnet'",
+            "architecture.name: expected one of deep_supervision, residual, got 'resnet'",
         ),
+        (
+            '[architecture]\nheads = [{ kind = "cubic" }]\n',
+            "architecture.heads.0.kind: expected 'linear' or 'separable', got 'cubic'",
+        ),
+        (
+            "[architecture]\nheads = [{ pool = 3 }]\n",
+            "architecture.heads.0.pool: unknown key, known: kind, grid, attention",
+        ),
+        ("[augmentation]\nerase_probability = 2.0\n", "expected less than or equal to 1, got 2.0"),
         ("[operating_points.fast]\nepsilon = 0.1\n", "max_accuracy_loss: expected a value, got none"),
     ],
 )
@@ -96,7 +115,8 @@ def test_an_impossible_value_is_named_with_what_was_expected(
 
 def test_an_unknown_dataset_is_told_the_known_ones(tmp_path: Path) -> None:
     said = complaint(tmp_path / "r.toml", 'model = "m"\n[dataset]\nname = "mnist"\n')
-    assert said.endswith("dataset.name: expected one of digits, npz, got 'mnist'")
+    assert "dataset.name: expected one of digits, fashion-mnist, idx, " in said
+    assert said.endswith("image-folder, got 'mnist'")
 
 
 def test_a_model_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
@@ -142,3 +162,17 @@ def test_a_difference_names_the_key_and_both_values(tiny_recipe: Recipe) -> None
 
 def test_a_recipe_survives_its_json(tiny_recipe: Recipe) -> None:
     assert Recipe.model_validate_json(json.dumps(tiny_recipe.model_dump(mode="json"))) == tiny_recipe
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_heads_are_one_or_one_an_exit(tmp_path: Path, count: int) -> None:
+    heads = ", ".join(["{ grid = 2 }"] * count)
+    said = complaint(tmp_path / "r.toml", LEAST + f"[architecture]\nexits = 3\nheads = [{heads}]\n")
+    assert f"heads: expected 1, or one for each of 3 exits, got {count}" in said
+
+
+@pytest.mark.parametrize("rule", ["kd", "ban", "ban+l", "cwtm", "dkpp"])
+def test_every_rule_is_one_line_away(tmp_path: Path, rule: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(LEAST + f'[generations]\nrule = "{rule}"\n')
+    assert load_recipe(str(path)).generations.rule == rule

@@ -82,7 +82,7 @@ def test_a_model_name_that_is_a_file_in_the_repository_is_one_line(
     ("key", "value"),
     [
         ("architecture.width", "1000000"),
-        ("architecture.head_grid", "1000"),
+        ("architecture.depth", "1000"),
         ("threads", "1000000000000"),
         ("generations.distillation_temperature", "1e-300"),
     ],

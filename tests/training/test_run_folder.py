@@ -6,7 +6,7 @@ import pytest
 from training.data.splits import DataDigests
 from training.errors import RunError
 from training.recipe import Recipe
-from training.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder, RunRecord, make_writable
+from training.run_folder import RECIPE_FILE, RECORD_FILE, EnsembleRecord, RunFolder, RunRecord, make_writable
 
 RECORD = RunRecord(
     recipe="tiny",
@@ -17,6 +17,7 @@ RECORD = RunRecord(
     seed=0,
     chosen_generation=0,
     generations=(),
+    ensemble=EnsembleRecord(generations=1, accuracy=(), split="test", n=10),
 )
 
 

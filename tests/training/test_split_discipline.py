@@ -14,9 +14,10 @@ from training.data.splits import Dataset, Split, SplitRows
 from training.exits.calibrate import expected_calibration_error
 from training.exits.intervals import mcnemar
 from training.pipeline import find_out, make_network
-from training.recipe import OperatingPointSection, Recipe
+from training.recipe import Recipe
 from training.release.findings import Findings, make_summary
 from training.run_folder import RunFolder
+from training.settings import OperatingPointSection
 
 # All distinct, so that a figure's n says which split it came from.
 ROWS = SplitRows(temperature=90, tune=210, certify=190, test=350)

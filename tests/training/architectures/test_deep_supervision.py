@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.architectures.registry import build
 from training.errors import RecipeError
@@ -13,7 +14,15 @@ def network(
     image_shape: tuple[int, int, int] = (3, 8, 8), *, width: int = 4, head_grid: int = 1
 ) -> MultiExitNetwork:
     normalisation = PixelNormalisation.of(IMAGES[:, : image_shape[0]])
-    return build("deep_supervision", normalisation, image_shape, classes=5, width=width, head_grid=head_grid)
+    return build(
+        "deep_supervision",
+        normalisation,
+        image_shape,
+        classes=5,
+        width=width,
+        depth=1,
+        heads=(HeadSettings(grid=head_grid),) * 3,
+    )
 
 
 def test_every_exit_answers_every_row() -> None:
@@ -27,7 +36,7 @@ def test_width_64_with_pooled_heads_is_the_plain_network() -> None:
 
 
 def test_a_head_grid_is_cut_down_to_the_features_it_pools() -> None:
-    inputs = [head[-1].in_features for head in network(head_grid=4).heads]  # type: ignore[index]
+    inputs = [head.embedding_width for head in network(head_grid=4).heads]
     assert inputs == [4 * 16, 8 * 4, 16 * 1]
 
 

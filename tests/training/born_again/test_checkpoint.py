@@ -13,6 +13,7 @@ CHECKPOINT = Checkpoint(
     generation=1,
     history=HISTORY,
     network={"weight": torch.arange(3.0)},
+    hints={"maps.0.weight": torch.arange(2.0)},
     optimizer={"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
     generator=torch.Generator().manual_seed(3).get_state(),
 )

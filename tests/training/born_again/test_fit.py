@@ -6,17 +6,21 @@ from torch import Tensor
 
 from training.architectures.network import MultiExitNetwork
 from training.born_again.fit import Fit, exit_accuracy
+from training.born_again.precision import Precision
+from training.born_again.teachers import Teachers
 from training.data.splits import Dataset
 from training.errors import RecipeError
 from training.recipe import Recipe
 
+FP32 = Precision(torch.device("cpu"), is_bf16=False)
 MakeNetwork = Callable[[], MultiExitNetwork]
 
 
 def make_fit(
     student: MultiExitNetwork, teacher: MultiExitNetwork | None, digits: Dataset, recipe: Recipe
 ) -> Fit:
-    return Fit(0, student, teacher, digits.train, digits.tune, recipe, order_seed=1)
+    teachers = Teachers([teacher], teaching_mix=0.0) if teacher is not None else None
+    return Fit(0, student, teachers, digits.train, digits.tune, recipe, FP32, order_seed=1)
 
 
 def copied(network: MultiExitNetwork) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from training.architectures.heads import Head
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.exits.cost import cumulative, multiply_adds, parameters
 
@@ -10,8 +11,8 @@ def small_network(*also: nn.Module) -> MultiExitNetwork:
     first = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
     second = nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2, bias=False), *also)
     heads = [
-        nn.Sequential(nn.Flatten(), nn.Linear(4 * 4 * 4, 3)),
-        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
+        Head(nn.Flatten(), nn.Linear(4 * 4 * 4, 3)),
+        Head(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(8, 3)),
     ]
     return MultiExitNetwork(PixelNormalisation([0.0], [1.0]), [first, second], heads)
 

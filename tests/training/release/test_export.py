@@ -11,6 +11,7 @@ from torch import nn
 from serving.engine.stages import StageFile
 from serving.repository.manifest import TensorSpec
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images, tiny_network
+from training.architectures.heads import Head
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.errors import ExportMismatch
 from training.exits.cost import measure_milliseconds, multiply_adds, parameters
@@ -23,7 +24,7 @@ Exported = tuple[ExportedStage, ...]
 def one_stage_network() -> MultiExitNetwork:
     torch.manual_seed(0)
     stage = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU())
-    head = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 10))
+    head = Head(nn.Flatten(), nn.Linear(3 * 6 * 6, 10))
     return MultiExitNetwork(PixelNormalisation([4.0], [6.0]), [stage], [head])
 
 
@@ -138,7 +139,7 @@ def test_a_network_of_one_stage_is_one_file_without_features(tmp_path: Path) -> 
 def test_a_grid_that_does_not_divide_the_features_is_exported_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     stage = nn.Conv2d(1, 3, 2)
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(3 * 4 * 4, 10))
+    head = Head(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten()), nn.Linear(3 * 4 * 4, 10))
     network = MultiExitNetwork(PixelNormalisation([4.0], [6.0]), [stage], [head])
 
     exported = export_stages(network, tmp_path, IMAGE_SHAPE)
@@ -149,7 +150,7 @@ def test_a_grid_that_does_not_divide_the_features_is_exported_too(tmp_path: Path
 def test_another_networks_stages_are_refused_by_exit_with_both_values(exported: Exported) -> None:
     network = tiny_network(0)
     with torch.no_grad():
-        network.get_submodule("heads.1.2").get_parameter("bias")[3] += 0.01
+        network.get_submodule("heads.1.classifier").get_parameter("bias")[3] += 0.01
 
     with pytest.raises(ExportMismatch, match=r"^exit 1, row 0, logit 3: expected \S+ within .* got \S+ from"):
         assert_parity(network, open_runner(exported), random_images(5, 4))

@@ -14,10 +14,12 @@ from serving.engine.policy import ExitRule
 from serving.engine.stages import StageRunner
 from serving.repository.manifest import TensorSpec
 from training.architectures.deep_supervision import deep_supervision
+from training.architectures.heads import Features, HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.exits.calibrate import calibration_temperature, expected_calibration_error
 from training.exits.certify import certify
 from training.exits.cost import cumulative, measure_milliseconds
+from training.exits.ensemble import ensemble_accuracy
 from training.exits.evaluate import Readings, evaluate, outcome, read
 from training.exits.intervals import mcnemar, paired_gain
 from training.exits.thresholds import pareto_path, target_row
@@ -40,7 +42,12 @@ GOALS = {"exact": None, "balanced": Goal(0.003, 0.01, 0.05), "fast": Goal(0.01, 
 def tiny_network(seed: int, *, width: int = 6) -> MultiExitNetwork:
     torch.manual_seed(seed)
     return deep_supervision(
-        PixelNormalisation([4.9], [6.0]), channels=1, size=8, classes=10, width=width, head_grid=4
+        PixelNormalisation([4.9], [6.0]),
+        Features(channels=1, size=8),
+        classes=10,
+        width=width,
+        depth=1,
+        heads=(HeadSettings(grid=4),) * 3,
     )
 
 
@@ -115,7 +122,8 @@ def run(folder: Path) -> RunSummary:
     first, second = tiny_network(0), tiny_network(1)
     train(first, splits["train"], epochs=3)
     train(second, splits["train"], epochs=6)
-    _, before = read_splits(logits_of(first, splits), splits)
+    before_logits = logits_of(first, splits)
+    _, before = read_splits(before_logits, splits)
     stages = export_stages(second, folder, IMAGE_SHAPE)
     runner = open_runner(stages)
     logits = {name: evaluate(runner, split.images_N) for name, split in splits.items()}
@@ -151,6 +159,8 @@ def run(folder: Path) -> RunSummary:
         seed=1,
         generations=(generation(0, before, {}), generation(1, readings, before)),
         chosen_generation=1,
+        promotion_level=0.05,
+        ensemble_E=ensemble_accuracy([before_logits["test"], logits["test"]], splits["test"].truth_N),
         stages=tuple(
             StageSummary(
                 stage.multiply_adds,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.table import row, rule
 from training.architectures.network import MultiExitNetwork
 from training.born_again.fit import right_rows, tensors
 from training.born_again.generations import (
@@ -66,18 +67,18 @@ def compare(recipe: Recipe, dataset: Dataset, precision: Precision) -> None:
     """Print a line for generation 0 and one for each rule."""
     exits = [f"exit {number}" for number in range(recipe.architecture.exits - 1)]
     print(row("rule", *exits, "final exit", "gain of the final exit, points", "seconds"))
-    print("|" + "---|" * (len(exits) + 4))
+    print(rule(len(exits) + 4))
     first, seconds = train(0, [], recipe, dataset, precision)
     before_EN = correct(first.network, dataset.test)
     print(row("generation 0", *accuracies(before_EN), "", f"{seconds:.0f}"), flush=True)
-    for rule in RULES:
-        generations = recipe.generations.model_copy(update={"rule": rule})
+    for name in RULES:
+        generations = recipe.generations.model_copy(update={"rule": name})
         student, seconds = train(
             1, [first], recipe.model_copy(update={"generations": generations}), dataset, precision
         )
         after_EN = correct(student.network, dataset.test)
         over = paired_gain(before_EN[-1], after_EN[-1])
-        print(row(f"`{rule}`", *accuracies(after_EN), gain(over), f"{seconds:.0f}"), flush=True)
+        print(row(f"`{name}`", *accuracies(after_EN), gain(over), f"{seconds:.0f}"), flush=True)
 
 
 def train(
@@ -105,11 +106,6 @@ def correct(network: MultiExitNetwork, split: Split) -> NDArray[np.bool_]:
 def accuracies(correct_EN: NDArray[np.bool_]) -> list[str]:
     """Say each exit's accuracy."""
     return [percent(Proportion(int(each.sum()), len(each)).share, 2) for each in correct_EN]
-
-
-def row(*cells: str) -> str:
-    """Give a line of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

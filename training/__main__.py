@@ -15,6 +15,7 @@ from serving.errors import RepositoryError
 from training.errors import TrainingError
 
 MISTAKE, INTERRUPTED = 2, 130
+SECONDS_OF_A_MINUTE = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train and publish a model.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("recipes", help="list the built-in recipes")
+    commands.add_parser("recipes", help="list the built-in recipes: needs, and time on this machine")
     run = commands.add_parser("run", help="train a recipe and publish what comes of it")
     run.add_argument("recipe", metavar="RECIPE", help="a built-in recipe's name, or the path of a TOML file")
     run.add_argument("--output", type=Path, metavar="DIR", help="the run's folder (default: runs/<recipe>)")
@@ -55,10 +56,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list_recipes() -> None:
+    from training.data.registry import DATASETS
+    from training.estimate import training_seconds
     from training.recipe import built_in_recipes, load_recipe
 
     for name in built_in_recipes():
-        print(f"{name:<16} {load_recipe(name).description}")
+        recipe = load_recipe(name)
+        print(f"{name:<16} {recipe.description}")
+        print(f"{'':<16} needs: {DATASETS[recipe.dataset.name].needs}")
+        print(f"{'':<16} trains here: {_about(training_seconds(recipe))}", flush=True)
+
+
+def _about(seconds: float | None) -> str:
+    if seconds is None:
+        return "as long as your data asks"
+    if seconds < SECONDS_OF_A_MINUTE:
+        return f"about {seconds:.0f} s, told from a few steps"
+    return f"about {seconds / SECONDS_OF_A_MINUTE:.0f} min, told from a few steps"
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from training.__main__ import main
 from training.born_again.checkpoint import CHECKPOINT_FILE
 from training.born_again.progress import ProgressBar
 from training.pipeline import load, train
-from training.recipe import load_recipe
+from training.recipe import built_in_recipes, load_recipe
 from training.run_folder import RunFolder
 
 
@@ -42,6 +42,17 @@ def test_recipes_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str])
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("digits  ") and "handwritten" in line for line in lines)
+
+
+def test_a_recipe_is_listed_with_what_it_needs_and_how_long_it_trains_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["recipes"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "needs: nothing" in lines
+    assert any(line.startswith("needs: Debian's package dataset-fashion-mnist") for line in lines)
+    times = [line for line in lines if line.startswith("trains here: about ")]
+    assert len(times) == len(built_in_recipes())
 
 
 def test_an_unknown_recipe_is_a_line_and_exit_code_2(

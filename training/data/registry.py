@@ -28,6 +28,17 @@ class Place:
     image_side: int | None
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How large a dataset is whose every copy is the same: what a run's time can be told from unloaded."""
+
+    rows: int
+    """Without an official test split."""
+    image_shape: tuple[int, int, int]
+    """[C, H, W]"""
+    classes: int
+
+
 class Kind(ABC):
     """How a dataset is reached: which keys it takes, and which of them it cannot do without."""
 
@@ -37,6 +48,8 @@ class Kind(ABC):
     """Where it comes from, as a clause after its name."""
     needs: str
     """What must be there before it can be loaded, in a few words."""
+    extent: Extent | None
+    """None where it is the user's own data."""
 
     @abstractmethod
     def open(self, place: Place) -> Source:
@@ -50,6 +63,7 @@ class Embedded(Kind):
     origin = "which is embedded"
 
     load: Callable[[], Source]
+    extent: Extent | None
     needs: str = "nothing"
 
     def open(self, place: Place) -> Source:  # noqa: ARG002  # every kind is opened alike
@@ -65,6 +79,7 @@ class InFile(Kind):
     origin = "which is one file"
 
     load: Callable[[Path], Source]
+    extent: Extent | None = None
     needs: str = "file"
 
     def open(self, place: Place) -> Source:
@@ -81,6 +96,7 @@ class InFolder(Kind):
     origin = "which is a folder of files"
 
     load: Callable[[Path], Source]
+    extent: Extent | None = None
     needs: str = "data_dir"
 
     def open(self, place: Place) -> Source:
@@ -97,6 +113,7 @@ class Obtainable(Kind):
     origin = "which is a folder of files"
 
     load: Callable[[Path | None], Source]
+    extent: Extent | None
     needs: str
 
     def open(self, place: Place) -> Source:
@@ -113,6 +130,7 @@ class ImageTree(Kind):
     origin = "which is a folder of images"
 
     load: Callable[[Path, int | None], Source]
+    extent: Extent | None = None
     needs: str = "data_dir; image_side where sizes differ"
 
     def open(self, place: Place) -> Source:
@@ -122,13 +140,15 @@ class ImageTree(Kind):
 
 
 DATASETS: Mapping[str, Kind] = {
-    "digits": Embedded(load_digits),
+    "digits": Embedded(load_digits, Extent(1_797, (1, 8, 8), 10)),
     "fashion-mnist": Obtainable(
-        load_fashion_mnist, "Debian's package dataset-fashion-mnist, or data_dir, or 30 MB to download"
+        load_fashion_mnist,
+        Extent(60_000, (1, 28, 28), 10),
+        "Debian's package dataset-fashion-mnist, or data_dir, or 30 MB to download",
     ),
     "idx": InFolder(load_idx),
-    "cifar10": InFolder(load_cifar10),
-    "cifar100": InFolder(load_cifar100),
+    "cifar10": InFolder(load_cifar10, Extent(50_000, (3, 32, 32), 10)),
+    "cifar100": InFolder(load_cifar100, Extent(50_000, (3, 32, 32), 100)),
     "npz": InFile(load_npz),
     "image-folder": ImageTree(load_image_folder),
 }

@@ -159,7 +159,7 @@ def test_another_networks_stages_are_refused_by_exit_with_both_values(exported: 
 def test_stages_that_end_in_nan_are_refused(tmp_path: Path) -> None:
     network = one_stage_network()
     with torch.no_grad():
-        network.get_submodule("heads.0.1").get_parameter("bias")[0] = torch.nan
+        network.get_submodule("heads.0.classifier").get_parameter("bias")[0] = torch.nan
     broken = export_stages(network, tmp_path, IMAGE_SHAPE)
 
     with pytest.raises(ExportMismatch, match=r"exit 0, row 0, logit 0: .* got nan"):

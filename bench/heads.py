@@ -14,13 +14,14 @@ from statistics import median
 import torch
 
 from bench.table import row, rule
-from bench.training_speed import fresh_network, random_split
 from serving.engine.devices import CPU
 from serving.engine.stages import StageRunner
 from serving.repository.manifest import TensorSpec
 from training.architectures.heads import HeadSettings
 from training.data.registry import DATASETS, Extent
+from training.estimate import random_dataset
 from training.exits.cost import measure_milliseconds
+from training.pipeline import make_network
 from training.recipe import Recipe, load_recipe
 from training.release.export import ExportedStage, export_stages
 from training.release.words import quantity
@@ -65,8 +66,8 @@ def exported(recipe: Recipe, extent: Extent, kind: HeadSettings, folder: Path) -
     """Write the recipe's network with that head at every exit."""
     torch.manual_seed(0)
     architecture = recipe.architecture.model_copy(update={"heads": (kind,)})
-    network = fresh_network(
-        recipe.model_copy(update={"architecture": architecture}), extent, random_split(extent, 64)
+    network = make_network(
+        recipe.model_copy(update={"architecture": architecture}), random_dataset(extent, rows=64)
     )
     place = Path(tempfile.mkdtemp(dir=folder))
     return export_stages(network, place, extent.image_shape)

@@ -12,17 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
-import numpy as np
 import torch
 
 from bench.table import row, rule
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
-from training.architectures.registry import build
 from training.born_again.fit import Fit
 from training.born_again.generations import choose_training_device, make_fit
 from training.born_again.precision import Precision
 from training.data.registry import DATASETS, Extent
-from training.data.splits import Split
+from training.estimate import random_dataset
+from training.pipeline import make_network
 from training.recipe import Recipe, load_recipe
 
 STEPS = 12
@@ -64,9 +62,10 @@ def main() -> None:
 
 def measure(each: Format, recipe: Recipe, extent: Extent, device: torch.device) -> None:
     """Train a few steps of a fresh network; adds what each took, and its batch before it."""
-    split = random_split(extent, recipe.schedule.batch_rows * STEPS)
-    network = fresh_network(recipe, extent, split)
-    fit = make_fit(0, network, [], split, split, recipe, Precision(device, each.is_bf16))
+    dataset = random_dataset(extent, recipe.schedule.batch_rows * STEPS)
+    network = make_network(recipe, dataset)
+    precision = Precision(device, each.is_bf16)
+    fit = make_fit(0, network, [], dataset.train, dataset.tune, recipe, precision)
     network.to(memory_format=each.layout)  # type: ignore[call-overload]
     network.train()
     for step, (data_seconds, step_seconds) in enumerate(timed_steps(fit)):
@@ -103,26 +102,6 @@ def report(formats: list[Format], conditions: str) -> None:
                 f"{data / (data + step):.1%}",
             )
         )
-
-
-def fresh_network(recipe: Recipe, extent: Extent, split: Split) -> MultiExitNetwork:
-    """Build the recipe's network for images of that extent."""
-    return build(
-        recipe.architecture.name,
-        PixelNormalisation.of(split.images_NCHW),
-        extent.image_shape,
-        classes=extent.classes,
-        width=recipe.architecture.width,
-        depth=recipe.architecture.depth,
-        heads=recipe.architecture.head_of_each_exit,
-    )
-
-
-def random_split(extent: Extent, rows: int) -> Split:
-    """Draw images and labels."""
-    rng = np.random.default_rng(0)
-    images_NCHW = rng.integers(0, 256, (rows, *extent.image_shape), dtype=np.uint8)
-    return Split(images_NCHW, rng.integers(0, extent.classes, rows), digest="")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from statistics import median
 import numpy as np
 import torch
 
-from training.architectures.network import PixelNormalisation
-from training.architectures.registry import build
 from training.born_again.fit import Fit
 from training.born_again.generations import Generation, choose_training_device, make_fit
 from training.born_again.precision import Precision
 from training.data.registry import DATASETS, Extent
-from training.data.splits import Split
+from training.data.splits import Dataset, Split
+from training.pipeline import make_network
 from training.recipe import Recipe
 
 WARM_UP_STEPS = 3
@@ -48,18 +47,11 @@ def _step_seconds(recipe: Recipe, extent: Extent, precision: Precision) -> Itera
     seconds_of_teachers: dict[int, float] = {}
     for number in range(recipe.generations.count):
         teachers = len(earlier) if recipe.generations.teacher == "ensemble" else min(len(earlier), 1)
-        split = _random_split(extent, recipe.schedule.batch_rows * (WARM_UP_STEPS + TIMED_STEPS))
-        network = build(
-            recipe.architecture.name,
-            PixelNormalisation.of(split.images_NCHW),
-            extent.image_shape,
-            classes=extent.classes,
-            width=recipe.architecture.width,
-            depth=recipe.architecture.depth,
-            heads=recipe.architecture.head_of_each_exit,
-        )
+        rows = recipe.schedule.batch_rows * (WARM_UP_STEPS + TIMED_STEPS)
+        dataset = random_dataset(extent, rows)
+        network = make_network(recipe, dataset)
         if teachers not in seconds_of_teachers:
-            fit = make_fit(number, network, earlier, split, split, recipe, precision)
+            fit = make_fit(number, network, earlier, dataset.train, dataset.tune, recipe, precision)
             seconds_of_teachers[teachers] = _time(fit, network)
         yield seconds_of_teachers[teachers]
         earlier.append(Generation(number, network.cpu().eval(), ()))
@@ -76,7 +68,10 @@ def _time(fit: Fit, network: torch.nn.Module) -> float:
     return median(seconds)
 
 
-def _random_split(extent: Extent, rows: int) -> Split:
+def random_dataset(extent: Extent, rows: int) -> Dataset:
+    """Draw images and labels of a dataset's shape; every split is the same rows."""
     rng = np.random.default_rng(0)
     images_NCHW = rng.integers(0, 256, (rows, *extent.image_shape), dtype=np.uint8)
-    return Split(images_NCHW, rng.integers(0, extent.classes, rows), digest="")
+    split = Split(images_NCHW, rng.integers(0, extent.classes, rows), digest="")
+    labels = tuple(str(number) for number in range(extent.classes))
+    return Dataset("random", labels, "", split, split, split, split, split, test_rows=None)

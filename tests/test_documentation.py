@@ -4,19 +4,26 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
 
 from serving import errors
 from serving.config import EngineSettings, ModelSettings, ServerSettings
 from serving.engine.policy import ExitReason
 from serving.metrics import Metrics, Outcome
 from serving.repository import manifest
+from training.architectures.registry import ARCHITECTURES
+from training.born_again.rules import RULES
+from training.data.registry import DATASETS
+from training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "docs" / "training.md").read_text()
 FORMAT = (ROOT / "models" / "README.md").read_text()
 
 
@@ -101,3 +108,22 @@ def test_every_flag_of_the_readme_is_known(module: str) -> None:
         ).stdout
         for flag in re.findall(r"--[a-z-]+", command):
             assert flag in known, f"{module} {command}: {flag} is unknown"
+
+
+def test_every_recipe_setting_is_in_the_training_page_with_its_default() -> None:
+    for section, field in Recipe.model_fields.items():
+        kind = field.annotation
+        inner = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+        for key, default in ((f"{section}.{name}", each.default) for name, each in inner.items()):
+            row = re.search(rf"^\| `{re.escape(key)}` \| (.*) \|$", TRAINING, re.MULTILINE)
+            assert row, f"{key} is missing"
+            if isinstance(default, (bool, str, int, float)):
+                assert row[1] == str(default).lower(), key
+
+
+@pytest.mark.parametrize(
+    "names", [RULES, DATASETS, ARCHITECTURES], ids=["rules", "datasets", "architectures"]
+)
+def test_every_rule_dataset_and_architecture_is_in_the_training_page(names: Collection[str]) -> None:
+    for name in names:
+        assert f"`{name}`" in TRAINING

@@ -6,17 +6,22 @@ import subprocess
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import cast
 
 import pytest
+import torch
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
+from torch import nn
 
 from serving import errors
 from serving.config import EngineSettings, ModelSettings, ServerSettings
 from serving.engine.policy import ExitReason
 from serving.metrics import Metrics, Outcome
 from serving.repository import manifest
-from training.architectures.registry import ARCHITECTURES
+from training.architectures.heads import Features, HeadSettings, make_head
+from training.architectures.network import MultiExitNetwork
+from training.architectures.registry import ARCHITECTURES, Architecture
 from training.born_again.rules import RULES
 from training.data.registry import DATASETS
 from training.recipe import Recipe
@@ -77,6 +82,20 @@ def test_every_make_command_of_the_readme_is_a_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for command in set(re.findall(r"\bmake ([a-z]+)", README)):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), f"make {command} is no target"
+
+
+def test_the_architecture_that_contributing_shows_can_be_built() -> None:
+    shown = (ROOT / "CONTRIBUTING.md").read_text().split("```python")[1].split("```")[0]
+    names = {
+        "nn": nn,
+        "Features": Features,
+        "make_head": make_head,
+        "MultiExitNetwork": MultiExitNetwork,
+    }
+    exec(shown, names)  # noqa: S102 - our own page
+    plain = cast(Architecture, names["plain"])
+    network = plain(nn.Identity(), Features(3, 16), classes=5, width=4, depth=1, heads=[HeadSettings()] * 3)
+    assert network(torch.zeros(2, 3, 16, 16)).shape == (3, 2, 5)
 
 
 def test_every_place_in_the_file_tree_exists() -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.architectures.network import MultiExitNetwork
+from tests.training.born_again import golden_losses
 from training.born_again.checkpoint import CheckpointFolder, Epoch
 from training.born_again.generations import Generation, generation_seeds, train_generations
 from training.born_again.progress import Progress, ProgressBar
 from training.data.splits import Dataset
+from training.pipeline import make_network
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 
@@ -57,25 +58,30 @@ class Counts(ProgressBar):
         self.epochs += 1
 
 
-@pytest.fixture
-def train(
-    tmp_path: Path, tiny_recipe: Recipe, digits: Dataset, make_tiny_network: Callable[[], MultiExitNetwork]
-) -> Train:
+def trainer(place: Path, recipe: Recipe, dataset: Dataset) -> Train:
     def train_in(folder: str, progress: Progress) -> list[Generation]:
-        run_folder = RunFolder(tmp_path / folder)
-        run_folder.begin(tiny_recipe, digits.digests)
-        checkpoints = CheckpointFolder(run_folder, tiny_recipe)
+        run_folder = RunFolder(place / folder)
+        run_folder.begin(recipe, dataset.digests)
         return train_generations(
-            make_tiny_network,
-            digits.train,
-            digits.tune,
-            tiny_recipe,
-            checkpoints,
+            lambda: make_network(recipe, dataset),
+            dataset.train,
+            dataset.tune,
+            recipe,
+            CheckpointFolder(run_folder, recipe),
             progress,
             device=torch.device("cpu"),
         )
 
     return train_in
+
+
+@pytest.fixture
+def train(tmp_path: Path, tiny_recipe: Recipe, digits: Dataset) -> Train:
+    return trainer(tmp_path, tiny_recipe, digits)
+
+
+def with_generations(recipe: Recipe, **changes: object) -> Recipe:
+    return recipe.model_copy(update={"generations": recipe.generations.model_copy(update=changes)})
 
 
 def assert_bitwise_equal(left: list[Generation], right: list[Generation]) -> None:
@@ -145,3 +151,40 @@ def test_training_gives_pytorchs_settings_back(train: Train) -> None:
         torch.get_rng_state().sum(),
     )
     assert after == before
+
+
+@pytest.mark.parametrize(("told", "count"), [("step", 5), ("epoch", 1), ("step", 21), ("epoch", 5)])
+def test_a_run_with_every_method_resumes_to_bitwise_the_same_weights(
+    tmp_path: Path, digits: Dataset, told: str, count: int
+) -> None:
+    # Augmentation, hints, a rising exit weight, and an ensemble that teaches by the one rule that draws.
+    recipe = with_generations(golden_losses.RECIPE, count=3, rule="dkpp", teacher="ensemble")
+    train = trainer(tmp_path, recipe, digits)
+    with pytest.raises(Interrupted):
+        train("resumed", StopsAfter(told, count))
+    resumed = train("resumed", ProgressBar(quiet=True))
+    assert_bitwise_equal(resumed, train("undisturbed", ProgressBar(quiet=True)))
+
+
+def test_patience_stops_after_generations_that_gain_nothing_beyond_noise(
+    tmp_path: Path, tiny_recipe: Recipe, digits: Dataset
+) -> None:
+    # A rate this small leaves every generation at its fresh weights: none can gain.
+    still = tiny_recipe.model_copy(
+        update={"schedule": tiny_recipe.schedule.model_copy(update={"learning_rate": 1e-12, "epochs": 1})}
+    )
+    impatient = trainer(tmp_path, with_generations(still, count=9, patience=2), digits)
+    count = len(impatient("impatient", ProgressBar(quiet=True)))
+    assert 3 <= count < 9
+    again = impatient("impatient", ProgressBar(quiet=True))  # a resumed run stops at the same place
+    assert len(again) == count
+
+
+def test_an_ensemble_teaches_otherwise_than_the_generation_before(
+    tmp_path: Path, tiny_recipe: Recipe, digits: Dataset
+) -> None:
+    def third_loss(teacher: str) -> float:
+        recipe = with_generations(tiny_recipe, count=3, teacher=teacher)
+        return trainer(tmp_path, recipe, digits)(teacher, ProgressBar(quiet=True))[2].history[0].loss
+
+    assert third_loss("ensemble") != third_loss("previous")

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from serving.engine.devices import CPU
 from serving.engine.stages import StageRunner, stage_files
 from serving.repository.repository import PublishedVersion, read_version
+from training.born_again.checkpoint import WEIGHTS_FILE
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
 from training.exits.evaluate import evaluate
-from training.pipeline import run
+from training.pipeline import make_network, run
 from training.recipe import Recipe
-from training.run_folder import RECORD_FILE, RunFolder, RunRecord
+from training.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder, RunRecord
 
 
 class Told(ProgressBar):
@@ -140,6 +142,28 @@ def test_the_record_holds_every_generation_with_its_n(finished: Place) -> None:
         assert {each.n for each in generation.operating_points.values()} == {360}
     best = record.generations[record.chosen_generation]
     assert best.operating_points == finished.published().manifest.operating_points
+
+
+def test_the_record_holds_the_ensemble_of_all_generations_exit_by_exit(
+    finished: Place, digits: Dataset
+) -> None:
+    record = finished.folder.read_record()
+    assert record is not None
+    assert (record.ensemble.generations, record.ensemble.split, record.ensemble.n) == (2, "test", 360)
+    logits = []
+    for number in range(2):
+        weights = torch.load(finished.folder.generation_folder(number) / WEIGHTS_FILE, weights_only=True)
+        network = make_network(load_recipe_of(finished), digits)
+        network.load_state_dict(weights["state"]["network"])
+        with torch.no_grad():
+            logits.append(network.eval()(torch.from_numpy(digits.test.images_NCHW)))
+    label_EN = torch.stack([each.softmax(dim=2) for each in logits]).mean(dim=0).argmax(dim=2)
+    accuracy_E = (label_EN.numpy() == digits.test.truth_N).mean(axis=1)
+    assert record.ensemble.accuracy == pytest.approx(accuracy_E.tolist())
+
+
+def load_recipe_of(place: Place) -> Recipe:
+    return Recipe.model_validate_json((place.folder.path / RECIPE_FILE).read_text())
 
 
 def test_the_report_stands_beside_the_record(finished: Place) -> None:

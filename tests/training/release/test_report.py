@@ -118,6 +118,14 @@ def test_one_generation_and_no_teacher_make_a_page_too(run_summary: RunSummary) 
     assert "There is one generation, which had no teacher." in outline(render(single))[0]
 
 
+def test_the_ensemble_of_all_generations_is_a_row_and_a_sentence(run_summary: RunSummary) -> None:
+    page = render(run_summary)
+    assert "<th>all together</th>" in page
+    assert words.proportion(run_summary.ensemble_E[-1]) in words.ensemble(run_summary)
+    alone = replace(run_summary, generations=run_summary.generations[:1], chosen_generation=0, ensemble_E=())
+    assert "all together" not in render(alone)
+
+
 def point_named(summary: RunSummary, name: str) -> OperatingPointSummary:
     return next(point for point in summary.operating_points if point.name == name)
 

@@ -15,7 +15,7 @@ SHORTER = {"epochs = 10": "epochs = 1", "width = 64": "width = 8"}
 
 
 def notebook() -> Any:  # noqa: ANN401 - nbformat has no types
-    return nbformat.read(FILE, as_version=4)
+    return nbformat.read(FILE, as_version=4)  # type: ignore[no-untyped-call]
 
 
 def code_cells(read: Any) -> list[Any]:  # noqa: ANN401
@@ -36,6 +36,9 @@ def has_plot(read: Any) -> bool:  # noqa: ANN401
 def test_the_stored_figures_come_from_one_run_from_top_to_bottom() -> None:
     counts = [cell.execution_count for cell in code_cells(notebook())]
     assert counts == list(range(1, len(counts) + 1))
+    outputs = [output for cell in code_cells(notebook()) for output in cell.outputs]
+    assert "error" not in {output.output_type for output in outputs}
+    assert "stderr" not in {output.get("name") for output in outputs}
     assert has_plot(notebook())
     assert any(line.startswith("Acc(M1) < Acc(M2) < Acc(M3): ") for line in printed(notebook()))
 
@@ -46,8 +49,6 @@ def test_no_figure_is_typed_into_the_text() -> None:
 
 
 @pytest.mark.timeout(170)
-# The client opens an event loop of its own, and its sockets are closed with the kernel.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
 def test_the_notebook_runs_on_the_packages_as_they_are() -> None:
     fresh = notebook()
     for before, after in SHORTER.items():

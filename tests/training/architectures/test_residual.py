@@ -1,0 +1,158 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images
+from training.architectures.heads import HeadSettings
+from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.registry import build
+from training.architectures.residual import ResidualBlock
+from training.errors import RecipeError
+from training.exits.cost import multiply_adds
+from training.release.export import assert_parity, export_stages
+
+
+def residual(
+    size: int = 8, *, exits: int = 3, depth: int = 1, head: HeadSettings | None = None
+) -> MultiExitNetwork:
+    torch.manual_seed(0)
+    return build(
+        "residual",
+        PixelNormalisation([8.0], [5.0]),
+        (1, size, size),
+        classes=10,
+        width=2,
+        depth=depth,
+        heads=(head or HeadSettings(),) * exits,
+    )
+
+
+def trained_somewhat(network: MultiExitNetwork) -> MultiExitNetwork:
+    """Scales that let every block speak, and running statistics of its own."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    network(torch.from_numpy(random_images(0, 16)))
+    return network.eval()
+
+
+def feature_shapes(network: MultiExitNetwork, size: int) -> list[tuple[int, int, int]]:
+    features = network.normalisation(torch.zeros((2, 1, size, size), dtype=torch.uint8))
+    shapes = []
+    for stage in network.eval().stages:
+        features = stage(features)
+        _rows, channels, height, width = features.shape
+        shapes.append((channels, height, width))
+    return shapes
+
+
+def blocks_of(network: MultiExitNetwork) -> list[int]:
+    return [sum(isinstance(each, ResidualBlock) for each in stage.modules()) for stage in network.stages]
+
+
+def features(*shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(0, 2, shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("exits", [1, 2, 6])
+def test_fewer_than_3_or_more_than_5_exits_are_refused(exits: int) -> None:
+    with pytest.raises(RecipeError, match=f'^architecture "residual": expected 3 to 5 exits, got {exits}$'):
+        residual(exits=exits)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_images_too_small_are_refused_with_both_sizes(size: int) -> None:
+    with pytest.raises(RecipeError, match=f"at least 4 pixels a side, got {size} from the dataset"):
+        residual(size)
+
+
+@pytest.mark.parametrize("exits", [3, 4, 5])
+def test_every_exit_answers_every_row(exits: int) -> None:
+    logits_EBK = residual(exits=exits)(torch.from_numpy(random_images(0, 6)))
+    assert logits_EBK.shape == (exits, 6, 10)
+    assert logits_EBK.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (28, [(2, 28, 28), (4, 14, 14), (8, 7, 7), (16, 4, 4), (16, 4, 4)]),
+        (32, [(2, 32, 32), (4, 16, 16), (8, 8, 8), (16, 4, 4), (16, 4, 4)]),
+        (8, [(2, 8, 8), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4)]),
+        (7, [(2, 7, 7), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4)]),
+        (4, [(2, 4, 4)] * 5),
+    ],
+)
+def test_channels_double_where_the_image_is_halved_and_4_pixels_remain(
+    size: int, expected: list[tuple[int, int, int]]
+) -> None:
+    assert feature_shapes(residual(size, exits=5), size) == expected
+
+
+def test_fewer_exits_are_the_first_stages_alone() -> None:
+    assert feature_shapes(residual(28, exits=3), 28) == [(2, 28, 28), (4, 14, 14), (8, 7, 7)]
+
+
+def test_heads_reach_the_final_stages_channels() -> None:
+    separable = HeadSettings(kind="separable")
+    assert [head.embedding_width for head in residual(28, head=separable).heads] == [8, 8, 8]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_stage_has_depth_blocks(depth: int) -> None:
+    assert blocks_of(residual(depth=depth)) == [depth] * 3
+
+
+def test_depth_leaves_the_features_shapes() -> None:
+    assert feature_shapes(residual(depth=3), 8) == feature_shapes(residual(), 8)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_fresh_block_of_one_shape_passes_its_input(training: bool) -> None:
+    torch.manual_seed(0)
+    block, features_BCHW = ResidualBlock(3, 3, stride=1).train(training), features(2, 3, 4, 4)
+    assert torch.equal(block(features_BCHW), features_BCHW.clamp(min=0))
+
+
+@pytest.mark.parametrize(("channels_out", "stride"), [(6, 2), (6, 1), (3, 2)])
+def test_a_fresh_block_that_changes_the_shape_passes_its_shortcut(channels_out: int, stride: int) -> None:
+    torch.manual_seed(0)
+    block, features_BCHW = ResidualBlock(3, channels_out, stride=stride).eval(), features(2, 3, 4, 4)
+    answer_BCHW = block(features_BCHW)
+    assert answer_BCHW.shape == (2, channels_out, 4 // stride, 4 // stride)
+    assert torch.equal(answer_BCHW, block.shortcut(features_BCHW).clamp(min=0))
+
+
+def test_a_fresh_block_learns_to_add_to_its_shortcut() -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(3, 3, stride=1)
+    torch.autograd.backward(block(features(4, 3, 4, 4)).square().sum())
+    last = block.change[-1].get_parameter("1.weight")
+    assert last.grad is not None
+    assert last.grad.abs().min() > 0
+
+
+def test_a_block_adds_its_change_to_its_shortcut() -> None:
+    torch.manual_seed(0)
+    block, features_BCHW = ResidualBlock(2, 4, stride=2).eval(), features(2, 2, 4, 4)
+    nn.init.ones_(block.change[-1].get_parameter("1.weight"))
+    with torch.no_grad():
+        expected = np.maximum(block.shortcut(features_BCHW).numpy() + block.change(features_BCHW).numpy(), 0)
+        np.testing.assert_array_equal(block(features_BCHW).numpy(), expected)
+
+
+def test_multiply_adds_are_those_of_every_convolution_and_head() -> None:
+    first = 64 * 2 * 9 * 1 + 2 * (64 * 2 * 9 * 2) + 2 * 10
+    second = 16 * 4 * 9 * 2 + 16 * 4 * 9 * 4 + 16 * 4 * 2 + 4 * 10
+    third = 2 * (16 * 4 * 9 * 4) + 4 * 10
+    assert multiply_adds(residual(), IMAGE_SHAPE) == (first, second, third)
+
+
+def test_exported_stages_answer_as_the_network_does(tmp_path: Path) -> None:
+    network = trained_somewhat(residual(depth=2))
+    exported = export_stages(network, tmp_path, IMAGE_SHAPE)
+    assert assert_parity(network, open_runner(exported, slots=8), random_images(1, 12)) < 1e-4

@@ -14,7 +14,7 @@ SHORTER = {"epochs = 10": "epochs = 1", "width = 64": "width = 8"}
 """A run as long as the stored one takes minutes; every step of it is taken all the same."""
 
 
-def notebook() -> Any:  # noqa: ANN401 - nbformat has no types
+def notebook() -> Any:  # noqa: ANN401 - nbformat annotates nothing
     return nbformat.read(FILE, as_version=4)  # type: ignore[no-untyped-call]
 
 

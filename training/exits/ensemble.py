@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.policy import Bools, Floats
+from serving.engine.policy import Bools, Floats, read_exit
 from training.exits.evaluate import check_finite
 from training.exits.intervals import Proportion
 
@@ -23,7 +23,7 @@ def ensemble_probabilities(logits_of_G: Sequence[NDArray[np.floating]]) -> Float
     total_ENK = np.zeros(logits_of_G[0].shape, dtype=np.float64)
     for logits_ENK in logits_of_G:
         check_finite(logits_ENK)
-        total_ENK += _softmax(logits_ENK.astype(np.float64))
+        total_ENK += np.stack([read_exit(logits_NK, 1.0).probabilities_BK for logits_NK in logits_ENK])
     return total_ENK / len(logits_of_G)
 
 
@@ -33,8 +33,3 @@ def ensemble_accuracy(
     """Count the rows that each exit of the ensemble has right, every row leaving there."""
     correct_EN: Bools = ensemble_probabilities(logits_of_G).argmax(axis=2) == truth_N
     return tuple(Proportion(int(correct_N.sum()), len(truth_N)) for correct_N in correct_EN)
-
-
-def _softmax(logits_ENK: Floats) -> Floats:
-    exponentials_ENK = np.exp(logits_ENK - logits_ENK.max(axis=2, keepdims=True))
-    return np.asarray(exponentials_ENK / exponentials_ENK.sum(axis=2, keepdims=True))

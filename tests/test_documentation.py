@@ -94,7 +94,15 @@ def test_the_architecture_that_contributing_shows_can_be_built() -> None:
     }
     exec(shown, names)  # noqa: S102 - our own page
     plain = cast(Architecture, names["plain"])
-    network = plain(nn.Identity(), Features(3, 16), classes=5, width=4, depth=1, heads=[HeadSettings()] * 3)
+    network = plain(
+        nn.Identity(),
+        Features(3, 16),
+        classes=5,
+        width=(4,),
+        depth=(1, 1, 1),
+        strides=(),
+        heads=[HeadSettings()] * 3,
+    )
     assert network(torch.zeros(2, 3, 16, 16)).shape == (3, 2, 5)
 
 

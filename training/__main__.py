@@ -1,4 +1,4 @@
-"""The command line of training: `python -m training run RECIPE` and `python -m training recipes`.
+"""The command line of training: `python -m training run RECIPE`, `study STUDY` and `recipes`.
 
 Exit codes: 0 done, or nothing left to do; 2 a mistake that the user can mend, said in one line on
 stderr; 130 interrupted, with a line that says how to resume.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.errors import RepositoryError
-from training.errors import TrainingError
+from training.errors import RunError, TrainingError
 
 MISTAKE, INTERRUPTED = 2, 130
 SECONDS_OF_A_MINUTE = 60
@@ -24,10 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "recipes":
-            _list_recipes()
-        else:
-            _run(options)
+        COMMANDS[options.command](options)
     except (TrainingError, RepositoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
@@ -52,10 +49,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--resume", action="store_true", help="go on with the run that the folder holds")
     run.add_argument("--seed", type=int, metavar="N", help="replaces the recipe's seed, and nothing else")
+    study = commands.add_parser("study", help="compare rules, generations and seeds, and write a page of it")
+    study.add_argument("study", metavar="STUDY", help="a built-in study's name, or the path of a TOML file")
+    study.add_argument(
+        "--output", type=Path, metavar="DIR", help="where it trains (default: runs/study-<study>)"
+    )
+    study.add_argument(
+        "--page", type=Path, metavar="DIR", help="where page and counts go (default: docs/studies/<study>)"
+    )
+    study.add_argument("--resume", action="store_true", help="go on with the study that the folder holds")
     return parser
 
 
-def _list_recipes() -> None:
+def _list_recipes(_options: argparse.Namespace) -> None:
     from training.data.registry import DATASETS
     from training.estimate import training_seconds
     from training.recipe import built_in_recipes, load_recipe
@@ -94,22 +100,49 @@ def _run(options: argparse.Namespace) -> None:
     print(f"published {what}: {where}" if did_run else f"nothing to do, already published {what}: {where}")
 
 
+def _study(options: argparse.Namespace) -> None:
+    from training.study.conduct import conduct, networks_done, seconds_of_networks
+    from training.study.page import write_study
+    from training.study.plan import load_study
+    from training.study.progress import StudyProgress
+
+    study, name, folder = load_study(options.study), Path(options.study).stem, _output(options)
+    done = networks_done(folder)
+    if not options.resume and folder.exists() and any(folder.iterdir()):
+        raise RunError(
+            f"output folder {folder}: expected an empty one, got {done} trained networks: "
+            "go on with that study by --resume, or give another --output"
+        )
+    progress = StudyProgress(seconds_of_networks(study), done=done)
+    record = conduct(study, name, folder, progress)
+    page = write_study(options.page or Path("docs") / "studies" / name, record)
+    print(f"study {name}: {len(record.networks)} networks, page: {page.resolve()}")
+
+
 def _recipe_name(options: argparse.Namespace) -> str:
     return Path(options.recipe).stem
 
 
 def _output(options: argparse.Namespace) -> Path:
+    if options.command == "study":
+        return options.output or Path("runs") / f"study-{Path(options.study).stem}"
     return options.output or Path("runs") / _recipe_name(options)
 
 
 def _how_to_resume(options: argparse.Namespace) -> str:
-    if options.command != "run":
+    if options.command == "recipes":
         return "nothing was begun"
-    command = ["python", "-m", "training", "run", options.recipe, "--output", str(_output(options))]
-    command += ["--model-repository", str(options.model_repository)]
-    if options.seed is not None:
-        command += ["--seed", str(options.seed)]
+    command = ["python", "-m", "training", options.command]
+    if options.command == "run":
+        command += [options.recipe, "--model-repository", str(options.model_repository)]
+        command += ["--seed", str(options.seed)] if options.seed is not None else []
+    else:
+        command += [options.study, *(["--page", str(options.page)] if options.page else [])]
+    command += ["--output", str(_output(options))]
     return f"resume with: {shlex.join([*command, '--resume'])}"
+
+
+COMMANDS = {"run": _run, "study": _study, "recipes": _list_recipes}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,12 @@ TIMED_STEPS = 5
 
 def training_seconds(recipe: Recipe) -> float | None:
     """Estimate the seconds of all epochs of all generations; None for the user's own data."""
+    seconds = generation_seconds(recipe)
+    return None if seconds is None else sum(seconds)
+
+
+def generation_seconds(recipe: Recipe) -> list[float] | None:
+    """Estimate the seconds of all epochs of each generation; None for the user's own data."""
     extent = DATASETS[recipe.dataset.name].extent
     if extent is None:
         return None
@@ -38,7 +44,7 @@ def training_seconds(recipe: Recipe) -> float | None:
     section = recipe.dataset
     others = section.temperature_rows + section.tune_rows + section.certify_rows + (section.test_rows or 0)
     steps = recipe.schedule.epochs * -(-(extent.rows - others) // recipe.schedule.batch_rows)
-    return steps * sum(step_seconds)
+    return [steps * each for each in step_seconds]
 
 
 def _step_seconds(recipe: Recipe, extent: Extent, precision: Precision) -> Iterator[float]:

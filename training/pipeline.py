@@ -126,13 +126,21 @@ def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
         dataset.image_shape,
         classes=len(dataset.labels),
         width=recipe.architecture.width,
-        depth=recipe.architecture.depth,
+        depth=recipe.architecture.depth_of_each_stage,
+        strides=recipe.architecture.strides,
         heads=recipe.architecture.head_of_each_exit,
     )
 
 
-def train(recipe: Recipe, dataset: Dataset, folder: RunFolder, progress: Progress) -> list[Generation]:
-    """Train every generation that the folder does not hold yet."""
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: RunFolder,
+    progress: Progress,
+    *,
+    earlier: Sequence[Generation] = (),
+) -> list[Generation]:
+    """Train every generation that neither the folder holds nor another run has trained earlier."""
     return train_generations(
         lambda: make_network(recipe, dataset),
         dataset.train,
@@ -141,6 +149,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: RunFolder, progress: Progres
         CheckpointFolder(folder, recipe),
         progress,
         device=choose_training_device(),
+        earlier=earlier,
     )
 
 

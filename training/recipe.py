@@ -6,7 +6,7 @@ Every complaint is one line that names file, key and both values. Knows nothing 
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -27,6 +27,8 @@ from training.settings import (
 )
 
 BUILT_IN = Path(__file__).parent / "recipes"
+
+_Settings = TypeVar("_Settings", bound=Section)
 
 
 class Recipe(Section):
@@ -74,7 +76,11 @@ def recipe_path(name_or_path: str) -> Path:
 
 def load_recipe(name_or_path: str) -> Recipe:
     """Read a built-in recipe or a TOML file; raise RecipeError with one line naming file, key and values."""
-    path = recipe_path(name_or_path)
+    return read_toml(recipe_path(name_or_path), Recipe)
+
+
+def read_toml(path: Path, kind: type[_Settings]) -> _Settings:
+    """Read a TOML file as settings; raise RecipeError with one line naming file, key and values."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -82,9 +88,9 @@ def load_recipe(name_or_path: str) -> Recipe:
     except ValueError as error:  # bad TOML, or bytes that are no UTF-8
         raise RecipeError(f"{path}: expected TOML in UTF-8, got: {_one_line(str(error))}") from error
     try:
-        return Recipe.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        complaint = _complaint(error.errors(include_url=False)[0])
+        complaint = _complaint(kind, error.errors(include_url=False)[0])
         raise RecipeError(f"{path}: {complaint}") from error
 
 
@@ -104,20 +110,19 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _complaint(detail: ErrorDetails) -> str:
+def _complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
     """Say one of pydantic's complaints in our words: key, what was expected, what was got."""
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key, known: {', '.join(_section_of(detail['loc']).model_fields)}"
+        return f"{key}: unknown key, known: {', '.join(_section_of(kind, detail['loc']).model_fields)}"
     if detail["type"] == "missing":
         return f"{key}: expected a value, got none"
     expected = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     return f"{key}: {_one_line(expected)}, got {_one_line(repr(detail['input']))}"
 
 
-def _section_of(location: tuple[int | str, ...]) -> type[BaseModel]:
-    """Find the section that holds the key at a location."""
-    section: type[BaseModel] = Recipe
+def _section_of(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Find the section, somewhere in one, that holds the key at a location."""
     for part in location[:-1]:
         if isinstance(part, str):  # a number counts the entries of a list, all of one section
             section = _held_section(section.model_fields[part].annotation)

@@ -6,7 +6,7 @@ Knows the names of datasets, architectures and rules from their registries, but 
 from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from training.architectures.heads import HeadSettings
 from training.architectures.registry import ARCHITECTURES
@@ -25,7 +25,19 @@ Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
-def _one_of(known: Collection[str]) -> AfterValidator:
+def _alone_or_listed(value: object) -> object:
+    """Take one number for a list of one."""
+    return (value,) if isinstance(value, int) else value
+
+
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False)]
+Depths = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(strict=False)]
+Strides = Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(strict=False)]
+
+
+def one_of(known: Collection[str]) -> AfterValidator:
+    """Take a name only where it is known."""
+
     def check(name: str) -> str:
         if name not in known:
             raise ValueError(f"expected one of {', '.join(known)}")
@@ -37,7 +49,7 @@ def _one_of(known: Collection[str]) -> AfterValidator:
 class DatasetSection(Section):
     """Which rows, and how they are cut; the train split gets what remains."""
 
-    name: Annotated[str, _one_of(DATASETS)]
+    name: Annotated[str, one_of(DATASETS)]
     """A registered dataset. No default."""
     file: str | None = None
     """Path of the user's own .npz file, from the working directory; only for `npz`."""
@@ -72,23 +84,28 @@ class AugmentationSection(Section):
 class ArchitectureSection(Section):
     """The network, the same in every generation."""
 
-    name: Annotated[str, _one_of(ARCHITECTURES)] = "deep_supervision"
+    name: Annotated[str, one_of(ARCHITECTURES)] = "deep_supervision"
     """A registered architecture. Default deep_supervision."""
     exits: Annotated[int, Field(ge=2, le=MOST_EXITS)] = 3
     """Stages, each with its head and so its exit. Default 3."""
-    width: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Channels of the first stage. Default 64."""
-    depth: Annotated[int, Field(ge=1, le=64)] = 1
-    """Convolutions, or residual blocks, of a stage. Default 1."""
+    width: Annotated[Widths, BeforeValidator(_alone_or_listed)] = (64,)
+    """Channels of the first stage, which later ones double; or one number a stage. Default 64."""
+    depth: Annotated[Depths, BeforeValidator(_alone_or_listed)] = (1,)
+    """Convolutions, or residual blocks, of every stage; or one number a stage. Default 1."""
+    strides: Strides = ()
+    """By what each stage shrinks the image, 1 or 2; only for `residual`. Default none: the architecture's
+    own rule, which halves in every stage but the first while 4 pixels a side remain."""
     heads: Annotated[tuple[HeadSettings, ...], Field(strict=False)] = (HeadSettings(),)
     """One for all exits, or one an exit in depth order: kind, grid, attention. Default linear."""
 
     @model_validator(mode="after")
-    def _heads_fit_the_exits(self) -> Self:
-        if len(self.heads) not in {1, self.exits}:
-            raise ValueError(
-                f"heads: expected 1, or one for each of {self.exits} exits, got {len(self.heads)}"
-            )
+    def _one_for_each_exit(self) -> Self:
+        for key in ("width", "depth", "heads"):
+            given = len(getattr(self, key))
+            if given not in {1, self.exits}:
+                raise ValueError(f"{key}: expected 1, or one for each of {self.exits} exits, got {given}")
+        if self.strides and len(self.strides) != self.exits:
+            raise ValueError(f"strides: expected one for each of {self.exits} exits, got {len(self.strides)}")
         return self
 
     @property
@@ -96,13 +113,18 @@ class ArchitectureSection(Section):
         """The heads in depth order."""
         return self.heads if len(self.heads) == self.exits else self.heads * self.exits
 
+    @property
+    def depth_of_each_stage(self) -> tuple[int, ...]:
+        """The depths in depth order."""
+        return self.depth if len(self.depth) == self.exits else self.depth * self.exits
+
 
 class GenerationsSection(Section):
     """How often a trained network teaches the next, and by which rule."""
 
     count: Count = 3
     """Networks trained one after the other, the first without a teacher. Default 3."""
-    rule: Annotated[str, _one_of(RULES)] = "kd"
+    rule: Annotated[str, one_of(RULES)] = "kd"
     """How a teacher and the labels combine: kd, ban, ban+l, cwtm, dkpp. Default kd."""
     alpha: Share = 0.5
     """Weight of the labels against the teacher, 0 to 1; only `kd` reads it. Default 0.5."""

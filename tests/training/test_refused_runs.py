@@ -99,5 +99,7 @@ def test_a_value_that_no_run_survives_is_refused_in_the_recipe(
     recipe = tmp_path / "wild.toml"
     recipe.write_text(text)
     assert main(["run", str(recipe), "--output", str(tmp_path / "run")]) == MISTAKE
-    assert f"{key}: expected" in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert key in complaint
+    assert "expected" in complaint
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """The deep-supervision network: convolution stages that halve the image, each with a head of its own.
 
-Stage k is 3x3 convolutions to width·2^k channels, each with batch norm and ReLU, then a 2x2 max-pool.
+Stage k is 3x3 convolutions, to width·2^k channels unless the recipe gives a width for each, with batch
+norm and ReLU after every one, then a 2x2 max-pool.
 Three stages of one convolution, width 64 and global pooling give 64, 128 and 256 channels with a
 pooled linear head after each. Deep supervision: Lee et al., "Deeply-Supervised Nets", AISTATS 2015.
 """
@@ -19,20 +20,27 @@ def deep_supervision(
     image: Features,
     *,
     classes: int,
-    width: int,
-    depth: int,
+    width: Sequence[int],
+    depth: Sequence[int],
+    strides: Sequence[int],
     heads: Sequence[HeadSettings],
 ) -> MultiExitNetwork:
-    """Build a stage a head, of `depth` convolutions; images of S stages have at least 2^S pixels a side."""
+    """Build a stage a head, each of so many convolutions; S stages take at least 2^S pixels a side."""
+    if strides:
+        raise RecipeError(
+            'architecture "deep_supervision": expected no strides, since every stage halves the image, '
+            f"got {list(strides)}"
+        )
     if image.size < 2 ** len(heads):
         raise RecipeError(
             f'architecture "deep_supervision": expected images of at least {2 ** len(heads)} pixels a side '
             f"for {len(heads)} stages, got {image.size} from the dataset"
         )
-    features = [Features(width * 2**number, image.size // 2 ** (number + 1)) for number in range(len(heads))]
+    channels = width if len(width) > 1 else [width[0] * 2**number for number in range(len(heads))]
+    features = [Features(each, image.size // 2 ** (number + 1)) for number, each in enumerate(channels)]
     stages, made_heads = [], []
-    for before, after, head in zip([image, *features], features, heads, strict=False):
-        stages.append(_stage(before.channels, after.channels, depth))
+    for before, after, layers, head in zip([image, *features], features, depth, heads, strict=False):
+        stages.append(_stage(before.channels, after.channels, layers))
         made_heads.append(make_head(head, after, final_channels=features[-1].channels, classes=classes))
     return MultiExitNetwork(normalisation, stages, made_heads)
 

@@ -24,14 +24,17 @@ class Architecture(Protocol):
         image: Features,
         *,
         classes: int,
-        width: int,
-        depth: int,
+        width: Sequence[int],
+        depth: Sequence[int],
+        strides: Sequence[int],
         heads: Sequence[HeadSettings],
     ) -> MultiExitNetwork:
         """Build the network with fresh weights from PyTorch's global generator.
 
-        width is the first stage's channels, depth how many blocks a stage has, heads those of the
-        exits in depth order. Raises RecipeError where the images do not fit.
+        width is every stage's channels, or the first's alone, which grow by the architecture's own
+        rule. depth is how many blocks each stage has, strides by what each shrinks the image (none
+        given: the architecture's own rule), heads those of the exits. All in depth order. Raises
+        RecipeError where the images do not fit.
         """
 
 
@@ -44,8 +47,9 @@ def build(
     image_shape: tuple[int, int, int],
     *,
     classes: int,
-    width: int,
-    depth: int,
+    width: Sequence[int],
+    depth: Sequence[int],
+    strides: Sequence[int],
     heads: Sequence[HeadSettings],
 ) -> MultiExitNetwork:
     """Build a registered architecture for images [C, H, W]; raise RecipeError where they don't fit it."""
@@ -56,5 +60,11 @@ def build(
             f"got {list(image_shape)} from the dataset"
         )
     return ARCHITECTURES[name](
-        normalisation, Features(channels, height), classes=classes, width=width, depth=depth, heads=heads
+        normalisation,
+        Features(channels, height),
+        classes=classes,
+        width=width,
+        depth=depth,
+        strides=strides,
+        heads=heads,
     )

@@ -1,8 +1,8 @@
 """The residual network: three to five stages of residual blocks, each with a head.
 
-A 3x3 convolution to `width` channels, then stages of `depth` blocks. From the second stage on a stage
-halves the image and doubles the channels, for as long as 4 pixels a side remain. He et al., "Deep
-Residual Learning for Image Recognition", CVPR 2016.
+A 3x3 convolution, then stages of residual blocks. Unless the recipe says otherwise, a stage from the
+second on halves the image and doubles the channels, for as long as 4 pixels a side remain. He et al.,
+"Deep Residual Learning for Image Recognition", CVPR 2016.
 
 Shapes: `B` rows, `C H W` features.
 """
@@ -25,11 +25,12 @@ def residual(
     image: Features,
     *,
     classes: int,
-    width: int,
-    depth: int,
+    width: Sequence[int],
+    depth: Sequence[int],
+    strides: Sequence[int],
     heads: Sequence[HeadSettings],
 ) -> MultiExitNetwork:
-    """Build a stage a head, of `depth` blocks; the first has `width` channels and the image's size."""
+    """Build a stage a head, each of so many blocks; the first stride is the opening convolution's."""
     if not FEWEST_EXITS <= len(heads) <= MOST_EXITS:
         raise RecipeError(
             f'architecture "residual": expected {FEWEST_EXITS} to {MOST_EXITS} exits, got {len(heads)}'
@@ -39,33 +40,41 @@ def residual(
             f'architecture "residual": expected images of at least {SMALLEST_SIZE} pixels a side, '
             f"got {image.size} from the dataset"
         )
-    features = list(_features(width, image.size, len(heads)))
-    stages, made_heads = [_stem(image.channels, width)], []
-    for before, after, head in zip([features[0], *features], features, heads, strict=False):
-        stages.append(nn.Sequential(*_blocks(before, after, depth)))
+    strides = strides or _halving(image.size, len(heads))
+    features = list(_features(image.size, width, strides))
+    opening = nn.Sequential(_convolution(image.channels, features[0].channels, stride=strides[0]), nn.ReLU())
+    stages, made_heads = [], []
+    for before, after, blocks, head in zip([features[0], *features], features, depth, heads, strict=False):
+        stages.append(nn.Sequential(*_blocks(before, after, blocks)))
         made_heads.append(make_head(head, after, final_channels=features[-1].channels, classes=classes))
-    stem, first, *later = stages
-    return MultiExitNetwork(normalisation, [nn.Sequential(stem, first), *later], made_heads)
+    first, *later = stages
+    return MultiExitNetwork(normalisation, [nn.Sequential(opening, first), *later], made_heads)
 
 
-def _features(width: int, size: int, stages: int) -> Iterator[Features]:
-    """Say what each stage gives."""
-    yield Features(width, size)
+def _halving(size: int, stages: int) -> tuple[int, ...]:
+    """Halve from the second stage on, for as long as the smallest size remains."""
+    strides = [1]
     for _ in range(stages - 1):
         halved = (size + 1) // 2
-        if halved >= SMALLEST_SIZE:
-            width, size = 2 * width, halved
-        yield Features(width, size)
+        strides.append(2 if halved >= SMALLEST_SIZE else 1)
+        size = halved if halved >= SMALLEST_SIZE else size
+    return tuple(strides)
 
 
-def _stem(channels: int, width: int) -> nn.Module:
-    return nn.Sequential(_convolution(channels, width), nn.ReLU())
+def _features(size: int, width: Sequence[int], strides: Sequence[int]) -> Iterator[Features]:
+    """Say what each stage gives; one width alone doubles where a later stage halves."""
+    channels = width[0]
+    for number, stride in enumerate(strides):
+        size = (size + stride - 1) // stride
+        if number > 0:
+            channels = channels * stride if len(width) == 1 else width[number]
+        yield Features(channels, size)
 
 
-def _blocks(before: Features, after: Features, depth: int) -> Iterator[nn.Module]:
+def _blocks(before: Features, after: Features, blocks: int) -> Iterator[nn.Module]:
     """Give a stage's blocks, of which the first changes channels and size."""
     yield ResidualBlock(before.channels, after.channels, stride=1 if before.size == after.size else 2)
-    for _ in range(depth - 1):
+    for _ in range(blocks - 1):
         yield ResidualBlock(after.channels, after.channels, stride=1)
 
 

@@ -67,17 +67,19 @@ def train_generations(
     progress: Progress,
     *,
     device: torch.device,
+    earlier: Sequence[Generation] = (),
 ) -> list[Generation]:
     """Train all generations, or take up those that are on disk where they stand.
 
-    Stops before the last where the recipe has patience and so many in a row gained nothing on tune
-    beyond noise. make_network builds the architecture with fresh weights from PyTorch's global generator.
+    The first are taken from `earlier` as they are, where another run has trained them. Stops before the
+    last where the recipe has patience and so many in a row gained nothing on tune beyond noise.
+    make_network builds the architecture with fresh weights from PyTorch's global generator.
     """
     precision = Precision.choose(recipe.schedule.precision, device)
-    trained: list[Generation] = []
+    trained = list(earlier)
     with reproducible(threads=recipe.threads, device=device):
         progress.say(f"training on {precision}")
-        for number in range(recipe.generations.count):
+        for number in range(len(trained), recipe.generations.count):
             seeds = generation_seeds(recipe.seed, number)
             student = seeded(make_network, seeds.weights)
             weights = checkpoints.load_weights(number)

@@ -1,68 +1,43 @@
 """The report's plots: a run's figures drawn as SVG that stands inline in a page.
 
-Colours are the page's own: each is drawn as a stand-in, then replaced by a CSS variable, so that a
-plot follows light and dark mode. The same figures give the same bytes. Knows nothing of the page
-but the names of those variables, and nothing of pyplot's global state.
+Colours are the page's own CSS variables, so that a plot follows light and dark mode. Knows nothing
+of the page but the names of those variables.
 
 Shapes: `E` exits.
 """
 
-import io
-import re
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from matplotlib.typing import RcKeyType
 
-from training.exits.intervals import Estimate, Proportion
+from training.drawing import (
+    ACCENT,
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    Draw,
+    draw_svg,
+    exit_colour,
+    in_percent,
+    in_points,
+)
+from training.exits.intervals import Proportion
 from training.exits.thresholds import Candidate
 from training.release.summary import RunSummary
 
-_INK, _MUTED, _GRID, _PAPER, _ACCENT = "#010101", "#010102", "#010103", "#010104", "#010105"
 _VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _GRID: "var(--line)",
-    _PAPER: "var(--paper)",
-    _ACCENT: "var(--accent)",
-}
-_EXIT_STAND_IN = "#0200{:02x}"
-_STYLE: dict[RcKeyType, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _GRID,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    PAPER: "var(--paper)",
+    ACCENT: "var(--accent)",
 }
 _POINT_MARKERS = "Ds^vPX*"
-_WIDTH_INCHES = 9.0
-_NOTES = ("Creator", "Date", "Format", "Type")  # matplotlib writes what is not asked away
 
 
-def exit_colour(number: int, exits: int) -> str:
-    """Give an exit's colour in CSS: from the early to the final one."""
+def page_exit_colour(number: int, exits: int) -> str:
+    """Give an exit's colour in the page's CSS: from the early to the final one."""
     depth = 100 if exits == 1 else round(100 * number / (exits - 1))
     return f"color-mix(in oklab, var(--final) {depth}%, var(--early))"
 
@@ -84,7 +59,7 @@ def _draw_accuracies(axes: Axes, summary: RunSummary) -> None:
     for exit_number in range(exits):
         # A little apart, so that the exits' intervals do not hide each other.
         offset = 0.08 * (exit_number - (exits - 1) / 2)
-        shares, errors = _percent([generation.test_E[exit_number] for generation in summary.generations])
+        shares, errors = in_percent([generation.test_E[exit_number] for generation in summary.generations])
         axes.errorbar(
             [number + offset for number in numbers],
             shares,
@@ -92,11 +67,11 @@ def _draw_accuracies(axes: Axes, summary: RunSummary) -> None:
             marker="o",
             markersize=6,
             capsize=3,
-            color=_EXIT_STAND_IN.format(exit_number),
+            color=exit_colour(exit_number),
             label="final exit" if exit_number == exits - 1 else f"exit {exit_number}",
         )
     axes.axvspan(
-        summary.chosen_generation - 0.3, summary.chosen_generation + 0.3, color=_GRID, zorder=0, linewidth=0
+        summary.chosen_generation - 0.3, summary.chosen_generation + 0.3, color=GRID, zorder=0, linewidth=0
     )
     axes.set_title("Test accuracy, %")
     axes.yaxis.set_major_locator(MaxNLocator(6))
@@ -109,12 +84,12 @@ def _draw_accuracies(axes: Axes, summary: RunSummary) -> None:
 
 def _draw_gains(axes: Axes, summary: RunSummary) -> None:
     axes.set_title("Gain of the final exit, points")
-    axes.axhline(0, color=_MUTED, linewidth=1)
+    axes.axhline(0, color=MUTED, linewidth=1)
     for generation in summary.generations:
         if generation.gain is not None:
-            value, *error = _points(generation.gain)
-            axes.bar(generation.number, value, width=0.5, color=_ACCENT)
-            axes.errorbar(generation.number, value, [[error[0]], [error[1]]], capsize=4, color=_INK)
+            value, *error = in_points(generation.gain)
+            axes.bar(generation.number, value, width=0.5, color=ACCENT)
+            axes.errorbar(generation.number, value, [[error[0]], [error[1]]], capsize=4, color=INK)
     later = [generation.number for generation in summary.generations[1:]]
     axes.set_xticks(later, [f"{number} over {number - 1}" for number in later])
     axes.set_xlim((later[0] if later else 0) - 0.6, (later[-1] if later else 0) + 0.6)
@@ -150,7 +125,7 @@ def _draw_path(axes: Axes, summary: RunSummary) -> None:
     axes.plot(
         [100 * row.multiply_adds_share for row in front],
         [100 * (full_depth - row.accuracy_loss) for row in front],
-        color=_MUTED,
+        color=MUTED,
         linestyle=(0, (4, 3)),
         linewidth=1.2,
         marker=".",
@@ -160,25 +135,25 @@ def _draw_path(axes: Axes, summary: RunSummary) -> None:
 
 def _draw_exits(axes: Axes, summary: RunSummary) -> None:
     for number, (share, each) in enumerate(zip(summary.cost_shares, summary.exits, strict=True)):
-        (accuracy,), errors = _percent([each.accuracy])
+        (accuracy,), errors = in_percent([each.accuracy])
         axes.errorbar(
             100 * share,
             accuracy,
             errors,
             marker="o",
             markersize=8,
-            markerfacecolor=_PAPER,
+            markerfacecolor=PAPER,
             markeredgewidth=2,
             linestyle="none",
             capsize=3,
-            color=_EXIT_STAND_IN.format(number),
+            color=exit_colour(number),
             label=f"all rows at exit {number}, test",
         )
 
 
 def _draw_points(axes: Axes, summary: RunSummary) -> None:
     for number, point in enumerate(summary.operating_points):
-        (accuracy,), errors = _percent([Proportion(point.test.correct, point.test.n)])
+        (accuracy,), errors = in_percent([Proportion(point.test.correct, point.test.n)])
         axes.errorbar(
             100 * point.test.multiply_adds_share,
             accuracy,
@@ -188,8 +163,8 @@ def _draw_points(axes: Axes, summary: RunSummary) -> None:
             linestyle="none",
             capsize=3,
             linewidth=1,
-            color=_ACCENT,
-            markeredgecolor=_PAPER,
+            color=ACCENT,
+            markeredgecolor=PAPER,
             label=f"{point.name}, test, n = {point.test.n:,}",
         )
 
@@ -204,14 +179,14 @@ def plot_exit_shares(summary: RunSummary) -> str:
         left = [0.0] * len(names)
         for number in range(exits):
             widths = [100 * point.test.exit_shares[number] for point in summary.operating_points]
-            colour = _EXIT_STAND_IN.format(number)
+            colour = exit_colour(number)
             label = "final exit" if number == exits - 1 else f"exit {number}"
-            axes.barh(names, widths, left=left, height=0.55, color=colour, edgecolor=_PAPER, label=label)
+            axes.barh(names, widths, left=left, height=0.55, color=colour, edgecolor=PAPER, label=label)
             left = [start + width for start, width in zip(left, widths, strict=True)]
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_title("Where rows leave, % of test rows")
-        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -219,42 +194,6 @@ def plot_exit_shares(summary: RunSummary) -> str:
     return _svg(draw, "exit-shares", 1.0 + 0.45 * len(summary.operating_points), exits)
 
 
-def _percent(proportions: Sequence[Proportion]) -> tuple[list[float], list[list[float]]]:
-    """Give shares in percent, with how far their intervals reach below and above."""
-    shares = [100 * each.share for each in proportions]
-    below = [100 * (each.share - each.interval[0]) for each in proportions]
-    above = [100 * (each.interval[1] - each.share) for each in proportions]
-    return shares, [below, above]
-
-
-def _points(gain: Estimate) -> tuple[float, float, float]:
-    """Give a gain in points, and how far its interval reaches below and above."""
-    # The adjusted interval is centred beside the plain difference; it reaches at least to it.
-    below, above = gain.value - gain.low, gain.high - gain.value
-    return 100 * gain.value, 100 * max(0.0, below), 100 * max(0.0, above)
-
-
-def _svg(draw: Callable[[Figure], None], name: str, height_inches: float, exits: int) -> str:
-    """Draw a figure and give its <svg> element, coloured by the page."""
-    with rc_context({**_STYLE, "svg.hashsalt": name, "svg.id": name}):
-        figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(_NOTES))
-    svg = text.getvalue()
-    return _without_idle_ids(_recolour(svg[svg.index("<svg") :], exits))
-
-
-def _recolour(svg: str, exits: int) -> str:
-    """Replace each stand-in by the page's colour."""
-    colours = dict(_VARIABLES)
-    for number in range(exits):
-        colours[_EXIT_STAND_IN.format(number)] = exit_colour(number, exits)
-    return re.sub("|".join(colours), lambda found: colours[found[0]], svg)
-
-
-def _without_idle_ids(svg: str) -> str:
-    """Drop the ids that nothing refers to: two plots of a page would have the same."""
-    used = set(re.findall(r'#(\w+)[")]', svg))
-    return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+def _svg(draw: Draw, name: str, height_inches: float, exits: int) -> str:
+    colours = _VARIABLES | {exit_colour(number): page_exit_colour(number, exits) for number in range(exits)}
+    return draw_svg(draw, name, height_inches, colours)

@@ -37,7 +37,7 @@ def render(summary: RunSummary) -> str:
                 "exit_shares": Markup(plots.plot_exit_shares(summary)),  # noqa: S704
             },
             settings=json.dumps(summary.settings, indent=2, ensure_ascii=False, default=str),
-            exit_colour=plots.exit_colour,
+            exit_colour=plots.page_exit_colour,
         )
     )
 

@@ -19,8 +19,9 @@ def network(
         normalisation,
         image_shape,
         classes=5,
-        width=width,
-        depth=1,
+        width=(width,),
+        depth=(1, 1, 1),
+        strides=(),
         heads=(HeadSettings(grid=head_grid),) * 3,
     )
 

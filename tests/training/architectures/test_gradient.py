@@ -27,8 +27,9 @@ def make_network(name: str, exits: int) -> MultiExitNetwork:
         PixelNormalisation([127.0], [74.0]),
         (1, 8, 8),
         classes=CLASSES,
-        width=3,
-        depth=1,
+        width=(3,),
+        depth=(1,) * exits,
+        strides=(),
         heads=(HeadSettings(grid=2),) * exits,
     )
     for module in network.modules():

@@ -37,8 +37,9 @@ def gated_network() -> MultiExitNetwork:
         PixelNormalisation([8.0], [5.0]),
         IMAGE_SHAPE,
         classes=10,
-        width=2,
-        depth=1,
+        width=(2,),
+        depth=(1, 1, 1),
+        strides=(),
         heads=(GATED, GATED, HeadSettings()),
     )
     network(torch.from_numpy(random_images(0, 16)))  # in training mode: moves the running statistics

@@ -24,8 +24,9 @@ def residual(
         PixelNormalisation([8.0], [5.0]),
         (1, size, size),
         classes=10,
-        width=2,
-        depth=depth,
+        width=(2,),
+        depth=(depth,) * exits,
+        strides=(),
         heads=(head or HeadSettings(),) * exits,
     )
 

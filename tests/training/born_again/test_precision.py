@@ -20,8 +20,9 @@ def network() -> MultiExitNetwork:
         PixelNormalisation([127.0] * 3, [74.0] * 3),
         (3, 8, 8),
         classes=5,
-        width=2,
-        depth=1,
+        width=(2,),
+        depth=(1, 1, 1),
+        strides=(),
         heads=(HeadSettings(),) * 3,
     )
 

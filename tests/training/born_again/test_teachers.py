@@ -23,8 +23,9 @@ def teacher(seed: int) -> MultiExitNetwork:
         PixelNormalisation([127.0], [74.0]),
         (1, 8, 8),
         classes=CLASSES,
-        width=2,
-        depth=1,
+        width=(2,),
+        depth=(1,) * EXITS,
+        strides=(),
         heads=(HeadSettings(grid=2),) * EXITS,
     )
     network(IMAGES_BCHW)  # in training mode: moves the running statistics

@@ -45,8 +45,9 @@ def tiny_network(seed: int, *, width: int = 6) -> MultiExitNetwork:
         PixelNormalisation([4.9], [6.0]),
         Features(channels=1, size=8),
         classes=10,
-        width=width,
-        depth=1,
+        width=(width,),
+        depth=(1, 1, 1),
+        strides=(),
         heads=(HeadSettings(grid=4),) * 3,
     )
 

@@ -1,0 +1,156 @@
+"""Trains variants of a recipe one after the other and compares them on the tune split.
+
+    python -m bench.ablation fashion-mnist bench/ablations/fashion-mnist.toml --output runs/ablation
+
+A variant is a name and the keys that it changes, of the recipe or of the variant that it starts from.
+Each trains in a folder of its own, so an interrupted run goes on where it stood. Prints accuracy per
+exit, and what the cheapest thresholds cost that lose at most 0.3 points and disagree in at most 0.7 %
+of rows: figures of the rows that chose the thresholds, for choosing between recipes alone. The test
+split is never read.
+"""
+
+import argparse
+import json
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.table import row, rule
+from training.assessment import export
+from training.born_again.generations import Generation
+from training.born_again.progress import ProgressBar
+from training.data.splits import Dataset
+from training.exits.calibrate import calibration_temperature
+from training.exits.cost import measure_milliseconds
+from training.exits.evaluate import outcome, read
+from training.exits.thresholds import Candidate, pareto_path
+from training.pipeline import load, train
+from training.recipe import Recipe, load_recipe
+from training.release.words import percent
+from training.run_folder import RunFolder
+from training.whole_file import whole_file
+
+LARGEST_LOSS, LARGEST_DISAGREEMENT = 0.003, 0.007
+BATCHES = (1, 8)
+FIGURES_FILE = "figures.json"
+
+Figures = Mapping[str, Any]
+
+
+def main() -> None:
+    """Train what the output folder does not hold yet, then print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.ablation", description=__doc__)
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("variants", type=Path, metavar="VARIANTS", help="TOML: [name] change, from")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder a variant")
+    options = parser.parse_args()
+    base = load_recipe(options.recipe).model_dump()
+    figures = {}
+    for name, recipe in variants(base, tomllib.loads(options.variants.read_text())):
+        figures[name] = finished(recipe, RunFolder(options.output / name.replace(" ", "-")))
+    print_table(figures)
+
+
+def variants(base: dict[str, Any], document: Mapping[str, Any]) -> Iterator[tuple[str, Recipe]]:
+    """Give each variant's recipe, in the file's order."""
+    changed: dict[str | None, dict[str, Any]] = {None: base}
+    for name, variant in document.items():
+        changed[name] = merged(changed[variant.get("from")], variant["change"])
+        yield name, Recipe.model_validate(changed[name])
+
+
+def merged(document: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a document with some keys, nested ones too, replaced."""
+    return document | {
+        key: merged(document[key], value) if isinstance(value, dict) else value
+        for key, value in change.items()
+    }
+
+
+def finished(recipe: Recipe, folder: RunFolder) -> Sequence[Figures]:
+    """Train and measure a variant, a line a generation, or read what the folder holds."""
+    path = folder.path / FIGURES_FILE
+    folder.check(recipe, resume=True)
+    if not path.exists():
+        dataset = load(recipe)
+        folder.begin(recipe, dataset.digests)
+        started = time.perf_counter()
+        generations = train(recipe, dataset, folder, ProgressBar())
+        seconds = (time.perf_counter() - started) / (len(generations) * recipe.schedule.epochs)
+        lines = [measure(each, dataset, folder) | {"epoch_seconds": seconds} for each in generations]
+        with whole_file(path) as file:
+            file.write(json.dumps(lines, indent=2).encode())
+    figures: Sequence[Figures] = json.loads(path.read_text())
+    return figures
+
+
+def measure(generation: Generation, dataset: Dataset, folder: RunFolder) -> dict[str, Any]:
+    """Measure a trained network on the tune split, as it would be served."""
+    exported = export(generation.network, dataset, folder.generation_folder(generation.number))
+    temperatures = [
+        calibration_temperature(logits_NK, dataset.temperature.truth_N)
+        for logits_NK in exported.logits(dataset.temperature)
+    ]
+    tune = read(exported.logits(dataset.tune), dataset.tune.truth_N, temperatures)
+    chosen = cheapest(pareto_path(tune, exported.cost_E))
+    shares = outcome(tune, chosen.rule, exported.cost_E).exit_shares
+    milliseconds = measure_milliseconds(exported.runner, BATCHES)
+    return {
+        "parameters": sum(stage.parameters for stage in exported.stages),
+        "multiply_adds": [stage.multiply_adds for stage in exported.stages],
+        "accuracy": [tune.accuracy(number).share for number in range(tune.exits)],
+        "exit_shares": shares,
+        "multiply_adds_share": chosen.multiply_adds_share,
+        "milliseconds_shares": [time_share(shares, milliseconds[rows]) for rows in BATCHES],
+    }
+
+
+def cheapest(path: Sequence[Candidate]) -> Candidate:
+    """Give the cheapest row within both bounds; row 0 always is."""
+    allowed = [
+        row for row in path if row.accuracy_loss <= LARGEST_LOSS and row.disagreement <= LARGEST_DISAGREEMENT
+    ]
+    return min(allowed, key=lambda row: row.multiply_adds_share)
+
+
+def time_share(exit_shares: Sequence[float], milliseconds: Sequence[float]) -> float:
+    """Give a row's expected time over that of the full depth, each stage at the same batch size."""
+    reaching = [sum(exit_shares[number:]) for number in range(len(exit_shares))]
+    spent = sum(share * each for share, each in zip(reaching, milliseconds, strict=True))
+    return spent / sum(milliseconds)
+
+
+def print_table(figures: Mapping[str, Sequence[Figures]]) -> None:
+    """Print a line a generation."""
+    titles = [
+        "variant",
+        "generation",
+        "parameters",
+        "M multiply-adds (first stage)",
+        "tune accuracy per exit",
+    ]
+    titles += ["left at exit 0", "multiply-adds share", "ms share at 1 / 8", "s an epoch"]
+    print(row(*titles))
+    print(rule(len(titles)))
+    for name, generations in figures.items():
+        for number, each in enumerate(generations):
+            cost = each["multiply_adds"]
+            print(
+                row(
+                    name,
+                    str(number),
+                    f"{each['parameters']:,}",
+                    f"{sum(cost) / 1e6:.1f} ({cost[0] / sum(cost):.0%})",
+                    " / ".join(f"{100 * share:.2f}" for share in each["accuracy"]),
+                    percent(each["exit_shares"][0]),
+                    percent(each["multiply_adds_share"]),
+                    " / ".join(percent(share, 0) for share in each["milliseconds_shares"]),
+                    f"{each['epoch_seconds']:.0f}",
+                )
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Carries a study out: trains its networks, resumably, and counts what they have right.
+
+Every choice is made before the test split is read: the rules to repeat on tune, the exits' thresholds
+on tune and certify. Knows nothing of the page that shows what was found.
+
+Shapes: `E` exits, `N` rows of the test split.
+"""
+
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.assessment import Assessment, choose, export, read_test_split
+from training.born_again.checkpoint import WEIGHTS_FILE
+from training.born_again.fit import right_rows, tensors
+from training.born_again.generations import Generation, choose_training_device
+from training.born_again.progress import Progress
+from training.data.splits import Dataset
+from training.estimate import generation_seconds
+from training.exits.ensemble import ensemble_probabilities
+from training.pipeline import load, make_network, train
+from training.release.findings import package_versions
+from training.run_folder import RunFolder
+from training.study.plan import Study, best_rules
+from training.study.record import (
+    ContrastRecord,
+    EnsembleRecord,
+    NetworkRecord,
+    Paired,
+    PointRecord,
+    StudyRecord,
+)
+
+Line = tuple[str, int]
+"""A rule and a seed."""
+
+DARK, UNDARK = "ban", "dkpp"
+"""The same teacher with and without what it says beside its largest entry."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All networks of a study: each seed's generation 0, and the lines, which begin with it."""
+
+    firsts: Mapping[int, Generation]
+    lines: Mapping[Line, Sequence[Generation]]
+    repeated_rules: tuple[str, ...]
+
+
+def conduct(study: Study, name: str, folder: Path, progress: Progress) -> StudyRecord:
+    """Train what the folder does not hold yet, then measure everything.
+
+    Raises RunError where the folder holds trainings of another recipe.
+    """
+    dataset = load(study.recipe)
+    make_network(study.recipe, dataset)  # says before any training whether the images fit
+    trained = train_lines(study, dataset, folder, progress)
+    progress.say("exporting, calibrating and certifying every network; then reading the test split, once")
+    return measure(study, name, dataset, trained, folder)
+
+
+def seconds_of_networks(study: Study) -> list[float]:
+    """Estimate what each network takes, in the order of training; zeros where the data tells nothing."""
+    estimate = generation_seconds(study.line_recipe(study.rules[0], study.seeds[0]))
+    first, *later = estimate or [0.0] * study.generations
+    lines_of_seeds = [len(study.rules), *[study.repeated_rules] * (len(study.seeds) - 1)]
+    return [seconds for lines in lines_of_seeds for seconds in (first, *later * lines)]
+
+
+def networks_done(folder: Path) -> int:
+    """Count the networks that a folder holds."""
+    return len(list(folder.glob(f"*/generation-*/{WEIGHTS_FILE}")))
+
+
+def train_lines(study: Study, dataset: Dataset, folder: Path, progress: Progress) -> Trained:
+    """Train every seed's generation 0 and every line."""
+    firsts: dict[int, Generation] = {}
+    lines: dict[Line, Sequence[Generation]] = {}
+
+    def line(rule: str, seed: int) -> Sequence[Generation]:
+        if seed not in firsts:
+            place = RunFolder(folder / f"seed-{seed}")
+            recipe = study.first_recipe(seed)
+            place.check(recipe, resume=True)
+            place.begin(recipe, dataset.digests)
+            (firsts[seed],) = train(recipe, dataset, place, progress)
+        place, recipe = RunFolder(line_folder(folder, rule, seed)), study.line_recipe(rule, seed)
+        place.check(recipe, resume=True)
+        place.begin(recipe, dataset.digests)
+        return train(recipe, dataset, place, progress, earlier=[firsts[seed]])
+
+    for rule in study.rules:
+        lines[rule, study.seeds[0]] = line(rule, study.seeds[0])
+    repeated = best_rules(
+        study, [tune_right(lines[rule, study.seeds[0]][1:], dataset) for rule in study.rules]
+    )
+    for seed in study.seeds[1:]:
+        for rule in repeated:
+            lines[rule, seed] = line(rule, seed)
+    return Trained(firsts, lines, repeated)
+
+
+def line_folder(folder: Path, rule: str, seed: int) -> Path:
+    """Say where a line's generations lie."""
+    return folder / f"{rule}-seed-{seed}"
+
+
+def tune_right(generations: Sequence[Generation], dataset: Dataset) -> int:
+    """Count the tune rows that the final exits of several generations have right, together."""
+    images_NCHW, truth_N = tensors(dataset.tune, choose_training_device())
+    return sum(
+        int(right_rows(each.network.to(images_NCHW.device), images_NCHW, truth_N)[-1].sum())
+        for each in generations
+    )
+
+
+def measure(study: Study, name: str, dataset: Dataset, trained: Trained, folder: Path) -> StudyRecord:
+    """Export every network, choose thresholds for each, then read the test split and count."""
+    goals = study.recipe.operating_points.goals
+
+    def assess(generation: Generation, place: Path) -> Assessment:
+        exported = export(generation.network, dataset, place / f"generation-{generation.number}")
+        chosen = choose(exported, dataset, goals)
+        return Assessment(exported, chosen, read_test_split(exported, chosen, dataset.test))
+
+    firsts = {seed: assess(first, folder / f"seed-{seed}") for seed, first in trained.firsts.items()}
+    lines = {
+        (rule, seed): [
+            firsts[seed],
+            *(assess(each, line_folder(folder, rule, seed)) for each in generations[1:]),
+        ]
+        for (rule, seed), generations in trained.lines.items()
+    }
+    any_first = firsts[study.seeds[0]]
+    return StudyRecord(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        study=study,
+        repeated_rules=trained.repeated_rules,
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        tune_n=len(dataset.tune),
+        certify_n=len(dataset.certify),
+        n=len(dataset.test),
+        multiply_adds=tuple(stage.multiply_adds for stage in any_first.exported.stages),
+        parameters=sum(stage.parameters for stage in any_first.exported.stages),
+        networks=(
+            *(network_record(study, None, seed, [first]) for seed, first in firsts.items()),
+            *(
+                network_record(study, rule, seed, line[: number + 1])
+                for (rule, seed), line in lines.items()
+                for number in range(1, len(line))
+            ),
+        ),
+        ensembles=tuple(ensembles(firsts, lines, dataset.test.truth_N)),
+        contrasts=tuple(contrasts(lines)),
+        hardware=f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+        packages=package_versions(),
+    )
+
+
+def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Assessment]) -> NetworkRecord:
+    """Count for the last network of a line."""
+    last, goals = line[-1], study.recipe.operating_points.goals
+    return NetworkRecord(
+        rule=rule,
+        seed=seed,
+        generation=len(line) - 1,
+        tune_right=right(last.chosen.tune.correct_EN),
+        right=right(last.tested.readings.correct_EN),
+        over_first=paired(line[0], last) if len(line) > 1 else (),
+        over_teacher=paired(line[-2], last) if len(line) > 1 else (),
+        points={
+            name: PointRecord(
+                epsilon=goal.epsilon,
+                certified=last.chosen.points[name].certificate is not None,
+                right=last.tested.outcomes[name].correct,
+                disagreements=last.tested.outcomes[name].disagreements,
+                exit_counts=last.tested.outcomes[name].exit_counts,
+                multiply_adds_share=last.tested.outcomes[name].multiply_adds_share,
+            )
+            for name, goal in goals.items()
+        },
+    )
+
+
+def right(correct_EN: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Count at each exit."""
+    return tuple(correct_EN.sum(axis=1).tolist())
+
+
+def paired(first: Assessment, second: Assessment) -> tuple[Paired, ...]:
+    """Compare two networks on test at each exit."""
+    return compare(first.tested.readings.correct_EN, second.tested.readings.correct_EN)
+
+
+def compare(first_EN: NDArray[np.bool_], second_EN: NDArray[np.bool_]) -> tuple[Paired, ...]:
+    """Compare which rows are right at each exit."""
+    return tuple(Paired.of(*both) for both in zip(first_EN, second_EN, strict=True))
+
+
+def ensembles(
+    firsts: Mapping[int, Assessment],
+    lines: Mapping[Line, Sequence[Assessment]],
+    truth_N: NDArray[np.integer],
+) -> Iterator[EnsembleRecord]:
+    """Count for each line's generations together and, as a control of equal cost, for the seeds alone."""
+
+    def record(name: str, rule: str | None, members: Sequence[tuple[int, int, Assessment]]) -> EnsembleRecord:
+        logits_of_G = [member.tested.logits_ENK for _, _, member in members]
+        correct_EN = ensemble_probabilities(logits_of_G).argmax(axis=2) == truth_N
+        return EnsembleRecord(
+            name=name,
+            rule=rule,
+            seeds=tuple(seed for seed, _, _ in members),
+            generations=tuple(generation for _, generation, _ in members),
+            right=right(correct_EN),
+            over_first=compare(members[0][2].tested.readings.correct_EN, correct_EN),
+        )
+
+    if len(firsts) > 1:
+        yield record("seeds", None, [(seed, 0, first) for seed, first in firsts.items()])
+    for (rule, seed), line in lines.items():
+        for count in range(2, len(line) + 1):
+            members = [(seed, number, each) for number, each in enumerate(line[:count])]
+            yield record(f"{rule}, seed {seed}, {count} generations", rule, members)
+
+
+def contrasts(lines: Mapping[Line, Sequence[Assessment]]) -> Iterator[ContrastRecord]:
+    """Compare learning from the whole teacher with learning from its permuted one.
+
+    In generation 1 alone, where both have the same teacher.
+    """
+    for (rule, seed), line in lines.items():
+        if rule == DARK and (UNDARK, seed) in lines:
+            over = paired(lines[UNDARK, seed][1], line[1])
+            yield ContrastRecord(rule=DARK, than=UNDARK, seed=seed, generation=1, over=over)

@@ -1,0 +1,52 @@
+"""A study's folder for people: a Markdown page with its plots beside it, and the counts they come from.
+
+The page and the plots follow from the record alone: written again, they are the same bytes.
+"""
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from training.release import words
+from training.study import answers, plots
+from training.study.record import StudyRecord
+from training.whole_file import whole_file
+
+RECORD_FILE = "study.json"
+PAGE_FILE = "README.md"
+_TEMPLATE = "page.md"
+
+
+def write_study(folder: Path, record: StudyRecord) -> Path:
+    """Write record, plots and page into a folder; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files(record).items():
+        with whole_file(folder / name) as file:
+            file.write(text.encode())
+    return folder / PAGE_FILE
+
+
+def files(record: StudyRecord) -> dict[str, str]:
+    """Give every file of the folder by name."""
+    return {
+        RECORD_FILE: record.model_dump_json(indent=1) + "\n",
+        "accuracy.svg": plots.plot_accuracy(record),
+        "gains.svg": plots.plot_gains(record),
+        "ensembles.svg": plots.plot_ensembles(record),
+        "early-leaving.svg": plots.plot_early_leaving(record),
+        PAGE_FILE: _environment().get_template(_TEMPLATE).render(record=record),
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("training.study", "."),
+        autoescape=False,  # noqa: S701 - Markdown from our own counts, not HTML
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(words=words, answers=answers)
+    environment.filters["code"] = lambda text: f"`{text}`"
+    return environment

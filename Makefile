@@ -1,8 +1,8 @@
-# Every command makes .venv first; nothing is done twice.
+# Every command makes .venv first; nothing is done twice. `make demo MODEL=fashion-mnist` shows the released model.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test check protos format golden
+.PHONY: install demo serve test check protos format golden results
 
 install: .venv/installed
 
@@ -15,7 +15,7 @@ install: .venv/installed
 	@touch $@
 
 demo: install
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m examples.demo $(MODEL)
 
 serve: install
 	$(BIN)/python -m serving --model-repository models --grpc-port 8001 --metrics-port 8002
@@ -38,3 +38,6 @@ protos: install
 
 golden: install
 	$(BIN)/python -m tests.training.born_again.golden_losses
+
+results: install
+	$(BIN)/python -m bench.results

@@ -23,7 +23,7 @@ from training.born_again.generations import Generation
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.exits.calibrate import calibration_temperature
-from training.exits.cost import measure_milliseconds
+from training.exits.cost import expected_milliseconds, measure_milliseconds
 from training.exits.evaluate import outcome, read
 from training.exits.thresholds import Candidate, pareto_path
 from training.pipeline import load, train
@@ -103,7 +103,9 @@ def measure(generation: Generation, dataset: Dataset, folder: RunFolder) -> dict
         "accuracy": [tune.accuracy(number).share for number in range(tune.exits)],
         "exit_shares": shares,
         "multiply_adds_share": chosen.multiply_adds_share,
-        "milliseconds_shares": [time_share(shares, milliseconds[rows]) for rows in BATCHES],
+        "milliseconds_shares": [
+            expected_milliseconds(shares, stages) / sum(stages) for stages in milliseconds.values()
+        ],
     }
 
 
@@ -113,13 +115,6 @@ def cheapest(path: Sequence[Candidate]) -> Candidate:
         row for row in path if row.accuracy_loss <= LARGEST_LOSS and row.disagreement <= LARGEST_DISAGREEMENT
     ]
     return min(allowed, key=lambda row: row.multiply_adds_share)
-
-
-def time_share(exit_shares: Sequence[float], milliseconds: Sequence[float]) -> float:
-    """Give a row's expected time over that of the full depth, each stage at the same batch size."""
-    reaching = [sum(exit_shares[number:]) for number in range(len(exit_shares))]
-    spent = sum(share * each for share, each in zip(reaching, milliseconds, strict=True))
-    return spent / sum(milliseconds)
 
 
 def print_table(figures: Mapping[str, Sequence[Figures]]) -> None:

@@ -1,9 +1,13 @@
-"""From nothing to answers: train and publish `digits`, serve it, send it digits it never saw.
+"""From nothing to answers: serve a model, send it rows it never saw, and show what came back.
 
-What `make demo` runs. A finished training run is reused. Every figure in the table is measured here,
-through gRPC, on the held-out test rows that the published manifest names.
+    python -m examples.demo                  trains and publishes `digits` first: what `make demo` runs
+    python -m examples.demo fashion-mnist    takes the highest version in models/, such as the released one
+
+A finished training run is reused. Every figure in the table is measured here, through gRPC, on the
+held-out test rows that the manifest names; the last line says whether they are the manifest's own.
 """
 
+import argparse
 import contextlib
 import signal
 import subprocess
@@ -16,16 +20,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
+from tqdm import tqdm
 
 from serving.client import Client
 from serving.errors import ModelNotFound
 from serving.repository.manifest import MANIFEST_FILE, Manifest, read_manifest
+from serving.repository.repository import find_versions
+from training.data.splits import Split
+from training.errors import TrainingError
 from training.exits.intervals import wilson
+from training.pipeline import load
+from training.recipe import Recipe
 from training.run_folder import RunFolder
 
-RECIPE = "digits"
-RUN_FOLDER = Path("runs") / RECIPE
+TRAINED = "digits"
 MODEL_REPOSITORY = Path("models")
 START_SECONDS = 30.0
 STOP_SECONDS = 40.0
@@ -42,23 +50,52 @@ class Answers:
 
 def train() -> Manifest:
     """Run the recipe, or find it finished; give the manifest of what it published."""
-    command = [sys.executable, "-m", "training", "run", RECIPE]
-    command += ["--output", str(RUN_FOLDER), "--model-repository", str(MODEL_REPOSITORY)]
-    if RUN_FOLDER.exists():
+    folder = run_folder(TRAINED)
+    command = [sys.executable, "-m", "training", "run", TRAINED]
+    command += ["--output", str(folder), "--model-repository", str(MODEL_REPOSITORY)]
+    if folder.exists():
         command.append("--resume")
     if subprocess.run(command, check=False).returncode != 0:
         sys.exit("demo: the training run did not finish, see above")
-    record = RunFolder(RUN_FOLDER).read_record()
+    record = RunFolder(folder).read_record()
     assert record is not None, "a run that went well has its record"
     return read_manifest(Path(record.published) / MANIFEST_FILE)
 
 
+def published(name: str) -> Manifest:
+    """Give the manifest of the highest version of a model."""
+    versions = find_versions(MODEL_REPOSITORY)
+    if name not in versions:
+        sys.exit(f"demo: expected one of {', '.join(versions)} in {MODEL_REPOSITORY}/, got {name}")
+    return read_manifest(MODEL_REPOSITORY / name / str(versions[name][-1]) / MANIFEST_FILE)
+
+
+def held_out(manifest: Manifest) -> Split:
+    """Load the test split that the manifest's figures are of."""
+    provenance = manifest.provenance
+    try:
+        dataset = load(Recipe.model_validate(provenance.recipe))
+    except TrainingError as error:
+        sys.exit(f"demo: {error}")
+    if dataset.digest != provenance.dataset.digest:
+        sys.exit(
+            f'demo: dataset "{dataset.name}": expected digest {provenance.dataset.digest}, '
+            f"got {dataset.digest}"
+        )
+    return dataset.test
+
+
+def run_folder(name: str) -> Path:
+    """Say where the demo of a model keeps what is its own."""
+    return Path("runs") / name
+
+
 @contextlib.contextmanager
-def server() -> Iterator[str]:
+def server(log: Path) -> Iterator[str]:
     """Serve the model repository in a process of its own; gives its gRPC address."""
     command = [sys.executable, "-m", "serving", "--model-repository", str(MODEL_REPOSITORY)]
     command += ["--grpc-port", "0", "--metrics-port", "0"]
-    log = RUN_FOLDER / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("w") as stderr,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
@@ -85,7 +122,7 @@ def server() -> Iterator[str]:
 def ask(client: Client, manifest: Manifest, images: NDArray[np.uint8], point: str) -> Answers:
     """Send the images one a request, one after the other, as a simple client would."""
     labels, exits, milliseconds = [], [], []
-    for image in images:
+    for image in tqdm(images, desc=point, leave=False, disable=None):
         started = time.perf_counter()
         prediction = client.predict(
             manifest.name, image[np.newaxis], version=str(manifest.version), operating_point=point
@@ -99,21 +136,41 @@ def ask(client: Client, manifest: Manifest, images: NDArray[np.uint8], point: st
 def report(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, Answers]) -> None:
     """Print the table: a line an operating point."""
     cost_E = np.array(manifest.multiply_adds) / manifest.multiply_adds[-1]
+    exits = len(cost_E)
     full = answers["exact"].label_N
-    print(f"\n{len(truth_N)} held-out digits through gRPC, one a request; [95 % intervals]")
+    where = f"left at exit {' / '.join(str(number) for number in range(exits))}"
+    width = max(len(where), 8 * exits) + 2
     print(
-        f"{'point':<10} {'accuracy':<22} {'differs from exact':<22} {'left at exit 0 / 1 / 2':<24} "
+        f"\n{len(truth_N):,} held-out rows of {manifest.name} through gRPC, one a request; [95 % intervals]"
+    )
+    print(
+        f"{'point':<10} {'accuracy':<22} {'differs from exact':<22} {where:<{width}} "
         f"{'multiply-adds':<14} {'p50 ms':>7} {'p99 ms':>7}"
     )
     for name, given in answers.items():
-        shares = np.bincount(given.exit_N, minlength=len(cost_E)) / len(truth_N)
+        shares = np.bincount(given.exit_N, minlength=exits) / len(truth_N)
         p50, p99 = np.percentile(given.milliseconds_N, [50, 99])
         print(
             f"{name:<10} {_share(given.label_N == truth_N):<22} {_share(given.label_N != full):<22} "
-            f"{' / '.join(f'{share:.1%}' for share in shares):<24} "
+            f"{' / '.join(f'{share:.1%}' for share in shares):<{width}} "
             f"{cost_E[given.exit_N].mean():<14.1%} {p50:>7.2f} {p99:>7.2f}"
         )
     _print_certificates(manifest)
+    print(f"\n{_against_the_manifest(manifest, truth_N, answers)}")
+
+
+def _against_the_manifest(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, Answers]) -> str:
+    """Say in how many rows accuracy and exit counts differ from what the manifest says of test."""
+    exits, rows = len(manifest.stages), len(truth_N)
+    apart = 0
+    for name, given in answers.items():
+        said = manifest.operating_points[name]
+        left = np.bincount(given.exit_N, minlength=exits)
+        apart += abs(int((given.label_N == truth_N).sum()) - round(said.accuracy * rows))
+        apart += sum(abs(int(a) - round(b * rows)) for a, b in zip(left, said.exit_shares, strict=True))
+    if apart == 0:
+        return "accuracy and exit shares are the manifest's, to the row"
+    return f"accuracy and exit shares differ from the manifest's by {apart} rows in all: another processor?"
 
 
 def _print_certificates(manifest: Manifest) -> None:
@@ -135,19 +192,22 @@ def _share(hits_N: NDArray[np.bool_]) -> str:
 
 def main() -> None:
     """Run the demo."""
-    manifest = train()
-    rows = np.array(manifest.provenance.dataset.test_rows)
-    digits = load_digits()
-    images = digits.images[rows].astype(np.uint8)[:, np.newaxis]
-    truth_N = digits.target[rows]
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
+    parser.add_argument("model", nargs="?", default=TRAINED, metavar="MODEL", help=f"default: {TRAINED}")
+    name = parser.parse_args().model
+    manifest = train() if name == TRAINED else published(name)
+    test = held_out(manifest)
     try:
-        with server() as address, Client(address) as client:
-            client.predict(manifest.name, images[:1])  # connects
-            answers = {point: ask(client, manifest, images, point) for point in manifest.operating_points}
+        with server(run_folder(name) / "server.log") as address, Client(address) as client:
+            client.predict(manifest.name, test.images_NCHW[:1])  # connects
+            answers = {
+                point: ask(client, manifest, test.images_NCHW, point) for point in manifest.operating_points
+            }
     except ModelNotFound as error:
         sys.exit(f"demo: a newer version than the demo's is served from {MODEL_REPOSITORY}/: {error}")
-    report(manifest, truth_N, answers)
-    print(f"\nreport: {(RUN_FOLDER / 'report.html').resolve().as_uri()}")
+    report(manifest, test.truth_N, answers)
+    if name == TRAINED:
+        print(f"report: {RunFolder(run_folder(name)).report_path.resolve().as_uri()}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.architectures.registry import build
 from training.assessment import Assessment, choose, export, read_test_split
+from training.baselines import Baseline, train_baselines
 from training.born_again.checkpoint import CheckpointFolder
 from training.born_again.generations import Generation, choose_training_device, train_generations
 from training.born_again.progress import Progress
@@ -21,9 +22,12 @@ from training.data.registry import load_dataset
 from training.data.splits import Dataset, SplitRows
 from training.errors import RecipeError
 from training.exits.certify import allowed_disagreements
+from training.exits.cost import measure_milliseconds
 from training.recipe import Recipe
 from training.release.findings import (
+    DEFAULT_POINT,
     Findings,
+    compare_baseline,
     make_manifest,
     make_record,
     make_summary,
@@ -65,7 +69,7 @@ def run(
         progress.say(line)
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
-    findings = find_out(recipe, recipe_name, dataset, generations, folder)
+    findings = find_out(recipe, recipe_name, dataset, generations, folder, progress)
     if record is None or not published:
         record = release(findings, model_repository, folder, progress)
     write_report(folder.report_path, make_summary(findings, Path(record.published)))
@@ -154,16 +158,43 @@ def train(
 
 
 def find_out(
-    recipe: Recipe, recipe_name: str, dataset: Dataset, generations: Sequence[Generation], folder: RunFolder
+    recipe: Recipe,
+    recipe_name: str,
+    dataset: Dataset,
+    generations: Sequence[Generation],
+    folder: RunFolder,
+    progress: Progress,
 ) -> Findings:
     """Export, choose and promote, and after every choice read the test split, once."""
     exported = [export(each.network, dataset, folder.generation_folder(each.number)) for each in generations]
     chosen = [choose(each, dataset, recipe.operating_points.goals) for each in exported]
     promotion = promote([each.tune.correct_EN[-1] for each in chosen], planned=recipe.generations.count)
+    baselines: list[Baseline] = []
+    if recipe.baselines.static:
+        point = chosen[promotion.chosen].points[DEFAULT_POINT]
+        baselines = train_baselines(
+            recipe,
+            dataset,
+            folder,
+            progress,
+            lambda recipe: make_network(recipe, dataset),
+            teacher=generations[promotion.chosen],
+            most_multiply_adds=point.candidate.multiply_adds_share * exported[promotion.chosen].cost_E[-1],
+        )
     # No choice is made from here on.
     assessments = [
         Assessment(each, made, read_test_split(each, made, dataset.test))
         for each, made in zip(exported, chosen, strict=True)
     ]
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Findings(recipe, recipe_name, dataset, assessments, promotion, created)
+    best = assessments[promotion.chosen]
+    return Findings(
+        recipe,
+        recipe_name,
+        dataset,
+        assessments,
+        promotion,
+        stage_milliseconds=measure_milliseconds(best.exported.runner),
+        baselines=tuple(compare_baseline(each, best, dataset.test) for each in baselines),
+        created=created,
+    )

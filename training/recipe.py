@@ -18,6 +18,7 @@ from training.settings import (
     LARGEST_SEED,
     ArchitectureSection,
     AugmentationSection,
+    BaselinesSection,
     DatasetSection,
     DeepSupervisionSection,
     GenerationsSection,
@@ -48,6 +49,7 @@ class Recipe(Section):
     generations: GenerationsSection = GenerationsSection()
     deep_supervision: DeepSupervisionSection = DeepSupervisionSection()
     schedule: ScheduleSection = ScheduleSection()
+    baselines: BaselinesSection = BaselinesSection()
     operating_points: OperatingPointsSection = OperatingPointsSection()
 
     def with_seed(self, seed: int) -> Self:
@@ -117,8 +119,10 @@ def _complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
         return f"{key}: unknown key, known: {', '.join(_section_of(kind, detail['loc']).model_fields)}"
     if detail["type"] == "missing":
         return f"{key}: expected a value, got none"
-    expected = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return f"{key}: {_one_line(expected)}, got {_one_line(repr(detail['input']))}"
+    expected = _one_line(detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected"))
+    if detail["type"] == "value_error" and not expected.startswith("expected"):
+        return f"{key}.{expected}".removeprefix(".")  # a section's own complaint: its key and both values
+    return f"{key}: {expected}, got {_one_line(repr(detail['input']))}"
 
 
 def _section_of(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

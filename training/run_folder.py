@@ -4,6 +4,7 @@
     data.json               digests of the data it was begun with
     checkpoint.pt           the epoch to resume from
     generation-<g>/         weights.pt, and stage-<k>.onnx as exported
+    baselines/<name>/       the same for networks without exits, where the recipe compares with them
     run.json                the run's record: written once its version is published
     report.html             written last: the run is finished
 
@@ -14,7 +15,7 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from serving.errors import first_complaint
 from serving.repository.manifest import (
@@ -60,6 +61,23 @@ class EnsembleRecord(Section):
     n: int
 
 
+class BaselineRecord(Section):
+    """A network without exits, trained to compare with."""
+
+    name: str
+    parameters: int
+    multiply_adds: int
+    milliseconds: dict[int, float]
+    """Median for a whole batch, by its rows."""
+    accuracy: float
+    gained: int
+    """Rows that the default operating point has right and it has not."""
+    lost: int
+    """Rows that it has right and the default operating point has not."""
+    split: str
+    n: int
+
+
 class RunRecord(Section):
     """A run that has published: `run.json`."""
 
@@ -74,6 +92,9 @@ class RunRecord(Section):
     chosen_generation: int
     generations: tuple[GenerationRecord, ...]
     ensemble: EnsembleRecord
+    stage_milliseconds: dict[int, tuple[float, ...]] = Field(default_factory=dict)
+    """Of the published stages: medians for a whole batch, by its rows."""
+    baselines: tuple[BaselineRecord, ...] = ()
 
     def is_published_in(self, model_repository: Path) -> bool:
         """Whether the version lies in that model repository."""
@@ -100,6 +121,10 @@ class RunFolder:
     def generation_folder(self, generation: int) -> Path:
         """Where a generation's files lie."""
         return self.path / f"generation-{generation}"
+
+    def baseline_folder(self, name: str) -> "RunFolder":
+        """Where a network without exits is trained, to compare with."""
+        return RunFolder(self.path / "baselines" / name)
 
     def check(self, recipe: Recipe, *, resume: bool) -> None:
         """Raise RunError unless this recipe may run here; changes nothing."""

@@ -173,6 +173,14 @@ class ScheduleSection(Section):
     """bf16 autocast, or fp32; auto takes bf16 where the device multiplies it itself. Default auto."""
 
 
+class BaselinesSection(Section):
+    """Networks without exits that the report compares with."""
+
+    static: bool = False
+    """Whether to train the backbone without exits, and a smaller network of the default point's cost,
+    once from labels and once taught. Default false: the three take up to twice a generation's time."""
+
+
 class OperatingPointSection(Section):
     """What a published operating point aims at, and what is certified of it."""
 

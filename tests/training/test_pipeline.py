@@ -12,6 +12,7 @@ import torch
 from serving.engine.devices import CPU
 from serving.engine.stages import StageRunner, stage_files
 from serving.repository.repository import PublishedVersion, read_version
+from tests.training.never_trains import NeverTrains
 from training.born_again.checkpoint import WEIGHTS_FILE
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
@@ -31,13 +32,6 @@ class Told(ProgressBar):
 
     def say(self, line: str) -> None:
         self.said.append(line)
-
-
-class NeverTrains(ProgressBar):
-    """Quiet progress that fails where a single step is trained."""
-
-    def step(self) -> None:
-        raise AssertionError("trained again")
 
 
 @dataclass(frozen=True)
@@ -172,7 +166,7 @@ def test_the_report_stands_beside_the_record(finished: Place) -> None:
 
 def test_a_finished_run_is_left_alone(finished: Place, tiny_recipe: Recipe) -> None:
     before = (finished.folder.path / RECORD_FILE).stat()
-    record, did_run = finished.start(tiny_recipe, resume=True, progress=NeverTrains(quiet=True))
+    record, did_run = finished.start(tiny_recipe, resume=True, progress=NeverTrains())
     assert (record.version, did_run) == (1, False)
     assert (finished.folder.path / RECORD_FILE).stat() == before
 
@@ -181,7 +175,7 @@ def test_a_finished_run_whose_version_is_gone_publishes_again_without_training(
     finished: Place, place: Place, tiny_recipe: Recipe
 ) -> None:
     shutil.copytree(finished.folder.path, place.folder.path)
-    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains(quiet=True))
+    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
     assert (record.version, did_run) == (1, True)
     ours, theirs = place.published().manifest, finished.published().manifest
     assert ours.model_copy(update={"created": theirs.created}) == theirs
@@ -192,7 +186,7 @@ def test_a_run_interrupted_between_publishing_and_its_report_publishes_no_twin(
 ) -> None:
     place.start(tiny_recipe, resume=False, progress=ProgressBar(quiet=True))
     place.folder.report_path.unlink()
-    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains(quiet=True))
+    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
     assert (record.version, did_run) == (1, True)
     assert place.folder.report_path.exists()
     assert [version.name for version in (place.models / "tiny").iterdir()] == ["1"]
@@ -209,7 +203,7 @@ def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_writt
         place.start(
             tiny_recipe.model_copy(update={"dataset": dataset}),
             resume=False,
-            progress=NeverTrains(quiet=True),
+            progress=NeverTrains(),
         )
     assert not place.folder.path.exists()
     assert not place.models.exists()
@@ -220,7 +214,7 @@ def test_a_model_repository_that_cannot_be_made_is_refused_before_training(
 ) -> None:
     place.models.touch()
     with pytest.raises(RunError, match=r"models/tiny: cannot be made: Not a directory"):
-        place.start(tiny_recipe, resume=False, progress=NeverTrains(quiet=True))
+        place.start(tiny_recipe, resume=False, progress=NeverTrains())
 
 
 def test_the_record_is_plain_json(finished: Place) -> None:

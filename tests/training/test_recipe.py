@@ -171,6 +171,33 @@ def test_heads_are_one_or_one_an_exit(tmp_path: Path, count: int) -> None:
     assert f"heads: expected 1, or one for each of 3 exits, got {count}" in said
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("width = [8, 16]", "architecture.width: expected 1, or one for each of 3 exits, got 2"),
+        ("depth = [1, 1, 1, 1]", "architecture.depth: expected 1, or one for each of 3 exits, got 4"),
+        ("strides = [2]", "architecture.strides: expected one for each of 3 exits, got 1"),
+        ("strides = [2, 1, 3]", "architecture.strides.2: expected less than or equal to 2, got 3"),
+        ("width = [8, 0, 8]", "architecture.width.1: expected greater than or equal to 1, got 0"),
+        ("width = true", "architecture.width.0: expected a valid integer, got True"),
+    ],
+)
+def test_stages_are_told_apart_by_one_value_each(tmp_path: Path, line: str, said: str) -> None:
+    found = complaint(tmp_path / "r.toml", LEAST + f"[architecture]\nexits = 3\n{line}\n")
+    assert found.endswith(said)
+
+
+def test_one_value_is_that_of_every_stage(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(LEAST + "[architecture]\nexits = 4\nwidth = 8\ndepth = 2\n")
+    architecture = load_recipe(str(path)).architecture
+    assert (architecture.width, architecture.depth_of_each_stage, architecture.strides) == (
+        (8,),
+        (2,) * 4,
+        (),
+    )
+
+
 @pytest.mark.parametrize("rule", ["kd", "ban", "ban+l", "cwtm", "dkpp"])
 def test_every_rule_is_one_line_away(tmp_path: Path, rule: str) -> None:
     path = tmp_path / "r.toml"

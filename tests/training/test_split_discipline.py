@@ -9,6 +9,7 @@ import torch
 
 from training.assessment import Chosen, Exported, choose, export
 from training.born_again.generations import Generation
+from training.born_again.progress import ProgressBar
 from training.data.registry import load_dataset
 from training.data.splits import Dataset, Split, SplitRows
 from training.exits.calibrate import expected_calibration_error
@@ -100,7 +101,7 @@ def findings(tiny_recipe: Recipe, dataset: Dataset, tmp_path_factory: pytest.Tem
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     for generation in generations:
         folder.generation_folder(generation.number).mkdir()
-    return find_out(tiny_recipe, "tiny", dataset, generations, folder)
+    return find_out(tiny_recipe, "tiny", dataset, generations, folder, ProgressBar(quiet=True))
 
 
 def test_promotion_compares_the_generations_on_tune(findings: Findings) -> None:

@@ -66,6 +66,10 @@ class MultiExitNetwork(nn.Module):
         """How many exits there are; the last is the final exit."""
         return len(self.heads)
 
+    def without_early_exits(self) -> "MultiExitNetwork":
+        """Give the same layers as a network of one stage and the final head alone."""
+        return MultiExitNetwork(self.normalisation, [nn.Sequential(*self.stages)], [self.heads[-1]])
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Give every exit's logits for uint8 images: FP32 [E, B, K], exits in depth order."""
         logits_EBK, _ = self.answer(images_BCHW)

@@ -100,6 +100,12 @@ def measure_milliseconds(
     return {rows: _measure(runner, rows, repeats) for rows in batch_rows}
 
 
+def expected_milliseconds(exit_shares: Sequence[float], stage_milliseconds: Sequence[float]) -> float:
+    """Give what a row takes on average: each stage's time, by the share of rows that come to it."""
+    reaching = (sum(exit_shares[number:]) for number in range(len(exit_shares)))
+    return sum(share * each for share, each in zip(reaching, stage_milliseconds, strict=True))
+
+
 def _measure(runner: StageRunner, rows: int, repeats: int) -> tuple[float, ...]:
     for _ in range(_WARM_UP_REPEATS):
         _time_stages(runner, rows)

@@ -7,7 +7,7 @@ Shapes: `E` exits.
 
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,7 @@ import onnxruntime
 import scipy
 import torch
 
+from serving.engine.policy import route
 from serving.repository.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -29,9 +30,9 @@ from serving.repository.manifest import (
 )
 from serving.repository.repository import file_digest
 from training.assessment import TEST, Assessment, calibration_error, input_spec
+from training.baselines import Baseline
 from training.born_again.promotion import Promotion
-from training.data.splits import Dataset
-from training.exits.cost import measure_milliseconds
+from training.data.splits import Dataset, Split
 from training.exits.ensemble import ensemble_accuracy
 from training.exits.evaluate import Readings
 from training.exits.intervals import Proportion, paired_gain
@@ -45,7 +46,7 @@ from training.release.summary import (
     RunSummary,
     StageSummary,
 )
-from training.run_folder import EnsembleRecord, GenerationRecord, RunRecord
+from training.run_folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunRecord
 
 DEFAULT_POINT = "balanced"
 TUNE = "tune"
@@ -60,6 +61,9 @@ class Findings:
     dataset: Dataset
     assessments: Sequence[Assessment]
     promotion: Promotion
+    stage_milliseconds: Mapping[int, tuple[float, ...]]
+    """Of the published stages: medians for a whole batch, by its rows."""
+    baselines: tuple[BaselineRecord, ...]
     created: str
 
     @property
@@ -74,6 +78,24 @@ class Findings:
             return ()
         logits_of_G = [each.tested.logits_ENK for each in self.assessments]
         return ensemble_accuracy(logits_of_G, self.dataset.test.truth_N)
+
+
+def compare_baseline(baseline: Baseline, best: Assessment, test: Split) -> BaselineRecord:
+    """Hold a network without exits against the default operating point, on the same test rows."""
+    readings, every_N = best.tested.readings, np.arange(len(test))
+    exit_N = route(readings.confidence_EN, best.chosen.points[DEFAULT_POINT].candidate.rule)
+    early_N, without_N = readings.correct_EN[exit_N, every_N], baseline.correct_N(test)
+    return BaselineRecord(
+        name=baseline.name,
+        parameters=baseline.parameters,
+        multiply_adds=baseline.multiply_adds,
+        milliseconds=dict(baseline.milliseconds()),
+        accuracy=float(without_N.mean()),
+        gained=int((early_N & ~without_N).sum()),
+        lost=int((without_N & ~early_N).sum()),
+        split=TEST,
+        n=len(test),
+    )
 
 
 def uncertified(findings: Findings) -> Iterator[str]:
@@ -173,6 +195,8 @@ def make_record(findings: Findings, published: Path) -> RunRecord:
             split=TEST,
             n=len(findings.dataset.test),
         ),
+        stage_milliseconds=dict(findings.stage_milliseconds),
+        baselines=findings.baselines,
     )
 
 
@@ -193,11 +217,12 @@ def make_summary(findings: Findings, published: Path) -> RunSummary:
         chosen_generation=findings.promotion.chosen,
         promotion_level=findings.promotion.level,
         ensemble_E=findings.ensemble_E,
-        stages=summarise_stages(best),
+        stages=summarise_stages(findings),
         exits=summarise_exits(best),
         pareto_path=best.chosen.path,
         operating_points=summarise_points(recipe, best),
         default_operating_point=DEFAULT_POINT,
+        baselines=findings.baselines,
         hardware=f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores; stages on the CPU",
         packages=package_versions(),
     )
@@ -218,16 +243,15 @@ def summarise_generations(findings: Findings) -> Iterator[GenerationSummary]:
         before = readings
 
 
-def summarise_stages(assessment: Assessment) -> tuple[StageSummary, ...]:
-    """Give what each stage costs, its milliseconds measured now."""
-    milliseconds = measure_milliseconds(assessment.exported.runner)
+def summarise_stages(findings: Findings) -> tuple[StageSummary, ...]:
+    """Give what each published stage costs."""
     return tuple(
         StageSummary(
             multiply_adds=stage.multiply_adds,
             parameters=stage.parameters,
-            milliseconds={rows: by_stage[number] for rows, by_stage in milliseconds.items()},
+            milliseconds={rows: stages[number] for rows, stages in findings.stage_milliseconds.items()},
         )
-        for number, stage in enumerate(assessment.exported.stages)
+        for number, stage in enumerate(findings.best.exported.stages)
     )
 
 

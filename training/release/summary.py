@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.exits.certify import Certified
-from training.exits.cost import cumulative
+from training.exits.cost import cumulative, expected_milliseconds
 from training.exits.evaluate import Outcome
 from training.exits.intervals import Estimate, Proportion
 from training.exits.thresholds import Candidate
+from training.run_folder import BaselineRecord
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class RunSummary:
     pareto_path: tuple[Candidate, ...]
     operating_points: tuple[OperatingPointSummary, ...]
     default_operating_point: str
+    baselines: tuple[BaselineRecord, ...]
+    """Networks without exits, to compare with; empty where none was asked for."""
     hardware: str
     packages: Mapping[str, str]
 
@@ -118,3 +121,12 @@ class RunSummary:
         """Multiply-adds of a row that leaves at each exit, as a share of full depth."""
         cost_E = cumulative([stage.multiply_adds for stage in self.stages])
         return tuple(cost / cost_E[-1] for cost in cost_E)
+
+    def full_depth_milliseconds(self, batch_rows: int) -> float:
+        """Give what a batch of that many rows takes through every stage."""
+        return sum(stage.milliseconds[batch_rows] for stage in self.stages)
+
+    def milliseconds(self, point: OperatingPointSummary, batch_rows: int) -> float:
+        """Give what a batch takes on average at a point, each stage run in batches of that many rows."""
+        stages = [stage.milliseconds[batch_rows] for stage in self.stages]
+        return expected_milliseconds(point.test.exit_shares, stages)

@@ -5,11 +5,13 @@ Turns records into sentences and short strings. Knows nothing of the page they s
 
 from itertools import pairwise
 
+from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 from training.exits.calibrate import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from training.exits.certify import allowed_disagreements
 from training.exits.evaluate import Outcome
-from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
+from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean, paired_difference
 from training.release.summary import Goal, OperatingPointSummary, RunSummary
+from training.run_folder import BaselineRecord
 
 MOST_DIGITS = 9
 
@@ -189,6 +191,39 @@ def ensemble(summary: RunSummary) -> str:
         f"The mean of all {count} networks has {proportion(summary.ensemble_E[-1])} right at its final exit, "
         f"for {count} times the cost."
     )
+
+
+BASELINE_NAMES = {
+    BACKBONE: "the backbone without early exits",
+    SMALLER: "a narrower network without exits",
+    SMALLER_TAUGHT: "the narrower one, taught by the published generation",
+}
+
+
+def baseline_gain(baseline: BaselineRecord) -> Estimate:
+    """Estimate how much more often the default operating point is right than a network without exits."""
+    return paired_difference(baseline.gained, baseline.lost, baseline.n)
+
+
+def baseline_accuracy(baseline: BaselineRecord) -> str:
+    """Say its accuracy with its interval."""
+    return proportion(Proportion(round(baseline.accuracy * baseline.n), baseline.n))
+
+
+def baselines(summary: RunSummary) -> str:
+    """Say whether leaving early beat smaller networks that cost the same."""
+    point = summary.default_point.name
+    verdicts = []
+    for each in summary.baselines:
+        over = baseline_gain(each)
+        verdicts.append(f"{_verdict(over)} {BASELINE_NAMES[each.name]} ({gain(over)} points)")
+    return f"{point} {'; '.join(verdicts)}: paired on the same test rows, with 95 % intervals."
+
+
+def _verdict(over: Estimate) -> str:
+    if over.low > 0:
+        return "beats"
+    return "is beaten by" if over.high < 0 else "cannot be told from"
 
 
 def certificate(point: OperatingPointSummary, certify_rows: int) -> str:

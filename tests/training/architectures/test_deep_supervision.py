@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from training.architectures.heads import HeadSettings
+from training.architectures.deep_supervision import deep_supervision
+from training.architectures.heads import Features, HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.architectures.registry import build
 from training.errors import RecipeError
@@ -60,3 +62,30 @@ def test_normalised_pixels_have_zero_mean_and_unit_deviation() -> None:
 def test_a_channel_that_never_varies_stays_finite() -> None:
     constant = np.full((4, 1, 8, 8), 7, dtype=np.uint8)
     assert PixelNormalisation.of(constant)(torch.from_numpy(constant)).abs().max() == 0
+
+
+def test_widths_are_those_of_the_stages() -> None:
+    stages = deep_supervision(
+        PixelNormalisation.of(IMAGES),
+        Features(channels=IMAGES.shape[1], size=IMAGES.shape[2]),
+        classes=5,
+        width=(3, 2, 7),
+        depth=(1, 2, 1),
+        strides=(),
+        heads=(HeadSettings(),) * 3,
+    ).stages
+    convolutions = [[layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)] for stage in stages]
+    assert [[each.out_channels for each in stage] for stage in convolutions] == [[3], [2, 2], [7]]
+
+
+def test_strides_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"expected no strides.*got \[2, 1, 1\]"):
+        deep_supervision(
+            PixelNormalisation.of(IMAGES),
+            Features(channels=IMAGES.shape[1], size=IMAGES.shape[2]),
+            classes=5,
+            width=(3,),
+            depth=(1, 1, 1),
+            strides=(2, 1, 1),
+            heads=(HeadSettings(),) * 3,
+        )

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,13 @@ from training.release.export import assert_parity, export_stages
 
 
 def residual(
-    size: int = 8, *, exits: int = 3, depth: int = 1, head: HeadSettings | None = None
+    size: int = 8,
+    *,
+    exits: int = 3,
+    width: Sequence[int] = (2,),
+    depth: int = 1,
+    strides: Sequence[int] = (),
+    head: HeadSettings | None = None,
 ) -> MultiExitNetwork:
     torch.manual_seed(0)
     return build(
@@ -24,9 +31,9 @@ def residual(
         PixelNormalisation([8.0], [5.0]),
         (1, size, size),
         classes=10,
-        width=(2,),
+        width=width,
         depth=(depth,) * exits,
-        strides=(),
+        strides=strides,
         heads=(head or HeadSettings(),) * exits,
     )
 
@@ -96,6 +103,15 @@ def test_channels_double_where_the_image_is_halved_and_4_pixels_remain(
 
 def test_fewer_exits_are_the_first_stages_alone() -> None:
     assert feature_shapes(residual(28, exits=3), 28) == [(2, 28, 28), (4, 14, 14), (8, 7, 7)]
+
+
+def test_strides_say_where_the_image_shrinks() -> None:
+    assert feature_shapes(residual(28, strides=(2, 1, 2)), 28) == [(2, 14, 14), (2, 14, 14), (4, 7, 7)]
+
+
+def test_widths_are_those_of_the_stages() -> None:
+    network = residual(28, width=(3, 5, 4), strides=(1, 2, 1))
+    assert feature_shapes(network, 28) == [(3, 28, 28), (5, 14, 14), (4, 14, 14)]
 
 
 def test_heads_reach_the_final_stages_channels() -> None:

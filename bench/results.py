@@ -1,0 +1,157 @@
+"""Writes the README's results from the files that hold them: no figure of theirs is typed by hand.
+
+    python -m bench.results                            from what the repository holds
+    python -m bench.results --run runs/fashion-mnist   takes over a finished run's record and report first
+
+Sources: the released version's manifest, its run's record (`docs/released/`), and the study's counts
+(`docs/studies/`). The README's part lies between two comments, and the rest of it is left alone.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.table import row, rule
+from serving.repository.manifest import MANIFEST_FILE, Manifest, OperatingPoint, read_manifest
+from training.exits.cost import expected_milliseconds
+from training.exits.intervals import Proportion
+from training.release.words import BASELINE_NAMES, baseline_gain, exactly, gain, percent, proportion
+from training.run_folder import RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
+from training.study import answers
+from training.study.page import RECORD_FILE as STUDY_FILE
+from training.study.record import StudyRecord
+
+ROOT = Path(__file__).parent.parent
+RELEASED = Path("models") / "fashion-mnist" / "1"
+RUN = Path("docs") / "released" / "fashion-mnist-1"
+STUDY = Path("docs") / "studies" / "fashion-mnist"
+BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
+BATCHES = (1, 8)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the README says in figures."""
+
+    manifest: Manifest
+    record: RunRecord
+    study: StudyRecord
+
+
+def main() -> None:
+    """Write the README's results."""
+    parser = argparse.ArgumentParser(prog="python -m bench.results", description=__doc__)
+    parser.add_argument("--run", type=Path, metavar="DIR", help="the released version's run folder")
+    options = parser.parse_args()
+    if options.run is not None:
+        take_over(RunFolder(options.run), ROOT / RUN)
+    readme = ROOT / "README.md"
+    readme.write_text(with_results(readme.read_text(), "\n".join(lines(read(ROOT)))))
+
+
+def take_over(folder: RunFolder, place: Path) -> None:
+    """Copy a run's record and report, without the paths of the machine that trained."""
+    record = folder.read_record()
+    if record is None:
+        raise SystemExit(f"{folder.path}: expected a finished run, got no {RECORD_FILE}")
+    place.mkdir(parents=True, exist_ok=True)
+    for name in (RECORD_FILE, REPORT_FILE):
+        text = (folder.path / name).read_text().replace(record.published, RELEASED.as_posix())
+        (place / name).write_text(text)
+
+
+def read(root: Path) -> Results:
+    """Read everything from the repository."""
+    record = RunFolder(root / RUN).read_record()
+    if record is None:
+        raise SystemExit(f"{root / RUN}: expected {RECORD_FILE}, got none")
+    study = StudyRecord.model_validate_json((root / STUDY / STUDY_FILE).read_bytes())
+    return Results(read_manifest(root / RELEASED / MANIFEST_FILE), record, study)
+
+
+def with_results(page: str, results: str) -> str:
+    """Replace what lies between the two comments."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{results}\n{END}{after}"
+
+
+def lines(results: Results) -> Iterator[str]:
+    """Give the README's results, line by line."""
+    yield from released(results)
+    yield ""
+    yield from without_exits(results)
+    yield ""
+    yield from studied(results.study)
+
+
+def released(results: Results) -> Iterator[str]:
+    """Say what the released model does at each operating point."""
+    manifest, record = results.manifest, results.record
+    parameters = sum(stage.parameters for stage in manifest.stages)
+    exits = " / ".join(f"{100 * each.accuracy:.2f}" for each in manifest.exits)
+    n = manifest.exits[-1].n
+    yield (
+        f"`{manifest.name}` version {manifest.version}, which comes with the repository: "
+        f"{parameters:,} parameters, {manifest.multiply_adds[-1] / 1e6:.1f} M multiply-adds, "
+        f"{len(manifest.exits)} exits, generation {manifest.provenance.generation} of "
+        f"{len(record.generations)}. Test, n = {n:,}; its exits alone have {exits} % right."
+    )
+    yield ""
+    titles = ["operating point", "accuracy", "differs from the full network", "leave at exit 0"]
+    titles += ["multiply-adds", "onnxruntime ms, batch of 1 / 8"]
+    yield row(*titles)
+    yield rule(len(titles))
+    for name, point in manifest.operating_points.items():
+        yield row(
+            f"`{name}`{certified(point)}",
+            percent(point.accuracy, 2),
+            percent(point.disagreement, 2),
+            percent(point.exit_shares[0]),
+            percent(point.multiply_adds_share),
+            " / ".join(milliseconds(record, point, rows) for rows in BATCHES),
+        )
+
+
+def certified(point: OperatingPoint) -> str:
+    """Say what is promised."""
+    if point.certificate is None:
+        return ""
+    return f", certified: at most {exactly(point.certificate.epsilon)} differ"
+
+
+def milliseconds(record: RunRecord, point: OperatingPoint, batch_rows: int) -> str:
+    """Say what a batch takes at a point, and its share of full depth."""
+    stages = record.stage_milliseconds[batch_rows]
+    taken = expected_milliseconds(point.exit_shares, stages)
+    return f"{taken:.3f} ({percent(taken / sum(stages), 0)})"
+
+
+def without_exits(results: Results) -> Iterator[str]:
+    """Say how networks without exits compare, trained by the same schedule."""
+    manifest = results.manifest
+    default = manifest.default_operating_point
+    yield row("without exits", "accuracy", "multiply-adds", f"`{default}` over it, points")
+    yield rule(4)
+    for each in results.record.baselines:
+        yield row(
+            BASELINE_NAMES[each.name],
+            proportion(Proportion(round(each.accuracy * each.n), each.n)),
+            percent(each.multiply_adds / manifest.multiply_adds[-1]),
+            gain(baseline_gain(each)),
+        )
+
+
+def studied(study: StudyRecord) -> Iterator[str]:
+    """Say what the study answers."""
+    networks = len(study.networks)
+    yield f"[The study]({STUDY.as_posix()}/README.md) of {networks} small networks (test n = {study.n:,}):"
+    yield ""
+    yield f"- {answers.claim(study)}"
+    yield f"- {answers.ensembles(study)}"
+    yield f"- {answers.early_leaving(study)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The released model, through gRPC on the whole test split: the figures of its manifest, to the row."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from serving.client import Client
+from serving.repository.manifest import Manifest, OperatingPoint
+from serving.repository.repository import read_version
+from tests.end_to_end.server_process import ServerProcess
+from training.data.fashion_mnist import DEBIAN_FOLDER
+from training.data.splits import Dataset, Split
+from training.pipeline import load
+from training.recipe import Recipe, load_recipe
+
+MODELS = Path(__file__).parent.parent.parent / "models"
+VERSION = 1
+BATCH_ROWS = 64
+MOST_BYTES = 3_000_000
+
+needs_images = pytest.mark.skipif(
+    not DEBIAN_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
+)
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return read_version(MODELS / "fashion-mnist" / str(VERSION)).manifest
+
+
+@pytest.fixture(scope="module")
+def dataset(manifest: Manifest) -> Dataset:
+    return load(Recipe.model_validate(manifest.provenance.recipe))
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    settings = tmp_path_factory.mktemp("settings") / "serving.toml"
+    settings.write_text(f"[models.fashion-mnist]\nversions = [{VERSION}]\n")
+    with ServerProcess(MODELS, "--config", str(settings)) as server, Client(server.address) as client:
+        yield client
+
+
+Answers = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def ask(client: Client, split: Split, point: str) -> Answers:
+    """Give labels and exits of every row of a split."""
+    labels, exits = [], []
+    for start in range(0, len(split), BATCH_ROWS):
+        answer = client.predict(
+            "fashion-mnist",
+            split.images_NCHW[start : start + BATCH_ROWS],
+            version=str(VERSION),
+            operating_point=point,
+        )
+        labels.append(answer.label_N)
+        exits.append(answer.exit_N)
+    return np.concatenate(labels), np.concatenate(exits)
+
+
+def rows(share: float, n: int) -> int:
+    """Turn a share of the manifest into the count that it was."""
+    assert abs(share * n - round(share * n)) < 1e-6
+    return round(share * n)
+
+
+@needs_images
+def test_its_data_is_the_one_it_was_trained_on(manifest: Manifest, dataset: Dataset) -> None:
+    provenance = manifest.provenance.dataset
+    assert (dataset.digest, len(dataset.test)) == (provenance.digest, 10_000)
+    assert {name: split.digest for name, split in dataset.splits.items()} == provenance.split_digests
+
+
+@needs_images
+@pytest.mark.parametrize("name", ["exact", "balanced", "fast"])
+def test_accuracy_and_exit_shares_are_the_manifests(
+    manifest: Manifest, dataset: Dataset, client: Client, name: str
+) -> None:
+    point, test = manifest.operating_points[name], dataset.test
+    label_N, exit_N = ask(client, test, name)
+    full_N, _ = ask(client, test, "exact")
+    counts = np.bincount(exit_N, minlength=len(manifest.stages)).tolist()
+    assert counts == [rows(share, point.n) for share in point.exit_shares]
+    assert int((label_N == test.truth_N).sum()) == rows(point.accuracy, point.n)
+    assert int((label_N != full_N).sum()) == rows(point.disagreement, point.n)
+    spent = np.array(manifest.multiply_adds)[exit_N].sum() / (point.n * manifest.multiply_adds[-1])
+    assert point.multiply_adds_share == pytest.approx(spent)
+
+
+@needs_images
+@pytest.mark.parametrize("name", ["balanced", "fast"])
+def test_certificates_count_what_the_certify_split_shows(
+    manifest: Manifest, dataset: Dataset, client: Client, name: str
+) -> None:
+    point = certified(manifest, name)
+    label_N, _ = ask(client, dataset.certify, name)
+    full_N, _ = ask(client, dataset.certify, "exact")
+    assert point.certificate is not None
+    assert point.certificate.n == len(dataset.certify)
+    assert point.certificate.disagreements == int((label_N != full_N).sum())
+
+
+def certified(manifest: Manifest, name: str) -> OperatingPoint:
+    point = manifest.operating_points[name]
+    assert point.certificate is not None, f"{name} certifies nothing"
+    return point
+
+
+def test_it_is_small_enough_to_come_with_the_repository() -> None:
+    version = MODELS / "fashion-mnist" / str(VERSION)
+    assert sum(path.stat().st_size for path in version.iterdir()) < MOST_BYTES
+
+
+def test_it_is_what_its_recipe_gives(manifest: Manifest) -> None:
+    released = Recipe.model_validate(manifest.provenance.recipe)
+    assert released == load_recipe("fashion-mnist")

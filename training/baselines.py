@@ -1,0 +1,132 @@
+"""Networks without exits, trained for the report alone, to see whether leaving early beats them.
+
+Three of them, all under the recipe's own schedule: the backbone with its final exit alone; the same
+architecture so narrow that a row costs what it costs at the default operating point; and that narrow
+one again, taught by the generation that is published. Sized and trained before the test split is read.
+
+Shapes: `N` rows of the test split.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.architectures.network import MultiExitNetwork
+from training.assessment import Exported, export
+from training.born_again.checkpoint import CheckpointFolder
+from training.born_again.generations import Generation, choose_training_device, train_generations
+from training.born_again.progress import Progress
+from training.data.splits import Dataset, Split
+from training.exits.cost import measure_milliseconds, multiply_adds
+from training.recipe import Recipe
+from training.run_folder import RunFolder
+
+BACKBONE, SMALLER, SMALLER_TAUGHT = "backbone", "smaller", "smaller, taught"
+WIDTH_STEPS = 200
+
+MakeNetwork = Callable[[Recipe], MultiExitNetwork]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A trained network of one exit, as it would be served."""
+
+    name: str
+    exported: Exported
+
+    @property
+    def multiply_adds(self) -> int:
+        """What every row costs."""
+        return self.exported.cost_E[-1]
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole network."""
+        return sum(stage.parameters for stage in self.exported.stages)
+
+    def milliseconds(self) -> Mapping[int, float]:
+        """Measure the median milliseconds of a batch, by its rows."""
+        return {rows: sum(stages) for rows, stages in measure_milliseconds(self.exported.runner).items()}
+
+    def correct_N(self, split: Split) -> NDArray[np.bool_]:  # noqa: N802 - a shape suffix
+        """Say which rows of a split it has right."""
+        return np.asarray(self.exported.logits(split)[-1].argmax(axis=1) == split.truth_N)
+
+
+def train_baselines(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: RunFolder,
+    progress: Progress,
+    make_network: MakeNetwork,
+    *,
+    teacher: Generation,
+    most_multiply_adds: float,
+) -> list[Baseline]:
+    """Train all three, or take up those that the folder holds where they stand.
+
+    most_multiply_adds is what a row of the smaller ones may cost, teacher the published generation.
+    """
+    alone = _without_exits(recipe)
+    narrow = narrowed(alone, make_network, dataset.image_shape, most_multiply_adds)
+    plans: Sequence[tuple[str, Recipe, Sequence[Generation]]] = (
+        (BACKBONE, alone, ()),
+        (SMALLER, narrow, ()),
+        (SMALLER_TAUGHT, _with_generations(narrow, 2), (teacher,)),
+    )
+    baselines = []
+    for name, plan, earlier in plans:
+        progress.say(f"training a network without exits, to compare with: {name}")
+        place = folder.baseline_folder(name.replace(", ", "-"))
+        place.begin(plan, dataset.digests)
+        *_, trained = train_generations(
+            lambda plan=plan: make_network(plan).without_early_exits(),  # type: ignore[misc]
+            dataset.train,
+            dataset.tune,
+            plan,
+            CheckpointFolder(place, plan),
+            progress,
+            device=choose_training_device(),
+            earlier=earlier,
+        )
+        baselines.append(
+            Baseline(name, export(trained.network, dataset, place.generation_folder(trained.number)))
+        )
+    return baselines
+
+
+def narrowed(
+    recipe: Recipe, make_network: MakeNetwork, image_shape: Sequence[int], most_multiply_adds: float
+) -> Recipe:
+    """Give the recipe with every width scaled by the largest factor whose backbone stays within a cost.
+
+    The narrowest, one channel a stage, is given where none does.
+    """
+    widths = recipe.architecture.width
+    narrow = recipe
+    for step in range(1, WIDTH_STEPS + 1):
+        scaled = tuple(max(1, round(width * step / WIDTH_STEPS)) for width in widths)
+        wider = recipe.model_copy(
+            update={"architecture": recipe.architecture.model_copy(update={"width": scaled})}
+        )
+        (cost,) = multiply_adds(make_network(wider).without_early_exits(), image_shape)
+        if cost > most_multiply_adds and step > 1:
+            break
+        narrow = wider
+    return narrow
+
+
+def _without_exits(recipe: Recipe) -> Recipe:
+    """Leave out what only a network with exits has."""
+    supervision = recipe.deep_supervision.model_copy(update={"hint_weight": 0.0})
+    return _with_generations(recipe, 1).model_copy(update={"deep_supervision": supervision})
+
+
+def _with_generations(recipe: Recipe, count: int) -> Recipe:
+    """Give the recipe with so many generations, each taught by the final exit of the one before."""
+    generations = recipe.generations.model_copy(
+        update={"count": count, "teacher": "previous", "teaching_mix": 0.0, "patience": None}
+    )
+    return recipe.model_copy(update={"generations": generations})

@@ -20,7 +20,7 @@ from typing import Any
 from bench.table import row, rule
 from training.assessment import export
 from training.born_again.generations import Generation
-from training.born_again.progress import ProgressBar
+from training.born_again.progress import Progress, ProgressBar
 from training.data.splits import Dataset
 from training.exits.calibrate import calibration_temperature
 from training.exits.cost import expected_milliseconds, measure_milliseconds
@@ -49,7 +49,7 @@ def main() -> None:
     base = load_recipe(options.recipe).model_dump()
     figures = {}
     for name, recipe in variants(base, tomllib.loads(options.variants.read_text())):
-        figures[name] = finished(recipe, RunFolder(options.output / name.replace(" ", "-")))
+        figures[name] = finished(recipe, RunFolder(options.output / name.replace(" ", "-")), ProgressBar())
     print_table(figures)
 
 
@@ -69,7 +69,7 @@ def merged(document: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def finished(recipe: Recipe, folder: RunFolder) -> Sequence[Figures]:
+def finished(recipe: Recipe, folder: RunFolder, progress: Progress) -> Sequence[Figures]:
     """Train and measure a variant, a line a generation, or read what the folder holds."""
     path = folder.path / FIGURES_FILE
     folder.check(recipe, resume=True)
@@ -77,7 +77,7 @@ def finished(recipe: Recipe, folder: RunFolder) -> Sequence[Figures]:
         dataset = load(recipe)
         folder.begin(recipe, dataset.digests)
         started = time.perf_counter()
-        generations = train(recipe, dataset, folder, ProgressBar())
+        generations = train(recipe, dataset, folder, progress)
         seconds = (time.perf_counter() - started) / (len(generations) * recipe.schedule.epochs)
         lines = [measure(each, dataset, folder) | {"epoch_seconds": seconds} for each in generations]
         with whole_file(path) as file:

@@ -24,9 +24,15 @@ TIMED_STEPS = 5
 
 
 def training_seconds(recipe: Recipe) -> float | None:
-    """Estimate the seconds of all epochs of all generations; None for the user's own data."""
+    """Estimate the seconds of all epochs of all networks; None for the user's own data.
+
+    Networks without exits, where the recipe compares with them, are counted at what they take at most:
+    the backbone as generation 0, the two narrow ones together as another.
+    """
     seconds = generation_seconds(recipe)
-    return None if seconds is None else sum(seconds)
+    if seconds is None:
+        return None
+    return sum(seconds) + (2 * seconds[0] if recipe.baselines.static else 0.0)
 
 
 def generation_seconds(recipe: Recipe) -> list[float] | None:

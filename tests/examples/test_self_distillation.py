@@ -59,5 +59,6 @@ def test_the_notebook_runs_on_the_packages_as_they_are() -> None:
     ).execute()
     lines = list(printed(fresh))
     assert [line.split(":")[0] for line in lines if line.startswith("M")] == ["M1", "M2", "M3"]
-    assert [line.split()[0] for line in lines[-3:]] == ["exact", "balanced", "fast"]
+    points = [line.split()[0] for line in lines if line.startswith(("exact", "balanced", "fast"))]
+    assert points == ["exact", "balanced", "fast"]
     assert has_plot(fresh)

@@ -34,6 +34,7 @@ _VARIABLES = {
     ACCENT: "var(--accent)",
 }
 _POINT_MARKERS = "Ds^vPX*"
+_BASELINE_MARKERS = "s^v"
 
 
 def page_exit_colour(number: int, exits: int) -> str:
@@ -105,6 +106,7 @@ def plot_trade_off(summary: RunSummary) -> str:
         _draw_path(axes, summary)
         _draw_exits(axes, summary)
         _draw_points(axes, summary)
+        _draw_baselines(axes, summary)
         axes.set_xlabel("multiply-adds of a row, % of full depth")
         axes.set_title("Accuracy, %")
         axes.set_xlim(0, 104)
@@ -166,6 +168,25 @@ def _draw_points(axes: Axes, summary: RunSummary) -> None:
             color=ACCENT,
             markeredgecolor=PAPER,
             label=f"{point.name}, test, n = {point.test.n:,}",
+        )
+
+
+def _draw_baselines(axes: Axes, summary: RunSummary) -> None:
+    full_cost = sum(stage.multiply_adds for stage in summary.stages)
+    for marker, each in zip(_BASELINE_MARKERS, summary.baselines, strict=False):
+        (accuracy,), errors = in_percent([Proportion(round(each.accuracy * each.n), each.n)])
+        axes.errorbar(
+            100 * each.multiply_adds / full_cost,
+            accuracy,
+            errors,
+            marker=marker,
+            markersize=8,
+            linestyle="none",
+            capsize=3,
+            linewidth=1,
+            color=MUTED,
+            markerfacecolor=PAPER,
+            label=f"without exits: {each.name}, test",
         )
 
 

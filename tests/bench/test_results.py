@@ -1,0 +1,62 @@
+"""What the repository says in figures is what its files hold: README, the study's page, the notebook."""
+
+import nbformat
+import pytest
+
+from bench.results import BEGIN, END, ROOT, RUN, STUDY, Results, lines, read, with_results
+from training.run_folder import RECORD_FILE
+from training.study import answers
+from training.study.page import files
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return read(ROOT)
+
+
+def test_the_readmes_results_are_those_of_the_files(results: Results) -> None:
+    assert with_results(README, "\n".join(lines(results))) == README, "run: make results"
+
+
+def test_nothing_but_the_results_is_replaced() -> None:
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert with_results(page, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+
+
+def test_the_studys_page_and_plots_follow_from_its_counts(results: Results) -> None:
+    for name, text in files(results.study).items():
+        assert (ROOT / STUDY / name).read_text() == text, f"{name}: written by another record"
+
+
+def test_the_released_record_is_of_the_released_version(results: Results) -> None:
+    manifest, record = results.manifest, results.record
+    assert (record.model, record.version) == (manifest.name, manifest.version)
+    chosen = record.generations[record.chosen_generation]
+    assert chosen.exits == manifest.exits
+    assert chosen.operating_points == manifest.operating_points
+    assert record.published == "models/fashion-mnist/1"
+
+
+def test_no_file_of_a_run_names_the_machine_that_trained() -> None:
+    for path in (ROOT / RUN).iterdir():
+        assert "/tmp/" not in path.read_text()  # noqa: S108
+        assert "/work/" not in path.read_text()
+        assert "/home/" not in path.read_text()
+    assert (ROOT / RUN / RECORD_FILE).exists()
+
+
+def test_the_notebook_shows_the_studys_answers(results: Results) -> None:
+    notebook = nbformat.read(ROOT / "examples" / "self_distillation.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+    shown = [
+        output.text
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "study.json" in cell.source
+        for output in cell.outputs
+        if output.output_type == "stream"
+    ]
+    study = results.study
+    assert shown == [
+        "\n".join([answers.claim(study), *answers.by_exit(study), answers.ensembles(study)]) + "\n"
+    ]

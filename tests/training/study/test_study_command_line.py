@@ -1,0 +1,67 @@
+"""`python -m training study` as people run it."""
+
+from pathlib import Path
+
+import pytest
+
+from training.__main__ import INTERRUPTED, MISTAKE, main
+from training.study import conduct as conduct_module
+from training.study.page import PAGE_FILE, RECORD_FILE
+from training.study.record import StudyRecord
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("studied")
+
+
+def arguments(study_file: Path, place: Path, *more: str) -> list[str]:
+    return ["study", str(study_file), "--output", str(place / "run"), "--page", str(place / "page"), *more]
+
+
+@pytest.fixture(scope="module")
+def finished(study_file: Path, place: Path) -> Path:
+    assert main(arguments(study_file, place)) == 0
+    return place
+
+
+def test_a_study_says_before_and_during_how_long_it_takes(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conduct_module, "measure", _interrupt)
+    assert main(arguments(study_file, tmp_path)) == INTERRUPTED
+    said = capsys.readouterr().err
+    for number in range(1, 11):
+        assert f"network {number} of 10, about 0:00:0" in said
+    assert "resume with: python -m training study" in said
+    assert said.rstrip().endswith("--resume")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_study_ends_with_its_page_in_one_line(
+    finished: Path, study_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = StudyRecord.model_validate_json((finished / "page" / RECORD_FILE).read_bytes())
+    assert main(arguments(study_file, finished, "--resume")) == 0
+    out = capsys.readouterr().out
+    page = finished / "page" / PAGE_FILE
+    assert out == f"study tiny: {len(record.networks)} networks, page: {page.resolve()}\n"
+
+
+def test_a_folder_in_use_is_refused_without_resume(
+    finished: Path, study_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(study_file, finished)) == MISTAKE
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "expected an empty one, got 10 trained networks: go on with that study by --resume" in said
+
+
+def test_an_unknown_study_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "fashion"]) == MISTAKE
+    assert capsys.readouterr().err.startswith(
+        'error: study "fashion": expected a built-in name (fashion-mnist)'
+    )

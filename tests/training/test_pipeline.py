@@ -221,5 +221,5 @@ def test_the_record_is_plain_json(finished: Place) -> None:
     record = json.loads((finished.folder.path / RECORD_FILE).read_text())
     assert list(record) == [
         "recipe", "model", "version", "published", "manifest_sha256", "seed", "chosen_generation",
-        "generations", "ensemble",
+        "generations", "ensemble", "stage_milliseconds", "baselines",
     ]  # fmt: skip

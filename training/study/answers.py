@@ -65,9 +65,11 @@ def dark_knowledge(record: StudyRecord) -> Iterator[str]:
     """Say what the teacher's word holds beside its largest entry."""
     for contrast in record.contrasts:
         said = " / ".join(gain(each.gain) for each in contrast.over)
+        most = max(range(record.exits), key=lambda number: contrast.over[number].gain.value)
+        clear = "beyond" if contrast.over[most].gain.low > 0 else "within"
         yield (
             f"`{contrast.rule}` over `{contrast.than}`, generation {contrast.generation}, "
-            f"seed {contrast.seed}: {said} points."
+            f"seed {contrast.seed}: {said} points; most at {exit_name(record, most)}, {clear} its interval."
         )
 
 

@@ -4,12 +4,13 @@ Shapes: `E` exits.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import mean
 
 from training.exits.intervals import Estimate, Proportion
+from training.exits.intervals import mean as mean_of_counts
 from training.release.words import gain, percent, points
-from training.study.record import NetworkRecord, StudyRecord
+from training.study.record import NetworkRecord, PointRecord, StudyRecord
 
 BALANCED = "balanced"
 
@@ -66,10 +67,10 @@ def dark_knowledge(record: StudyRecord) -> Iterator[str]:
     for contrast in record.contrasts:
         said = " / ".join(gain(each.gain) for each in contrast.over)
         most = max(range(record.exits), key=lambda number: contrast.over[number].gain.value)
-        clear = "beyond" if contrast.over[most].gain.low > 0 else "within"
+        clear = "above 0" if contrast.over[most].gain.low > 0 else "not clear of 0"
         yield (
             f"`{contrast.rule}` over `{contrast.than}`, generation {contrast.generation}, "
-            f"seed {contrast.seed}: {said} points; most at {exit_name(record, most)}, {clear} its interval."
+            f"seed {contrast.seed}: {said} points; most at {exit_name(record, most)}, its interval {clear}."
         )
 
 
@@ -77,7 +78,7 @@ def ensembles(record: StudyRecord) -> str:
     """Say what ensembles of generations gave."""
     whole = [each for each in record.ensembles if len(each.generations) == record.study.generations]
     of_lines = [each for each in whole if each.rule is not None]
-    by_value = sorted(of_lines, key=lambda each: each.right[-1])
+    by_value = sorted(of_lines, key=lambda each: each.over_first[-1].gain.value)
     best, least = by_value[-1], by_value[0]
     said = (
         f"The mean of {record.study.generations} generations gains {points(least.over_first[-1].gain.value)} "
@@ -108,6 +109,12 @@ def early_leaving(record: StudyRecord) -> str:
         f"generation 0; the multiply-adds of a row change by {points(change)} points on average, where "
         f"generation 0 takes {percent(min(firsts))} to {percent(max(firsts))} by seed."
     )
+
+
+def cost(record: StudyRecord, point: PointRecord) -> Estimate:
+    """Estimate the mean multiply-adds of a row at an operating point, as a share of full depth."""
+    shares = [each / sum(record.multiply_adds) for each in accumulate(record.multiply_adds)]
+    return mean_of_counts(shares, point.exit_counts)
 
 
 def exit_name(record: StudyRecord, number: int) -> str:

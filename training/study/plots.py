@@ -24,6 +24,7 @@ from training.drawing import (
     in_points,
 )
 from training.exits.intervals import Estimate, Proportion
+from training.study import answers
 from training.study.answers import BALANCED
 from training.study.record import EnsembleRecord, NetworkRecord, StudyRecord
 
@@ -104,6 +105,7 @@ def _draw_gains(axes: Axes, lines: Sequence[Sequence[NetworkRecord]], number: in
 def plot_ensembles(record: StudyRecord) -> str:
     """Draw what the mean of all generations gains over generation 0, and the same number of seeds."""
     whole = [each for each in record.ensembles if len(each.generations) == record.study.generations]
+    whole.sort(key=lambda each: -1 if each.rule is None else record.study.rules.index(each.rule))
 
     def draw(figure: Figure) -> None:
         early, final = figure.subplots(1, 2, sharey=True)
@@ -137,14 +139,17 @@ def plot_early_leaving(record: StudyRecord) -> str:
     def draw(figure: Figure) -> None:
         panels = _panels(figure, len(record.study.rules))
         for axes, rule in zip(panels, record.study.rules, strict=True):
-            for each, _, line in record.lines():
-                if each == rule:
-                    shares = [100 * network.points[BALANCED].multiply_adds_share for network in line]
-                    axes.plot(range(len(line)), shares, marker="o", markersize=4, color=ACCENT)
+            lines = [line for each, _, line in record.lines() if each == rule]
+            for place, line in enumerate(lines):
+                costs = [in_points(answers.cost(record, network.points[BALANCED])) for network in line]
+                values, below, above = zip(*costs, strict=True)
+                places = [number + _offset(place, len(lines)) for number in range(len(line))]
+                axes.errorbar(
+                    places, values, [below, above], marker="o", markersize=4, linewidth=1.2, color=ACCENT
+                )
             axes.set_title(rule)
             _generations(axes, record.study.generations)
         panels[0].set_ylabel("multiply-adds, % of full depth")
-        panels[0].set_ylim(bottom=0)
 
     return _svg(draw, "early-leaving", 2.8, record.exits)
 

@@ -133,12 +133,13 @@ def _how_to_resume(options: argparse.Namespace) -> str:
     if options.command == "recipes":
         return "nothing was begun"
     command = ["python", "-m", "training", options.command]
-    if options.command == "run":
-        command += [options.recipe, "--model-repository", str(options.model_repository)]
-        command += ["--seed", str(options.seed)] if options.seed is not None else []
-    else:
-        command += [options.study, *(["--page", str(options.page)] if options.page else [])]
+    command += [options.recipe if options.command == "run" else options.study]
     command += ["--output", str(_output(options))]
+    if options.command == "run":
+        command += ["--model-repository", str(options.model_repository)]
+        command += ["--seed", str(options.seed)] if options.seed is not None else []
+    elif options.page is not None:
+        command += ["--page", str(options.page)]
     return f"resume with: {shlex.join([*command, '--resume'])}"
 
 

@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.table import row, rule
-from training.assessment import export
+from training.assessment import export, trace
 from training.born_again.generations import Generation
 from training.born_again.progress import Progress, ProgressBar
 from training.data.splits import Dataset
-from training.exits.calibrate import calibration_temperature
 from training.exits.cost import expected_milliseconds, measure_milliseconds
-from training.exits.evaluate import outcome, read
-from training.exits.thresholds import Candidate, pareto_path
-from training.pipeline import load, train
+from training.exits.evaluate import outcome
+from training.exits.thresholds import Candidate
+from training.from_recipe import load, train
 from training.recipe import Recipe, load_recipe
 from training.release.words import percent
 from training.run_folder import RunFolder
@@ -89,12 +88,8 @@ def finished(recipe: Recipe, folder: RunFolder, progress: Progress) -> Sequence[
 def measure(generation: Generation, dataset: Dataset, folder: RunFolder) -> dict[str, Any]:
     """Measure a trained network on the tune split, as it would be served."""
     exported = export(generation.network, dataset, folder.generation_folder(generation.number))
-    temperatures = [
-        calibration_temperature(logits_NK, dataset.temperature.truth_N)
-        for logits_NK in exported.logits(dataset.temperature)
-    ]
-    tune = read(exported.logits(dataset.tune), dataset.tune.truth_N, temperatures)
-    chosen = cheapest(pareto_path(tune, exported.cost_E))
+    traced = trace(exported, dataset)
+    tune, chosen = traced.tune, cheapest(traced.path)
     shares = outcome(tune, chosen.rule, exported.cost_E).exit_shares
     milliseconds = measure_milliseconds(exported.runner, BATCHES)
     return {

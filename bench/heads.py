@@ -21,7 +21,7 @@ from training.architectures.heads import HeadSettings
 from training.data.registry import DATASETS, Extent
 from training.estimate import random_dataset
 from training.exits.cost import measure_milliseconds
-from training.pipeline import make_network
+from training.from_recipe import make_network
 from training.recipe import Recipe, load_recipe
 from training.release.export import ExportedStage, export_stages
 from training.release.words import quantity

@@ -15,8 +15,7 @@ from pathlib import Path
 from bench.table import row, rule
 from serving.repository.manifest import MANIFEST_FILE, Manifest, OperatingPoint, read_manifest
 from training.exits.cost import expected_milliseconds
-from training.exits.intervals import Proportion
-from training.release.words import BASELINE_NAMES, baseline_gain, exactly, gain, percent, proportion
+from training.release.words import BASELINE_NAMES, exactly, gain, percent, proportion
 from training.run_folder import RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
 from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
@@ -137,9 +136,9 @@ def without_exits(results: Results) -> Iterator[str]:
     for each in results.record.baselines:
         yield row(
             BASELINE_NAMES[each.name],
-            proportion(Proportion(round(each.accuracy * each.n), each.n)),
+            proportion(each.right),
             percent(each.multiply_adds / manifest.multiply_adds[-1]),
-            gain(baseline_gain(each)),
+            gain(each.beaten_by),
         )
 
 

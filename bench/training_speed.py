@@ -20,7 +20,7 @@ from training.born_again.generations import choose_training_device, make_fit
 from training.born_again.precision import Precision
 from training.data.registry import DATASETS, Extent
 from training.estimate import random_dataset
-from training.pipeline import make_network
+from training.from_recipe import make_network
 from training.recipe import Recipe, load_recipe
 
 STEPS = 12

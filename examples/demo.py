@@ -29,7 +29,7 @@ from serving.repository.repository import find_versions
 from training.data.splits import Split
 from training.errors import TrainingError
 from training.exits.intervals import wilson
-from training.pipeline import load
+from training.from_recipe import load
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 

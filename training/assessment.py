@@ -56,6 +56,15 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class Traced:
+    """What the temperature and tune splits say of one generation."""
+
+    calibration_temperatures: tuple[float, ...]
+    tune: Readings
+    path: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
 class Chosen:
     """Everything that the temperature, tune and certify splits decide about one generation."""
 
@@ -134,22 +143,28 @@ def input_spec(dataset: Dataset) -> TensorSpec:
     return TensorSpec(name=INPUT_NAME, datatype="UINT8", shape=(-1, *dataset.image_shape))
 
 
-def choose(exported: Exported, dataset: Dataset, goals: Mapping[str, OperatingPointSection]) -> Chosen:
-    """Calibrate, trace the trade-off and certify: one split each."""
+def trace(exported: Exported, dataset: Dataset) -> Traced:
+    """Calibrate, and trace the trade-off: one split each."""
     split = dataset.temperature
     temperatures = tuple(
         calibration_temperature(logits_NK, split.truth_N) for logits_NK in exported.logits(split)
     )
     tune = read(exported.logits(dataset.tune), dataset.tune.truth_N, temperatures)
+    return Traced(temperatures, tune, pareto_path(tune, exported.cost_E))
+
+
+def choose(exported: Exported, dataset: Dataset, goals: Mapping[str, OperatingPointSection]) -> Chosen:
+    """Calibrate, trace the trade-off and certify: one split each."""
+    traced = trace(exported, dataset)
+    temperatures, path = traced.calibration_temperatures, traced.path
     held_out = read(exported.logits(dataset.certify), dataset.certify.truth_N, temperatures)
-    path = pareto_path(tune, exported.cost_E)
     points = {EXACT: Certified(path[0], certificate=None, walked=())}
     for name, goal in goals.items():
         target = target_row(path, goal.max_accuracy_loss)
         points[name] = certify(
             path, target, held_out, exported.cost_E, epsilon=goal.epsilon, delta=goal.delta
         )
-    return Chosen(temperatures, tune, path, points)
+    return Chosen(temperatures, traced.tune, path, points)
 
 
 def read_test_split(exported: Exported, chosen: Chosen, split: Split) -> Tested:

@@ -7,7 +7,8 @@ one again, taught by the generation that is published. Sized and trained before 
 Shapes: `N` rows of the test split.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +16,16 @@ from numpy.typing import NDArray
 
 from training.architectures.network import MultiExitNetwork
 from training.assessment import Exported, export
-from training.born_again.checkpoint import CheckpointFolder
-from training.born_again.generations import Generation, choose_training_device, train_generations
+from training.born_again.generations import Generation
 from training.born_again.progress import Progress
 from training.data.splits import Dataset, Split
 from training.exits.cost import measure_milliseconds, multiply_adds
+from training.from_recipe import make_network, train
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 
 BACKBONE, SMALLER, SMALLER_TAUGHT = "backbone", "smaller", "smaller, taught"
 WIDTH_STEPS = 200
-
-MakeNetwork = Callable[[Recipe], MultiExitNetwork]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ def train_baselines(
     dataset: Dataset,
     folder: RunFolder,
     progress: Progress,
-    make_network: MakeNetwork,
     *,
     teacher: Generation,
     most_multiply_adds: float,
@@ -70,7 +68,7 @@ def train_baselines(
     most_multiply_adds is what a row of the smaller ones may cost, teacher the published generation.
     """
     alone = _without_exits(recipe)
-    narrow = narrowed(alone, make_network, dataset.image_shape, most_multiply_adds)
+    narrow = narrowed(alone, dataset, most_multiply_adds)
     plans: Sequence[tuple[str, Recipe, Sequence[Generation]]] = (
         (BACKBONE, alone, ()),
         (SMALLER, narrow, ()),
@@ -80,42 +78,34 @@ def train_baselines(
     for name, plan, earlier in plans:
         progress.say(f"training a network without exits, to compare with: {name}")
         place = folder.baseline_folder(name.replace(", ", "-"))
-        place.begin(plan, dataset.digests)
-        *_, trained = train_generations(
-            lambda plan=plan: make_network(plan).without_early_exits(),  # type: ignore[misc]
-            dataset.train,
-            dataset.tune,
-            plan,
-            CheckpointFolder(place, plan),
-            progress,
-            device=choose_training_device(),
-            earlier=earlier,
-        )
-        baselines.append(
-            Baseline(name, export(trained.network, dataset, place.generation_folder(trained.number)))
-        )
+        place.go_on(plan, dataset.digests)
+        *_, trained = train(plan, dataset, place, progress, earlier=earlier, make=make_backbone)
+        exported = export(trained.network, dataset, place.generation_folder(trained.number))
+        baselines.append(Baseline(name, exported))
     return baselines
 
 
-def narrowed(
-    recipe: Recipe, make_network: MakeNetwork, image_shape: Sequence[int], most_multiply_adds: float
-) -> Recipe:
+def make_backbone(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
+    """Build the recipe's network with the final exit alone."""
+    return make_network(recipe, dataset).without_early_exits()
+
+
+def narrowed(recipe: Recipe, dataset: Dataset, most_multiply_adds: float) -> Recipe:
     """Give the recipe with every width scaled by the largest factor whose backbone stays within a cost.
 
     The narrowest, one channel a stage, is given where none does.
     """
-    widths = recipe.architecture.width
-    narrow = recipe
-    for step in range(1, WIDTH_STEPS + 1):
-        scaled = tuple(max(1, round(width * step / WIDTH_STEPS)) for width in widths)
-        wider = recipe.model_copy(
-            update={"architecture": recipe.architecture.model_copy(update={"width": scaled})}
-        )
-        (cost,) = multiply_adds(make_network(wider).without_early_exits(), image_shape)
-        if cost > most_multiply_adds and step > 1:
-            break
-        narrow = wider
-    return narrow
+
+    def scaled(step: int) -> Recipe:
+        widths = tuple(max(1, round(width * step / WIDTH_STEPS)) for width in recipe.architecture.width)
+        architecture = recipe.architecture.model_copy(update={"width": widths})
+        return recipe.model_copy(update={"architecture": architecture})
+
+    def cost(step: int) -> int:
+        return sum(multiply_adds(make_backbone(scaled(step), dataset), dataset.image_shape))
+
+    steps = range(1, WIDTH_STEPS + 1)  # by rising cost
+    return scaled(max(1, bisect_right(steps, most_multiply_adds, key=cost)))
 
 
 def _without_exits(recipe: Recipe) -> Recipe:

@@ -16,7 +16,7 @@ from training.born_again.generations import Generation, choose_training_device, 
 from training.born_again.precision import Precision
 from training.data.registry import DATASETS, Extent
 from training.data.splits import Dataset, Split
-from training.pipeline import make_network
+from training.from_recipe import make_network
 from training.recipe import Recipe
 
 WARM_UP_STEPS = 3

@@ -10,19 +10,16 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
-from training.architectures.registry import build
 from training.assessment import Assessment, choose, export, read_test_split
 from training.baselines import Baseline, train_baselines
-from training.born_again.checkpoint import CheckpointFolder
-from training.born_again.generations import Generation, choose_training_device, train_generations
+from training.born_again.generations import Generation
 from training.born_again.progress import Progress
 from training.born_again.promotion import promote
-from training.data.registry import load_dataset
-from training.data.splits import Dataset, SplitRows
+from training.data.splits import Dataset
 from training.errors import RecipeError
 from training.exits.certify import allowed_disagreements
 from training.exits.cost import measure_milliseconds
+from training.from_recipe import load, make_network, train
 from training.recipe import Recipe
 from training.release.findings import (
     DEFAULT_POINT,
@@ -103,60 +100,6 @@ def release(findings: Findings, model_repository: Path, folder: RunFolder, progr
     return record
 
 
-def load(recipe: Recipe) -> Dataset:
-    """Load and cut the recipe's dataset."""
-    section = recipe.dataset
-    rows = SplitRows(
-        temperature=section.temperature_rows,
-        tune=section.tune_rows,
-        certify=section.certify_rows,
-        test=section.test_rows,
-    )
-    return load_dataset(
-        section.name,
-        file=section.file,
-        data_dir=section.data_dir,
-        image_side=section.image_side,
-        split_seed=section.split_seed,
-        rows=rows,
-    )
-
-
-def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
-    """Build the recipe's network with fresh weights; normalisation is measured on the train split."""
-    return build(
-        recipe.architecture.name,
-        PixelNormalisation.of(dataset.train.images_NCHW),
-        dataset.image_shape,
-        classes=len(dataset.labels),
-        width=recipe.architecture.width,
-        depth=recipe.architecture.depth_of_each_stage,
-        strides=recipe.architecture.strides,
-        heads=recipe.architecture.head_of_each_exit,
-    )
-
-
-def train(
-    recipe: Recipe,
-    dataset: Dataset,
-    folder: RunFolder,
-    progress: Progress,
-    *,
-    earlier: Sequence[Generation] = (),
-) -> list[Generation]:
-    """Train every generation that neither the folder holds nor another run has trained earlier."""
-    return train_generations(
-        lambda: make_network(recipe, dataset),
-        dataset.train,
-        dataset.tune,
-        recipe,
-        CheckpointFolder(folder, recipe),
-        progress,
-        device=choose_training_device(),
-        earlier=earlier,
-    )
-
-
 def find_out(
     recipe: Recipe,
     recipe_name: str,
@@ -177,7 +120,6 @@ def find_out(
             dataset,
             folder,
             progress,
-            lambda recipe: make_network(recipe, dataset),
             teacher=generations[promotion.chosen],
             most_multiply_adds=point.candidate.multiply_adds_share * exported[promotion.chosen].cost_E[-1],
         )

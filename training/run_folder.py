@@ -27,6 +27,7 @@ from serving.repository.manifest import (
 from serving.repository.repository import file_digest
 from training.data.splits import DataDigests
 from training.errors import RunError
+from training.exits.intervals import Estimate, Proportion, paired_difference
 from training.recipe import Recipe, first_difference
 from training.whole_file import whole_file
 
@@ -76,6 +77,16 @@ class BaselineRecord(Section):
     """Rows that it has right and the default operating point has not."""
     split: str
     n: int
+
+    @property
+    def right(self) -> Proportion:
+        """The rows that it has right."""
+        return Proportion(round(self.accuracy * self.n), self.n)
+
+    @property
+    def beaten_by(self) -> Estimate:
+        """How much more often the default operating point is right, a share, with its interval."""
+        return paired_difference(self.gained, self.lost, self.n)
 
 
 class RunRecord(Section):
@@ -159,6 +170,11 @@ class RunFolder:
                 f"output folder {self.path}: begun with other data: "
                 f"expected digest {begun_with.dataset}, got {data.dataset}"
             )
+
+    def go_on(self, recipe: Recipe, data: DataDigests) -> None:
+        """Begin, or go on with what the same recipe and data began here; raise RunError for any other."""
+        self.check(recipe, resume=True)
+        self.begin(recipe, data)
 
     def read_record(self) -> RunRecord | None:
         """Give the record of a run that has published; None where it has not."""

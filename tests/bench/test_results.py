@@ -1,5 +1,7 @@
 """What the repository says in figures is what its files hold: README, the study's page, the notebook."""
 
+import re
+
 import nbformat
 import pytest
 
@@ -41,9 +43,7 @@ def test_the_released_record_is_of_the_released_version(results: Results) -> Non
 
 def test_no_file_of_a_run_names_the_machine_that_trained() -> None:
     for path in (ROOT / RUN).iterdir():
-        assert "/tmp/" not in path.read_text()  # noqa: S108
-        assert "/work/" not in path.read_text()
-        assert "/home/" not in path.read_text()
+        assert not re.search(r"""(^|[\s">'])(/[\w.-]+)+/""", path.read_text())
     assert (ROOT / RUN / RECORD_FILE).exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from training.architectures.network import MultiExitNetwork
 from training.data.splits import Dataset
-from training.pipeline import load, make_network
+from training.from_recipe import load, make_network
 from training.recipe import Recipe, load_recipe
 
 TINY_RECIPE = """

@@ -12,7 +12,8 @@ from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT, narrowed
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.exits.cost import expected_milliseconds, multiply_adds
-from training.pipeline import make_network, run
+from training.from_recipe import make_network
+from training.pipeline import run
 from training.recipe import Recipe
 from training.run_folder import RunFolder, RunRecord
 from training.settings import BaselinesSection
@@ -39,7 +40,7 @@ def test_the_narrower_network_is_the_widest_within_its_cost(
         update={"architecture": tiny_recipe.architecture.model_copy(update={"width": (12, 24, 48)})}
     )
     most = share * cost_of(wide, digits)
-    narrow = narrowed(wide, lambda recipe: make_network(recipe, digits), digits.image_shape, most)
+    narrow = narrowed(wide, digits, most)
     assert 0.7 * most < cost_of(narrow, digits) <= most
     assert narrow.model_copy(update={"architecture": wide.architecture}) == wide
 
@@ -47,7 +48,7 @@ def test_the_narrower_network_is_the_widest_within_its_cost(
 def test_where_not_even_one_channel_is_cheap_enough_one_channel_it_is(
     tiny_recipe: Recipe, digits: Dataset
 ) -> None:
-    narrow = narrowed(tiny_recipe, lambda recipe: make_network(recipe, digits), digits.image_shape, 1.0)
+    narrow = narrowed(tiny_recipe, digits, 1.0)
     assert narrow.architecture.width == (1,)
 
 

@@ -18,7 +18,8 @@ from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
 from training.exits.evaluate import evaluate
-from training.pipeline import make_network, run
+from training.from_recipe import make_network
+from training.pipeline import run
 from training.recipe import Recipe
 from training.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder, RunRecord
 

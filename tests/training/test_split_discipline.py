@@ -14,7 +14,8 @@ from training.data.registry import load_dataset
 from training.data.splits import Dataset, Split, SplitRows
 from training.exits.calibrate import expected_calibration_error
 from training.exits.intervals import mcnemar
-from training.pipeline import find_out, make_network
+from training.from_recipe import make_network
+from training.pipeline import find_out
 from training.recipe import Recipe
 from training.release.findings import Findings, make_summary
 from training.run_folder import RunFolder

@@ -12,7 +12,7 @@ import torch
 from training.__main__ import main
 from training.born_again.checkpoint import CHECKPOINT_FILE
 from training.born_again.progress import ProgressBar
-from training.pipeline import load, train
+from training.from_recipe import load, train
 from training.recipe import built_in_recipes, load_recipe
 from training.run_folder import RunFolder
 

@@ -65,7 +65,7 @@ def paired_gain(
     correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_], confidence: float = CONFIDENCE
 ) -> Estimate:
     """Estimate how much more often b is right than a on the same rows, as a share of them."""
-    gained, lost = _discordant(correct_a_N, correct_b_N)
+    gained, lost = discordant(correct_a_N, correct_b_N)
     return paired_difference(gained, lost, len(correct_a_N), confidence)
 
 
@@ -95,13 +95,13 @@ def mean(values: Sequence[float], counts: Sequence[int], confidence: float = CON
 
 def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> float:
     """Give the exact one-sided p-value against 'b is no more often right than a' on the same rows."""
-    gained, lost = _discordant(correct_a_N, correct_b_N)
+    gained, lost = discordant(correct_a_N, correct_b_N)
     if gained + lost == 0:
         return 1.0
     return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
 
 
-def _discordant(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> tuple[int, int]:
+def discordant(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> tuple[int, int]:
     """Count the rows that only b has right, and those that only a has right."""
     if len(correct_a_N) != len(correct_b_N) or len(correct_a_N) == 0:
         raise ValueError(

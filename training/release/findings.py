@@ -35,7 +35,7 @@ from training.born_again.promotion import Promotion
 from training.data.splits import Dataset, Split
 from training.exits.ensemble import ensemble_accuracy
 from training.exits.evaluate import Readings
-from training.exits.intervals import Proportion, paired_gain
+from training.exits.intervals import Proportion, discordant, paired_gain
 from training.recipe import Recipe
 from training.release.publish import stage_entry
 from training.release.summary import (
@@ -85,14 +85,15 @@ def compare_baseline(baseline: Baseline, best: Assessment, test: Split) -> Basel
     readings, every_N = best.tested.readings, np.arange(len(test))
     exit_N = route(readings.confidence_EN, best.chosen.points[DEFAULT_POINT].candidate.rule)
     early_N, without_N = readings.correct_EN[exit_N, every_N], baseline.correct_N(test)
+    gained, lost = discordant(without_N, early_N)
     return BaselineRecord(
         name=baseline.name,
         parameters=baseline.parameters,
         multiply_adds=baseline.multiply_adds,
         milliseconds=dict(baseline.milliseconds()),
         accuracy=float(without_N.mean()),
-        gained=int((early_N & ~without_N).sum()),
-        lost=int((without_N & ~early_N).sum()),
+        gained=gained,
+        lost=lost,
         split=TEST,
         n=len(test),
     )
@@ -168,6 +169,11 @@ def package_versions() -> dict[str, str]:
     }
 
 
+def hardware() -> str:
+    """Name the machine that this runs on."""
+    return f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores"
+
+
 def make_record(findings: Findings, published: Path) -> RunRecord:
     """Write down what the run found of every generation."""
     return RunRecord(
@@ -223,7 +229,7 @@ def make_summary(findings: Findings, published: Path) -> RunSummary:
         operating_points=summarise_points(recipe, best),
         default_operating_point=DEFAULT_POINT,
         baselines=findings.baselines,
-        hardware=f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores; stages on the CPU",
+        hardware=f"{hardware()}; stages on the CPU",
         packages=package_versions(),
     )
 

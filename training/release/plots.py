@@ -25,6 +25,7 @@ from training.drawing import (
 from training.exits.intervals import Proportion
 from training.exits.thresholds import Candidate
 from training.release.summary import RunSummary
+from training.release.words import exit_name
 
 _VARIABLES = {
     INK: "var(--ink)",
@@ -69,7 +70,7 @@ def _draw_accuracies(axes: Axes, summary: RunSummary) -> None:
             markersize=6,
             capsize=3,
             color=exit_colour(exit_number),
-            label="final exit" if exit_number == exits - 1 else f"exit {exit_number}",
+            label=exit_name(exit_number, exits),
         )
     axes.axvspan(
         summary.chosen_generation - 0.3, summary.chosen_generation + 0.3, color=GRID, zorder=0, linewidth=0
@@ -174,7 +175,7 @@ def _draw_points(axes: Axes, summary: RunSummary) -> None:
 def _draw_baselines(axes: Axes, summary: RunSummary) -> None:
     full_cost = sum(stage.multiply_adds for stage in summary.stages)
     for marker, each in zip(_BASELINE_MARKERS, summary.baselines, strict=False):
-        (accuracy,), errors = in_percent([Proportion(round(each.accuracy * each.n), each.n)])
+        (accuracy,), errors = in_percent([each.right])
         axes.errorbar(
             100 * each.multiply_adds / full_cost,
             accuracy,
@@ -201,7 +202,7 @@ def plot_exit_shares(summary: RunSummary) -> str:
         for number in range(exits):
             widths = [100 * point.test.exit_shares[number] for point in summary.operating_points]
             colour = exit_colour(number)
-            label = "final exit" if number == exits - 1 else f"exit {number}"
+            label = exit_name(number, exits)
             axes.barh(names, widths, left=left, height=0.55, color=colour, edgecolor=PAPER, label=label)
             left = [start + width for start, width in zip(left, widths, strict=True)]
         axes.invert_yaxis()

@@ -9,9 +9,8 @@ from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 from training.exits.calibrate import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from training.exits.certify import allowed_disagreements
 from training.exits.evaluate import Outcome
-from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean, paired_difference
+from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
 from training.release.summary import Goal, OperatingPointSummary, RunSummary
-from training.run_folder import BaselineRecord
 
 MOST_DIGITS = 9
 
@@ -40,6 +39,11 @@ def proportion(counted: Proportion) -> str:
     """Say a counted share with its interval."""
     low, high = counted.interval
     return f"{percent(counted.share)} ({percent_range(low, high)})"
+
+
+def exit_name(number: int, exits: int) -> str:
+    """Name an exit by its number; the last is the final exit."""
+    return "final exit" if number == exits - 1 else f"exit {number}"
 
 
 def percent_range(low: float, high: float) -> str:
@@ -200,22 +204,12 @@ BASELINE_NAMES = {
 }
 
 
-def baseline_gain(baseline: BaselineRecord) -> Estimate:
-    """Estimate how much more often the default operating point is right than a network without exits."""
-    return paired_difference(baseline.gained, baseline.lost, baseline.n)
-
-
-def baseline_accuracy(baseline: BaselineRecord) -> str:
-    """Say its accuracy with its interval."""
-    return proportion(Proportion(round(baseline.accuracy * baseline.n), baseline.n))
-
-
 def baselines(summary: RunSummary) -> str:
     """Say whether leaving early beat smaller networks that cost the same."""
     point = summary.default_point.name
     verdicts = []
     for each in summary.baselines:
-        over = baseline_gain(each)
+        over = each.beaten_by
         verdicts.append(f"{_verdict(over)} {BASELINE_NAMES[each.name]} ({gain(over)} points)")
     return f"{point} {'; '.join(verdicts)}: paired on the same test rows, with 95 % intervals."
 

@@ -9,7 +9,7 @@ from statistics import mean
 
 from training.exits.intervals import Estimate, Proportion
 from training.exits.intervals import mean as mean_of_counts
-from training.release.words import gain, percent, points
+from training.release.words import exit_name, gain, percent, points
 from training.study.record import NetworkRecord, PointRecord, StudyRecord
 
 BALANCED = "balanced"
@@ -58,7 +58,7 @@ def by_exit(record: StudyRecord) -> Iterator[str]:
         seeds = len(gains(record, rule, last, 0))
         said = " / ".join(points(value) for value in each)
         over = f"mean of {seeds} seeds" if seeds > 1 else "1 seed"
-        verdict = f"most at {exit_name(record, most)}" if each[most] > 0 else "at no exit"
+        verdict = f"most at {_the_exit(record, most)}" if each[most] > 0 else "at no exit"
         yield f"`{rule}`: {said} points from generation 0 to {last} ({over}), {verdict}."
 
 
@@ -70,7 +70,7 @@ def dark_knowledge(record: StudyRecord) -> Iterator[str]:
         clear = "above 0" if contrast.over[most].gain.low > 0 else "not clear of 0"
         yield (
             f"`{contrast.rule}` over `{contrast.than}`, generation {contrast.generation}, "
-            f"seed {contrast.seed}: {said} points; most at {exit_name(record, most)}, its interval {clear}."
+            f"seed {contrast.seed}: {said} points; most at {_the_exit(record, most)}, its interval {clear}."
         )
 
 
@@ -117,11 +117,11 @@ def cost(record: StudyRecord, point: PointRecord) -> Estimate:
     return mean_of_counts(shares, point.exit_counts)
 
 
-def exit_name(record: StudyRecord, number: int) -> str:
-    """Name an exit."""
-    return "the final exit" if number == record.exits - 1 else f"exit {number}"
-
-
 def accuracy(record: StudyRecord, network: NetworkRecord, exit_number: int) -> Proportion:
     """Give a network's test accuracy at an exit."""
     return Proportion(network.right[exit_number], record.n)
+
+
+def _the_exit(record: StudyRecord, number: int) -> str:
+    name = exit_name(number, record.exits)
+    return f"the {name}" if number == record.exits - 1 else name

@@ -6,8 +6,6 @@ on tune and certify. Knows nothing of the page that shows what was found.
 Shapes: `E` exits, `N` rows of the test split.
 """
 
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,8 +22,8 @@ from training.born_again.progress import Progress
 from training.data.splits import Dataset
 from training.estimate import generation_seconds
 from training.exits.ensemble import ensemble_probabilities
-from training.pipeline import load, make_network, train
-from training.release.findings import package_versions
+from training.from_recipe import load, make_network, train
+from training.release.findings import hardware, package_versions
 from training.run_folder import RunFolder
 from training.study.plan import Study, best_rules
 from training.study.record import (
@@ -85,14 +83,11 @@ def train_lines(study: Study, dataset: Dataset, folder: Path, progress: Progress
 
     def line(rule: str, seed: int) -> Sequence[Generation]:
         if seed not in firsts:
-            place = RunFolder(folder / f"seed-{seed}")
-            recipe = study.first_recipe(seed)
-            place.check(recipe, resume=True)
-            place.begin(recipe, dataset.digests)
+            place, recipe = RunFolder(folder / f"seed-{seed}"), study.first_recipe(seed)
+            place.go_on(recipe, dataset.digests)
             (firsts[seed],) = train(recipe, dataset, place, progress)
         place, recipe = RunFolder(line_folder(folder, rule, seed)), study.line_recipe(rule, seed)
-        place.check(recipe, resume=True)
-        place.begin(recipe, dataset.digests)
+        place.go_on(recipe, dataset.digests)
         return train(recipe, dataset, place, progress, earlier=[firsts[seed]])
 
     for rule in study.rules:
@@ -160,7 +155,7 @@ def measure(study: Study, name: str, dataset: Dataset, trained: Trained, folder:
         ),
         ensembles=tuple(ensembles(firsts, lines, dataset.test.truth_N)),
         contrasts=tuple(contrasts(lines)),
-        hardware=f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores",
+        hardware=hardware(),
         packages=package_versions(),
     )
 

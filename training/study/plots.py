@@ -24,6 +24,7 @@ from training.drawing import (
     in_points,
 )
 from training.exits.intervals import Estimate, Proportion
+from training.release.words import exit_name
 from training.study import answers
 from training.study.answers import BALANCED
 from training.study.record import EnsembleRecord, NetworkRecord, StudyRecord
@@ -62,7 +63,7 @@ def _draw_accuracy(axes: Axes, record: StudyRecord, rule: str) -> None:
             100 * mean(line[generation].right[number] for line in lines) / record.n
             for generation in range(record.study.generations)
         ]
-        label = "final exit" if number == record.exits - 1 else f"exit {number}"
+        label = exit_name(number, record.exits)
         axes.plot(range(len(means)), means, color=colour, label=label)
 
 
@@ -86,7 +87,7 @@ def plot_gains(record: StudyRecord) -> str:
 
 
 def _draw_gains(axes: Axes, lines: Sequence[Sequence[NetworkRecord]], number: int, exits: int) -> None:
-    label = "final exit" if number == exits - 1 else f"exit {number}"
+    label = exit_name(number, exits)
     for place, line in enumerate(lines):
         for each in line[1:]:
             value, below, above = in_points(each.over_first[number].gain)

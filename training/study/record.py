@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.repository.manifest import Section
-from training.exits.intervals import Estimate, paired_difference
+from training.exits.intervals import Estimate, discordant, paired_difference
 from training.study.plan import Study
 
 
@@ -29,9 +29,8 @@ class Paired(Section):
     @classmethod
     def of(cls, first_N: NDArray[np.bool_], second_N: NDArray[np.bool_]) -> Self:
         """Count over the same rows."""
-        return cls(
-            gained=int((second_N & ~first_N).sum()), lost=int((first_N & ~second_N).sum()), n=len(first_N)
-        )
+        gained, lost = discordant(first_N, second_N)
+        return cls(gained=gained, lost=lost, n=len(first_N))
 
     @property
     def gain(self) -> Estimate:

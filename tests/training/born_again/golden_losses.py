@@ -14,7 +14,7 @@ from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
 from training.born_again.rules import RULES
 from training.data.splits import Dataset
-from training.pipeline import load, make_network
+from training.from_recipe import load, make_network
 from training.recipe import Recipe
 
 FILE = Path(__file__).with_name("golden_losses.txt")

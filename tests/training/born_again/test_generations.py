@@ -10,7 +10,7 @@ from training.born_again.checkpoint import CheckpointFolder, Epoch
 from training.born_again.generations import Generation, generation_seeds, train_generations
 from training.born_again.progress import Progress, ProgressBar
 from training.data.splits import Dataset
-from training.pipeline import make_network
+from training.from_recipe import make_network
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 

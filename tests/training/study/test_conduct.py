@@ -15,7 +15,7 @@ from training.born_again.generations import train_generations
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RunError
-from training.pipeline import load, make_network
+from training.from_recipe import load, make_network
 from training.run_folder import RunFolder
 from training.study.conduct import conduct, networks_done
 from training.study.plan import Study

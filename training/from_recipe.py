@@ -1,0 +1,71 @@
+"""What a recipe asks for, made: its dataset, its network, its trained generations.
+
+The steps that a run shares with studies, baselines and benchmarks. Knows nothing of exits' thresholds.
+"""
+
+from collections.abc import Callable, Sequence
+
+from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.registry import build
+from training.born_again.checkpoint import CheckpointFolder
+from training.born_again.generations import Generation, choose_training_device, train_generations
+from training.born_again.progress import Progress
+from training.data.registry import load_dataset
+from training.data.splits import Dataset, SplitRows
+from training.recipe import Recipe
+from training.run_folder import RunFolder
+
+
+def load(recipe: Recipe) -> Dataset:
+    """Load and cut the recipe's dataset."""
+    section = recipe.dataset
+    rows = SplitRows(
+        temperature=section.temperature_rows,
+        tune=section.tune_rows,
+        certify=section.certify_rows,
+        test=section.test_rows,
+    )
+    return load_dataset(
+        section.name,
+        file=section.file,
+        data_dir=section.data_dir,
+        image_side=section.image_side,
+        split_seed=section.split_seed,
+        rows=rows,
+    )
+
+
+def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
+    """Build the recipe's network with fresh weights; normalisation is measured on the train split."""
+    return build(
+        recipe.architecture.name,
+        PixelNormalisation.of(dataset.train.images_NCHW),
+        dataset.image_shape,
+        classes=len(dataset.labels),
+        width=recipe.architecture.width,
+        depth=recipe.architecture.depth_of_each_stage,
+        strides=recipe.architecture.strides,
+        heads=recipe.architecture.head_of_each_exit,
+    )
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: RunFolder,
+    progress: Progress,
+    *,
+    earlier: Sequence[Generation] = (),
+    make: Callable[[Recipe, Dataset], MultiExitNetwork] = make_network,
+) -> list[Generation]:
+    """Train every generation that neither the folder holds nor another run has trained earlier."""
+    return train_generations(
+        lambda: make(recipe, dataset),
+        dataset.train,
+        dataset.tune,
+        recipe,
+        CheckpointFolder(folder, recipe),
+        progress,
+        device=choose_training_device(),
+        earlier=earlier,
+    )

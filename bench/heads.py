@@ -77,7 +77,7 @@ def runner(stages: tuple[ExportedStage, ...], extent: Extent) -> StageRunner:
     """Open the stages as a serving worker does."""
     image = TensorSpec(name="image", datatype="UINT8", shape=(-1, *extent.image_shape))
     return StageRunner(
-        [stage.file for stage in stages], [image], CPU, slots=max(BATCH_ROWS), intra_op_threads=1
+        [stage.file for stage in stages], [image], CPU, slots=max(BATCH_ROWS)
     )
 
 

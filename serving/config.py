@@ -47,6 +47,12 @@ class EngineSettings(Settings):
     """Batches that run at once, each on one core; by default one a core on the CPU, one on a GPU."""
     patience: Annotated[int, Field(ge=0, le=64)] = 1
     """How often in a row the deepest waiting stage may be passed over for a fuller one, in batches."""
+    lone_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Threads of a batch that runs alone, in sessions of their own, which hold the weights once more; by
+    default one a core on the CPU. 1 does without those sessions."""
+    caller_milliseconds: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """The longest batch, by what warm-up measured, that runs at once while nothing else does, without a
+    change of thread; new calls wait so long. 0 leaves all to the workers."""
 
     @model_validator(mode="after")
     def _a_batch_fits(self) -> Self:

@@ -24,6 +24,7 @@ from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
 from serving.errors import RepositoryError
 from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes, target
+from serving.mailbox import Mailbox
 from serving.metrics import Metrics
 from serving.readiness import Phase, Readiness
 from serving.repository.repository import ModelRepository, PublishedVersion
@@ -80,6 +81,7 @@ class Server:
         self._forced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[str] = set()
+        self._mailbox: Mailbox
         self._grpc: grpc.aio.Server
         self._scrapes: Scrapes
         self.grpc_port = 0
@@ -105,6 +107,7 @@ class Server:
     async def start(self) -> None:
         """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""
         self._note_device()
+        self._mailbox = Mailbox()
         refused = await off_loop(self._repository.rescan)
         if refused:
             self._repository.close()
@@ -115,7 +118,12 @@ class Server:
         self._scrapes = listen_for_scrapes(host, self._address.metrics_port, self._registry)
         self.metrics_port = self._scrapes.port
         open_inference = OpenInference(
-            self._repository, self._readiness, self._metrics, version=__version__, device=self._device.name
+            self._repository,
+            self._readiness,
+            self._metrics,
+            self._mailbox,
+            version=__version__,
+            device=self._device.name,
         )
         self._grpc, self.grpc_port = listen_for_calls(
             host, self._address.grpc_port, self._config.server, open_inference.generic_handler(), self._health
@@ -172,15 +180,19 @@ class Server:
         engine = self._config.engine
         manifest = version.manifest
         workers = engine.workers or self._device.default_workers()
+        # On a GPU a batch has one thread on the host however many rows it has.
+        cores = self._device.default_workers() if self._device.memory == "cpu" else 1
         limits = EngineLimits(
             max_batch_size=engine.max_batch_size,
             max_queue_size=engine.max_queue_size,
             slots=engine.slots or BATCHES_OF_SLOTS * workers * engine.max_batch_size,
             workers=workers,
             patience=engine.patience,
+            lone_threads=engine.lone_threads or cores,
+            caller_seconds=engine.caller_milliseconds / 1e3,
         )
         metrics = self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages))
-        loaded = Engine(version, self._device, limits, metrics)
+        loaded = Engine(version, self._device, limits, metrics, self._mailbox.soon)
         _LOG.info("version loaded", model=manifest.name, version=manifest.version, device=self._device.name)
         return loaded
 

@@ -132,7 +132,6 @@ def export(network: MultiExitNetwork, dataset: Dataset, folder: Path) -> Exporte
         [input_spec(dataset)],
         CPU,
         slots=EVALUATION_SLOTS,
-        intra_op_threads=SERVING_THREADS,
     )
     assert_parity(network, runner, dataset.temperature.images_NCHW)
     return Exported(stages, runner)

@@ -6,7 +6,6 @@ Counts a call exactly once, as one Outcome, in the metrics and the version's sta
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +27,7 @@ from serving.errors import (
     Overloaded,
     Unsupported,
 )
+from serving.mailbox import Mailbox
 from serving.metrics import Metrics, Outcome
 
 _OUTCOMES: dict[type[BaseException], Outcome] = {
@@ -54,28 +54,30 @@ class InferenceCall:
         self._engine: Engine | None = None
         self._rows = 0
 
-    def submit(self, find_engine: Callable[[], Engine]) -> "Future[Answers]":
-        """Decode the rows and put them into the engine.
+    def submit(self, find_engine: Callable[[], Engine], mailbox: Mailbox) -> "asyncio.Future[Answers]":
+        """Decode the rows and put them into the engine, which answers by the mailbox.
 
         A version may be replaced between being found and being asked: then its successor is asked.
         """
         engine = find_engine()
         try:
-            return self._submit_to(engine)
+            return self._submit_to(engine, mailbox)
         except ModelNotReady:
             successor = find_engine()
             if successor is engine:
                 raise
-            return self._submit_to(successor)
+            return self._submit_to(successor, mailbox)
 
-    def _submit_to(self, engine: Engine) -> "Future[Answers]":
+    def _submit_to(self, engine: Engine, mailbox: Mailbox) -> "asyncio.Future[Answers]":
         self._engine = engine
         self._outputs = requested_outputs(self._request, output_specs(len(engine.manifest.labels)))
         inputs = decode_inputs(self._request, engine.manifest.inputs, engine.max_batch_size)
         self._rows = len(next(iter(inputs.values())))
         rule = exit_rule(engine.manifest, exit_wishes(self._request.parameters))
         self._submitted = time.monotonic()
-        return engine.submit(inputs, rule, self._deadline)
+        reply = mailbox.reply()
+        engine.enter(inputs, rule, self._deadline, reply)
+        return reply.future
 
     def respond(self, answers: Answers) -> inference.ModelInferResponse:
         """Encode the answers and count the call as answered."""
@@ -86,7 +88,7 @@ class InferenceCall:
             model_name=manifest.name, model_version=str(manifest.version), id=self._request.id
         )
         encode_outputs(response, self._outputs, _arrays(answers))
-        self._engine.statistics.count_success(
+        self._engine.accounts.statistics.count_success(
             self._rows,
             decode_seconds=self._submitted - self._started,
             queue_seconds=answers.queue_seconds,
@@ -109,8 +111,8 @@ class InferenceCall:
             self._metrics.request_of_no_model(outcome)
             return
         if outcome is not Outcome.OK:
-            self._engine.statistics.count_failure(seconds)
-        self._engine.metrics.request_ended(outcome, self._rows, seconds)
+            self._engine.accounts.statistics.count_failure(seconds)
+        self._engine.accounts.metrics.request_ended(outcome, self._rows, seconds)
 
     def _outcome(self, kind: type[BaseException] | None) -> Outcome:
         if kind is None:

@@ -16,6 +16,7 @@ from serving.api.model_config import model_config, model_metadata
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs
 from serving.engine.engine import Engine
 from serving.errors import InvalidRequest, ModelNotFound, Unsupported
+from serving.mailbox import Mailbox
 from serving.metrics import Metrics
 from serving.readiness import Readiness
 from serving.repository.repository import ModelRepository
@@ -58,6 +59,7 @@ class OpenInference:
         repository: ModelRepository[Engine],
         readiness: Readiness,
         metrics: Metrics,
+        mailbox: Mailbox,
         *,
         version: str,
         device: str,
@@ -65,6 +67,7 @@ class OpenInference:
         self._repository = repository
         self._readiness = readiness
         self._metrics = metrics
+        self._mailbox = mailbox
         self._version = version
         self._device = device
 
@@ -130,8 +133,8 @@ class OpenInference:
         call = InferenceCall(request, self._metrics, time_remaining=context.time_remaining())
         with call, self._readiness.call():
             version = model_version(request.model_version)
-            future = call.submit(lambda: self._repository.get(request.model_name, version))
-            return call.respond(await asyncio.wrap_future(future))
+            future = call.submit(lambda: self._repository.get(request.model_name, version), self._mailbox)
+            return call.respond(await future)
 
     async def model_statistics(
         self, request: inference.ModelStatisticsRequest, _: Context
@@ -166,7 +169,7 @@ def _snake_case(rpc: str) -> str:
 
 
 def _statistics(name: str, version: int, engine: Engine) -> inference.ModelStatistics:
-    totals = engine.statistics
+    totals = engine.accounts.statistics
 
     def duration(field: str) -> inference.StatisticDuration:
         total = getattr(totals, field)

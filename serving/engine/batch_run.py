@@ -33,24 +33,28 @@ class BatchRun:
         return None
 
 
-def run_batch(runner: StageRunner, batch: Batch) -> BatchRun:
-    """Run every row of the batch that can run."""
-    run = BatchRun(np.full((batch.rows, runner.classes), np.nan, dtype=np.float32))
+def run_batch(runner: StageRunner, batch: Batch, *, alone: bool = False) -> BatchRun:
+    """Run every row of the batch that can run; alone where nothing else does."""
     host_inputs = batch.inputs() if batch.stage == 0 else {"rows": batch.source_slots()}
-    _run_rows(runner, batch, host_inputs, slice(0, batch.rows), run)
-    return run
-
-
-def _run_rows(
-    runner: StageRunner, batch: Batch, host_inputs: InputArrays, part: slice, run: BatchRun
-) -> None:
-    inputs = {name: array[part] for name, array in host_inputs.items()}
     try:
-        run.logits_BK[part] = runner.run(batch.stage, inputs, batch.destination + part.start)
+        return BatchRun(runner.run(batch.stage, host_inputs, batch.destination, alone=alone))
     except Exception as error:  # onnxruntime raises a class of its own for each status
-        if part.stop - part.start == 1:
-            run.failures[part.start] = error
-            return
-        middle = (part.start + part.stop) // 2
-        _run_rows(runner, batch, host_inputs, slice(part.start, middle), run)
-        _run_rows(runner, batch, host_inputs, slice(middle, part.stop), run)
+        run = BatchRun(np.full((batch.rows, runner.classes), np.nan, dtype=np.float32))
+        _halve(runner, batch, host_inputs, slice(0, batch.rows), error, run)
+        return run
+
+
+def _halve(
+    runner: StageRunner, batch: Batch, host_inputs: InputArrays, part: slice, error: Exception, run: BatchRun
+) -> None:
+    """Run the halves of a part that raised, until the rows that raise are alone."""
+    if part.stop - part.start == 1:
+        run.failures[part.start] = error
+        return
+    middle = (part.start + part.stop) // 2
+    for half in (slice(part.start, middle), slice(middle, part.stop)):
+        inputs = {name: array[half] for name, array in host_inputs.items()}
+        try:
+            run.logits_BK[half] = runner.run(batch.stage, inputs, batch.destination + half.start)
+        except Exception as raised:
+            _halve(runner, batch, host_inputs, half, raised, run)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,18 @@ class Answers:
             probabilities_RK=np.zeros((rows, classes)),
         )
 
+    @classmethod
+    def at_once(cls, readout: Readout, place: slice, stage: int, reason_B: Integers) -> "Answers":
+        """Give the answers of a request whose rows all leave together: views of the batch's arrays."""
+        reason_R = reason_B[place]
+        return cls(
+            label_R=readout.label_B[place],
+            confidence_R=readout.confidence_B[place],
+            exit_R=np.full(len(reason_R), stage),
+            exit_reason_R=reason_R,
+            probabilities_RK=readout.probabilities_BK[place],
+        )
+
     def write(self, rows_G: Integers, readout: Readout, at: Integers, stage: int, reason_G: Integers) -> None:
         """Write the answers of rows that leave after this stage; `at` says where in the readout."""
         self.label_R[rows_G] = readout.label_B[at]
@@ -51,6 +65,29 @@ class Answers:
         self.exit_R[rows_G] = stage
         self.exit_reason_R[rows_G] = reason_G
         self.probabilities_RK[rows_G] = readout.probabilities_BK[at]
+
+
+class Reply(Protocol):
+    """The way back to a request's caller; any thread may use it."""
+
+    def cancelled(self) -> bool:
+        """Say whether the caller waits no more."""
+
+    def settle(self, outcome: Answers | Exception) -> None:
+        """Hand the outcome over; called once, and harmless where the caller has gone."""
+
+
+class FutureReply(Future[Answers]):
+    """A reply for callers in threads."""
+
+    def settle(self, outcome: Answers | Exception) -> None:
+        """Set the outcome, unless the future was cancelled."""
+        if not self.set_running_or_notify_cancel():
+            return
+        if isinstance(outcome, Exception):
+            self.set_exception(outcome)
+        else:
+            self.set_result(outcome)
 
 
 @dataclass(eq=False, slots=True)
@@ -62,9 +99,12 @@ class Request:
     rule: ExitRule
     deadline_seconds: float
     """On the monotonic clock; inf where the caller set none."""
-    answers: Answers
-    future: "Future[Answers]" = field(default_factory=Future)
+    reply: Reply
     admitted_seconds: float = field(default_factory=time.monotonic)
+    answers: Answers | None = None
+    """None until the first row has left."""
+    queue_seconds: float = 0.0
+    """From admission until the first row entered stage 0."""
     unanswered: int = field(init=False)
     closed: bool = False
     """Answered, failed or expired: the engine has decided, and the rows left are dropped."""
@@ -75,16 +115,7 @@ class Request:
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for the rows any more."""
-        return self.closed or self.future.cancelled()
-
-    def resolve(self, outcome: Answers | Exception) -> None:
-        """Hand the outcome to the caller, who may have cancelled meanwhile; call once."""
-        if not self.future.set_running_or_notify_cancel():
-            return
-        if isinstance(outcome, Exception):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
+        return self.closed or self.reply.cancelled()
 
 
 @dataclass(eq=False, slots=True)
@@ -101,12 +132,16 @@ class RowGroup:
     def __len__(self) -> int:
         return len(self.rows_G)
 
+    @property
+    def whole(self) -> bool:
+        """Whether it holds all of its request's rows, and so in their order."""
+        return len(self.rows_G) == self.request.rows
+
     def split(self, rows: int) -> tuple["RowGroup", "RowGroup"]:
         """Cut into the first `rows` rows and the rest."""
-        return self.select(slice(None, rows)), self.select(slice(rows, None))
+        return self._select(slice(None, rows)), self._select(slice(rows, None))
 
-    def select(self, which: slice | Bools) -> "RowGroup":
-        """Take some of the rows, with their slots."""
+    def _select(self, which: slice) -> "RowGroup":
         slots_G = self.slots_G[which] if len(self.slots_G) else self.slots_G
         return RowGroup(self.request, self.rows_G[which], slots_G, self.queued_seconds)
 
@@ -119,18 +154,34 @@ class Batch:
     groups: Sequence[RowGroup]
     destination: int
     """First slot of the run that takes their features; 0 after the last stage, where none are left."""
+    sizes: list[int] = field(init=False)
+    """Rows of each group."""
+    rows: int = field(init=False)
+    """How many rows run."""
+    alone: bool = False
+    """Nothing else runs or waits, so that it may take all cores."""
 
-    @property
-    def rows(self) -> int:
-        """How many rows run."""
-        return sum(len(group) for group in self.groups)
+    def __post_init__(self) -> None:
+        self.sizes = [len(group) for group in self.groups]
+        self.rows = sum(self.sizes)
 
     def parts(self) -> Iterator[tuple[RowGroup, slice]]:
         """Give each group with its place in the batch's arrays."""
-        start = 0
-        for group in self.groups:
-            yield group, slice(start, start + len(group))
-            start += len(group)
+        ends = accumulate(self.sizes)
+        return zip(
+            self.groups,
+            [slice(end - size, end) for size, end in zip(self.sizes, ends, strict=True)],
+            strict=True,
+        )
+
+    def count(self, mask_B: Bools) -> list[int]:
+        """Count the rows of each group that a mask has."""
+        if len(self.sizes) == self.rows:
+            counts: list[int] = mask_B.astype(np.int64).tolist()
+        else:
+            starts = [0, *accumulate(self.sizes[:-1])]
+            counts = np.add.reduceat(mask_B, starts, dtype=np.int64).tolist()
+        return counts
 
     def source_slots(self) -> Integers:
         """Give the slots to gather from, in batch order."""
@@ -139,19 +190,24 @@ class Batch:
     def inputs(self) -> dict[str, NDArray[np.generic]]:
         """Lay the groups' input rows together, without a copy where one request fills the batch."""
         first = self.groups[0]
-        if len(self.groups) == 1 and len(first) == first.request.rows:
+        if len(self.groups) == 1 and first.whole:
             return dict(first.request.inputs)
         return {
-            name: np.concatenate([group.request.inputs[name][group.rows_G] for group in self.groups])
+            name: np.concatenate(
+                [
+                    group.request.inputs[name] if group.whole else group.request.inputs[name][group.rows_G]
+                    for group in self.groups
+                ]
+            )
             for name in first.request.inputs
         }
 
     def thresholds(self) -> Floats:
         """Give each row's threshold at this stage's exit."""
         thresholds = [group.request.rule.threshold(self.stage) for group in self.groups]
-        return np.repeat(thresholds, [len(group) for group in self.groups])
+        return np.repeat(thresholds, self.sizes)
 
     def capped(self) -> Bools:
         """Say of each row whether it may go no deeper."""
         capped = [self.stage >= group.request.rule.max_exit for group in self.groups]
-        return np.repeat(capped, [len(group) for group in self.groups])
+        return np.repeat(capped, self.sizes)

@@ -7,10 +7,12 @@ Invariants
 - Every admitted row is held until it is answered, or dropped because its request was.
 - What waits is bounded: the engine admits a request whole only while `rows_held` has room for it, so
   no row is refused later. A survivor always has its slot already.
-- Within a stage rows go first come, first served. The deepest waiting stage goes first unless a fuller
-  one is waiting, and it is passed over at most `patience` times in a row; deeper stages only ever
-  hold rows that were admitted before, so a crowd of new rows delays a hard row by a bounded number
-  of batches.
+- Within a stage rows go first come, first served. The deepest waiting stage goes first unless another
+  has more of an efficient batch together, and it is passed over at most `patience` times in a row;
+  deeper stages only ever hold rows that were admitted before, so a crowd of new rows delays a hard
+  row by a bounded number of batches.
+- A batch is as large as makes its rows cheap, and no larger: what a row costs by batch size is
+  measured. Where several may run at once, what waits is shared among them.
 - A stage runs as many rows as it has room for the features of; where there is none it waits. The
   deepest stage needs none, so work goes on.
 """
@@ -20,9 +22,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from serving.engine.costs import HAND_OVER_SECONDS, StageCosts
 from serving.engine.policy import Bools, Integers
 from serving.engine.request import Batch, Request, RowGroup
 from serving.engine.slots import SlotAllocator
+
+SHARED_SECONDS = 3 * HAND_OVER_SECONDS
+"""What waits is not shared among batches that would take less."""
 
 _NO_SLOTS: Integers = np.empty(0, dtype=np.int64)
 
@@ -30,9 +36,12 @@ _NO_SLOTS: Integers = np.empty(0, dtype=np.int64)
 class Scheduler:
     """Rows waiting at each stage, and the slots that their features hold."""
 
-    def __init__(self, stages: int, *, max_batch_size: int, slots: int, patience: int) -> None:
-        assert slots >= max_batch_size, f"a batch of {max_batch_size} rows must fit into {slots} slots"
-        self._max_batch_size = max_batch_size
+    def __init__(self, costs: StageCosts, *, stages: int, max_rows: int, slots: int, patience: int) -> None:
+        """Take what batches cost, and the most rows that a request may bring."""
+        assert slots >= max_rows, f"a batch of {max_rows} rows must fit into {slots} slots"
+        self._costs = costs
+        self._shared_rows = [costs.rows_worth(stage, SHARED_SECONDS) for stage in range(stages)]
+        self._numbers = np.arange(max(max_rows, slots))
         self._patience = patience
         self._queues: list[deque[RowGroup]] = [deque() for _ in range(stages)]
         self._waiting = [0] * stages
@@ -51,18 +60,33 @@ class Scheduler:
     def admit(self, request: Request) -> None:
         """Queue a request's rows for stage 0."""
         self.rows_held += request.rows
-        self._enqueue(0, RowGroup(request, np.arange(request.rows), _NO_SLOTS, request.admitted_seconds))
+        rows_R = self._numbers[: request.rows]
+        self._enqueue(0, RowGroup(request, rows_R, _NO_SLOTS, request.admitted_seconds))
 
-    def next_batch(self, now: float) -> tuple[Batch | None, list[Request]]:
+    def waiting_seconds(self) -> float:
+        """How long it would take to run once what waits, each row at its stage."""
+        return sum(
+            rows * self._costs.row_seconds(stage) for stage, rows in enumerate(self._waiting) if rows
+        )
+
+    def lone_batch(self) -> tuple[int, int] | None:
+        """Give stage and rows of the only batch there is to run, if all rows that are held make up one."""
+        stage = next((stage for stage, rows in enumerate(self._waiting) if rows), None)
+        if stage is None or self._waiting[stage] != self.rows_held:
+            return None
+        return (stage, self.rows_held) if self.rows_held <= self._costs.efficient_rows(stage) else None
+
+    def next_batch(self, now: float, idle: int = 1) -> tuple[Batch | None, list[Request]]:
         """Form the next batch, or None where nothing can run; also give requests found expired.
 
-        Rows whose request was cancelled, failed or expired are dropped here, at a stage boundary.
+        idle: how many batches could start now, this one included, and share what waits. Rows whose
+        request was cancelled, failed or expired are dropped here, at a stage boundary.
         """
         expired: list[Request] = []
         tried: set[int] = set()
         while (stage := self._choose_stage(tried)) is not None:
             held = self.slots_held()
-            batch = self._form(stage, now, expired)
+            batch = self._form(stage, now, idle, expired)
             if batch is not None:
                 return batch, expired
             # Emptied by drops, or without room for its features: try another. Where drops freed slots,
@@ -75,18 +99,24 @@ class Scheduler:
         if not candidates:
             return None
         deepest = candidates[-1]
-        fullest = max(candidates, key=lambda stage: (min(self._waiting[stage], self._max_batch_size), stage))
+        fullest = max(candidates, key=lambda stage: (self._fullness(stage), stage))
         if fullest != deepest and self._passed_over < self._patience:
             self._passed_over += 1
             return fullest
         self._passed_over = 0
         return deepest
 
-    def _form(self, stage: int, now: float, expired: list[Request]) -> Batch | None:
+    def _fullness(self, stage: int) -> float:
+        """Say how much of an efficient batch waits, at most 1."""
+        return min(1.0, self._waiting[stage] / self._costs.efficient_rows(stage))
+
+    def _form(self, stage: int, now: float, idle: int, expired: list[Request]) -> Batch | None:
         self._drop_abandoned(stage, now, expired)
-        rows = min(self._waiting[stage], self._max_batch_size)
-        if rows == 0:
+        waiting = self._waiting[stage]
+        if waiting == 0:
             return None
+        share = max(-(-waiting // idle), self._shared_rows[stage])
+        rows = min(waiting, share, self._costs.efficient_rows(stage))
         destination = self._slots[stage].take(rows) if stage < len(self._slots) else range(rows)
         if not destination:
             return None
@@ -97,7 +127,8 @@ class Scheduler:
         live: list[RowGroup] = []
         rows = 0
         queue = self._queues[stage]
-        while queue and rows < self._max_batch_size:
+        most = self._costs.efficient_rows(stage)
+        while queue and rows < most:
             group = queue.popleft()
             if not group.request.abandoned and group.request.deadline_seconds <= now:
                 group.request.closed = True
@@ -139,15 +170,26 @@ class Scheduler:
         """
         if batch.stage > 0:
             self._slots[batch.stage - 1].release(batch.source_slots())
-        slots_B = np.arange(batch.destination, batch.destination + batch.rows)
+        gone_B = leaves_B.copy()
         for group, place in batch.parts():
-            leaves_G = leaves_B[place] | group.request.abandoned
-            gone = int(leaves_G.sum())
-            self.rows_held -= gone
-            if batch.stage < len(self._slots):
-                self._slots[batch.stage].release(slots_B[place][leaves_G])
-            if gone < len(group):
-                stays_G = ~leaves_G
-                survivors = RowGroup(group.request, group.rows_G[stays_G], slots_B[place][stays_G], now)
-                self._enqueue(batch.stage + 1, survivors)
+            if group.request.abandoned:
+                gone_B[place] = True
+        slots_B = np.arange(batch.destination, batch.destination + batch.rows)
+        gone = int(np.count_nonzero(gone_B))
+        self.rows_held -= gone
+        if batch.stage < len(self._slots):
+            self._slots[batch.stage].release(slots_B[gone_B])
+        if gone < batch.rows:
+            self._enqueue_survivors(batch, ~gone_B, slots_B, now)
         batch.groups = ()
+
+    def _enqueue_survivors(self, batch: Batch, stays_B: Bools, slots_B: Integers, now: float) -> None:
+        for (group, place), staying in zip(batch.parts(), batch.count(stays_B), strict=True):
+            if staying == len(group):
+                survivors = RowGroup(group.request, group.rows_G, slots_B[place], now)
+            elif staying:
+                stays_G = stays_B[place]
+                survivors = RowGroup(group.request, group.rows_G[stays_G], slots_B[place][stays_G], now)
+            else:
+                continue
+            self._enqueue(batch.stage + 1, survivors)

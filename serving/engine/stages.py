@@ -7,9 +7,14 @@ logits cross. The same binding code runs on the CPU and on CUDA. Knows nothing o
 requests: who holds which slot is the scheduler's business.
 
 A runner is safe to call from several threads as long as their destinations do not overlap.
+
+On the CPU there are two sessions a stage where threads allow: batches that run side by side have one
+intra-op thread each, and a batch that runs alone has all cores. Which of them a batch takes changes its
+time, not its answer.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +23,17 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from serving.datatypes import DTYPES
+from serving.engine.costs import MeasuredCosts, StageCosts
 from serving.engine.devices import FATAL_LOGS, Device
 from serving.errors import InvalidManifest, RepositoryError, first_line
 from serving.repository.manifest import TensorSpec
 from serving.repository.repository import PublishedVersion
+
+
+MEASURED_SECONDS, MOST_MEASURED_RUNS = 2e-3, 5
+"""How long a stage is timed at a batch size, after a first run."""
+LONGEST_MEASURED_SECONDS = 20e-3
+"""A batch that takes longer is the largest that is timed."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +78,18 @@ class StageRunner:
         device: Device,
         *,
         slots: int,
-        intra_op_threads: int,
+        lone_threads: int = 1,
     ) -> None:
+        """Open the sessions; lone_threads are the intra-op threads of a batch that runs alone."""
         self.device = device
         self.inputs = tuple(inputs)
         self.slots = slots
-        self._sessions = [_open_session(stage.path, device, intra_op_threads) for stage in stages]
+        self._sessions = [_open_session(stage.path, device, 1) for stage in stages]
+        self._lone_sessions = (
+            [_open_session(stage.path, device, lone_threads) for stage in stages]
+            if lone_threads > 1
+            else self._sessions
+        )
         # One slot more than is given out: the probe's own, so that it may run beside the traffic.
         self._slabs = [[_Slab(spec, slots + 1, device) for spec in stage.features] for stage in stages]
         self.classes = int(self._sessions[0].get_outputs()[0].shape[1])
@@ -82,14 +100,19 @@ class StageRunner:
         return len(self._sessions)
 
     def run(
-        self, stage: int, host_inputs: Mapping[str, NDArray[np.generic]], destination: int
+        self,
+        stage: int,
+        host_inputs: Mapping[str, NDArray[np.generic]],
+        destination: int,
+        *,
+        alone: bool = False,
     ) -> NDArray[np.float32]:
         """Run one stage on a batch and return its logits [B, K]; features go to slots from `destination`.
 
-        Stage 0 takes the model's inputs by name, each [B, ...]; a later stage takes `rows` INT64 [B],
+        alone: nothing else runs, so that it may take all cores. Stage 0 takes the model's inputs by name, each [B, ...]; a later stage takes `rows` INT64 [B],
         the slots of the previous stage's slab that hold its rows' features.
         """
-        session = self._sessions[stage]
+        session = (self._lone_sessions if alone else self._sessions)[stage]
         binding = session.io_binding()
         rows = 0
         for name, array in host_inputs.items():
@@ -127,10 +150,26 @@ class StageRunner:
                 logits_ENK[stage, batch] = self.run(stage, {"rows": source_B}, 0)
         return logits_ENK
 
-    def warm_up(self, batch_rows: Sequence[int]) -> None:
-        """Run every stage once at each batch size, so that the first caller does not pay for it."""
-        for rows in batch_rows:
-            self.run_every_stage(self.blank_inputs(rows))
+    def warm_up(self, max_batch_size: int) -> MeasuredCosts:
+        """Run every stage at every size of batch, and give what they cost side by side and alone.
+
+        So the first caller pays for nothing, and sizes are decided by what was measured here.
+        """
+        side_by_side = StageCosts(list(self._measure(max_batch_size, alone=False)), max_batch_size)
+        if self._lone_sessions is self._sessions:
+            return MeasuredCosts(side_by_side, side_by_side)
+        alone = StageCosts(list(self._measure(max_batch_size, alone=True)), max_batch_size)
+        return MeasuredCosts(side_by_side, alone)
+
+    def _measure(self, max_batch_size: int, *, alone: bool) -> Iterator[dict[int, float]]:
+        for stage in range(self.stage_count):
+            measured: dict[int, float] = {}
+            for rows in _batch_sizes(max_batch_size):
+                inputs = self.blank_inputs(rows) if stage == 0 else {"rows": np.arange(rows)}
+                measured[rows] = _fastest(lambda: self.run(stage, inputs, 0, alone=alone))  # noqa: B023 - run at once
+                if measured[rows] > LONGEST_MEASURED_SECONDS and rows < max_batch_size:
+                    break  # longer batches cost as much a row
+            yield measured
 
     def probe(self) -> None:
         """Run a blank row through every stage, in a slot of its own; raise what a stage raises."""
@@ -145,22 +184,44 @@ class StageRunner:
         }
 
 
-def open_stages(
-    version: PublishedVersion, device: Device, *, slots: int, warm_up_rows: Sequence[int]
-) -> StageRunner:
-    """Open a published version's stages and run each once; raise RepositoryError where they don't fit.
+def _batch_sizes(largest: int) -> Iterator[int]:
+    """Give the powers of two below the largest batch, and that."""
+    rows = 1
+    while rows < largest:
+        yield rows
+        rows *= 2
+    yield largest
 
-    One intra-op thread a session: workers run batches side by side, and pools of threads multiply.
+
+def _fastest(run: Callable[[], object]) -> float:
+    """Give the seconds of the fastest of a few runs; the first may cost more than it ever will again."""
+    run()
+    taken: list[float] = []
+    while len(taken) < MOST_MEASURED_RUNS and sum(taken) < MEASURED_SECONDS:
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def open_stages(
+    version: PublishedVersion, device: Device, *, max_batch_size: int, slots: int, lone_threads: int
+) -> tuple[StageRunner, MeasuredCosts]:
+    """Open a published version's stages and warm them up, up to that many rows.
+
+    Raises RepositoryError where they don't fit the manifest.
     """
     manifest = version.manifest
     try:
-        runner = StageRunner(stage_files(version), manifest.inputs, device, slots=slots, intra_op_threads=1)
+        runner = StageRunner(
+            stage_files(version), manifest.inputs, device, slots=slots, lone_threads=lone_threads
+        )
         if runner.classes != len(manifest.labels):
             raise InvalidManifest(
                 f"{version.folder}: labels: expected {runner.classes} as the logits have, "
                 f"got {len(manifest.labels)}"
             )
-        runner.warm_up(warm_up_rows)
+        costs = runner.warm_up(max_batch_size)
     except RepositoryError:
         raise
     except Exception as error:  # onnxruntime raises a class of its own for each status
@@ -168,14 +229,16 @@ def open_stages(
         raise RepositoryError(
             f"{version.folder}: the stages do not fit the manifest: {first_line}"
         ) from error
-    return runner
+    return runner, costs
 
 
 def _open_session(path: Path, device: Device, intra_op_threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.log_severity_level = FATAL_LOGS  # what it raises says the same, and logs are JSON lines
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that wait for each other within a run spin, which is faster, but never after it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if intra_op_threads > 1 else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=device.providers())
     except Exception as error:  # onnxruntime raises a class of its own for each status

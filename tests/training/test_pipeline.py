@@ -73,7 +73,7 @@ def place(tmp_path: Path) -> Place:
 
 def test_the_published_version_can_be_served(finished: Place, digits: Dataset) -> None:
     version = finished.published()
-    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360, intra_op_threads=1)
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360)
     logits_ENK = evaluate(runner, digits.test.images_NCHW)
     accuracy_E = (logits_ENK.argmax(axis=2) == digits.test.truth_N).mean(axis=1)
     assert [each.accuracy for each in version.manifest.exits] == pytest.approx(accuracy_E.tolist())

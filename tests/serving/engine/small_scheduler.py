@@ -3,7 +3,8 @@
 import math
 
 from serving.engine.policy import ExitRule
-from serving.engine.request import Answers, Request
+from serving.engine.costs import StageCosts
+from serving.engine.request import FutureReply, Request
 from serving.engine.scheduler import Scheduler
 
 STAGES = 3
@@ -11,8 +12,10 @@ RULE = ExitRule((None, None), 2)
 
 
 def make_request(rows: int, deadline: float = math.inf) -> Request:
-    return Request({}, rows, RULE, deadline, Answers.empty(rows, 2), admitted_seconds=0.0)
+    return Request({}, rows, RULE, deadline, FutureReply(), admitted_seconds=0.0)
 
 
 def make_scheduler(max_batch_size: int = 4, slots: int = 8, patience: int = 1) -> Scheduler:
-    return Scheduler(STAGES, max_batch_size=max_batch_size, slots=slots, patience=patience)
+    """A batch of any size costs the same, so that only a full one is efficient."""
+    costs = StageCosts([dict.fromkeys(range(1, max_batch_size + 1), 1.0)] * STAGES, max_batch_size)
+    return Scheduler(costs, stages=STAGES, max_rows=max_batch_size, slots=slots, patience=patience)

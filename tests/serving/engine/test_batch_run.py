@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from serving.engine.batch_run import run_batch
 from serving.engine.devices import CPU
 from serving.engine.policy import ExitRule
-from serving.engine.request import Answers, Batch, Request, RowGroup
+from serving.engine.request import Batch, FutureReply, Request, RowGroup
 from serving.engine.stages import StageRunner, stage_files
 from serving.repository.repository import PublishedVersion
 from tests.serving.scripted_model import RAISES, row
@@ -20,9 +20,9 @@ ROWS = 9
 def test_exactly_the_culprits_fail_and_all_others_are_answered(
     version: PublishedVersion, culprits: set[int]
 ) -> None:
-    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=ROWS, intra_op_threads=1)
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=ROWS)
     images = np.stack([row(1, 1, n, 1, fates=(RAISES if n in culprits else 0, 0)) for n in range(ROWS)])
-    request = Request({"image": images}, ROWS, ExitRule((None, None), 2), math.inf, Answers.empty(ROWS, 3))
+    request = Request({"image": images}, ROWS, ExitRule((None, None), 2), math.inf, FutureReply())
     slots = np.arange(ROWS)
     run_batch(runner, Batch(0, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destination=0))
 

@@ -78,7 +78,7 @@ def test_the_chain_on_cuda_agrees_with_the_cpu(cuda: Device, version: PublishedV
 
     on_cuda, on_cpu = (
         StageRunner(
-            stage_files(version), version.manifest.inputs, device, slots=8, intra_op_threads=1
+            stage_files(version), version.manifest.inputs, device, slots=8
         ).run_every_stage({"image": images})
         for device in (cuda, CPU)
     )

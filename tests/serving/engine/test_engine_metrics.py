@@ -62,7 +62,7 @@ def test_statistics_count_runs_of_the_first_stage(make_engine: MakeEngine) -> No
     ask(engine, HARD, HARD, HARD)
     ask(engine, EASY)
 
-    assert engine.statistics.first_stage_runs == 2
+    assert engine.accounts.statistics.first_stage_runs == 2
 
 
 def test_queue_seconds_are_finite_and_not_negative(make_engine: MakeEngine) -> None:

@@ -114,7 +114,7 @@ def test_a_cancelled_row_is_dropped_at_the_stage_boundary_and_frees_its_slot() -
     scheduler, cancelled, live = make_scheduler(), make_request(1), make_request(1)
     through(scheduler, cancelled, stages=1)
     through(scheduler, live, stages=0)
-    cancelled.future.cancel()
+    cancelled.reply.cancel()
 
     batch = form(scheduler)
 
@@ -127,8 +127,8 @@ def test_a_cancelled_row_does_not_take_a_live_rows_place_in_the_batch() -> None:
     scheduler, requests = make_scheduler(), [make_request(2) for _ in range(4)]
     for request in requests:
         scheduler.admit(request)
-    requests[0].future.cancel()
-    requests[2].future.cancel()
+    requests[0].reply.cancel()
+    requests[2].reply.cancel()
 
     assert [group.request for group in form(scheduler).groups] == [requests[1], requests[3]]
 
@@ -137,7 +137,7 @@ def test_a_request_cancelled_while_it_runs_does_not_go_on() -> None:
     scheduler, request = make_scheduler(), make_request(3)
     scheduler.admit(request)
     batch = form(scheduler)
-    request.future.cancel()
+    request.reply.cancel()
 
     advance(scheduler, batch, leaves=False)
 
@@ -149,7 +149,7 @@ def test_slots_that_a_cancelled_crowd_gives_back_are_used_at_once() -> None:
     scheduler, crowd, waiting = make_scheduler(slots=4), make_request(2), make_request(4)
     through(scheduler, crowd, stages=1)
     scheduler.admit(waiting)
-    crowd.future.cancel()
+    crowd.reply.cancel()
 
     assert [group.request for group in form(scheduler).groups] == [waiting]
 

@@ -103,7 +103,7 @@ def play(engine: Engine, step: tuple[object, ...]) -> None:
         case ("finish", int(place), list(leaving), bool(fails)) if engine.running:
             engine.finish(place, leaving, fails)
         case ("cancel", int(place)) if engine.requests:
-            engine.requests[place % len(engine.requests)].future.cancel()
+            engine.requests[place % len(engine.requests)].reply.cancel()
         case ("wait", float(seconds)):
             engine.now += seconds
 

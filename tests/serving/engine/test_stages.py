@@ -29,7 +29,7 @@ HARD_ROWS = st.lists(
 
 @pytest.fixture(scope="module")
 def runner(version: PublishedVersion) -> StageRunner:
-    return StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=SLOTS, intra_op_threads=1)
+    return StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=SLOTS)
 
 
 def run_plain_sessions(version: PublishedVersion, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -86,7 +86,7 @@ def test_a_run_leaves_slots_outside_its_destination_alone(runner: StageRunner) -
 def test_concurrent_runs_at_different_destinations_do_not_mix(version: PublishedVersion) -> None:
     callers, rows = 4, 8
     runner = StageRunner(
-        stage_files(version), version.manifest.inputs, CPU, slots=callers * rows, intra_op_threads=1
+        stage_files(version), version.manifest.inputs, CPU, slots=callers * rows
     )
 
     def take_through(caller: int) -> bool:
@@ -120,7 +120,6 @@ def test_a_file_that_is_no_onnx_is_a_repository_error_that_names_it(tmp_path: Pa
             [scripted_model.IMAGE],
             CPU,
             slots=4,
-            intra_op_threads=1,
         )
 
 
@@ -129,7 +128,7 @@ def changed(folder: Path, **changes: object) -> PublishedVersion:
 
 
 def open_on_cpu(version: PublishedVersion) -> StageRunner:
-    return open_stages(version, CPU, slots=4, warm_up_rows=(1, 4))
+    return open_stages(version, CPU, slots=4, max_batch_size=4, lone_threads=1)[0]
 
 
 def test_labels_that_the_logits_have_not_are_refused(version: PublishedVersion) -> None:

@@ -55,7 +55,7 @@ def tiny_network(seed: int, *, width: int = 6) -> MultiExitNetwork:
 
 
 def open_runner(stages: tuple[ExportedStage, ...], *, slots: int = 64) -> StageRunner:
-    return StageRunner([stage.file for stage in stages], [IMAGE], CPU, slots=slots, intra_op_threads=1)
+    return StageRunner([stage.file for stage in stages], [IMAGE], CPU, slots=slots)
 
 
 def random_images(seed: int, rows: int) -> NDArray[np.uint8]:

@@ -1,0 +1,252 @@
+"""The networks that the servers are compared on: as a published version, and as one full graph.
+
+`released` is the version that the repository holds. `wide` and `heavy` are untrained: their time is that
+of a trained network, and their thresholds are quantiles of their own confidences on the load's images,
+so that stated shares of the rows leave at each exit. What those two answer means nothing.
+
+Shapes: `N` images, `E` exits, `K` classes.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.compose
+import torch
+from numpy.typing import NDArray
+
+from serving.engine.devices import CPU
+from serving.engine.policy import ExitRule, read_exit, route
+from serving.engine.stages import StageRunner
+from serving.repository.manifest import (
+    DatasetProvenance,
+    Exit,
+    Manifest,
+    OperatingPoint,
+    ParetoPath,
+    Provenance,
+    TensorSpec,
+)
+from serving.repository.repository import PublishedVersion, read_version
+from training.architectures.heads import HeadSettings
+from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.registry import build
+from training.data.fashion_mnist import LABELS, load_fashion_mnist
+from training.release.export import ExportedStage, export_stages
+from training.release.publish import publish, stage_entry
+
+ROOT = Path(__file__).parent.parent.parent
+RELEASED = ROOT / "models" / "fashion-mnist" / "1"
+IMAGES = 2048
+"""Real test images that the load is made of."""
+IMAGE_SHAPE = (1, 28, 28)
+SEED = 0
+SHARES = {"balanced": (0.60, 0.20, 0.12, 0.08), "fast": (0.80, 0.12, 0.05, 0.03)}
+"""What leaves at each exit of the two untrained networks."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An untrained network of four exits."""
+
+    architecture: str
+    width: tuple[int, ...]
+    depth: tuple[int, ...]
+
+
+UNTRAINED = {
+    "wide": Shape("deep_supervision", width=(64,), depth=(1, 1, 1, 1)),
+    "heavy": Shape("residual", width=(80, 144, 256, 544), depth=(1, 2, 3, 2)),
+}
+NAMES = ("released", *UNTRAINED)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network, ready for every server."""
+
+    name: str
+    version: PublishedVersion
+    full_graph: Path
+    """One ONNX file: images in, the final exit's logits out."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The version's manifest."""
+        return self.version.manifest
+
+
+def load_images() -> NDArray[np.uint8]:
+    """Give the first test images: uint8 [N, 1, 28, 28]."""
+    official_test = load_fashion_mnist(None).official_test
+    assert official_test is not None
+    return np.ascontiguousarray(official_test[0][:IMAGES])
+
+
+def prepare(name: str, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
+    """Put a network's version into the repository `folder`/models, and its full graph beside that."""
+    models = folder / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    if name in UNTRAINED:
+        place = _publish_untrained(name, images_NCHW, models)
+    else:
+        place = models / RELEASED.parent.name / RELEASED.name
+        shutil.copytree(RELEASED, place)
+    version = read_version(place)
+    full_graph = folder / "full.onnx"
+    onnx.save(join_stages([version.stage_path(number) for number in range(len(version.manifest.stages))]), full_graph)
+    return Network(name, version, full_graph)
+
+
+def _publish_untrained(name: str, images_NCHW: NDArray[np.uint8], models: Path) -> Path:
+    network = _untrained(UNTRAINED[name], images_NCHW)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = export_stages(network, Path(folder), IMAGE_SHAPE)
+        manifest = _manifest(name, exported, images_NCHW)
+        return publish(
+            models, name, lambda number: manifest.model_copy(update={"version": number}),
+            [stage.file.path for stage in exported],
+        )
+
+
+def _untrained(shape: Shape, images_NCHW: NDArray[np.uint8]) -> MultiExitNetwork:
+    torch.manual_seed(SEED)
+    network = build(
+        shape.architecture,
+        PixelNormalisation.of(images_NCHW),
+        IMAGE_SHAPE,
+        classes=len(LABELS),
+        width=shape.width,
+        depth=shape.depth,
+        strides=(),
+        heads=[HeadSettings()] * len(shape.depth),
+    )
+    with torch.no_grad():  # batch norm learns what passes, so that rows stay apart down to the last exit
+        for start in range(0, 512, 64):
+            network.train()(torch.from_numpy(images_NCHW[start : start + 64]))
+    return network.eval()
+
+
+def _manifest(name: str, exported: Sequence[ExportedStage], images_NCHW: NDArray[np.uint8]) -> Manifest:
+    spec = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))
+    runner = StageRunner([stage.file for stage in exported], [spec], CPU, slots=64)
+    logits_ENK = runner.run_every_stage({spec.name: images_NCHW})
+    # The deviation of an untrained exit's logits spreads its confidences over the whole range.
+    temperatures = [float(logits_NK.std(axis=1).mean()) for logits_NK in logits_ENK]
+    confidence_EN = np.stack(
+        [
+            read_exit(logits_NK, temperature).confidence_B
+            for logits_NK, temperature in zip(logits_ENK, temperatures, strict=True)
+        ]
+    )
+    spent = np.cumsum([stage.multiply_adds for stage in exported])
+    final_exit = len(exported) - 1
+    thresholds = {"exact": (None,) * final_exit} | {
+        point: _quantile_thresholds(confidence_EN, shares) for point, shares in SHARES.items()
+    }
+    nothing = "0" * 64
+    return Manifest(
+        format_version=1,
+        name=name,
+        version=1,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        labels=LABELS,
+        inputs=(spec,),
+        confidence="max_probability",
+        stages=tuple(stage_entry(stage) for stage in exported),
+        exits=tuple(
+            Exit(
+                calibration_temperature=temperature, accuracy=0.0, expected_calibration_error=0.0,
+                split="untrained", n=len(images_NCHW),
+            )
+            for temperature in temperatures
+        ),
+        operating_points={
+            point: _point(each, confidence_EN, spent) for point, each in thresholds.items()
+        },
+        default_operating_point="balanced",
+        pareto_path=ParetoPath(split="untrained", n=len(images_NCHW), points=()),
+        provenance=Provenance(
+            recipe={}, seed=SEED, generation=0, packages={},
+            dataset=DatasetProvenance(
+                name="fashion-mnist", digest=nothing, split_seed=0, split_digests={}, test_rows=None
+            ),
+        ),
+    )
+
+
+def _quantile_thresholds(confidence_EN: NDArray[np.float64], shares: Sequence[float]) -> tuple[float, ...]:
+    """Give thresholds by which those shares of all rows leave, the first exit's first."""
+    rows = confidence_EN.shape[1]
+    waiting_N = np.ones(rows, dtype=np.bool_)
+    thresholds = []
+    for confidence_N, share in zip(confidence_EN, shares[:-1], strict=False):
+        descending = np.sort(confidence_N[waiting_N])[::-1]
+        leaving = round(share * rows)
+        thresholds.append(float(descending[leaving - 1] + descending[leaving]) / 2)
+        waiting_N &= confidence_N < thresholds[-1]
+    return tuple(thresholds)
+
+
+def _point(
+    thresholds: tuple[float | None, ...], confidence_EN: NDArray[np.float64], spent: NDArray[np.int64]
+) -> OperatingPoint:
+    exits = len(confidence_EN)
+    exit_N = route(confidence_EN, ExitRule(thresholds, exits - 1))
+    return OperatingPoint(
+        thresholds=thresholds,
+        accuracy=0.0,
+        disagreement=0.0,
+        multiply_adds_share=float(spent[exit_N].mean() / spent[-1]),
+        exit_shares=tuple(np.bincount(exit_N, minlength=exits) / len(exit_N)),
+        split="untrained",
+        n=len(exit_N),
+        certificate=None,
+    )
+
+
+def join_stages(paths: Sequence[Path]) -> onnx.ModelProto:
+    """Make one graph of the stages, without the gathers between them and without the early heads."""
+    joined = _bare_stage(paths[0], 0)
+    for number, path in enumerate(paths[1:], start=1):
+        stage = _bare_stage(path, number)
+        link = (f"{number - 1}/features_{number - 1}", f"{number}/features_{number - 1}")
+        joined = onnx.compose.merge_models(joined, stage, io_map=[link])
+    final = len(paths) - 1
+    renamed = {"0/image": "image", f"{final}/logits": "logits"}
+    for node in joined.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in (*joined.graph.input, *joined.graph.output):
+        value.name = renamed.get(value.name, value.name)
+    outputs = [value for value in joined.graph.output if value.name == "logits"]
+    del joined.graph.output[:]
+    joined.graph.output.extend(outputs)
+    onnx.checker.check_model(joined, full_check=True)
+    return joined
+
+
+def _bare_stage(path: Path, number: int) -> onnx.ModelProto:
+    """Read a stage, with its number before every name, that takes its rows' features as they come."""
+    model = onnx.load(path)
+    graph = model.graph
+    if number > 0:
+        gather = next(node for node in graph.node if node.op_type == "Gather")
+        features, gathered = gather.input[0], gather.output[0]
+        graph.node.remove(gather)
+        for node in graph.node:
+            node.input[:] = [features if name == gathered else name for name in node.input]
+        rows = next(value for value in graph.input if value.name == "rows")
+        for node in [node for node in graph.node if "rows" in node.input]:
+            graph.node.remove(node)
+        graph.input.remove(rows)
+    used = {name for node in graph.node for name in node.input}
+    kept = [initializer for initializer in graph.initializer if initializer.name in used]
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(kept)
+    return onnx.compose.add_prefix(model, f"{number}/")

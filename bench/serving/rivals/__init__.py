@@ -1,0 +1,1 @@
+"""What a user would run instead, each as it starts in a process of its own."""

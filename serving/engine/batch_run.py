@@ -33,11 +33,11 @@ class BatchRun:
         return None
 
 
-def run_batch(runner: StageRunner, batch: Batch, *, alone: bool = False) -> BatchRun:
-    """Run every row of the batch that can run; alone where nothing else does."""
+def run_batch(runner: StageRunner, batch: Batch) -> BatchRun:
+    """Run every row of the batch that can run."""
     host_inputs = batch.inputs() if batch.stage == 0 else {"rows": batch.source_slots()}
     try:
-        return BatchRun(runner.run(batch.stage, host_inputs, batch.destination, alone=alone))
+        return BatchRun(runner.run(batch.stage, host_inputs, batch.destination, all_cores=batch.all_cores))
     except Exception as error:  # onnxruntime raises a class of its own for each status
         run = BatchRun(np.full((batch.rows, runner.classes), np.nan, dtype=np.float32))
         _halve(runner, batch, host_inputs, slice(0, batch.rows), error, run)

@@ -55,6 +55,16 @@ class MeasuredCosts:
     alone: StageCosts
     """With all cores, while nothing else runs."""
 
+    def takes_all_cores(self, stage: int, rows: int) -> bool:
+        """Whether a batch that runs alone gains enough from all cores to wake them."""
+        saved = self.side_by_side.seconds(stage, rows) - self.alone.seconds(stage, rows)
+        return saved > HAND_OVER_SECONDS
+
+    def lone_seconds(self, stage: int, rows: int) -> float:
+        """Give the time of a batch that runs alone, on all cores or on one."""
+        costs = self.alone if self.takes_all_cores(stage, rows) else self.side_by_side
+        return costs.seconds(stage, rows)
+
 
 def _fill(measured: Mapping[int, float], max_batch_size: int) -> list[float]:
     """Give the seconds of 0 to max_batch_size rows; beyond the largest measured, in proportion."""

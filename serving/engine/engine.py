@@ -193,7 +193,7 @@ class Engine:
     def _runs_here(self) -> bool:
         """Whether all that the engine holds is one batch that the caller's thread may run."""
         lone = self._scheduler.lone_batch() if self._running == 0 else None
-        return lone is not None and self.costs.alone.seconds(*lone) <= self._caller_seconds
+        return lone is not None and self.costs.lone_seconds(*lone) <= self._caller_seconds
 
     def _serve(self) -> None:
         while (batch := self._await_batch()) is not None:
@@ -219,7 +219,8 @@ class Engine:
         """Form a batch, which counts as running from here on."""
         batch, expired = self._scheduler.next_batch(time.monotonic(), idle)
         if batch is not None:
-            batch.alone = self._running == 0 and self._scheduler.rows_held == batch.rows
+            alone = self._running == 0 and self._scheduler.rows_held == batch.rows
+            batch.all_cores = alone and self.costs.takes_all_cores(batch.stage, batch.rows)
             self._running += 1
         return batch, expired
 
@@ -233,7 +234,7 @@ class Engine:
         """Run a batch and finish its rows, whatever happens."""
         try:
             started = time.monotonic()
-            run = run_batch(self._runner, batch, alone=batch.alone)
+            run = run_batch(self._runner, batch)
             if len(run.failures) == batch.rows:
                 self._probe(batch.stage)
             self.accounts.ran(batch, started)

@@ -158,8 +158,8 @@ class Batch:
     """Rows of each group."""
     rows: int = field(init=False)
     """How many rows run."""
-    alone: bool = False
-    """Nothing else runs or waits, so that it may take all cores."""
+    all_cores: bool = False
+    """Whether it takes all cores, since nothing else runs or waits."""
 
     def __post_init__(self) -> None:
         self.sizes = [len(group) for group in self.groups]

@@ -105,14 +105,14 @@ class StageRunner:
         host_inputs: Mapping[str, NDArray[np.generic]],
         destination: int,
         *,
-        alone: bool = False,
+        all_cores: bool = False,
     ) -> NDArray[np.float32]:
         """Run one stage on a batch and return its logits [B, K]; features go to slots from `destination`.
 
-        alone: nothing else runs, so that it may take all cores. Stage 0 takes the model's inputs by name, each [B, ...]; a later stage takes `rows` INT64 [B],
+        all_cores: nothing else runs, so that it may take them. Stage 0 takes the model's inputs by name, each [B, ...]; a later stage takes `rows` INT64 [B],
         the slots of the previous stage's slab that hold its rows' features.
         """
-        session = (self._lone_sessions if alone else self._sessions)[stage]
+        session = (self._lone_sessions if all_cores else self._sessions)[stage]
         binding = session.io_binding()
         rows = 0
         for name, array in host_inputs.items():
@@ -155,18 +155,18 @@ class StageRunner:
 
         So the first caller pays for nothing, and sizes are decided by what was measured here.
         """
-        side_by_side = StageCosts(list(self._measure(max_batch_size, alone=False)), max_batch_size)
+        side_by_side = StageCosts(list(self._measure(max_batch_size, all_cores=False)), max_batch_size)
         if self._lone_sessions is self._sessions:
             return MeasuredCosts(side_by_side, side_by_side)
-        alone = StageCosts(list(self._measure(max_batch_size, alone=True)), max_batch_size)
+        alone = StageCosts(list(self._measure(max_batch_size, all_cores=True)), max_batch_size)
         return MeasuredCosts(side_by_side, alone)
 
-    def _measure(self, max_batch_size: int, *, alone: bool) -> Iterator[dict[int, float]]:
+    def _measure(self, max_batch_size: int, *, all_cores: bool) -> Iterator[dict[int, float]]:
         for stage in range(self.stage_count):
             measured: dict[int, float] = {}
             for rows in _batch_sizes(max_batch_size):
                 inputs = self.blank_inputs(rows) if stage == 0 else {"rows": np.arange(rows)}
-                measured[rows] = _fastest(lambda: self.run(stage, inputs, 0, alone=alone))  # noqa: B023 - run at once
+                measured[rows] = _fastest(lambda: self.run(stage, inputs, 0, all_cores=all_cores))  # noqa: B023 - run at once
                 if measured[rows] > LONGEST_MEASURED_SECONDS and rows < max_batch_size:
                     break  # longer batches cost as much a row
             yield measured

@@ -4,11 +4,13 @@ Base units, `_total` on counters, histograms from 0.25 ms. Labels come from boun
 and version that are served (empty for a request that names none), stages, exits, published points.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from serving.bulk_histogram import BulkHistogram
 
 SECONDS_BUCKETS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -39,8 +41,10 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, (*model, *labels), registry=registry)
 
-        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
-            return Histogram(name, text, (*model, *labels), buckets=tuple(buckets), registry=registry)
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> BulkHistogram:
+            made = BulkHistogram(name, text, (*model, *labels), buckets)
+            registry.register(made)
+            return made
 
         self.requests = counter("offramp_requests", "Requests by how they ended", "outcome")
         self.rows = counter("offramp_rows", "Rows by how their request ended", "outcome")
@@ -49,9 +53,10 @@ class Metrics:
             "From a request's arrival to its answer, answered ones",
             SECONDS_BUCKETS,
         )
-        self.requests_in_flight = Gauge(
-            "offramp_requests_in_flight", "Requests accepted and not yet ended", registry=registry
-        )
+        self.calls_in_flight = 0
+        """Counted by the event loop alone."""
+        in_flight = Gauge("offramp_requests_in_flight", "Requests accepted and not yet ended", registry=registry)
+        in_flight.set_function(lambda: self.calls_in_flight)
         self.rows_exited = counter(
             "offramp_rows_exited",
             "Rows answered, by where and why they left",
@@ -127,10 +132,9 @@ class ModelMetrics:
             self._exited[key] = self._metrics.rows_exited.labels(*self._labels, *key)
         self._exited[key].inc(rows)
 
-    def left_with(self, stage: int, confidences: Iterable[float]) -> None:
+    def left_with(self, stage: int, confidences: Sequence[float]) -> None:
         """Note the confidences of rows that left after a stage."""
-        for confidence in confidences:
-            self._confidence[stage].observe(confidence)
+        self._confidence[stage].observe_all(confidences)
 
     def spent(self, multiply_adds: int, saved: int) -> None:
         """Count multiply-adds that answered rows took, and those that leaving early saved."""

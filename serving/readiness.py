@@ -4,8 +4,6 @@ Lives on the event loop: not for other threads, save to read.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum, auto
 
 from serving.errors import ModelNotReady
@@ -33,19 +31,18 @@ class Readiness:
         """Whether new calls are taken."""
         return self.phase is Phase.READY
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Hold a call in flight, or raise ModelNotReady where new calls are not taken."""
+    def begin_call(self) -> None:
+        """Count a call in flight, or raise ModelNotReady where new calls are not taken."""
         if not self.ready:
             raise ModelNotReady(f"the server is {self.phase.name.lower()}: another replica may answer")
         self.calls_in_flight += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self.calls_in_flight -= 1
-            if self.calls_in_flight == 0:
-                self._idle.set()
+
+    def end_call(self) -> None:
+        """Count a call that began as over."""
+        self.calls_in_flight -= 1
+        if self.calls_in_flight == 0:
+            self._idle.set()
 
     async def idle(self) -> None:
         """Wait until no call is in flight."""

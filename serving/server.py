@@ -24,7 +24,7 @@ from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
 from serving.errors import RepositoryError
 from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes, target
-from serving.mailbox import Mailbox
+from serving.loop_host import LoopHost
 from serving.metrics import Metrics
 from serving.readiness import Phase, Readiness
 from serving.repository.repository import ModelRepository, PublishedVersion
@@ -81,7 +81,7 @@ class Server:
         self._forced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[str] = set()
-        self._mailbox: Mailbox
+        self._host: LoopHost
         self._grpc: grpc.aio.Server
         self._scrapes: Scrapes
         self.grpc_port = 0
@@ -107,7 +107,7 @@ class Server:
     async def start(self) -> None:
         """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""
         self._note_device()
-        self._mailbox = Mailbox()
+        self._host = LoopHost()
         refused = await off_loop(self._repository.rescan)
         if refused:
             self._repository.close()
@@ -121,7 +121,7 @@ class Server:
             self._repository,
             self._readiness,
             self._metrics,
-            self._mailbox,
+            self._host,
             version=__version__,
             device=self._device.name,
         )
@@ -192,7 +192,7 @@ class Server:
             caller_seconds=engine.caller_milliseconds / 1e3,
         )
         metrics = self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages))
-        loaded = Engine(version, self._device, limits, metrics, self._mailbox.soon)
+        loaded = Engine(version, self._device, limits, metrics, self._host)
         _LOG.info("version loaded", model=manifest.name, version=manifest.version, device=self._device.name)
         return loaded
 

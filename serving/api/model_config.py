@@ -1,8 +1,9 @@
 """How a served version describes itself on the wire: tensors, metadata, Triton's model configuration."""
 
 import json
-from functools import cache
+from functools import cache, lru_cache
 
+from serving.api.answer_form import AnswerForm
 from serving.api.wire import inference
 from serving.repository.manifest import Manifest, TensorSpec
 
@@ -20,6 +21,18 @@ def output_specs(classes: int) -> tuple[TensorSpec, ...]:
         TensorSpec(name="exit_reason", datatype="INT32", shape=(-1,)),
         TensorSpec(name="probabilities", datatype="FP32", shape=(-1, classes)),
     )
+
+
+OUTPUT_NAMES = tuple(spec.name for spec in output_specs(1))
+
+
+@lru_cache(maxsize=1024)
+def answer_form(
+    model: str, version: int, classes: int, names: tuple[str, ...], *, streamed: bool
+) -> AnswerForm:
+    """Give the form of answers with those outputs."""
+    specs = {spec.name: spec for spec in output_specs(classes)}
+    return AnswerForm(model, version, [specs[name] for name in names], streamed=streamed)
 
 
 def model_metadata(manifest: Manifest, versions: list[int]) -> inference.ModelMetadataResponse:

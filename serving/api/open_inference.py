@@ -16,7 +16,7 @@ from serving.api.model_config import model_config, model_metadata
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs
 from serving.engine.engine import Engine
 from serving.errors import InvalidRequest, ModelNotFound, Unsupported
-from serving.mailbox import Mailbox
+from serving.loop_host import LoopHost
 from serving.metrics import Metrics
 from serving.readiness import Readiness
 from serving.repository.repository import ModelRepository
@@ -26,6 +26,9 @@ Context: TypeAlias = grpc.aio.ServicerContext
 SERVER_NAME = "offramp"
 EXTENSIONS = ("model_configuration", "parameters", "statistics")
 """Only what works here; the repository extension is left out while load and unload are not offered."""
+
+ENCODED = {"ModelInfer"}
+"""RPCs whose handlers give bytes."""
 
 UNSUPPORTED = (
     "ModelStreamInfer",
@@ -59,7 +62,7 @@ class OpenInference:
         repository: ModelRepository[Engine],
         readiness: Readiness,
         metrics: Metrics,
-        mailbox: Mailbox,
+        host: LoopHost,
         *,
         version: str,
         device: str,
@@ -67,7 +70,7 @@ class OpenInference:
         self._repository = repository
         self._readiness = readiness
         self._metrics = metrics
-        self._mailbox = mailbox
+        self._host = host
         self._version = version
         self._device = device
 
@@ -76,7 +79,7 @@ class OpenInference:
         handlers = {
             rpc.name: grpc.unary_unary_rpc_method_handler(
                 guarded(rpc.name, getattr(self, _snake_case(rpc.name)), rpc.request),
-                response_serializer=rpc.response.SerializeToString,
+                response_serializer=None if rpc.name in ENCODED else rpc.response.SerializeToString,
             )
             for rpc in service_rpcs(INFERENCE_SERVICE)
         }
@@ -126,14 +129,12 @@ class OpenInference:
         config = model_config(engine.manifest, engine.max_batch_size, self._device)
         return inference.ModelConfigResponse(config=config)
 
-    async def model_infer(
-        self, request: inference.ModelInferRequest, context: Context
-    ) -> inference.ModelInferResponse:
-        """Answer a request's rows."""
-        call = InferenceCall(request, self._metrics, time_remaining=context.time_remaining())
-        with call, self._readiness.call():
+    async def model_infer(self, request: inference.ModelInferRequest, context: Context) -> bytes:
+        """Answer a request's rows, with a ModelInferResponse's bytes."""
+        remaining = context.time_remaining()
+        with InferenceCall(request, self._readiness, self._metrics, time_remaining=remaining) as call:
             version = model_version(request.model_version)
-            future = call.submit(lambda: self._repository.get(request.model_name, version), self._mailbox)
+            future = call.submit(lambda: self._repository.get(request.model_name, version), self._host)
             return call.respond(await future)
 
     async def model_statistics(

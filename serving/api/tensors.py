@@ -47,17 +47,18 @@ def decode_inputs(
         raise InvalidRequest(
             f"raw_input_contents: expected one an input, {len(request.inputs)}, got {len(raw)}"
         )
-    for spec in specs:
-        _check_spec(tensors[spec.name][1], spec, max_rows)
-    rows = {name: tensor.shape[0] for name, (_, tensor) in tensors.items()}
-    if len(set(rows.values())) > 1:
+    shapes = {spec.name: _checked_shape(tensors[spec.name][1], spec, max_rows) for spec in specs}
+    if len(specs) > 1 and len({shape[0] for shape in shapes.values()}) > 1:
+        rows = {name: shape[0] for name, shape in shapes.items()}
         raise InvalidRequest(f"inputs: expected the same number of rows in each, got {rows}")
-    return {
-        spec.name: _from_raw(raw[tensors[spec.name][0]], tensors[spec.name][1], spec)
-        if raw
-        else _from_contents(tensors[spec.name][1], spec)
-        for spec in specs
-    }
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for spec in specs:
+        place, tensor = tensors[spec.name]
+        if raw:
+            arrays[spec.name] = _from_raw(raw[place], tensor, shapes[spec.name], spec)
+        else:
+            arrays[spec.name] = _from_contents(tensor, shapes[spec.name], spec)
+    return arrays
 
 
 def _by_name(
@@ -66,13 +67,14 @@ def _by_name(
     known = [spec.name for spec in specs]
     tensors: dict[str, tuple[int, inference.ModelInferRequest.InferInputTensor]] = {}
     for place, tensor in enumerate(request.inputs):
-        if tensor.name not in known:
-            raise InvalidRequest(f'input "{shown(tensor.name)}": expected one of {known}')
-        if tensor.name in tensors:
-            raise InvalidRequest(f'input "{tensor.name}": expected once, got it twice')
+        name = tensor.name
+        if name not in known:
+            raise InvalidRequest(f'input "{shown(name)}": expected one of {known}')
+        if name in tensors:
+            raise InvalidRequest(f'input "{name}": expected once, got it twice')
         if SHARED_MEMORY_PARAMETER in tensor.parameters:
-            raise Unsupported(f'input "{tensor.name}": shared memory is not offered by this server')
-        tensors[tensor.name] = (place, tensor)
+            raise Unsupported(f'input "{name}": shared memory is not offered by this server')
+        tensors[name] = (place, tensor)
     for name in known:
         if name not in tensors:
             raise InvalidRequest(f'input "{name}": expected, got inputs {sorted(tensors)}')
@@ -83,9 +85,9 @@ def _some(shape: Sequence[int]) -> str:
     return str(list(shape)) if len(shape) <= MAX_SHOWN_DIMENSIONS else f"{len(shape)} dimensions"
 
 
-def _check_spec(
+def _checked_shape(
     tensor: inference.ModelInferRequest.InferInputTensor, spec: TensorSpec, max_rows: int
-) -> None:
+) -> tuple[int, ...]:
     if tensor.datatype != spec.datatype:
         raise InvalidRequest(
             f'input "{spec.name}": expected datatype {spec.datatype}, got {shown(tensor.datatype) or "none"}'
@@ -99,72 +101,66 @@ def _check_spec(
         raise InvalidRequest(f'input "{spec.name}": expected shape {list(spec.shape)}, got {list(shape)}')
     if not 1 <= shape[0] <= max_rows:
         raise InvalidRequest(f'input "{spec.name}": expected 1 to {max_rows} rows, got {shape[0]}')
+    return shape
 
 
 def _from_raw(
-    raw: bytes, tensor: inference.ModelInferRequest.InferInputTensor, spec: TensorSpec
+    raw: bytes,
+    tensor: inference.ModelInferRequest.InferInputTensor,
+    shape: tuple[int, ...],
+    spec: TensorSpec,
 ) -> NDArray[np.generic]:
     if tensor.HasField("contents"):
         raise InvalidRequest(f'input "{spec.name}": expected raw or typed contents, got both')
     dtype = DTYPES[spec.datatype]
-    expected = math.prod(tensor.shape) * dtype.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
         raise InvalidRequest(
-            f'input "{spec.name}": expected {expected} bytes for shape {list(tensor.shape)}, got {len(raw)}'
+            f'input "{spec.name}": expected {expected} bytes for shape {list(shape)}, got {len(raw)}'
         )
-    return np.frombuffer(raw, dtype).reshape(tuple(tensor.shape))
+    return np.frombuffer(raw, dtype).reshape(shape)
 
 
 def _from_contents(
-    tensor: inference.ModelInferRequest.InferInputTensor, spec: TensorSpec
+    tensor: inference.ModelInferRequest.InferInputTensor, shape: tuple[int, ...], spec: TensorSpec
 ) -> NDArray[np.generic]:
     field = CONTENTS_FIELDS[spec.datatype]
     filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
     if filled != [field]:
         raise InvalidRequest(f'input "{spec.name}": expected contents in {field}, got {filled or "none"}')
     values = getattr(tensor.contents, field)
-    expected = math.prod(tensor.shape)
+    expected = math.prod(shape)
     if len(values) != expected:
         raise InvalidRequest(
-            f'input "{spec.name}": expected {expected} elements for shape {list(tensor.shape)}, '
-            f"got {len(values)}"
+            f'input "{spec.name}": expected {expected} elements for shape {list(shape)}, got {len(values)}'
         )
     try:
-        return np.array(list(values), dtype=DTYPES[spec.datatype]).reshape(tuple(tensor.shape))
+        return np.array(list(values), dtype=DTYPES[spec.datatype]).reshape(shape)
     except OverflowError as error:
         raise InvalidRequest(
             f'input "{spec.name}": expected values of {spec.datatype}, got {min(values)} to {max(values)}'
         ) from error
 
 
-def requested_outputs(request: inference.ModelInferRequest, known: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """Give the specs of the outputs that the request names, in its order; all where it names none."""
-    if not request.outputs:
-        return list(known)
-    specs = {spec.name: spec for spec in known}
-    wanted: dict[str, TensorSpec] = {}
+def requested_outputs(request: inference.ModelInferRequest, known: Sequence[str]) -> tuple[str, ...]:
+    """Give the names of the outputs that the request wants, in its order; all where it names none."""
+    names: list[str] = []
     for output in request.outputs:
-        if output.name not in specs:
-            raise InvalidRequest(f'output "{shown(output.name)}": expected one of {list(specs)}')
-        if output.name in wanted:
-            raise InvalidRequest(f'output "{output.name}": expected once, got it twice')
-        for parameter in UNSUPPORTED_OUTPUT_PARAMETERS:
-            if parameter in output.parameters:
-                raise Unsupported(f'output "{output.name}": {parameter} is not offered by this server')
-        wanted[output.name] = specs[output.name]
-    return list(wanted.values())
+        name = output.name
+        if name not in known:
+            raise InvalidRequest(f'output "{shown(name)}": expected one of {list(known)}')
+        if name in names:
+            raise InvalidRequest(f'output "{name}": expected once, got it twice')
+        if output.parameters:
+            _check_output_parameters(output)
+        names.append(name)
+    return tuple(names or known)
 
 
-def encode_outputs(
-    response: inference.ModelInferResponse,
-    specs: Sequence[TensorSpec],
-    arrays: Mapping[str, NDArray[np.generic]],
-) -> None:
-    """Add output tensors, with raw contents in the specs' datatypes."""
-    for spec in specs:
-        array = arrays[spec.name]
-        response.outputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
-        response.raw_output_contents.append(array.astype(DTYPES[spec.datatype]).tobytes())
+def _check_output_parameters(output: inference.ModelInferRequest.InferRequestedOutputTensor) -> None:
+    for parameter in UNSUPPORTED_OUTPUT_PARAMETERS:
+        if parameter in output.parameters:
+            raise Unsupported(f'output "{output.name}": {parameter} is not offered by this server')
 
 
 def decode_outputs(response: inference.ModelInferResponse) -> dict[str, NDArray[np.generic]]:

@@ -1,11 +1,11 @@
 """What is noted of every batch and request: running totals for the protocol, instruments for Prometheus."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 
+from serving.engine.batch_run import BatchRun
 from serving.engine.policy import ExitReason, Floats, Integers
-from serving.engine.request import Batch, RowGroup
+from serving.engine.request import RowGroup
 from serving.engine.statistics import Statistics
 from serving.metrics import ModelMetrics
 from serving.repository.manifest import Manifest
@@ -21,9 +21,10 @@ class Accounts:
         self.metrics = metrics
         self._multiply_adds = manifest.multiply_adds
 
-    def ran(self, batch: Batch, started: float) -> None:
-        """Note a run, and how long its groups had waited for it; started is on the monotonic clock."""
-        self.metrics.ran(batch.stage, batch.rows, time.monotonic() - started)
+    def ran(self, run: BatchRun) -> None:
+        """Note a run, and how long its groups had waited for it."""
+        batch, started = run.batch, run.started_seconds
+        self.metrics.ran(batch.stage, batch.rows, run.ended_seconds - started)
         if batch.stage == 0:
             self.statistics.count_first_stage_run()
         for group in batch.groups:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-HAND_OVER_SECONDS = 100e-6
+HAND_OVER_SECONDS = 250e-6
 """What a batch costs beside its stage: forming it, deciding its exits, waking who runs it."""
 NEARLY_BEST = 1.05
 """How much more than in the best batch a row may cost in an efficient one."""
@@ -20,8 +20,9 @@ class StageCosts:
 
     def __init__(self, seconds: Sequence[Mapping[int, float]], max_batch_size: int) -> None:
         """Take measured seconds by rows, a mapping a stage; what lies between is a straight line."""
+        self.max_batch_size = max_batch_size
         self._seconds = [_fill(measured, max_batch_size) for measured in seconds]
-        self._efficient_rows = [_efficient_rows(each) for each in self._seconds]
+        self._efficient_rows = [_efficient_rows(measured) for measured in seconds]
         self._row_seconds = [
             each[rows] / rows for each, rows in zip(self._seconds, self._efficient_rows, strict=True)
         ]
@@ -78,6 +79,7 @@ def _fill(measured: Mapping[int, float], max_batch_size: int) -> list[float]:
     return filled[: max_batch_size + 1]
 
 
-def _efficient_rows(seconds: Sequence[float]) -> int:
-    row_seconds = [(HAND_OVER_SECONDS + taken) / rows for rows, taken in enumerate(seconds) if rows]
-    return next(rows for rows, each in enumerate(row_seconds, 1) if each <= min(row_seconds) * NEARLY_BEST)
+def _efficient_rows(measured: Mapping[int, float]) -> int:
+    row_seconds = {rows: (HAND_OVER_SECONDS + taken) / rows for rows, taken in sorted(measured.items())}
+    enough = min(row_seconds.values()) * NEARLY_BEST
+    return next(rows for rows, each in row_seconds.items() if each <= enough)

@@ -1,30 +1,31 @@
 """The engine of one model version: `enter(inputs, rule, deadline, reply)` is its one door.
 
-Three verbs are repeated: schedule a batch, run its stage, finish its rows. Worker threads do so under
-load; while nothing else runs, a short batch is run at once by the thread that brought it, which spares
-two changes of thread. The lock guards the scheduler and the requests' state and is never held while a
-stage runs. Knows nothing of gRPC or of an event loop: a reply is a way back that it is handed, and
-`soon` says when the caller's thread has time.
+Three verbs are repeated: schedule a batch, run its stage, finish its rows. Scheduling and finishing are
+done one at a time by the engine's host, running by worker threads; a short batch that is alone is run
+at once in the thread that brought it, which spares two changes of thread. Knows nothing of gRPC or of
+an event loop: host and reply are handed in.
 
 Invariants: every row is answered exactly once; a row's answer does not depend on its batch-mates; a
 cancelled or failing row never strands or spoils another; NaN is never confident, and where a row would
-have to leave with it, its request fails. While rows wait, some thread runs, or will be asked to.
+have to leave with it, its request fails. While rows wait, a batch runs, or a turn is due.
 """
 
+import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from queue import SimpleQueue
 
 import numpy as np
 import structlog
 
 from serving.engine.accounts import Accounts
 from serving.engine.admission import Admission
-from serving.engine.batch_run import BatchRun, run_batch
+from serving.engine.batch_run import BatchRun
 from serving.engine.costs import HAND_OVER_SECONDS
 from serving.engine.devices import Device
+from serving.engine.host import Host, ThreadHost
 from serving.engine.policy import STAYS, Bools, ExitRule, Integers, Readout, decide, read_exit
 from serving.engine.request import Answers, Batch, FutureReply, InputArrays, Reply, Request, RowGroup
 from serving.engine.scheduler import Scheduler
@@ -35,30 +36,11 @@ from serving.repository.repository import PublishedVersion
 
 NO_DEADLINE = float("inf")
 WORTH_A_WORKER_SECONDS = 3 * HAND_OVER_SECONDS
-"""Another worker is woken for no less work than this."""
+"""While a batch runs, another is formed for no less work than this."""
 
 _LOG = structlog.get_logger(__name__)
 
-class Step(Protocol):
-    """A turn at the engine's work, in the thread that calls it."""
-
-    def __call__(self, *, here: bool = True) -> bool:
-        """Run what is short, or have workers run it, as always where not `here`; True: there is more."""
-
-
-Soon = Callable[[Step], None]
-"""Calls a step once the caller's thread has time, and again for as long as it says that there is more."""
-
-MOST_STEPS = 16
-"""A caller that brings one request is not kept for the work of others beyond this."""
-
-
-def at_once(step: Step) -> None:
-    """Step in the thread that brought the request: for callers in threads."""
-    for _ in range(MOST_STEPS):
-        if not step():
-            return
-    step(here=False)
+Outcomes = list[tuple[Request, Answers | Exception]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +58,24 @@ class EngineLimits:
     """The longest batch that the caller's own thread runs; 0: none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was read off a batch at its exit."""
+
+    run: BatchRun
+    readout: Readout
+    reason_B: Integers
+    leaves_B: Bools
+
+    def failure(self, place: slice) -> StageFailed | None:
+        """Say why a group's request fails here, if it does."""
+        failure = self.run.failure_in(place)
+        if failure is None and np.isnan(self.readout.confidence_B[place][self.leaves_B[place]]).any():
+            stage = self.run.batch.stage
+            return StageFailed(f"stage {stage} gave NaN on a row of this request that had to leave there")
+        return failure
+
+
 class Engine:
     """Runs the rows of all requests for one version through its stages."""
 
@@ -85,12 +85,13 @@ class Engine:
         device: Device,
         limits: EngineLimits,
         metrics: ModelMetrics,
-        soon: Soon = at_once,
+        host: Host | None = None,
     ) -> None:
+        """Open and warm up the stages and start the workers; without a host, callers are threads."""
         self.manifest = version.manifest
         self.max_batch_size = limits.max_batch_size
         self.accounts = Accounts(self.manifest, metrics)
-        self._soon = soon
+        self._host = host or ThreadHost()
         self._caller_seconds = limits.caller_seconds
         self._admission = Admission(limits.max_batch_size, limits.max_queue_size)
         self._runner, self.costs = open_stages(
@@ -107,11 +108,12 @@ class Engine:
             slots=limits.slots,
             patience=limits.patience,
         )
-        self._changed = threading.Condition()
+        self._runs: SimpleQueue[BatchRun | None] = SimpleQueue()
         self._running = 0
-        self._step_asked = False
+        self._turn_asked = False
         self._open = True
         self._broken = False
+        self._empty = threading.Event()
         metrics.watch_waiting(self._scheduler.waiting)
         self._workers = [
             threading.Thread(target=self._serve, name=f"{self.manifest.name}-{number}", daemon=True)
@@ -144,19 +146,7 @@ class Engine:
         DeadlineExpired, and cancelling it gives the rows up.
         """
         rows = len(next(iter(inputs.values())))
-        request = Request(inputs, rows, rule, deadline_seconds, reply)
-        with self._changed:
-            self._admission.check(
-                rows,
-                rows_held=self._scheduler.rows_held,
-                deadline_seconds=deadline_seconds,
-                now=request.admitted_seconds,
-                ready=self.ready,
-            )
-            self._scheduler.admit(request)
-            asked, self._step_asked = self._step_asked, True
-        if not asked:
-            self._soon(self._step)
+        self._host.ask(partial(self._admit, Request(inputs, rows, rule, deadline_seconds, reply)))
 
     def submit(
         self, inputs: InputArrays, rule: ExitRule, deadline_seconds: float = NO_DEADLINE
@@ -168,115 +158,166 @@ class Engine:
 
     def close(self) -> None:
         """Refuse new requests, answer the admitted ones, and stop the workers; blocks until done."""
-        with self._changed:
-            if not self._open:
-                return
-            self._open = False
-            self._changed.notify_all()
+        if not self._host.ask(self._shut):
+            return
+        self._empty.wait()
+        for _ in self._workers:
+            self._runs.put(None)
         for worker in self._workers:
             worker.join()
         self.accounts.close()
 
-    def _step(self, *, here: bool = True) -> bool:
-        """In the caller's thread: run what waits if that is one short batch, or leave it to workers."""
-        with self._changed:
-            self._step_asked = False
-            if not (here and self._runs_here()):
-                self._wake_worker()
-                return False
-            batch, expired = self._next_batch(idle=1)
-        _expire(expired)
-        if batch is not None:
-            self._run(batch)
-        return self._scheduler.rows_held > 0
+    # What follows, down to _turn, is the host's: one piece at a time.
+
+    def _admit(self, request: Request) -> None:
+        self._admission.check(
+            request.rows,
+            rows_held=self._scheduler.rows_held,
+            deadline_seconds=request.deadline_seconds,
+            now=request.admitted_seconds,
+            ready=self._open and not self._broken,
+        )
+        self._scheduler.admit(request)
+        self._ask_turn(len(self.manifest.stages))
+
+    def _shut(self) -> bool:
+        """Refuse what comes; False where that was done before."""
+        was_open, self._open = self._open, False
+        self._note_empty()
+        return was_open
+
+    def _note_empty(self) -> None:
+        if not self._open and self._scheduler.rows_held == 0:
+            self._empty.set()
+
+    def _ask_turn(self, batches: int) -> None:
+        """Have a turn taken after this, in which this thread may run so many short batches itself."""
+        if not self._turn_asked:
+            self._turn_asked = True
+            self._host.after(partial(self._turn, batches))
+
+    def _dispatch(self, *, here: bool) -> BatchRun | None:
+        """Form batches for the workers; or give the one batch that there is, to run it here."""
+        self._turn_asked = False
+        now = time.monotonic()
+        if here and self._runs_here():
+            return self._next_run(now, idle=1)
+        while self._pays_to_start():
+            run = self._next_run(now, idle=max(1, len(self._workers) - self._running))
+            if run is None:
+                break
+            self._runs.put(run)
+        return None
 
     def _runs_here(self) -> bool:
-        """Whether all that the engine holds is one batch that the caller's thread may run."""
+        """Whether all that the engine holds is one batch, short enough for this thread."""
         lone = self._scheduler.lone_batch() if self._running == 0 else None
-        return lone is not None and self.costs.lone_seconds(*lone) <= self._caller_seconds
+        return (
+            lone is not None
+            and self.costs.lone_seconds(*lone) <= self._caller_seconds
+            and self._host.has_time()
+        )
 
-    def _serve(self) -> None:
-        while (batch := self._await_batch()) is not None:
-            self._run(batch)
+    def _pays_to_start(self) -> bool:
+        """Whether another batch is worth forming now: one ahead a worker, so that none waits for us."""
+        if self._running == 0:
+            return True
+        enough = self._scheduler.waiting_seconds() >= WORTH_A_WORKER_SECONDS
+        return enough and self._running < 2 * len(self._workers)
 
-    def _await_batch(self) -> Batch | None:
-        """Wait for the next batch; None once the engine is closed and empty."""
-        while True:
-            with self._changed:
-                batch, expired = self._next_batch(idle=max(1, len(self._workers) - self._running))
-                if batch is not None:
-                    self._wake_worker()
-                elif not expired:
-                    if not self._open and self._scheduler.rows_held == 0:
-                        self._changed.notify_all()
-                        return None
-                    self._changed.wait()
-            _expire(expired)
-            if batch is not None:
-                return batch
+    def _next_run(self, now: float, idle: int) -> BatchRun | None:
+        """Form a batch and make it ready; it counts as running from here on."""
+        batch, expired = self._scheduler.next_batch(now, idle)
+        if expired:
+            late = DeadlineExpired("the deadline passed before the last row was answered")
+            self._host.after(partial(_settle, [(request, late) for request in expired]))
+        if batch is None:
+            self._note_empty()
+            return None
+        alone = self._running == 0 and self._scheduler.rows_held == batch.rows
+        batch.all_cores = alone and self.costs.takes_all_cores(batch.stage, batch.rows)
+        self._running += 1
+        return BatchRun(self._runner, batch)
 
-    def _next_batch(self, idle: int) -> tuple[Batch | None, list[Request]]:
-        """Form a batch, which counts as running from here on."""
-        batch, expired = self._scheduler.next_batch(time.monotonic(), idle)
-        if batch is not None:
-            alone = self._running == 0 and self._scheduler.rows_held == batch.rows
-            batch.all_cores = alone and self.costs.takes_all_cores(batch.stage, batch.rows)
-            self._running += 1
-        return batch, expired
-
-    def _wake_worker(self) -> None:
-        """Wake one worker if none runs, another one only for work that is worth it."""
-        waiting_seconds = self._scheduler.waiting_seconds()
-        if waiting_seconds >= WORTH_A_WORKER_SECONDS or (waiting_seconds and self._running == 0):
-            self._changed.notify()
-
-    def _run(self, batch: Batch) -> None:
-        """Run a batch and finish its rows, whatever happens."""
+    def _end(self, run: BatchRun, batches: int) -> None:
+        """Finish a run, whatever happens."""
         try:
-            started = time.monotonic()
-            run = run_batch(self._runner, batch)
-            if len(run.failures) == batch.rows:
-                self._probe(batch.stage)
-            self.accounts.ran(batch, started)
-            self._finish(batch, run)
-        except Exception as error:  # our own bug: its batch fails, the thread goes on
-            self._give_up(batch, error)
+            self._finish(run, batches)
+        except Exception as error:  # our own bug: its batch fails, the others go on
+            self._give_up(run.batch, error, batches)
 
-    def _finish(self, batch: Batch, run: BatchRun) -> None:
+    def _finish(self, run: BatchRun, batches: int) -> None:
+        """Answer the rows that leave and queue the others."""
+        batch, decision = run.batch, self._decide(run)
+        self.accounts.ran(run)
+        readout, leaves_B = decision.readout, decision.leaves_B
+        leaving = batch.count(leaves_B)
+        spoilt = bool(run.failures) or math.isnan(np.add.reduce(readout.confidence_B))
+        ended: Outcomes = []
+        left: list[tuple[RowGroup, slice]] = []
+        for (group, place), count in zip(batch.parts(), leaving, strict=True):
+            request = group.request
+            if request.abandoned:
+                continue
+            failure = decision.failure(place) if spoilt else None
+            if failure is not None:
+                request.closed = True
+                ended.append((request, failure))
+            elif count:
+                left.append((group, place))
+                if _answer(group, place, count, batch.stage, decision):
+                    assert request.answers is not None, "a request ends with its last answer"
+                    ended.append((request, request.answers))
+        self._scheduler.advance(batch, leaves_B, run.ended_seconds)
+        self._running -= 1
+        self._host.after(partial(_settle, ended))
+        self._go_on(batches)
+        self.accounts.left(batch.stage, left, readout.confidence_B, decision.reason_B)
+
+    def _go_on(self, batches: int) -> None:
+        self._note_empty()
+        if self._scheduler.rows_held:
+            self._ask_turn(batches)
+
+    def _give_up(self, batch: Batch, error: Exception, batches: int) -> None:
+        _LOG.error("batch given up", model=self.manifest.name, stage=batch.stage, exc_info=error)
+        ended: Outcomes = []
+        for group in batch.groups:
+            if not group.request.abandoned:
+                group.request.closed = True
+                failure = StageFailed(f"stage {batch.stage} could not be finished")
+                failure.__cause__ = error
+                ended.append((group.request, failure))
+        if batch.groups:
+            self._running -= 1
+            self._scheduler.advance(batch, np.ones(batch.rows, dtype=np.bool_), time.monotonic())
+        self._host.after(partial(_settle, ended))
+        self._go_on(batches)
+
+    def _decide(self, run: BatchRun) -> Decision:
+        batch = run.batch
         final = batch.stage == len(self.manifest.stages) - 1
         readout = read_exit(run.logits_BK, self.manifest.exits[batch.stage].calibration_temperature)
         reason_B = decide(readout.confidence_B, batch.thresholds(), batch.capped(), final=final)
-        leaves_B = reason_B != STAYS
-        leaving = batch.count(leaves_B)
-        spoilt = bool(run.failures) or bool(np.isnan(readout.confidence_B[leaves_B]).any())
-        ended: list[tuple[Request, Answers | Exception]] = []
-        left: list[tuple[RowGroup, slice]] = []
-        try:
-            with self._changed:
-                for (group, place), count in zip(batch.parts(), leaving, strict=True):
-                    request = group.request
-                    if request.abandoned:
-                        continue
-                    failure = _failure(batch.stage, place, readout, leaves_B, run) if spoilt else None
-                    if failure is not None:
-                        request.closed = True
-                        ended.append((request, failure))
-                    elif count:
-                        left.append((group, place))
-                        if _answer(group, place, count, batch.stage, readout, reason_B):
-                            assert request.answers is not None, "a request ends with its last answer"
-                            ended.append((request, request.answers))
-                self._scheduler.advance(batch, leaves_B, time.monotonic())
-                self._end_run()
-            self.accounts.left(batch.stage, left, readout.confidence_B, reason_B)
-        finally:  # what was decided is told, whatever goes wrong after
-            for request, outcome in ended:
-                request.reply.settle(outcome)
+        return Decision(run, readout, reason_B, reason_B != STAYS)
 
-    def _end_run(self) -> None:
-        self._running -= 1
-        if not self._open:
-            self._changed.notify_all()
+    # What follows runs in any thread.
+
+    def _turn(self, batches: int) -> None:
+        """Start what can be started, and run a short batch that is alone here and now."""
+        run = self._host.ask(partial(self._dispatch, here=batches > 0))
+        if run is not None:
+            self._execute(run, batches - 1)
+
+    def _serve(self) -> None:
+        while (run := self._runs.get()) is not None:
+            self._execute(run, 0)
+
+    def _execute(self, run: BatchRun, batches: int) -> None:
+        run.execute()
+        if run.nothing_ran:
+            self._probe(run.batch.stage)
+        self._host.tell(partial(self._end, run, batches))
 
     def _probe(self, stage: int) -> None:
         """After a batch of which nothing ran, ask whether anything does; if not, take no more requests."""
@@ -286,49 +327,21 @@ class Engine:
             self._broken = True
             _LOG.error("model broken", model=self.manifest.name, stage=stage, exc_info=error)
 
-    def _give_up(self, batch: Batch, error: Exception) -> None:
-        _LOG.error("batch given up", model=self.manifest.name, stage=batch.stage, exc_info=error)
-        failed: list[Request] = []
-        with self._changed:
-            for group in batch.groups:
-                if not group.request.abandoned:
-                    group.request.closed = True
-                    failed.append(group.request)
-            if batch.groups:
-                self._scheduler.advance(batch, np.ones(batch.rows, dtype=np.bool_), time.monotonic())
-                self._end_run()
-        for request in failed:
-            failure = StageFailed(f"stage {batch.stage} could not be finished")
-            failure.__cause__ = error
-            request.reply.settle(failure)
+
+def _settle(ended: Outcomes) -> None:
+    for request, outcome in ended:
+        request.reply.settle(outcome)
 
 
-def _expire(requests: list[Request]) -> None:
-    for request in requests:
-        request.reply.settle(DeadlineExpired("the deadline passed before the last row was answered"))
-
-
-def _failure(
-    stage: int, place: slice, readout: Readout, leaves_B: Bools, run: BatchRun
-) -> StageFailed | None:
-    """Say why a group's request fails at this stage, if it does."""
-    failure = run.failure_in(place)
-    if failure is None and np.isnan(readout.confidence_B[place][leaves_B[place]]).any():
-        return StageFailed(f"stage {stage} gave NaN on a row of this request that had to leave there")
-    return failure
-
-
-def _answer(
-    group: RowGroup, place: slice, count: int, stage: int, readout: Readout, reason_B: Integers
-) -> bool:
+def _answer(group: RowGroup, place: slice, count: int, stage: int, decision: Decision) -> bool:
     """Write the answers of a group's leaving rows, so many of them; True where that was the last."""
-    request = group.request
+    request, readout, reason_B = group.request, decision.readout, decision.reason_B
     if count == request.rows:
         request.answers = Answers.at_once(readout, place, stage, reason_B)
     else:
         if request.answers is None:
             request.answers = Answers.empty(request.rows, readout.probabilities_BK.shape[1])
-        at_G = np.flatnonzero(reason_B[place] != STAYS)
+        at_G = np.flatnonzero(decision.leaves_B[place])
         at_B = at_G + place.start
         request.answers.write(group.rows_G[at_G], readout, at_B, stage, reason_B[at_B])
     request.unanswered -= count

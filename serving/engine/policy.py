@@ -36,6 +36,9 @@ class ExitReason(IntEnum):
     DEGRADED = 4
 
 
+_CONFIDENT, _FINAL, _CAPPED = int(ExitReason.CONFIDENT), int(ExitReason.FINAL), int(ExitReason.CAPPED)
+
+
 @dataclass(frozen=True, slots=True)
 class ExitRule:
     """One request's rule: a threshold for each early exit, and the deepest stage it may use."""
@@ -73,9 +76,9 @@ def read_exit(logits_BK: NDArray[np.floating], calibration_temperature: float) -
     """Apply the calibrated softmax to an exit's logits and take label and confidence from it."""
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is never confident
         scaled_BK = logits_BK.astype(np.float64) / calibration_temperature
-        scaled_BK -= scaled_BK.max(axis=1, keepdims=True)
-        probabilities_BK = np.exp(scaled_BK)
-        total_B = probabilities_BK.sum(axis=1)
+        scaled_BK -= np.maximum.reduce(scaled_BK, axis=1, keepdims=True)
+        probabilities_BK = np.exp(scaled_BK, out=scaled_BK)
+        total_B = np.add.reduce(probabilities_BK, axis=1)
         probabilities_BK /= total_B[:, np.newaxis]
     # The largest logit was shifted to 0, so the largest probability is exp(0) / total.
     return Readout(probabilities_BK, probabilities_BK.argmax(axis=1), 1.0 / total_B)
@@ -87,11 +90,8 @@ def decide(confidence_B: Floats, threshold_B: Floats, capped_B: Bools, *, final:
     threshold_B and capped_B come from the rows' own rules. A row that clears its threshold is
     confident even at its cap; at the final exit all that remain leave.
     """
-    otherwise = ExitReason.FINAL if final else ExitReason.CAPPED
-    leaves_anyway_B = capped_B | final
-    reason_B = np.where(leaves_anyway_B, int(otherwise), STAYS)
-    reason_B[confidence_B >= threshold_B] = ExitReason.CONFIDENT
-    return reason_B
+    otherwise_B = _FINAL if final else np.where(capped_B, _CAPPED, STAYS)
+    return np.where(confidence_B >= threshold_B, _CONFIDENT, otherwise_B)
 
 
 def route(confidence_EN: Floats, rule: ExitRule) -> Integers:

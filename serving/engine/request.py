@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,11 +176,13 @@ class Batch:
 
     def count(self, mask_B: Bools) -> list[int]:
         """Count the rows of each group that a mask has."""
-        if len(self.sizes) == self.rows:
-            counts: list[int] = mask_B.astype(np.int64).tolist()
-        else:
-            starts = [0, *accumulate(self.sizes[:-1])]
-            counts = np.add.reduceat(mask_B, starts, dtype=np.int64).tolist()
+        counted = np.count_nonzero(mask_B)
+        if counted == self.rows:
+            return self.sizes
+        if counted == 0:
+            return [0] * len(self.sizes)
+        starts = [0, *accumulate(self.sizes[:-1])]
+        counts: list[int] = np.add.reduceat(mask_B, starts, dtype=np.int64).tolist()
         return counts
 
     def source_slots(self) -> Integers:
@@ -204,10 +206,12 @@ class Batch:
 
     def thresholds(self) -> Floats:
         """Give each row's threshold at this stage's exit."""
-        thresholds = [group.request.rule.threshold(self.stage) for group in self.groups]
-        return np.repeat(thresholds, self.sizes)
+        return self._of_each_row([group.request.rule.threshold(self.stage) for group in self.groups])
 
     def capped(self) -> Bools:
         """Say of each row whether it may go no deeper."""
-        capped = [self.stage >= group.request.rule.max_exit for group in self.groups]
-        return np.repeat(capped, self.sizes)
+        return self._of_each_row([self.stage >= group.request.rule.max_exit for group in self.groups])
+
+    def _of_each_row(self, of_each_group: list[Any]) -> NDArray[Any]:
+        values = np.array(of_each_group)
+        return values if len(values) == self.rows else values.repeat(self.sizes)

@@ -19,6 +19,9 @@ class ExitWishes:
     """The deepest exit to use, 0..E-1."""
 
 
+NO_WISHES = ExitWishes()
+
+
 def exit_rule(manifest: Manifest, wishes: ExitWishes) -> ExitRule:
     """Make the rule, from the version's default operating point where nothing is wished.
 

@@ -74,7 +74,7 @@ class Scheduler:
         stage = next((stage for stage, rows in enumerate(self._waiting) if rows), None)
         if stage is None or self._waiting[stage] != self.rows_held:
             return None
-        return (stage, self.rows_held) if self.rows_held <= self._costs.efficient_rows(stage) else None
+        return (stage, self.rows_held) if self.rows_held <= self._costs.max_batch_size else None
 
     def next_batch(self, now: float, idle: int = 1) -> tuple[Batch | None, list[Request]]:
         """Form the next batch, or None where nothing can run; also give requests found expired.
@@ -106,6 +106,12 @@ class Scheduler:
         self._passed_over = 0
         return deepest
 
+    def _most_rows(self, stage: int) -> int:
+        """Cut what waits into batches that are efficient and alike, so that no crumb is left over."""
+        waiting, efficient = self._waiting[stage], self._costs.efficient_rows(stage)
+        alike = -(-waiting // max(1, waiting // efficient))
+        return min(alike, self._costs.max_batch_size)
+
     def _fullness(self, stage: int) -> float:
         """Say how much of an efficient batch waits, at most 1."""
         return min(1.0, self._waiting[stage] / self._costs.efficient_rows(stage))
@@ -115,8 +121,7 @@ class Scheduler:
         waiting = self._waiting[stage]
         if waiting == 0:
             return None
-        share = max(-(-waiting // idle), self._shared_rows[stage])
-        rows = min(waiting, share, self._costs.efficient_rows(stage))
+        rows = min(waiting, max(-(-waiting // idle), self._shared_rows[stage]), self._most_rows(stage))
         destination = self._slots[stage].take(rows) if stage < len(self._slots) else range(rows)
         if not destination:
             return None
@@ -127,8 +132,7 @@ class Scheduler:
         live: list[RowGroup] = []
         rows = 0
         queue = self._queues[stage]
-        most = self._costs.efficient_rows(stage)
-        while queue and rows < most:
+        while queue and rows < self._costs.max_batch_size:
             group = queue.popleft()
             if not group.request.abandoned and group.request.deadline_seconds <= now:
                 group.request.closed = True
@@ -170,10 +174,9 @@ class Scheduler:
         """
         if batch.stage > 0:
             self._slots[batch.stage - 1].release(batch.source_slots())
-        gone_B = leaves_B.copy()
-        for group, place in batch.parts():
-            if group.request.abandoned:
-                gone_B[place] = True
+        gone_B = leaves_B
+        if any(group.request.abandoned for group in batch.groups):
+            gone_B = leaves_B | np.repeat([group.request.abandoned for group in batch.groups], batch.sizes)
         slots_B = np.arange(batch.destination, batch.destination + batch.rows)
         gone = int(np.count_nonzero(gone_B))
         self.rows_held -= gone

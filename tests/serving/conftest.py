@@ -71,7 +71,13 @@ def own_server(models: Path) -> Iterator[LiveServer]:
     """A server of the test's own, with one worker, a small queue and small messages."""
     config = {
         "server": {"max_message_bytes": 4096, "drain_seconds": 0.05},
-        "engine": {"workers": 1, "max_batch_size": 4, "max_queue_size": 8, "slots": 16},
+        "engine": {
+            "workers": 1,
+            "max_batch_size": 4,
+            "max_queue_size": 8,
+            "slots": 16,
+            "caller_milliseconds": 0,
+        },
     }
     with LiveServer(models, config) as server:
         yield server

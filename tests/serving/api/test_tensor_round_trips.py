@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from serving.api.tensors import CONTENTS_FIELDS, decode_inputs, decode_outputs, encode_outputs
+from serving.api.answer_form import AnswerForm
+from serving.api.tensors import CONTENTS_FIELDS, decode_inputs, decode_outputs
 from serving.api.wire import inference
 from serving.datatypes import DTYPES
 from serving.repository.manifest import TensorSpec
@@ -63,11 +64,14 @@ def test_typed_contents_decode_to_what_was_sent(tensor: tuple[TensorSpec, Array]
 def test_outputs_decode_to_what_was_encoded(outputs: list[tuple[TensorSpec, Array]]) -> None:
     specs = [spec.model_copy(update={"name": f"x{n}"}) for n, (spec, _) in enumerate(outputs)]
     arrays = {spec.name: array for spec, (_, array) in zip(specs, outputs, strict=True)}
-    response = inference.ModelInferResponse()
+    rows = len(outputs[0][1])
+    arrays = {name: np.resize(array, (rows, *array.shape[1:])) for name, array in arrays.items()}
 
-    encode_outputs(response, specs, arrays)
+    encoded = AnswerForm("model", 3, specs, streamed=False).encode("the id", rows, arrays)
 
-    decoded = decode_outputs(inference.ModelInferResponse.FromString(response.SerializeToString()))
+    response = inference.ModelInferResponse.FromString(encoded)
+    assert (response.model_name, response.model_version, response.id) == ("model", "3", "the id")
+    decoded = decode_outputs(response)
     assert list(decoded) == [spec.name for spec in specs]
     assert all(decoded[name].tobytes() == array.tobytes() for name, array in arrays.items())
     assert all(decoded[name].shape == array.shape for name, array in arrays.items())

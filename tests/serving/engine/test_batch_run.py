@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engine.batch_run import run_batch
+from serving.engine.batch_run import BatchRun
 from serving.engine.devices import CPU
 from serving.engine.policy import ExitRule
 from serving.engine.request import Batch, FutureReply, Request, RowGroup
@@ -24,9 +24,10 @@ def test_exactly_the_culprits_fail_and_all_others_are_answered(
     images = np.stack([row(1, 1, n, 1, fates=(RAISES if n in culprits else 0, 0)) for n in range(ROWS)])
     request = Request({"image": images}, ROWS, ExitRule((None, None), 2), math.inf, FutureReply())
     slots = np.arange(ROWS)
-    run_batch(runner, Batch(0, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destination=0))
+    BatchRun(runner, Batch(0, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destination=0)).execute()
 
-    run = run_batch(runner, Batch(1, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destination=0))
+    run = BatchRun(runner, Batch(1, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destination=0))
+    run.execute()
 
     assert set(run.failures) == culprits
     expected = [math.nan if n in culprits else n for n in range(ROWS)]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from serving.engine.batch_run import BatchRun
 from serving.engine.policy import ExitReason, Floats, Integers
@@ -23,8 +24,9 @@ class Accounts:
 
     def ran(self, run: BatchRun) -> None:
         """Note a run, and how long its groups had waited for it."""
-        batch, started = run.batch, run.started_seconds
-        self.metrics.ran(batch.stage, batch.rows, run.ended_seconds - started)
+        batch, started = run.batch, run.times[0]
+        for stage, (before, after) in zip(batch.stages, pairwise(run.times), strict=True):
+            self.metrics.ran(stage, batch.rows, after - before)
         if batch.stage == 0:
             self.statistics.count_first_stage_run()
         for group in batch.groups:

@@ -5,7 +5,7 @@ throughput; on a GPU it costs little more than one row, so it pays to wait for a
 knows which, and nothing here does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -61,10 +61,12 @@ class MeasuredCosts:
         saved = self.side_by_side.seconds(stage, rows) - self.alone.seconds(stage, rows)
         return saved > HAND_OVER_SECONDS
 
-    def lone_seconds(self, stage: int, rows: int) -> float:
-        """Give the time of a batch that runs alone, on all cores or on one."""
-        costs = self.alone if self.takes_all_cores(stage, rows) else self.side_by_side
-        return costs.seconds(stage, rows)
+    def lone_seconds(self, stages: Iterable[int], rows: int) -> float:
+        """Give the time of a batch that runs alone through stages, each on all cores or on one."""
+        return sum(
+            (self.alone if self.takes_all_cores(stage, rows) else self.side_by_side).seconds(stage, rows)
+            for stage in stages
+        )
 
 
 def _fill(measured: Mapping[int, float], max_batch_size: int) -> list[float]:

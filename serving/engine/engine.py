@@ -71,7 +71,7 @@ class Decision:
         """Say why a group's request fails here, if it does."""
         failure = self.run.failure_in(place)
         if failure is None and np.isnan(self.readout.confidence_B[place][self.leaves_B[place]]).any():
-            stage = self.run.batch.stage
+            stage = self.run.batch.exit
             return StageFailed(f"stage {stage} gave NaN on a row of this request that had to leave there")
         return failure
 
@@ -234,10 +234,13 @@ class Engine:
         if batch is None:
             self._note_empty()
             return None
-        alone = self._running == 0 and self._scheduler.rows_held == batch.rows
-        batch.all_cores = alone and self.costs.takes_all_cores(batch.stage, batch.rows)
+        on_all_cores: list[int] = []
+        if self._running == 0 and self._scheduler.rows_held == batch.rows:
+            on_all_cores = [
+                stage for stage in batch.stages if self.costs.takes_all_cores(stage, batch.rows)
+            ]
         self._running += 1
-        return BatchRun(self._runner, batch)
+        return BatchRun(self._runner, batch, on_all_cores=on_all_cores)
 
     def _end(self, run: BatchRun, batches: int) -> None:
         """Finish a run, whatever happens."""
@@ -265,14 +268,14 @@ class Engine:
                 ended.append((request, failure))
             elif count:
                 left.append((group, place))
-                if _answer(group, place, count, batch.stage, decision):
+                if _answer(group, place, count, batch.exit, decision):
                     assert request.answers is not None, "a request ends with its last answer"
                     ended.append((request, request.answers))
-        self._scheduler.advance(batch, leaves_B, run.ended_seconds)
+        self._scheduler.advance(batch, leaves_B, run.times[-1])
         self._running -= 1
         self._host.after(partial(_settle, ended))
         self._go_on(batches)
-        self.accounts.left(batch.stage, left, readout.confidence_B, decision.reason_B)
+        self.accounts.left(batch.exit, left, readout.confidence_B, decision.reason_B)
 
     def _go_on(self, batches: int) -> None:
         self._note_empty()
@@ -296,8 +299,8 @@ class Engine:
 
     def _decide(self, run: BatchRun) -> Decision:
         batch = run.batch
-        final = batch.stage == len(self.manifest.stages) - 1
-        readout = read_exit(run.logits_BK, self.manifest.exits[batch.stage].calibration_temperature)
+        final = batch.exit == len(self.manifest.stages) - 1
+        readout = read_exit(run.logits_BK, self.manifest.exits[batch.exit].calibration_temperature)
         reason_B = decide(readout.confidence_B, batch.thresholds(), batch.capped(), final=final)
         return Decision(run, readout, reason_B, reason_B != STAYS)
 

@@ -148,22 +148,32 @@ class RowGroup:
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Groups that run through one stage together."""
+    """Groups that run together, through one stage or through several at whose exits none may leave."""
 
     stage: int
+    """The first that they run through."""
     groups: Sequence[RowGroup]
-    destination: int
-    """First slot of the run that takes their features; 0 after the last stage, where none are left."""
+    destinations: Sequence[int]
+    """For each stage that they run through, the first slot of those that take their features; 0 after
+    the last stage of all, where none are left."""
     sizes: list[int] = field(init=False)
     """Rows of each group."""
     rows: int = field(init=False)
     """How many rows run."""
-    all_cores: bool = False
-    """Whether it takes all cores, since nothing else runs or waits."""
 
     def __post_init__(self) -> None:
         self.sizes = [len(group) for group in self.groups]
         self.rows = sum(self.sizes)
+
+    @property
+    def exit(self) -> int:
+        """The last stage that they run through, at whose exit it is decided who leaves."""
+        return self.stage + len(self.destinations) - 1
+
+    @property
+    def stages(self) -> range:
+        """The stages that they run through."""
+        return range(self.stage, self.exit + 1)
 
     def parts(self) -> Iterator[tuple[RowGroup, slice]]:
         """Give each group with its place in the batch's arrays."""
@@ -205,12 +215,12 @@ class Batch:
         }
 
     def thresholds(self) -> Floats:
-        """Give each row's threshold at this stage's exit."""
-        return self._of_each_row([group.request.rule.threshold(self.stage) for group in self.groups])
+        """Give each row's threshold at the exit."""
+        return self._of_each_row([group.request.rule.threshold(self.exit) for group in self.groups])
 
     def capped(self) -> Bools:
         """Say of each row whether it may go no deeper."""
-        return self._of_each_row([self.stage >= group.request.rule.max_exit for group in self.groups])
+        return self._of_each_row([self.exit >= group.request.rule.max_exit for group in self.groups])
 
     def _of_each_row(self, of_each_group: list[Any]) -> NDArray[Any]:
         values = np.array(of_each_group)

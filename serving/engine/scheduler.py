@@ -18,7 +18,7 @@ Invariants
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -69,12 +69,14 @@ class Scheduler:
             rows * self._costs.row_seconds(stage) for stage, rows in enumerate(self._waiting) if rows
         )
 
-    def lone_batch(self) -> tuple[int, int] | None:
-        """Give stage and rows of the only batch there is to run, if all rows that are held make up one."""
+    def lone_batch(self) -> tuple[range, int] | None:
+        """Give stages and rows of the only batch there is to run, if all rows that are held make up one."""
         stage = next((stage for stage, rows in enumerate(self._waiting) if rows), None)
         if stage is None or self._waiting[stage] != self.rows_held:
             return None
-        return (stage, self.rows_held) if self.rows_held <= self._costs.max_batch_size else None
+        if self.rows_held > self._costs.max_batch_size:
+            return None
+        return range(stage, _next_exit(stage, self._queues[stage]) + 1), self.rows_held
 
     def next_batch(self, now: float, idle: int = 1) -> tuple[Batch | None, list[Request]]:
         """Form the next batch, or None where nothing can run; also give requests found expired.
@@ -125,7 +127,21 @@ class Scheduler:
         destination = self._slots[stage].take(rows) if stage < len(self._slots) else range(rows)
         if not destination:
             return None
-        return Batch(stage, list(self._dequeue(stage, len(destination))), destination.start)
+        groups = list(self._dequeue(stage, len(destination)))
+        further = self._further_destinations(stage, _next_exit(stage, groups), len(destination))
+        return Batch(stage, groups, (destination.start, *further))
+
+    def _further_destinations(self, stage: int, last: int, rows: int) -> Iterator[int]:
+        """Take slots at the stages that follow, as far as none of the rows may leave and there is room."""
+        for number in range(stage + 1, last + 1):
+            if number == len(self._slots):
+                yield 0
+                return
+            slots = self._slots[number].take(rows)
+            if len(slots) < rows:
+                self._slots[number].release(np.array(slots))
+                return
+            yield slots.start
 
     def _drop_abandoned(self, stage: int, now: float, expired: list[Request]) -> None:
         """Drop dead groups as far as the next batch reaches, so that it is made of live rows."""
@@ -174,14 +190,16 @@ class Scheduler:
         """
         if batch.stage > 0:
             self._slots[batch.stage - 1].release(batch.source_slots())
+        for stage, start in zip(batch.stages[:-1], batch.destinations, strict=False):
+            self._slots[stage].release(np.arange(start, start + batch.rows))
         gone_B = leaves_B
         if any(group.request.abandoned for group in batch.groups):
             gone_B = leaves_B | np.repeat([group.request.abandoned for group in batch.groups], batch.sizes)
-        slots_B = np.arange(batch.destination, batch.destination + batch.rows)
+        slots_B = np.arange(batch.destinations[-1], batch.destinations[-1] + batch.rows)
         gone = int(np.count_nonzero(gone_B))
         self.rows_held -= gone
-        if batch.stage < len(self._slots):
-            self._slots[batch.stage].release(slots_B[gone_B])
+        if batch.exit < len(self._slots):
+            self._slots[batch.exit].release(slots_B[gone_B])
         if gone < batch.rows:
             self._enqueue_survivors(batch, ~gone_B, slots_B, now)
         batch.groups = ()
@@ -195,4 +213,9 @@ class Scheduler:
                 survivors = RowGroup(group.request, group.rows_G[stays_G], slots_B[place][stays_G], now)
             else:
                 continue
-            self._enqueue(batch.stage + 1, survivors)
+            self._enqueue(batch.exit + 1, survivors)
+
+
+def _next_exit(stage: int, groups: Iterable[RowGroup]) -> int:
+    """Give the first exit from this stage's on at which a row of any group may leave."""
+    return min(group.request.rule.next_exit(stage) for group in groups)

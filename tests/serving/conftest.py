@@ -74,7 +74,7 @@ def own_server(models: Path) -> Iterator[LiveServer]:
         "engine": {
             "workers": 1,
             "max_batch_size": 4,
-            "max_queue_size": 8,
+            "max_queue_size": 9,
             "slots": 16,
             "caller_milliseconds": 0,
         },

@@ -1,11 +1,11 @@
 """Holds an engine's only worker still, so that a test can arrange what waits before anything runs."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
+import onnxruntime
 
 from serving.engine.engine import Engine
 from serving.engine.rules import ExitWishes, exit_rule
@@ -13,35 +13,38 @@ from tests.serving.live_server import PATIENCE_SECONDS
 from tests.serving.scripted_model import row
 
 
-class _HeldInputs(Mapping[str, NDArray[np.generic]]):
-    """Inputs that any thread but the one that made them gets only once they are released."""
+class _HeldSession:
+    """An onnxruntime session whose runs begin only once they are released."""
 
-    def __init__(self, inputs: dict[str, NDArray[np.generic]]) -> None:
-        self._inputs = inputs
-        self._maker = threading.get_ident()
-        self.asked, self.released = threading.Event(), threading.Event()
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self.entered, self.released = threading.Event(), threading.Event()
 
-    def __getitem__(self, name: str) -> NDArray[np.generic]:
-        if threading.get_ident() != self._maker:
-            self.asked.set()
-            self.released.wait(PATIENCE_SECONDS)
-        return self._inputs[name]
+    def io_binding(self) -> onnxruntime.IOBinding:
+        return self._session.io_binding()
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._inputs)
-
-    def __len__(self) -> int:
-        return len(self._inputs)
+    def run_with_iobinding(self, binding: onnxruntime.IOBinding) -> None:
+        self.entered.set()
+        self.released.wait(PATIENCE_SECONDS)
+        self._session.run_with_iobinding(binding)
 
 
 @contextmanager
 def held_worker(engine: Engine) -> Iterator[None]:
-    """Keep the worker in a batch of its own until the block ends: the batch waits for its inputs."""
-    inputs = _HeldInputs({"image": np.stack([row(0, 5, 5, 5)])})
-    future = engine.submit(inputs, exit_rule(engine.manifest, ExitWishes()))
-    assert inputs.asked.wait(PATIENCE_SECONDS)
+    """Keep the worker in a run of stage 0 until the block ends; the row that it runs counts as held."""
+    sessions = engine._runner._sessions
+    session = sessions[0]
+    held = _HeldSession(session)
+    sessions[0] = held
+    try:
+        future = engine.submit(
+            {"image": np.stack([row(0, 5, 5, 5)])}, exit_rule(engine.manifest, ExitWishes())
+        )
+        assert held.entered.wait(PATIENCE_SECONDS)
+    finally:
+        sessions[0] = session
     try:
         yield
     finally:
-        inputs.released.set()
+        held.released.set()
         future.result(PATIENCE_SECONDS)

@@ -137,7 +137,13 @@ def test_a_timeout_comes_back_as_a_deadline(models: Path) -> None:
 def test_a_full_queue_comes_back_as_overload(models: Path) -> None:
     config = {
         "server": {"drain_seconds": 0.05},
-        "engine": {"workers": 1, "max_batch_size": 2, "max_queue_size": 2, "slots": 2},
+        "engine": {
+            "workers": 1,
+            "max_batch_size": 2,
+            "max_queue_size": 3,
+            "slots": 2,
+            "caller_milliseconds": 0,
+        },
     }
     with LiveServer(models, config) as server, Client(server.address) as client:
         waiting = np.stack([HARD, HARD])

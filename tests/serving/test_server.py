@@ -240,7 +240,7 @@ def test_more_calls_at_once_than_configured_are_refused(models: Path) -> None:
         infer = server.method("ModelInfer")
         with held_worker(server.engine()):
             held = [infer.future(request(row(1, 0.5, 0.5, 0.5)), timeout=20) for _ in range(2)]
-            assert eventually(lambda: server.engine().rows_held == 2)
+            assert eventually(lambda: server.engine().rows_held == 3)
             refused = infer.future(request(row(1, 0.5, 0.5, 0.5)), timeout=20).exception()
         assert refused.code().name == "RESOURCE_EXHAUSTED"
         assert all(call.exception() is None for call in held)

@@ -19,7 +19,7 @@ def test_drained_calls_are_answered_and_new_ones_are_unavailable(models: Path) -
         draining = threading.Thread(target=server.drain)
         with held_worker(server.engine()):
             accepted = infer_rpc.future(request(HARD), timeout=20)
-            assert eventually(lambda: server.engine().rows_held == 1)
+            assert eventually(lambda: server.engine().rows_held == 2)
             draining.start()
             assert eventually(lambda: not server.call("ServerReady").ready)
             status, details = refused(server, request(EASY))
@@ -50,7 +50,7 @@ def test_a_call_that_outlasts_the_grace_makes_the_drain_fail(models: Path) -> No
         drained = threading.Thread(target=server.drain)
         with held_worker(server.engine()):
             call = server.method("ModelInfer").future(request(HARD), timeout=20)
-            assert eventually(lambda: server.engine().rows_held == 1)
+            assert eventually(lambda: server.engine().rows_held == 2)
             drained.start()
             assert call.exception().code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         drained.join()

@@ -14,12 +14,12 @@ def test_overload_is_resource_exhausted_with_a_retry_hint(own_server: LiveServer
     infer_rpc = own_server.method("ModelInfer")
     with held_worker(own_server.engine()):
         accepted = [infer_rpc.future(request(HARD, HARD, HARD), timeout=20) for _ in range(2)]
-        assert eventually(lambda: own_server.engine().rows_held == 6)
+        assert eventually(lambda: own_server.engine().rows_held == 7)
         with pytest.raises(grpc.RpcError) as error:
             infer_rpc(request(HARD, HARD, HARD), timeout=20)
 
     assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "got 2 free of max_queue_size 8" in error.value.details()
+    assert "got 2 free of max_queue_size 9" in error.value.details()
     assert dict(error.value.trailing_metadata())["grpc-retry-pushback-ms"].isdigit()
     assert all(list(decode_outputs(call.result())["label"]) == [2, 2, 2] for call in accepted)
 
@@ -37,7 +37,7 @@ def test_a_cancelled_call_leaves_nothing_and_is_counted(own_server: LiveServer) 
     with held_worker(own_server.engine()):
         cancelled = infer_rpc.future(request(HARD, HARD), timeout=20)
         neighbour = infer_rpc.future(request(HARD, MIDDLE), timeout=20)
-        assert eventually(lambda: own_server.engine().rows_held == 4)
+        assert eventually(lambda: own_server.engine().rows_held == 5)
         cancelled.cancel()
         assert eventually(
             lambda: own_server.metric("offramp_requests_total", outcome="cancelled", version="1") == 1

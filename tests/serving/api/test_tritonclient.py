@@ -140,7 +140,7 @@ async def test_a_cancelled_asyncio_call_leaves_nothing(models: Any) -> None:  # 
         async with triton_aio.InferenceServerClient(server.address) as client:
             with held_worker(server.engine()):
                 call = asyncio.create_task(client.infer("scripted", [image(HARD)]))
-                while server.engine().rows_held == 0:
+                while server.engine().rows_held == 1:
                     await asyncio.sleep(0.005)
                 call.cancel()
                 with pytest.raises(asyncio.CancelledError):

@@ -8,7 +8,7 @@ from serving.engine.request import FutureReply, Request
 from serving.engine.scheduler import Scheduler
 
 STAGES = 3
-RULE = ExitRule((None, None), 2)
+RULE = ExitRule((0.5, 0.5), 2)
 
 
 def make_request(rows: int, deadline: float = math.inf) -> Request:

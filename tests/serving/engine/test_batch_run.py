@@ -24,9 +24,9 @@ def test_exactly_the_culprits_fail_and_all_others_are_answered(
     images = np.stack([row(1, 1, n, 1, fates=(RAISES if n in culprits else 0, 0)) for n in range(ROWS)])
     request = Request({"image": images}, ROWS, ExitRule((None, None), 2), math.inf, FutureReply())
     slots = np.arange(ROWS)
-    BatchRun(runner, Batch(0, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destination=0)).execute()
+    BatchRun(runner, Batch(0, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destinations=[0])).execute()
 
-    run = BatchRun(runner, Batch(1, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destination=0))
+    run = BatchRun(runner, Batch(1, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destinations=[0]))
     run.execute()
 
     assert set(run.failures) == culprits

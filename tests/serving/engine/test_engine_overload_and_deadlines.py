@@ -14,19 +14,19 @@ from tests.serving.scripted_model import EASY, HARD
 
 
 def test_overload_is_immediate_and_whole(make_engine: MakeEngine) -> None:
-    engine = make_engine(max_batch_size=4, max_queue_size=8)
+    engine = make_engine(max_batch_size=4, max_queue_size=9)
     with held_worker(engine):
         accepted = [submit(engine, HARD, HARD, HARD), submit(engine, HARD, HARD, HARD)]
-        with pytest.raises(Overloaded, match="expected room for 3 rows, got 2 free of max_queue_size 8"):
+        with pytest.raises(Overloaded, match="expected room for 3 rows, got 2 free of max_queue_size 9"):
             submit(engine, HARD, HARD, HARD)
-        assert engine.rows_held == 6
+        assert engine.rows_held == 7
         accepted.append(submit(engine, HARD, HARD))
 
     assert all(future.result(PATIENCE_SECONDS) for future in accepted)
 
 
 def test_room_is_there_again_after_an_overload(make_engine: MakeEngine) -> None:
-    engine = make_engine(max_batch_size=8, max_queue_size=8)
+    engine = make_engine(max_batch_size=8, max_queue_size=9)
     with held_worker(engine):
         crowd = submit(engine, *[EASY] * 8)
         with pytest.raises(Overloaded):

@@ -87,7 +87,7 @@ def test_the_last_stage_needs_no_slots() -> None:
     batch = form(scheduler)
     advance(scheduler, batch, leaves=True)
 
-    assert (batch.stage, batch.destination) == (2, 0)
+    assert (batch.stage, batch.destinations) == (2, (0,))
     assert (scheduler.rows_held, scheduler.slots_held()) == (0, 0)
 
 

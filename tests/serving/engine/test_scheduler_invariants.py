@@ -42,14 +42,14 @@ class Engine:
             self.check_sources(batch)
             assert all(not group.request.abandoned for group in batch.groups)
             if batch.stage < STAGES - 1:
-                slots = set(range(batch.destination, batch.destination + batch.rows))
+                slots = set(range(batch.destinations[0], batch.destinations[0] + batch.rows))
                 assert not slots & self.busy(batch.stage), "a slot with two holders"
             self.running.append(batch)
         return batch is not None or bool(expired)
 
     def busy(self, stage: int) -> set[int]:
         """Slots of a slab that running batches write to or read from."""
-        writing = [range(b.destination, b.destination + b.rows) for b in self.running if b.stage == stage]
+        writing = [range(b.destinations[0], b.destinations[0] + b.rows) for b in self.running if b.stage == stage]
         reading = [b.source_slots().tolist() for b in self.running if b.stage == stage + 1]
         return {slot for slots in [*writing, *reading] for slot in slots}
 
@@ -63,7 +63,7 @@ class Engine:
         self.check_sources(batch)  # what the batch read was not overwritten while it ran
         final = batch.stage == STAGES - 1
         leaves_B = np.array([final or leaving[i % len(leaving)] for i in range(batch.rows)])
-        for slot, name in enumerate(self.names(batch), start=batch.destination):
+        for slot, name in enumerate(self.names(batch), start=batch.destinations[0]):
             if not final:
                 self.slabs[batch.stage][slot] = name
         if fails:

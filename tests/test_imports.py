@@ -28,7 +28,7 @@ DOES_WITHOUT = {
     "serving.engine.slots": ("onnxruntime", "threading", "time", "asyncio"),
     "serving.engine.rules": ("onnxruntime", "threading"),
     "serving.engine.admission": ("onnxruntime", "threading", "time", "numpy"),
-    "serving.engine.stages": ("serving.engine.scheduler", "serving.engine.request", "threading"),
+    "serving.engine.stages": ("serving.engine.scheduler", "serving.engine.request"),
     "serving.engine.batch_run": ("serving.engine.scheduler", "serving.engine.rules"),
     "serving.repository": (
         "onnxruntime",

@@ -200,23 +200,21 @@ class Engine:
         """Form batches for the workers; or give the one batch that there is, to run it here."""
         self._turn_asked = False
         now = time.monotonic()
-        if here and self._runs_here():
-            return self._next_run(now, idle=1)
+        lone = self._scheduler.lone_batch() if self._running == 0 else None
+        if lone is not None and here and self._runs_here(*lone):
+            return self._next_run(now, among=None)
+        undivided = lone is not None and self.costs.takes_all_cores(lone[0].start, lone[1])
         while self._pays_to_start():
-            run = self._next_run(now, idle=max(1, len(self._workers) - self._running))
+            among = None if undivided else max(1, len(self._workers) - self._running)
+            run = self._next_run(now, among)
             if run is None:
                 break
             self._runs.put(run)
         return None
 
-    def _runs_here(self) -> bool:
-        """Whether all that the engine holds is one batch, short enough for this thread."""
-        lone = self._scheduler.lone_batch() if self._running == 0 else None
-        return (
-            lone is not None
-            and self.costs.lone_seconds(*lone) <= self._caller_seconds
-            and self._host.has_time()
-        )
+    def _runs_here(self, stages: range, rows: int) -> bool:
+        """Whether a batch that is alone is short enough for the thread that brought it."""
+        return self.costs.lone_seconds(stages, rows) <= self._caller_seconds and self._host.has_time()
 
     def _pays_to_start(self) -> bool:
         """Whether another batch is worth forming now: one ahead a worker, so that none waits for us."""
@@ -225,9 +223,9 @@ class Engine:
         enough = self._scheduler.waiting_seconds() >= WORTH_A_WORKER_SECONDS
         return enough and self._running < 2 * len(self._workers)
 
-    def _next_run(self, now: float, idle: int) -> BatchRun | None:
+    def _next_run(self, now: float, among: int | None) -> BatchRun | None:
         """Form a batch and make it ready; it counts as running from here on."""
-        batch, expired = self._scheduler.next_batch(now, idle)
+        batch, expired = self._scheduler.next_batch(now, among)
         if expired:
             late = DeadlineExpired("the deadline passed before the last row was answered")
             self._host.after(partial(_settle, [(request, late) for request in expired]))

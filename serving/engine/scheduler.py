@@ -78,17 +78,18 @@ class Scheduler:
             return None
         return range(stage, _next_exit(stage, self._queues[stage]) + 1), self.rows_held
 
-    def next_batch(self, now: float, idle: int = 1) -> tuple[Batch | None, list[Request]]:
+    def next_batch(self, now: float, among: int | None = None) -> tuple[Batch | None, list[Request]]:
         """Form the next batch, or None where nothing can run; also give requests found expired.
 
-        idle: how many batches could start now, this one included, and share what waits. Rows whose
-        request was cancelled, failed or expired are dropped here, at a stage boundary.
+        among: how many batches could start now, this one included, and share what waits; None: the
+        batch takes all that it can. Rows whose request was cancelled, failed or expired are dropped
+        here, at a stage boundary.
         """
         expired: list[Request] = []
         tried: set[int] = set()
         while (stage := self._choose_stage(tried)) is not None:
             held = self.slots_held()
-            batch = self._form(stage, now, idle, expired)
+            batch = self._form(stage, now, among, expired)
             if batch is not None:
                 return batch, expired
             # Emptied by drops, or without room for its features: try another. Where drops freed slots,
@@ -108,22 +109,24 @@ class Scheduler:
         self._passed_over = 0
         return deepest
 
-    def _most_rows(self, stage: int) -> int:
-        """Cut what waits into batches that are efficient and alike, so that no crumb is left over."""
-        waiting, efficient = self._waiting[stage], self._costs.efficient_rows(stage)
-        alike = -(-waiting // max(1, waiting // efficient))
-        return min(alike, self._costs.max_batch_size)
+    def _share(self, stage: int, among: int) -> int:
+        """Cut what waits into batches for all that could start, efficient ones and alike."""
+        waiting = self._waiting[stage]
+        alike = -(-waiting // max(1, waiting // self._costs.efficient_rows(stage)))
+        return min(alike, max(-(-waiting // among), self._shared_rows[stage]))
 
     def _fullness(self, stage: int) -> float:
         """Say how much of an efficient batch waits, at most 1."""
         return min(1.0, self._waiting[stage] / self._costs.efficient_rows(stage))
 
-    def _form(self, stage: int, now: float, idle: int, expired: list[Request]) -> Batch | None:
+    def _form(self, stage: int, now: float, among: int | None, expired: list[Request]) -> Batch | None:
         self._drop_abandoned(stage, now, expired)
         waiting = self._waiting[stage]
         if waiting == 0:
             return None
-        rows = min(waiting, max(-(-waiting // idle), self._shared_rows[stage]), self._most_rows(stage))
+        rows = min(
+            waiting, self._costs.max_batch_size, waiting if among is None else self._share(stage, among)
+        )
         destination = self._slots[stage].take(rows) if stage < len(self._slots) else range(rows)
         if not destination:
             return None

@@ -9,10 +9,12 @@ requests: who holds which slot is the scheduler's business.
 A runner is safe to call from several threads as long as their destinations do not overlap.
 
 On the CPU there are two sessions a stage where threads allow: batches that run side by side have one
-intra-op thread each, and a batch that runs alone has all cores. Which of them a batch takes changes its
-time, not its answer.
+intra-op thread each, and a batch that runs alone has all cores. Those sessions share one pool of threads:
+with a pool each, every stage would wait for threads of its own to wake. Which session a batch takes
+changes its time, not its answer.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,16 +99,18 @@ class StageRunner:
         slots: int,
         lone_threads: int = 1,
     ) -> None:
-        """Open the sessions; lone_threads are the intra-op threads of a batch that runs alone."""
+        """Open the sessions; lone_threads are the intra-op threads of a batch that runs alone.
+
+        Those come from a pool that is made once a process: the first runner with several decides.
+        """
         self.device = device
         self.inputs = tuple(inputs)
         self.slots = slots
-        self._sessions = [_open_session(stage.path, device, 1) for stage in stages]
-        self._lone_sessions = (
-            [_open_session(stage.path, device, lone_threads) for stage in stages]
-            if lone_threads > 1
-            else self._sessions
-        )
+        self._sessions = [_open_session(stage.path, device) for stage in stages]
+        self._lone_sessions = self._sessions
+        if lone_threads > 1:
+            _SHARED_POOL.make(lone_threads)
+            self._lone_sessions = [_open_session(stage.path, device, pooled=True) for stage in stages]
         # One slot more than is given out: the probe's own, so that it may run beside the traffic.
         self._slabs = [[_Slab(spec, slots + 1, device) for spec in stage.features] for stage in stages]
         self.classes = int(self._sessions[0].get_outputs()[0].shape[1])
@@ -260,13 +264,31 @@ def open_stages(
     return runner, costs
 
 
-def _open_session(path: Path, device: Device, intra_op_threads: int) -> onnxruntime.InferenceSession:
+class _SharedPool:
+    """The threads that onnxruntime shares among sessions; it makes them once a process."""
+
+    def __init__(self) -> None:
+        self._made = False
+        self._making = threading.Lock()
+
+    def make(self, threads: int) -> None:
+        with self._making:
+            if not self._made:
+                onnxruntime.set_global_thread_pool_sizes(threads, 1)
+                self._made = True
+
+
+_SHARED_POOL = _SharedPool()
+
+
+def _open_session(path: Path, device: Device, *, pooled: bool = False) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = intra_op_threads
+    if pooled:
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = FATAL_LOGS  # what it raises says the same, and logs are JSON lines
-    # Threads that wait for each other within a run spin, which is faster, but never after it.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if intra_op_threads > 1 else "0")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=device.providers())
     except Exception as error:  # onnxruntime raises a class of its own for each status

@@ -76,9 +76,7 @@ def exported(recipe: Recipe, extent: Extent, kind: HeadSettings, folder: Path) -
 def runner(stages: tuple[ExportedStage, ...], extent: Extent) -> StageRunner:
     """Open the stages as a serving worker does."""
     image = TensorSpec(name="image", datatype="UINT8", shape=(-1, *extent.image_shape))
-    return StageRunner(
-        [stage.file for stage in stages], [image], CPU, slots=max(BATCH_ROWS)
-    )
+    return StageRunner([stage.file for stage in stages], [image], CPU, slots=max(BATCH_ROWS))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ class Metrics:
         )
         self.calls_in_flight = 0
         """Counted by the event loop alone."""
-        in_flight = Gauge("offramp_requests_in_flight", "Requests accepted and not yet ended", registry=registry)
+        in_flight = Gauge(
+            "offramp_requests_in_flight", "Requests accepted and not yet ended", registry=registry
+        )
         in_flight.set_function(lambda: self.calls_in_flight)
         self.rows_exited = counter(
             "offramp_rows_exited",

@@ -7,9 +7,11 @@ so that stated shares of the rows leave at each exit. What those two answer mean
 Shapes: `N` images, `E` exits, `K` classes.
 """
 
+import base64
+import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from serving.engine.devices import CPU
 from serving.engine.policy import ExitRule, read_exit, route
-from serving.engine.stages import StageRunner
+from serving.engine.stages import StageFile, StageRunner, stage_files
 from serving.repository.manifest import (
     DatasetProvenance,
     Exit,
@@ -42,7 +44,7 @@ from training.release.publish import publish, stage_entry
 
 ROOT = Path(__file__).parent.parent.parent
 RELEASED = ROOT / "models" / "fashion-mnist" / "1"
-IMAGES = 2048
+IMAGES = 1024
 """Real test images that the load is made of."""
 IMAGE_SHAPE = (1, 28, 28)
 SEED = 0
@@ -64,6 +66,7 @@ UNTRAINED = {
     "heavy": Shape("residual", width=(80, 144, 256, 544), depth=(1, 2, 3, 2)),
 }
 NAMES = ("released", *UNTRAINED)
+POINTS = ("exact", "balanced", "fast")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ class Network:
     version: PublishedVersion
     full_graph: Path
     """One ONNX file: images in, the final exit's logits out."""
+    images: Path
+    """The load's images, as perf_analyzer reads them."""
+    exit_shares: Mapping[str, tuple[float, ...]]
+    """For each operating point, where these images leave."""
 
     @property
     def manifest(self) -> Manifest:
@@ -89,7 +96,7 @@ def load_images() -> NDArray[np.uint8]:
 
 
 def prepare(name: str, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
-    """Put a network's version into the repository `folder`/models, and its full graph beside that."""
+    """Put a network's version into the repository `folder`/models, and what else is needed beside it."""
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     if name in UNTRAINED:
@@ -98,9 +105,42 @@ def prepare(name: str, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
         place = models / RELEASED.parent.name / RELEASED.name
         shutil.copytree(RELEASED, place)
     version = read_version(place)
-    full_graph = folder / "full.onnx"
-    onnx.save(join_stages([version.stage_path(number) for number in range(len(version.manifest.stages))]), full_graph)
-    return Network(name, version, full_graph)
+    manifest = version.manifest
+    full_graph, load = folder / "full.onnx", folder / "images.json"
+    onnx.save(join_stages([version.stage_path(number) for number in range(len(manifest.stages))]), full_graph)
+    confidence_EN = _confidences(
+        stage_files(version), [each.calibration_temperature for each in manifest.exits], images_NCHW
+    )
+    exits = len(manifest.stages)
+    exit_N_of = {
+        point: route(confidence_EN, ExitRule(manifest.operating_point(point).thresholds, exits - 1))
+        for point in POINTS
+    }
+    write_load(images_NCHW[evenly(exit_N_of[manifest.default_operating_point])], load)
+    shares = {
+        point: tuple((np.bincount(exit_N, minlength=exits) / len(exit_N)).tolist())
+        for point, exit_N in exit_N_of.items()
+    }
+    return Network(name, version, full_graph, load, shares)
+
+
+def evenly(exit_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give an order of the rows in which every stretch has each exit's rows in its share of the whole.
+
+    perf_analyzer's threads each send a stretch or a stride of the images: in any other order, loads
+    that are meant to be alike would leave at different exits.
+    """
+    place_N = np.empty(len(exit_N))
+    for exit_number in np.unique(exit_N):
+        (rows,) = np.nonzero(exit_N == exit_number)
+        place_N[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.argsort(place_N, kind="stable")
+
+
+def write_load(images_NCHW: NDArray[np.uint8], path: Path) -> None:
+    """Write images as perf_analyzer's input data."""
+    rows = [{"image": {"b64": base64.b64encode(image.tobytes()).decode()}} for image in images_NCHW]
+    path.write_text(json.dumps({"data": rows}))
 
 
 def _publish_untrained(name: str, images_NCHW: NDArray[np.uint8], models: Path) -> Path:
@@ -109,9 +149,27 @@ def _publish_untrained(name: str, images_NCHW: NDArray[np.uint8], models: Path) 
         exported = export_stages(network, Path(folder), IMAGE_SHAPE)
         manifest = _manifest(name, exported, images_NCHW)
         return publish(
-            models, name, lambda number: manifest.model_copy(update={"version": number}),
+            models,
+            name,
+            lambda number: manifest.model_copy(update={"version": number}),
             [stage.file.path for stage in exported],
         )
+
+
+def _logits(stages: Sequence[StageFile], images_NCHW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    spec = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))
+    return StageRunner(stages, [spec], CPU, slots=64).run_every_stage({spec.name: images_NCHW})
+
+
+def _confidences(
+    stages: Sequence[StageFile], temperatures: Sequence[float], images_NCHW: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    return np.stack(
+        [
+            read_exit(logits_NK, temperature).confidence_B
+            for logits_NK, temperature in zip(_logits(stages, images_NCHW), temperatures, strict=True)
+        ]
+    )
 
 
 def _untrained(shape: Shape, images_NCHW: NDArray[np.uint8]) -> MultiExitNetwork:
@@ -133,17 +191,10 @@ def _untrained(shape: Shape, images_NCHW: NDArray[np.uint8]) -> MultiExitNetwork
 
 
 def _manifest(name: str, exported: Sequence[ExportedStage], images_NCHW: NDArray[np.uint8]) -> Manifest:
-    spec = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))
-    runner = StageRunner([stage.file for stage in exported], [spec], CPU, slots=64)
-    logits_ENK = runner.run_every_stage({spec.name: images_NCHW})
+    files = [stage.file for stage in exported]
     # The deviation of an untrained exit's logits spreads its confidences over the whole range.
-    temperatures = [float(logits_NK.std(axis=1).mean()) for logits_NK in logits_ENK]
-    confidence_EN = np.stack(
-        [
-            read_exit(logits_NK, temperature).confidence_B
-            for logits_NK, temperature in zip(logits_ENK, temperatures, strict=True)
-        ]
-    )
+    temperatures = [float(logits_NK.std(axis=1).mean()) for logits_NK in _logits(files, images_NCHW)]
+    confidence_EN = _confidences(files, temperatures, images_NCHW)
     spent = np.cumsum([stage.multiply_adds for stage in exported])
     final_exit = len(exported) - 1
     thresholds = {"exact": (None,) * final_exit} | {
@@ -156,23 +207,27 @@ def _manifest(name: str, exported: Sequence[ExportedStage], images_NCHW: NDArray
         version=1,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         labels=LABELS,
-        inputs=(spec,),
+        inputs=(TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE)),),
         confidence="max_probability",
         stages=tuple(stage_entry(stage) for stage in exported),
         exits=tuple(
             Exit(
-                calibration_temperature=temperature, accuracy=0.0, expected_calibration_error=0.0,
-                split="untrained", n=len(images_NCHW),
+                calibration_temperature=temperature,
+                accuracy=0.0,
+                expected_calibration_error=0.0,
+                split="untrained",
+                n=len(images_NCHW),
             )
             for temperature in temperatures
         ),
-        operating_points={
-            point: _point(each, confidence_EN, spent) for point, each in thresholds.items()
-        },
+        operating_points={point: _point(each, confidence_EN, spent) for point, each in thresholds.items()},
         default_operating_point="balanced",
         pareto_path=ParetoPath(split="untrained", n=len(images_NCHW), points=()),
         provenance=Provenance(
-            recipe={}, seed=SEED, generation=0, packages={},
+            recipe={},
+            seed=SEED,
+            generation=0,
+            packages={},
             dataset=DatasetProvenance(
                 name="fashion-mnist", digest=nothing, split_seed=0, split_digests={}, test_rows=None
             ),

@@ -234,9 +234,7 @@ class Engine:
             return None
         on_all_cores: list[int] = []
         if self._running == 0 and self._scheduler.rows_held == batch.rows:
-            on_all_cores = [
-                stage for stage in batch.stages if self.costs.takes_all_cores(stage, batch.rows)
-            ]
+            on_all_cores = [stage for stage in batch.stages if self.costs.takes_all_cores(stage, batch.rows)]
         self._running += 1
         return BatchRun(self._runner, batch, on_all_cores=on_all_cores)
 

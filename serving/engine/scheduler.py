@@ -65,9 +65,7 @@ class Scheduler:
 
     def waiting_seconds(self) -> float:
         """How long it would take to run once what waits, each row at its stage."""
-        return sum(
-            rows * self._costs.row_seconds(stage) for stage, rows in enumerate(self._waiting) if rows
-        )
+        return sum(rows * self._costs.row_seconds(stage) for stage, rows in enumerate(self._waiting) if rows)
 
     def lone_batch(self) -> tuple[range, int] | None:
         """Give stages and rows of the only batch there is to run, if all rows that are held make up one."""

@@ -25,9 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     session = onnxruntime.InferenceSession(options.graph, providers=["CPUExecutionProvider"])
 
-    async def model_infer(
-        request: inference.ModelInferRequest, _: Context
-    ) -> inference.ModelInferResponse:
+    async def model_infer(request: inference.ModelInferRequest, _: Context) -> inference.ModelInferResponse:
         shape = tuple(request.inputs[0].shape)
         images = np.frombuffer(request.raw_input_contents[0], dtype=np.uint8).reshape(shape)
         (logits,) = await asyncio.to_thread(session.run, ["logits"], {"image": images})

@@ -11,6 +11,7 @@ from serving.api.wire import INFERENCE_SERVICE, inference
 
 MODEL = "full"
 MAX_BATCH_SIZE = 64
+IMAGE_SHAPE = (1, 28, 28)
 CLASSES = 10
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -19,24 +20,12 @@ Handlers: TypeAlias = dict[str, grpc.RpcMethodHandler]
 
 def describe(*outputs: str) -> Handlers:
     """Give handlers that describe the model, with those outputs of a float a class."""
-    shape, classes = (1, 28, 28), (CLASSES,)
     tensor = inference.ModelMetadataResponse.TensorMetadata
     metadata = inference.ModelMetadataResponse(
         name=MODEL,
         versions=["1"],
-        inputs=[tensor(name="image", datatype="UINT8", shape=(-1, *shape))],
-        outputs=[tensor(name=name, datatype="FP32", shape=(-1, *classes)) for name in outputs],
-    )
-    config = inference.ModelConfigResponse(
-        config=inference.ModelConfig(
-            name=MODEL,
-            max_batch_size=MAX_BATCH_SIZE,
-            input=[inference.ModelInput(name="image", data_type=inference.TYPE_UINT8, dims=shape)],
-            output=[
-                inference.ModelOutput(name=name, data_type=inference.TYPE_FP32, dims=classes)
-                for name in outputs
-            ],
-        )
+        inputs=[tensor(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))],
+        outputs=[tensor(name=name, datatype="FP32", shape=(-1, CLASSES)) for name in outputs],
     )
     return {
         "ServerLive": _always(inference.ServerLiveResponse(live=True)),
@@ -44,8 +33,23 @@ def describe(*outputs: str) -> Handlers:
         "ModelReady": _always(inference.ModelReadyResponse(ready=True)),
         "ServerMetadata": _always(inference.ServerMetadataResponse(name="plain", version="1")),
         "ModelMetadata": _always(metadata),
-        "ModelConfig": _always(config),
+        "ModelConfig": _always(config(*outputs)),
     }
+
+
+def config(*outputs: str) -> inference.ModelConfigResponse:
+    """Describe the model as Triton's configuration does."""
+    return inference.ModelConfigResponse(
+        config=inference.ModelConfig(
+            name=MODEL,
+            max_batch_size=MAX_BATCH_SIZE,
+            input=[inference.ModelInput(name="image", data_type=inference.TYPE_UINT8, dims=IMAGE_SHAPE)],
+            output=[
+                inference.ModelOutput(name=name, data_type=inference.TYPE_FP32, dims=(CLASSES,))
+                for name in outputs
+            ],
+        )
+    )
 
 
 def _always(answer: Any) -> grpc.RpcMethodHandler:  # noqa: ANN401 - any message

@@ -30,6 +30,4 @@ class TritonPythonModel:
         together = np.concatenate(images) if len(images) > 1 else images[0]
         (logits,) = self._session.run(["logits"], {"image": together})
         ends = np.cumsum([len(each) for each in images])[:-1]
-        return [
-            triton.InferenceResponse([triton.Tensor("logits", part)]) for part in np.split(logits, ends)
-        ]
+        return [triton.InferenceResponse([triton.Tensor("logits", part)]) for part in np.split(logits, ends)]

@@ -77,9 +77,9 @@ def test_the_chain_on_cuda_agrees_with_the_cpu(cuda: Device, version: PublishedV
     images = np.stack([row(n % 3, n / 3, n / 5, n / 7) for n in range(20)])
 
     on_cuda, on_cpu = (
-        StageRunner(
-            stage_files(version), version.manifest.inputs, device, slots=8
-        ).run_every_stage({"image": images})
+        StageRunner(stage_files(version), version.manifest.inputs, device, slots=8).run_every_stage(
+            {"image": images}
+        )
         for device in (cuda, CPU)
     )
 

@@ -49,7 +49,9 @@ class Engine:
 
     def busy(self, stage: int) -> set[int]:
         """Slots of a slab that running batches write to or read from."""
-        writing = [range(b.destinations[0], b.destinations[0] + b.rows) for b in self.running if b.stage == stage]
+        writing = [
+            range(b.destinations[0], b.destinations[0] + b.rows) for b in self.running if b.stage == stage
+        ]
         reading = [b.source_slots().tolist() for b in self.running if b.stage == stage + 1]
         return {slot for slots in [*writing, *reading] for slot in slots}
 

@@ -85,9 +85,7 @@ def test_a_run_leaves_slots_outside_its_destination_alone(runner: StageRunner) -
 
 def test_concurrent_runs_at_different_destinations_do_not_mix(version: PublishedVersion) -> None:
     callers, rows = 4, 8
-    runner = StageRunner(
-        stage_files(version), version.manifest.inputs, CPU, slots=callers * rows
-    )
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=callers * rows)
 
     def take_through(caller: int) -> bool:
         images = np.stack([row(caller % 3, 1, caller, n) for n in range(rows)])

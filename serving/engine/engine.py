@@ -38,6 +38,9 @@ NO_DEADLINE = float("inf")
 WORTH_A_WORKER_SECONDS = 3 * HAND_OVER_SECONDS
 """While a batch runs, another is formed for no less work than this."""
 
+CROWDED_SECONDS = 10e-3
+"""How long after a request that met another all are taken to come in a crowd."""
+
 _LOG = structlog.get_logger(__name__)
 
 Outcomes = list[tuple[Request, Answers | Exception]]
@@ -111,6 +114,7 @@ class Engine:
         self._runs: SimpleQueue[BatchRun | None] = SimpleQueue()
         self._running = 0
         self._turn_asked = False
+        self._crowded_until = 0.0
         self._open = True
         self._broken = False
         self._empty = threading.Event()
@@ -177,6 +181,8 @@ class Engine:
             now=request.admitted_seconds,
             ready=self._open and not self._broken,
         )
+        if self._running:
+            self._crowded_until = request.admitted_seconds + CROWDED_SECONDS
         self._scheduler.admit(request)
         self._ask_turn(len(self.manifest.stages))
 
@@ -200,21 +206,22 @@ class Engine:
         """Form batches for the workers; or give the one batch that there is, to run it here."""
         self._turn_asked = False
         now = time.monotonic()
-        lone = self._scheduler.lone_batch() if self._running == 0 else None
-        if lone is not None and here and self._runs_here(*lone):
-            return self._next_run(now, among=None)
-        undivided = lone is not None and self.costs.takes_all_cores(lone[0].start, lone[1])
+        lone = self._scheduler.lone_batch() if self._is_quiet(now) else None
+        if lone is not None:
+            run = self._next_run(now, among=None)
+            if run is None or (here and self.costs.lone_seconds(*lone) <= self._caller_seconds):
+                return run
+            self._runs.put(run)
         while self._pays_to_start():
-            among = None if undivided else max(1, len(self._workers) - self._running)
-            run = self._next_run(now, among)
+            run = self._next_run(now, among=max(1, len(self._workers) - self._running))
             if run is None:
                 break
             self._runs.put(run)
         return None
 
-    def _runs_here(self, stages: range, rows: int) -> bool:
-        """Whether a batch that is alone is short enough for the thread that brought it."""
-        return self.costs.lone_seconds(stages, rows) <= self._caller_seconds and self._host.has_time()
+    def _is_quiet(self, now: float) -> bool:
+        """Whether nothing runs, and no request has met another lately."""
+        return self._running == 0 and now >= self._crowded_until and self._host.has_time()
 
     def _pays_to_start(self) -> bool:
         """Whether another batch is worth forming now: one ahead a worker, so that none waits for us."""
@@ -224,7 +231,10 @@ class Engine:
         return enough and self._running < 2 * len(self._workers)
 
     def _next_run(self, now: float, among: int | None) -> BatchRun | None:
-        """Form a batch and make it ready; it counts as running from here on."""
+        """Form a batch and make it ready; it counts as running from here on.
+
+        among: how many batches may start and share what waits; None: this one is alone.
+        """
         batch, expired = self._scheduler.next_batch(now, among)
         if expired:
             late = DeadlineExpired("the deadline passed before the last row was answered")
@@ -233,8 +243,8 @@ class Engine:
             self._note_empty()
             return None
         on_all_cores: list[int] = []
-        if self._running == 0 and self._scheduler.rows_held == batch.rows:
-            on_all_cores = [stage for stage in batch.stages if self.costs.takes_all_cores(stage, batch.rows)]
+        if among is None:
+            on_all_cores = [each for each in batch.stages if self.costs.takes_all_cores(each, batch.rows)]
         self._running += 1
         return BatchRun(self._runner, batch, on_all_cores=on_all_cores)
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test check protos format golden results
+.PHONY: install demo serve test check protos format golden results bench
 
 install: .venv/installed
 
@@ -41,3 +41,6 @@ golden: install
 
 results: install
 	$(BIN)/python -m bench.results
+
+bench: install
+	$(BIN)/python -m bench.serving

@@ -43,7 +43,7 @@ from serving.engine.devices import CPU
 from serving.engine.stages import open_stages
 
 OUTPUT = ROOT / "docs" / "performance"
-PAGE = ROOT / "docs" / "performance.md"
+PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
 LOADS = [Load(rows=rows, concurrency=concurrency) for rows in (1, 8) for concurrency in (1, 8, 64)]
 TRIAL_LOADS = (LOADS[0], LOADS[2], LOADS[4])
 TRIAL_SECONDS = 0.4
@@ -82,7 +82,7 @@ def main() -> None:
             (options.output / "serving.json").write_text(comparison.model_dump_json(indent=1) + "\n")
     (options.output / "serving.svg").write_text(plot(comparison))
     if options.output == OUTPUT:
-        page.write(PAGE, comparison)
+        page.write(PAGE, README, comparison)
     for line in page.aims(comparison):
         print(line)
     print(

@@ -97,14 +97,24 @@ def load_images() -> NDArray[np.uint8]:
 
 def prepare(name: str, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
     """Put a network's version into the repository `folder`/models, and what else is needed beside it."""
-    models = folder / "models"
-    models.mkdir(parents=True, exist_ok=True)
     if name in UNTRAINED:
-        place = _publish_untrained(name, images_NCHW, models)
-    else:
-        place = models / RELEASED.parent.name / RELEASED.name
-        shutil.copytree(RELEASED, place)
-    version = read_version(place)
+        return prepare_untrained(name, UNTRAINED[name], images_NCHW, folder)
+    place = folder / "models" / RELEASED.parent.name / RELEASED.name
+    shutil.copytree(RELEASED, place)
+    return _prepare(name, read_version(place), images_NCHW, folder)
+
+
+def prepare_untrained(name: str, shape: Shape, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
+    """Build and publish an untrained network, and put beside it what else is needed."""
+    models = folder / "models"
+    models.mkdir(parents=True)
+    place = _publish_untrained(name, shape, images_NCHW, models)
+    return _prepare(name, read_version(place), images_NCHW, folder)
+
+
+def _prepare(
+    name: str, version: PublishedVersion, images_NCHW: NDArray[np.uint8], folder: Path
+) -> Network:
     manifest = version.manifest
     full_graph, load = folder / "full.onnx", folder / "images.json"
     onnx.save(join_stages([version.stage_path(number) for number in range(len(manifest.stages))]), full_graph)
@@ -143,8 +153,8 @@ def write_load(images_NCHW: NDArray[np.uint8], path: Path) -> None:
     path.write_text(json.dumps({"data": rows}))
 
 
-def _publish_untrained(name: str, images_NCHW: NDArray[np.uint8], models: Path) -> Path:
-    network = _untrained(UNTRAINED[name], images_NCHW)
+def _publish_untrained(name: str, shape: Shape, images_NCHW: NDArray[np.uint8], models: Path) -> Path:
+    network = _untrained(shape, images_NCHW)
     with tempfile.TemporaryDirectory() as folder:
         exported = export_stages(network, Path(folder), IMAGE_SHAPE)
         manifest = _manifest(name, exported, images_NCHW)

@@ -1,6 +1,6 @@
 """Writes a comparison into docs/performance.md: its tables, and each aim with what was reached."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,15 +19,58 @@ from bench.serving.record import (
 from bench.table import row, rule
 
 BEGIN, END = "<!-- comparison: written by `make bench` -->", "<!-- end of comparison -->"
+README_BEGIN, README_END = "<!-- performance: written by `make bench` -->", "<!-- end of performance -->"
 EXACT, BALANCED, FAST = OFFRAMP
 
 
-def write(path: Path, comparison: Comparison) -> None:
-    """Replace what lies between the page's two comments."""
-    text = path.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{chr(10).join(lines(comparison))}\n{END}{after}")
+def write(page: Path, readme: Path, comparison: Comparison) -> None:
+    """Write a comparison into its places on both pages."""
+    replace(page, BEGIN, END, lines(comparison))
+    replace(readme, README_BEGIN, README_END, summary(comparison))
+
+
+def replace(path: Path, begin: str, end: str, written: Iterable[str]) -> None:
+    """Replace what lies between two comments of a page; raise SystemExit where they are not there."""
+    before, found, rest = path.read_text().partition(begin)
+    _, found_too, after = rest.partition(end)
+    if not (found and found_too):
+        raise SystemExit(f"{path}: expected the comments {begin} and {end}")
+    path.write_text(f"{before}{begin}\n" + "\n".join(written) + f"\n{end}{after}")
+
+
+def summary(comparison: Comparison) -> Iterator[str]:
+    """Give the README's part: `balanced` and `exact` beside Triton, by load."""
+    loads = comparison.loads()
+    yield (
+        f"Throughput over that of a Triton server with the full network, by rows a request x requests "
+        f"outstanding ({comparison.hardware}, {comparison.cores} cores that the load generator shares; "
+        f"Triton's Python backend; medians of {comparison.rounds} interleaved rounds; in brackets p50 over Triton's):"
+    )
+    yield ""
+    yield row("network", "operating point", *[_place(load) for load in loads])
+    yield rule(2 + len(loads))
+    for network in comparison.networks:
+        for contender in (BALANCED, EXACT):
+            name = f"{network.name}, {sum(network.multiply_adds) / 1e6:.0f} M multiply-adds"
+            yield row(
+                name if contender == BALANCED else "",
+                f"`{OPERATING_POINT[contender]}`",
+                *[_beside_triton(comparison, network, contender, load) for load in loads],
+            )
+    yield ""
+    yield (
+        "`released` is the model above. The other two are untrained, and 60 / 20 / 12 / 8 % of their rows leave "
+        "at each exit. [Performance](docs/performance.md) has MLServer, a servicer written by hand and the "
+        "limit beside it, every aim that was missed, and where the time goes; `make bench` measures it all."
+    )
+
+
+def _beside_triton(comparison: Comparison, network: NetworkRecord, contender: str, load: Load) -> str:
+    throughput, p50 = (
+        comparison.ratio(network.name, contender, load, figure)
+        for figure in ("rows_per_second", "p50_milliseconds")
+    )
+    return f"{throughput:.2f} ({p50:.2f})"
 
 
 def lines(comparison: Comparison) -> Iterator[str]:

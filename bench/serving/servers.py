@@ -47,11 +47,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def offramp(network: Network, folder: Path) -> Iterator[Server]:
-    """Start Offramp on the network's version, with its own defaults."""
+def offramp(network: Network, folder: Path, settings: str = "") -> Iterator[Server]:
+    """Start Offramp on the repository of the network's version, with settings in TOML."""
     port = free_port()
+    config = folder / f"offramp-{port}.toml"
+    config.write_text(settings)
     command = [sys.executable, "-m", "serving", "--model-repository", network.version.folder.parent.parent]
-    command += ["--grpc-port", port, "--metrics-port", 0, "--device", "cpu"]
+    command += ["--grpc-port", port, "--metrics-port", 0, "--device", "cpu", "--config", config]
     with _running("offramp", network.manifest.name, port, command, folder) as server:
         yield server
 

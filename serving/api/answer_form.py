@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from serving.api.wire import inference
@@ -16,15 +17,16 @@ from serving.datatypes import DTYPES
 from serving.repository.manifest import TensorSpec
 
 _LENGTH_DELIMITED = 2
-_RESPONSE_FIELDS = inference.ModelInferResponse.DESCRIPTOR.fields_by_name
 FINAL_RESPONSE_PARAMETER = "triton_final_response"
 
 
-def _tag(field: str) -> bytes:
-    return bytes([_RESPONSE_FIELDS[field].number << 3 | _LENGTH_DELIMITED])
+def _tag(message: type[Message], field: str) -> bytes:
+    return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | _LENGTH_DELIMITED])
 
 
-_ID, _RAW = _tag("id"), _tag("raw_output_contents")
+_ID = _tag(inference.ModelInferResponse, "id")
+_RAW = _tag(inference.ModelInferResponse, "raw_output_contents")
+_STREAMED = _tag(inference.ModelStreamInferResponse, "infer_response")
 
 
 class AnswerForm:
@@ -58,6 +60,11 @@ class AnswerForm:
         if self._streamed:
             response.parameters[FINAL_RESPONSE_PARAMETER].bool_param = True
         return response.SerializeToString()
+
+
+def streamed(response: bytes) -> bytes:
+    """Wrap a ModelInferResponse's bytes as a ModelStreamInferResponse's."""
+    return b"".join((_STREAMED, varint(len(response)), response))
 
 
 @cache

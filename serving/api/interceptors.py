@@ -42,14 +42,14 @@ def guarded(
         request = received
         try:
             if message is not None:
-                request = _parse(name, message, received)
+                request = parse(name, message, received)
             return await handler(request, context)
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
             refusal = None
         except Exception as error:
-            refusal = _refusal(name, _request_id(request), error)
+            refusal = refuse(name, request, error)
             error.__traceback__ = None
         # gRPC keeps what ends a call, and with it every frame on its way: a request that was refused
         # would stay in memory until the garbage collector runs.
@@ -62,8 +62,9 @@ def guarded(
     return call
 
 
-def _refusal(name: str, request_id: str, error: Exception) -> Refusal:
+def refuse(name: str, request: object, error: Exception) -> Refusal:
     """Log an error and say how it ends the call: status, details and trailers."""
+    request_id = _request_id(request)
     if isinstance(error, OfframpError):
         _log_error(name, request_id, error)
         return status_of(error), _details(error), _trailers(error)
@@ -84,7 +85,8 @@ def _log_error(name: str, request_id: str, error: OfframpError) -> None:
         )
 
 
-def _parse(name: str, message: type[Message], received: bytes) -> Message:
+def parse(name: str, message: type[Message], received: bytes) -> Any:  # noqa: ANN401 - one of `message`
+    """Read a message from the wire's bytes, or raise InvalidRequest."""
     try:
         return message.FromString(received)
     except DecodeError as error:

@@ -6,12 +6,14 @@ leave, is the engine's business; which versions are served, the repository's.
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 import grpc
 
 from serving.api.inference_call import InferenceCall
-from serving.api.interceptors import guarded
+from serving.api.answer_form import streamed
+from serving.api.interceptors import guarded, parse, refuse
 from serving.api.model_config import model_config, model_metadata
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs
 from serving.engine.engine import Engine
@@ -27,11 +29,13 @@ SERVER_NAME = "offramp"
 EXTENSIONS = ("model_configuration", "parameters", "statistics")
 """Only what works here; the repository extension is left out while load and unload are not offered."""
 
+MAX_STREAMED = 256
+"""Requests of one stream that may be under way; beyond it the stream is not read."""
+
 ENCODED = {"ModelInfer"}
 """RPCs whose handlers give bytes."""
 
 UNSUPPORTED = (
-    "ModelStreamInfer",
     "RepositoryModelLoad",
     "RepositoryModelUnload",
     "SystemSharedMemoryStatus",
@@ -83,6 +87,7 @@ class OpenInference:
             )
             for rpc in service_rpcs(INFERENCE_SERVICE)
         }
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.model_stream_infer)
         handlers.update({name: _unsupported(name) for name in UNSUPPORTED})
         return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers)
 
@@ -131,8 +136,60 @@ class OpenInference:
 
     async def model_infer(self, request: inference.ModelInferRequest, context: Context) -> bytes:
         """Answer a request's rows, with a ModelInferResponse's bytes."""
+        return await self._infer(request, context, in_stream=False)
+
+    async def model_stream_infer(
+        self, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[bytes]:
+        """Answer the requests of a stream in their order, with ModelStreamInferResponses' bytes.
+
+        They are run as they come, up to MAX_STREAMED of them ahead of the answers. An error is the
+        answer of its request, and the stream goes on.
+        """
+        answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(MAX_STREAMED)
+        reading = asyncio.create_task(self._read_stream(requests, context, answers))
+        try:
+            while (answer := await answers.get()) is not None:
+                yield await answer
+        finally:
+            reading.cancel()
+            while not answers.empty():
+                if (left := answers.get_nowait()) is not None:
+                    left.cancel()
+
+    async def _read_stream(
+        self,
+        requests: AsyncIterator[bytes],
+        context: Context,
+        answers: "asyncio.Queue[asyncio.Task[bytes] | None]",
+    ) -> None:
+        async for received in requests:
+            answer = asyncio.create_task(self._answer_streamed(received, context))
+            try:
+                await answers.put(answer)
+            except asyncio.CancelledError:  # the stream was ended while this one had no place yet
+                answer.cancel()
+                raise
+        await answers.put(None)
+
+    async def _answer_streamed(self, received: bytes, context: Context) -> bytes:
+        request = None
+        try:
+            request = parse("ModelStreamInfer", inference.ModelInferRequest, received)
+            return streamed(await self._infer(request, context, in_stream=True))
+        except Exception as error:
+            _, details, _ = refuse("ModelStreamInfer", request, error)
+            response = inference.ModelStreamInferResponse(error_message=details)
+            response.infer_response.id = "" if request is None else request.id
+            return response.SerializeToString()
+
+    async def _infer(
+        self, request: inference.ModelInferRequest, context: Context, *, in_stream: bool
+    ) -> bytes:
         remaining = context.time_remaining()
-        with InferenceCall(request, self._readiness, self._metrics, time_remaining=remaining) as call:
+        with InferenceCall(
+            request, self._readiness, self._metrics, time_remaining=remaining, streamed=in_stream
+        ) as call:
             version = model_version(request.model_version)
             future = call.submit(lambda: self._repository.get(request.model_name, version), self._host)
             return call.respond(await future)
@@ -190,9 +247,6 @@ def _statistics(name: str, version: int, engine: Engine) -> inference.ModelStati
 def _unsupported(name: str) -> grpc.RpcMethodHandler:
     """Refuse an RPC of the protocol that is not offered, in words; its messages are never parsed."""
 
-    async def refuse(_: object, __: Context) -> bytes:
+    async def unsupported(_: object, __: Context) -> bytes:
         raise Unsupported(f"{name} is not offered by this server")
-
-    if name == "ModelStreamInfer":
-        return grpc.stream_stream_rpc_method_handler(guarded(name, refuse))
-    return grpc.unary_unary_rpc_method_handler(guarded(name, refuse))
+    return grpc.unary_unary_rpc_method_handler(guarded(name, unsupported))

@@ -48,8 +48,12 @@ def make_engine(version: PublishedVersion, registry: CollectorRegistry) -> Itera
         slots: int = 32,
         workers: int = 1,
         patience: int = 1,
+        lone_threads: int = 1,
+        caller_seconds: float = 0.0,
     ) -> Engine:
-        limits = EngineLimits(max_batch_size, max_queue_size, slots, workers, patience)
+        limits = EngineLimits(
+            max_batch_size, max_queue_size, slots, workers, patience, lone_threads, caller_seconds
+        )
         engines.append(Engine(version, CPU, limits, metrics.for_model("scripted", len(engines) + 1, 3)))
         return engines[-1]
 

@@ -148,16 +148,6 @@ def test_an_rpc_that_is_not_offered_says_so_by_name(live_server: LiveServer, rpc
     assert error.value.details() == f"{rpc} is not offered by this server"
 
 
-def test_a_stream_is_refused_by_name(live_server: LiveServer) -> None:
-    call = live_server.channel.stream_stream(f"/{INFERENCE_SERVICE}/ModelStreamInfer")
-
-    with pytest.raises(grpc.RpcError) as error:
-        list(call(iter([b""]), timeout=10))
-
-    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert error.value.details() == "ModelStreamInfer is not offered by this server"
-
-
 @pytest.mark.parametrize("noise", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", bytes(range(256)) * 16])
 def test_bytes_that_are_no_message_are_an_invalid_argument(live_server: LiveServer, noise: bytes) -> None:
     call = live_server.channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")

@@ -115,13 +115,20 @@ def test_an_asynchronous_callback_gets_its_answer(client: Any) -> None:  # noqa:
     assert result.as_numpy("label").tolist() == [2]
 
 
-def test_a_stream_ends_with_a_clear_error(client: Any) -> None:  # noqa: ANN401
+def test_a_stream_answers_each_request_and_an_error_does_not_end_it(client: Any) -> None:  # noqa: ANN401
     answers: queue.Queue[Any] = queue.Queue()
-
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
 
-    _, error = answers.get(timeout=20)
-    assert "ModelStreamInfer is not offered by this server" in str(error)
+    client.async_stream_infer("scripted", [image(HARD)], request_id="hard")
+    client.async_stream_infer("nobody", [image(HARD)], request_id="unknown")
+    client.async_stream_infer("scripted", [image(EASY)], request_id="easy")
+    first, second, third = [answers.get(timeout=20) for _ in range(3)]
+    client.stop_stream()
+
+    assert (first[1], third[1]) == (None, None)
+    assert first[0].as_numpy("label").tolist() == [2]
+    assert third[0].as_numpy("label").tolist() == [0]
+    assert "'nobody' is not found" in str(second[1])
 
 
 @pytest.mark.asyncio

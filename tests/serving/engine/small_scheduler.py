@@ -11,8 +11,13 @@ STAGES = 3
 RULE = ExitRule((0.5, 0.5), 2)
 
 
-def make_request(rows: int, deadline: float = math.inf) -> Request:
-    return Request({}, rows, RULE, deadline, FutureReply(), admitted_seconds=0.0)
+def make_request(rows: int, deadline: float = math.inf, rule: ExitRule = RULE) -> Request:
+    return Request({}, rows, rule, deadline, FutureReply(), admitted_seconds=0.0)
+
+
+def cancel(request: Request) -> None:
+    assert isinstance(request.reply, FutureReply)
+    request.reply.cancel()
 
 
 def make_scheduler(max_batch_size: int = 4, slots: int = 8, patience: int = 1) -> Scheduler:

@@ -154,3 +154,23 @@ def test_route_and_decide_agree_row_by_row(data: st.DataObject) -> None:
 
 def test_a_rule_with_no_early_exit_has_one_exit() -> None:
     assert ExitRule((), 0).final_exit == 0
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.floats(0.1, 1.0)), min_size=1, max_size=4).flatmap(
+        lambda thresholds: st.tuples(st.just(tuple(thresholds)), st.integers(0, len(thresholds)))
+    )
+)
+def test_the_next_exit_is_the_first_at_which_some_confidence_lets_a_row_leave(
+    rule: tuple[tuple[float | None, ...], int],
+) -> None:
+    thresholds, max_exit = rule
+    exits = len(thresholds) + 1
+
+    def may_leave(number: int) -> bool:
+        enabled = number < exits - 1 and thresholds[number] is not None
+        return enabled or number >= max_exit or number == exits - 1
+
+    for number in range(exits):
+        expected = next(each for each in range(number, exits) if may_leave(each))
+        assert ExitRule(thresholds, max_exit).next_exit(number) == expected

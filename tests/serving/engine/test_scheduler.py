@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from serving.engine.costs import StageCosts
+from serving.engine.policy import ExitRule
 from serving.engine.request import Batch, Request
 from serving.engine.scheduler import Scheduler
-from tests.serving.engine.small_scheduler import STAGES, make_request, make_scheduler
+from tests.serving.engine.small_scheduler import STAGES, cancel, make_request, make_scheduler
 
 
 def form(scheduler: Scheduler, now: float = 1.0) -> Batch:
@@ -114,7 +116,7 @@ def test_a_cancelled_row_is_dropped_at_the_stage_boundary_and_frees_its_slot() -
     scheduler, cancelled, live = make_scheduler(), make_request(1), make_request(1)
     through(scheduler, cancelled, stages=1)
     through(scheduler, live, stages=0)
-    cancelled.reply.cancel()
+    cancel(cancelled)
 
     batch = form(scheduler)
 
@@ -127,8 +129,8 @@ def test_a_cancelled_row_does_not_take_a_live_rows_place_in_the_batch() -> None:
     scheduler, requests = make_scheduler(), [make_request(2) for _ in range(4)]
     for request in requests:
         scheduler.admit(request)
-    requests[0].reply.cancel()
-    requests[2].reply.cancel()
+    cancel(requests[0])
+    cancel(requests[2])
 
     assert [group.request for group in form(scheduler).groups] == [requests[1], requests[3]]
 
@@ -137,7 +139,7 @@ def test_a_request_cancelled_while_it_runs_does_not_go_on() -> None:
     scheduler, request = make_scheduler(), make_request(3)
     scheduler.admit(request)
     batch = form(scheduler)
-    request.reply.cancel()
+    cancel(request)
 
     advance(scheduler, batch, leaves=False)
 
@@ -149,7 +151,7 @@ def test_slots_that_a_cancelled_crowd_gives_back_are_used_at_once() -> None:
     scheduler, crowd, waiting = make_scheduler(slots=4), make_request(2), make_request(4)
     through(scheduler, crowd, stages=1)
     scheduler.admit(waiting)
-    crowd.reply.cancel()
+    cancel(crowd)
 
     assert [group.request for group in form(scheduler).groups] == [waiting]
 
@@ -203,3 +205,93 @@ def test_a_fuller_shallow_stage_goes_first_where_patience_allows() -> None:
     scheduler.admit(make_request(4))
 
     assert [form(scheduler).stage, form(scheduler).stage] == [0, 1]
+
+
+EXACT = ExitRule((None, None), 2)
+
+
+def test_rows_that_may_not_leave_early_go_through_all_stages_in_one_batch() -> None:
+    scheduler = make_scheduler()
+    scheduler.admit(make_request(3, rule=EXACT))
+
+    batch = form(scheduler)
+    held = scheduler.slots_held()
+    advance(scheduler, batch, leaves=True)
+
+    assert (batch.stages, batch.exit, len(batch.destinations)) == (range(3), 2, 3)
+    assert held == 6
+    assert (scheduler.rows_held, scheduler.slots_held()) == (0, 0)
+
+
+def test_a_batch_stops_where_the_first_of_its_rows_may_leave() -> None:
+    scheduler = make_scheduler()
+    for rule in (EXACT, ExitRule((None, 0.5), 2), ExitRule((None, None), 2)):
+        scheduler.admit(make_request(1, rule=rule))
+
+    batch = form(scheduler)
+    advance(scheduler, batch, leaves=[False, True, False])
+
+    assert batch.stages == range(2)
+    assert (scheduler.waiting(2), scheduler.slots_held()) == (2, 2)
+
+
+def test_a_cap_ends_a_batch_at_its_exit() -> None:
+    scheduler = make_scheduler()
+    scheduler.admit(make_request(2, rule=ExitRule((None, None), 1)))
+
+    assert form(scheduler).stages == range(2)
+
+
+def test_a_batch_stops_before_a_stage_without_room_for_its_features() -> None:
+    scheduler = make_scheduler(slots=4, patience=0)
+    through(scheduler, make_request(3), stages=2)  # they wait at stage 2, in stage 1's slots
+    deep = form(scheduler)
+    scheduler.admit(make_request(2, rule=EXACT))
+
+    batch = form(scheduler)
+    advance(scheduler, deep, leaves=True)
+    advance(scheduler, batch, leaves=False)
+
+    assert batch.stages == range(1)
+    assert form(scheduler).stages == range(1, 3)
+
+
+def long_rows(rows: int = 8) -> Scheduler:
+    """A scheduler whose rows cost as much together as alone, and all of them much."""
+    costs = StageCosts([{1: 1.0, rows: 1.0 * rows}] * STAGES, rows)
+    return Scheduler(costs, stages=STAGES, max_rows=rows, slots=4 * rows, patience=1)
+
+
+def test_what_waits_is_shared_among_the_batches_that_could_start() -> None:
+    scheduler = long_rows()
+    scheduler.admit(make_request(2))
+    scheduler.admit(make_request(1))
+
+    batch, _ = scheduler.next_batch(1.0, among=3)
+
+    assert batch is not None
+    assert batch.rows == 1
+
+
+def test_a_batch_that_is_alone_takes_all_that_waits() -> None:
+    scheduler = long_rows()
+    scheduler.admit(make_request(5))
+
+    assert scheduler.lone_batch() == (range(1), 5)
+    assert form(scheduler).rows == 5
+
+
+def test_rows_at_two_stages_are_no_lone_batch() -> None:
+    scheduler = make_scheduler()
+    through(scheduler, make_request(2), stages=1)
+    scheduler.admit(make_request(1))
+
+    assert scheduler.lone_batch() is None
+
+
+def test_the_time_that_waits_is_each_rows_own_at_its_stage() -> None:
+    scheduler = long_rows()
+    through(scheduler, make_request(2), stages=1)
+    scheduler.admit(make_request(3))
+
+    assert scheduler.waiting_seconds() == pytest.approx(5.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from serving.engine.request import Batch, Request
 from serving.engine.scheduler import Scheduler
-from tests.serving.engine.small_scheduler import STAGES, make_request, make_scheduler
+from tests.serving.engine.small_scheduler import STAGES, cancel, make_request, make_scheduler
 
 
 @dataclass
@@ -105,7 +105,7 @@ def play(engine: Engine, step: tuple[object, ...]) -> None:
         case ("finish", int(place), list(leaving), bool(fails)) if engine.running:
             engine.finish(place, leaving, fails)
         case ("cancel", int(place)) if engine.requests:
-            engine.requests[place % len(engine.requests)].reply.cancel()
+            cancel(engine.requests[place % len(engine.requests)])
         case ("wait", float(seconds)):
             engine.now += seconds
 

@@ -1,0 +1,260 @@
+"""How Offramp's cost grows: with the load offered, rows a request, depth, models and workers.
+
+    python -m bench.serving.growth
+
+Small networks and short windows: the shape of each curve is the point. Writes growth.json and growth.svg
+into docs/performance, and the table of docs/performance.md.
+"""
+
+import argparse
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from matplotlib.figure import Figure
+from pydantic import TypeAdapter
+from tqdm import tqdm
+
+from bench.serving import environments, servers
+from bench.serving.load import Load, Measured, measure
+from bench.serving.networks import (
+    ROOT,
+    Network,
+    Shape,
+    load_images,
+    prepare,
+    prepare_untrained,
+)
+from bench.serving.page import replace
+from bench.table import row, rule
+from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+
+OUTPUT = ROOT / "docs" / "performance"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- growth: written by `python -m bench.serving.growth` -->", "<!-- end of growth -->"
+ROUNDS = 3
+WINDOW_SECONDS = 0.5
+OFFERED = (250, 500, 1000, 1500, 2000, 2500, 3000)
+ROWS = (1, 2, 4, 8, 16, 32, 64)
+DEPTHS = (1, 2, 4, 8)
+MODELS = (1, 2, 4, 8)
+WORKERS = (1, 2, 4)
+CONCURRENCY = 8
+OPEN_LOOP_THREADS = 16
+
+Curves = dict[str, dict[str, dict[int, list[Measured]]]]
+"""By what grows, then by line, then by how much: a run a round."""
+
+_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
+_LINE_COLOURS = ("#12406e", "#9cc7ee", ACCENT)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every curve is made of."""
+
+    folder: Path
+    network: Network
+    bar: "tqdm[None]"
+
+    def run(self, server: servers.Server, load: Load, point: str, network: Network | None = None) -> Measured:
+        """Measure one point."""
+        images = (network or self.network).images
+        measured = measure(server, load, images, window_seconds=WINDOW_SECONDS, operating_point=point)
+        self.bar.update()
+        return measured
+
+
+def offered_load(workshop: Workshop) -> Curves:
+    """Open loop, one row a request, on the released network."""
+    lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
+    with servers.offramp(workshop.network, workshop.folder) as server:
+        for _ in range(ROUNDS):
+            for offered in OFFERED:
+                load = Load(rows=1, concurrency=OPEN_LOOP_THREADS, requests_per_second=offered)
+                for point, line in lines.items():
+                    line.setdefault(offered, []).append(workshop.run(server, load, point))
+    return {"offered rows a second": lines}
+
+
+def rows_a_request(workshop: Workshop) -> Curves:
+    """Closed loop of 8 requests on the released network."""
+    lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
+    with servers.offramp(workshop.network, workshop.folder) as server:
+        for _ in range(ROUNDS):
+            for rows in ROWS:
+                load = Load(rows=rows, concurrency=CONCURRENCY)
+                for point, line in lines.items():
+                    line.setdefault(rows, []).append(workshop.run(server, load, point))
+    return {"rows a request": lines}
+
+
+def depth(workshop: Workshop) -> Curves:
+    """Untrained residual networks of four exits and ever more blocks a stage, 8 requests of 1 row."""
+    lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
+    images_NCHW = load_images()
+    for blocks in DEPTHS:
+        folder = workshop.folder / f"depth-{blocks}"
+        shape = Shape("residual", width=(16,), depth=(blocks,) * 4)
+        network = prepare_untrained("depth", shape, images_NCHW, folder)
+        with servers.offramp(network, folder) as server:
+            for _ in range(ROUNDS):
+                for point, line in lines.items():
+                    load = Load(rows=1, concurrency=CONCURRENCY)
+                    line.setdefault(blocks, []).append(workshop.run(server, load, point, network))
+    return {"blocks a stage": lines}
+
+
+def models(workshop: Workshop) -> Curves:
+    """The released network under several names, 8 callers spread over them; figures are of all together."""
+    line: dict[int, list[Measured]] = {}
+    for count in MODELS:
+        folder = workshop.folder / f"models-{count}"
+        network = _copies(workshop.network, folder, count)
+        with servers.offramp(network, folder) as server:
+            for _ in range(ROUNDS):
+                line.setdefault(count, []).append(_spread(server, network, count))
+                workshop.bar.update()
+    return {"models": {"balanced": line}}
+
+
+def _copies(network: Network, folder: Path, count: int) -> Network:
+    name = network.manifest.name
+    for number in range(count):
+        copied = folder / "models" / f"{name}-{number}" / "1"
+        shutil.copytree(network.version.folder, copied)
+        manifest = network.manifest.model_copy(update={"name": f"{name}-{number}"})
+        (copied / "manifest.json").write_text(manifest.to_json())
+    version = type(network.version)(
+        folder / "models" / f"{name}-0" / "1", network.manifest.model_copy(update={"name": f"{name}-0"})
+    )
+    return Network(network.name, version, network.full_graph, network.images, network.exit_shares)
+
+
+def _spread(server: servers.Server, network: Network, count: int) -> Measured:
+    """Ask all models at once, 8 callers in all, and add up what they gave."""
+    found: list[Measured] = []
+
+    def ask(number: int) -> None:
+        name = network.manifest.name.removesuffix("-0")
+        one = servers.Server(server.name, server.address, f"{name}-{number}", server.process)
+        load = Load(rows=1, concurrency=CONCURRENCY // count)
+        found.append(measure(one, load, network.images, window_seconds=WINDOW_SECONDS))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Measured(
+        rows_per_second=sum(each.rows_per_second for each in found),
+        p50_milliseconds=median(each.p50_milliseconds for each in found),
+        p99_milliseconds=max(each.p99_milliseconds for each in found),
+        server_cpu_milliseconds=found[0].server_cpu_milliseconds / count,
+        client_cpu_milliseconds=median(each.client_cpu_milliseconds for each in found),
+        requests=sum(each.requests for each in found),
+    )
+
+
+def workers(workshop: Workshop) -> Curves:
+    """The released network with other numbers of workers, 8 requests of 8 rows."""
+    lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
+    with contextlib.ExitStack() as stack:
+        running = {
+            count: stack.enter_context(
+                servers.offramp(workshop.network, workshop.folder, f"[engine]\nworkers = {count}\n")
+            )
+            for count in WORKERS
+        }
+        for _ in range(ROUNDS):
+            for count, server in running.items():
+                for point, line in lines.items():
+                    load = Load(rows=8, concurrency=CONCURRENCY)
+                    line.setdefault(count, []).append(workshop.run(server, load, point))
+    return {"workers": lines}
+
+
+CURVES: Sequence[Callable[[Workshop], Curves]] = (offered_load, rows_a_request, depth, models, workers)
+POINTS = ROUNDS * (2 * (len(OFFERED) + len(ROWS) + len(DEPTHS) + len(WORKERS)) + len(MODELS))
+
+
+def main() -> None:
+    """Measure every curve, and write them."""
+    parser = argparse.ArgumentParser(prog="python -m bench.serving.growth", description=__doc__)
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default docs/performance")
+    output = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    environments.make_all()
+    curves: Curves = {}
+    with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder, tqdm(total=POINTS, unit="run") as bar:
+        network = prepare("released", load_images(), Path(folder))
+        for curve in CURVES:
+            bar.set_description(curve.__name__.replace("_", " "))
+            curves.update(curve(Workshop(Path(folder), network, bar)))
+    (output / "growth.json").write_bytes(TypeAdapter(Curves).dump_json(curves, indent=1) + b"\n")
+    (output / "growth.svg").write_text(plot(curves))
+    if output == OUTPUT:
+        replace(PAGE, BEGIN, END, lines(curves))
+
+
+def read(path: Path) -> Curves:
+    """Read measured curves."""
+    return TypeAdapter(Curves).validate_json(path.read_bytes())
+
+
+def lines(curves: Curves) -> Iterator[str]:
+    """Give the table: a line a point."""
+    yield "![Throughput and p99 as work grows](performance/growth.svg)"
+    yield ""
+    yield row("what grows", "", "operating point", "rows/s", "p50 ms", "p99 ms", "server CPU ms/request")
+    yield rule(7)
+    for what, named in curves.items():
+        for name, line in named.items():
+            for size, rounds in line.items():
+                yield row(
+                    what,
+                    str(size),
+                    f"`{name}`",
+                    f"{_middle(rounds, 'rows_per_second'):,.0f}",
+                    f"{_middle(rounds, 'p50_milliseconds'):.2f}",
+                    f"{_middle(rounds, 'p99_milliseconds'):.2f}",
+                    f"{_middle(rounds, 'server_cpu_milliseconds'):.2f}",
+                )
+
+
+def _middle(rounds: Sequence[Measured], figure: str) -> float:
+    return median(float(getattr(each, figure)) for each in rounds)
+
+
+def plot(curves: Curves) -> str:
+    """Draw throughput above and p99 below, a column for each of what grows."""
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(2, len(curves), squeeze=False)
+        for column, (what, named) in enumerate(curves.items()):
+            for line, (name, points) in enumerate(named.items()):
+                sizes = [str(size) for size in points]
+                style = {"color": _LINE_COLOURS[line], "marker": "o", "markersize": 3}
+                for across, figure_name in enumerate(("rows_per_second", "p99_milliseconds")):
+                    values = [_middle(rounds, figure_name) for rounds in points.values()]
+                    panels[across][column].plot(sizes, values, label=name, **style)
+            panels[0][column].set_ylim(bottom=0)
+            panels[1][column].set_yscale("log")
+            panels[1][column].set_xlabel(what)
+            for axes in panels[:, column]:
+                axes.tick_params(labelsize=7)
+        panels[0][0].set_ylabel("rows a second")
+        panels[1][0].set_ylabel("p99, ms")
+        handles, names = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=2)
+
+    return draw_svg(draw, "growth", 4.6, _COLOURS, background=_COLOURS[PAPER]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Streams of requests: answers in order, errors among them, and what a broken-off stream leaves."""
+
+import threading
+from collections.abc import Iterator
+
+import grpc
+
+from serving.api.tensors import decode_outputs
+from serving.api.wire import INFERENCE_SERVICE, inference
+from tests.serving.api.inference_calls import Request, request
+from tests.serving.held_worker import held_worker
+from tests.serving.live_server import LiveServer, eventually
+from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, row
+
+Response = inference.ModelStreamInferResponse
+
+
+def open_stream(server: LiveServer, requests: Iterator[bytes], timeout: float = 20) -> grpc.Call:
+    call = server.channel.stream_stream(
+        f"/{INFERENCE_SERVICE}/ModelStreamInfer", response_deserializer=Response.FromString
+    )
+    return call(requests, timeout=timeout)
+
+
+def stream(server: LiveServer, *requests: Request | bytes) -> list[inference.ModelStreamInferResponse]:
+    sent = [each if isinstance(each, bytes) else each.SerializeToString() for each in requests]
+    return list(open_stream(server, iter(sent)))
+
+
+def named(request_id: str, asked: Request) -> Request:
+    asked.id = request_id
+    return asked
+
+
+def test_answers_come_in_the_order_of_the_requests(live_server: LiveServer) -> None:
+    rows = [HARD, EASY, MIDDLE] * 20
+
+    answers = stream(live_server, *[named(str(n), request(each)) for n, each in enumerate(rows)])
+
+    assert [answer.infer_response.id for answer in answers] == [str(n) for n in range(60)]
+    labels = [decode_outputs(answer.infer_response)["label"].item() for answer in answers]
+    assert labels == [2, 0, 1] * 20
+
+
+def test_each_answer_says_that_it_is_the_last_of_its_request(live_server: LiveServer) -> None:
+    (answer,) = stream(live_server, request())
+
+    assert answer.error_message == ""
+    assert answer.infer_response.parameters["triton_final_response"].bool_param
+
+
+def test_an_error_is_its_requests_answer_and_the_stream_goes_on(live_server: LiveServer) -> None:
+    raising = request(row(1, 1, 1, 1, fates=(RAISES, 0)))
+
+    answers = stream(
+        live_server,
+        named("a", request(model="nobody")),
+        b"\xff",
+        named("c", request(max_exit={"int64_param": 9})),
+        named("d", raising),
+        named("e", request(HARD)),
+    )
+
+    unknown, noise, wish, failed, answered = answers
+    assert [answer.infer_response.id for answer in answers] == ["a", "", "c", "d", "e"]
+    assert "'nobody' is not found" in unknown.error_message
+    assert "expected a ModelInferRequest, got 1 bytes that are none" in noise.error_message
+    assert wish.error_message == "max_exit: expected 0 to 2, got 9"
+    assert failed.error_message == "a stage raised on a row of this request"
+    assert decode_outputs(answered.infer_response)["label"].tolist() == [2]
+
+
+def test_a_broken_off_stream_gives_its_rows_up(own_server: LiveServer) -> None:
+    sending = threading.Event()
+
+    def requests() -> Iterator[bytes]:
+        for _ in range(2):
+            yield request(HARD, HARD).SerializeToString()
+        sending.wait(20)
+
+    with held_worker(own_server.engine()):
+        call = open_stream(own_server, requests())
+        assert eventually(lambda: own_server.engine().rows_held == 5)
+        call.cancel()
+        assert eventually(lambda: own_server.metric("offramp_requests_total", outcome="cancelled") == 2)
+        sending.set()
+
+
+def test_the_requests_of_a_stream_are_counted_as_calls(own_server: LiveServer) -> None:
+    stream(own_server, request(HARD), request(EASY, EASY))
+
+    assert own_server.metric("offramp_requests_total", outcome="ok") == 2
+    assert own_server.metric("offramp_rows_total", outcome="ok") == 3

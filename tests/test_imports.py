@@ -28,7 +28,7 @@ DOES_WITHOUT = {
     "serving.engine.slots": ("onnxruntime", "threading", "time", "asyncio"),
     "serving.engine.rules": ("onnxruntime", "threading"),
     "serving.engine.admission": ("onnxruntime", "threading", "time", "numpy"),
-    "serving.engine.stages": ("serving.engine.scheduler", "serving.engine.request"),
+    "serving.engine.stages": ("serving.engine.scheduler", "serving.engine.request", "threading"),
     "serving.engine.batch_run": ("serving.engine.scheduler", "serving.engine.rules"),
     "serving.repository": (
         "onnxruntime",
@@ -40,7 +40,8 @@ DOES_WITHOUT = {
     ),
     "serving.api": ("onnxruntime", "training"),
     "serving.errors": ("grpc", "serving"),
-    "serving.metrics": ("grpc", "onnxruntime", "serving"),
+    "serving.metrics": ("grpc", "onnxruntime", "serving.engine", "serving.api", "serving.repository"),
+    "serving.bulk_histogram": ("grpc", "onnxruntime", "serving"),
     "serving.client": (
         "onnxruntime",
         "pydantic",

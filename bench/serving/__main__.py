@@ -47,7 +47,7 @@ PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
 LOADS = [Load(rows=rows, concurrency=concurrency) for rows in (1, 8) for concurrency in (1, 8, 64)]
 TRIAL_LOADS = (LOADS[0], LOADS[2], LOADS[4])
 TRIAL_SECONDS = 0.4
-WINDOW_SECONDS = {"released": 0.5, "wide": 0.5, "heavy": 1.0}
+WINDOW_SECONDS = {"released": 0.35, "wide": 0.35, "heavy": 0.8}
 """A heavy network answers few requests a second."""
 SHARE_OF_PEAK = 0.8
 OPEN_LOOP_THREADS = 16

@@ -32,7 +32,7 @@ class BatchRun:
         self._runner = runner
         self._on_all_cores = on_all_cores
         self._host_inputs = batch.inputs() if batch.stage == 0 else {"rows": batch.source_slots()}
-        self._stage_runs = self._prepare(slice(0, batch.rows))
+        self._stage_runs = self._prepare(slice(0, batch.rows), batch.padded_rows)
         self.logits_BK: NDArray[np.float32] = self._stage_runs[-1].logits_BK
         """At the exit; NaN in the rows that failed."""
 
@@ -62,14 +62,20 @@ class BatchRun:
                 return failed
         return None
 
-    def _prepare(self, part: slice) -> list[StageRun]:
+    def _prepare(self, part: slice, padded_rows: int = 0) -> list[StageRun]:
         """Make a part of the batch ready for each stage; the features of one are the inputs of the next."""
         inputs = {name: array[part] for name, array in self._host_inputs.items()}
         runs: list[StageRun] = []
         for stage, start in zip(self.batch.stages, self.batch.destinations, strict=True):
             destination = start + part.start
             runs.append(
-                self._runner.prepare(stage, inputs, destination, all_cores=stage in self._on_all_cores)
+                self._runner.prepare(
+                    stage,
+                    inputs,
+                    destination,
+                    all_cores=stage in self._on_all_cores,
+                    padded_rows=padded_rows,
+                )
             )
             inputs = {"rows": np.arange(destination, start + part.stop)}
         return runs

@@ -5,7 +5,7 @@ throughput; on a GPU it costs little more than one row, so it pays to wait for a
 knows which, and nothing here does.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -45,6 +45,15 @@ class StageCosts:
             if taken >= seconds:
                 return max(1, rows)
         return len(self._seconds[stage]) - 1
+
+
+def batch_sizes(largest: int) -> Iterator[int]:
+    """Give the powers of two below the largest batch, and that: what is measured, and padded to."""
+    rows = 1
+    while rows < largest:
+        yield rows
+        rows *= 2
+    yield largest
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ class Device:
     provider: str
     memory: Literal["cpu", "cuda"]
     """Where slabs lie, in onnxruntime's word."""
+    padded: bool = False
+    """Whether batches come in few sizes: a shape that is new to a GPU costs it time to prepare for."""
 
     def providers(self) -> list[Any]:
         """List onnxruntime's execution providers for this device, best first."""
@@ -64,8 +66,8 @@ class Device:
 
 
 CPU = Device("cpu", "CPUExecutionProvider", "cpu")
-CUDA = Device("cuda", "CUDAExecutionProvider", "cuda")
-TENSORRT = Device("tensorrt", "TensorrtExecutionProvider", "cuda")
+CUDA = Device("cuda", "CUDAExecutionProvider", "cuda", padded=True)
+TENSORRT = Device("tensorrt", "TensorrtExecutionProvider", "cuda", padded=True)
 
 
 def choose_device(wanted: DeviceName) -> Device:

@@ -110,6 +110,7 @@ class Engine:
             max_rows=limits.max_batch_size,
             slots=limits.slots,
             patience=limits.patience,
+            padded=device.padded,
         )
         self._runs: SimpleQueue[BatchRun | None] = SimpleQueue()
         self._running = 0

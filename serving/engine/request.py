@@ -156,6 +156,8 @@ class Batch:
     destinations: Sequence[int]
     """For each stage that they run through, the first slot of those that take their features; 0 after
     the last stage of all, where none are left."""
+    padded_rows: int = 0
+    """How many rows run with them so that batches come in few sizes; 0: just they."""
     sizes: list[int] = field(init=False)
     """Rows of each group."""
     rows: int = field(init=False)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from serving.engine.costs import HAND_OVER_SECONDS, StageCosts
+from serving.engine.costs import HAND_OVER_SECONDS, StageCosts, batch_sizes
 from serving.engine.policy import Bools, Integers
 from serving.engine.request import Batch, Request, RowGroup
 from serving.engine.slots import SlotAllocator
@@ -36,13 +36,23 @@ _NO_SLOTS: Integers = np.empty(0, dtype=np.int64)
 class Scheduler:
     """Rows waiting at each stage, and the slots that their features hold."""
 
-    def __init__(self, costs: StageCosts, *, stages: int, max_rows: int, slots: int, patience: int) -> None:
-        """Take what batches cost, and the most rows that a request may bring."""
+    def __init__(
+        self,
+        costs: StageCosts,
+        *,
+        stages: int,
+        max_rows: int,
+        slots: int,
+        patience: int,
+        padded: bool = False,
+    ) -> None:
+        """Take what batches cost, the most rows that a request may bring, and whether batches are padded."""
         assert slots >= max_rows, f"a batch of {max_rows} rows must fit into {slots} slots"
         self._costs = costs
         self._shared_rows = [costs.rows_worth(stage, SHARED_SECONDS) for stage in range(stages)]
         self._numbers = np.arange(max(max_rows, slots))
         self._patience = patience
+        self._sizes = tuple(batch_sizes(costs.max_batch_size)) if padded else ()
         self._queues: list[deque[RowGroup]] = [deque() for _ in range(stages)]
         self._waiting = [0] * stages
         self._slots = [SlotAllocator(slots) for _ in range(stages - 1)]
@@ -125,24 +135,41 @@ class Scheduler:
         rows = min(
             waiting, self._costs.max_batch_size, waiting if among is None else self._share(stage, among)
         )
-        destination = self._slots[stage].take(rows) if stage < len(self._slots) else range(rows)
+        if stage == len(self._slots):
+            return Batch(stage, list(self._dequeue(stage, rows)), (0,), self._padded(rows))
+        destination = self._take_slots(stage, rows)
         if not destination:
             return None
-        groups = list(self._dequeue(stage, len(destination)))
+        rows = min(rows, len(destination))
+        groups = list(self._dequeue(stage, rows))
         further = self._further_destinations(stage, _next_exit(stage, groups), len(destination))
-        return Batch(stage, groups, (destination.start, *further))
+        return Batch(stage, groups, (destination.start, *further), self._padded(rows))
 
-    def _further_destinations(self, stage: int, last: int, rows: int) -> Iterator[int]:
+    def _padded(self, rows: int) -> int:
+        """Give the batch size that so many rows run as."""
+        return next((size for size in self._sizes if size >= rows), rows)
+
+    def _take_slots(self, stage: int, rows: int) -> range:
+        """Take slots for so many rows with their padding, or for as many as there is room."""
+        wanted = self._padded(rows)
+        slots = self._slots[stage].take(wanted)
+        if len(slots) == wanted:
+            return slots
+        fits = max((size for size in self._sizes if size <= len(slots)), default=len(slots))
+        self._slots[stage].release(np.array(slots[fits:], dtype=np.int64))
+        return slots[:fits]
+
+    def _further_destinations(self, stage: int, last: int, slots: int) -> Iterator[int]:
         """Take slots at the stages that follow, as far as none of the rows may leave and there is room."""
         for number in range(stage + 1, last + 1):
             if number == len(self._slots):
                 yield 0
                 return
-            slots = self._slots[number].take(rows)
-            if len(slots) < rows:
-                self._slots[number].release(np.array(slots))
+            taken = self._slots[number].take(slots)
+            if len(taken) < slots:
+                self._slots[number].release(np.array(taken, dtype=np.int64))
                 return
-            yield slots.start
+            yield taken.start
 
     def _drop_abandoned(self, stage: int, now: float, expired: list[Request]) -> None:
         """Drop dead groups as far as the next batch reaches, so that it is made of live rows."""
@@ -191,8 +218,9 @@ class Scheduler:
         """
         if batch.stage > 0:
             self._slots[batch.stage - 1].release(batch.source_slots())
+        run_rows = max(batch.rows, batch.padded_rows)
         for stage, start in zip(batch.stages[:-1], batch.destinations, strict=False):
-            self._slots[stage].release(np.arange(start, start + batch.rows))
+            self._slots[stage].release(np.arange(start, start + run_rows))
         gone_B = leaves_B
         if any(group.request.abandoned for group in batch.groups):
             gone_B = leaves_B | np.repeat([group.request.abandoned for group in batch.groups], batch.sizes)
@@ -201,6 +229,8 @@ class Scheduler:
         self.rows_held -= gone
         if batch.exit < len(self._slots):
             self._slots[batch.exit].release(slots_B[gone_B])
+            padding = np.arange(slots_B[-1] + 1, batch.destinations[-1] + run_rows)
+            self._slots[batch.exit].release(padding)
         if gone < batch.rows:
             self._enqueue_survivors(batch, ~gone_B, slots_B, now)
         batch.groups = ()

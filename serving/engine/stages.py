@@ -9,12 +9,10 @@ requests: who holds which slot is the scheduler's business.
 A runner is safe to call from several threads as long as their destinations do not overlap.
 
 On the CPU there are two sessions a stage where threads allow: batches that run side by side have one
-intra-op thread each, and a batch that runs alone has all cores. Those sessions share one pool of threads:
-with a pool each, every stage would wait for threads of its own to wake. Which session a batch takes
-changes its time, not its answer.
+intra-op thread each, and a batch that runs alone has all cores. Which of them a batch takes changes its
+time, not its answer.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from serving.datatypes import DTYPES
-from serving.engine.costs import MeasuredCosts, StageCosts
+from serving.engine.costs import MeasuredCosts, StageCosts, batch_sizes
 from serving.engine.devices import FATAL_LOGS, Device
 from serving.errors import InvalidManifest, RepositoryError, first_line
 from serving.repository.manifest import TensorSpec
@@ -99,18 +97,14 @@ class StageRunner:
         slots: int,
         lone_threads: int = 1,
     ) -> None:
-        """Open the sessions; lone_threads are the intra-op threads of a batch that runs alone.
-
-        Those come from a pool that is made once a process: the first runner with several decides.
-        """
+        """Open the sessions; lone_threads are the intra-op threads of a batch that runs alone."""
         self.device = device
         self.inputs = tuple(inputs)
         self.slots = slots
         self._sessions = [_open_session(stage.path, device) for stage in stages]
         self._lone_sessions = self._sessions
         if lone_threads > 1:
-            _SHARED_POOL.make(lone_threads)
-            self._lone_sessions = [_open_session(stage.path, device, pooled=True) for stage in stages]
+            self._lone_sessions = [_open_session(stage.path, device, lone_threads) for stage in stages]
         # One slot more than is given out: the probe's own, so that it may run beside the traffic.
         self._slabs = [[_Slab(spec, slots + 1, device) for spec in stage.features] for stage in stages]
         self.classes = int(self._sessions[0].get_outputs()[0].shape[1])
@@ -145,24 +139,30 @@ class StageRunner:
         destination: int,
         *,
         all_cores: bool = False,
+        padded_rows: int = 0,
     ) -> "StageRun":
-        """Make a run ready, to be executed once, in any thread; for its arguments see `run`."""
+        """Make a run ready, to be executed once, in any thread; for its arguments see `run`.
+
+        padded_rows: run as many, of which those beyond the batch count for nothing but take slots.
+        """
         session = (self._lone_sessions if all_cores else self._sessions)[stage]
         binding = session.io_binding()
-        rows = 0
+        rows = len(next(iter(host_inputs.values())))
+        if padded_rows > rows:
+            host_inputs = {name: _pad(array, padded_rows) for name, array in host_inputs.items()}
+        run_rows = max(rows, padded_rows)
         for name, array in host_inputs.items():
-            rows = len(array)
             binding.bind_cpu_input(name, array)
         for slab in self._slabs[stage - 1] if stage > 0 else ():
             binding.bind_ortvalue_input(slab.name, slab.value)
-        logits_BK = np.empty((rows, self.classes), dtype=np.float32)
+        logits_BK = np.empty((run_rows, self.classes), dtype=np.float32)
         address = logits_BK.__array_interface__["data"][0]
-        binding.bind_output("logits", "cpu", 0, np.float32, (rows, self.classes), address)
+        binding.bind_output("logits", "cpu", 0, np.float32, logits_BK.shape, address)
         for slab in self._slabs[stage]:
-            shape = (rows, *slab.row_shape)
+            shape = (run_rows, *slab.row_shape)
             address = slab.address(destination)
             binding.bind_output(slab.name, self.device.memory, 0, slab.type, shape, address)
-        return StageRun(session, binding, logits_BK, host_inputs)
+        return StageRun(session, binding, logits_BK[:rows], host_inputs)
 
     def run_every_stage(self, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """Run rows through all stages and return every exit's logits: [E, N, K].
@@ -194,7 +194,7 @@ class StageRunner:
     def _measure(self, max_batch_size: int, *, all_cores: bool) -> Iterator[dict[int, float]]:
         for stage in range(self.stage_count):
             measured: dict[int, float] = {}
-            for rows in _batch_sizes(max_batch_size):
+            for rows in batch_sizes(max_batch_size):
                 inputs = self.blank_inputs(rows) if stage == 0 else {"rows": np.arange(rows)}
                 measured[rows] = _fastest(lambda: self.run(stage, inputs, 0, all_cores=all_cores))  # noqa: B023 - run at once
                 if measured[rows] > LONGEST_MEASURED_SECONDS and rows < max_batch_size:
@@ -214,13 +214,9 @@ class StageRunner:
         }
 
 
-def _batch_sizes(largest: int) -> Iterator[int]:
-    """Give the powers of two below the largest batch, and that."""
-    rows = 1
-    while rows < largest:
-        yield rows
-        rows *= 2
-    yield largest
+def _pad(array: NDArray[np.generic], rows: int) -> NDArray[np.generic]:
+    """Repeat the last row until there are so many."""
+    return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
 
 
 def _fastest(run: Callable[[], object]) -> float:
@@ -264,30 +260,11 @@ def open_stages(
     return runner, costs
 
 
-class _SharedPool:
-    """The threads that onnxruntime shares among sessions; it makes them once a process."""
-
-    def __init__(self) -> None:
-        self._made = False
-        self._making = threading.Lock()
-
-    def make(self, threads: int) -> None:
-        with self._making:
-            if not self._made:
-                onnxruntime.set_global_thread_pool_sizes(threads, 1)
-                self._made = True
-
-
-_SHARED_POOL = _SharedPool()
-
-
-def _open_session(path: Path, device: Device, *, pooled: bool = False) -> onnxruntime.InferenceSession:
+def _open_session(path: Path, device: Device, threads: int = 1) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    if pooled:
-        options.use_per_session_threads = False
-    else:
-        options.intra_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = threads
+    # Threads that spin between runs would take the cores from whoever works then.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = FATAL_LOGS  # what it raises says the same, and logs are JSON lines
     try:
         session = onnxruntime.InferenceSession(path, options, providers=device.providers())

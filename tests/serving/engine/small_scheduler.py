@@ -20,7 +20,9 @@ def cancel(request: Request) -> None:
     request.reply.cancel()
 
 
-def make_scheduler(max_batch_size: int = 4, slots: int = 8, patience: int = 1) -> Scheduler:
+def make_scheduler(
+    max_batch_size: int = 4, slots: int = 8, patience: int = 1, *, padded: bool = False
+) -> Scheduler:
     """A batch of any size costs the same, so that only a full one is efficient."""
     costs = StageCosts([dict.fromkeys(range(1, max_batch_size + 1), 1.0)] * STAGES, max_batch_size)
-    return Scheduler(costs, stages=STAGES, max_rows=max_batch_size, slots=slots, patience=patience)
+    return Scheduler(costs, stages=STAGES, max_rows=max_batch_size, slots=slots, patience=patience, padded=padded)

@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,27 @@ from serving.repository.repository import PublishedVersion
 from tests.serving.scripted_model import RAISES, row
 
 ROWS = 9
+
+
+def test_padding_changes_no_answer_and_no_other_slot(version: PublishedVersion) -> None:
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=16)
+    images = np.stack([row(1, n, n, n) for n in range(1, 6)])
+    runner.run(0, {"image": images[:1]}, 8)  # what lies in slot 8 stays
+
+    def run(padded_rows: int) -> BatchRun:
+        request = Request({"image": images}, 5, ExitRule((None, None), 2), math.inf, FutureReply())
+        group = RowGroup(request, np.arange(5), np.empty(0, dtype=np.int64), 0.0)
+        made = BatchRun(runner, Batch(0, [group], destinations=[0, 0, 0], padded_rows=padded_rows))
+        made.execute()
+        return made
+
+    padded = run(8)
+    kept = runner.run(1, {"rows": np.array([8])}, 9)
+    plain = run(0)
+
+    assert padded.logits_BK.shape == (5, 3)
+    np.testing.assert_array_equal(padded.logits_BK, plain.logits_BK)
+    assert kept.max() == pytest.approx(1.0)
 
 
 @settings(max_examples=40, deadline=None)

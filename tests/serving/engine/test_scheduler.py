@@ -295,3 +295,26 @@ def test_the_time_that_waits_is_each_rows_own_at_its_stage() -> None:
     scheduler.admit(make_request(3))
 
     assert scheduler.waiting_seconds() == pytest.approx(5.0)
+
+
+def test_a_padded_batch_holds_slots_for_its_padding_while_it_runs() -> None:
+    scheduler = make_scheduler(padded=True)
+    scheduler.admit(make_request(3))
+
+    batch = form(scheduler)
+    running = scheduler.slots_held()
+    advance(scheduler, batch, leaves=[False, True, False])
+
+    assert (batch.rows, batch.padded_rows, running) == (3, 4, 4)
+    assert (scheduler.rows_held, scheduler.slots_held()) == (2, 2)
+
+
+def test_with_little_room_a_padded_batch_is_as_large_as_fits_without_padding() -> None:
+    scheduler = make_scheduler(slots=7, padded=True, patience=0)
+    through(scheduler, make_request(4), stages=1)
+    assert form(scheduler).stage == 1
+    scheduler.admit(make_request(4))
+
+    batch = form(scheduler)
+
+    assert (batch.rows, batch.padded_rows) == (2, 2)

@@ -42,16 +42,14 @@ class Engine:
             self.check_sources(batch)
             assert all(not group.request.abandoned for group in batch.groups)
             if batch.stage < STAGES - 1:
-                slots = set(range(batch.destinations[0], batch.destinations[0] + batch.rows))
+                slots = set(_written(batch))
                 assert not slots & self.busy(batch.stage), "a slot with two holders"
             self.running.append(batch)
         return batch is not None or bool(expired)
 
     def busy(self, stage: int) -> set[int]:
         """Slots of a slab that running batches write to or read from."""
-        writing = [
-            range(b.destinations[0], b.destinations[0] + b.rows) for b in self.running if b.stage == stage
-        ]
+        writing = [_written(batch) for batch in self.running if batch.stage == stage]
         reading = [b.source_slots().tolist() for b in self.running if b.stage == stage + 1]
         return {slot for slots in [*writing, *reading] for slot in slots}
 
@@ -77,6 +75,11 @@ class Engine:
                 group.request.unanswered -= len(left)
                 group.request.closed = group.request.unanswered == 0
         self.scheduler.advance(batch, leaves_B, self.now)
+
+
+def _written(batch: Batch) -> range:
+    """The slots that a batch writes to, its padding's with them."""
+    return range(batch.destinations[0], batch.destinations[0] + max(batch.rows, batch.padded_rows))
 
 
 STEPS = st.lists(
@@ -111,11 +114,11 @@ def play(engine: Engine, step: tuple[object, ...]) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(STEPS, st.integers(0, 2), st.integers(4, 9))
+@given(STEPS, st.integers(0, 2), st.integers(4, 9), st.booleans())
 def test_every_row_is_answered_or_dropped_exactly_once_whatever_happens(
-    steps: list[tuple[object, ...]], patience: int, slots: int
+    steps: list[tuple[object, ...]], patience: int, slots: int, padded: bool
 ) -> None:
-    engine = Engine(make_scheduler(slots=slots, patience=patience))
+    engine = Engine(make_scheduler(slots=slots, patience=patience, padded=padded))
     for step in steps:
         play(engine, step)
     while engine.start() or engine.running:

@@ -23,7 +23,7 @@ from bench.serving.networks import load_images, prepare
 from bench.table import row, rule
 from serving.engine.devices import CPU
 from serving.engine.engine import Engine, EngineLimits
-from serving.engine.policy import ExitRule, decide, read_exit
+from serving.engine.policy import decide, read_exit
 from serving.engine.rules import ExitWishes, exit_rule
 from serving.metrics import Metrics
 from serving.repository.repository import PublishedVersion
@@ -46,8 +46,12 @@ def main() -> None:
         rows = {
             "a row alone that leaves at exit 0": lambda: _lone_row(version, images_NCHW),
             "a row alone to full depth": lambda: _lone_row(version, images_NCHW, max_exit=None),
-            f"requests of {REQUEST_ROWS} rows, 2 workers busy, full depth": lambda: _busy(version, images_NCHW, "exact"),
-            f"requests of {REQUEST_ROWS} rows, 2 workers busy, balanced": lambda: _busy(version, images_NCHW, "balanced"),
+            f"requests of {REQUEST_ROWS} rows, 2 workers busy, full depth": lambda: _busy(
+                version, images_NCHW, "exact"
+            ),
+            f"requests of {REQUEST_ROWS} rows, 2 workers busy, balanced": lambda: _busy(
+                version, images_NCHW, "balanced"
+            ),
         }
         print(row("", "stages, microseconds", "engine beside them", "share"))
         print(rule(4))

@@ -50,7 +50,8 @@ def main() -> None:
             engines = [_engine(network, device) for device in (cuda, CPU)]
             for point in ("exact", "balanced"):
                 pairs = [
-                    [_rows_per_second(engine, images_NCHW, point) for engine in engines] for _ in range(rounds)
+                    [_rows_per_second(engine, images_NCHW, point) for engine in engines]
+                    for _ in range(rounds)
                 ]
                 on_cuda, on_cpu = (median(pair[place] for pair in pairs) for place in (0, 1))
                 ratio = median(pair[0] / pair[1] for pair in pairs)

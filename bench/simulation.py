@@ -117,7 +117,9 @@ def _depths(shares: Sequence[float]) -> Iterator[int]:
 
 def device(launch_seconds: float, row_seconds: float, stages: int) -> StageCosts:
     """Give the costs of a device with a fixed cost a batch."""
-    return StageCosts([{rows: launch_seconds + rows * row_seconds for rows in SIZES}] * stages, MAX_BATCH_SIZE)
+    return StageCosts(
+        [{rows: launch_seconds + rows * row_seconds for rows in SIZES}] * stages, MAX_BATCH_SIZE
+    )
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ DOES_WITHOUT = {
     "serving.engine.rules": ("onnxruntime", "threading"),
     "serving.engine.admission": ("onnxruntime", "threading", "time", "numpy"),
     "serving.engine.stages": ("serving.engine.scheduler", "serving.engine.request", "threading"),
+    "serving.engine.decision": ("onnxruntime", "threading", "serving.engine.scheduler"),
     "serving.engine.batch_run": ("serving.engine.scheduler", "serving.engine.rules"),
     "serving.repository": (
         "onnxruntime",

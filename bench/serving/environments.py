@@ -91,7 +91,7 @@ def triton_folder() -> Path:
 
 
 def triton_backends() -> Path:
-    """A folder of backends in which the Python backend has the stub of this interpreter's version."""
+    """Give the folder of backends in which the Python backend has this interpreter's stub."""
     return TRITON.folder / "backends"
 
 

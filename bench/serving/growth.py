@@ -38,7 +38,7 @@ OUTPUT = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- growth: written by `python -m bench.serving.growth` -->", "<!-- end of growth -->"
 ROUNDS = 3
-WINDOW_SECONDS = 0.5
+WINDOW_SECONDS = 0.35
 OFFERED = (250, 500, 1000, 1500, 2000, 2500, 3000)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 DEPTHS = (1, 2, 4, 8)
@@ -71,7 +71,7 @@ class Workshop:
 
 
 def offered_load(workshop: Workshop) -> Curves:
-    """Open loop, one row a request, on the released network."""
+    """Offer more and more requests of one row to the released network, open loop."""
     lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
     with servers.offramp(workshop.network, workshop.folder) as server:
         for _ in range(ROUNDS):
@@ -83,7 +83,7 @@ def offered_load(workshop: Workshop) -> Curves:
 
 
 def rows_a_request(workshop: Workshop) -> Curves:
-    """Closed loop of 8 requests on the released network."""
+    """Ask for more rows a request, 8 requests at a time, on the released network."""
     lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
     with servers.offramp(workshop.network, workshop.folder) as server:
         for _ in range(ROUNDS):
@@ -95,7 +95,7 @@ def rows_a_request(workshop: Workshop) -> Curves:
 
 
 def depth(workshop: Workshop) -> Curves:
-    """Untrained residual networks of four exits and ever more blocks a stage, 8 requests of 1 row."""
+    """Ask untrained residual networks of ever more blocks a stage, 8 requests of 1 row."""
     lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
     images_NCHW = load_images()
     for blocks in DEPTHS:
@@ -111,7 +111,7 @@ def depth(workshop: Workshop) -> Curves:
 
 
 def models(workshop: Workshop) -> Curves:
-    """The released network under several names, 8 callers spread over them; figures are of all together."""
+    """Spread 8 callers over the released network under several names; figures are of all together."""
     line: dict[int, list[Measured]] = {}
     for count in MODELS:
         folder = workshop.folder / f"models-{count}"
@@ -162,7 +162,7 @@ def _spread(server: servers.Server, network: Network, count: int) -> Measured:
 
 
 def workers(workshop: Workshop) -> Curves:
-    """The released network with other numbers of workers, 8 requests of 8 rows."""
+    """Give the released network other numbers of workers, 8 requests of 8 rows."""
     lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
     with contextlib.ExitStack() as stack:
         running = {
@@ -191,7 +191,10 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     environments.make_all()
     curves: Curves = {}
-    with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder, tqdm(total=POINTS, unit="run") as bar:
+    with (
+        tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder,
+        tqdm(total=POINTS, unit="run") as bar,
+    ):
         network = prepare("released", load_images(), Path(folder))
         for curve in CURVES:
             bar.set_description(curve.__name__.replace("_", " "))

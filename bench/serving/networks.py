@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.compose
 import torch
 from numpy.typing import NDArray
 
+from bench.serving.full_graph import join_stages
 from serving.engine.devices import CPU
 from serving.engine.policy import ExitRule, read_exit, route
 from serving.engine.stages import StageFile, StageRunner, stage_files
@@ -112,9 +112,7 @@ def prepare_untrained(name: str, shape: Shape, images_NCHW: NDArray[np.uint8], f
     return _prepare(name, read_version(place), images_NCHW, folder)
 
 
-def _prepare(
-    name: str, version: PublishedVersion, images_NCHW: NDArray[np.uint8], folder: Path
-) -> Network:
+def _prepare(name: str, version: PublishedVersion, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
     manifest = version.manifest
     full_graph, load = folder / "full.onnx", folder / "images.json"
     onnx.save(join_stages([version.stage_path(number) for number in range(len(manifest.stages))]), full_graph)
@@ -273,45 +271,3 @@ def _point(
         n=len(exit_N),
         certificate=None,
     )
-
-
-def join_stages(paths: Sequence[Path]) -> onnx.ModelProto:
-    """Make one graph of the stages, without the gathers between them and without the early heads."""
-    joined = _bare_stage(paths[0], 0)
-    for number, path in enumerate(paths[1:], start=1):
-        stage = _bare_stage(path, number)
-        link = (f"{number - 1}/features_{number - 1}", f"{number}/features_{number - 1}")
-        joined = onnx.compose.merge_models(joined, stage, io_map=[link])
-    final = len(paths) - 1
-    renamed = {"0/image": "image", f"{final}/logits": "logits"}
-    for node in joined.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-    for value in (*joined.graph.input, *joined.graph.output):
-        value.name = renamed.get(value.name, value.name)
-    outputs = [value for value in joined.graph.output if value.name == "logits"]
-    del joined.graph.output[:]
-    joined.graph.output.extend(outputs)
-    onnx.checker.check_model(joined, full_check=True)
-    return joined
-
-
-def _bare_stage(path: Path, number: int) -> onnx.ModelProto:
-    """Read a stage, with its number before every name, that takes its rows' features as they come."""
-    model = onnx.load(path)
-    graph = model.graph
-    if number > 0:
-        gather = next(node for node in graph.node if node.op_type == "Gather")
-        features, gathered = gather.input[0], gather.output[0]
-        graph.node.remove(gather)
-        for node in graph.node:
-            node.input[:] = [features if name == gathered else name for name in node.input]
-        rows = next(value for value in graph.input if value.name == "rows")
-        for node in [node for node in graph.node if "rows" in node.input]:
-            graph.node.remove(node)
-        graph.input.remove(rows)
-    used = {name for node in graph.node for name in node.input}
-    kept = [initializer for initializer in graph.initializer if initializer.name in used]
-    del graph.initializer[:], graph.value_info[:]
-    graph.initializer.extend(kept)
-    return onnx.compose.add_prefix(model, f"{number}/")

@@ -44,7 +44,8 @@ def summary(comparison: Comparison) -> Iterator[str]:
     yield (
         f"Throughput over that of a Triton server with the full network, by rows a request x requests "
         f"outstanding ({comparison.hardware}, {comparison.cores} cores that the load generator shares; "
-        f"Triton's Python backend; medians of {comparison.rounds} interleaved rounds; in brackets p50 over Triton's):"
+        f"Triton's Python backend; medians of {comparison.rounds} interleaved rounds; in brackets p50 over "
+        "Triton's):"
     )
     yield ""
     yield row("network", "operating point", *[_place(load) for load in loads])
@@ -59,9 +60,9 @@ def summary(comparison: Comparison) -> Iterator[str]:
             )
     yield ""
     yield (
-        "`released` is the model above. The other two are untrained, and 60 / 20 / 12 / 8 % of their rows leave "
-        "at each exit. [Performance](docs/performance.md) has MLServer, a servicer written by hand and the "
-        "limit beside it, every aim that was missed, and where the time goes; `make bench` measures it all."
+        "`released` is the model above. The other two are untrained, and 60 / 20 / 12 / 8 % of their rows "
+        "leave at each exit. [Performance](docs/performance.md) has MLServer, a servicer written by hand and "
+        "the limit beside it, every aim that was missed, and where the time goes; `make bench` measures it."
     )
 
 
@@ -95,10 +96,10 @@ def conditions(comparison: Comparison) -> Iterator[str]:
         for load in comparison.loads()
     ]
     yield (
-        f"Measured on {comparison.date}: {comparison.hardware}, {comparison.cores} cores, which server and load "
-        f"generator share. {versions}. Medians of {comparison.rounds} interleaved rounds; the rounds of a "
-        f"throughput lie {median(spreads):.0%} apart in the median and {max(spreads):.0%} at most. Ratios are "
-        "medians of the rounds' own ratios. Triton means its Python backend with the full network in "
+        f"Measured on {comparison.date}: {comparison.hardware}, {comparison.cores} cores, which server and "
+        f"load generator share. {versions}. Medians of {comparison.rounds} interleaved rounds; the rounds of "
+        f"a throughput lie {median(spreads):.0%} apart in the median and {max(spreads):.0%} at most. Ratios "
+        "are medians of the rounds' own ratios. Triton means its Python backend with the full network in "
         "onnxruntime and dynamic batching, in the best of three instance settings; its native backend can't "
         "be had from a package index and may be faster."
     )
@@ -244,8 +245,8 @@ def table(comparison: Comparison, network: NetworkRecord) -> Iterator[str]:
     yield f"### {network.name}: {total / 1e6:.0f} M multiply-adds in stages of {shares}"
     yield ""
     yield (
-        f"{milliseconds} ms a row and stage in an efficient batch on one core. At `balanced` {leave} of the rows "
-        f"leave at each exit, which takes {cost:.0%} of the full network's time.{trained} "
+        f"{milliseconds} ms a row and stage in an efficient batch on one core. At `balanced` {leave} of the "
+        f"rows leave at each exit, which takes {cost:.0%} of the full network's time.{trained} "
         f"Triton: {network.triton_instances}."
     )
     yield ""

@@ -54,7 +54,7 @@ def offramp(network: Network, folder: Path, settings: str = "") -> Iterator[Serv
     config.write_text(settings)
     command = [sys.executable, "-m", "serving", "--model-repository", network.version.folder.parent.parent]
     command += ["--grpc-port", port, "--metrics-port", 0, "--device", "cpu", "--config", config]
-    with _running("offramp", network.manifest.name, port, command, folder) as server:
+    with running("offramp", network.manifest.name, port, command, folder) as server:
         yield server
 
 
@@ -77,7 +77,7 @@ def triton(network: Network, folder: Path, instances: Instances) -> Iterator[Ser
         "VIRTUAL_ENV": str(TRITON.folder),
         "LD_LIBRARY_PATH": str(TRITON.packages / "nvidia_pytriton.libs"),
     }
-    with _running("triton", protocol.MODEL, port, command, folder, variables) as server:
+    with running("triton", protocol.MODEL, port, command, folder, variables) as server:
         yield server
 
 
@@ -121,7 +121,7 @@ def mlserver(network: Network, folder: Path) -> Iterator[Server]:
     (home / "model-settings.json").write_text(json.dumps(model))
     (home / "config.binpb").write_bytes(protocol.config("logits").SerializeToString())
     command = [MLSERVER.python, RIVALS / "mlserver_launcher.py", "start", home]
-    with _running("mlserver", protocol.MODEL, port, command, folder) as server:
+    with running("mlserver", protocol.MODEL, port, command, folder) as server:
         yield server
 
 
@@ -130,7 +130,7 @@ def plain(network: Network, folder: Path) -> Iterator[Server]:
     """Start the servicer that people write by hand."""
     port = free_port()
     command = [sys.executable, "-m", "bench.serving.rivals.plain", network.full_graph, port]
-    with _running("plain", protocol.MODEL, port, command, folder) as server:
+    with running("plain", protocol.MODEL, port, command, folder) as server:
         yield server
 
 
@@ -139,12 +139,12 @@ def echo(folder: Path) -> Iterator[Server]:
     """Start the server that computes nothing."""
     port = free_port()
     command = [sys.executable, "-m", "bench.serving.rivals.echo", port]
-    with _running("echo", protocol.MODEL, port, command, folder) as server:
+    with running("echo", protocol.MODEL, port, command, folder) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _running(
+def running(
     name: str,
     model: str,
     port: int,
@@ -152,6 +152,7 @@ def _running(
     folder: Path,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
+    """Start a command that serves on a port, wait until it is ready, and stop it in the end."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import grpc
 
-from serving.api.inference_call import InferenceCall
 from serving.api.answer_form import streamed
+from serving.api.inference_call import InferenceCall
 from serving.api.interceptors import guarded, parse, refuse
 from serving.api.model_config import model_config, model_metadata
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs
@@ -249,4 +249,5 @@ def _unsupported(name: str) -> grpc.RpcMethodHandler:
 
     async def unsupported(_: object, __: Context) -> bytes:
         raise Unsupported(f"{name} is not offered by this server")
+
     return grpc.unary_unary_rpc_method_handler(guarded(name, unsupported))

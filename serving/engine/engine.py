@@ -10,7 +10,6 @@ cancelled or failing row never strands or spoils another; NaN is never confident
 have to leave with it, its request fails. While rows wait, a batch runs, or a turn is due.
 """
 
-import math
 import threading
 import time
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from serving.engine.accounts import Accounts
 from serving.engine.admission import Admission
 from serving.engine.batch_run import BatchRun
 from serving.engine.costs import HAND_OVER_SECONDS
+from serving.engine.decision import Decision
 from serving.engine.devices import Device
 from serving.engine.host import Host, ThreadHost
-from serving.engine.policy import STAYS, Bools, ExitRule, Integers, Readout, decide, read_exit
+from serving.engine.policy import ExitRule
 from serving.engine.request import Answers, Batch, FutureReply, InputArrays, Reply, Request, RowGroup
 from serving.engine.scheduler import Scheduler
 from serving.engine.stages import open_stages
@@ -59,24 +59,6 @@ class EngineLimits:
     """Intra-op threads of a batch that runs alone."""
     caller_seconds: float = 0.0
     """The longest batch that the caller's own thread runs; 0: none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What was read off a batch at its exit."""
-
-    run: BatchRun
-    readout: Readout
-    reason_B: Integers
-    leaves_B: Bools
-
-    def failure(self, place: slice) -> StageFailed | None:
-        """Say why a group's request fails here, if it does."""
-        failure = self.run.failure_in(place)
-        if failure is None and np.isnan(self.readout.confidence_B[place][self.leaves_B[place]]).any():
-            stage = self.run.batch.exit
-            return StageFailed(f"stage {stage} gave NaN on a row of this request that had to leave there")
-        return failure
 
 
 class Engine:
@@ -247,7 +229,11 @@ class Engine:
         if among is None:
             on_all_cores = [each for each in batch.stages if self.costs.takes_all_cores(each, batch.rows)]
         self._running += 1
-        return BatchRun(self._runner, batch, on_all_cores=on_all_cores)
+        try:
+            return BatchRun(self._runner, batch, on_all_cores=on_all_cores)
+        except Exception as error:  # our own bug: its batch fails, and a turn for the others is due
+            self._give_up(batch, error, batches=0)
+            return None
 
     def _end(self, run: BatchRun, batches: int) -> None:
         """Finish a run, whatever happens."""
@@ -258,31 +244,31 @@ class Engine:
 
     def _finish(self, run: BatchRun, batches: int) -> None:
         """Answer the rows that leave and queue the others."""
-        batch, decision = run.batch, self._decide(run)
+        batch, decision = run.batch, Decision.of(run, self.manifest)
         self.accounts.ran(run)
-        readout, leaves_B = decision.readout, decision.leaves_B
-        leaving = batch.count(leaves_B)
-        spoilt = bool(run.failures) or math.isnan(np.add.reduce(readout.confidence_B))
+        spoilt = decision.spoilt
         ended: Outcomes = []
         left: list[tuple[RowGroup, slice]] = []
-        for (group, place), count in zip(batch.parts(), leaving, strict=True):
-            request = group.request
-            if request.abandoned:
-                continue
-            failure = decision.failure(place) if spoilt else None
-            if failure is not None:
-                request.closed = True
-                ended.append((request, failure))
-            elif count:
-                left.append((group, place))
-                if _answer(group, place, count, batch.exit, decision):
-                    assert request.answers is not None, "a request ends with its last answer"
-                    ended.append((request, request.answers))
-        self._scheduler.advance(batch, leaves_B, run.times[-1])
-        self._running -= 1
-        self._host.after(partial(_settle, ended))
+        try:
+            for (group, place), leaving in zip(batch.parts(), batch.count(decision.leaves_B), strict=True):
+                request = group.request
+                if request.abandoned:
+                    continue
+                failure = decision.failure(place) if spoilt else None
+                if failure is not None:
+                    request.closed = True
+                    ended.append((request, failure))
+                elif leaving:
+                    left.append((group, place))
+                    answers = decision.answer(group, place, leaving)
+                    if answers is not None:
+                        ended.append((request, answers))
+            self._scheduler.advance(batch, decision.leaves_B, run.times[-1])
+            self._running -= 1
+        finally:  # what was decided is told, whatever goes wrong after
+            self._host.after(partial(_settle, ended))
         self._go_on(batches)
-        self.accounts.left(batch.exit, left, readout.confidence_B, decision.reason_B)
+        self.accounts.left(batch.exit, left, decision.readout.confidence_B, decision.reason_B)
 
     def _go_on(self, batches: int) -> None:
         self._note_empty()
@@ -303,13 +289,6 @@ class Engine:
             self._scheduler.advance(batch, np.ones(batch.rows, dtype=np.bool_), time.monotonic())
         self._host.after(partial(_settle, ended))
         self._go_on(batches)
-
-    def _decide(self, run: BatchRun) -> Decision:
-        batch = run.batch
-        final = batch.exit == len(self.manifest.stages) - 1
-        readout = read_exit(run.logits_BK, self.manifest.exits[batch.exit].calibration_temperature)
-        reason_B = decide(readout.confidence_B, batch.thresholds(), batch.capped(), final=final)
-        return Decision(run, readout, reason_B, reason_B != STAYS)
 
     # What follows runs in any thread.
 
@@ -341,21 +320,3 @@ class Engine:
 def _settle(ended: Outcomes) -> None:
     for request, outcome in ended:
         request.reply.settle(outcome)
-
-
-def _answer(group: RowGroup, place: slice, count: int, stage: int, decision: Decision) -> bool:
-    """Write the answers of a group's leaving rows, so many of them; True where that was the last."""
-    request, readout, reason_B = group.request, decision.readout, decision.reason_B
-    if count == request.rows:
-        request.answers = Answers.at_once(readout, place, stage, reason_B)
-    else:
-        if request.answers is None:
-            request.answers = Answers.empty(request.rows, readout.probabilities_BK.shape[1])
-        at_G = np.flatnonzero(decision.leaves_B[place])
-        at_B = at_G + place.start
-        request.answers.write(group.rows_G[at_G], readout, at_B, stage, reason_B[at_B])
-    request.unanswered -= count
-    if request.unanswered == 0:
-        request.closed = True
-        request.answers.queue_seconds = request.queue_seconds
-    return request.closed

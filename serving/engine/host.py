@@ -38,10 +38,11 @@ class ThreadHost:
 
     def ask(self, work: Callable[[], Result]) -> Result:
         """Run work under the lock, then what it left to run after."""
-        with self._lock:
-            result = work()
-        self._here.run()
-        return result
+        try:
+            with self._lock:
+                return work()
+        finally:
+            self._here.run()
 
     def tell(self, work: Work) -> None:
         """Run work, like `ask`: the thread that tells is a worker, which has time."""

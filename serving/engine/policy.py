@@ -63,7 +63,7 @@ class ExitRule:
         return DISABLED if threshold is None else threshold
 
     def next_exit(self, exit_number: int) -> int:
-        """Give the first exit from this one on at which a row may leave: enabled, its cap, or the final one."""
+        """Give the first exit from this one on where a row may leave: enabled, its cap, or the final one."""
         last = min(self.max_exit, self.final_exit)
         for number in range(exit_number, last):
             if self.thresholds[number] is not None:

@@ -29,7 +29,6 @@ from serving.errors import InvalidManifest, RepositoryError, first_line
 from serving.repository.manifest import TensorSpec
 from serving.repository.repository import PublishedVersion
 
-
 MEASURED_SECONDS, FEWEST_MEASURED_RUNS, MOST_MEASURED_RUNS = 3e-3, 3, 8
 """How long, and how often, a stage is timed at a batch size, after a first run."""
 LONGEST_MEASURED_SECONDS = 20e-3

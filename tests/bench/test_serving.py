@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.serving import growth, page
+from bench.serving.full_graph import join_stages
 from bench.serving.load import Load, Measured
-from bench.serving.networks import evenly, join_stages
+from bench.serving.networks import evenly
 from bench.serving.record import ECHO, OFFRAMP, TRITON, Comparison, NetworkRecord, Sample, read
 from bench.simulation import SHARES, Simulation, device
 from serving.engine.devices import CPU

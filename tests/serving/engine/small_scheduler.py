@@ -2,8 +2,8 @@
 
 import math
 
-from serving.engine.policy import ExitRule
 from serving.engine.costs import StageCosts
+from serving.engine.policy import ExitRule
 from serving.engine.request import FutureReply, Request
 from serving.engine.scheduler import Scheduler
 
@@ -25,4 +25,6 @@ def make_scheduler(
 ) -> Scheduler:
     """A batch of any size costs the same, so that only a full one is efficient."""
     costs = StageCosts([dict.fromkeys(range(1, max_batch_size + 1), 1.0)] * STAGES, max_batch_size)
-    return Scheduler(costs, stages=STAGES, max_rows=max_batch_size, slots=slots, patience=patience, padded=padded)
+    return Scheduler(
+        costs, stages=STAGES, max_rows=max_batch_size, slots=slots, patience=patience, padded=padded
+    )

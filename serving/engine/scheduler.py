@@ -120,7 +120,9 @@ class Scheduler:
     def _share(self, stage: int, among: int) -> int:
         """Cut what waits into batches for all that could start, efficient ones and alike."""
         waiting = self._waiting[stage]
-        alike = -(-waiting // max(1, waiting // self._costs.efficient_rows(stage)))
+        stages = range(stage, _next_exit(stage, [self._queues[stage][0]]) + 1)
+        efficient = max(self._costs.efficient_rows(each) for each in stages)
+        alike = -(-waiting // max(1, waiting // efficient))
         return min(alike, max(-(-waiting // among), self._shared_rows[stage]))
 
     def _fullness(self, stage: int) -> float:

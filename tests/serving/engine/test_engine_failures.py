@@ -164,3 +164,15 @@ def test_a_bug_of_our_own_stops_neither_the_worker_nor_the_others(broken_engine:
     assert good.result(PATIENCE_SECONDS).label_R.tolist() == [0]
     assert ask(broken_engine, EASY).label_R.tolist() == [0]
     assert broken_engine.ready
+
+
+def test_a_batch_that_cannot_be_made_ready_fails_and_the_engine_goes_on(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    sessions = engine._runner._sessions
+    session, sessions[0] = sessions[0], None
+
+    failed = submit(engine, EASY, HARD)
+
+    assert isinstance(failed.exception(PATIENCE_SECONDS), StageFailed)
+    sessions[0] = session
+    assert ask(engine, EASY).label_R.tolist() == [0]

@@ -39,13 +39,6 @@ class StageCosts:
         """Give the smallest batch in which a row costs nearly what it costs in the best one."""
         return self._efficient_rows[stage]
 
-    def rows_worth(self, stage: int, seconds: float) -> int:
-        """Give the smallest batch that takes at least so long, or the largest there is."""
-        for rows, taken in enumerate(self._seconds[stage]):
-            if taken >= seconds:
-                return max(1, rows)
-        return len(self._seconds[stage]) - 1
-
 
 def batch_sizes(largest: int) -> Iterator[int]:
     """Give the powers of two below the largest batch, and that: what is measured, and padded to."""

@@ -17,6 +17,7 @@ Invariants
   deepest stage needs none, so work goes on.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -49,7 +50,6 @@ class Scheduler:
         """Take what batches cost, the most rows that a request may bring, and whether batches are padded."""
         assert slots >= max_rows, f"a batch of {max_rows} rows must fit into {slots} slots"
         self._costs = costs
-        self._shared_rows = [costs.rows_worth(stage, SHARED_SECONDS) for stage in range(stages)]
         self._numbers = np.arange(max(max_rows, slots))
         self._patience = patience
         self._sizes = tuple(batch_sizes(costs.max_batch_size)) if padded else ()
@@ -74,8 +74,15 @@ class Scheduler:
         self._enqueue(0, RowGroup(request, rows_R, _NO_SLOTS, request.admitted_seconds))
 
     def waiting_seconds(self) -> float:
-        """How long it would take to run once what waits, each row at its stage."""
-        return sum(rows * self._costs.row_seconds(stage) for stage, rows in enumerate(self._waiting) if rows)
+        """How long it would take to run once what waits, each row to where it may leave next."""
+        return sum(rows * self._row_seconds(stage) for stage, rows in enumerate(self._waiting) if rows)
+
+    def _next_stages(self, stage: int) -> range:
+        """Give the stages that the first row that waits there runs through at once."""
+        return range(stage, _next_exit(stage, [self._queues[stage][0]]) + 1)
+
+    def _row_seconds(self, stage: int) -> float:
+        return sum(self._costs.row_seconds(each) for each in self._next_stages(stage))
 
     def lone_batch(self) -> tuple[range, int] | None:
         """Give stages and rows of the only batch there is to run, if all rows that are held make up one."""
@@ -120,10 +127,10 @@ class Scheduler:
     def _share(self, stage: int, among: int) -> int:
         """Cut what waits into batches for all that could start, efficient ones and alike."""
         waiting = self._waiting[stage]
-        stages = range(stage, _next_exit(stage, [self._queues[stage][0]]) + 1)
-        efficient = max(self._costs.efficient_rows(each) for each in stages)
+        efficient = max(self._costs.efficient_rows(each) for each in self._next_stages(stage))
         alike = -(-waiting // max(1, waiting // efficient))
-        return min(alike, max(-(-waiting // among), self._shared_rows[stage]))
+        worth_sharing = math.ceil(SHARED_SECONDS / self._row_seconds(stage))
+        return min(alike, max(-(-waiting // among), worth_sharing))
 
     def _fullness(self, stage: int) -> float:
         """Say how much of an efficient batch waits, at most 1."""

@@ -26,12 +26,6 @@ def test_a_row_that_costs_less_than_its_hand_over_is_put_together_with_others() 
     assert StageCosts([cheap], 64).efficient_rows(0) == 64
 
 
-def test_the_rows_that_are_worth_a_time_are_the_fewest_that_take_it() -> None:
-    costs = StageCosts([CPU_LIKE], 8)
-
-    assert [costs.rows_worth(0, seconds) for seconds in (0.0, 0.025, 0.03, 9.0)] == [1, 3, 3, 8]
-
-
 def test_all_cores_are_taken_where_they_save_more_than_waking_them_costs() -> None:
     costs = MeasuredCosts(
         side_by_side=StageCosts([{1: 0.001, 8: 0.008}], 8), alone=StageCosts([{1: 0.0009, 8: 0.004}], 8)

@@ -318,3 +318,10 @@ def test_with_little_room_a_padded_batch_is_as_large_as_fits_without_padding() -
     batch = form(scheduler)
 
     assert (batch.rows, batch.padded_rows) == (2, 2)
+
+
+def test_the_time_that_waits_counts_all_stages_up_to_where_a_row_may_leave() -> None:
+    scheduler = long_rows()
+    scheduler.admit(make_request(2, rule=EXACT))
+
+    assert scheduler.waiting_seconds() == pytest.approx(2 * STAGES)

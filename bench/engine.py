@@ -43,7 +43,7 @@ def main() -> None:
     images_NCHW = load_images()
     with tempfile.TemporaryDirectory() as folder:
         version = prepare(options.network, images_NCHW, Path(folder)).version
-        rows = {
+        rows: dict[str, Callable[[], tuple[float, float]]] = {
             "a row alone that leaves at exit 0": lambda: _lone_row(version, images_NCHW),
             "a row alone to full depth": lambda: _lone_row(version, images_NCHW, max_exit=None),
             f"requests of {REQUEST_ROWS} rows, 2 workers busy, full depth": lambda: _busy(

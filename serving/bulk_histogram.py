@@ -37,7 +37,8 @@ class BulkHistogram(Collector):
     def collect(self) -> Iterable[Metric]:
         """Give all series as they stand."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        names = [floatToGoString(bound) for bound in (*self._bounds.tolist(), float("inf"))]
+        bounds = (*self._bounds.tolist(), float("inf"))
+        names = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
         for values, series in list(self._series.items()):
             counts, total = series.read()
             cumulative = np.cumsum(counts).tolist()

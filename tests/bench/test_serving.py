@@ -107,7 +107,7 @@ def test_merging_survivors_pays_where_a_launch_costs_much_and_not_where_it_costs
     def gain(launch_seconds: float) -> float:
         costs = device(launch_seconds, 1e-5, len(SHARES))
         merged, apart = (
-            Simulation(costs, 64, 1, SHARES, merges).rows_per_second(4000) for merges in (True, False)
+            Simulation(costs, 512, 1, SHARES, merges).rows_per_second(4000) for merges in (True, False)
         )
         return merged / apart
 

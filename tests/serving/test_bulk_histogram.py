@@ -65,7 +65,12 @@ def test_what_waits_to_be_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_no_observation_is_lost_between_threads_that_observe_and_one_that_reads() -> None:
     series = BulkHistogram("x", "Some text", (), BUCKETS).labels()
-    threads = [threading.Thread(target=lambda: [series.observe(0.1) for _ in range(3000)]) for _ in range(4)]
+
+    def observe() -> None:
+        for _ in range(3000):
+            series.observe(0.1)
+
+    threads = [threading.Thread(target=observe) for _ in range(4)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

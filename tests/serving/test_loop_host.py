@@ -10,6 +10,11 @@ from serving.loop_host import LoopHost
 ANSWERS = Answers.empty(1, 2)
 
 
+def long_work() -> None:
+    """Takes longer than any turn without a batch."""
+    np.linalg.svd(np.ones((200, 200)))
+
+
 @pytest.mark.asyncio
 async def test_what_another_thread_tells_runs_on_the_loop_in_order() -> None:
     host, done = LoopHost(), asyncio.Event()
@@ -56,7 +61,7 @@ async def test_a_call_that_waited_for_a_batch_ends_the_time_for_batches() -> Non
     host = LoopHost()
     assert host.has_time()
 
-    host.after(lambda: np.linalg.svd(np.ones((200, 200))))  # longer than any turn without a batch
+    host.after(long_work)
     await asyncio.sleep(0)
     host.reply()
 
@@ -67,7 +72,7 @@ async def test_a_call_that_waited_for_a_batch_ends_the_time_for_batches() -> Non
 async def test_a_call_that_comes_later_leaves_the_time_for_batches() -> None:
     host = LoopHost()
 
-    host.after(lambda: np.linalg.svd(np.ones((200, 200))))
+    host.after(long_work)
     await asyncio.sleep(0.01)
     host.reply()
 

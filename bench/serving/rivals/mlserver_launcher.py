@@ -20,7 +20,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 CONFIG_METHOD = "/inference.GRPCInferenceService/ModelConfig"
 
 
-class FullNetwork(MLModel):
+class FullNetwork(MLModel):  # type: ignore[misc] # MLServer is not installed where types are checked
     """The full network in onnxruntime, with onnxruntime's own settings."""
 
     async def load(self) -> bool:
@@ -41,7 +41,7 @@ class FullNetwork(MLModel):
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=[output])
 
 
-class ConfigHandler(grpc.GenericRpcHandler):
+class ConfigHandler(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
     """Answers ModelConfig, and leaves everything else to MLServer."""
 
     def __init__(self, answer: bytes) -> None:

@@ -41,6 +41,9 @@ WORTH_A_WORKER_SECONDS = 3 * HAND_OVER_SECONDS
 CROWDED_SECONDS = 10e-3
 """How long after a request that met another all are taken to come in a crowd."""
 
+FAR_TOO_LONG = 50
+"""How many times longer than it may a batch takes that must not happen again to its caller's thread."""
+
 _LOG = structlog.get_logger(__name__)
 
 Outcomes = list[tuple[Request, Answers | Exception]]
@@ -297,6 +300,13 @@ class Engine:
         run = self._host.ask(partial(self._dispatch, here=batches > 0))
         if run is not None:
             self._execute(run, batches - 1)
+            self._note_time_here(run.times[-1] - run.times[0])
+
+    def _note_time_here(self, seconds: float) -> None:
+        """Where a stage's time depends on its rows, warm-up measured too little: never again here then."""
+        if seconds > FAR_TOO_LONG * self._caller_seconds:
+            _LOG.warning("batches are left to workers", model=self.manifest.name, seconds=seconds)
+            self._caller_seconds = 0.0
 
     def _serve(self) -> None:
         while (run := self._runs.get()) is not None:

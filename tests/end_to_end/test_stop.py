@@ -27,10 +27,10 @@ def test_sigterm_at_rest_ends_with_exit_code_0(models: Path) -> None:
 
 
 def test_sigterm_lets_an_accepted_call_finish_and_answers_new_ones_unavailable(tmp_path: Path) -> None:
-    publish_slow(tmp_path)
+    publish_slow(tmp_path / "models")
     slow = np.stack([slow_row(1, turns=90)])
     with (
-        ServerProcess(tmp_path) as server,
+        ServerProcess(tmp_path / "models", *left_to_workers(tmp_path)) as server,
         Client(server.address, timeout_seconds=60) as client,
         ThreadPoolExecutor(1) as caller,
     ):
@@ -46,6 +46,13 @@ def test_sigterm_lets_an_accepted_call_finish_and_answers_new_ones_unavailable(t
 
         assert accepted.result(0).label_N.tolist() == [1]
         assert code == 0
+
+
+def left_to_workers(folder: Path) -> tuple[str, str]:
+    """Options by which the event loop runs no batch, whose time here depends on the row."""
+    settings = folder / "settings.toml"
+    settings.write_text("[engine]\ncaller_milliseconds = 0\n")
+    return "--config", str(settings)
 
 
 def _in_flight(server: ServerProcess) -> float:
@@ -85,10 +92,10 @@ def test_sigterm_under_load_gives_answers_or_unavailable_and_nothing_else(models
 
 
 def test_a_second_signal_forces_with_exit_code_1(tmp_path: Path) -> None:
-    publish_slow(tmp_path)
+    publish_slow(tmp_path / "models")
     slow = np.stack([slow_row(1, turns=90)])
     with (
-        ServerProcess(tmp_path) as server,
+        ServerProcess(tmp_path / "models", *left_to_workers(tmp_path)) as server,
         Client(server.address, timeout_seconds=60) as client,
         ThreadPoolExecutor(1) as caller,
     ):

@@ -74,3 +74,13 @@ def test_a_raising_row_fails_alone_on_its_way_through_all_stages(make_engine: Ma
 
     assert good.result(PATIENCE_SECONDS).label_R.tolist() == [2, 1]
     assert "raised" in str(bad.exception(PATIENCE_SECONDS))
+
+
+def test_a_batch_that_takes_far_too_long_is_the_last_that_its_callers_thread_runs(
+    make_engine: MakeEngine,
+) -> None:
+    engine = make_engine(caller_seconds=1e-9)
+    engine.costs.side_by_side._seconds[0] = [0.0] * 9  # as a warm-up row that was far cheaper had it
+
+    assert submit(engine, EASY).done()
+    assert engine._caller_seconds == 0.0

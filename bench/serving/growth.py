@@ -247,10 +247,11 @@ def plot(curves: Curves) -> str:
                     values = [_middle(rounds, figure_name) for rounds in points.values()]
                     panels[across][column].plot(sizes, values, label=name, **style)
             panels[0][column].set_ylim(bottom=0)
-            panels[1][column].set_yscale("log")
+            panels[1][column].set_ylim(bottom=0)
             panels[1][column].set_xlabel(what)
             for axes in panels[:, column]:
                 axes.tick_params(labelsize=7)
+                axes.tick_params(axis="x", labelrotation=90 if len(next(iter(named.values()))) > 5 else 0)
         panels[0][0].set_ylabel("rows a second")
         panels[1][0].set_ylabel("p99, ms")
         handles, names = panels[0][0].get_legend_handles_labels()

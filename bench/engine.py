@@ -10,7 +10,6 @@ taken away. Rounds alternate; every figure is the median over them.
 import argparse
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from bench.closed_loop import closed_loop_seconds
 from bench.serving.networks import load_images, prepare
 from bench.table import row, rule
 from serving.engine.devices import CPU
@@ -31,6 +31,7 @@ from serving.repository.repository import PublishedVersion
 CLASSES = 10
 REQUEST_ROWS = 8
 OUTSTANDING = 16
+REQUESTS = 300
 WORKERS = 2
 
 
@@ -109,23 +110,19 @@ def _lone_row(
 def _busy(version: PublishedVersion, images_NCHW: NDArray[np.uint8], point: str) -> tuple[float, float]:
     """Give core seconds a request: of the stages by the engine's own clock, and of the workers in all."""
     engine = _engine(version, workers=WORKERS, caller_seconds=0.0)
-    rule_ = exit_rule(version.manifest, ExitWishes(operating_point=point))
-    name = version.manifest.inputs[0].name
-    requests = 300
-    waiting: deque[object] = deque()
     before = _stage_seconds(engine)
-    started = time.perf_counter()
-    for number in range(requests):
-        start = number * REQUEST_ROWS % (len(images_NCHW) - REQUEST_ROWS)
-        waiting.append(engine.submit({name: images_NCHW[start : start + REQUEST_ROWS]}, rule_))
-        if len(waiting) == OUTSTANDING:
-            waiting.popleft().result()  # type: ignore[attr-defined]
-    while waiting:
-        waiting.popleft().result()  # type: ignore[attr-defined]
-    whole = WORKERS * (time.perf_counter() - started)
+    seconds = closed_loop_seconds(
+        engine,
+        images_NCHW,
+        point,
+        request_rows=REQUEST_ROWS,
+        requests=REQUESTS,
+        outstanding=OUTSTANDING,
+    )
+    whole = WORKERS * seconds
     stages = _stage_seconds(engine) - before
     engine.close()
-    return stages / requests, whole / requests
+    return stages / REQUESTS, whole / REQUESTS
 
 
 def _stage_seconds(engine: Engine) -> float:

@@ -8,8 +8,6 @@ device it says so, and measures nothing.
 
 import argparse
 import tempfile
-import time
-from collections import deque
 from pathlib import Path
 from statistics import median
 
@@ -17,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from bench.closed_loop import closed_loop_seconds
 from bench.serving.networks import NAMES, Network, load_images, prepare
 from bench.table import row, rule
 from serving.engine.devices import CPU, Device, choose_device
 from serving.engine.engine import Engine, EngineLimits
-from serving.engine.request import FutureReply
-from serving.engine.rules import ExitWishes, exit_rule
 from serving.errors import ConfigurationError
 from serving.metrics import Metrics
 
@@ -68,17 +65,15 @@ def _engine(network: Network, device: Device) -> Engine:
 
 
 def _rows_per_second(engine: Engine, images_NCHW: NDArray[np.uint8], point: str) -> float:
-    rule_ = exit_rule(engine.manifest, ExitWishes(operating_point=point))
-    waiting: deque[FutureReply] = deque()
-    started = time.perf_counter()
-    for number in range(REQUESTS):
-        start = number * REQUEST_ROWS % (len(images_NCHW) - REQUEST_ROWS)
-        waiting.append(engine.submit({"image": images_NCHW[start : start + REQUEST_ROWS]}, rule_))
-        if len(waiting) == OUTSTANDING:
-            waiting.popleft().result()
-    while waiting:
-        waiting.popleft().result()
-    return REQUESTS * REQUEST_ROWS / (time.perf_counter() - started)
+    seconds = closed_loop_seconds(
+        engine,
+        images_NCHW,
+        point,
+        request_rows=REQUEST_ROWS,
+        requests=REQUESTS,
+        outstanding=OUTSTANDING,
+    )
+    return REQUESTS * REQUEST_ROWS / seconds
 
 
 if __name__ == "__main__":

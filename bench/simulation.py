@@ -11,8 +11,6 @@ here with the same requests.
 import argparse
 import heapq
 import tempfile
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from statistics import median
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from bench.closed_loop import closed_loop_seconds
 from bench.serving.networks import load_images, prepare
 from bench.table import row, rule
 from serving.engine.costs import StageCosts
@@ -28,7 +27,6 @@ from serving.engine.devices import CPU
 from serving.engine.engine import Engine, EngineLimits
 from serving.engine.policy import ExitRule
 from serving.engine.request import Batch, FutureReply, Request
-from serving.engine.rules import ExitWishes, exit_rule
 from serving.engine.scheduler import Scheduler
 from serving.metrics import Metrics
 
@@ -162,16 +160,10 @@ def check(rounds: int) -> str:
 
 
 def _measure(engine: Engine, images_NCHW: np.ndarray) -> float:
-    rule_ = exit_rule(engine.manifest, ExitWishes(operating_point="balanced"))
-    waiting: deque[FutureReply] = deque()
-    started = time.perf_counter()
-    for image in images_NCHW:
-        waiting.append(engine.submit({"image": image[np.newaxis]}, rule_))
-        if len(waiting) == MAX_BATCH_SIZE:
-            waiting.popleft().result()
-    while waiting:
-        waiting.popleft().result()
-    return len(images_NCHW) / (time.perf_counter() - started)
+    rows = len(images_NCHW)
+    return rows / closed_loop_seconds(
+        engine, images_NCHW, "balanced", request_rows=1, requests=rows, outstanding=MAX_BATCH_SIZE
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def closed_loop_seconds(
     outstanding: int,
 ) -> float:
     """Give how long the requests take, of rows that follow each other and begin again at the end."""
-    rule = exit_rule(engine.manifest, ExitWishes(operating_point=operating_point))
+    rule = exit_rule(engine.points, ExitWishes(operating_point=operating_point))
     name = engine.manifest.inputs[0].name
     places = len(images_NCHW) - request_rows + 1
     waiting: deque[FutureReply] = deque()

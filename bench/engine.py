@@ -92,7 +92,7 @@ def _lone_row(
 ) -> tuple[float, float]:
     """Give the seconds of the stages alone, and of a row through the engine."""
     engine = _engine(version, workers=1, caller_seconds=1.0)
-    rule_ = exit_rule(version.manifest, ExitWishes(operating_point="exact", max_exit=max_exit))
+    rule_ = exit_rule(engine.points, ExitWishes(operating_point="exact", max_exit=max_exit))
     inputs = {version.manifest.inputs[0].name: images_NCHW[:1]}
     last = rule_.max_exit
 

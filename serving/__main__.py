@@ -15,6 +15,7 @@ from serving.config import load_config
 from serving.errors import ConfigurationError, RepositoryError
 from serving.logs import configure_logs
 from serving.repository.repository import find_versions, read_version
+from serving.revocations import Revocations
 from serving.server import Address, Server
 
 CANNOT_START = 2
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "verify":
             return verify(options.folder)
+        if options.command == "reinstate":
+            return reinstate(options.state_dir, options.point)
         return asyncio.run(serve(options))
     except (ConfigurationError, RepositoryError) as error:
         print(f"offramp: {error}", file=sys.stderr)
@@ -43,6 +46,7 @@ async def serve(options: argparse.Namespace) -> int:
         device=options.device,
         config=load_config(options.config),
         poll_seconds=options.poll_seconds,
+        state_dir=options.state_dir,
     )
     return await server.run()
 
@@ -65,6 +69,19 @@ def verify(root: Path) -> int:
     return code
 
 
+def reinstate(state_dir: Path, point: tuple[str, int | None, str | None]) -> int:
+    """Take revocations back: a line each, and exit code 2 where none matches."""
+    removed = Revocations(state_dir).remove(*point)
+    for each in removed:
+        print(f"reinstated {each.model}/{each.version}/{each.operating_point}, revoked {each.revoked}")
+    if not removed:
+        raise ConfigurationError(
+            f"{state_dir}: nothing revoked matches {'/'.join(map(str, filter(None, point)))}"
+        )
+    print("a running server takes it up on SIGHUP")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving", description="Serve multi-exit models over gRPC."
@@ -76,11 +93,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics-port", type=_port, default=8002, help="0 takes a free one (default: 8002)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto")
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings, see README")
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="FOLDER", help="keeps revoked certificates over restarts"
+    )
     parser.add_argument("--poll-seconds", type=_seconds, help="look for new versions this often")
     commands = parser.add_subparsers(dest="command", metavar="")
     check = commands.add_parser("verify", help="check every version's manifest and digests, serve nothing")
     check.add_argument("folder", type=Path)
+    back = commands.add_parser("reinstate", help="take a revocation back; SIGHUP makes the server see it")
+    back.add_argument("point", type=_point, metavar="MODEL[/VERSION[/POINT]]")
+    back.add_argument("--state-dir", type=Path, required=True, metavar="FOLDER")
     return parser
+
+
+def _point(text: str) -> tuple[str, int | None, str | None]:
+    model, *rest = text.split("/")
+    if (
+        not model
+        or len(rest) > len(("version", "point"))
+        or (rest and not re.fullmatch(r"[1-9][0-9]*", rest[0]))
+    ):
+        raise argparse.ArgumentTypeError(
+            f"expected MODEL, MODEL/VERSION or MODEL/VERSION/POINT, got {text!r}"
+        )
+    version, point = [*rest, None, None][:2]
+    return model, None if version is None else int(version), point
 
 
 def _port(text: str) -> int:

@@ -68,6 +68,20 @@ class EngineSettings(Settings):
         return self
 
 
+class MonitorSettings(Settings):
+    """[monitor]: how certificates are held against what is served, and drift noticed."""
+
+    shadow_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Chance that an answered row's full-depth answer is also learnt, when a worker has nothing else to
+    do; 0 draws none, and no certificate is ever revoked."""
+    max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share of the last 100 drawn rows that may be missing; beyond, the test of a certificate pauses."""
+    drift_rows: Annotated[int, Field(ge=100, le=10_000_000)] = 1000
+    """Rows of a window whose exits and confidences are compared with the manifest's."""
+    drift_alarm: Annotated[float, Field(gt=0)] = 0.25
+    """Population stability index beyond which a window raises the alarm."""
+
+
 class ModelSettings(Settings):
     """[models.<name>]: what is particular to one model."""
 
@@ -80,6 +94,7 @@ class Config(Settings):
 
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
+    monitor: MonitorSettings = MonitorSettings()
     models: dict[str, ModelSettings] = {}
 
 
@@ -105,6 +120,7 @@ def _known_keys(error: ValidationError) -> str:
     sections: dict[object, type[Settings]] = {
         "server": ServerSettings,
         "engine": EngineSettings,
+        "monitor": MonitorSettings,
         "models": ModelSettings,
     }
     section = sections.get(first["loc"][0], Config) if len(first["loc"]) > 1 else Config

@@ -4,6 +4,7 @@ Base units, `_total` on counters, histograms from 0.25 ms. Labels come from boun
 and version that are served (empty for a request that names none), stages, exits, published points.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
@@ -84,6 +85,46 @@ class Metrics:
         self.multiply_adds_saved = counter(
             "offramp_multiply_adds_saved", "Multiply-adds that answered rows did not need"
         )
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, (*model, *labels), registry=registry)
+
+        point = "operating_point"
+        self.shadow_rows = counter(
+            "offramp_shadow_rows", "Drawn rows by whether their full-depth answer agrees", point, "agreed"
+        )
+        self.shadow_rows_missing = counter(
+            "offramp_shadow_rows_missing", "Drawn rows whose full-depth answer was shed under load", point
+        )
+        self.certificate_holds = gauge(
+            "offramp_certificate_holds",
+            "1 while callers get the point that they ask for, 0 once revoked",
+            point,
+        )
+        self.certificate_evidence = gauge(
+            "offramp_certificate_evidence",
+            "Evidence against a certificate: 1 at the start, revoked at 1 / delta",
+            point,
+        )
+        self.certificate_paused = gauge(
+            "offramp_certificate_paused", "1 while too many drawn rows are missing to judge", point
+        )
+        self.threshold = gauge(
+            "offramp_threshold",
+            "Smallest confidence that leaves now, +Inf where none does, for who asks for the point",
+            point,
+            "exit",
+        )
+        self.exit_drift = gauge(
+            "offramp_exit_drift",
+            "Stability index of the last window's exit shares against the manifest",
+            point,
+        )
+        self.confidence_drift = gauge(
+            "offramp_confidence_drift",
+            "Stability index of the last window's confidences at exit 0 against the manifest",
+        )
+        self.drift_alarm = gauge("offramp_drift_alarm", "1 while the last window drifted too far", "signal")
         self.device = Gauge(
             "offramp_device_info",
             "The device that sessions really run on",
@@ -115,6 +156,7 @@ class ModelMetrics:
         self._rows = {each: metrics.rows.labels(*self._labels, each) for each in Outcome}
         self._request_seconds = metrics.request_seconds.labels(*self._labels)
         self._exited: dict[tuple[str, str, str], Counter] = {}
+        self._shown: set[tuple[Gauge, tuple[str, ...]]] = set()
         self._multiply_adds = metrics.multiply_adds.labels(*self._labels)
         self._multiply_adds_saved = metrics.multiply_adds_saved.labels(*self._labels)
 
@@ -143,16 +185,52 @@ class ModelMetrics:
         self._multiply_adds.inc(multiply_adds)
         self._multiply_adds_saved.inc(saved)
 
+    def shadow_learnt(self, point: str, *, agreed: bool) -> None:
+        """Count a drawn row whose full-depth answer is known."""
+        self._metrics.shadow_rows.labels(*self._labels, point, str(agreed).lower()).inc()
+
+    def shadow_missing(self, point: str) -> None:
+        """Count a drawn row whose full-depth answer will never be known."""
+        self._metrics.shadow_rows_missing.labels(*self._labels, point).inc()
+
+    def evidence(self, point: str, evidence: float, *, paused: bool) -> None:
+        """Show how much speaks against a certificate."""
+        self._gauge(self._metrics.certificate_evidence, point).set(evidence)
+        self._gauge(self._metrics.certificate_paused, point).set(paused)
+
+    def in_force(self, point: str, thresholds: Sequence[float | None], *, holds: bool) -> None:
+        """Show what who asks for a point gets."""
+        self._gauge(self._metrics.certificate_holds, point).set(holds)
+        for number, threshold in enumerate(thresholds):
+            shown = math.inf if threshold is None else threshold
+            self._gauge(self._metrics.threshold, point, str(number)).set(shown)
+
+    def exit_drift(self, point: str, index: float) -> None:
+        """Show how far exit shares are from the manifest's."""
+        self._gauge(self._metrics.exit_drift, point).set(index)
+
+    def confidence_drift(self, index: float) -> None:
+        """Show how far confidences at exit 0 are from the manifest's."""
+        self._gauge(self._metrics.confidence_drift).set(index)
+
+    def drift_alarm(self, signal: str, *, alarmed: bool) -> None:
+        """Show whether a signal is too far off."""
+        self._gauge(self._metrics.drift_alarm, signal).set(alarmed)
+
+    def _gauge(self, family: Gauge, *labels: str) -> Gauge:
+        self._shown.add((family, labels))
+        return family.labels(*self._labels, *labels)
+
     def watch_waiting(self, waiting: Callable[[int], float]) -> None:
         """Read the rows waiting at each stage whenever metrics are scraped."""
         for number, stage in enumerate(self._stages):
-            gauge = self._metrics.rows_waiting.labels(*self._labels, stage)
-            gauge.set_function(partial(waiting, number))
+            self._gauge(self._metrics.rows_waiting, stage).set_function(partial(waiting, number))
 
-    def forget_waiting(self) -> None:
-        """Stop reading queues that are gone; counters stay, as Prometheus wants them."""
-        for stage in self._stages:
-            self._metrics.rows_waiting.remove(*self._labels, stage)
+    def forget(self) -> None:
+        """Show nothing more of a version that is gone; counters stay, as Prometheus wants them."""
+        for family, labels in self._shown:
+            family.remove(*self._labels, *labels)
+        self._shown.clear()
 
     def request_ended(self, outcome: Outcome, rows: int, seconds: float) -> None:
         """Count a request that ended, and its rows; its time where it was answered."""

@@ -9,6 +9,7 @@ import asyncio
 import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -22,12 +23,15 @@ from serving.api.wire import INFERENCE_SERVICE
 from serving.config import Config
 from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
-from serving.errors import RepositoryError
+from serving.engine.monitor import MonitorLimits, Revocation
+from serving.errors import ConfigurationError, RepositoryError
 from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes, target
 from serving.loop_host import LoopHost
 from serving.metrics import Metrics
 from serving.readiness import Phase, Readiness
+from serving.repository.manifest import Manifest
 from serving.repository.repository import ModelRepository, PublishedVersion
+from serving.revocations import Revocations
 from serving.waiting import first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
@@ -62,7 +66,9 @@ class Server:
         device: DeviceName = "auto",
         config: Config | None = None,
         poll_seconds: float | None = None,
+        state_dir: Path | None = None,
     ) -> None:
+        """Take settings; raise ConfigurationError for a device or a state folder that is not there."""
         self._address = address
         self._config = config or Config()
         self._poll_seconds = poll_seconds
@@ -70,6 +76,7 @@ class Server:
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
         self._device = choose_device(device)
+        self._revocations = Revocations(state_dir)
         self._repository = ModelRepository[Engine](
             model_repository,
             load=self._load,
@@ -169,9 +176,26 @@ class Server:
         for refusal in sorted(refused - self._refused):  # once: a timer would repeat it for ever
             _LOG.error("version refused", error=refusal)
         self._refused = refused
+        self._reinstate()
         after = self._served()
         if after != before:
             _LOG.info("versions changed", added=sorted(after - before), removed=sorted(before - after))
+
+    def _reinstate(self) -> None:
+        """Put back in force what the operator took out of the state folder."""
+        try:
+            self._revocations.refresh()
+        except ConfigurationError as error:
+            _LOG.error("revocations unreadable", error=str(error))
+            return
+        for name, version, engine in self._repository.served():
+            engine.keep_revoked(self._revocations.of(name, version))
+
+    def _note_revoked(self, manifest: Manifest, revocation: Revocation) -> None:
+        try:
+            self._revocations.add(manifest.name, manifest.version, revocation)
+        except (OSError, ConfigurationError) as error:  # it holds in this process all the same
+            _LOG.error("revocation not written down", model=manifest.name, error=str(error))
 
     def _served(self) -> set[tuple[str, int]]:
         return {(name, version) for name, version, _ in self._repository.served()}
@@ -192,7 +216,16 @@ class Server:
             caller_seconds=engine.caller_milliseconds / 1e3,
         )
         metrics = self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages))
-        loaded = Engine(version, self._device, limits, metrics, self._host)
+        loaded = Engine(
+            version,
+            self._device,
+            limits,
+            metrics,
+            self._host,
+            watch=MonitorLimits(**self._config.monitor.model_dump()),
+            revoked=self._revocations.of(manifest.name, manifest.version),
+            on_revoked=partial(self._note_revoked, manifest),
+        )
         _LOG.info("version loaded", model=manifest.name, version=manifest.version, device=self._device.name)
         return loaded
 

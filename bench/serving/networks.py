@@ -210,7 +210,7 @@ def _manifest(name: str, exported: Sequence[ExportedStage], images_NCHW: NDArray
     }
     nothing = "0" * 64
     return Manifest(
-        format_version=1,
+        format_version=2,
         name=name,
         version=1,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -92,7 +92,7 @@ class InferenceCall:
         )
         inputs = decode_inputs(request, manifest.inputs, engine.max_batch_size)
         self._rows = len(next(iter(inputs.values())))
-        rule = exit_rule(manifest, exit_wishes(request.parameters) if request.parameters else NO_WISHES)
+        rule = exit_rule(engine.points, exit_wishes(request.parameters) if request.parameters else NO_WISHES)
         self._submitted = time.monotonic()
         reply = host.reply()
         engine.enter(inputs, rule, self._deadline, reply)

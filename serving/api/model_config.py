@@ -1,10 +1,13 @@
 """How a served version describes itself on the wire: tensors, metadata, Triton's model configuration."""
 
 import json
+import math
+from collections.abc import Iterable
 from functools import cache, lru_cache
 
 from serving.api.answer_form import AnswerForm
 from serving.api.wire import inference
+from serving.engine.monitor import PointState
 from serving.repository.manifest import Manifest, TensorSpec
 
 PLATFORM = "offramp_onnx"
@@ -35,8 +38,10 @@ def answer_form(
     return AnswerForm(model, version, [specs[name] for name in names], streamed=streamed)
 
 
-def model_metadata(manifest: Manifest, versions: list[int]) -> inference.ModelMetadataResponse:
-    """Describe inputs and outputs; shapes lead with -1."""
+def model_metadata(
+    manifest: Manifest, versions: list[int], points: Iterable[PointState]
+) -> inference.ModelMetadataResponse:
+    """Describe inputs and outputs, whose shapes lead with -1, and what each operating point stands for."""
     response = inference.ModelMetadataResponse(
         name=manifest.name, versions=[str(version) for version in versions], platform=PLATFORM
     )
@@ -44,7 +49,23 @@ def model_metadata(manifest: Manifest, versions: list[int]) -> inference.ModelMe
         response.inputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
     for spec in output_specs(len(manifest.labels)):
         response.outputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+    response.operating_points.extend(map(operating_point_state, points))
     return response
+
+
+def operating_point_state(state: PointState) -> inference.OperatingPointState:
+    """Say what an operating point's name stands for now, and what drawn rows say of its certificate."""
+    watch = state.watch
+    return inference.OperatingPointState(
+        name=state.name,
+        in_force=state.in_force,
+        thresholds=[math.inf if threshold is None else threshold for threshold in state.thresholds],
+        revoked=state.revoked,
+        shadow_agreed=watch.agreed if watch else 0,
+        shadow_differed=watch.differed if watch else 0,
+        shadow_missing=watch.missing if watch else 0,
+        evidence=watch.test.evidence if watch and watch.test else 0.0,
+    )
 
 
 def model_config(manifest: Manifest, max_batch_size: int, device: str) -> inference.ModelConfig:

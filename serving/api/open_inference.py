@@ -14,7 +14,7 @@ import grpc
 from serving.api.answer_form import streamed
 from serving.api.inference_call import InferenceCall
 from serving.api.interceptors import guarded, parse, refuse
-from serving.api.model_config import model_config, model_metadata
+from serving.api.model_config import model_config, model_metadata, operating_point_state
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs
 from serving.engine.engine import Engine
 from serving.errors import InvalidRequest, ModelNotFound, Unsupported
@@ -124,7 +124,8 @@ class OpenInference:
     ) -> inference.ModelMetadataResponse:
         """Describe a model's tensors."""
         engine = self._repository.get(request.name, model_version(request.version))
-        return model_metadata(engine.manifest, self._repository.versions(request.name))
+        versions = self._repository.versions(request.name)
+        return model_metadata(engine.manifest, versions, engine.point_states())
 
     async def model_config(
         self, request: inference.ModelConfigRequest, _: Context
@@ -241,6 +242,7 @@ def _statistics(name: str, version: int, engine: Engine) -> inference.ModelStati
         inference_count=totals.rows,
         execution_count=totals.first_stage_runs,
         inference_stats=inference.InferStatistics(**{field: duration(field) for field in fields}),
+        operating_points=map(operating_point_state, engine.point_states()),
     )
 
 

@@ -27,6 +27,8 @@ class Accounts:
         batch, started = run.batch, run.times[0]
         for stage, (before, after) in zip(batch.stages, pairwise(run.times), strict=True):
             self.metrics.ran(stage, batch.rows, after - before)
+        if batch.is_shadow:
+            return
         if batch.stage == 0:
             self.statistics.count_first_stage_run()
         for group in batch.groups:
@@ -57,4 +59,4 @@ class Accounts:
 
     def close(self) -> None:
         """Stop reading what is gone."""
-        self.metrics.forget_waiting()
+        self.metrics.forget()

@@ -12,9 +12,9 @@ have to leave with it, its request fails. While rows wait, a batch runs, or a tu
 
 import threading
 import time
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 
 import numpy as np
 import structlog
@@ -22,25 +22,24 @@ import structlog
 from serving.engine.accounts import Accounts
 from serving.engine.admission import Admission
 from serving.engine.batch_run import BatchRun
-from serving.engine.costs import HAND_OVER_SECONDS
 from serving.engine.decision import Decision
 from serving.engine.devices import Device
 from serving.engine.host import Host, ThreadHost
+from serving.engine.monitor import Monitor, MonitorLimits, PointState, Revocation
+from serving.engine.points import PointsInForce
 from serving.engine.policy import ExitRule
 from serving.engine.request import Answers, Batch, FutureReply, InputArrays, Reply, Request, RowGroup
+from serving.engine.rules import ExitWishes, exit_rule
 from serving.engine.scheduler import Scheduler
+from serving.engine.shadow import ShadowReply, rows_a_run
 from serving.engine.stages import open_stages
+from serving.engine.workers import Workers
 from serving.errors import DeadlineExpired, StageFailed
 from serving.metrics import ModelMetrics
+from serving.repository.manifest import EXACT_POINT
 from serving.repository.repository import PublishedVersion
 
 NO_DEADLINE = float("inf")
-WORTH_A_WORKER_SECONDS = 3 * HAND_OVER_SECONDS
-"""While a batch runs, another is formed for no less work than this."""
-
-CROWDED_SECONDS = 10e-3
-"""How long after a request that met another all are taken to come in a crowd."""
-
 FAR_TOO_LONG = 50
 """How many times longer than it may a batch takes that must not happen again to its caller's thread."""
 
@@ -74,9 +73,18 @@ class Engine:
         limits: EngineLimits,
         metrics: ModelMetrics,
         host: Host | None = None,
+        *,
+        watch: MonitorLimits | None = None,
+        revoked: Iterable[str] = (),
+        on_revoked: Callable[[Revocation], None] = lambda _: None,
     ) -> None:
-        """Open and warm up the stages and start the workers; without a host, callers are threads."""
+        """Open and warm up the stages and start the workers; without a host, callers are threads.
+
+        revoked: operating points whose certificates were taken back before; on_revoked is told, in the
+        host, of those taken back from now on.
+        """
         self.manifest = version.manifest
+        self.points = PointsInForce(self.manifest, revoked)
         self.max_batch_size = limits.max_batch_size
         self.accounts = Accounts(self.manifest, metrics)
         self._host = host or ThreadHost()
@@ -89,6 +97,14 @@ class Engine:
             slots=limits.slots,
             lone_threads=limits.lone_threads,
         )
+        self._monitor = Monitor(
+            self.manifest,
+            self.points,
+            watch or MonitorLimits(),
+            metrics,
+            rows_a_run=rows_a_run(self.costs.side_by_side, len(self.manifest.stages)),
+            on_revoked=on_revoked,
+        )
         self._scheduler = Scheduler(
             self.costs.side_by_side,
             stages=len(self.manifest.stages),
@@ -97,25 +113,19 @@ class Engine:
             patience=limits.patience,
             padded=device.padded,
         )
-        self._runs: SimpleQueue[BatchRun | None] = SimpleQueue()
-        self._running = 0
+        self._workers = Workers(self.manifest.name, limits.workers, lambda run: self._execute(run, 0))
+        self._full_depth = exit_rule(self.points, ExitWishes(operating_point=EXACT_POINT))
         self._turn_asked = False
-        self._crowded_until = 0.0
         self._open = True
         self._broken = False
         self._empty = threading.Event()
         metrics.watch_waiting(self._scheduler.waiting)
-        self._workers = [
-            threading.Thread(target=self._serve, name=f"{self.manifest.name}-{number}", daemon=True)
-            for number in range(limits.workers)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._workers.start()
 
     @property
     def ready(self) -> bool:
         """Whether it accepts requests, its stages run and every worker lives."""
-        return self._open and not self._broken and all(worker.is_alive() for worker in self._workers)
+        return self._open and not self._broken and self._workers.alive
 
     @property
     def rows_held(self) -> int:
@@ -146,15 +156,20 @@ class Engine:
         self.enter(inputs, rule, deadline_seconds, reply)
         return reply
 
+    def keep_revoked(self, names: Container[str]) -> None:
+        """Put back in force every operating point that is revoked and not among those; from any thread."""
+        self._host.tell(partial(self._monitor.keep_revoked, names))
+
+    def point_states(self) -> Iterator[PointState]:
+        """Give what each operating point stands for now, and what is known of its certificate."""
+        return self._monitor.states()
+
     def close(self) -> None:
         """Refuse new requests, answer the admitted ones, and stop the workers; blocks until done."""
         if not self._host.ask(self._shut):
             return
         self._empty.wait()
-        for _ in self._workers:
-            self._runs.put(None)
-        for worker in self._workers:
-            worker.join()
+        self._workers.close()
         self.accounts.close()
 
     # What follows, down to _turn, is the host's: one piece at a time.
@@ -167,8 +182,8 @@ class Engine:
             now=request.admitted_seconds,
             ready=self._open and not self._broken,
         )
-        if self._running:
-            self._crowded_until = request.admitted_seconds + CROWDED_SECONDS
+        self._monitor.admitted(request)
+        self._workers.note_arrival(request.admitted_seconds)
         self._scheduler.admit(request)
         self._ask_turn(len(self.manifest.stages))
 
@@ -192,34 +207,42 @@ class Engine:
         """Form batches for the workers; or give the one batch that there is, to run it here."""
         self._turn_asked = False
         now = time.monotonic()
-        lone = self._scheduler.lone_batch() if self._is_quiet(now) else None
+        quiet = self._workers.is_quiet(now) and self._host.has_time()
+        lone = self._scheduler.lone_batch() if quiet else None
         if lone is not None:
-            run = self._next_run(now, among=None)
+            run = self._next_run(now, among=None, alone=self._workers.running == 0)
             if run is None or (here and self.costs.lone_seconds(*lone) <= self._caller_seconds):
                 return run
-            self._runs.put(run)
-        while self._pays_to_start():
-            run = self._next_run(now, among=max(1, len(self._workers) - self._running))
+            self._workers.put(run)
+        while self._workers.pays_to_start(self._scheduler.waiting_seconds()):
+            run = self._next_run(now, among=max(1, self._workers.free))
             if run is None:
                 break
-            self._runs.put(run)
+            self._workers.put(run)
+        if self._monitor.shadows_due(now) and self._workers.free and not self._scheduler.waiting_seconds():
+            self._start_shadows(now)
         return None
 
-    def _is_quiet(self, now: float) -> bool:
-        """Whether nothing runs, and no request has met another lately."""
-        return self._running == 0 and now >= self._crowded_until and self._host.has_time()
+    def _start_shadows(self, now: float) -> None:
+        """Run rows that were answered before to full depth."""
+        inputs = self._monitor.begin_shadows()
+        rows = len(next(iter(inputs.values())))
+        reply = ShadowReply(lambda outcome: self._host.tell(partial(self._end_shadows, outcome)))
+        request = Request(inputs, rows, self._full_depth, NO_DEADLINE, reply, is_shadow=True)
+        self._scheduler.admit(request)
+        run = self._next_run(now, among=None)
+        if run is not None:
+            self._workers.put(run)
 
-    def _pays_to_start(self) -> bool:
-        """Whether another batch is worth forming now: one ahead a worker, so that none waits for us."""
-        if self._running == 0:
-            return True
-        enough = self._scheduler.waiting_seconds() >= WORTH_A_WORKER_SECONDS
-        return enough and self._running < 2 * len(self._workers)
+    def _end_shadows(self, outcome: Answers | Exception) -> None:
+        self._monitor.end_shadows(outcome)
+        self._go_on(0)
 
-    def _next_run(self, now: float, among: int | None) -> BatchRun | None:
+    def _next_run(self, now: float, among: int | None, *, alone: bool = False) -> BatchRun | None:
         """Form a batch and make it ready; it counts as running from here on.
 
-        among: how many batches may start and share what waits; None: this one is alone.
+        among: how many batches may start and share what waits; None: this one takes all. alone: whether
+        it may have all cores.
         """
         batch, expired = self._scheduler.next_batch(now, among)
         if expired:
@@ -229,9 +252,9 @@ class Engine:
             self._note_empty()
             return None
         on_all_cores: list[int] = []
-        if among is None:
+        if alone:
             on_all_cores = [each for each in batch.stages if self.costs.takes_all_cores(each, batch.rows)]
-        self._running += 1
+        self._workers.count(batch, 1)
         try:
             return BatchRun(self._runner, batch, on_all_cores=on_all_cores)
         except Exception as error:  # our own bug: its batch fails, and a turn for the others is due
@@ -262,20 +285,29 @@ class Engine:
                     request.closed = True
                     ended.append((request, failure))
                 elif leaving:
-                    left.append((group, place))
                     answers = decision.answer(group, place, leaving)
                     if answers is not None:
                         ended.append((request, answers))
+                    if not request.is_shadow:
+                        left.append((group, place))
             self._scheduler.advance(batch, decision.leaves_B, run.times[-1])
-            self._running -= 1
+            self._workers.count(batch, -1)
         finally:  # what was decided is told, whatever goes wrong after
             self._host.after(partial(_settle, ended))
         self._go_on(batches)
         self.accounts.left(batch.exit, left, decision.readout.confidence_B, decision.reason_B)
+        self._watch(decision, ended)
+
+    def _watch(self, decision: Decision, ended: Outcomes) -> None:
+        if decision.run.batch.exit == 0:
+            self._monitor.read_first_exit(decision.readout.confidence_B)
+        for request, outcome in ended:
+            if isinstance(outcome, Answers) and not request.is_shadow:
+                self._monitor.answered(request, outcome)
 
     def _go_on(self, batches: int) -> None:
         self._note_empty()
-        if self._scheduler.rows_held:
+        if self._scheduler.rows_held or self._monitor.shadows_due(time.monotonic()):
             self._ask_turn(batches)
 
     def _give_up(self, batch: Batch, error: Exception, batches: int) -> None:
@@ -288,7 +320,7 @@ class Engine:
                 failure.__cause__ = error
                 ended.append((group.request, failure))
         if batch.groups:
-            self._running -= 1
+            self._workers.count(batch, -1)
             self._scheduler.advance(batch, np.ones(batch.rows, dtype=np.bool_), time.monotonic())
         self._host.after(partial(_settle, ended))
         self._go_on(batches)
@@ -307,10 +339,6 @@ class Engine:
         if seconds > FAR_TOO_LONG * self._caller_seconds:
             _LOG.warning("batches are left to workers", model=self.manifest.name, seconds=seconds)
             self._caller_seconds = 0.0
-
-    def _serve(self) -> None:
-        while (run := self._runs.get()) is not None:
-            self._execute(run, 0)
 
     def _execute(self, run: BatchRun, batches: int) -> None:
         run.execute()

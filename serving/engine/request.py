@@ -105,6 +105,10 @@ class Request:
     """None until the first row has left."""
     queue_seconds: float = 0.0
     """From admission until the first row entered stage 0."""
+    drawn: Sequence[int] = ()
+    """Rows whose full-depth answer is also to be learnt."""
+    is_shadow: bool = False
+    """Whether nobody asked: its rows were answered before."""
     unanswered: int = field(init=False)
     closed: bool = False
     """Answered, failed or expired: the engine has decided, and the rows left are dropped."""
@@ -162,8 +166,11 @@ class Batch:
     """Rows of each group."""
     rows: int = field(init=False)
     """How many rows run."""
+    is_shadow: bool = field(init=False)
+    """Whether nobody waits for them."""
 
     def __post_init__(self) -> None:
+        self.is_shadow = all(group.request.is_shadow for group in self.groups)
         self.sizes = [len(group) for group in self.groups]
         self.rows = sum(self.sizes)
 

@@ -9,6 +9,8 @@ Shapes lead with -1 for the rows of a batch. `E` exits, `K` classes.
 
 import json
 import re
+from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,9 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from serving.datatypes import Datatype
 from serving.errors import InvalidManifest, InvalidRequest, first_complaint, shown
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
+"""What is written; what is read may also be of the formats before, in which newer keys have defaults."""
+READABLE_FORMATS = (1, FORMAT_VERSION)
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+EXACT_POINT = "exact"
+"""The point at which every row goes to the final exit."""
 CUSTOM_POINT = "custom"
 """What metrics call thresholds of a caller's own; no published point has that name."""
 RESERVED_TENSORS = frozenset({"rows", "logits"})
@@ -35,6 +41,15 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """A plain name: it cannot leave its folder."""
 Thresholds = tuple[Share | None, ...]
 """Smallest confidence that may leave, one an early exit; None disables the exit."""
+
+
+class Risk(StrEnum):
+    """What a certificate bounds, as a share of rows."""
+
+    DISAGREEMENT = "disagreement"
+    """The answer differs from the final exit's."""
+    HARM = "harm"
+    """The answer is wrong where the final exit's is right."""
 
 
 class Section(BaseModel):
@@ -74,6 +89,24 @@ class Stage(Section):
     """What the next stage gathers from; empty for the last stage."""
 
 
+class ConfidenceShares(Section):
+    """How confidences are spread: what a server compares its own with, to notice drift."""
+
+    edges: tuple[Share, ...]
+    """Rising; bin i holds the confidences of at least edge i - 1 and less than edge i."""
+    shares: tuple[Share, ...]
+    """One more than edges."""
+
+    @model_validator(mode="after")
+    def _bins_are_in_order(self) -> Self:
+        if len(self.shares) != len(self.edges) + 1 or any(b <= a for a, b in pairwise(self.edges)):
+            raise ValueError(
+                f"edges must rise, with one share more than edges, got {list(self.edges)} "
+                f"and {len(self.shares)} shares"
+            )
+        return self
+
+
 class Exit(Section):
     """Where an answer may leave, and how good it is when every row leaves there."""
 
@@ -82,16 +115,27 @@ class Exit(Section):
     expected_calibration_error: Share
     split: str
     n: Annotated[int, Field(ge=1)]
+    confidence: ConfidenceShares | None = None
+    """Of all n rows; None in format 1."""
 
 
 class Certificate(Section):
-    """The promise P(answer differs from the final exit's) <= epsilon, with confidence 1 - delta."""
+    """The promise that a risk is at most epsilon, with confidence 1 - delta."""
 
     epsilon: Annotated[float, Field(gt=0.0, lt=1.0)]
     delta: Annotated[float, Field(gt=0.0, lt=1.0)]
     n: Annotated[int, Field(ge=1)]
     disagreements: Count
+    """Rows of the certify split whose answer differs from the final exit's."""
     method: str
+    risk: Risk = Risk.DISAGREEMENT
+    harms: Count | None = None
+    """Of those that differ, how many the final exit had right; None in format 1."""
+
+    @property
+    def promises_agreement(self) -> bool:
+        """Whether a server can see for itself, without labels, that the promise is broken."""
+        return self.risk is Risk.DISAGREEMENT
 
 
 class OperatingPoint(Section):
@@ -107,7 +151,7 @@ class OperatingPoint(Section):
     split: str
     n: Annotated[int, Field(ge=1)]
     certificate: Certificate | None
-    """None where the point equals full depth: there is nothing to certify."""
+    """None where the point equals full depth, or was published uncertified."""
 
 
 class ParetoPoint(Section):
@@ -155,7 +199,7 @@ class Provenance(Section):
 class Manifest(Section):
     """Everything that a server needs to serve a version, and a reader to judge it."""
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
     version: Annotated[int, Field(ge=1)]
     created: UtcTime
@@ -184,8 +228,8 @@ class Manifest(Section):
             _check_tensor_names(stage.features, f"features of stage {number}")
         for name, point in self.operating_points.items():
             _check_point(name, point, exits)
-        if any(threshold is not None for threshold in self._point("exact").thresholds):
-            raise ValueError('operating point "exact" must disable every early exit')
+        if any(threshold is not None for threshold in self._point(EXACT_POINT).thresholds):
+            raise ValueError(f'operating point "{EXACT_POINT}" must disable every early exit')
         self._point(self.default_operating_point)
         return self
 
@@ -253,10 +297,9 @@ def read_manifest(path: Path) -> Manifest:
     if not isinstance(document, dict):
         raise InvalidManifest(f"{path}: expected a JSON object, got {type(document).__name__}")
     written = document.get("format_version")
-    if written != FORMAT_VERSION or isinstance(written, bool):
-        raise InvalidManifest(
-            f"{path}: format_version: expected {FORMAT_VERSION}, got {shown(repr(written))}"
-        )
+    if written not in READABLE_FORMATS or isinstance(written, bool):
+        known = " or ".join(map(str, READABLE_FORMATS))
+        raise InvalidManifest(f"{path}: format_version: expected {known}, got {shown(repr(written))}")
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -37,9 +37,7 @@ def held_worker(engine: Engine) -> Iterator[None]:
     held = _HeldSession(session)
     sessions[0] = held
     try:
-        future = engine.submit(
-            {"image": np.stack([row(0, 5, 5, 5)])}, exit_rule(engine.manifest, ExitWishes())
-        )
+        future = engine.submit({"image": np.stack([row(0, 5, 5, 5)])}, exit_rule(engine.points, ExitWishes()))
         assert held.entered.wait(PATIENCE_SECONDS)
     finally:
         sessions[0] = session

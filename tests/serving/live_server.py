@@ -38,7 +38,8 @@ class LiveServer:
     """Starts a server on free ports; as a context manager it drains it at the end."""
 
     def __init__(self, models: Path, config: dict[str, Any] | None = None) -> None:
-        settings = {"engine": {"workers": 1, "caller_milliseconds": 0}, **(config or {})}
+        engine, monitor = {"workers": 1, "caller_milliseconds": 0}, {"shadow_share": 0}
+        settings = {"engine": engine, "monitor": monitor, **(config or {})}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

@@ -154,7 +154,7 @@ def test_a_full_queue_comes_back_as_overload(models: Path) -> None:
 
 
 def _exact(server: LiveServer) -> ExitRule:
-    return exit_rule(server.engine().manifest, ExitWishes(operating_point="exact"))
+    return exit_rule(server.engine().points, ExitWishes(operating_point="exact"))
 
 
 def free_port() -> int:

@@ -108,7 +108,7 @@ def test_a_version_that_comes_back_is_watched_again(metrics: Metrics, registry: 
         model.watch_waiting(lambda _, waiting=waiting: waiting)  # type: ignore[misc] # binds the loop's value
         labels = {"model": "digits", "version": "3", "stage": "0"}
         assert registry.get_sample_value("offramp_rows_waiting", labels) == waiting
-        model.forget_waiting()
+        model.forget()
     assert registry.get_sample_value("offramp_rows_waiting", labels) is None
 
 

@@ -56,7 +56,7 @@ def _forget_manifest(folder: Path) -> None:
 
 
 def _write_future_format(folder: Path) -> None:
-    edit(folder, format_version=2)
+    edit(folder, format_version=3)
 
 
 @pytest.mark.parametrize(

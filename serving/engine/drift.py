@@ -1,0 +1,58 @@
+"""Whether what comes still looks like what the version was measured on: shares against a baseline.
+
+Early and final exits can fail together, and then agreement says nothing; but rows stop leaving where
+they used to leave. The distance is the population stability index over a window of rows,
+`sum over cells of (now - baseline)·ln(now / baseline)`. It warns, and never changes what is served.
+Knows nothing of what the cells are.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.engine.policy import Floats
+
+_LEAST_ROWS = 0.5
+"""What an empty cell counts as, so that its logarithm is finite."""
+
+
+def stability_index(counts_C: NDArray[np.number], baseline_C: Floats) -> float:
+    """Give the distance of counted rows from baseline shares: 0 where equal; above 0.25 is a major shift."""
+    rows = counts_C.sum()
+    now_C = np.maximum(counts_C, _LEAST_ROWS) / rows
+    then_C = np.maximum(baseline_C, _LEAST_ROWS / rows)
+    return float(((now_C - then_C) * np.log(now_C / then_C)).sum())
+
+
+class DriftWatch:
+    """Counts rows by cell in windows, one after the other, and compares each with the baseline."""
+
+    def __init__(self, baseline_C: Sequence[float], *, window_rows: int, alarm: float) -> None:
+        """Take the baseline's shares, how many rows make a window, and the index that is one too many."""
+        self._baseline_C = np.asarray(baseline_C, dtype=np.float64)
+        self._counts_C = np.zeros(len(baseline_C), dtype=np.int64)
+        self._rows = 0
+        self._window_rows = window_rows
+        self._alarm = alarm
+        self.index = 0.0
+        """Of the last whole window."""
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the last whole window was too far off."""
+        return self.index > self._alarm
+
+    def count(self, cells: NDArray[np.integer] | Sequence[int]) -> bool:
+        """Take in rows by their cells; True where that completed a window."""
+        if len(cells) == 1:  # the common case, at a tenth of the time
+            self._counts_C[cells[0]] += 1
+        else:
+            self._counts_C += np.bincount(cells, minlength=len(self._counts_C))
+        self._rows += len(cells)
+        if self._rows < self._window_rows:
+            return False
+        self.index = stability_index(self._counts_C, self._baseline_C)
+        self._counts_C[:] = 0
+        self._rows = 0
+        return True

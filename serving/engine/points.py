@@ -1,0 +1,51 @@
+"""Which thresholds each operating point's name stands for now.
+
+A point whose certificate was revoked stands for the next safer one: that with the next smaller
+promised epsilon, and `exact` behind all. Nothing comes back by itself. Knows nothing of why a
+certificate was revoked.
+"""
+
+from collections.abc import Iterable
+
+from serving.repository.manifest import EXACT_POINT, Manifest, Thresholds
+
+
+class PointsInForce:
+    """The operating points of one served version."""
+
+    def __init__(self, manifest: Manifest, revoked: Iterable[str] = ()) -> None:
+        """Take the names that are revoked from the start; those the version does not know are passed over."""
+        self._manifest = manifest
+        self._epsilons = {
+            name: point.certificate.epsilon
+            for name, point in manifest.operating_points.items()
+            if point.certificate is not None and point.certificate.promises_agreement
+        }
+        self.default = manifest.default_operating_point
+        self.final_exit = len(manifest.stages) - 1
+        self.revoked = {name for name in revoked if name in self._epsilons}
+
+    def in_force(self, name: str) -> str:
+        """Give the point whose thresholds apply to who asks for that one; raise InvalidRequest if unknown."""
+        self._manifest.operating_point(name)
+        while name in self.revoked:
+            name = self._next_safer(name)
+        return name
+
+    def thresholds(self, name: str) -> Thresholds:
+        """Give the thresholds that apply to who asks for that point."""
+        return self._manifest.operating_point(self.in_force(name)).thresholds
+
+    def revoke(self, name: str) -> str:
+        """Take a point's certificate back; returns the point that is in force instead."""
+        assert name in self._epsilons, f"{name} has no certificate to revoke"
+        self.revoked.add(name)
+        return self.in_force(name)
+
+    def reinstate(self, name: str) -> None:
+        """Give a point its own thresholds back: an operator's word, never ours."""
+        self.revoked.discard(name)
+
+    def _next_safer(self, name: str) -> str:
+        safer = [other for other, each in self._epsilons.items() if each < self._epsilons[name]]
+        return max(safer, key=self._epsilons.__getitem__, default=EXACT_POINT)

@@ -6,6 +6,7 @@ alone, speaks of exits in words, and raises the errors of `serving.errors`.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,6 +57,21 @@ class ModelInfo:
     default_operating_point: str
     operating_points: dict[str, dict[str, Any]]
     """Each point as the manifest has it: thresholds, test figures, certificate."""
+
+
+@dataclass(frozen=True)
+class PointInForce:
+    """What an operating point's name stands for now, and what drawn rows say of its certificate."""
+
+    in_force: str
+    """The point whose thresholds apply: another one where the certificate was revoked."""
+    thresholds: tuple[float | None, ...]
+    revoked: bool
+    shadow_agreed: int
+    shadow_differed: int
+    shadow_missing: int
+    evidence: float
+    """Against the certificate: 1 at the start, revoked at 1 / delta; 0 where none is tested."""
 
 
 class Client:
@@ -149,6 +165,23 @@ class Client:
             operating_points=json.loads(parameters["operating_points"]),
         )
 
+    def points_in_force(self, name: str, version: str = "") -> dict[str, PointInForce]:
+        """Ask what each operating point of a model stands for now."""
+        request = inference.ModelMetadataRequest(name=name, version=version)
+        metadata = self._call("ModelMetadata", request, inference.ModelMetadataResponse)
+        return {
+            state.name: PointInForce(
+                in_force=state.in_force,
+                thresholds=tuple(None if math.isinf(each) else each for each in state.thresholds),
+                revoked=state.revoked,
+                shadow_agreed=state.shadow_agreed,
+                shadow_differed=state.shadow_differed,
+                shadow_missing=state.shadow_missing,
+                evidence=state.evidence,
+            )
+            for state in metadata.operating_points
+        }
+
     def healthy(self) -> bool:
         """Ask the standard health check whether the server takes calls."""
         response = self._call(
@@ -202,6 +235,18 @@ def _predict(client: Client, options: argparse.Namespace) -> int:
         print(
             f"{row}: {info.labels[label]} (label {label}), confidence {prediction.confidence_N[row]:.4f}, "
             f"left at exit {prediction.exit_N[row]} ({reason})"
+        )
+    return 0
+
+
+def _points(client: Client, options: argparse.Namespace) -> int:
+    for name, point in client.points_in_force(options.model).items():
+        thresholds = " ".join("-" if each is None else f"{each:.4g}" for each in point.thresholds)
+        now = f"revoked, {point.in_force} in its place" if point.revoked else "in force"
+        print(
+            f"{name}: {now}, thresholds {thresholds}; drawn rows: {point.shadow_agreed} agreed, "
+            f"{point.shadow_differed} differed, {point.shadow_missing} missing; "
+            f"evidence against it {point.evidence:.3g}"
         )
     return 0
 
@@ -266,6 +311,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--threshold", type=float, help="smallest confidence that leaves early, in [0, 1]")
     predict.add_argument("--max-exit", type=int, help="the deepest exit to use")
     predict.set_defaults(run=_predict)
+    points = commands.add_parser("points", parents=[shared], help="what each operating point stands for now")
+    points.add_argument("--model", required=True)
+    points.set_defaults(run=_points)
     check = commands.add_parser("health", parents=[shared], help="exit code 0 where the server takes calls")
     check.set_defaults(run=_health)
     return parser

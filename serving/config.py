@@ -78,7 +78,7 @@ class MonitorSettings(Settings):
     """Share of the last 100 drawn rows that may be missing; beyond, the test of a certificate pauses."""
     drift_rows: Annotated[int, Field(ge=100, le=10_000_000)] = 1000
     """Rows of a window whose exits and confidences are compared with the manifest's."""
-    drift_alarm: Annotated[float, Field(gt=0)] = 0.25
+    drift_alarm: Annotated[float, Field(gt=0)] = 0.1
     """Population stability index beyond which a window raises the alarm."""
 
 

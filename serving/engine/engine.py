@@ -236,7 +236,11 @@ class Engine:
 
     def _end_shadows(self, outcome: Answers | Exception) -> None:
         self._monitor.end_shadows(outcome)
-        self._go_on(0)
+        self._ask_for_shadows()
+
+    def _ask_for_shadows(self) -> None:
+        if self._open and self._monitor.shadows_due(time.monotonic()):
+            self._ask_turn(0)
 
     def _next_run(self, now: float, among: int | None, *, alone: bool = False) -> BatchRun | None:
         """Form a batch and make it ready; it counts as running from here on.
@@ -304,10 +308,11 @@ class Engine:
         for request, outcome in ended:
             if isinstance(outcome, Answers) and not request.is_shadow:
                 self._monitor.answered(request, outcome)
+        self._ask_for_shadows()
 
     def _go_on(self, batches: int) -> None:
         self._note_empty()
-        if self._scheduler.rows_held or self._monitor.shadows_due(time.monotonic()):
+        if self._scheduler.rows_held:
             self._ask_turn(batches)
 
     def _give_up(self, batch: Batch, error: Exception, batches: int) -> None:

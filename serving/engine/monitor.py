@@ -39,7 +39,7 @@ class MonitorLimits:
     """The chance that a row is drawn; 0 draws none."""
     max_missing_share: float = 0.2
     drift_rows: int = 1000
-    drift_alarm: float = 0.25
+    drift_alarm: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from serving import __version__
+from serving.engine.monitor import Revocation
+from serving.revocations import Revocations
 from tests.end_to_end.server_process import CANNOT_START, run_serving
 from tests.serving import scripted_model
 
@@ -50,6 +52,38 @@ def test_verify_of_no_repository_is_exit_code_2(tmp_path: Path) -> None:
     code, _, errors = run_serving("verify", str(tmp_path / "gone"))
 
     assert (code, errors.count("\n")) == (CANNOT_START, 1)
+
+
+def revoke(folder: Path) -> None:
+    revocation = Revocation("fast", "balanced", 0.03, 0.05, shadow_rows=200, disagreements=19)
+    Revocations(folder).add("digits", 3, revocation)
+
+
+def test_reinstate_takes_out_what_it_names_and_says_so(tmp_path: Path) -> None:
+    revoke(tmp_path)
+
+    code, output, errors = run_serving("reinstate", "digits/3/fast", "--state-dir", str(tmp_path))
+
+    assert (code, errors) == (0, "")
+    assert output.startswith("reinstated digits/3/fast, revoked 20")
+    assert Revocations(tmp_path).of("digits", 3) == set()
+
+
+def test_reinstate_of_what_was_not_revoked_is_exit_code_2(tmp_path: Path) -> None:
+    revoke(tmp_path)
+
+    code, output, errors = run_serving("reinstate", "digits/4", "--state-dir", str(tmp_path))
+
+    assert (code, output) == (CANNOT_START, "")
+    assert errors == f"offramp: {tmp_path}: nothing revoked matches digits/4\n"
+
+
+@pytest.mark.parametrize("point", ["", "digits/x", "digits/0/fast", "a/1/b/c"])
+def test_reinstate_wants_a_model_a_version_and_a_point(tmp_path: Path, point: str) -> None:
+    code, _, errors = run_serving("reinstate", point, "--state-dir", str(tmp_path))
+
+    assert code == CANNOT_START
+    assert "expected MODEL, MODEL/VERSION or MODEL/VERSION/POINT" in errors
 
 
 def test_the_version_is_printed() -> None:

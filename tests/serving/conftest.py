@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -50,11 +51,14 @@ def make_engine(version: PublishedVersion, registry: CollectorRegistry) -> Itera
         patience: int = 1,
         lone_threads: int = 1,
         caller_seconds: float = 0.0,
+        published: PublishedVersion = version,
+        **more: Any,  # noqa: ANN401 - how it is watched
     ) -> Engine:
         limits = EngineLimits(
             max_batch_size, max_queue_size, slots, workers, patience, lone_threads, caller_seconds
         )
-        engines.append(Engine(version, CPU, limits, metrics.for_model("scripted", len(engines) + 1, 3)))
+        instruments = metrics.for_model("scripted", len(engines) + 1, 3)
+        engines.append(Engine(published, CPU, limits, instruments, **more))
         return engines[-1]
 
     yield make

@@ -37,14 +37,20 @@ def eventually(condition: Callable[[], bool]) -> bool:
 class LiveServer:
     """Starts a server on free ports; as a context manager it drains it at the end."""
 
-    def __init__(self, models: Path, config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, models: Path, config: dict[str, Any] | None = None, *, state_dir: Path | None = None
+    ) -> None:
         engine, monitor = {"workers": 1, "caller_milliseconds": 0}, {"shadow_share": 0}
         settings = {"engine": engine, "monitor": monitor, **(config or {})}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.server = Server(
-            models, Address(HOST, 0, 0), device="cpu", config=Config.model_validate(settings)
+            models,
+            Address(HOST, 0, 0),
+            device="cpu",
+            config=Config.model_validate(settings),
+            state_dir=state_dir,
         )
         self.exit_code: int | None = None
 

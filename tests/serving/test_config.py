@@ -37,7 +37,7 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("bogus = 1", "bogus: unknown key, known keys: server, engine, models"),
+        ("bogus = 1", "bogus: unknown key, known keys: server, engine, monitor, models"),
         ("[server]\nbogus = 1", "server.bogus: unknown key, known keys: max_message_bytes, drain_seconds"),
         ("[engine]\nbogus = 1", "engine.bogus: unknown key, known keys: max_batch_size, max_queue_size"),
         ("[models.x]\nbogus = 1", "models.x.bogus: unknown key, known keys: versions"),

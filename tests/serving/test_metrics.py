@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
@@ -16,6 +18,15 @@ PROMISED = {
     "offramp_confidence": {"model", "version", "exit"},
     "offramp_multiply_adds": {"model", "version"},
     "offramp_multiply_adds_saved": {"model", "version"},
+    "offramp_shadow_rows": {"model", "version", "operating_point", "agreed"},
+    "offramp_shadow_rows_missing": {"model", "version", "operating_point"},
+    "offramp_certificate_holds": {"model", "version", "operating_point"},
+    "offramp_certificate_evidence": {"model", "version", "operating_point"},
+    "offramp_certificate_paused": {"model", "version", "operating_point"},
+    "offramp_threshold": {"model", "version", "operating_point", "exit"},
+    "offramp_exit_drift": {"model", "version", "operating_point"},
+    "offramp_confidence_drift": {"model", "version"},
+    "offramp_drift_alarm": {"model", "version", "signal"},
     "offramp_device_info": {"device", "provider"},
     "offramp_requests_in_flight": set[str](),
 }
@@ -41,6 +52,13 @@ def touch_all(metrics: Metrics) -> None:
     model.spent(100, 20)
     model.watch_waiting(lambda stage: 10 + stage)
     model.request_ended(Outcome.OK, 4, 0.003)
+    model.shadow_learnt("fast", agreed=False)
+    model.shadow_missing("fast")
+    model.evidence("fast", 1.5, paused=False)
+    model.in_force("fast", (0.5, None), holds=True)
+    model.exit_drift("fast", 0.1)
+    model.confidence_drift(0.1)
+    model.drift_alarm("confidence", alarmed=True)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
 
 
@@ -117,3 +135,13 @@ def test_a_request_of_no_model_has_empty_labels(metrics: Metrics, registry: Coll
 
     labels = {"model": "", "version": "", "outcome": "not_found"}
     assert registry.get_sample_value("offramp_requests_total", labels) == 1.0
+
+
+def test_a_disabled_exit_has_an_infinite_threshold(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.for_model("digits", 3, stages=3).in_force("fast", (0.5, None), holds=True)
+
+    def threshold(exit_number: str) -> float | None:
+        labels = {"model": "digits", "version": "3", "operating_point": "fast", "exit": exit_number}
+        return registry.get_sample_value("offramp_threshold", labels)
+
+    assert (threshold("0"), threshold("1")) == (0.5, math.inf)

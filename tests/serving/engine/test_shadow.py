@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.engine.costs import StageCosts
+from serving.engine.request import Answers
+from serving.engine.shadow import (
+    GATHERED_ROWS,
+    GATHERED_SECONDS,
+    MAX_WAITING,
+    Draws,
+    ShadowRow,
+    Shadows,
+    copy_of,
+    rows_a_run,
+)
+
+
+def test_every_row_has_the_same_chance_whatever_the_size_of_its_request() -> None:
+    draws, generator = Draws(0.1, seed=1), np.random.default_rng(1)
+    drawn, rows = 0, 0
+    for size in generator.integers(1, 65, 20_000).tolist():
+        picked = draws.among(size)
+        assert picked == sorted(set(picked))
+        assert all(0 <= row < size for row in picked)
+        drawn, rows = drawn + len(picked), rows + size
+
+    assert drawn / rows == pytest.approx(0.1, rel=0.02)
+
+
+def test_first_rows_are_drawn_no_more_often_than_last_ones() -> None:
+    draws = Draws(0.05, seed=2)
+    counts = np.bincount([row for _ in range(40_000) for row in draws.among(8)], minlength=8)
+
+    assert counts.min() > 0.9 * counts.mean()
+
+
+@given(st.lists(st.integers(1, 64), max_size=20))
+def test_a_share_of_none_draws_none_and_one_of_all_draws_all(sizes: list[int]) -> None:
+    none, every = Draws(0.0), Draws(1.0)
+
+    assert [none.among(size) for size in sizes] == [[] for _ in sizes]
+    assert [every.among(size) for size in sizes] == [list(range(size)) for size in sizes]
+
+
+class Told:
+    """What became of shadow rows, by their labels."""
+
+    def __init__(self) -> None:
+        self.learnt: list[tuple[int, bool]] = []
+        self.lost: list[int] = []
+
+    def row(self, label: int, answered_seconds: float = 0.0) -> ShadowRow:
+        pixels = np.full((1, 2), label, dtype=np.uint8)
+        return ShadowRow(
+            {"image": pixels},
+            label,
+            answered_seconds,
+            lambda agreed: self.learnt.append((label, agreed)),
+            lambda: self.lost.append(label),
+        )
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def answers_of(*labels: int) -> Answers:
+    answers = Answers.empty(len(labels), classes=3)
+    answers.label_R[:] = labels
+    return answers
+
+
+def test_rows_wait_until_enough_have_come_or_the_first_has_waited_long(told: Told) -> None:
+    shadows = Shadows(rows_a_run=32)
+    for number in range(GATHERED_ROWS - 1):
+        shadows.add(told.row(number, answered_seconds=100.0))
+    assert not shadows.due(now=100.0)
+    assert shadows.due(now=100.0 + GATHERED_SECONDS)
+
+    shadows.add(told.row(7, answered_seconds=100.0))
+    assert shadows.due(now=100.0)
+
+
+def test_one_run_at_a_time_takes_the_oldest_rows(told: Told) -> None:
+    shadows = Shadows(rows_a_run=2)
+    for number in range(3):
+        shadows.add(told.row(number))
+
+    assert shadows.begin()["image"].tolist() == [[0, 0], [1, 1]]
+    assert not shadows.due(now=1e9)
+    shadows.end(answers_of(0, 2))
+    assert told.learnt == [(0, True), (1, False)]
+    assert shadows.begin()["image"].tolist() == [[2, 2]]
+
+
+def test_a_run_that_failed_loses_its_rows(told: Told) -> None:
+    shadows = Shadows(rows_a_run=2)
+    shadows.add(told.row(5))
+    shadows.begin()
+
+    shadows.end(RuntimeError())
+
+    assert (told.learnt, told.lost) == ([], [5])
+
+
+def test_one_row_too_many_loses_the_oldest(told: Told) -> None:
+    shadows = Shadows(rows_a_run=2)
+    for number in range(MAX_WAITING + 2):
+        shadows.add(told.row(number))
+
+    assert told.lost == [0, 1]
+
+
+def test_a_run_keeps_a_worker_for_milliseconds_not_more() -> None:
+    slow, quick = StageCosts([{1: 0.1, 64: 6.4}], 64), StageCosts([{1: 1e-6, 64: 64e-6}], 64)
+
+    assert (rows_a_run(slow, 1), rows_a_run(quick, 1)) == (1, 64)
+
+
+def test_a_copied_row_keeps_nothing_of_its_request() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    copied = copy_of({"image": image}, 1)["image"]
+    image[:] = 0
+
+    assert copied.tolist() == [[2, 3]]
+    assert copied.base is None

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo serve test check protos format golden results bench
+.PHONY: install demo revocation serve test check protos format golden results bench
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ demo: install
 
 serve: install
 	$(BIN)/python -m serving --model-repository models --grpc-port 8001 --metrics-port 8002
+
+revocation: install
+	$(BIN)/python -m examples.revocation
 
 test: install
 	$(BIN)/python -m pytest

@@ -90,11 +90,20 @@ def run_folder(name: str) -> Path:
     return Path("runs") / name
 
 
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that takes calls."""
+
+    process: subprocess.Popen[str]
+    grpc: str
+    metrics: str
+
+
 @contextlib.contextmanager
-def server(log: Path) -> Iterator[str]:
-    """Serve the model repository in a process of its own; gives its gRPC address."""
+def server(log: Path, *options: str) -> Iterator[RunningServer]:
+    """Serve the model repository in a process of its own."""
     command = [sys.executable, "-m", "serving", "--model-repository", str(MODEL_REPOSITORY)]
-    command += ["--grpc-port", "0", "--metrics-port", "0"]
+    command += ["--grpc-port", "0", "--metrics-port", "0", *options]
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("w") as stderr,
@@ -110,7 +119,7 @@ def server(log: Path) -> Iterator[str]:
             sys.exit(f"demo: the server did not start, see {log}")
         print(f"server ready in {time.monotonic() - started:.1f} s: {' '.join(ready[1:])}")
         try:
-            yield ready[1].removeprefix("grpc=")
+            yield RunningServer(process, ready[1].removeprefix("grpc="), ready[2].removeprefix("metrics="))
         finally:
             process.send_signal(signal.SIGTERM)
             hung = threading.Timer(STOP_SECONDS, process.kill)
@@ -198,7 +207,7 @@ def main() -> None:
     manifest = train() if name == TRAINED else published(name)
     test = held_out(manifest)
     try:
-        with server(run_folder(name) / "server.log") as address, Client(address) as client:
+        with server(run_folder(name) / "server.log") as running, Client(running.grpc) as client:
             client.predict(manifest.name, test.images_NCHW[:1])  # connects
             answers = {
                 point: ask(client, manifest, test.images_NCHW, point) for point in manifest.operating_points

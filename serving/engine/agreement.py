@@ -1,26 +1,29 @@
 """Whether a certificate still holds, by a test that may be looked at after every row.
 
 The certificate promises: at most a share epsilon of answers differ from the final exit's. Rows drawn at
-random have both answers learnt, x = 1 where they differ, and the test's statistic is the mean, over a
-grid of stakes lambda, of what a gambler owns who bets against the promise with each:
-`E = mean over lambda of prod over rows of (1 + lambda·(x - epsilon))`. While the promise holds no such
-gambler gains on average, so by Ville's inequality the chance that E *ever* reaches 1 / delta is at most
-delta, however often one looks and whenever one stops.
+random have both answers learnt, x = 1 where they differ. A gambler who bets a stake lambda against the
+promise from some row on owns `prod (1 + lambda·(x - epsilon))`; the test's statistic E is what a purse of
+1 owns that is spread over a grid of stakes, half of it laid at once and half over all later rows, ever
+less a row. While the promise holds no such purse gains on average, so by Ville's inequality the chance
+that E *ever* reaches 1 / delta is at most delta, however often one looks and whenever one stops. The
+half that is laid later is what notices a promise that held for a million rows and then broke: a purse
+laid at the start would be lost by then.
 
-E depends on the counts alone, not on the order. A row that reached the final exit agrees by definition
-and is counted at once, ahead of earlier ones that still run on: that only lowers E meanwhile.
+Rows are to be counted in the order in which they were answered, whenever their full-depth answers are
+learnt: agreement is known sooner than disagreement, and any other order would bunch what differs.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serving.engine.policy import Floats
+from serving.engine.policy import Bools, Floats, Integers
 
 STAKES: Floats = np.geomspace(0.005, 0.5, 20)
 """The grid, as lambda · epsilon: the share of what is owned that is lost where a row agrees. A small
 stake tells a risk just above epsilon, a large one tells soon that much is wrong."""
+LAID_AT_ONCE = 0.5
 
 
 class AgreementTest:
@@ -31,67 +34,88 @@ class AgreementTest:
         self.epsilon, self.delta = epsilon, delta
         self.rows = 0
         self.disagreements = 0
-        self._log_agrees, self._log_differs = _log_factors(epsilon)
+        self._owned = _laid_at_once()
 
     def count(self, *, agreed: bool) -> None:
-        """Take in one row."""
+        """Take in the next row."""
         self.rows += 1
         self.disagreements += not agreed
+        self._owned = (self._owned + _laid(self.rows)) * _factors(self.epsilon)[int(not agreed)]
 
     @property
     def evidence(self) -> float:
         """E: 1 at the start; the certificate is broken once it reaches 1 / delta."""
-        return math.exp(self._log_evidence())
+        return float(self._owned.sum()) + _kept(self.rows)
 
     @property
     def broken(self) -> bool:
         """Whether the rows seen so far show that the promise does not hold."""
-        return self._log_evidence() >= -math.log(self.delta)
-
-    def _log_evidence(self) -> float:
-        agreements = self.rows - self.disagreements
-        owned = agreements * self._log_agrees + self.disagreements * self._log_differs
-        return float(np.logaddexp.reduce(owned)) - math.log(len(STAKES))
+        return self.evidence >= 1 / self.delta
 
 
-def _log_factors(epsilon: float) -> tuple[Floats, Floats]:
-    """Give log(1 + lambda·(x - epsilon)) for every stake, at x = 0 and at x = 1."""
-    return np.log1p(-STAKES), np.log1p(STAKES / epsilon - STAKES)
+def _factors(epsilon: float) -> tuple[Floats, Floats]:
+    """Give 1 + lambda·(x - epsilon) for every stake, at x = 0 and at x = 1."""
+    return 1 - STAKES, 1 + STAKES / epsilon - STAKES
+
+
+def _laid_at_once() -> Floats:
+    return np.full(len(STAKES), LAID_AT_ONCE / len(STAKES))
+
+
+def _kept(rows: int) -> float:
+    """Give what is not yet laid after so many rows: it falls like 1 / log, so something is always left."""
+    return (1 - LAID_AT_ONCE) * float(np.log(3) / np.log(rows + 3))
+
+
+def _laid(row: int) -> float:
+    """Give what is newly laid on each stake before the row of that number, from 1."""
+    return (_kept(row - 1) - _kept(row)) / len(STAKES)
 
 
 @dataclass(frozen=True)
 class Power:
-    """How soon a certificate is taken back where its promise is broken by a known risk."""
+    """How soon a certificate is taken back once its promise is broken by a known risk."""
 
-    revoked_N: Floats
-    """The chance that it is taken back within 1, 2, ... rows."""
+    revoked_after: Integers
+    """For each of many servers played, the row after which it was; one more than were played: never."""
+    rows: int
 
     @classmethod
-    def of(cls, epsilon: float, delta: float, risk: float, rows: int) -> "Power":
-        """Follow the exact distribution of the count of differing rows, up to so many rows.
+    def of(
+        cls,
+        epsilon: float,
+        delta: float,
+        risk: float,
+        rows: int,
+        *,
+        before: tuple[int, float] = (0, 0.0),
+        servers: int = 1000,
+        seed: int = 0,
+    ) -> "Power":
+        """Play many servers side by side for so many rows of which a share `risk` differ.
 
-        risk is the true share of answers that differ; at risk = epsilon it gives false revocations.
+        before: so many rows, with that share, come first and are not counted; at risk = epsilon and
+        nothing before, what comes out are false revocations.
         """
-        log_agrees, log_differs = _log_factors(epsilon)
-        enough = -math.log(delta) + math.log(len(STAKES))
-        chance_of_count, revoked = np.array([1.0]), 0.0
-        revoked_N = np.empty(rows)
-        for n in range(1, rows + 1):
-            chance_of_count = np.append(chance_of_count * (1 - risk), 0.0) + np.append(
-                0.0, chance_of_count * risk
-            )
-            # Only the largest count can be one too many: any other was below the bound a row before.
-            while len(chance_of_count) > 1:
-                differs = len(chance_of_count) - 1
-                owned = (n - differs) * log_agrees + differs * log_differs
-                if np.logaddexp.reduce(owned) < enough:
-                    break
-                revoked += chance_of_count[-1]
-                chance_of_count = chance_of_count[:-1]
-            revoked_N[n - 1] = revoked
-        return cls(revoked_N)
+        generator = np.random.default_rng(seed)
+        agreed, differed = _factors(epsilon)
+        owned_SL = np.tile(_laid_at_once(), (servers, 1))
+        clean_rows, clean_risk = before
+        revoked_after = np.full(servers, rows + 1)
+        for row in range(1, clean_rows + rows + 1):
+            differs_S = generator.random(servers) < (clean_risk if row <= clean_rows else risk)
+            owned_SL = (owned_SL + _laid(row)) * np.where(differs_S[:, np.newaxis], differed, agreed)
+            broken_S: Bools = owned_SL.sum(axis=1) + _kept(row) >= 1 / delta
+            revoked_after[broken_S & (revoked_after > rows)] = max(0, row - clean_rows)
+            owned_SL[broken_S] = 0.0  # its story is told
+        return cls(revoked_after, rows)
+
+    def chance(self, rows: int) -> float:
+        """Give the chance that it is taken back within so many rows."""
+        return float((self.revoked_after <= rows).mean())
 
     def rows_for(self, chance: float) -> int | None:
-        """Give how many rows take it back with that chance; None where those followed do not."""
-        reached = np.flatnonzero(self.revoked_N >= chance)
-        return int(reached[0]) + 1 if len(reached) else None
+        """Give how many rows take it back with that chance; None where those played do not."""
+        ordered: NDArray[np.int64] = np.sort(self.revoked_after)
+        needed = int(ordered[int(np.ceil(chance * len(ordered))) - 1])
+        return needed if needed <= self.rows else None

@@ -55,6 +55,17 @@ class Revocation:
     disagreements: int
 
 
+class DrawnRow:
+    """A row whose full-depth answer is known, is to be learnt, or is lost."""
+
+    __slots__ = ("agreed", "settled")
+
+    def __init__(self) -> None:
+        self.settled = False
+        self.agreed: bool | None = None
+        """None while unknown, and where it was lost."""
+
+
 class PointWatch:
     """What drawn rows say of one operating point's thresholds."""
 
@@ -67,6 +78,7 @@ class PointWatch:
             self.test = AgreementTest(certificate.epsilon, certificate.delta)
         self.exits = DriftWatch(point.exit_shares, window_rows=limits.drift_rows, alarm=limits.drift_alarm)
         self._recent: deque[bool] = deque(maxlen=RECENT_ROWS)
+        self._in_order: deque[DrawnRow] = deque()
         self._max_missing_share = limits.max_missing_share
 
     @property
@@ -74,18 +86,30 @@ class PointWatch:
         """Whether so many drawn rows were lost lately that the others no longer stand for all."""
         return sum(self._recent) > self._max_missing_share * len(self._recent)
 
-    def learnt(self, *, agreed: bool) -> None:
-        """Take in a drawn row whose full-depth answer is known."""
-        self._recent.append(False)
+    def drawn(self) -> DrawnRow:
+        """Give a row that was answered its place in the order in which rows count."""
+        row = DrawnRow()
+        self._in_order.append(row)
+        return row
+
+    def learnt(self, row: DrawnRow, *, agreed: bool) -> None:
+        """Take in that a row's full-depth answer is known."""
         self.agreed += agreed
         self.differed += not agreed
-        if self.test is not None and not self.paused:
-            self.test.count(agreed=agreed)
+        self._settle(row, agreed)
 
-    def lost(self) -> None:
-        """Take in a drawn row whose full-depth answer will never be known."""
-        self._recent.append(True)
+    def lost(self, row: DrawnRow) -> None:
+        """Take in that a row's full-depth answer will never be known."""
         self.missing += 1
+        self._settle(row, None)
+
+    def _settle(self, row: DrawnRow, agreed: bool | None) -> None:
+        row.settled, row.agreed = True, agreed
+        while self._in_order and self._in_order[0].settled:
+            first = self._in_order.popleft()
+            self._recent.append(first.agreed is None)
+            if self.test is not None and first.agreed is not None and not self.paused:
+                self.test.count(agreed=first.agreed)
 
 
 @dataclass(frozen=True)
@@ -161,11 +185,12 @@ class Monitor:
             self._follow(watch, request.inputs, answers, row)
 
     def _follow(self, watch: PointWatch, inputs: InputArrays, answers: Answers, row: int) -> None:
-        learnt = partial(self._learnt, watch)
+        drawn = watch.drawn()
+        learnt = partial(self._learnt, watch, drawn)
         if answers.exit_R[row] == self._final_exit:
             learnt(True)
             return
-        label, lost = int(answers.label_R[row]), partial(self._lost, watch)
+        label, lost = int(answers.label_R[row]), partial(self._lost, watch, drawn)
         self._shadows.add(ShadowRow(copy_of(inputs, row), label, time.monotonic(), learnt, lost))
 
     def shadows_due(self, now: float) -> bool:
@@ -203,8 +228,8 @@ class Monitor:
     def _who(self) -> dict[str, object]:
         return {"model": self._manifest.name, "version": self._manifest.version}
 
-    def _learnt(self, watch: PointWatch, agreed: bool) -> None:
-        watch.learnt(agreed=agreed)
+    def _learnt(self, watch: PointWatch, row: DrawnRow, agreed: bool) -> None:
+        watch.learnt(row, agreed=agreed)
         self._metrics.shadow_learnt(watch.name, agreed=agreed)
         if watch.test is None or self._watches[watch.name] is not watch or watch.name in self.points.revoked:
             return
@@ -212,8 +237,8 @@ class Monitor:
         if watch.test.broken:
             self._revoke(watch, watch.test)
 
-    def _lost(self, watch: PointWatch) -> None:
-        watch.lost()
+    def _lost(self, watch: PointWatch, row: DrawnRow) -> None:
+        watch.lost(row)
         self._metrics.shadow_missing(watch.name)
 
     def _revoke(self, watch: PointWatch, test: AgreementTest) -> None:

@@ -94,7 +94,7 @@ def report(name: str, asked: Asked, truth_N: NDArray[np.int64], client: Client, 
     """Say what callers got of a stream, and what the server makes of it."""
     truth_N = truth_N[: len(asked.label_N)]
     point = client.points_in_force(MODEL)[POINT]
-    drifted = _alarms(metrics)
+    drifted = drift_alarms(metrics)
     print(
         f"\n{name}: {len(truth_N):,} rows, {(asked.label_N == truth_N).mean():.1%} right, "
         f"{(asked.label_N != asked.full_label_N).mean():.2%} differ from the full network, "
@@ -108,7 +108,8 @@ def report(name: str, asked: Asked, truth_N: NDArray[np.int64], client: Client, 
     print(f"  certificate: {'REVOKED, ' + point.in_force + ' in its place' if point.revoked else 'holds'}")
 
 
-def _alarms(metrics: str) -> list[str]:
+def drift_alarms(metrics: str) -> list[str]:
+    """Read off the metrics page which signals drifted too far."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
         text = page.read().decode()
     return [

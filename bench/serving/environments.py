@@ -73,10 +73,16 @@ MLSERVER = Environment("mlserver", ("mlserver==1.7.1", _RUNTIME))
 
 def make_all() -> None:
     """Make every environment that is not there; raise SystemExit where something can't be had."""
-    for environment in (PERF_ANALYZER, TRITON, MLSERVER):
+    make_load_generator()
+    for environment in (TRITON, MLSERVER):
         environment.make()
-    _find_base64_library()
     _join_triton_backends()
+
+
+def make_load_generator() -> None:
+    """Make the environment of perf_analyzer alone."""
+    PERF_ANALYZER.make()
+    _find_base64_library()
 
 
 def perf_analyzer_variables() -> Mapping[str, str]:

@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default docs/performance")
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
-    environments.make_all()
+    environments.make_load_generator()
     curves: Curves = {}
     with (
         tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder,

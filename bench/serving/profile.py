@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.serving.profile", description=__doc__)
     parser.add_argument("--network", choices=NAMES, default="released", help="default released")
     name = parser.parse_args().network
-    environments.make_all()
+    environments.make_load_generator()
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as home:
         folder = Path(home)
         network = prepare(name, load_images(), folder)

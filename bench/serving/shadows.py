@@ -1,0 +1,158 @@
+"""What it costs to hold certificates against what is served: throughput by the share of rows drawn.
+
+    python -m bench.serving.shadows
+
+The released network at `balanced`, a server a share, all up at once and asked in turns that rotate;
+ratios are medians of the rounds' own. Writes shadows.json into docs/performance, and the table of
+docs/performance.md.
+"""
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median, quantiles
+
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from bench.serving import environments, servers
+from bench.serving.load import Load, Measured, measure
+from bench.serving.networks import ROOT, load_images, prepare
+from bench.serving.page import replace
+from bench.table import row, rule
+from serving.client import Client
+
+OUTPUT = ROOT / "docs" / "performance"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- shadows: written by `python -m bench.serving.shadows` -->", "<!-- end of shadows -->"
+ROUNDS = 12
+WINDOW_SECONDS = 0.7
+SHARES = (0.0, 0.01, 0.1)
+LOADS = tuple(Load(rows=rows, concurrency=concurrency) for rows in (1, 8) for concurrency in (1, 8, 64))
+
+
+class Sample(BaseModel):
+    """One run of a load on the server that draws that share."""
+
+    model_config = ConfigDict(frozen=True)
+
+    share: float
+    load: Load
+    round: int
+    measured: Measured
+    drawn: int
+    """Rows drawn while it ran whose full-depth answer was learnt."""
+    missing: int
+    """Rows drawn while it ran whose full-depth answer was shed."""
+
+
+class Record(BaseModel):
+    """All that was measured."""
+
+    model_config = ConfigDict(frozen=True)
+
+    samples: tuple[Sample, ...]
+
+
+def measure_all() -> Record:
+    """Measure every share under every load, round by round."""
+    samples: list[Sample] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="offramp-bench-") as name,
+        tqdm(total=ROUNDS * len(SHARES) * len(LOADS), unit="run") as bar,
+        contextlib.ExitStack() as stack,
+    ):
+        folder = Path(name)
+        network = prepare("released", load_images(), folder)
+        running = {
+            share: stack.enter_context(
+                servers.offramp(network, folder, f"[monitor]\nshadow_share = {share}\n")
+            )
+            for share in SHARES
+        }
+        for number in range(ROUNDS):
+            turn = number % len(SHARES)
+            for load in LOADS:
+                for share in (*SHARES[turn:], *SHARES[:turn]):
+                    server = running[share]
+                    before = _drawn(server)
+                    measured = measure(
+                        server,
+                        load,
+                        network.images,
+                        window_seconds=WINDOW_SECONDS,
+                        operating_point="balanced",
+                    )
+                    learnt, missing = (now - then for now, then in zip(_drawn(server), before, strict=True))
+                    samples.append(
+                        Sample(
+                            share=share,
+                            load=load,
+                            round=number,
+                            measured=measured,
+                            drawn=learnt,
+                            missing=missing,
+                        )
+                    )
+                    bar.update()
+    return Record(samples=tuple(samples))
+
+
+def _drawn(server: servers.Server) -> tuple[int, int]:
+    """Give how many rows were drawn at `balanced` so far: learnt, and missing."""
+    with Client(server.address) as client:
+        point = client.points_in_force(server.model)["balanced"]
+    return point.shadow_agreed + point.shadow_differed, point.shadow_missing
+
+
+def lines(record: Record) -> Iterator[str]:
+    """Give the table: a line a load and share."""
+    yield row(
+        "load", "rows drawn", "rows/s over none drawn", "middle half of rounds", "p50", "p99", "missing"
+    )
+    yield rule(7)
+    for load in LOADS:
+        for share in SHARES[1:]:
+            ratios = _ratios(record, load, share, "rows_per_second")
+            low, _, high = quantiles(ratios, n=4)
+            of_share = [each for each in record.samples if (each.load, each.share) == (load, share)]
+            drawn, missing = sum(each.drawn for each in of_share), sum(each.missing for each in of_share)
+            yield row(
+                f"{load.rows} row{'s' if load.rows > 1 else ''} x {load.concurrency}",
+                f"{share:.0%}",
+                f"{median(ratios):.3f}",
+                f"{low:.3f} to {high:.3f}",
+                f"{median(_ratios(record, load, share, 'p50_milliseconds')):.2f}",
+                f"{median(_ratios(record, load, share, 'p99_milliseconds')):.2f}",
+                f"{missing / max(1, drawn + missing):.0%} of {drawn + missing:,}",
+            )
+
+
+def _ratios(record: Record, load: Load, share: float, figure: str) -> list[float]:
+    """Divide a figure by that of none drawn, round by round."""
+    of_round = {
+        (each.share, each.round): float(getattr(each.measured, figure))
+        for each in record.samples
+        if each.load == load
+    }
+    rounds = sorted({number for _, number in of_round})
+    return [of_round[share, number] / of_round[0.0, number] for number in rounds]
+
+
+def main() -> None:
+    """Measure, and write."""
+    parser = argparse.ArgumentParser(prog="python -m bench.serving.shadows", description=__doc__)
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default docs/performance")
+    output = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    environments.make_load_generator()
+    record = measure_all()
+    (output / "shadows.json").write_text(record.model_dump_json(indent=1) + "\n")
+    if output == OUTPUT:
+        replace(PAGE, BEGIN, END, lines(record))
+
+
+if __name__ == "__main__":
+    main()

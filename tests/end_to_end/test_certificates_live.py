@@ -1,0 +1,123 @@
+"""The released model under streams that its certificate was and was not made for: it is taken back when
+agreement breaks, and only then."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from examples.revocation import Images, as_they_are, darkened, drift_alarms, noisy
+from serving.client import Client, PointInForce
+from serving.engine.agreement import Power
+from serving.repository.manifest import Certificate, Manifest
+from serving.repository.repository import read_version
+from tests.end_to_end.server_process import ServerProcess
+from tests.end_to_end.test_released_model import MODELS, VERSION, needs_images
+from training.data.splits import Split
+from training.from_recipe import load
+from training.recipe import Recipe
+
+POINT = "balanced"
+REQUEST_ROWS = 32
+SHADOW_SHARE = 0.2
+ROWS = 3000
+
+pytestmark = needs_images
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return read_version(MODELS / "fashion-mnist" / str(VERSION)).manifest
+
+
+@pytest.fixture(scope="module")
+def certificate(manifest: Manifest) -> Certificate:
+    certificate = manifest.operating_points[POINT].certificate
+    assert certificate is not None
+    return certificate
+
+
+@pytest.fixture(scope="module")
+def test_split(manifest: Manifest) -> Split:
+    return load(Recipe.model_validate(manifest.provenance.recipe)).test
+
+
+@contextmanager
+def watched_server(shadow_share: float = SHADOW_SHARE) -> Iterator[tuple[ServerProcess, Client]]:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder) / "serving.toml"
+        settings.write_text(f"[monitor]\nshadow_share = {shadow_share}\n")
+        options = ("--config", str(settings), "--state-dir", folder)
+        with ServerProcess(MODELS, *options) as server, Client(server.address) as client:
+            yield server, client
+
+
+def stream(client: Client, images: Images) -> PointInForce:
+    """Send rows until they end or the point is revoked; gives what the server then makes of it."""
+    for start in range(0, len(images), REQUEST_ROWS):
+        client.predict("fashion-mnist", images[start : start + REQUEST_ROWS], operating_point=POINT)
+        point = client.points_in_force("fashion-mnist")[POINT]
+        if point.revoked:
+            break
+    return point
+
+
+def disagreement(client: Client, images: Images) -> float:
+    early, full = (
+        [
+            client.predict("fashion-mnist", images[start : start + 64], operating_point=point).label_N
+            for start in range(0, len(images), 64)
+        ]
+        for point in (POINT, "exact")
+    )
+    differing = sum(int((a != b).sum()) for a, b in zip(early, full, strict=True))
+    return differing / len(images)
+
+
+def test_clean_rows_neither_revoke_nor_alarm(test_split: Split) -> None:
+    with watched_server() as (server, client):
+        point = stream(client, as_they_are(test_split.images_NCHW[:ROWS]))
+
+        assert not point.revoked
+        assert point.shadow_agreed + point.shadow_differed > 0.5 * SHADOW_SHARE * ROWS
+        assert drift_alarms(server.metrics_address) == []
+
+
+def test_rows_that_cost_accuracy_but_no_agreement_alarm_and_do_not_revoke(
+    certificate: Certificate, test_split: Split
+) -> None:
+    images = darkened(test_split.images_NCHW[:ROWS])
+    with watched_server() as (server, client):
+        point = stream(client, images)
+
+        assert not point.revoked
+        assert drift_alarms(server.metrics_address) == ["confidence"]
+        assert disagreement(client, images) < certificate.epsilon
+
+
+def test_rows_on_which_exits_part_revoke_within_what_the_power_of_the_test_says(
+    certificate: Certificate, test_split: Split
+) -> None:
+    images = noisy(test_split.images_NCHW[: 4 * ROWS])
+    with watched_server(shadow_share=0) as (_, client):
+        risk = disagreement(client, images[:ROWS])
+    assert risk > 2 * certificate.epsilon
+
+    with watched_server() as (server, client):
+        point = stream(client, images)
+
+        enough = Power.of(certificate.epsilon, certificate.delta, risk, 3000).rows_for(0.999)
+        assert enough is not None
+        assert point.revoked
+        assert point.shadow_agreed + point.shadow_differed <= enough + REQUEST_ROWS
+        assert client.predict("fashion-mnist", images[:8], operating_point=POINT).exit_N.tolist() == [3] * 8
+        server.await_event("certificate revoked")
+
+
+@pytest.mark.parametrize("change", [as_they_are, darkened, noisy])
+def test_a_stream_is_of_pixels(test_split: Split, change: Callable[[Images], Images]) -> None:
+    images = test_split.images_NCHW[:4]
+
+    assert (change(images).dtype, change(images).shape) == (images.dtype, images.shape)

@@ -51,6 +51,8 @@ class Revocations:
         self._path = None if state_dir is None else state_dir / REVOCATIONS_FILE
         self._lock = threading.Lock()
         self._points: tuple[RevokedPoint, ...] = ()
+        self._unwritten: tuple[RevokedPoint, ...] = ()
+        """Revoked while the file could not be written: they hold until it can be, or the process ends."""
         if state_dir is not None and not (state_dir.is_dir() and os.access(state_dir, os.W_OK)):
             raise ConfigurationError(f"state folder {state_dir}: expected a folder that can be written to")
         self.refresh()
@@ -74,7 +76,9 @@ class Revocations:
     def of(self, model: str, version: int) -> set[str]:
         """Name a version's revoked points."""
         return {
-            each.operating_point for each in self._points if (each.model, each.version) == (model, version)
+            each.operating_point
+            for each in (*self._points, *self._unwritten)
+            if (each.model, each.version) == (model, version)
         }
 
     def add(self, model: str, version: int, revocation: Revocation) -> None:
@@ -89,7 +93,9 @@ class Revocations:
             shadow_rows=revocation.shadow_rows,
             disagreements=revocation.disagreements,
         )
-        self._change(lambda points: (*points, point))
+        self._unwritten = (*self._unwritten, point)
+        self._change(lambda points: (*points, *self._unwritten))
+        self._unwritten = ()
 
     def remove(self, model: str, version: int | None, operating_point: str | None) -> list[RevokedPoint]:
         """Take out what matches, None matching all; gives what was taken out."""
@@ -111,9 +117,10 @@ class Revocations:
     def _change(self, change: Callable[[tuple[RevokedPoint, ...]], tuple[RevokedPoint, ...]]) -> None:
         with self._lock:
             self.refresh()
-            self._points = change(self._points)
+            changed = change(self._points)
             if self._path is not None:
-                _replace(self._path, _File(revocations=self._points).model_dump_json(indent=2) + "\n")
+                _replace(self._path, _File(revocations=changed).model_dump_json(indent=2) + "\n")
+            self._points = changed
 
 
 def _replace(path: Path, text: str) -> None:

@@ -137,6 +137,7 @@ def test_a_revocation_that_cannot_be_written_holds_all_the_same(state_dir: Path,
     with Client(server.address) as client, capture_logs() as logs:
         break_certificate(client)
 
+        server.run(server.server.rescan())
         assert client.points_in_force("scripted")["balanced"].revoked
     assert "revocation not written down" in [entry["event"] for entry in logs]
 

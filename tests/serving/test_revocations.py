@@ -107,3 +107,17 @@ def test_a_file_that_cannot_be_written_leaves_no_debris(tmp_path: Path) -> None:
         revocations.add("digits", 4, REVOCATION)
 
     assert [path.name for path in tmp_path.iterdir()] == [REVOCATIONS_FILE]
+
+
+def test_what_could_not_be_written_holds_and_is_written_with_the_next(tmp_path: Path) -> None:
+    revocations = Revocations(tmp_path)
+    (tmp_path / REVOCATIONS_FILE).mkdir()
+    with pytest.raises((OSError, ConfigurationError)):
+        revocations.add("digits", 3, REVOCATION)
+    assert revocations.of("digits", 3) == {"fast"}
+
+    (tmp_path / REVOCATIONS_FILE).rmdir()
+    revocations.add("digits", 4, REVOCATION)
+
+    again = Revocations(tmp_path)
+    assert again.of("digits", 3) == again.of("digits", 4) == {"fast"}

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ MODEL = "fashion-mnist"
 POINT = "balanced"
 REQUEST_ROWS = 32
 SHADOW_SHARE = 0.1
+TAKE_UP_SECONDS = 10.0
 FOLLOWED_ROWS = 5000
 """How far the power of the test is followed."""
 
@@ -82,12 +84,16 @@ def ask(client: Client, images: Images, name: str) -> Asked:
             break
         labels.append(answer.label_N)
         exits.append(answer.exit_N)
-    label_N = np.concatenate(labels)
+    label_N = np.concatenate(labels) if labels else np.empty(0, np.int64)
     full = [
         client.predict(MODEL, images[start : start + REQUEST_ROWS], operating_point="exact").label_N
         for start in range(0, len(label_N), REQUEST_ROWS)
     ]
-    return Asked(label_N, np.concatenate(exits), np.concatenate(full))
+    return Asked(
+        label_N,
+        np.concatenate(exits) if exits else np.empty(0, np.int32),
+        np.concatenate(full) if full else np.empty(0, np.int64),
+    )
 
 
 def report(name: str, asked: Asked, truth_N: NDArray[np.int64], client: Client, metrics: str) -> None:
@@ -151,6 +157,15 @@ def reinstate(folder: Path, process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGHUP)
 
 
+def await_in_force(client: Client) -> None:
+    """Wait until the server has taken up that the point is in force again."""
+    ends = time.monotonic() + TAKE_UP_SECONDS
+    while client.points_in_force(MODEL)[POINT].revoked:
+        if time.monotonic() > ends:
+            sys.exit("revocation: the server did not take up what the operator said")
+        time.sleep(0.05)
+
+
 def show(manifest: Manifest, folder: Path, shadow_share: float) -> None:
     """Go through the streams, a restart, and an operator's word."""
     test = held_out(manifest)
@@ -169,19 +184,22 @@ def show(manifest: Manifest, folder: Path, shadow_share: float) -> None:
                 print(f"  expected: {expected(certificate, asked, before)}")
             point = client.points_in_force(MODEL)[POINT]
             before = point.shadow_agreed + point.shadow_differed
+    if not point.revoked:
+        sys.exit("revocation: the noisy stream ended before enough rows were drawn; draw a larger share")
     with watched(folder, shadow_share) as running, Client(running.grpc) as client:
         point = client.points_in_force(MODEL)[POINT]
         print(f"\nafter a restart: {'still revoked' if point.revoked else 'in force'}")
         reinstate(folder, running.process)
-        while client.points_in_force(MODEL)[POINT].revoked:
-            pass
+        await_in_force(client)
         print("in force again, on an operator's word alone")
 
 
 def main() -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(prog="python -m examples.revocation", description=__doc__)
-    parser.add_argument("--shadow-share", type=float, default=SHADOW_SHARE, metavar="S")
+    parser.add_argument(
+        "--shadow-share", type=float, default=SHADOW_SHARE, metavar="S", help="default %(default)s"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         show(published(MODEL), Path(folder), options.shadow_share)

@@ -72,6 +72,8 @@ class PointInForce:
     shadow_missing: int
     evidence: float
     """Against the certificate: 1 at the start, revoked at 1 / delta; 0 where none is tested."""
+    paused: bool
+    """Whether too many drawn rows are missing for the test to go on."""
 
 
 class Client:
@@ -178,6 +180,7 @@ class Client:
                 shadow_differed=state.shadow_differed,
                 shadow_missing=state.shadow_missing,
                 evidence=state.evidence,
+                paused=state.paused,
             )
             for state in metadata.operating_points
         }
@@ -246,7 +249,7 @@ def _points(client: Client, options: argparse.Namespace) -> int:
         print(
             f"{name}: {now}, thresholds {thresholds}; drawn rows: {point.shadow_agreed} agreed, "
             f"{point.shadow_differed} differed, {point.shadow_missing} missing; "
-            f"evidence against it {point.evidence:.3g}"
+            f"evidence against it {point.evidence:.3g}{', paused' if point.paused else ''}"
         )
     return 0
 

@@ -75,8 +75,9 @@ class MonitorSettings(Settings):
     """Chance that an answered row's full-depth answer is also learnt, when a worker has nothing else to
     do; 0 draws none, and no certificate is ever revoked."""
     max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Share of the last 100 drawn rows that may be missing; beyond, the test of a certificate pauses."""
-    drift_rows: Annotated[int, Field(ge=100, le=10_000_000)] = 1000
+    """Share of the last 100 drawn rows that left early that may be missing; beyond, a certificate's test
+    pauses."""
+    drift_rows: Annotated[int, Field(ge=500, le=10_000_000)] = 1000
     """Rows of a window whose exits and confidences are compared with the manifest's."""
     drift_alarm: Annotated[float, Field(gt=0)] = 0.1
     """Population stability index beyond which a window raises the alarm."""

@@ -5,10 +5,11 @@ each change and at each rescan, so that a line that the operator took out stays 
 revocations last as long as the process. Knows nothing of why one is made.
 """
 
+import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.engine.monitor import Revocation
 from serving.errors import ConfigurationError, first_complaint
+
+if os.name == "posix":
+    import fcntl
 
 REVOCATIONS_FILE = "revocations.json"
 
@@ -51,51 +55,46 @@ class Revocations:
         self._path = None if state_dir is None else state_dir / REVOCATIONS_FILE
         self._lock = threading.Lock()
         self._points: tuple[RevokedPoint, ...] = ()
-        self._unwritten: tuple[RevokedPoint, ...] = ()
-        """Revoked while the file could not be written: they hold until it can be, or the process ends."""
+        self._unwritten: list[RevokedPoint] = []
+        self._was_there = False
         if state_dir is not None and not (state_dir.is_dir() and os.access(state_dir, os.W_OK)):
             raise ConfigurationError(f"state folder {state_dir}: expected a folder that can be written to")
         self.refresh()
 
-    def refresh(self) -> None:
-        """Read the file again; raise ConfigurationError where it is not what was written."""
-        if self._path is None:
-            return
-        try:
-            text = self._path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            self._points = ()
-            return
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{self._path}: cannot be read: {error}") from error
-        try:
-            self._points = _File.model_validate_json(text).revocations
-        except ValidationError as error:
-            raise ConfigurationError(f"{self._path}: {first_complaint(error)}") from error
-
     def of(self, model: str, version: int) -> set[str]:
-        """Name a version's revoked points."""
+        """Name a version's revoked points, those included that are not yet written."""
         return {
             each.operating_point
             for each in (*self._points, *self._unwritten)
             if (each.model, each.version) == (model, version)
         }
 
-    def add(self, model: str, version: int, revocation: Revocation) -> None:
-        """Write down that a point was revoked; raise OSError where the file can't be written."""
-        point = RevokedPoint(
-            model=model,
-            version=version,
-            operating_point=revocation.operating_point,
-            revoked=datetime.now(UTC).isoformat(timespec="seconds"),
-            epsilon=revocation.epsilon,
-            delta=revocation.delta,
-            shadow_rows=revocation.shadow_rows,
-            disagreements=revocation.disagreements,
+    def note(self, model: str, version: int, revocation: Revocation) -> None:
+        """Take note that a point was revoked, at once; `write` keeps it over restarts."""
+        self._unwritten.append(
+            RevokedPoint(
+                model=model,
+                version=version,
+                operating_point=revocation.operating_point,
+                revoked=datetime.now(UTC).isoformat(timespec="seconds"),
+                epsilon=revocation.epsilon,
+                delta=revocation.delta,
+                shadow_rows=revocation.shadow_rows,
+                disagreements=revocation.disagreements,
+            )
         )
-        self._unwritten = (*self._unwritten, point)
-        self._change(lambda points: (*points, *self._unwritten))
-        self._unwritten = ()
+
+    def write(self) -> None:
+        """Write down what is not yet; blocks. Raises OSError or ConfigurationError, and it holds still."""
+        written = len(self._unwritten)
+        if written:
+            self._change(lambda points: (*points, *self._unwritten[:written]))
+            del self._unwritten[:written]
+
+    def refresh(self) -> None:
+        """Read the file again; raise ConfigurationError where it is not what was written, or is gone."""
+        with self._lock:
+            self._points = self._read()
 
     def remove(self, model: str, version: int | None, operating_point: str | None) -> list[RevokedPoint]:
         """Take out what matches, None matching all; gives what was taken out."""
@@ -116,11 +115,42 @@ class Revocations:
 
     def _change(self, change: Callable[[tuple[RevokedPoint, ...]], tuple[RevokedPoint, ...]]) -> None:
         with self._lock:
-            self.refresh()
-            changed = change(self._points)
-            if self._path is not None:
+            if self._path is None:
+                self._points = change(self._points)
+                return
+            with _alone(self._path):
+                changed = change(self._read())
                 _replace(self._path, _File(revocations=changed).model_dump_json(indent=2) + "\n")
-            self._points = changed
+            self._points, self._was_there = changed, True
+
+    def _read(self) -> tuple[RevokedPoint, ...]:
+        if self._path is None:
+            return self._points
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            if self._was_there:  # a volume that went away is no operator's word
+                raise ConfigurationError(
+                    f"{self._path}: expected the file that was there, got none"
+                ) from error
+            return ()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{self._path}: cannot be read: {error}") from error
+        try:
+            points = _File.model_validate_json(text).revocations
+        except ValidationError as error:
+            raise ConfigurationError(f"{self._path}: {first_complaint(error)}") from error
+        self._was_there = True
+        return points
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from changing the file meanwhile: a server, and the operator's command."""
+    with path.with_suffix(".lock").open("w") as lock:
+        if os.name == "posix":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _replace(path: Path, text: str) -> None:

@@ -157,6 +157,7 @@ class Server:
         await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
         closing = asyncio.create_task(off_loop(self._repository.close))
         await first_of(closing, self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
+        await first_of(self._write_revocations(), self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
         self._scrapes.close()
         ends.cancel()
         finished = finished and closing.done()
@@ -176,15 +177,16 @@ class Server:
         for refusal in sorted(refused - self._refused):  # once: a timer would repeat it for ever
             _LOG.error("version refused", error=refusal)
         self._refused = refused
-        self._reinstate()
+        await self._reinstate()
         after = self._served()
         if after != before:
             _LOG.info("versions changed", added=sorted(after - before), removed=sorted(before - after))
 
-    def _reinstate(self) -> None:
+    async def _reinstate(self) -> None:
         """Put back in force what the operator took out of the state folder."""
+        await self._write_revocations()
         try:
-            self._revocations.refresh()
+            await off_loop(self._revocations.refresh)
         except ConfigurationError as error:
             _LOG.error("revocations unreadable", error=str(error))
             return
@@ -192,10 +194,14 @@ class Server:
             engine.keep_revoked(self._revocations.of(name, version))
 
     def _note_revoked(self, manifest: Manifest, revocation: Revocation) -> None:
+        self._revocations.note(manifest.name, manifest.version, revocation)
+        self._spawn(self._write_revocations())
+
+    async def _write_revocations(self) -> None:
         try:
-            self._revocations.add(manifest.name, manifest.version, revocation)
-        except (OSError, ConfigurationError) as error:  # it holds in this process all the same
-            _LOG.error("revocation not written down", model=manifest.name, error=str(error))
+            await off_loop(self._revocations.write)
+        except (OSError, ConfigurationError) as error:  # they hold in this process all the same
+            _LOG.error("revocation not written down", error=str(error))
 
     def _served(self) -> set[tuple[str, int]]:
         return {(name, version) for name, version, _ in self._repository.served()}

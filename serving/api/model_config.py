@@ -65,6 +65,7 @@ def operating_point_state(state: PointState) -> inference.OperatingPointState:
         shadow_differed=watch.differed if watch else 0,
         shadow_missing=watch.missing if watch else 0,
         evidence=watch.test.evidence if watch and watch.test else 0.0,
+        paused=watch is not None and watch.paused,
     )
 
 

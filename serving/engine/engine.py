@@ -31,7 +31,7 @@ from serving.engine.policy import ExitRule
 from serving.engine.request import Answers, Batch, FutureReply, InputArrays, Reply, Request, RowGroup
 from serving.engine.rules import ExitWishes, exit_rule
 from serving.engine.scheduler import Scheduler
-from serving.engine.shadow import ShadowReply, rows_a_run
+from serving.engine.shadow import ShadowReply, ShadowRow, rows_a_run
 from serving.engine.stages import open_stages
 from serving.engine.workers import Workers
 from serving.errors import DeadlineExpired, StageFailed
@@ -170,14 +170,14 @@ class Engine:
             return
         self._empty.wait()
         self._workers.close()
-        self.accounts.close()
+        self._host.ask(self.accounts.close)
 
     # What follows, down to _turn, is the host's: one piece at a time.
 
     def _admit(self, request: Request) -> None:
         self._admission.check(
             request.rows,
-            rows_held=self._scheduler.rows_held,
+            rows_held=self._scheduler.rows_held - self._monitor.shadow_rows,
             deadline_seconds=request.deadline_seconds,
             now=request.admitted_seconds,
             ready=self._open and not self._broken,
@@ -190,12 +190,13 @@ class Engine:
     def _shut(self) -> bool:
         """Refuse what comes; False where that was done before."""
         was_open, self._open = self._open, False
-        self._note_empty()
+        if self._scheduler.rows_held == 0:
+            self._empty.set()
         return was_open
 
     def _note_empty(self) -> None:
         if not self._open and self._scheduler.rows_held == 0:
-            self._empty.set()
+            self._host.after(self._empty.set)  # behind what has yet to be told
 
     def _ask_turn(self, batches: int) -> None:
         """Have a turn taken after this, in which this thread may run so many short batches itself."""
@@ -219,23 +220,27 @@ class Engine:
             if run is None:
                 break
             self._workers.put(run)
-        if self._monitor.shadows_due(now) and self._workers.free and not self._scheduler.waiting_seconds():
+        idle = self._open and self._workers.free and not self._scheduler.waiting_seconds()
+        if idle and self._monitor.shadows_due(now):
             self._start_shadows(now)
         return None
 
     def _start_shadows(self, now: float) -> None:
         """Run rows that were answered before to full depth."""
-        inputs = self._monitor.begin_shadows()
-        rows = len(next(iter(inputs.values())))
-        reply = ShadowReply(lambda outcome: self._host.tell(partial(self._end_shadows, outcome)))
-        request = Request(inputs, rows, self._full_depth, NO_DEADLINE, reply, is_shadow=True)
-        self._scheduler.admit(request)
+        for row in self._monitor.begin_shadows():
+            reply = ShadowReply(partial(self._tell_of_shadow, row))
+            self._scheduler.admit(
+                Request(row.inputs, 1, self._full_depth, NO_DEADLINE, reply, is_shadow=True)
+            )
         run = self._next_run(now, among=None)
         if run is not None:
             self._workers.put(run)
 
-    def _end_shadows(self, outcome: Answers | Exception) -> None:
-        self._monitor.end_shadows(outcome)
+    def _tell_of_shadow(self, row: ShadowRow, outcome: Answers | Exception) -> None:
+        self._host.tell(partial(self._end_shadow, row, outcome))
+
+    def _end_shadow(self, row: ShadowRow, outcome: Answers | Exception) -> None:
+        self._monitor.end_shadow(row, outcome)
         self._ask_for_shadows()
 
     def _ask_for_shadows(self) -> None:

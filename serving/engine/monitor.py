@@ -8,25 +8,24 @@ knows no queue and no session.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import structlog
 
-from serving.engine.agreement import AgreementTest
 from serving.engine.drift import DriftWatch
+from serving.engine.point_watch import DrawnRow, PointWatch
 from serving.engine.points import PointsInForce
-from serving.engine.policy import Floats
+from serving.engine.policy import ExitRule, Floats
 from serving.engine.request import Answers, InputArrays, Request
 from serving.engine.shadow import Draws, ShadowRow, Shadows, copy_of
 from serving.metrics import ModelMetrics
-from serving.repository.manifest import Manifest, OperatingPoint, Thresholds
+from serving.repository.manifest import Manifest, Thresholds
 
-RECENT_ROWS = 100
-"""Over how many of the last drawn rows the share of lost ones is taken."""
+LONGEST_WAIT_SECONDS = 60.0
+"""A drawn row whose full-depth answer could not be learnt for so long is missing."""
 
 _LOG = structlog.get_logger(__name__)
 
@@ -38,6 +37,7 @@ class MonitorLimits:
     shadow_share: float = 0.0
     """The chance that a row is drawn; 0 draws none."""
     max_missing_share: float = 0.2
+    """Of the last rows that left early, how many may be missing before a test pauses."""
     drift_rows: int = 1000
     drift_alarm: float = 0.1
 
@@ -53,63 +53,6 @@ class Revocation:
     delta: float
     shadow_rows: int
     disagreements: int
-
-
-class DrawnRow:
-    """A row whose full-depth answer is known, is to be learnt, or is lost."""
-
-    __slots__ = ("agreed", "settled")
-
-    def __init__(self) -> None:
-        self.settled = False
-        self.agreed: bool | None = None
-        """None while unknown, and where it was lost."""
-
-
-class PointWatch:
-    """What drawn rows say of one operating point's thresholds."""
-
-    def __init__(self, name: str, point: OperatingPoint, limits: MonitorLimits) -> None:
-        self.name = name
-        self.agreed = self.differed = self.missing = 0
-        certificate = point.certificate
-        self.test: AgreementTest | None = None
-        if certificate is not None and certificate.promises_agreement:
-            self.test = AgreementTest(certificate.epsilon, certificate.delta)
-        self.exits = DriftWatch(point.exit_shares, window_rows=limits.drift_rows, alarm=limits.drift_alarm)
-        self._recent: deque[bool] = deque(maxlen=RECENT_ROWS)
-        self._in_order: deque[DrawnRow] = deque()
-        self._max_missing_share = limits.max_missing_share
-
-    @property
-    def paused(self) -> bool:
-        """Whether so many drawn rows were lost lately that the others no longer stand for all."""
-        return sum(self._recent) > self._max_missing_share * len(self._recent)
-
-    def drawn(self) -> DrawnRow:
-        """Give a row that was answered its place in the order in which rows count."""
-        row = DrawnRow()
-        self._in_order.append(row)
-        return row
-
-    def learnt(self, row: DrawnRow, *, agreed: bool) -> None:
-        """Take in that a row's full-depth answer is known."""
-        self.agreed += agreed
-        self.differed += not agreed
-        self._settle(row, agreed)
-
-    def lost(self, row: DrawnRow) -> None:
-        """Take in that a row's full-depth answer will never be known."""
-        self.missing += 1
-        self._settle(row, None)
-
-    def _settle(self, row: DrawnRow, agreed: bool | None) -> None:
-        row.settled, row.agreed = True, agreed
-        while self._in_order and self._in_order[0].settled:
-            first = self._in_order.popleft()
-            self._recent.append(first.agreed is None)
-            if self.test is not None and first.agreed is not None and not self.paused:
-                self.test.count(agreed=first.agreed)
 
 
 @dataclass(frozen=True)
@@ -148,23 +91,44 @@ class Monitor:
         self._draws = Draws(limits.shadow_share)
         self._shadows = Shadows(rows_a_run)
         self._watches = {
-            name: PointWatch(name, point, limits)
+            name: self._new_watch(name)
             for name, point in manifest.operating_points.items()
             if any(threshold is not None for threshold in point.thresholds)
         }
+        for name in self.points.revoked:
+            self._watches[name].close()
         first = manifest.exits[0].confidence
         self._alarmed: set[str] = set()
         self._confidence: DriftWatch | None = None
         if first is not None:
             self._edges = np.array(first.edges)
-            self._confidence = DriftWatch(
-                first.shares, window_rows=limits.drift_rows, alarm=limits.drift_alarm
-            )
+            self._confidence = self._new_drift(first.shares)
         self._show_points()
+
+    def _new_watch(self, name: str) -> PointWatch:
+        point = self._manifest.operating_points[name]
+        return PointWatch(
+            name,
+            point,
+            self._metrics,
+            max_missing_share=self._limits.max_missing_share,
+            exits=self._new_drift(point.exit_shares),
+        )
+
+    def _new_drift(self, shares: Sequence[float]) -> DriftWatch:
+        return DriftWatch(shares, window_rows=self._limits.drift_rows, alarm=self._limits.drift_alarm)
 
     def admitted(self, request: Request) -> None:
         """Draw among the rows of a request that was let in."""
-        request.drawn = self._draws.among(request.rows)
+        numbers = self._draws.among(request.rows)
+        watch = self._watch_of(request.rule) if numbers else None
+        if watch is not None:
+            self._shadows.give_up_before(time.monotonic() - LONGEST_WAIT_SECONDS)
+            request.drawn = [watch.draw(request, number) for number in numbers]
+
+    def _watch_of(self, rule: ExitRule) -> PointWatch | None:
+        """Give the watch of a rule that is a point's own, uncapped."""
+        return self._watches.get(rule.operating_point) if rule.max_exit == self._final_exit else None
 
     def read_first_exit(self, confidence_B: Floats) -> None:
         """Take in the confidences of a batch at exit 0, of rows that leave and of those that go on."""
@@ -174,42 +138,52 @@ class Monitor:
 
     def answered(self, request: Request, answers: Answers) -> None:
         """Take in where the rows of an answered request left, and follow those that were drawn."""
-        rule = request.rule
-        watch = self._watches.get(rule.operating_point)
-        if watch is None or rule.max_exit != self._final_exit:
+        watch = self._watch_of(request.rule)
+        if watch is None:
             return
         if watch.exits.count(answers.exit_R):
             signal = f"exits of {watch.name}"
             self._note_drift(watch.exits, signal, partial(self._metrics.exit_drift, watch.name))
-        for row in request.drawn:
-            self._follow(watch, request.inputs, answers, row)
+        for drawn in request.drawn:
+            drawn.request = None
+            if answers.exit_R[drawn.number] == self._final_exit:
+                watch.reached_final_exit(drawn)
+            else:
+                self._shadows.add(self._shadow_of(drawn, watch, request.inputs, answers))
 
-    def _follow(self, watch: PointWatch, inputs: InputArrays, answers: Answers, row: int) -> None:
-        drawn = watch.drawn()
-        learnt = partial(self._learnt, watch, drawn)
-        if answers.exit_R[row] == self._final_exit:
-            learnt(True)
-            return
-        label, lost = int(answers.label_R[row]), partial(self._lost, watch, drawn)
-        self._shadows.add(ShadowRow(copy_of(inputs, row), label, time.monotonic(), learnt, lost))
+    def _shadow_of(
+        self, drawn: DrawnRow, watch: PointWatch, inputs: InputArrays, answers: Answers
+    ) -> ShadowRow:
+        return ShadowRow(
+            copy_of(inputs, drawn.number),
+            int(answers.label_R[drawn.number]),
+            time.monotonic(),
+            learnt=partial(self._learnt, watch, drawn),
+            lost=partial(watch.lost, drawn),
+        )
+
+    @property
+    def shadow_rows(self) -> int:
+        """How many shadow rows run now."""
+        return self._shadows.rows_running
 
     def shadows_due(self, now: float) -> bool:
         """Whether shadow rows should run, if a worker has nothing else to do."""
         return self._shadows.due(now)
 
-    def begin_shadows(self) -> InputArrays:
-        """Give the inputs of the shadow rows that run next."""
+    def begin_shadows(self) -> list[ShadowRow]:
+        """Give the shadow rows that run next."""
         return self._shadows.begin()
 
-    def end_shadows(self, outcome: Answers | Exception) -> None:
-        """Take in their full-depth answers."""
-        self._shadows.end(outcome)
+    def end_shadow(self, row: ShadowRow, outcome: Answers | Exception) -> None:
+        """Take in a shadow row's full-depth answer."""
+        self._shadows.end(row, outcome)
 
     def keep_revoked(self, names: Container[str]) -> None:
         """Put the other points back in force, on an operator's word; their tests start anew."""
         for name in [each for each in self.points.revoked if each not in names]:
             self.points.reinstate(name)
-            self._watches[name] = PointWatch(name, self._manifest.operating_points[name], self._limits)
+            self._watches[name] = self._new_watch(name)
             _LOG.warning("certificate reinstated", **self._who, operating_point=name)
         self._show_points()
 
@@ -228,27 +202,21 @@ class Monitor:
     def _who(self) -> dict[str, object]:
         return {"model": self._manifest.name, "version": self._manifest.version}
 
-    def _learnt(self, watch: PointWatch, row: DrawnRow, agreed: bool) -> None:
-        watch.learnt(row, agreed=agreed)
-        self._metrics.shadow_learnt(watch.name, agreed=agreed)
-        if watch.test is None or self._watches[watch.name] is not watch or watch.name in self.points.revoked:
-            return
-        self._metrics.evidence(watch.name, watch.test.evidence, paused=watch.paused)
-        if watch.test.broken:
-            self._revoke(watch, watch.test)
+    def _learnt(self, watch: PointWatch, drawn: DrawnRow, agreed: bool) -> None:
+        watch.learnt(drawn, agreed=agreed)
+        if watch.broken and watch.name not in self.points.revoked:
+            self._revoke(watch)
 
-    def _lost(self, watch: PointWatch, row: DrawnRow) -> None:
-        watch.lost(row)
-        self._metrics.shadow_missing(watch.name)
-
-    def _revoke(self, watch: PointWatch, test: AgreementTest) -> None:
+    def _revoke(self, watch: PointWatch) -> None:
+        assert watch.test is not None, "only a test can say that a certificate is broken"
+        watch.close()
         revocation = Revocation(
             operating_point=watch.name,
             in_force=self.points.revoke(watch.name),
-            epsilon=test.epsilon,
-            delta=test.delta,
-            shadow_rows=test.rows,
-            disagreements=test.disagreements,
+            epsilon=watch.test.epsilon,
+            delta=watch.test.delta,
+            shadow_rows=watch.test.rows,
+            disagreements=watch.test.disagreements,
         )
         _LOG.error("certificate revoked", **self._who, **vars(revocation))
         self._show_points()

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine.policy import Bools, ExitRule, Floats, Integers, Readout
+
+if TYPE_CHECKING:
+    from serving.engine.point_watch import DrawnRow
 
 InputArrays = Mapping[str, NDArray[np.generic]]
 """A request's inputs by name, each [R, ...]."""
@@ -105,7 +108,7 @@ class Request:
     """None until the first row has left."""
     queue_seconds: float = 0.0
     """From admission until the first row entered stage 0."""
-    drawn: Sequence[int] = ()
+    drawn: Sequence["DrawnRow"] = ()
     """Rows whose full-depth answer is also to be learnt."""
     is_shadow: bool = False
     """Whether nobody asked: its rows were answered before."""
@@ -120,6 +123,11 @@ class Request:
     def abandoned(self) -> bool:
         """Whether nobody waits for the rows any more."""
         return self.closed or self.reply.cancelled()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it ended, or will, without its answers: cancelled, failed or expired."""
+        return self.unanswered > 0 and self.abandoned
 
 
 @dataclass(eq=False, slots=True)

@@ -85,13 +85,14 @@ class Scheduler:
         return sum(self._costs.row_seconds(each) for each in self._next_stages(stage))
 
     def lone_batch(self) -> tuple[range, int] | None:
-        """Give stages and rows of the only batch there is to run, if all rows that are held make up one."""
+        """Give stages and rows of the only batch there is to run, if all rows that wait make up one."""
         stage = next((stage for stage, rows in enumerate(self._waiting) if rows), None)
-        if stage is None or self._waiting[stage] != self.rows_held:
+        if stage is None or self._waiting[stage] != sum(self._waiting):
             return None
-        if self.rows_held > self._costs.max_batch_size:
+        rows = self._waiting[stage]
+        if rows > self._costs.max_batch_size:
             return None
-        return range(stage, _next_exit(stage, self._queues[stage]) + 1), self.rows_held
+        return range(stage, _next_exit(stage, self._queues[stage]) + 1), rows
 
     def next_batch(self, now: float, among: int | None = None) -> tuple[Batch | None, list[Request]]:
         """Form the next batch, or None where nothing can run; also give requests found expired.

@@ -4,13 +4,14 @@ Which rows are drawn is decided at admission, each with the same chance, before 
 them: rows drawn among early leavers alone would make a promise about *all* answers look broken. A
 drawn row that reached the final exit has nothing more to learn. One that left early waits here, its
 pixels copied, until a worker has nothing else to do; then a few run together from the first stage to
-the last. Under load nothing runs, the room here fills, and the oldest is lost: counted, never guessed.
+the last, each as a request of its own, so that one that fails spoils no other. Under load nothing runs,
+the room here fills, and the oldest is lost: counted, never guessed.
 Knows nothing of what is made of the answers.
 """
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ LONGEST_SECONDS = 5e-3
 """How long a worker may be away with shadow rows, by what their stages were measured to take."""
 GATHERED_ROWS = 8
 GATHERED_SECONDS = 0.25
-"""Rows wait until so many can run together, or the first has waited so long."""
+"""Rows wait until so many can run together, or the first has waited so long; asked when a batch ends."""
 
 
 class Draws:
@@ -54,7 +55,7 @@ class Draws:
         return float(np.log1p(-self._random.random()) // np.log1p(-self._share))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ShadowRow:
     """A row that was answered early, and what its full-depth answer will be held against."""
 
@@ -76,11 +77,21 @@ class Shadows:
         self._waiting: deque[ShadowRow] = deque()
         self._running: list[ShadowRow] = []
 
+    @property
+    def rows_running(self) -> int:
+        """How many run now."""
+        return len(self._running)
+
     def add(self, row: ShadowRow) -> None:
         """Have a row wait; the oldest is lost where there is no room."""
         if len(self._waiting) == MAX_WAITING:
             self._waiting.popleft().lost()
         self._waiting.append(row)
+
+    def give_up_before(self, seconds: float) -> None:
+        """Lose the rows that were answered before that time."""
+        while self._waiting and self._waiting[0].answered_seconds < seconds:
+            self._waiting.popleft().lost()
 
     def due(self, now: float) -> bool:
         """Whether it pays to run some, if a worker has nothing else to do."""
@@ -89,27 +100,20 @@ class Shadows:
         enough = len(self._waiting) >= min(GATHERED_ROWS, self._rows_a_run)
         return enough or now - self._waiting[0].answered_seconds >= GATHERED_SECONDS
 
-    def begin(self) -> InputArrays:
-        """Take the rows that run next; gives their inputs, each [R, ...]."""
+    def begin(self) -> list[ShadowRow]:
+        """Take the rows that run next, until each has ended."""
         assert not self._running, "one run at a time"
-        self._running = list(self._take(self._rows_a_run))
-        names = self._running[0].inputs
-        return {name: np.concatenate([row.inputs[name] for row in self._running]) for name in names}
+        while self._waiting and len(self._running) < self._rows_a_run:
+            self._running.append(self._waiting.popleft())
+        return list(self._running)
 
-    def end(self, outcome: Answers | Exception) -> None:
-        """Tell each row that ran what became of it."""
-        rows, self._running = self._running, []
+    def end(self, row: ShadowRow, outcome: Answers | Exception) -> None:
+        """Tell a row that ran what became of it."""
+        self._running.remove(row)
         if isinstance(outcome, Exception):
-            for row in rows:
-                row.lost()
-            return
-        for row, label in zip(rows, outcome.label_R.tolist(), strict=True):
-            row.learnt(label == row.label)
-
-    def _take(self, rows: int) -> Iterator[ShadowRow]:
-        while rows and self._waiting:
-            rows -= 1
-            yield self._waiting.popleft()
+            row.lost()
+        else:
+            row.learnt(int(outcome.label_R[0]) == row.label)
 
 
 class ShadowReply:

@@ -56,7 +56,9 @@ def test_verify_of_no_repository_is_exit_code_2(tmp_path: Path) -> None:
 
 def revoke(folder: Path) -> None:
     revocation = Revocation("fast", "balanced", 0.03, 0.05, shadow_rows=200, disagreements=19)
-    Revocations(folder).add("digits", 3, revocation)
+    revocations = Revocations(folder)
+    revocations.note("digits", 3, revocation)
+    revocations.write()
 
 
 def test_reinstate_takes_out_what_it_names_and_says_so(tmp_path: Path) -> None:

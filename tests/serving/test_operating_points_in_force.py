@@ -101,6 +101,7 @@ def test_an_operators_word_puts_the_point_back_at_the_next_rescan(
 ) -> None:
     with Client(server.address) as client:
         break_certificate(client)
+        assert eventually(lambda: (state_dir / REVOCATIONS_FILE).exists())
         assert Revocations(state_dir).remove("scripted", 1, "balanced")
         server.run(server.server.rescan())
 
@@ -123,6 +124,7 @@ def test_a_state_file_that_was_spoilt_changes_nothing_and_is_said(
 ) -> None:
     with Client(server.address) as client, capture_logs() as logs:
         break_certificate(client)
+        assert eventually(lambda: (state_dir / REVOCATIONS_FILE).exists())
         (state_dir / REVOCATIONS_FILE).write_text("{")
         server.run(server.server.rescan())
 

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,16 @@ from serving.revocations import REVOCATIONS_FILE, Revocations
 REVOCATION = Revocation("fast", "balanced", 0.03, 0.05, shadow_rows=200, disagreements=19)
 
 
+def revoke(folder: Path, model: str = "digits", version: int = 3) -> Revocations:
+    """Revoke a point as a server does, and write it down."""
+    revocations = Revocations(folder)
+    revocations.note(model, version, REVOCATION)
+    revocations.write()
+    return revocations
+
+
 def test_what_was_revoked_is_read_after_a_restart(tmp_path: Path) -> None:
-    Revocations(tmp_path).add("digits", 3, REVOCATION)
+    revoke(tmp_path)
 
     again = Revocations(tmp_path)
 
@@ -21,7 +30,8 @@ def test_what_was_revoked_is_read_after_a_restart(tmp_path: Path) -> None:
 
 def test_without_a_folder_revocations_last_as_long_as_the_process() -> None:
     revocations = Revocations(None)
-    revocations.add("digits", 3, REVOCATION)
+    revocations.note("digits", 3, REVOCATION)
+    revocations.write()
     revocations.refresh()
 
     assert revocations.of("digits", 3) == {"fast"}
@@ -29,7 +39,7 @@ def test_without_a_folder_revocations_last_as_long_as_the_process() -> None:
 
 
 def test_the_file_says_upon_what_and_when(tmp_path: Path) -> None:
-    Revocations(tmp_path).add("digits", 3, REVOCATION)
+    revoke(tmp_path)
 
     (line,) = json.loads((tmp_path / REVOCATIONS_FILE).read_text())["revocations"]
     assert line.pop("revoked").endswith("+00:00")
@@ -45,11 +55,11 @@ def test_the_file_says_upon_what_and_when(tmp_path: Path) -> None:
 
 
 def test_a_line_that_the_operator_took_out_stays_out(tmp_path: Path) -> None:
-    server, operator = Revocations(tmp_path), Revocations(tmp_path)
-    server.add("digits", 3, REVOCATION)
+    server, operator = revoke(tmp_path), Revocations(tmp_path)
 
     assert [each.operating_point for each in operator.remove("digits", None, None)] == ["fast"]
-    server.add("letters", 1, REVOCATION)
+    server.note("letters", 1, REVOCATION)
+    server.write()
 
     assert (server.of("digits", 3), server.of("letters", 1)) == (set(), {"fast"})
 
@@ -76,7 +86,8 @@ def test_what_is_taken_out_is_what_matches(
         ("digits", 4, REVOCATION),
         ("letters", 3, REVOCATION),
     ):
-        revocations.add(name, number, each)
+        revocations.note(name, number, each)
+    revocations.write()
 
     removed = revocations.remove(model, version, point)
 
@@ -97,27 +108,36 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         Revocations(tmp_path / "nowhere")
 
 
-def test_a_file_that_cannot_be_written_leaves_no_debris(tmp_path: Path) -> None:
-    revocations = Revocations(tmp_path)
-    revocations.add("digits", 3, REVOCATION)
-    (tmp_path / REVOCATIONS_FILE).unlink()
-    (tmp_path / REVOCATIONS_FILE).mkdir()
-
-    with pytest.raises((OSError, ConfigurationError)):
-        revocations.add("digits", 4, REVOCATION)
-
-    assert [path.name for path in tmp_path.iterdir()] == [REVOCATIONS_FILE]
-
-
 def test_what_could_not_be_written_holds_and_is_written_with_the_next(tmp_path: Path) -> None:
     revocations = Revocations(tmp_path)
     (tmp_path / REVOCATIONS_FILE).mkdir()
+    revocations.note("digits", 3, REVOCATION)
     with pytest.raises((OSError, ConfigurationError)):
-        revocations.add("digits", 3, REVOCATION)
+        revocations.write()
     assert revocations.of("digits", 3) == {"fast"}
+    assert {path.name for path in tmp_path.iterdir()} == {REVOCATIONS_FILE, "revocations.lock"}
 
     (tmp_path / REVOCATIONS_FILE).rmdir()
-    revocations.add("digits", 4, REVOCATION)
+    revocations.note("digits", 4, REVOCATION)
+    revocations.write()
 
     again = Revocations(tmp_path)
     assert again.of("digits", 3) == again.of("digits", 4) == {"fast"}
+
+
+def test_a_file_that_went_away_is_no_operators_word(tmp_path: Path) -> None:
+    revocations = revoke(tmp_path)
+    (tmp_path / REVOCATIONS_FILE).unlink()
+
+    with pytest.raises(ConfigurationError, match="expected the file that was there, got none"):
+        revocations.refresh()
+
+    assert revocations.of("digits", 3) == {"fast"}
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda version: revoke(tmp_path, version=version), range(1, 17)))
+
+    kept = Revocations(tmp_path)
+    assert all(kept.of("digits", version) == {"fast"} for version in range(1, 17))

@@ -67,9 +67,9 @@ def told() -> Told:
     return Told()
 
 
-def answers_of(*labels: int) -> Answers:
-    answers = Answers.empty(len(labels), classes=3)
-    answers.label_R[:] = labels
+def answer_of(label: int) -> Answers:
+    answers = Answers.empty(1, classes=3)
+    answers.label_R[:] = label
     return answers
 
 
@@ -89,21 +89,35 @@ def test_one_run_at_a_time_takes_the_oldest_rows(told: Told) -> None:
     for number in range(3):
         shadows.add(told.row(number))
 
-    assert shadows.begin()["image"].tolist() == [[0, 0], [1, 1]]
+    first, second = shadows.begin()
+    assert (first.label, second.label) == (0, 1)
     assert not shadows.due(now=1e9)
-    shadows.end(answers_of(0, 2))
-    assert told.learnt == [(0, True), (1, False)]
-    assert shadows.begin()["image"].tolist() == [[2, 2]]
+    shadows.end(second, answer_of(2))
+    shadows.end(first, answer_of(0))
+    assert told.learnt == [(1, False), (0, True)]
+    assert [row.label for row in shadows.begin()] == [2]
 
 
-def test_a_run_that_failed_loses_its_rows(told: Told) -> None:
+def test_a_row_that_failed_is_lost_and_spoils_no_other(told: Told) -> None:
     shadows = Shadows(rows_a_run=2)
     shadows.add(told.row(5))
-    shadows.begin()
+    shadows.add(told.row(1))
+    first, second = shadows.begin()
 
-    shadows.end(RuntimeError())
+    shadows.end(first, RuntimeError())
+    shadows.end(second, answer_of(1))
 
-    assert (told.learnt, told.lost) == ([], [5])
+    assert (told.learnt, told.lost) == ([(1, True)], [5])
+
+
+def test_rows_that_waited_too_long_are_given_up(told: Told) -> None:
+    shadows = Shadows(rows_a_run=2)
+    shadows.add(told.row(0, answered_seconds=10.0))
+    shadows.add(told.row(1, answered_seconds=20.0))
+
+    shadows.give_up_before(20.0)
+
+    assert told.lost == [0]
 
 
 def test_one_row_too_many_loses_the_oldest(told: Told) -> None:

@@ -1,4 +1,4 @@
-"""The command line of training: `python -m training run RECIPE`, `study STUDY` and `recipes`.
+"""The command line of training: `python -m training run RECIPE`, `retarget`, `study STUDY`, `recipes`.
 
 Exit codes: 0 done, or nothing left to do; 2 a mistake that the user can mend, said in one line on
 stderr; 130 interrupted, with a line that says how to resume.
@@ -9,9 +9,12 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import NoReturn
 
 from serving.errors import RepositoryError
+from training import retarget_options
 from training.errors import RunError, TrainingError
 
 MISTAKE, INTERRUPTED = 2, 130
@@ -38,17 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description="Train and publish a model.")
+    parser = _Parser(prog="python -m training", description="Train and publish a model.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("recipes", help="list the built-in recipes: needs, and time on this machine")
     run = commands.add_parser("run", help="train a recipe and publish what comes of it")
     run.add_argument("recipe", metavar="RECIPE", help="a built-in recipe's name, or the path of a TOML file")
     run.add_argument("--output", type=Path, metavar="DIR", help="the run's folder (default: runs/<recipe>)")
-    run.add_argument(
-        "--model-repository", type=Path, default=Path("models"), metavar="DIR", help="default: models"
-    )
+    retarget_options.add_model_repository(run)
     run.add_argument("--resume", action="store_true", help="go on with the run that the folder holds")
     run.add_argument("--seed", type=int, metavar="N", help="replaces the recipe's seed, and nothing else")
+    retarget_options.add_to(commands.add_parser("retarget", help=retarget_options.HELP))
     study = commands.add_parser("study", help="compare rules, generations and seeds, and write a page of it")
     study.add_argument("study", metavar="STUDY", help="a built-in study's name, or the path of a TOML file")
     study.add_argument(
@@ -59,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     study.add_argument("--resume", action="store_true", help="go on with the study that the folder holds")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, without the usage, which `--help` has."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISTAKE, f"error: {message}; see {self.prog} --help\n")
 
 
 def _list_recipes(_options: argparse.Namespace) -> None:
@@ -100,6 +109,20 @@ def _run(options: argparse.Namespace) -> None:
     print(f"published {what}: {where}" if did_run else f"nothing to do, already published {what}: {where}")
 
 
+def _retarget(options: argparse.Namespace) -> None:
+    from training.release.origin import OwnData
+    from training.retarget import retarget
+    from training.wish import Wish
+
+    wish = Wish(**{field.name: getattr(options, field.name) for field in fields(Wish)})
+    data = OwnData.given(options.data, options.split_seed)
+    print(retarget(options.model_repository, options.model, options.version, wish, data, _say))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _study(options: argparse.Namespace) -> None:
     from training.study.conduct import conduct, networks_done, seconds_of_networks
     from training.study.page import write_study
@@ -130,8 +153,8 @@ def _output(options: argparse.Namespace) -> Path:
 
 
 def _how_to_resume(options: argparse.Namespace) -> str:
-    if options.command == "recipes":
-        return "nothing was begun"
+    if options.command in {"recipes", "retarget"}:
+        return "nothing was written"
     command = ["python", "-m", "training", options.command]
     command += [options.recipe if options.command == "run" else options.study]
     command += ["--output", str(_output(options))]
@@ -143,7 +166,7 @@ def _how_to_resume(options: argparse.Namespace) -> str:
     return f"resume with: {shlex.join([*command, '--resume'])}"
 
 
-COMMANDS = {"run": _run, "study": _study, "recipes": _list_recipes}
+COMMANDS = {"run": _run, "retarget": _retarget, "study": _study, "recipes": _list_recipes}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""One generation's exits, from its stages to its test figures: each split decides one thing.
+"""A network's exits, from its stages to its test figures: each split decides one thing.
 
 Temperature calibrates, tune traces the trade-off, certify certifies; the test split is read after
-every choice of the run. All of it on the exported stages, as they are served. Knows nothing of
-other generations, nor of what becomes of the figures.
+every choice of the run. All of it on the exported stages, as they are served: whether just exported
+or published long ago, and then without PyTorch. Knows nothing of other generations, nor of what
+becomes of the figures.
 
 Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative multiply-adds.
 """
@@ -10,26 +11,36 @@ Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative multiply
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine.devices import CPU
 from serving.engine.stages import StageRunner
-from serving.repository.manifest import Exit, OperatingPoint, TensorSpec
-from training.architectures.network import MultiExitNetwork
+from serving.repository.manifest import (
+    EXACT_POINT,
+    Exit,
+    OperatingPoint,
+    ParetoPath,
+    ParetoPoint,
+    TensorSpec,
+)
 from training.data.splits import Dataset, Split
-from training.exits.calibrate import calibration_temperature, expected_calibration_error
-from training.exits.certify import Certified, certify
-from training.exits.cost import cumulative
-from training.exits.evaluate import Outcome, Readings, evaluate, outcome, read
-from training.exits.thresholds import Candidate, pareto_path, target_row
-from training.release.export import ExportedStage, assert_parity, export_stages
-from training.settings import OperatingPointSection
+from training.exits.calibrate import calibration_temperature
+from training.exits.certify import Certified
+from training.exits.evaluate import Outcome, Readings, cumulative, evaluate, outcome, read
+from training.exits.goals import Goal
+from training.exits.reliability import expected_calibration_error
+from training.exits.spread import confidence_spread
+from training.exits.thresholds import Candidate, pareto_path
+
+if TYPE_CHECKING:  # what was published is assessed where there is no PyTorch too
+    from training.architectures.network import MultiExitNetwork
+    from training.release.export import ExportedStage
 
 INPUT_NAME = "image"
-EXACT = "exact"
-TEST = "test"
+TUNE, TEST = "tune", "test"
 NEUTRAL_TEMPERATURE = 1.0
 """The calibration temperature that changes nothing."""
 
@@ -38,11 +49,22 @@ SERVING_THREADS = 1
 """Intra-op threads of the stages that are evaluated and timed: what a serving worker has."""
 
 
+class Stages(Protocol):
+    """A network as it is served: what its exits answer, and what they cost."""
+
+    @property
+    def cost_E(self) -> tuple[int, ...]:  # noqa: N802 - a shape suffix
+        """What a row costs that leaves at each exit."""
+
+    def logits(self, split: Split) -> NDArray[np.float32]:
+        """Run a split through every stage: logits_ENK."""
+
+
 @dataclass(frozen=True)
 class Exported:
     """A generation as it will be served: its stages, run by the server's own runner."""
 
-    stages: tuple[ExportedStage, ...]
+    stages: "tuple[ExportedStage, ...]"
     runner: StageRunner
 
     @property
@@ -57,7 +79,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Traced:
-    """What the temperature and tune splits say of one generation."""
+    """What the temperature and tune splits say of one network."""
 
     calibration_temperatures: tuple[float, ...]
     tune: Readings
@@ -66,7 +88,7 @@ class Traced:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Everything that the temperature, tune and certify splits decide about one generation."""
+    """Everything that the temperature, tune and certify splits decide about one network."""
 
     calibration_temperatures: tuple[float, ...]
     tune: Readings
@@ -76,10 +98,9 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Tested:
-    """One generation on the test split."""
+    """One network on the test split."""
 
     logits_ENK: NDArray[np.float32]
-    uncalibrated: Readings
     readings: Readings
     outcomes: Mapping[str, Outcome]
 
@@ -95,37 +116,18 @@ class Assessment:
     @property
     def exits(self) -> tuple[Exit, ...]:
         """Each exit's figures on test, as the manifest has them."""
-        return tuple(
-            Exit(
-                calibration_temperature=temperature,
-                accuracy=self.tested.readings.accuracy(number).share,
-                expected_calibration_error=calibration_error(self.tested.readings, number),
-                split=TEST,
-                n=self.tested.readings.rows,
-            )
-            for number, temperature in enumerate(self.chosen.calibration_temperatures)
-        )
+        return exit_entries(self.chosen, self.tested)
 
     @property
     def operating_points(self) -> dict[str, OperatingPoint]:
         """Each operating point's figures on test, as the manifest has them."""
-        return {
-            name: OperatingPoint(
-                thresholds=point.candidate.thresholds,
-                accuracy=self.tested.outcomes[name].accuracy,
-                disagreement=self.tested.outcomes[name].disagreement,
-                multiply_adds_share=self.tested.outcomes[name].multiply_adds_share,
-                exit_shares=self.tested.outcomes[name].exit_shares,
-                split=TEST,
-                n=self.tested.outcomes[name].n,
-                certificate=point.certificate,
-            )
-            for name, point in self.chosen.points.items()
-        }
+        return point_entries(self.chosen, self.tested)
 
 
-def export(network: MultiExitNetwork, dataset: Dataset, folder: Path) -> Exported:
+def export(network: "MultiExitNetwork", dataset: Dataset, folder: Path) -> Exported:
     """Write a network's stages into a folder and hold their chain against the network itself."""
+    from training.release.export import assert_parity, export_stages
+
     stages = export_stages(network, folder, dataset.image_shape, input_name=INPUT_NAME)
     runner = StageRunner(
         [stage.file for stage in stages],
@@ -142,45 +144,92 @@ def input_spec(dataset: Dataset) -> TensorSpec:
     return TensorSpec(name=INPUT_NAME, datatype="UINT8", shape=(-1, *dataset.image_shape))
 
 
-def trace(exported: Exported, dataset: Dataset) -> Traced:
+def trace(stages: Stages, dataset: Dataset) -> Traced:
     """Calibrate, and trace the trade-off: one split each."""
     split = dataset.temperature
     temperatures = tuple(
-        calibration_temperature(logits_NK, split.truth_N) for logits_NK in exported.logits(split)
+        calibration_temperature(logits_NK, split.truth_N) for logits_NK in stages.logits(split)
     )
-    tune = read(exported.logits(dataset.tune), dataset.tune.truth_N, temperatures)
-    return Traced(temperatures, tune, pareto_path(tune, exported.cost_E))
+    tune = read(stages.logits(dataset.tune), dataset.tune.truth_N, temperatures)
+    return Traced(temperatures, tune, pareto_path(tune, stages.cost_E))
 
 
-def choose(exported: Exported, dataset: Dataset, goals: Mapping[str, OperatingPointSection]) -> Chosen:
+def choose(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> Chosen:
     """Calibrate, trace the trade-off and certify: one split each."""
-    traced = trace(exported, dataset)
+    return choose_points(stages, trace(stages, dataset), dataset.certify, goals)
+
+
+def choose_points(stages: Stages, traced: Traced, certify_split: Split, goals: Mapping[str, Goal]) -> Chosen:
+    """Take the point of each goal from a path that the tune split traced, and `exact`."""
     temperatures, path = traced.calibration_temperatures, traced.path
-    held_out = read(exported.logits(dataset.certify), dataset.certify.truth_N, temperatures)
-    points = {EXACT: Certified(path[0], certificate=None, walked=())}
+    held_out = read(stages.logits(certify_split), certify_split.truth_N, temperatures)
+    points = {EXACT_POINT: Certified(path[0], certificate=None, walked=())}
     for name, goal in goals.items():
-        target = target_row(path, goal.max_accuracy_loss)
-        points[name] = certify(
-            path, target, held_out, exported.cost_E, epsilon=goal.epsilon, delta=goal.delta
-        )
+        points[name] = goal.reach(path, held_out, stages.cost_E)
     return Chosen(temperatures, traced.tune, path, points)
 
 
-def read_test_split(exported: Exported, chosen: Chosen, split: Split) -> Tested:
+def read_test_split(stages: Stages, chosen: Chosen, split: Split) -> Tested:
     """Measure every exit, and every operating point as it was chosen."""
-    logits_ENK = exported.logits(split)
+    logits_ENK = stages.logits(split)
     readings = read(logits_ENK, split.truth_N, chosen.calibration_temperatures)
     return Tested(
         logits_ENK=logits_ENK,
-        uncalibrated=read(logits_ENK, split.truth_N, (NEUTRAL_TEMPERATURE,) * readings.exits),
         readings=readings,
         outcomes={
-            name: outcome(readings, point.candidate.rule, exported.cost_E)
+            name: outcome(readings, point.candidate.rule, stages.cost_E)
             for name, point in chosen.points.items()
         },
     )
 
 
-def calibration_error(readings: Readings, exit_number: int) -> float:
-    """Give an exit's expected calibration error when every row leaves there."""
-    return expected_calibration_error(readings.confidence_EN[exit_number], readings.correct_EN[exit_number])
+def exit_entries(chosen: Chosen, tested: Tested) -> tuple[Exit, ...]:
+    """Give each exit's figures on test, every row leaving there, as the manifest has them."""
+    readings = tested.readings
+    return tuple(
+        Exit(
+            calibration_temperature=temperature,
+            accuracy=readings.accuracy(number).share,
+            expected_calibration_error=expected_calibration_error(
+                readings.confidence_EN[number], readings.correct_EN[number]
+            ),
+            split=TEST,
+            n=readings.rows,
+            confidence=confidence_spread(readings.confidence_EN[number]),
+        )
+        for number, temperature in enumerate(chosen.calibration_temperatures)
+    )
+
+
+def point_entries(chosen: Chosen, tested: Tested) -> dict[str, OperatingPoint]:
+    """Give each operating point's figures on test, as the manifest has them."""
+    return {
+        name: OperatingPoint(
+            thresholds=point.candidate.thresholds,
+            accuracy=tested.outcomes[name].accuracy,
+            disagreement=tested.outcomes[name].disagreement,
+            multiply_adds_share=tested.outcomes[name].multiply_adds_share,
+            exit_shares=tested.outcomes[name].exit_shares,
+            split=TEST,
+            n=tested.outcomes[name].n,
+            certificate=point.certificate,
+        )
+        for name, point in chosen.points.items()
+    }
+
+
+def path_entry(chosen: Chosen) -> ParetoPath:
+    """Give the path that the points were taken from, on tune, as the manifest has it."""
+    return ParetoPath(
+        split=TUNE,
+        n=chosen.tune.rows,
+        points=tuple(
+            ParetoPoint(
+                thresholds=row.thresholds,
+                accuracy_loss=row.accuracy_loss,
+                disagreement=row.disagreement,
+                multiply_adds_share=row.multiply_adds_share,
+            )
+            for row in chosen.path
+        ),
+    )

@@ -4,7 +4,9 @@ TrainingError
 ├── RecipeError       the recipe is wrong: an unknown key, an impossible value, a name not known
 ├── DatasetError      the data is missing, damaged or too small for the splits
 ├── RunError          the output folder is not in a state to run or resume in
-└── ExportMismatch    the exported stages do not answer as the PyTorch network does
+├── ExportMismatch    the exported stages do not answer as the PyTorch network does
+├── NotFinite         an exit answered with NaN or infinity
+└── Uncertified       a point faster than full depth has no certificate, and nobody said that it may
 
 A message names the culprit and both values, expected and got.
 """
@@ -28,3 +30,11 @@ class RunError(TrainingError):
 
 class ExportMismatch(TrainingError):
     """Raised when the exported chain of stages differs from the network it came from."""
+
+
+class NotFinite(TrainingError):
+    """Raised when an exit gives NaN or infinity: no figure made of it would mean a thing."""
+
+
+class Uncertified(TrainingError):
+    """Raised before a point is published that promises nothing where its recipe asked for a promise."""

@@ -10,29 +10,14 @@ from training.architectures.registry import build
 from training.born_again.checkpoint import CheckpointFolder
 from training.born_again.generations import Generation, choose_training_device, train_generations
 from training.born_again.progress import Progress
-from training.data.registry import load_dataset
-from training.data.splits import Dataset, SplitRows
+from training.data.splits import Dataset
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 
 
 def load(recipe: Recipe) -> Dataset:
     """Load and cut the recipe's dataset."""
-    section = recipe.dataset
-    rows = SplitRows(
-        temperature=section.temperature_rows,
-        tune=section.tune_rows,
-        certify=section.certify_rows,
-        test=section.test_rows,
-    )
-    return load_dataset(
-        section.name,
-        file=section.file,
-        data_dir=section.data_dir,
-        image_side=section.image_side,
-        split_seed=section.split_seed,
-        rows=rows,
-    )
+    return recipe.dataset.load()
 
 
 def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:

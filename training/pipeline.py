@@ -5,8 +5,7 @@ only long step, and what is trained stays on disk; the rest repeats itself exact
 does it again. Knows nothing of the command line.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,21 +16,14 @@ from training.born_again.progress import Progress
 from training.born_again.promotion import promote
 from training.data.splits import Dataset
 from training.errors import RecipeError
-from training.exits.certify import allowed_disagreements
 from training.exits.cost import measure_milliseconds
+from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.from_recipe import load, make_network, train
 from training.recipe import Recipe
-from training.release.findings import (
-    DEFAULT_POINT,
-    Findings,
-    compare_baseline,
-    make_manifest,
-    make_record,
-    make_summary,
-    uncertified,
-)
+from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
 from training.release.report import write_report
+from training.release.summarise import make_summary
 from training.run_folder import RunFolder, RunRecord, make_writable
 
 
@@ -53,6 +45,7 @@ def run(
     published = record is not None and record.is_published_in(model_repository)
     if record is not None and published and folder.report_path.exists():
         return record, False
+    check_certify_rows(recipe.operating_points.goals, recipe.dataset.certify_rows)
     dataset = load(recipe)
     if recipe.schedule.batch_rows > len(dataset.train):
         raise RecipeError(
@@ -62,8 +55,6 @@ def run(
     make_network(recipe, dataset)  # says before any training whether the images fit the architecture
     make_writable(model_repository / recipe.model)
     folder.begin(recipe, dataset.digests)
-    for line in hopeless(recipe):
-        progress.say(line)
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
     findings = find_out(recipe, recipe_name, dataset, generations, folder, progress)
@@ -73,21 +64,9 @@ def run(
     return record, True
 
 
-def hopeless(recipe: Recipe) -> Iterator[str]:
-    """Say, before any training, of each operating point that its certify split is too small for."""
-    rows = recipe.dataset.certify_rows
-    for name, goal in recipe.operating_points.goals.items():
-        if allowed_disagreements(rows, goal.epsilon, goal.delta) < 0:
-            fewest = math.ceil(math.log(goal.delta) / math.log1p(-goal.epsilon))
-            yield (
-                f'operating point "{name}" will equal "exact": {rows} certify rows cannot certify '
-                f"epsilon {goal.epsilon} at delta {goal.delta}, which takes at least {fewest}"
-            )
-
-
 def release(findings: Findings, model_repository: Path, folder: RunFolder, progress: Progress) -> RunRecord:
     """Publish the chosen generation, and record at once that it is: a resumed run publishes no twin."""
-    for line in uncertified(findings):
+    for line in warnings(findings):
         progress.say(line)
     published = publish(
         model_repository,

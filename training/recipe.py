@@ -6,25 +6,22 @@ Every complaint is one line that names file, key and both values. Knows nothing 
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError
 
 from serving.repository.manifest import NAME_PATTERN
+from training.data.section import DatasetSection
 from training.errors import RecipeError
-from training.section import Section
+from training.exits.goals import OperatingPointsSection
+from training.section import LARGEST_SEED, Section, Seed, complaint, one_line
 from training.settings import (
-    LARGEST_SEED,
     ArchitectureSection,
     AugmentationSection,
     BaselinesSection,
-    DatasetSection,
     DeepSupervisionSection,
     GenerationsSection,
-    OperatingPointsSection,
     ScheduleSection,
-    Seed,
 )
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -88,12 +85,12 @@ def read_toml(path: Path, kind: type[_Settings]) -> _Settings:
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # bad TOML, or bytes that are no UTF-8
-        raise RecipeError(f"{path}: expected TOML in UTF-8, got: {_one_line(str(error))}") from error
+        raise RecipeError(f"{path}: expected TOML in UTF-8, got: {one_line(str(error))}") from error
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        complaint = _complaint(kind, error.errors(include_url=False)[0])
-        raise RecipeError(f"{path}: {complaint}") from error
+        said = complaint(kind, error.errors(include_url=False)[0])
+        raise RecipeError(f"{path}: {said}") from error
 
 
 def first_difference(expected: Recipe, got: Recipe) -> str | None:
@@ -110,34 +107,3 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in section.items():
         values |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return values
-
-
-def _complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
-    """Say one of pydantic's complaints in our words: key, what was expected, what was got."""
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key, known: {', '.join(_section_of(kind, detail['loc']).model_fields)}"
-    if detail["type"] == "missing":
-        return f"{key}: expected a value, got none"
-    expected = _one_line(detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected"))
-    if detail["type"] == "value_error" and not expected.startswith("expected"):
-        return f"{key}.{expected}".removeprefix(".")  # a section's own complaint: its key and both values
-    return f"{key}: {expected}, got {_one_line(repr(detail['input']))}"
-
-
-def _section_of(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """Find the section, somewhere in one, that holds the key at a location."""
-    for part in location[:-1]:
-        if isinstance(part, str):  # a number counts the entries of a list, all of one section
-            section = _held_section(section.model_fields[part].annotation)
-    return section
-
-
-def _held_section(annotation: Any) -> type[BaseModel]:  # noqa: ANN401 - any annotation there is
-    """Give the section that a field holds, as it is or in a tuple."""
-    kinds = (annotation, *get_args(annotation))
-    return next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -1,28 +1,22 @@
-"""The sections of a recipe: what each part of a run can be told, with unit and default under each key.
+"""The sections of a recipe on training: what each part can be told, with unit and default under each key.
 
-Knows the names of datasets, architectures and rules from their registries, but not what they do.
+What a recipe says of its data lies with the data (`training.data.section`), and what it asks of operating
+points with the exits (`training.exits.goals`). Knows the names of architectures and rules from their
+registries, but not what they do.
 """
 
-from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from training.architectures.heads import HeadSettings
 from training.architectures.registry import ARCHITECTURES
 from training.born_again.rules import RULES
-from training.data.registry import DATASETS
-from training.section import Section
+from training.section import Count, Positive, Section, Share, one_of
 
-LARGEST_SEED = 2**63 - 1
 MOST_EXITS = 16
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-OpenShare = Annotated[float, Field(gt=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
 Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 def _alone_or_listed(value: object) -> object:
@@ -33,41 +27,6 @@ def _alone_or_listed(value: object) -> object:
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False)]
 Depths = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(strict=False)]
 Strides = Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(strict=False)]
-
-
-def one_of(known: Collection[str]) -> AfterValidator:
-    """Take a name only where it is known."""
-
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"expected one of {', '.join(known)}")
-        return name
-
-    return AfterValidator(check)
-
-
-class DatasetSection(Section):
-    """Which rows, and how they are cut; the train split gets what remains."""
-
-    name: Annotated[str, one_of(DATASETS)]
-    """A registered dataset. No default."""
-    file: str | None = None
-    """Path of the user's own .npz file, from the working directory; only for `npz`."""
-    data_dir: str | None = None
-    """Folder that holds the set's files, from the working directory. Default none: `digits` is embedded,
-    `fashion-mnist` looks where Debian's package puts it and else downloads; the others need it."""
-    image_side: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Pixels a side that images are resized to; only for `image-folder`. Default none: as they are."""
-    split_seed: Seed = 0
-    """Seeds the permutation that cuts the splits; stays fixed when `seed` varies. Default 0."""
-    temperature_rows: Count = 100
-    """Rows that fit the calibration temperatures. Default 100."""
-    tune_rows: Count = 200
-    """Rows that choose generation and operating points. Default 200."""
-    certify_rows: Count = 200
-    """Rows that certify them; epsilon 0.01 at delta 0.05 takes at least 299. Default 200."""
-    test_rows: Count | None = None
-    """Rows that are read once, at the end. Only for a set without an official test split, which needs it."""
 
 
 class AugmentationSection(Section):
@@ -179,28 +138,3 @@ class BaselinesSection(Section):
     static: bool = False
     """Whether to train the backbone without exits, and a smaller network of the default point's cost,
     once from labels and once taught. Default false: the three take up to twice a generation's time."""
-
-
-class OperatingPointSection(Section):
-    """What a published operating point aims at, and what is certified of it."""
-
-    max_accuracy_loss: Share
-    """Accuracy it may lose against the final exit on the tune split, as a share."""
-    epsilon: OpenShare
-    """Certified bound on the share of answers that differ from the final exit's."""
-    delta: OpenShare = 0.05
-    """Chance that the certificate may be wrong. Default 0.05."""
-
-
-class OperatingPointsSection(Section):
-    """The points published beside `exact`; a small certify split cannot certify a small epsilon."""
-
-    balanced: OperatingPointSection = OperatingPointSection(max_accuracy_loss=0.003, epsilon=0.01)
-    """The default point. Default: loss 0.003, epsilon 0.01, delta 0.05."""
-    fast: OperatingPointSection = OperatingPointSection(max_accuracy_loss=0.010, epsilon=0.03)
-    """Default: loss 0.010, epsilon 0.03, delta 0.05."""
-
-    @property
-    def goals(self) -> dict[str, OperatingPointSection]:
-        """What each published point aims at, by name; `exact` aims at nothing."""
-        return {"balanced": self.balanced, "fast": self.fast}

@@ -186,6 +186,18 @@ class DatasetProvenance(Section):
     """Row numbers in the source's own order, where the set has no official test split."""
 
 
+class RetargetedFrom(Section):
+    """How a version came from another one, whose stages it has."""
+
+    version: Annotated[int, Field(ge=1)]
+    options: dict[str, Any]
+    """What was asked for, as it was given."""
+    goals: dict[str, dict[str, Any]]
+    """What every operating point aims at, but `exact`."""
+    data: dict[str, Any] | None
+    """File and split seed of the user's own rows; None where the splits are the recipe's."""
+
+
 class Provenance(Section):
     """Where a version comes from."""
 
@@ -194,6 +206,8 @@ class Provenance(Section):
     generation: Count
     dataset: DatasetProvenance
     packages: dict[str, str]
+    retargeted_from: RetargetedFrom | None = None
+    """None where it was trained."""
 
 
 class Manifest(Section):

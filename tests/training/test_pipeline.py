@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from serving.engine.devices import CPU
+from serving.engine.policy import read_exit
 from serving.engine.stages import StageRunner, stage_files
+from serving.repository.manifest import Risk
 from serving.repository.repository import PublishedVersion, read_version
 from tests.training.never_trains import NeverTrains
 from training.born_again.checkpoint import WEIGHTS_FILE
@@ -116,12 +118,38 @@ def test_a_point_that_certified_something_says_on_how_many_rows(finished: Place)
     )
 
 
-def test_a_point_that_certified_nothing_is_published_as_exact_and_said_to_be(finished: Place) -> None:
-    fast = finished.published().manifest.operating_points["fast"]
-    assert (fast.thresholds, fast.certificate) == ((None, None), None)
-    assert (
-        'operating point "fast" equals "exact": nothing faster than full depth was certified' in finished.said
-    )
+def test_a_certificate_says_its_risk_and_counts_both(finished: Place) -> None:
+    promise = finished.published().manifest.operating_points["balanced"].certificate
+    assert promise is not None
+    assert promise.risk is Risk.DISAGREEMENT
+    assert promise.harms is not None
+    assert promise.harms <= promise.disagreements
+
+
+def test_a_point_certified_by_nothing_is_tunes_target_and_said_loudly_to_be_uncertified(
+    finished: Place,
+) -> None:
+    manifest = finished.published().manifest
+    fast = manifest.operating_points["fast"]
+    allowed = [row for row in manifest.pareto_path.points if row.accuracy_loss <= 0.1]
+    assert fast.thresholds in {row.thresholds for row in allowed}
+    assert fast.certificate is None
+    assert 'operating point "fast" is UNCERTIFIED, as asked by certified_by = "nothing"' in finished.said
+    assert "Not certified, as its goal asked" in finished.folder.report_path.read_text()
+
+
+def test_each_exit_says_how_its_confidences_are_spread_over_the_test_rows(
+    finished: Place, digits: Dataset
+) -> None:
+    version = finished.published()
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360)
+    logits_ENK = evaluate(runner, digits.test.images_NCHW)
+    for number, each in enumerate(version.manifest.exits):
+        assert each.confidence is not None
+        confidence_N = read_exit(logits_ENK[number], each.calibration_temperature).confidence_B
+        bin_N = np.digitize(confidence_N, each.confidence.edges)
+        shares = np.bincount(bin_N, minlength=len(each.confidence.shares)) / 360
+        assert each.confidence.shares == pytest.approx(shares.tolist(), abs=2 / 360)
 
 
 def test_the_record_holds_every_generation_with_its_n(finished: Place) -> None:

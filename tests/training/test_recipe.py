@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 
 from training.errors import RecipeError
+from training.exits.goals import check_certify_rows
 from training.recipe import Recipe, built_in_recipes, first_difference, load_recipe
 
 DATASET = '[dataset]\nname = "digits"\ntest_rows = 360\n'
 LEAST = 'model = "m"\n' + DATASET
+POINT = "[operating_points.fast]\nmax_accuracy_loss = 0.1\n"
 
 
 def complaint(path: Path, text: str) -> str:
@@ -51,6 +53,7 @@ def test_a_recipe_needs_only_a_model_name_and_a_dataset(tmp_path: Path) -> None:
     recipe = load_recipe(str(path))
     assert (recipe.architecture.name, recipe.architecture.exits) == ("deep_supervision", 3)
     assert [head.grid for head in recipe.architecture.head_of_each_exit] == [1, 1, 1]
+    check_certify_rows(recipe.operating_points.goals, recipe.dataset.certify_rows)
 
 
 def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
@@ -69,7 +72,9 @@ def test_an_unknown_key_two_sections_deep_is_named_with_the_known_ones(tmp_path:
         tmp_path / "r.toml",
         LEAST + "[operating_points.fast]\nmax_accuracy_loss = 0.1\nepsilon = 0.1\nalpha = 0.1\n",
     )
-    assert said.endswith("operating_points.fast.alpha: unknown key, known: max_accuracy_loss, epsilon, delta")
+    assert said.endswith(
+        "operating_points.fast.alpha: unknown key, known: max_accuracy_loss, epsilon, delta, certified_by"
+    )
 
 
 def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None:
@@ -105,6 +110,21 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
         ),
         ("[augmentation]\nerase_probability = 2.0\n", "expected less than or equal to 1, got 2.0"),
         ("[operating_points.fast]\nepsilon = 0.1\n", "max_accuracy_loss: expected a value, got none"),
+        (POINT + "epsilon = nan\n", "operating_points.fast.epsilon: expected a finite number, got nan"),
+        (POINT + "epsilon = 0.0\n", "operating_points.fast.epsilon: expected greater than 0, got 0.0"),
+        (POINT + "epsilon = 1.0\n", "operating_points.fast.epsilon: expected less than 1, got 1.0"),
+        (
+            POINT + "epsilon = 0.1\ndelta = -0.1\n",
+            "operating_points.fast.delta: expected greater than 0, got -0.1",
+        ),
+        (
+            POINT + "epsilon = 0.1\ndelta = 1.0\n",
+            "operating_points.fast.delta: expected less than 1, got 1.0",
+        ),
+        (
+            POINT + 'epsilon = 0.1\ncertified_by = "luck"\n',
+            "operating_points.fast.certified_by: expected 'disagreement', 'harm' or 'nothing', got 'luck'",
+        ),
     ],
 )
 def test_an_impossible_value_is_named_with_what_was_expected(

@@ -8,7 +8,7 @@ import pytest
 from training.__main__ import MISTAKE, main
 from training.born_again.progress import ProgressBar
 from training.errors import RecipeError, RunError
-from training.pipeline import hopeless, run
+from training.pipeline import run
 from training.recipe import Recipe
 from training.run_folder import RunFolder
 
@@ -57,12 +57,25 @@ def test_a_run_is_not_resumed_on_data_that_changed_since(tiny_recipe: Recipe, tm
         start(grown, tmp_path, resume=True)
 
 
-def test_a_point_that_its_certify_split_is_too_small_for_is_said_before_training(tiny_recipe: Recipe) -> None:
-    rows = tiny_recipe.dataset.certify_rows
-    assert list(hopeless(tiny_recipe)) == [
-        f'operating point "fast" will equal "exact": {rows} certify rows cannot certify epsilon 0.001 '
-        "at delta 0.05, which takes at least 2995"
-    ]
+def certified_by(recipe: Recipe, risk: str) -> Recipe:
+    """Ask for a promise of the point of which the tiny recipe asks none."""
+    points = recipe.operating_points.model_copy(
+        update={"fast": recipe.operating_points.fast.model_copy(update={"certified_by": risk})}
+    )
+    return recipe.model_copy(update={"operating_points": points})
+
+
+@pytest.mark.parametrize("risk", ["disagreement", "harm"])
+def test_a_point_that_its_certify_split_is_too_small_for_is_refused_before_anything_is_written(
+    tiny_recipe: Recipe, tmp_path: Path, risk: str
+) -> None:
+    with pytest.raises(
+        RecipeError,
+        match=r"^operating point 'fast': epsilon 0.001 at delta 0.05: expected a certify split of at least "
+        r"2995 rows, got 200: give it more, or a larger epsilon$",
+    ):
+        start(certified_by(tiny_recipe, risk), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_name_that_is_a_file_in_the_repository_is_one_line(

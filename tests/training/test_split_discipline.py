@@ -12,14 +12,15 @@ from training.born_again.generations import Generation
 from training.born_again.progress import ProgressBar
 from training.data.registry import load_dataset
 from training.data.splits import Dataset, Split, SplitRows
-from training.exits.calibrate import expected_calibration_error
+from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar
+from training.exits.reliability import measure
 from training.from_recipe import make_network
 from training.pipeline import find_out
 from training.recipe import Recipe
-from training.release.findings import Findings, make_summary
+from training.release.findings import Findings
+from training.release.summarise import make_summary
 from training.run_folder import RunFolder
-from training.settings import OperatingPointSection
 
 # All distinct, so that a figure's n says which split it came from.
 ROWS = SplitRows(temperature=90, tune=210, certify=190, test=350)
@@ -121,16 +122,29 @@ def test_a_gain_is_positive_where_the_later_generation_is_right_more_often(
     assert gain.value > 0
 
 
-def test_calibration_error_before_is_at_temperature_1_and_after_at_the_fitted_one(
+def test_confidence_is_judged_before_at_temperature_1_and_after_at_the_fitted_one(
     findings: Findings, tmp_path: Path
 ) -> None:
     tested = findings.best.tested
+    truth_N = tested.readings.truth_N
     for number, each in enumerate(make_summary(findings, tmp_path / "1").exits):
         assert each.calibration_temperature != 1.0
-        for said, readings in (
-            (each.calibration_error_before, tested.uncalibrated),
-            (each.calibration_error_after, tested.readings),
-        ):
-            correct_N = readings.correct_EN[number]
-            assert said == expected_calibration_error(readings.confidence_EN[number], correct_N)
-        assert each.calibration_error_after == findings.best.exits[number].expected_calibration_error
+        assert each.every_row.before == measure(tested.logits_ENK[number], truth_N, 1.0)
+        assert each.every_row.after == measure(
+            tested.logits_ENK[number], truth_N, each.calibration_temperature
+        )
+        said = findings.best.exits[number].expected_calibration_error
+        assert each.every_row.after.expected_calibration_error == said
+
+
+def test_the_rows_that_arrive_at_an_exit_left_at_none_before_and_are_the_same_before_and_after(
+    findings: Findings, tmp_path: Path
+) -> None:
+    exit_counts = findings.best.tested.outcomes["balanced"].exit_counts
+    for number, each in enumerate(make_summary(findings, tmp_path / "1").exits):
+        coming = sum(exit_counts[number:])
+        assert each.every_row.before.n == each.every_row.after.n == ROWS.test
+        if each.arriving is None:
+            assert coming == 0
+        else:
+            assert each.arriving.before.n == each.arriving.after.n == coming

@@ -1,11 +1,13 @@
-"""The user's own arrays in one .npz file: `x_train y_train x_test y_test`. Never unpickles.
+"""The user's own arrays in one .npz file. Never unpickles.
+
+`x_train y_train x_test y_test` to train on; `x y` to choose and certify exits on, of a network that is there.
 
 Shapes: `N` rows, `C H W` image, `K` classes.
 """
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,37 +18,51 @@ from training.data.splits import Images, Labels, Source
 from training.errors import DatasetError
 
 NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+LABELLED_ARRAYS = ("x", "y")
 
 
 def load_npz(path: Path) -> Source:
     """Load uint8 images [N, H, W] or [N, C, H, W], and integer labels 0..K-1."""
-    arrays = _read_npz(path)
-    train_NCHW, train_N = _images(path, "x_train", arrays), _truth(path, "train", arrays)
-    test_NCHW, test_N = _images(path, "x_test", arrays), _truth(path, "test", arrays)
+    arrays = _read_npz(path, NPZ_ARRAYS)
+    train_NCHW, train_N = _images(path, "x_train", arrays), _truth(path, "y_train", "x_train", arrays)
+    test_NCHW, test_N = _images(path, "x_test", arrays), _truth(path, "y_test", "x_test", arrays)
     if train_NCHW.shape[1:] != test_NCHW.shape[1:]:
         raise DatasetError(
             f"{path}: x_test: expected images of shape {list(train_NCHW.shape[1:])} as in x_train, "
             f"got {list(test_NCHW.shape[1:])}"
         )
-    classes = count_classes(_label_column(path, "train", train_N))
-    check_within(_label_column(path, "test", test_N), classes)
+    classes = count_classes(_label_column(path, "y_train", train_N))
+    check_within(_label_column(path, "y_test", test_N), classes)
     labels = tuple(str(number) for number in range(classes))
     return Source("npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N))
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[int]) -> Source:
+    """Load images as a network takes them, [C, H, W] each, and the numbers of its labels, some or all."""
+    arrays = _read_npz(path, LABELLED_ARRAYS)
+    images_NCHW, truth_N = _images(path, "x", arrays), _truth(path, "y", "x", arrays)
+    if images_NCHW.shape[1:] != tuple(image_shape):
+        raise DatasetError(
+            f"{path}: x: expected images of shape {list(image_shape)} as the model takes, "
+            f"got {list(images_NCHW.shape[1:])}"
+        )
+    check_within(_label_column(path, "y", truth_N), len(labels))
+    return Source("npz", tuple(labels), images_NCHW, truth_N, official_test=None)
+
+
+def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
     if not path.is_file():
-        raise DatasetError(f"{path}: expected an .npz file with {', '.join(NPZ_ARRAYS)}, got no such file")
+        raise DatasetError(f"{path}: expected an .npz file with {', '.join(names)}, got no such file")
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             found = list(archive) if isinstance(archive, np.lib.npyio.NpzFile) else []
-            if not set(NPZ_ARRAYS) <= set(found):
+            if not set(names) <= set(found):
                 raise DatasetError(
-                    f"{path}: expected arrays {', '.join(NPZ_ARRAYS)}, "
+                    f"{path}: expected arrays {', '.join(names)}, "
                     f"got {', '.join(found) or 'no archive of arrays'}"
                 )
-            return {name: archive[name] for name in NPZ_ARRAYS}
+            return {name: archive[name] for name in names}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         complaint = " ".join(str(error).split())
         raise DatasetError(f"{path}: expected a whole .npz file of plain arrays, got: {complaint}") from error
@@ -64,15 +80,15 @@ def _images(path: Path, name: str, arrays: Mapping[str, NDArray[np.generic]]) ->
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
-def _truth(path: Path, split: str, arrays: Mapping[str, NDArray[np.generic]]) -> Labels:
-    name, array, rows = f"y_{split}", arrays[f"y_{split}"], len(arrays[f"x_{split}"])
+def _truth(path: Path, name: str, images: str, arrays: Mapping[str, NDArray[np.generic]]) -> Labels:
+    array, rows = arrays[name], len(arrays[images])
     if not np.issubdtype(array.dtype, np.integer) or array.shape != (rows,):
         raise DatasetError(
-            f"{path}: {name}: expected integer labels of shape [{rows}], one a row of x_{split}, "
+            f"{path}: {name}: expected integer labels of shape [{rows}], one a row of {images}, "
             f"got {array.dtype} {list(array.shape)}"
         )
     return array.astype(np.int64)
 
 
-def _label_column(path: Path, split: str, truth_N: Labels) -> LabelColumn:
-    return LabelColumn(f"{path}: y_{split}", truth_N, place=lambda row: f"row {row}")
+def _label_column(path: Path, name: str, truth_N: Labels) -> LabelColumn:
+    return LabelColumn(f"{path}: {name}", truth_N, place=lambda row: f"row {row}")

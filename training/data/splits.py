@@ -18,6 +18,9 @@ from training.errors import DatasetError, RecipeError
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
+UNTRAINED_SHARES = {"temperature": 0.1, "tune": 0.2, "certify": 0.4, "test": 0.3}
+"""What each split gets of rows that nothing is trained on; test has what rounding leaves over."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -127,6 +130,30 @@ def cut(source: Source, *, split_seed: int, rows: SplitRows) -> Dataset:
         certify=_take(source, certify),
         test=_take(source, test) if source.official_test is None else _official(*source.official_test),
         test_rows=tuple(sorted(test.tolist())) if source.official_test is None else None,
+    )
+
+
+def cut_without_training(source: Source, *, split_seed: int) -> Dataset:
+    """Cut all rows of a source for a network that is trained already; the train split is empty.
+
+    The four others get the shares of `UNTRAINED_SHARES`, by a permutation that the split seed decides.
+    """
+    total = len(source.truth_N)
+    counts = [int(share * total) for share in UNTRAINED_SHARES.values()]
+    if min(counts) < 1:
+        raise DatasetError(f'dataset "{source.name}": expected at least 10 rows to cut, got {total}')
+    shuffled = np.random.default_rng(split_seed).permutation(total)
+    temperature, tune, certify, test = np.split(shuffled, np.cumsum(counts)[:-1])
+    return Dataset(
+        name=source.name,
+        labels=source.labels,
+        digest=_source_digest(source),
+        train=_take(source, shuffled[:0]),
+        temperature=_take(source, temperature),
+        tune=_take(source, tune),
+        certify=_take(source, certify),
+        test=_take(source, test),
+        test_rows=tuple(sorted(test.tolist())),
     )
 
 

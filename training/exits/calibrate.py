@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from serving.engine.policy import Bools, Floats
-from training.exits.evaluate import check_finite
+from serving.engine.policy import Floats
+from training.exits.evaluate import check_finite, check_labels
 
 LOWEST_TEMPERATURE = 0.25
 HIGHEST_TEMPERATURE = 16.0
 """A small split that an exit has wholly right would send its temperature to 0, and every confidence
 to exactly 1; one that is all wrong, to infinity."""
 
-BINS = 15
 _GRADIENT_TOLERANCE = 1e-10
 _LOSS_TOLERANCE = 1e-15
 
@@ -70,24 +69,11 @@ def _loss_and_gradient(
     return loss, np.array([-inverse * (expected_N - true_N).mean()])
 
 
-def expected_calibration_error(confidence_N: Floats, correct_N: Bools, bins: int = BINS) -> float:
-    """Give the mean gap between confidence and accuracy over equally wide bins, weighted by rows."""
-    if len(confidence_N) == 0:
-        raise ValueError("expected calibration error: expected at least 1 row, got 0")
-    # A confidence on a bin's upper edge belongs to it, so 1.0 falls into the last.
-    bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap_per_bin = np.bincount(bin_N, weights=correct_N - confidence_N, minlength=bins)
-    return float(np.abs(gap_per_bin).sum() / len(confidence_N))
-
-
 def _check_split(logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer]) -> None:
     rows, classes = logits_NK.shape
     if rows == 0 or len(truth_N) != rows:
         raise ValueError(
             f"calibration: expected as many labels as rows, at least 1, got {len(truth_N)} of {rows}"
         )
-    if truth_N.min() < 0 or truth_N.max() >= classes:
-        raise ValueError(
-            f"calibration: expected labels 0..{classes - 1}, got {truth_N.min()}..{truth_N.max()}"
-        )
+    check_labels(truth_N, classes)
     check_finite(logits_NK[np.newaxis])

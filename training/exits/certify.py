@@ -1,26 +1,34 @@
-"""Certificates: how often, at most, early answers differ from the full network's. Learn-then-Test.
+"""Certificates: how often, at most, early answers are worse than the full network's. Learn-then-Test.
 
-A point's candidates are fixed on the tune split, safest first, and tested in that order on the
-disjoint certify split against the hypothesis that their disagreement exceeds epsilon; the walk ends
-at the first that cannot be refused at level delta. So the chance that *any* row passed before it is
-worse than epsilon is at most delta, however many were tested, and any of them may be taken.
-Angelopoulos et al., "Learn then Test", 2021; Jazbec et al., NeurIPS 2024, for early exits.
+The *risk* is the share of rows that are a loss: whose answer differs from the final exit's, or is
+wrong where the final exit's is right. A point's candidates are fixed on the tune split, safest first,
+and tested in that order on the disjoint certify split against the hypothesis that their risk exceeds
+epsilon; the walk ends at the first that cannot be refused at level delta. So the chance that *any* row
+passed before it is worse than epsilon is at most delta, however many were tested, and any of them may
+be taken. Angelopoulos et al., "Learn then Test", 2021; Jazbec et al., NeurIPS 2024, for early exits.
+A single row that tune alone chose may also be given its smallest epsilon: the exact upper bound of
+Clopper and Pearson, Biometrika 1934, which is the same test turned around.
 
-A certificate promises agreement with the final exit, not correctness, on rows drawn like the
-certify split's. Knows nothing of how the candidates were found.
+A certificate is about the full network's answers, on rows drawn like the certify split's. It promises
+no correctness. Knows nothing of how the candidates were found.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
-from serving.repository.manifest import Certificate
+from serving.repository.manifest import Certificate, Risk
 from training.exits.evaluate import Outcome, Readings, outcome
 from training.exits.thresholds import Candidate
 
 METHOD = "learn-then-test: fixed sequence, exact binomial test"
+METHOD_OF_ONE_ROW = "clopper-pearson: exact binomial upper bound of one row fixed on tune"
+
+EPSILON_STEPS = 10_000
+"""A bound that is found, not asked for, is rounded up to a hundredth of a percent."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,14 @@ class Certified:
 
     candidate: Candidate
     certificate: Certificate | None
-    """None where nothing faster than full depth was certified: the point equals 'exact'."""
+    """None where the point equals 'exact', or where nobody asked for one."""
     walked: tuple[Walked, ...]
     """The rows tested, in order; only the last may have failed."""
+
+    @property
+    def promises_nothing(self) -> bool:
+        """Whether it is faster than full depth without a certificate."""
+        return self.certificate is None and not self.candidate.is_exact
 
 
 def certify(
@@ -51,36 +64,56 @@ def certify(
     *,
     epsilon: float,
     delta: float,
+    risk: Risk,
 ) -> Certified:
     """Take the fastest row not beyond the target that is certified on the certify split.
 
     readings are the certify split's. Row 0 of the path, all exits disabled, needs no certificate: it
     is what is taken where the first row of the sequence fails.
     """
-    allowed = allowed_disagreements(readings.rows, epsilon, delta)
-    best, best_disagreements = path[0], 0
-    if not best.is_exact:
-        raise ValueError(f"path: expected row 0 to disable every exit, got thresholds {best.thresholds}")
-    walked = []
-    for candidate in sequence(path, target):
+    allowed = allowed_losses(readings.rows, epsilon, delta)
+    if not path[0].is_exact:
+        raise ValueError(f"path: expected row 0 to disable every exit, got thresholds {path[0].thresholds}")
+    walked: list[Walked] = []
+    best: Walked | None = None
+    for candidate in sequence(path, target, risk):
         result = outcome(readings, candidate.rule, cost_E)
-        walked.append(Walked(candidate, result, _p_value(result.disagreements, result.n, epsilon)))
-        if result.disagreements > allowed:
+        walked.append(Walked(candidate, result, _p_value(result.losses(risk), result.n, epsilon)))
+        if result.losses(risk) > allowed:
             break
-        if candidate.multiply_adds_share < best.multiply_adds_share:
-            best, best_disagreements = candidate, result.disagreements
-    certificate = None
-    if not best.is_exact:
-        certificate = Certificate(
-            epsilon=epsilon, delta=delta, n=readings.rows, disagreements=best_disagreements, method=METHOD
-        )
-    return Certified(best, certificate, tuple(walked))
+        if candidate.multiply_adds_share < (best.candidate if best else path[0]).multiply_adds_share:
+            best = walked[-1]
+    if best is None:
+        return Certified(path[0], None, tuple(walked))
+    return Certified(best.candidate, _certificate(best, epsilon, delta, risk, METHOD), tuple(walked))
 
 
-def sequence(path: Sequence[Candidate], target: Candidate) -> tuple[Candidate, ...]:
-    """Order the rows not beyond the target by tune disagreement, safest first; ties: the costlier first.
+def certify_row(
+    row: Candidate,
+    readings: Readings,
+    cost_E: Sequence[int],
+    *,
+    epsilon: float | None,
+    delta: float,
+    risk: Risk,
+) -> Certified:
+    """Certify one row that the tune split alone chose, at epsilon, or else at the smallest there is.
 
-    Beyond the target is a row that is cheaper than it, disagrees more, or loses accuracy where the
+    readings are the certify split's. Where it can't be certified, the certificate is None.
+    """
+    result = outcome(readings, row.rule, cost_E)
+    smallest = upper_bound(result.losses(risk), result.n, delta)
+    epsilon = _rounded_up(smallest) if epsilon is None else epsilon
+    walked = Walked(row, result, _p_value(result.losses(risk), result.n, epsilon))
+    if smallest > epsilon or epsilon >= 1:
+        return Certified(row, None, (walked,))
+    return Certified(row, _certificate(walked, epsilon, delta, risk, METHOD_OF_ONE_ROW), (walked,))
+
+
+def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[Candidate, ...]:
+    """Order the rows not beyond the target by their risk on tune, safest first; ties: the costlier first.
+
+    Beyond the target is a row that is cheaper than it, has more risk, or loses accuracy where the
     target loses less: a target is never passed in any of the three.
     """
     return tuple(
@@ -90,27 +123,67 @@ def sequence(path: Sequence[Candidate], target: Candidate) -> tuple[Candidate, .
                 for row in path
                 if not row.is_exact
                 and row.multiply_adds_share >= target.multiply_adds_share
-                and row.disagreement <= target.disagreement
+                and row.risk(risk) <= target.risk(risk)
                 and row.accuracy_loss <= max(target.accuracy_loss, 0.0)
             ),
-            key=lambda row: (row.disagreement, -row.multiply_adds_share),
+            key=lambda row: (row.risk(risk), -row.multiply_adds_share),
         )
     )
 
 
-def allowed_disagreements(n: int, epsilon: float, delta: float) -> int:
-    """Give the most disagreements in n rows that still certify; -1 where not even 0 would.
+def allowed_losses(n: int, epsilon: float, delta: float) -> int:
+    """Give the most losses in n rows that still certify; -1 where not even 0 would.
 
     That is the largest r with P(Binomial(n, epsilon) <= r) <= delta.
     """
-    for name, value in (("epsilon", epsilon), ("delta", delta)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name}: expected a share between 0 and 1, both excluded, got {value}")
-    if n < 1:
-        raise ValueError(f"certify split: expected at least 1 row, got {n}")
+    _check_shares(epsilon=epsilon, delta=delta)
+    _check_rows(n)
     return int(np.searchsorted(binom.cdf(np.arange(n + 1), n, epsilon), delta, side="right")) - 1
 
 
-def _p_value(disagreements: int, n: int, epsilon: float) -> float:
-    """Give the chance of so few disagreements if their true rate were epsilon."""
-    return float(binom.cdf(disagreements, n, epsilon))
+def fewest_rows(epsilon: float, delta: float) -> int:
+    """Give the fewest rows of which 0 losses certify: the first n with (1 - epsilon)^n <= delta."""
+    _check_shares(epsilon=epsilon, delta=delta)
+    return math.ceil(math.log(delta) / math.log1p(-epsilon))
+
+
+def upper_bound(losses: int, n: int, delta: float) -> float:
+    """Give the risk that is exceeded with chance delta at most, of so many losses in n rows."""
+    _check_shares(delta=delta)
+    _check_rows(n)
+    if not 0 <= losses <= n:
+        raise ValueError(f"losses: expected 0 to {n}, got {losses}")
+    return 1.0 if losses == n else float(beta.ppf(1 - delta, losses + 1, n - losses))
+
+
+def _certificate(tested: Walked, epsilon: float, delta: float, risk: Risk, method: str) -> Certificate:
+    return Certificate(
+        epsilon=epsilon,
+        delta=delta,
+        n=tested.outcome.n,
+        disagreements=tested.outcome.disagreements,
+        method=method,
+        risk=risk,
+        harms=tested.outcome.harms,
+    )
+
+
+def _p_value(losses: int, n: int, epsilon: float) -> float:
+    """Give the chance of so few losses if their true rate were epsilon."""
+    return float(binom.cdf(losses, n, epsilon))
+
+
+def _rounded_up(bound: float) -> float:
+    rounded = math.ceil(bound * EPSILON_STEPS) / EPSILON_STEPS
+    return rounded if rounded >= bound else rounded + 1 / EPSILON_STEPS
+
+
+def _check_shares(**shares: float) -> None:
+    for name, value in shares.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name}: expected a share between 0 and 1, both excluded, got {value}")
+
+
+def _check_rows(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"certify split: expected at least 1 row, got {n}")

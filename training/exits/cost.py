@@ -10,7 +10,7 @@ Shapes: `C H W` image.
 import copy
 import time
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -44,11 +44,6 @@ def multiply_adds(network: MultiExitNetwork, row_shape: Sequence[int]) -> tuple[
             head(features)
             counts.append(counter.multiply_adds)
     return tuple(counts)
-
-
-def cumulative(stage_cost: Sequence[int]) -> tuple[int, ...]:
-    """Turn what each stage costs into what a row costs that leaves at each exit: running sums."""
-    return tuple(accumulate(stage_cost))
 
 
 def parameters(network: MultiExitNetwork) -> tuple[int, ...]:

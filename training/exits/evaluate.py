@@ -10,12 +10,15 @@ costs that leaves at exit k, in multiply-adds.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine.policy import Bools, ExitRule, Floats, Integers, read_exit, route
 from serving.engine.stages import StageRunner
+from serving.repository.manifest import Risk
+from training.errors import NotFinite
 from training.exits.intervals import Estimate, Proportion, paired_difference
 
 
@@ -78,13 +81,14 @@ def read(
     logits_ENK: NDArray[np.floating], truth_N: NDArray[np.integer], calibration_temperatures: Sequence[float]
 ) -> Readings:
     """Read label and confidence of each exit off its logits, as the server does."""
-    exits, rows, _ = logits_ENK.shape
+    exits, rows, classes = logits_ENK.shape
     if len(calibration_temperatures) != exits:
         raise ValueError(
             f"calibration temperatures: expected one an exit, {exits}, got {len(calibration_temperatures)}"
         )
     if len(truth_N) != rows:
         raise ValueError(f"truth: expected one label a row, {rows}, got {len(truth_N)}")
+    check_labels(truth_N, classes)
     check_finite(logits_ENK)
     readouts = [
         read_exit(logits_NK, temperature)
@@ -97,12 +101,18 @@ def read(
     )
 
 
+def check_labels(truth_N: NDArray[np.integer], classes: int) -> None:
+    """Raise ValueError where a label is none of 0..classes-1."""
+    if len(truth_N) and not 0 <= truth_N.min() <= truth_N.max() < classes:
+        raise ValueError(f"truth: expected labels 0..{classes - 1}, got {truth_N.min()}..{truth_N.max()}")
+
+
 def check_finite(logits_ENK: NDArray[np.floating]) -> None:
-    """Raise ValueError where an exit gave NaN or infinity: no figure made of it would mean a thing."""
+    """Raise NotFinite where an exit gave NaN or infinity: no figure made of it would mean a thing."""
     spoiled_EN = ~np.isfinite(logits_ENK).all(axis=-1)
     for number, spoiled_N in enumerate(spoiled_EN):
         if spoiled_N.any():
-            raise ValueError(
+            raise NotFinite(
                 f"logits of exit {number}: expected finite numbers, "
                 f"got NaN or infinity in {int(spoiled_N.sum())} of {spoiled_N.size} rows"
             )
@@ -137,13 +147,26 @@ class Outcome:
     @property
     def gain(self) -> Estimate:
         """Accuracy against the final exit's on the same rows, with its interval."""
-        lost = self.gained - (self.correct - self.final_correct)
-        return paired_difference(self.gained, lost, self.n)
+        return paired_difference(self.gained, self.harms, self.n)
+
+    @property
+    def harms(self) -> int:
+        """Rows answered wrong that the final exit has right."""
+        return self.gained - (self.correct - self.final_correct)
+
+    def losses(self, risk: Risk) -> int:
+        """Give the rows that a risk counts."""
+        return self.harms if risk is Risk.HARM else self.disagreements
 
     @property
     def disagreement(self) -> float:
         """Share of rows whose answer differs from the final exit's."""
         return self.disagreements / self.n
+
+    @property
+    def harm(self) -> float:
+        """Share of rows answered wrong that the final exit has right."""
+        return self.harms / self.n
 
     @property
     def exit_shares(self) -> tuple[float, ...]:
@@ -168,6 +191,11 @@ def outcome(readings: Readings, rule: ExitRule, cost_E: Sequence[int]) -> Outcom
         exit_counts=tuple(counts_E),
         multiply_adds_share=spent / (readings.rows * cost_E[-1]),
     )
+
+
+def cumulative(stage_cost: Sequence[int]) -> tuple[int, ...]:
+    """Turn what each stage costs into what a row costs that leaves at each exit: running sums."""
+    return tuple(accumulate(stage_cost))
 
 
 def check_cost(cost_E: Sequence[int], exits: int) -> None:

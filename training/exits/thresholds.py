@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from serving.engine.policy import Bools, ExitRule, Floats, Integers
+from serving.repository.manifest import Risk
+from training.errors import RecipeError
 from training.exits.evaluate import Readings, check_cost, outcome
 
 LOWEST_PRICE = 0.03
@@ -41,6 +43,12 @@ class Candidate:
     accuracy_loss: float
     disagreement: float
     multiply_adds_share: float
+    harm: float = 0.0
+    """0 where it was not counted."""
+
+    def risk(self, risk: Risk) -> float:
+        """Give the share of rows that a risk counts."""
+        return self.harm if risk is Risk.HARM else self.disagreement
 
     @property
     def rule(self) -> ExitRule:
@@ -163,7 +171,7 @@ def pareto_path(readings: Readings, cost_E: Sequence[int]) -> tuple[Candidate, .
     chosen = {full_depth}
     for loss_EN in _losses(readings):
         chosen |= set(_front(Search(choices_E, cost_E, loss_EN)))
-    candidates = [_candidate(readings, thresholds, cost_E) for thresholds in chosen]
+    candidates = [candidate(readings, thresholds, cost_E) for thresholds in chosen]
     # Row 0 first even where every row stays to the end under another choice too.
     return tuple(
         sorted(candidates, key=lambda row: (not row.is_exact, -row.multiply_adds_share, row.disagreement))
@@ -176,6 +184,34 @@ def target_row(path: Sequence[Candidate], max_accuracy_loss: float) -> Candidate
         raise ValueError(f"max_accuracy_loss: expected a share from 0 to 1, got {max_accuracy_loss}")
     allowed = [row for row in path if row.accuracy_loss <= max_accuracy_loss]
     return min(allowed, key=lambda row: (row.multiply_adds_share, row.disagreement))
+
+
+def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candidate:
+    """Give the row of least risk that is faster than full depth and costs at most so much; ties: the cheaper.
+
+    Raises RecipeError where no row of the path is as cheap.
+    """
+    faster = [row for row in path if not row.is_exact]
+    allowed = [row for row in faster if row.multiply_adds_share <= budget]
+    if not allowed:
+        cheapest = min((row.multiply_adds_share for row in faster), default=1.0)
+        raise RecipeError(
+            f"budget: expected at least {cheapest:.4f} of full depth's multiply-adds, "
+            f"which the cheapest row of the path takes, got {budget}"
+        )
+    return min(allowed, key=lambda row: (row.risk(risk), row.multiply_adds_share))
+
+
+def candidate(readings: Readings, thresholds: tuple[float | None, ...], cost_E: Sequence[int]) -> Candidate:
+    """Give a choice of thresholds with what it gives on a split."""
+    result = outcome(readings, ExitRule(thresholds, max_exit=readings.exits - 1), cost_E)
+    return Candidate(
+        thresholds,
+        accuracy_loss=result.accuracy_loss,
+        disagreement=result.disagreement,
+        multiply_adds_share=result.multiply_adds_share,
+        harm=result.harm,
+    )
 
 
 def _losses(readings: Readings) -> Iterator[Integers]:
@@ -223,8 +259,3 @@ def _sweep(search: Search) -> Iterator[tuple[int, ...]]:
         for price in ordered:
             current = search.minimise(float(price), current)
             yield current
-
-
-def _candidate(readings: Readings, thresholds: tuple[float | None, ...], cost_E: Sequence[int]) -> Candidate:
-    result = outcome(readings, ExitRule(thresholds, max_exit=readings.exits - 1), cost_E)
-    return Candidate(thresholds, result.accuracy_loss, result.disagreement, result.multiply_adds_share)

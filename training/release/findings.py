@@ -1,6 +1,6 @@
-"""What a run found, and the three forms it is written down in: manifest, run record, report summary.
+"""What a run found, and how it is written down for a server and for later: manifest and run record.
 
-Computes nothing that decides anything. Knows nothing of how the findings came about.
+Computes nothing that decides anything. Knows nothing of how the findings came about, nor of the report.
 
 Shapes: `E` exits.
 """
@@ -24,32 +24,20 @@ from serving.repository.manifest import (
     MANIFEST_FILE,
     DatasetProvenance,
     Manifest,
-    ParetoPath,
-    ParetoPoint,
     Provenance,
 )
 from serving.repository.repository import file_digest
-from training.assessment import TEST, Assessment, calibration_error, input_spec
+from training.assessment import TEST, Assessment, input_spec, path_entry
 from training.baselines import Baseline
 from training.born_again.promotion import Promotion
 from training.data.splits import Dataset, Split
 from training.exits.ensemble import ensemble_accuracy
-from training.exits.evaluate import Readings
-from training.exits.intervals import Proportion, discordant, paired_gain
+from training.exits.goals import DEFAULT_POINT
+from training.exits.intervals import Proportion, discordant
 from training.recipe import Recipe
-from training.release.publish import stage_entry
-from training.release.summary import (
-    ExitSummary,
-    GenerationSummary,
-    Goal,
-    OperatingPointSummary,
-    RunSummary,
-    StageSummary,
-)
+from training.release import promises
+from training.release.publish import check_certified, stage_entry
 from training.run_folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunRecord
-
-DEFAULT_POINT = "balanced"
-TUNE = "tune"
 
 
 @dataclass(frozen=True)
@@ -99,17 +87,18 @@ def compare_baseline(baseline: Baseline, best: Assessment, test: Split) -> Basel
     )
 
 
-def uncertified(findings: Findings) -> Iterator[str]:
-    """Say of each operating point that certified nothing faster that it equals full depth."""
-    for name in findings.recipe.operating_points.goals:
-        if findings.best.chosen.points[name].candidate.is_exact:
-            yield f'operating point "{name}" equals "exact": nothing faster than full depth was certified'
+def warnings(findings: Findings) -> Iterator[str]:
+    """Say of each operating point that promises nothing, or saves nothing, that it does."""
+    return promises.warnings(findings.best.chosen.points, findings.recipe.operating_points.goals)
 
 
 def make_manifest(findings: Findings, version: int) -> Manifest:
-    """Say everything that a server and a reader need of the published generation."""
-    best = findings.best
-    return Manifest(
+    """Say everything that a server and a reader need of the published generation.
+
+    Raises Uncertified where a point lacks the promise that its recipe asked for.
+    """
+    best, goals = findings.best, findings.recipe.operating_points.goals
+    manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=findings.recipe.model,
         version=version,
@@ -121,21 +110,10 @@ def make_manifest(findings: Findings, version: int) -> Manifest:
         exits=best.exits,
         operating_points=best.operating_points,
         default_operating_point=DEFAULT_POINT,
-        pareto_path=ParetoPath(
-            split=TUNE,
-            n=best.chosen.tune.rows,
-            points=tuple(
-                ParetoPoint(
-                    thresholds=row.thresholds,
-                    accuracy_loss=row.accuracy_loss,
-                    disagreement=row.disagreement,
-                    multiply_adds_share=row.multiply_adds_share,
-                )
-                for row in best.chosen.path
-            ),
-        ),
+        pareto_path=path_entry(best.chosen),
         provenance=make_provenance(findings),
     )
+    return check_certified(manifest, waived=[name for name, goal in goals.items() if goal.risk is None])
 
 
 def make_provenance(findings: Findings) -> Provenance:
@@ -203,88 +181,4 @@ def make_record(findings: Findings, published: Path) -> RunRecord:
         ),
         stage_milliseconds=dict(findings.stage_milliseconds),
         baselines=findings.baselines,
-    )
-
-
-def make_summary(findings: Findings, published: Path) -> RunSummary:
-    """Gather what the report shows."""
-    recipe, best = findings.recipe, findings.best
-    return RunSummary(
-        model_name=recipe.model,
-        version=int(published.name),
-        published=str(published),
-        created=findings.created,
-        recipe=findings.recipe_name,
-        settings=recipe.model_dump(mode="json"),
-        dataset=findings.dataset.name,
-        split_rows={name: len(split) for name, split in findings.dataset.splits.items()},
-        seed=recipe.seed,
-        generations=tuple(summarise_generations(findings)),
-        chosen_generation=findings.promotion.chosen,
-        promotion_level=findings.promotion.level,
-        ensemble_E=findings.ensemble_E,
-        stages=summarise_stages(findings),
-        exits=summarise_exits(best),
-        pareto_path=best.chosen.path,
-        operating_points=summarise_points(recipe, best),
-        default_operating_point=DEFAULT_POINT,
-        baselines=findings.baselines,
-        hardware=f"{hardware()}; stages on the CPU",
-        packages=package_versions(),
-    )
-
-
-def summarise_generations(findings: Findings) -> Iterator[GenerationSummary]:
-    """Give each generation's figures, and its gain over the one before."""
-    before: Readings | None = None
-    for number, each in enumerate(findings.assessments):
-        readings = each.tested.readings
-        yield GenerationSummary(
-            number=number,
-            tune=each.chosen.tune.accuracy(-1),
-            p_value=findings.promotion.p_values[number],
-            test_E=tuple(readings.accuracy(exit_number) for exit_number in range(readings.exits)),
-            gain=paired_gain(before.correct_EN[-1], readings.correct_EN[-1]) if before else None,
-        )
-        before = readings
-
-
-def summarise_stages(findings: Findings) -> tuple[StageSummary, ...]:
-    """Give what each published stage costs."""
-    return tuple(
-        StageSummary(
-            multiply_adds=stage.multiply_adds,
-            parameters=stage.parameters,
-            milliseconds={rows: stages[number] for rows, stages in findings.stage_milliseconds.items()},
-        )
-        for number, stage in enumerate(findings.best.exported.stages)
-    )
-
-
-def summarise_exits(assessment: Assessment) -> tuple[ExitSummary, ...]:
-    """Give each exit's figures on test, with and without calibration."""
-    tested = assessment.tested
-    return tuple(
-        ExitSummary(
-            calibration_temperature=temperature,
-            accuracy=tested.readings.accuracy(number),
-            calibration_error_before=calibration_error(tested.uncalibrated, number),
-            calibration_error_after=calibration_error(tested.readings, number),
-        )
-        for number, temperature in enumerate(assessment.chosen.calibration_temperatures)
-    )
-
-
-def summarise_points(recipe: Recipe, assessment: Assessment) -> tuple[OperatingPointSummary, ...]:
-    """Give what was asked of each operating point, what was certified and what it gave on test."""
-    asked = recipe.operating_points.goals
-    return tuple(
-        OperatingPointSummary(
-            name=name,
-            thresholds=point.candidate.thresholds,
-            goal=Goal(**asked[name].model_dump()) if name in asked else None,
-            certified=point if name in asked else None,
-            test=assessment.tested.outcomes[name],
-        )
-        for name, point in assessment.chosen.points.items()
     )

@@ -1,7 +1,7 @@
-"""The report's plots: a run's figures drawn as SVG that stands inline in a page.
+"""The report's plots of accuracy and cost: generations, the trade-off, where rows leave.
 
-Colours are the page's own CSS variables, so that a plot follows light and dark mode. Knows nothing
-of the page but the names of those variables.
+How far confidences can be trusted is drawn in `training.release.reliability_plots`. Knows nothing of the
+page that the plots stand in.
 
 Shapes: `E` exits.
 """
@@ -16,32 +16,18 @@ from training.drawing import (
     INK,
     MUTED,
     PAPER,
-    Draw,
-    draw_svg,
     exit_colour,
     in_percent,
     in_points,
 )
 from training.exits.intervals import Proportion
 from training.exits.thresholds import Candidate
+from training.release.numerals import exit_name
+from training.release.page_svg import page_svg
 from training.release.summary import RunSummary
-from training.release.words import exit_name
 
-_VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    PAPER: "var(--paper)",
-    ACCENT: "var(--accent)",
-}
 _POINT_MARKERS = "Ds^vPX*"
 _BASELINE_MARKERS = "s^v"
-
-
-def page_exit_colour(number: int, exits: int) -> str:
-    """Give an exit's colour in the page's CSS: from the early to the final one."""
-    depth = 100 if exits == 1 else round(100 * number / (exits - 1))
-    return f"color-mix(in oklab, var(--final) {depth}%, var(--early))"
 
 
 def plot_generations(summary: RunSummary) -> str:
@@ -52,7 +38,7 @@ def plot_generations(summary: RunSummary) -> str:
         _draw_accuracies(accuracy_axes, summary)
         _draw_gains(gain_axes, summary)
 
-    return _svg(draw, "generations", 3.5, len(summary.exits))
+    return page_svg(draw, "generations", 3.5, len(summary.exits))
 
 
 def _draw_accuracies(axes: Axes, summary: RunSummary) -> None:
@@ -113,7 +99,7 @@ def plot_trade_off(summary: RunSummary) -> str:
         axes.set_xlim(0, 104)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
-    return _svg(draw, "trade-off", 4.0, len(summary.exits))
+    return page_svg(draw, "trade-off", 4.0, len(summary.exits))
 
 
 def _draw_path(axes: Axes, summary: RunSummary) -> None:
@@ -213,9 +199,4 @@ def plot_exit_shares(summary: RunSummary) -> str:
         axes.spines["left"].set_visible(False)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
-    return _svg(draw, "exit-shares", 1.0 + 0.45 * len(summary.operating_points), exits)
-
-
-def _svg(draw: Draw, name: str, height_inches: float, exits: int) -> str:
-    colours = _VARIABLES | {exit_colour(number): page_exit_colour(number, exits) for number in range(exits)}
-    return draw_svg(draw, name, height_inches, colours)
+    return page_svg(draw, "exit-shares", 1.0 + 0.45 * len(summary.operating_points), exits)

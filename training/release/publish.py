@@ -12,18 +12,22 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Stage
 from serving.repository.repository import file_digest, find_versions, read_version
-from training.release.export import ExportedStage
+from training.errors import Uncertified
+
+if TYPE_CHECKING:  # a version is published again where there is no PyTorch too
+    from training.release.export import ExportedStage
 
 _DRAFT_PREFIX = ".publishing-"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
 
 
-def stage_entry(exported: ExportedStage) -> Stage:
+def stage_entry(exported: "ExportedStage") -> Stage:
     """Describe an exported stage as the manifest does."""
     return Stage(
         file=exported.file.path.name,
@@ -32,6 +36,21 @@ def stage_entry(exported: ExportedStage) -> Stage:
         parameters=exported.parameters,
         features=exported.file.features,
     )
+
+
+def check_certified(manifest: Manifest, *, waived: Collection[str]) -> Manifest:
+    """Give the manifest back, or raise Uncertified where a faster point than `exact` promises nothing.
+
+    waived are the points of which no promise was asked.
+    """
+    for name, point in manifest.operating_points.items():
+        is_faster = any(threshold is not None for threshold in point.thresholds)
+        if is_faster and point.certificate is None and name not in waived:
+            raise Uncertified(
+                f"operating point {name!r} of {manifest.name}: expected a certificate, for it is faster than "
+                f'full depth, got none; only certified_by = "nothing" lets it do without'
+            )
+    return manifest
 
 
 def publish(

@@ -10,7 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from training.release import plots, words
+from training.release import numerals, plots, promises, reliability_plots, words
+from training.release.page_svg import page_exit_colour
 from training.release.summary import RunSummary
 from training.whole_file import whole_file
 
@@ -35,9 +36,11 @@ def render(summary: RunSummary) -> str:
                 "generations": Markup(plots.plot_generations(summary)),  # noqa: S704 - drawn by us
                 "trade_off": Markup(plots.plot_trade_off(summary)),  # noqa: S704
                 "exit_shares": Markup(plots.plot_exit_shares(summary)),  # noqa: S704
+                "reliability": Markup(reliability_plots.plot_reliability(summary)),  # noqa: S704
+                "risk_coverage": Markup(reliability_plots.plot_risk_coverage(summary)),  # noqa: S704
             },
             settings=json.dumps(summary.settings, indent=2, ensure_ascii=False, default=str),
-            exit_colour=plots.page_exit_colour,
+            exit_colour=page_exit_colour,
         )
     )
 
@@ -50,5 +53,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["words"] = words
+    environment.globals.update(words=words, numerals=numerals, promises=promises)
     return environment

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from serving.repository.manifest import Certificate
 from training.exits.certify import Certified
-from training.exits.cost import cumulative, expected_milliseconds
-from training.exits.evaluate import Outcome
+from training.exits.cost import expected_milliseconds
+from training.exits.evaluate import Outcome, cumulative
+from training.exits.goals import Goal
 from training.exits.intervals import Estimate, Proportion
+from training.exits.reliability import Reliability
 from training.exits.thresholds import Candidate
 from training.run_folder import BaselineRecord
 
@@ -43,24 +46,26 @@ class StageSummary:
 
 
 @dataclass(frozen=True)
+class CalibrationSummary:
+    """How far an exit's confidence can be trusted on some test rows, the same before and after."""
+
+    before: Reliability
+    """At temperature 1."""
+    after: Reliability
+    """At the calibration temperature."""
+
+
+@dataclass(frozen=True)
 class ExitSummary:
     """How good an exit is on test when every row leaves there, and how far its confidence is true."""
 
     calibration_temperature: float
     accuracy: Proportion
-    calibration_error_before: float
-    """At temperature 1."""
-    calibration_error_after: float
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What an operating point was asked to keep."""
-
-    max_accuracy_loss: float
-    """On tune, a share."""
-    epsilon: float
-    delta: float
+    every_row: CalibrationSummary
+    arriving: CalibrationSummary | None
+    """Of the rows that come to this exit at the default operating point; None where none does."""
+    risk_coverage: tuple[float, ...]
+    """Share of wrong answers among the most confident 1, 2, .. 100 % of all rows, calibrated."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,12 @@ class RunSummary:
     def default_point(self) -> OperatingPointSummary:
         """The point that a caller gets who asks for none."""
         return next(each for each in self.operating_points if each.name == self.default_operating_point)
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The promises of all points that have one."""
+        certified = [point.certified for point in self.operating_points if point.certified is not None]
+        return tuple(each.certificate for each in certified if each.certificate is not None)
 
     @property
     def cost_shares(self) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ from training.born_again.progress import Progress
 from training.data.splits import Dataset
 from training.estimate import generation_seconds
 from training.exits.ensemble import ensemble_probabilities
+from training.exits.goals import check_certify_rows
 from training.from_recipe import load, make_network, train
 from training.release.findings import hardware, package_versions
 from training.run_folder import RunFolder
@@ -54,8 +55,10 @@ class Trained:
 def conduct(study: Study, name: str, folder: Path, progress: Progress) -> StudyRecord:
     """Train what the folder does not hold yet, then measure everything.
 
-    Raises RunError where the folder holds trainings of another recipe.
+    Raises RunError where the folder holds trainings of another recipe, and RecipeError where nothing could
+    be certified.
     """
+    check_certify_rows(study.recipe.operating_points.goals, study.recipe.dataset.certify_rows)
     dataset = load(study.recipe)
     make_network(study.recipe, dataset)  # says before any training whether the images fit
     trained = train_lines(study, dataset, folder, progress)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from training.release import words
+from training.release import numerals
 from training.study import answers, plots
 from training.study.record import StudyRecord
 from training.whole_file import whole_file
@@ -47,6 +47,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(words=words, answers=answers)
+    environment.globals.update(numerals=numerals, answers=answers)
     environment.filters["code"] = lambda text: f"`{text}`"
     return environment

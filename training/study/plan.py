@@ -14,8 +14,7 @@ from pydantic import Field, model_validator
 from training.born_again.rules import RULES
 from training.errors import RecipeError
 from training.recipe import Recipe, read_toml
-from training.section import Section
-from training.settings import Count, Seed, one_of
+from training.section import Count, Section, Seed, one_of
 
 BUILT_IN = Path(__file__).parent / "studies"
 FEWEST_GENERATIONS = 2
@@ -47,6 +46,12 @@ class Study(Section):
                 f"recipe.generations.count: expected at least {FEWEST_GENERATIONS}, "
                 f"got {self.recipe.generations.count}"
             )
+        for name, goal in self.recipe.operating_points.goals.items():
+            if goal.certified_by != "disagreement":
+                raise ValueError(
+                    f"recipe.operating_points.{name}.certified_by: expected 'disagreement', "
+                    f"at which a study compares its networks, got {goal.certified_by!r}"
+                )
         return self
 
     @property

@@ -24,7 +24,7 @@ from training.drawing import (
     in_points,
 )
 from training.exits.intervals import Estimate, Proportion
-from training.release.words import exit_name
+from training.release.numerals import exit_name
 from training.study import answers
 from training.study.answers import BALANCED
 from training.study.record import EnsembleRecord, NetworkRecord, StudyRecord

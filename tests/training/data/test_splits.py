@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from training.data.registry import load_dataset
-from training.data.splits import Dataset, Source, SplitRows, cut
+from training.data.splits import Dataset, Source, SplitRows, cut, cut_without_training
 from training.errors import DatasetError, RecipeError
 
 DIGITS_ROWS = SplitRows(temperature=100, tune=200, certify=200, test=360)
@@ -102,3 +102,32 @@ def test_the_digest_covers_datatype_shape_and_bytes_of_every_array() -> None:
         digest.update(f"{array.dtype.name} {array.shape}\n".encode())
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     assert cut(source, split_seed=0, rows=OFFICIAL_ROWS).digest == digest.hexdigest()
+
+
+def source_of(rows: int) -> Source:
+    images_NCHW = np.arange(rows, dtype=np.uint8)[:, np.newaxis, np.newaxis, np.newaxis]
+    return Source("small", ("a", "b"), images_NCHW, np.arange(rows) % 2, official_test=None)
+
+
+def test_rows_that_nothing_is_trained_on_are_cut_into_four_disjoint_splits() -> None:
+    dataset = cut_without_training(source_of(57), split_seed=3)
+
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    assert sizes == {"train": 0, "temperature": 5, "tune": 11, "certify": 22, "test": 19}
+    rows = [int(image[0, 0, 0]) for split in dataset.splits.values() for image in split.images_NCHW]
+    assert sorted(rows) == list(range(57))
+    assert dataset.test_rows == tuple(int(image[0, 0, 0]) for image in dataset.test.images_NCHW)
+    assert dataset.image_shape == (1, 1, 1)
+
+
+def test_such_a_cut_follows_from_the_split_seed_alone() -> None:
+    first, again, other = (cut_without_training(source_of(40), split_seed=seed) for seed in (3, 3, 4))
+
+    assert first.digests == again.digests
+    assert first.digests.dataset == other.digests.dataset
+    assert first.digests.splits != other.digests.splits
+
+
+def test_too_few_rows_for_four_splits_are_refused() -> None:
+    with pytest.raises(DatasetError, match='dataset "small": expected at least 10 rows to cut, got 9'):
+        cut_without_training(source_of(9), split_seed=0)

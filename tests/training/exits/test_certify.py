@@ -4,9 +4,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from serving.repository.manifest import Risk
 from tests.training.exits.split_of_readings import COST, drawn_readings
-from training.exits.certify import METHOD, Certified, allowed_disagreements, certify, sequence
-from training.exits.evaluate import Readings
+from training.exits.certify import (
+    EPSILON_STEPS,
+    METHOD,
+    METHOD_OF_ONE_ROW,
+    Certified,
+    allowed_losses,
+    certify,
+    certify_row,
+    fewest_rows,
+    sequence,
+    upper_bound,
+)
+from training.exits.evaluate import Readings, outcome
 from training.exits.thresholds import Candidate, pareto_path, target_row
 
 EXACT = Candidate((None,), 0.0, 0.0, 1.0)
@@ -25,13 +37,13 @@ EXACT = Candidate((None,), 0.0, 0.0, 1.0)
     ],
 )
 def test_what_n_rows_allow_is_the_published_table(n: int, epsilon: float, allowed: int) -> None:
-    assert allowed_disagreements(n, epsilon, 0.05) == allowed
+    assert allowed_losses(n, epsilon, 0.05) == allowed
 
 
 @settings(deadline=None)
 @given(st.integers(1, 500), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
-def test_one_disagreement_more_than_allowed_would_not_certify(n: int, epsilon: float, delta: float) -> None:
-    allowed = allowed_disagreements(n, epsilon, delta)
+def test_one_loss_more_than_allowed_would_not_certify(n: int, epsilon: float, delta: float) -> None:
+    allowed = allowed_losses(n, epsilon, delta)
 
     assert allowed == -1 or binom.cdf(allowed, n, epsilon) <= delta
     assert binom.cdf(allowed + 1, n, epsilon) > delta or allowed == n
@@ -49,78 +61,213 @@ def test_one_disagreement_more_than_allowed_would_not_certify(n: int, epsilon: f
 )
 def test_an_impossible_promise_is_refused(n: int, epsilon: float, delta: float, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        allowed_disagreements(n, epsilon, delta)
+        allowed_losses(n, epsilon, delta)
+
+
+@pytest.mark.parametrize(("epsilon", "rows"), [(0.01, 299), (0.03, 99), (0.05, 59), (0.001, 2995)])
+def test_the_fewest_rows_that_certify_are_the_first_that_allow_no_loss(epsilon: float, rows: int) -> None:
+    assert fewest_rows(epsilon, 0.05) == rows
+    assert allowed_losses(rows, epsilon, 0.05) == 0
+    assert allowed_losses(rows - 1, epsilon, 0.05) == -1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(0, 300), st.floats(0.001, 0.999))
+def test_the_upper_bound_is_the_smallest_epsilon_that_the_test_lets_pass(
+    n: int, losses: int, delta: float
+) -> None:
+    losses = min(losses, n)
+
+    bound = upper_bound(losses, n, delta)
+
+    if losses == n:
+        assert bound == 1
+    else:
+        assert binom.cdf(losses, n, bound) == pytest.approx(delta, rel=1e-6)
+        assert binom.cdf(losses, n, bound * (1 - 1e-4)) > delta
+
+
+@pytest.mark.parametrize("losses", [-1, 11])
+def test_losses_beyond_the_rows_are_refused(losses: int) -> None:
+    with pytest.raises(ValueError, match=f"losses: expected 0 to 10, got {losses}"):
+        upper_bound(losses, 10, 0.05)
 
 
 # A population of known risk. A row is as easy as its confidence at exit 0, uniform on [0, 1]; with
-# confidence c its early answer differs from the final one with chance 0.2·(1 - c). So the risk of
-# threshold t is the integral from t to 1 of 0.2·(1 - c), which is 0.1·(1 - t)².
+# confidence c its early answer differs from the final one with chance 0.2·(1 - c), and every second time
+# the final one was right. So the risk of threshold t, by disagreement, is the integral from t to 1 of
+# 0.2·(1 - c), which is 0.1·(1 - t)², and by harm half of that.
 THRESHOLDS = np.round(np.linspace(0.95, 0.2, 16), 2)
-EPSILON, DELTA, ROWS, DRAWS = 0.02, 0.1, 400, 1_000
+COARSE, FINE = THRESHOLDS[::4], np.linspace(0.95, 0.2, 46)
+DELTA, ROWS, DRAWS = 0.1, 400, 1_000
+EPSILON = {Risk.DISAGREEMENT: 0.02, Risk.HARM: 0.01}
+HIGHEST_BY_CHANCE = float(binom.ppf(0.999, DRAWS, DELTA)) / DRAWS
+
+both_risks = pytest.mark.parametrize("risk", list(Risk))
 
 
-def true_risk(candidate: Candidate) -> float:
+def true_risk(candidate: Candidate, risk: Risk) -> float:
     (threshold,) = candidate.thresholds
-    return 0.0 if threshold is None else 0.1 * (1 - threshold) ** 2
+    differs = 0.0 if threshold is None else 0.1 * (1 - threshold) ** 2
+    return differs / 2 if risk is Risk.HARM else differs
 
 
 def known_path(thresholds: np.ndarray) -> list[Candidate]:
-    rows = [Candidate((float(t),), 0.0, 0.1 * (1 - float(t)) ** 2, 0.3 + 0.7 * float(t)) for t in thresholds]
+    rows = [
+        Candidate((t,), 0.0, 0.1 * (1 - t) ** 2, 0.3 + 0.7 * t, harm=0.05 * (1 - t) ** 2)
+        for t in thresholds.tolist()
+    ]
     return [EXACT, *rows]
 
 
 def draw(generator: np.random.Generator) -> Readings:
     confidence_N = generator.random(ROWS)
     differs_N = generator.random(ROWS) < 0.2 * (1 - confidence_N)
+    final_is_wrong_N = differs_N & (generator.random(ROWS) < 0.5)
     return Readings(
-        np.stack([confidence_N, np.ones(ROWS)]),
-        np.stack([differs_N.astype(np.int64), np.zeros(ROWS, np.int64)]),
-        np.zeros(ROWS, np.int64),
+        confidence_EN=np.stack([confidence_N, np.ones(ROWS)]),
+        label_EN=np.stack([differs_N.astype(np.int64), np.zeros(ROWS, np.int64)]),
+        truth_N=final_is_wrong_N.astype(np.int64),
     )
 
 
-def draws_of(path: list[Candidate]) -> list[Certified]:
+def draws_of(path: list[Candidate], risk: Risk) -> list[Certified]:
     generator = np.random.default_rng(20)
     return [
-        certify(path, path[-1], draw(generator), (30, 100), epsilon=EPSILON, delta=DELTA)
+        certify(path, path[-1], draw(generator), (30, 100), epsilon=EPSILON[risk], delta=DELTA, risk=risk)
         for _ in range(DRAWS)
     ]
 
 
-def share_of_violations(taken: list[Candidate]) -> float:
-    return float(np.mean([true_risk(candidate) > EPSILON for candidate in taken]))
+def share_of_violations(taken: list[Candidate], risk: Risk) -> float:
+    return float(np.mean([true_risk(candidate, risk) > EPSILON[risk] for candidate in taken]))
 
 
-def test_over_a_thousand_draws_the_true_risk_exceeds_epsilon_in_at_most_a_delta_share() -> None:
-    certified = draws_of(known_path(THRESHOLDS))
+def test_the_population_has_the_risk_that_is_known_of_it() -> None:
+    generator = np.random.default_rng(19)
+    row = known_path(np.array([0.5]))[1]
 
-    violations = share_of_violations([each.candidate for each in certified])
-    highest_by_chance = float(binom.ppf(0.999, DRAWS, DELTA)) / DRAWS
-    assert 0 < violations <= highest_by_chance
+    seen = [outcome(draw(generator), row.rule, (30, 100)) for _ in range(500)]
+
+    for risk in Risk:
+        share = sum(each.losses(risk) for each in seen) / sum(each.n for each in seen)
+        assert share == pytest.approx(true_risk(row, risk), rel=0.05)
+
+
+@both_risks
+@pytest.mark.parametrize("grid", [COARSE, THRESHOLDS, FINE], ids=["coarse", "middling", "fine"])
+def test_over_a_thousand_draws_the_true_risk_exceeds_epsilon_in_at_most_a_delta_share(
+    grid: np.ndarray, risk: Risk
+) -> None:
+    certified = draws_of(known_path(grid), risk)
+
+    assert share_of_violations([each.candidate for each in certified], risk) <= HIGHEST_BY_CHANCE
     assert np.mean([each.candidate.is_exact for each in certified]) < 0.05
+    assert {each.certificate.risk for each in certified if each.certificate} == {risk}
 
 
-def test_taking_the_row_where_the_walk_stopped_breaks_the_promise() -> None:
-    certified = draws_of(known_path(THRESHOLDS[::4]))  # on a coarse grid
+@both_risks
+def test_a_fine_grid_comes_close_enough_to_epsilon_to_break_the_promise_now_and_then(risk: Risk) -> None:
+    assert share_of_violations([each.candidate for each in draws_of(known_path(FINE), risk)], risk) > 0
+
+
+@both_risks
+def test_taking_the_row_where_the_walk_stopped_breaks_the_promise(risk: Risk) -> None:
+    certified = draws_of(known_path(COARSE), risk)
 
     stopped_at = [each.walked[-1].candidate for each in certified]
-    assert share_of_violations(stopped_at) > 0.5
-    assert share_of_violations([each.candidate for each in certified]) <= DELTA
+    assert share_of_violations(stopped_at, risk) > 0.5
 
 
-def test_trusting_the_share_seen_breaks_the_promise() -> None:
+@both_risks
+@pytest.mark.parametrize("grid", [COARSE, FINE], ids=["coarse", "fine"])
+def test_trusting_the_share_seen_breaks_the_promise(grid: np.ndarray, risk: Risk) -> None:
     generator = np.random.default_rng(21)
-    path = known_path(THRESHOLDS)
+    path = known_path(grid)
     taken = []
     for _ in range(DRAWS):
         readings = draw(generator)
-        differs_N = ~readings.agrees_EN[0]
-        seen = [(differs_N & (readings.confidence_EN[0] >= t)).mean() for t in THRESHOLDS]
-        taken.append(
-            [EXACT, *(row for row, share in zip(path[1:], seen, strict=True) if share <= EPSILON)][-1]
-        )
+        seen = [outcome(readings, row.rule, (30, 100)).losses(risk) / ROWS for row in path]
+        taken.append([row for row, share in zip(path, seen, strict=True) if share <= EPSILON[risk]][-1])
 
-    assert share_of_violations(taken) > 2 * DELTA
+    assert share_of_violations(taken, risk) > 2 * DELTA
+
+
+@both_risks
+def test_a_row_that_tune_chose_keeps_the_bound_it_is_given_in_all_but_a_delta_share(risk: Risk) -> None:
+    generator = np.random.default_rng(22)
+    row = known_path(np.array([0.5]))[1]
+
+    certified = [
+        certify_row(row, draw(generator), (30, 100), epsilon=None, delta=DELTA, risk=risk)
+        for _ in range(DRAWS)
+    ]
+
+    broken = [each.certificate.epsilon < true_risk(row, risk) for each in certified if each.certificate]
+    assert len(broken) == DRAWS
+    assert 0 < np.mean(broken) <= HIGHEST_BY_CHANCE
+
+
+def test_a_row_that_the_certify_split_chose_breaks_the_bound_that_it_would_be_given() -> None:
+    generator = np.random.default_rng(23)
+    losses_of_ten_equal_rows = generator.binomial(ROWS, 0.02, (DRAWS, 10))
+
+    bounds = [upper_bound(int(losses.min()), ROWS, DELTA) for losses in losses_of_ten_equal_rows]
+
+    assert np.mean([bound < 0.02 for bound in bounds]) > 4 * DELTA
+
+
+@both_risks
+def test_giving_a_row_the_share_seen_breaks_the_promise(risk: Risk) -> None:
+    generator = np.random.default_rng(24)
+    row = known_path(np.array([0.5]))[1]
+
+    seen = [outcome(draw(generator), row.rule, (30, 100)).losses(risk) / ROWS for _ in range(DRAWS)]
+
+    assert np.mean([share < true_risk(row, risk) for share in seen]) > 4 * DELTA
+
+
+def one_row(epsilon: float | None, seed: int = 6, risk: Risk = Risk.DISAGREEMENT) -> Certified:
+    return certify_row(
+        known_path(np.array([0.5]))[1],
+        draw(np.random.default_rng(seed)),
+        (30, 100),
+        epsilon=epsilon,
+        delta=DELTA,
+        risk=risk,
+    )
+
+
+@both_risks
+def test_the_smallest_epsilon_is_the_bound_rounded_up_and_says_how_it_was_found(risk: Risk) -> None:
+    certificate = one_row(None, risk=risk).certificate
+
+    assert certificate is not None
+    losses = certificate.harms if risk is Risk.HARM else certificate.disagreements
+    assert losses is not None
+    bound = upper_bound(losses, ROWS, DELTA)
+    assert bound <= certificate.epsilon < bound + 1 / EPSILON_STEPS
+    assert (certificate.method, certificate.risk) == (METHOD_OF_ONE_ROW, risk)
+
+
+def test_a_row_is_certified_at_the_epsilon_asked_for_where_its_bound_is_no_larger() -> None:
+    bound = upper_bound(one_row(None).walked[0].outcome.disagreements, ROWS, DELTA)
+
+    asked = one_row(bound + 1e-6)
+    assert asked.certificate is not None
+    assert asked.certificate.epsilon == bound + 1e-6
+    refused = one_row(bound - 1e-6)
+    assert refused.certificate is None
+    assert refused.promises_nothing
+
+
+def test_a_row_of_losses_alone_is_certified_at_nothing() -> None:
+    readings = Readings(np.ones((2, 3)), np.array([[1, 1, 1], [0, 0, 0]]), np.zeros(3, np.int64))
+    row = Candidate((0.5,), 0.0, 0.0, 0.3)
+
+    certified = certify_row(row, readings, (30, 100), epsilon=None, delta=DELTA, risk=Risk.HARM)
+
+    assert certified.certificate is None
 
 
 def test_the_walk_tries_nothing_after_the_first_failure() -> None:
@@ -128,7 +275,13 @@ def test_the_walk_tries_nothing_after_the_first_failure() -> None:
     path[2] = Candidate(path[2].thresholds, 0.0, 0.0, 0.95)  # it looked harmless on tune
 
     certified = certify(
-        path, path[3], draw(np.random.default_rng(1)), (30, 100), epsilon=EPSILON, delta=DELTA
+        path,
+        path[3],
+        draw(np.random.default_rng(1)),
+        (30, 100),
+        epsilon=0.02,
+        delta=DELTA,
+        risk=Risk.DISAGREEMENT,
     )
 
     assert [each.candidate for each in certified.walked] == [path[2]]
@@ -140,15 +293,23 @@ def test_a_certificate_says_what_was_seen_and_how() -> None:
     path = known_path(THRESHOLDS)
 
     certified = certify(
-        path, path[-1], draw(np.random.default_rng(6)), (30, 100), epsilon=EPSILON, delta=DELTA
+        path,
+        path[-1],
+        draw(np.random.default_rng(6)),
+        (30, 100),
+        epsilon=0.02,
+        delta=DELTA,
+        risk=Risk.DISAGREEMENT,
     )
 
     certificate = certified.certificate
     assert certificate is not None
-    assert (certificate.epsilon, certificate.delta, certificate.n) == (EPSILON, DELTA, ROWS)
+    assert (certificate.epsilon, certificate.delta, certificate.n) == (0.02, DELTA, ROWS)
+    assert certificate.risk is Risk.DISAGREEMENT
     assert certificate.method == METHOD
     taken = next(each for each in certified.walked if each.candidate == certified.candidate)
     assert certificate.disagreements == taken.outcome.disagreements
+    assert certificate.harms == taken.outcome.harms <= certificate.disagreements
     assert all(each.p_value <= DELTA for each in certified.walked[:-1])
 
 
@@ -164,6 +325,7 @@ def test_the_fastest_certified_row_is_taken_even_where_it_is_not_the_last() -> N
         (30, 100),
         epsilon=0.1,
         delta=DELTA,
+        risk=Risk.DISAGREEMENT,
     )
 
     assert [each.candidate for each in certified.walked] == [fast_and_safe, slow_but_less_sure]
@@ -172,7 +334,13 @@ def test_the_fastest_certified_row_is_taken_even_where_it_is_not_the_last() -> N
 
 def test_a_target_of_full_depth_needs_no_certificate() -> None:
     certified = certify(
-        known_path(THRESHOLDS), EXACT, draw(np.random.default_rng(3)), (30, 100), epsilon=0.5, delta=0.5
+        known_path(THRESHOLDS),
+        EXACT,
+        draw(np.random.default_rng(3)),
+        (30, 100),
+        epsilon=0.5,
+        delta=0.5,
+        risk=Risk.HARM,
     )
 
     assert certified == Certified(EXACT, None, ())
@@ -181,7 +349,15 @@ def test_a_target_of_full_depth_needs_no_certificate() -> None:
 def test_too_few_rows_to_promise_anything_equal_full_depth() -> None:
     path = known_path(THRESHOLDS)
 
-    certified = certify(path, path[-1], draw(np.random.default_rng(4)), (30, 100), epsilon=1e-4, delta=DELTA)
+    certified = certify(
+        path,
+        path[-1],
+        draw(np.random.default_rng(4)),
+        (30, 100),
+        epsilon=1e-4,
+        delta=DELTA,
+        risk=Risk.DISAGREEMENT,
+    )
 
     assert certified.candidate == EXACT
     assert len(certified.walked) == 1
@@ -196,7 +372,7 @@ def test_no_row_beyond_the_target_is_walked_and_the_safest_come_first() -> None:
     ]
     harmless, harmless_but_costlier = Candidate((0.8,), 0.0, 0.0, 0.6), Candidate((0.9,), -0.001, 0.0, 0.8)
 
-    assert sequence([EXACT, harmless, target, *beyond, harmless_but_costlier], target) == (
+    assert sequence([EXACT, harmless, target, *beyond, harmless_but_costlier], target, Risk.DISAGREEMENT) == (
         harmless_but_costlier,
         harmless,
         target,
@@ -207,22 +383,53 @@ def test_a_target_more_often_right_than_full_depth_still_lets_harmless_rows_be_t
     lucky = Candidate((0.5,), -0.005, 0.01, 0.4)
     harmless = Candidate((0.8,), 0.0, 0.0, 0.6)
 
-    assert sequence([EXACT, harmless, lucky], lucky) == (harmless, lucky)
+    assert sequence([EXACT, harmless, lucky], lucky, Risk.DISAGREEMENT) == (harmless, lucky)
 
 
 def test_a_path_that_does_not_begin_at_full_depth_is_refused() -> None:
     path = known_path(THRESHOLDS)[1:]
 
     with pytest.raises(ValueError, match=r"row 0 to disable every exit, got thresholds \(0.95,\)"):
-        certify(path, path[0], draw(np.random.default_rng(5)), (30, 100), epsilon=0.1, delta=0.1)
+        certify(
+            path, path[0], draw(np.random.default_rng(5)), (30, 100), epsilon=0.1, delta=0.1, risk=Risk.HARM
+        )
 
 
 def test_from_a_searched_path_to_a_certified_row_no_figure_passes_the_target() -> None:
     path = pareto_path(drawn_readings(0, 600), COST)
     target = target_row(path, 0.01)
 
-    certified = certify(path, target, drawn_readings(1, 600), COST, epsilon=0.08, delta=0.05)
+    certified = certify(
+        path, target, drawn_readings(1, 600), COST, epsilon=0.08, delta=0.05, risk=Risk.DISAGREEMENT
+    )
 
     assert certified.certificate is not None
     assert certified.candidate.multiply_adds_share >= target.multiply_adds_share
     assert certified.candidate.disagreement <= target.disagreement
+
+
+def test_by_harm_the_order_and_the_limit_are_those_of_harm() -> None:
+    target = Candidate((0.5,), 0.002, 0.01, 0.4, harm=0.004)
+    differs_more_but_harms_less = Candidate((0.6,), 0.0, 0.03, 0.5, harm=0.001)
+    harms_more = Candidate((0.7,), 0.0, 0.001, 0.6, harm=0.005)
+
+    walk = [EXACT, target, differs_more_but_harms_less, harms_more]
+
+    assert sequence(walk, target, Risk.HARM) == (differs_more_but_harms_less, target)
+    assert sequence(walk, target, Risk.DISAGREEMENT) == (harms_more, target)
+
+
+def test_by_harm_a_row_that_differs_where_the_final_exit_is_wrong_loses_nothing() -> None:
+    readings = Readings(
+        np.array([[0.9] * 60, [1.0] * 60]), np.array([[1] * 60, [0] * 60]), np.ones(60, np.int64)
+    )
+    path = [EXACT, Candidate((0.5,), -1.0, 1.0, 0.3)]
+
+    by_harm = certify(path, path[1], readings, (30, 100), epsilon=0.05, delta=0.05, risk=Risk.HARM)
+    by_disagreement = certify(
+        path, path[1], readings, (30, 100), epsilon=0.05, delta=0.05, risk=Risk.DISAGREEMENT
+    )
+
+    assert by_harm.certificate is not None
+    assert (by_harm.certificate.harms, by_harm.certificate.disagreements) == (0, 60)
+    assert by_disagreement.candidate == EXACT

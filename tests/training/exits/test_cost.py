@@ -4,7 +4,7 @@ from torch import nn
 
 from training.architectures.heads import Head
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
-from training.exits.cost import cumulative, multiply_adds, parameters
+from training.exits.cost import multiply_adds, parameters
 
 
 def small_network(*also: nn.Module) -> MultiExitNetwork:
@@ -44,7 +44,3 @@ def test_a_layer_that_cannot_be_counted_is_named_not_passed_over() -> None:
 
     with pytest.raises(ValueError, match=r"layer 0\.1: expected one of Conv2d, .* got ConvTranspose2d"):
         multiply_adds(network, (1, 8, 8))
-
-
-def test_cumulative_cost_is_what_a_row_costs_that_leaves_there() -> None:
-    assert cumulative((5, 7, 2)) == (5, 12, 14)

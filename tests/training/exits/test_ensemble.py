@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from training.errors import NotFinite
 from training.exits.ensemble import ensemble_accuracy, ensemble_probabilities
 from training.exits.intervals import Proportion
 
@@ -73,7 +74,7 @@ def test_the_members_logits_stay_as_they_are() -> None:
 def test_a_member_with_nan_or_infinity_is_refused_by_exit_and_count(spoiled: float) -> None:
     broken = draw(1)
     broken[1, 7, 2] = spoiled
-    with pytest.raises(ValueError, match=r"logits of exit 1: expected finite numbers, .* in 1 of 40 rows"):
+    with pytest.raises(NotFinite, match=r"logits of exit 1: expected finite numbers, .* in 1 of 40 rows"):
         ensemble_accuracy([draw(0), broken], TRUTH_N)
 
 

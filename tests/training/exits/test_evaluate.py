@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine.policy import ExitRule, read_exit, route
+from serving.repository.manifest import Risk
 from tests.training.exits.split_of_readings import COST, drawn_readings
-from training.exits.evaluate import outcome, read
+from training.errors import NotFinite
+from training.exits.evaluate import cumulative, outcome, read
 
 NO_EXITS = ExitRule((None, None), max_exit=2)
 
@@ -50,6 +52,11 @@ def test_an_outcome_counts_the_rows_one_by_one(seed: int, first: float, second: 
     assert result.disagreements == sum(a != b for a, b in zip(labels, readings.label_EN[-1], strict=True))
     assert result.multiply_adds_share == pytest.approx(sum(COST[number] for number in exits) / (30 * 100))
     assert sum(result.exit_shares) == pytest.approx(1)
+    final = readings.label_EN[-1].tolist()
+    truths = readings.truth_N.tolist()
+    harms = sum(b == c != a for a, b, c in zip(labels, final, truths, strict=True))
+    assert result.harms == result.losses(Risk.HARM) == harms <= result.disagreements
+    assert result.losses(Risk.DISAGREEMENT) == result.disagreements
 
 
 def test_full_depth_costs_everything_and_loses_nothing() -> None:
@@ -80,7 +87,7 @@ def test_logits_that_are_not_numbers_are_refused_by_exit_and_count() -> None:
     logits_ENK = np.zeros((2, 5, 3), dtype=np.float32)
     logits_ENK[1, [0, 3], 2] = np.nan
 
-    with pytest.raises(ValueError, match="exit 1: expected finite numbers, got NaN or infinity in 2 of 5"):
+    with pytest.raises(NotFinite, match="exit 1: expected finite numbers, got NaN or infinity in 2 of 5"):
         read(logits_ENK, np.zeros(5, int), [1.0, 1.0])
 
 
@@ -93,3 +100,13 @@ def test_readings_of_parts_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         read(np.zeros((2, 5, 3), np.float32), np.zeros(labels, int), [1.0] * temperatures)
+
+
+@pytest.mark.parametrize(("label", "got"), [(3, r"got 0\.\.3"), (-1, r"got -1\.\.0")])
+def test_a_label_that_is_no_class_is_refused(label: int, got: str) -> None:
+    with pytest.raises(ValueError, match=rf"truth: expected labels 0\.\.2, {got}"):
+        read(np.zeros((2, 2, 3), np.float32), np.array([0, label]), [1.0, 1.0])
+
+
+def test_cumulative_cost_is_what_a_row_costs_that_leaves_there() -> None:
+    assert cumulative((5, 7, 2)) == (5, 12, 14)

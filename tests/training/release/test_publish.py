@@ -6,6 +6,7 @@ import pytest
 
 from serving.errors import DigestMismatch, InvalidManifest
 from serving.repository.manifest import (
+    Certificate,
     DatasetProvenance,
     Exit,
     Manifest,
@@ -16,8 +17,9 @@ from serving.repository.manifest import (
 )
 from serving.repository.repository import file_digest, find_versions, read_version
 from tests.training.release.tiny_run import IMAGE
+from training.errors import Uncertified
 from training.release.export import ExportedStage
-from training.release.publish import publish, stage_entry
+from training.release.publish import check_certified, publish, stage_entry
 
 Exported = tuple[ExportedStage, ...]
 
@@ -25,7 +27,7 @@ Exported = tuple[ExportedStage, ...]
 def manifest_of(exported: Exported, version: int, name: str = "tiny") -> Manifest:
     nothing_off = (None,) * (len(exported) - 1)
     return Manifest(
-        format_version=1,
+        format_version=2,
         name=name,
         version=version,
         created="2025-01-02T03:04:05Z",
@@ -211,3 +213,27 @@ def test_a_name_that_is_no_models_is_refused(exported: Exported, tmp_path: Path,
         publish(tmp_path / "models", name, lambda version: manifest_of(exported, version), paths(exported))
 
     assert entries(tmp_path) == set()
+
+
+def with_point(manifest: Manifest, **changes: object) -> Manifest:
+    faster = manifest.operating_points["exact"].model_copy(update={"thresholds": (0.9, None)} | changes)
+    return manifest.model_copy(update={"operating_points": manifest.operating_points | {"fast": faster}})
+
+
+def test_a_faster_point_without_a_certificate_is_refused_by_name(exported: Exported) -> None:
+    with pytest.raises(
+        Uncertified, match=r"^operating point 'fast' of tiny: expected a certificate, .* got none"
+    ):
+        check_certified(with_point(manifest_of(exported, 1)), waived=["balanced"])
+
+
+def test_a_point_that_is_certified_or_full_depth_or_waived_may_be_published(exported: Exported) -> None:
+    plain = manifest_of(exported, 1)
+    promise = Certificate(epsilon=0.1, delta=0.1, n=9, disagreements=0, method="by hand", harms=0)
+    for manifest, waived in (
+        (plain, []),
+        (with_point(plain, thresholds=(None, None)), []),
+        (with_point(plain, certificate=promise), []),
+        (with_point(plain), ["fast"]),
+    ):
+        assert check_certified(manifest, waived=waived) is manifest

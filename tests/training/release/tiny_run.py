@@ -16,29 +16,28 @@ from serving.repository.manifest import TensorSpec
 from training.architectures.deep_supervision import deep_supervision
 from training.architectures.heads import Features, HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.assessment import Tested
 from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
-from training.exits.calibrate import calibration_temperature, expected_calibration_error
-from training.exits.certify import certify
-from training.exits.cost import cumulative, measure_milliseconds
+from training.exits.calibrate import calibration_temperature
+from training.exits.cost import measure_milliseconds
 from training.exits.ensemble import ensemble_accuracy
-from training.exits.evaluate import Readings, evaluate, outcome, read
+from training.exits.evaluate import Readings, cumulative, evaluate, outcome, read
+from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar, paired_gain
-from training.exits.thresholds import pareto_path, target_row
+from training.exits.thresholds import pareto_path
 from training.release.export import ExportedStage, export_stages
-from training.release.summary import (
-    ExitSummary,
-    GenerationSummary,
-    Goal,
-    OperatingPointSummary,
-    RunSummary,
-    StageSummary,
-)
+from training.release.summarise import summarise_exits
+from training.release.summary import GenerationSummary, OperatingPointSummary, RunSummary, StageSummary
 from training.run_folder import BaselineRecord
 
 IMAGE_SHAPE = (1, 8, 8)
 IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))
 SPLIT_ROWS = {"train": 800, "temperature": 150, "tune": 247, "certify": 300, "test": 300}
-GOALS = {"exact": None, "balanced": Goal(0.003, 0.01, 0.05), "fast": Goal(0.01, 0.08, 0.05)}
+GOALS = {
+    "exact": None,
+    "balanced": OperatingPointSection(max_accuracy_loss=0.003, epsilon=0.01),
+    "fast": OperatingPointSection(max_accuracy_loss=0.01, epsilon=0.08),
+}
 
 
 def tiny_network(seed: int, *, width: int = 6) -> MultiExitNetwork:
@@ -104,7 +103,6 @@ def read_splits(logits: Logits, splits: dict[str, Split]) -> tuple[list[float], 
     truth_N = splits["temperature"].truth_N
     temperatures = [calibration_temperature(logits_NK, truth_N) for logits_NK in logits["temperature"]]
     readings = {name: read(logits[name], splits[name].truth_N, temperatures) for name in splits}
-    readings["uncalibrated test"] = read(logits["test"], splits["test"].truth_N, [1.0] * len(temperatures))
     return temperatures, readings
 
 
@@ -150,21 +148,16 @@ def run(folder: Path) -> RunSummary:
     cost_E = cumulative([stage.multiply_adds for stage in stages])
     path = pareto_path(readings["tune"], cost_E)
 
-    def point(name: str, goal: Goal | None) -> OperatingPointSummary:
+    def point(name: str, goal: OperatingPointSection | None) -> OperatingPointSummary:
         thresholds, certified = path[0].thresholds, None
         if goal is not None:
-            target = target_row(path, goal.max_accuracy_loss)
-            certified = certify(
-                path, target, readings["certify"], cost_E, epsilon=goal.epsilon, delta=goal.delta
-            )
+            certified = goal.reach(path, readings["certify"], cost_E)
             thresholds = certified.candidate.thresholds
         result = outcome(readings["test"], ExitRule(thresholds, max_exit=len(thresholds)), cost_E)
         return OperatingPointSummary(name, thresholds, goal, certified, result)
 
-    def error(split: str, number: int) -> float:
-        test = readings[split]
-        return expected_calibration_error(test.confidence_EN[number], test.correct_EN[number])
-
+    points = tuple(point(name, goal) for name, goal in GOALS.items())
+    rule = ExitRule(points[2].thresholds, max_exit=2)
     milliseconds = measure_milliseconds(runner, (1, 8), repeats=3)
     return RunSummary(
         model_name="tiny-digits",
@@ -188,17 +181,9 @@ def run(folder: Path) -> RunSummary:
             )
             for number, stage in enumerate(stages)
         ),
-        exits=tuple(
-            ExitSummary(
-                temperatures[number],
-                readings["test"].accuracy(number),
-                error("uncalibrated test", number),
-                error("test", number),
-            )
-            for number in range(len(stages))
-        ),
+        exits=tuple(summarise_exits(Tested(logits["test"], readings["test"], {}), temperatures, rule)),
         pareto_path=path,
-        operating_points=tuple(point(name, goal) for name, goal in GOALS.items()),
+        operating_points=points,
         default_operating_point="fast",
         baselines=tuple(baseline(name, readings["test"]) for name in (BACKBONE, SMALLER, SMALLER_TAUGHT)),
         hardware="a test machine",

@@ -21,6 +21,7 @@ threads = 1
 
 [recipe.dataset]
 name = "digits"
+certify_rows = 200
 test_rows = 360
 
 [recipe.architecture]

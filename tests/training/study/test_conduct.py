@@ -14,7 +14,7 @@ from training.born_again.fit import right_rows, tensors
 from training.born_again.generations import train_generations
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
-from training.errors import RunError
+from training.errors import RecipeError, RunError
 from training.from_recipe import load, make_network
 from training.run_folder import RunFolder
 from training.study.conduct import conduct, networks_done
@@ -143,3 +143,14 @@ def test_a_folder_of_another_study_is_refused(study: Study, record: StudyRecord,
     )
     with pytest.raises(RunError, match=r"schedule.epochs: expected 1, got 2"):
         conduct(other, "tiny", study_folder, NeverTrains())
+
+
+def test_a_study_that_could_certify_nothing_is_refused_before_anything_is_written(
+    study: Study, tmp_path: Path
+) -> None:
+    dataset = study.recipe.dataset.model_copy(update={"certify_rows": 5})
+    recipe = study.recipe.model_copy(update={"dataset": dataset})
+
+    with pytest.raises(RecipeError, match=r"'balanced': epsilon 0.2 .* at least 14 rows, got 5"):
+        conduct(study.model_copy(update={"recipe": recipe}), "tiny", tmp_path, NeverTrains())
+    assert list(tmp_path.iterdir()) == []

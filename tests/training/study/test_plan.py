@@ -46,6 +46,11 @@ def test_the_rules_to_repeat_have_most_tune_rows_right(study: Study) -> None:
         ("repeated_rules = 1", "repeated_rules = 4", "repeated_rules: expected at most 3, got 4"),
         ("count = 3", "count = 1", "recipe.generations.count: expected at least 2, got 1"),
         (
+            "epsilon = 0.3",
+            'epsilon = 0.3\ncertified_by = "harm"',
+            "recipe.operating_points.fast.certified_by: expected 'disagreement', at which a study compares",
+        ),
+        (
             "repeated_rules = 1",
             "repeated_rules = 1\nrepeats = 1",
             "repeats: unknown key, known: description, rules, seeds",

@@ -1,0 +1,1 @@
+"""Slowdown attacks: inputs made to stay in the network for longer."""

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from serving.repository.manifest import Risk
+from tests.training.exits.split_of_readings import COST, drawn_readings
+from training.errors import RecipeError
+from training.exits.certify import METHOD, METHOD_OF_ONE_ROW, fewest_rows
+from training.exits.evaluate import Readings
+from training.exits.goals import BudgetGoal, Goal, OperatingPointSection, check_certify_rows
+from training.exits.thresholds import Candidate, pareto_path, safest_within, target_row
+
+PATH = pareto_path(drawn_readings(0, 600), COST)
+CERTIFY_SPLIT = drawn_readings(1, 600)
+
+
+@pytest.mark.parametrize("risk", list(Risk))
+def test_a_goal_of_accuracy_is_certified_by_the_risk_that_it_names(risk: Risk) -> None:
+    goal = OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.2, certified_by=risk.value)
+
+    reached = goal.reach(PATH, CERTIFY_SPLIT, COST)
+
+    assert reached.certificate is not None
+    assert (reached.certificate.risk, reached.certificate.method) == (risk, METHOD)
+    assert reached.candidate.multiply_adds_share >= target_row(PATH, 0.05).multiply_adds_share
+
+
+@pytest.mark.parametrize("risk", list(Risk))
+def test_a_goal_of_cost_takes_the_safest_row_within_it_and_certifies_what_that_row_can_keep(
+    risk: Risk,
+) -> None:
+    reached = BudgetGoal(budget=0.5, certified_by=risk.value).reach(PATH, CERTIFY_SPLIT, COST)
+
+    assert reached.candidate == safest_within(PATH, 0.5, risk)
+    assert reached.certificate is not None
+    assert (reached.certificate.risk, reached.certificate.method) == (risk, METHOD_OF_ONE_ROW)
+    assert reached.certificate.epsilon > reached.walked[0].outcome.losses(risk) / 600
+
+
+def test_a_budget_that_epsilon_does_not_allow_is_refused_with_the_epsilon_that_would() -> None:
+    with pytest.raises(RecipeError, match=r"budget 0.5: expected .* at most 0.001, got .* certifies 0\.\d+"):
+        BudgetGoal(budget=0.5, epsilon=0.001).reach(PATH, CERTIFY_SPLIT, COST)
+
+
+@pytest.mark.parametrize(
+    ("goal", "target"),
+    [
+        (
+            OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.001, certified_by="nothing"),
+            target_row(PATH, 0.05),
+        ),
+        (BudgetGoal(budget=0.5, certified_by="nothing"), safest_within(PATH, 0.5, Risk.DISAGREEMENT)),
+    ],
+)
+def test_certified_by_nothing_is_tunes_target_as_it_is(goal: Goal, target: Candidate) -> None:
+    reached = goal.reach(PATH, CERTIFY_SPLIT, COST)
+
+    assert (reached.candidate, reached.certificate, reached.walked) == (target, None, ())
+    assert reached.promises_nothing
+
+
+def test_a_goal_that_certifies_nothing_faster_equals_full_depth_and_needs_no_promise() -> None:
+    always_apart = Readings(
+        CERTIFY_SPLIT.confidence_EN,
+        np.stack([*(CERTIFY_SPLIT.label_EN[:-1] * 0 + 4), CERTIFY_SPLIT.label_EN[-1]]),
+        CERTIFY_SPLIT.truth_N,
+    )
+
+    reached = OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.001).reach(PATH, always_apart, COST)
+
+    assert reached.candidate.is_exact
+    assert not reached.promises_nothing
+
+
+def test_the_safest_row_within_a_budget_has_the_least_of_the_risk_asked_for() -> None:
+    exact = Candidate((None,), 0.0, 0.0, 1.0)
+    differs = Candidate((0.8,), 0.0, 0.02, 0.5, harm=0.001)
+    harms = Candidate((0.7,), 0.0, 0.01, 0.5, harm=0.002)
+    cheaper = Candidate((0.6,), 0.0, 0.02, 0.4, harm=0.001)
+    dear = Candidate((0.9,), 0.0, 0.0, 0.6, harm=0.0)
+    path = [exact, dear, differs, harms, cheaper]
+
+    assert safest_within(path, 0.5, Risk.DISAGREEMENT) == harms
+    assert safest_within(path, 0.5, Risk.HARM) == cheaper
+    assert safest_within(path, 1.0, Risk.HARM) == dear
+    with pytest.raises(RecipeError, match=r"budget: expected at least 0\.4000 .* got 0\.39"):
+        safest_within(path, 0.39, Risk.HARM)
+    with pytest.raises(RecipeError, match=r"budget: expected at least 1\.0000 .* got 1\.0"):
+        safest_within([exact], 1.0, Risk.HARM)
+
+
+def test_a_certify_split_too_small_for_an_epsilon_is_refused_with_the_rows_that_it_takes() -> None:
+    goals: dict[str, Goal] = {"mine": OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.01)}
+
+    check_certify_rows(goals, fewest_rows(0.01, 0.05))
+    with pytest.raises(RecipeError, match=r"'mine': epsilon 0.01 at delta 0.05: .* 299 rows, got 298"):
+        check_certify_rows(goals, 298)
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.01, certified_by="nothing"),
+        BudgetGoal(budget=0.5),
+        BudgetGoal(budget=0.5, epsilon=0.01, certified_by="nothing"),
+    ],
+)
+def test_where_no_epsilon_is_to_be_certified_no_split_is_too_small(goal: Goal) -> None:
+    check_certify_rows({"mine": goal}, 1)

@@ -1,0 +1,179 @@
+"""Whether confidence can be trusted: each figure against the same, counted row by row or pair by pair."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import log_loss, roc_auc_score
+
+from serving.engine.policy import ExitRule, read_exit
+from tests.training.exits.split_of_readings import drawn_readings
+from training.exits.reliability import (
+    arriving,
+    binned,
+    error_auroc,
+    expected_calibration_error,
+    measure,
+    risk_coverage,
+)
+
+Rows = tuple[NDArray[np.float64], NDArray[np.bool_]]
+
+# Few distinct confidences, so that many rows share one.
+rows = st.lists(
+    st.tuples(st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0]), st.booleans()), min_size=1, max_size=25
+).map(lambda drawn: (np.array([c for c, _ in drawn]), np.array([right for _, right in drawn])))
+
+
+def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_rows() -> None:
+    confidence_N = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
+    correct_N = np.array([True, True, True, False, True, False])
+
+    assert expected_calibration_error(confidence_N, correct_N, bins=10) == pytest.approx(
+        (4 * (0.95 - 0.75) + 2 * (0.55 - 0.5)) / 6
+    )
+
+
+def test_a_confidence_of_one_has_a_bin() -> None:
+    assert expected_calibration_error(np.ones(3), np.array([True, True, False])) == pytest.approx(1 / 3)
+
+
+def test_gaps_of_one_bin_cancel_and_of_two_do_not() -> None:
+    confidence_N, correct_N = np.array([0.4, 0.6]), np.array([True, False])
+
+    assert expected_calibration_error(confidence_N, correct_N, bins=1) == pytest.approx(0.0)
+    assert expected_calibration_error(confidence_N, correct_N, bins=2) == pytest.approx(0.6)
+
+
+@given(rows)
+def test_every_row_is_in_the_bin_whose_edges_hold_its_confidence(drawn: Rows) -> None:
+    confidence_N, correct_N = drawn
+
+    bins = binned(confidence_N, correct_N, bins=4)
+
+    for number, each in enumerate(bins):
+        inside_N = (confidence_N > number / 4) & (confidence_N <= (number + 1) / 4)
+        assert (each.rows, each.right) == (inside_N.sum(), correct_N[inside_N].sum())
+        assert each.total_confidence == pytest.approx(confidence_N[inside_N].sum())
+
+
+@settings(deadline=None)
+@given(rows)
+def test_the_auroc_of_error_counts_pairs_and_is_sklearns(drawn: Rows) -> None:
+    confidence_N, correct_N = drawn
+
+    found = error_auroc(confidence_N, correct_N)
+
+    right, wrong = confidence_N[correct_N], confidence_N[~correct_N]
+    if len(right) == 0 or len(wrong) == 0:
+        assert found is None
+    else:
+        pairs = [(a > b) + (a == b) / 2 for a in right for b in wrong]
+        assert found == pytest.approx(np.mean(pairs))
+        assert found == pytest.approx(roc_auc_score(correct_N, confidence_N))
+
+
+def test_where_all_rows_are_right_or_all_wrong_there_is_no_auroc() -> None:
+    assert error_auroc(np.array([0.5, 0.9]), np.array([True, True])) is None
+    assert error_auroc(np.array([0.5, 0.9]), np.array([False, False])) is None
+
+
+def test_a_confidence_that_finds_every_error_has_an_auroc_of_one_and_one_that_knows_nothing_a_half() -> None:
+    correct_N = np.array([True, True, False])
+
+    assert error_auroc(np.array([0.9, 0.8, 0.3]), correct_N) == 1.0
+    assert error_auroc(np.array([0.7, 0.7, 0.7]), correct_N) == 0.5
+    assert error_auroc(np.array([0.2, 0.3, 0.9]), correct_N) == 0.0
+
+
+def test_the_risk_coverage_curve_is_that_counted_by_hand() -> None:
+    confidence_N = np.array([0.6, 0.9, 0.7, 0.8])
+    correct_N = np.array([False, True, True, False])
+
+    # Surest first: right, wrong, right, wrong.
+    np.testing.assert_allclose(risk_coverage(confidence_N, correct_N), [0, 1 / 2, 1 / 3, 2 / 4])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.3, 0.6, 0.9]), st.booleans()), min_size=1, max_size=6).map(
+        lambda drawn: (np.array([c for c, _ in drawn]), np.array([right for _, right in drawn]))
+    )
+)
+def test_rows_of_equal_confidence_give_the_mean_over_all_their_orders(drawn: Rows) -> None:
+    confidence_N, correct_N = drawn
+    every = [
+        np.cumsum(~correct_N[list(order)]) / np.arange(1, len(order) + 1)
+        for order in permutations(range(len(confidence_N)))
+        if (np.diff(confidence_N[list(order)]) <= 0).all()
+    ]
+
+    np.testing.assert_allclose(risk_coverage(confidence_N, correct_N), np.mean(every, axis=0), atol=1e-12)
+
+
+@given(rows, st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_changes_no_figure(drawn: Rows, random: np.random.Generator) -> None:
+    confidence_N, correct_N = drawn
+    order = list(range(len(confidence_N)))
+    random.shuffle(order)
+
+    again = (confidence_N[order], correct_N[order])
+    assert error_auroc(*again) == pytest.approx(error_auroc(*drawn))
+    assert expected_calibration_error(*again) == pytest.approx(expected_calibration_error(*drawn))
+    np.testing.assert_allclose(risk_coverage(*again), risk_coverage(*drawn))
+
+
+@given(rows)
+def test_at_full_coverage_the_risk_is_the_share_of_wrong_rows(drawn: Rows) -> None:
+    confidence_N, correct_N = drawn
+
+    curve = risk_coverage(confidence_N, correct_N)
+
+    assert curve[-1] == pytest.approx((~correct_N).mean())
+    assert ((curve >= 0) & (curve <= 1)).all()
+
+
+def test_an_exit_is_measured_by_the_servers_own_reading_of_its_logits() -> None:
+    generator = np.random.default_rng(3)
+    logits_NK = generator.normal(0, 2, (200, 5)).astype(np.float32)
+    truth_N = generator.integers(0, 5, 200)
+
+    measured = measure(logits_NK, truth_N, 1.7)
+
+    readout = read_exit(logits_NK, 1.7)
+    correct_N = readout.label_B == truth_N
+    assert measured.n == 200
+    assert measured.expected_calibration_error == expected_calibration_error(readout.confidence_B, correct_N)
+    assert measured.error_auroc == pytest.approx(roc_auc_score(correct_N, readout.confidence_B))
+    assert measured.risk_coverage_area == pytest.approx(risk_coverage(readout.confidence_B, correct_N).mean())
+    assert measured.negative_log_likelihood == pytest.approx(
+        log_loss(truth_N, readout.probabilities_BK, labels=range(5))
+    )
+
+
+def test_no_rows_have_no_figures() -> None:
+    none, nothing = np.zeros(0), np.zeros(0, bool)
+
+    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+        expected_calibration_error(none, nothing)
+    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+        risk_coverage(none, nothing)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1_000), st.one_of(st.none(), st.floats(0, 1)), st.one_of(st.none(), st.floats(0, 1)))
+def test_a_row_arrives_at_an_exit_where_it_cleared_no_threshold_before(
+    seed: int, first: float | None, second: float | None
+) -> None:
+    confidence_EN = drawn_readings(seed, rows=30).confidence_EN
+
+    arriving_EN = arriving(confidence_EN, ExitRule((first, second), max_exit=2))
+
+    stays_at_0_N = np.array([first is None or c < first for c in confidence_EN[0]])
+    stays_at_1_N = np.array([second is None or c < second for c in confidence_EN[1]])
+    assert arriving_EN[0].all()
+    assert (arriving_EN[1] == stays_at_0_N).all()
+    assert (arriving_EN[2] == (stays_at_0_N & stays_at_1_N)).all()

@@ -1,0 +1,84 @@
+import pytest
+
+from training.errors import RecipeError
+from training.exits.goals import BudgetGoal, Goal, OperatingPointSection
+from training.wish import Wish
+
+BALANCED = OperatingPointSection(max_accuracy_loss=0.003, epsilon=0.01, delta=0.1, certified_by="harm")
+CHEAP = BudgetGoal(budget=0.2, epsilon=0.05, delta=0.1)
+KNOWN: dict[str, Goal] = {"balanced": BALANCED, "cheap": CHEAP}
+
+
+@pytest.mark.parametrize(
+    ("wish", "goal"),
+    [
+        (Wish(epsilon=0.005), BALANCED.model_copy(update={"epsilon": 0.005})),
+        (Wish(certified_by="disagreement"), BALANCED.model_copy(update={"certified_by": "disagreement"})),
+        (Wish(max_accuracy_loss=0.0), BALANCED.model_copy(update={"max_accuracy_loss": 0.0})),
+        (Wish(delta=0.01), BALANCED.model_copy(update={"delta": 0.01})),
+        (Wish("cheap", delta=0.01), CHEAP.model_copy(update={"delta": 0.01})),
+        (Wish("cheap", budget=0.3), CHEAP.model_copy(update={"budget": 0.3})),
+    ],
+)
+def test_what_is_not_asked_for_stays_as_the_points_goal_has_it(wish: Wish, goal: Goal) -> None:
+    assert wish.goal(KNOWN, may_repeat=False) == goal
+
+
+def test_another_kind_of_target_takes_no_epsilon_over() -> None:
+    assert Wish(budget=0.2).goal(KNOWN, may_repeat=False) == BudgetGoal(
+        budget=0.2, epsilon=None, delta=0.1, certified_by="harm"
+    )
+    with pytest.raises(RecipeError, match=r"^--epsilon: expected a value, got none$"):
+        Wish("cheap", max_accuracy_loss=0.1).goal(KNOWN, may_repeat=False)
+
+
+def test_a_new_point_has_the_usual_delta_and_risk() -> None:
+    assert Wish("night", max_accuracy_loss=0.1, epsilon=0.1).goal(
+        KNOWN, may_repeat=False
+    ) == OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.1, delta=0.05, certified_by="disagreement")
+    assert Wish("night", budget=0.1).goal(KNOWN, may_repeat=False) == BudgetGoal(budget=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wish", "complaint"),
+    [
+        (
+            Wish("exact", epsilon=0.1),
+            "--point: expected a name .*, not exact or custom, got 'exact'",
+        ),
+        (Wish("custom", epsilon=0.1), "--point: .* got 'custom'"),
+        (Wish("../up", epsilon=0.1), "--point: .* got '../up'"),
+        (Wish("", epsilon=0.1), "--point: .* got ''"),
+        (Wish("a" * 65, epsilon=0.1), "--point: "),
+        (
+            Wish("night", epsilon=0.1),
+            "--point: .* 'night', which is new beside balanced, cheap, got neither",
+        ),
+        (Wish(max_accuracy_loss=0.1, budget=0.2), "--budget: .* got 0.2 and 0.1"),
+        (Wish(), "operating point 'balanced': expected another goal, got the one it has"),
+        (Wish(epsilon=0.01), "operating point 'balanced': expected another goal, got the one it has"),
+        (Wish(epsilon=0.0), "--epsilon: expected greater than 0, got 0.0"),
+        (Wish(epsilon=1.0), "--epsilon: expected less than 1, got 1.0"),
+        (Wish(epsilon=float("nan")), "--epsilon: expected a finite number, got nan"),
+        (Wish(delta=-1.0), "--delta: expected greater than 0, got -1.0"),
+        (Wish(delta=float("inf")), "--delta: expected a finite number, got inf"),
+        (Wish(max_accuracy_loss=1.1), "--max-accuracy-loss: expected less than or equal to 1, got 1.1"),
+        (Wish(budget=float("nan")), "--budget: expected a finite number, got nan"),
+        (
+            Wish(certified_by="luck"),
+            "--certified-by: expected 'disagreement', .*, got 'luck'",
+        ),
+    ],
+)
+def test_an_impossible_wish_is_refused_by_its_option_with_both_values(wish: Wish, complaint: str) -> None:
+    with pytest.raises(RecipeError, match=rf"^{complaint}") as caught:
+        wish.goal(KNOWN, may_repeat=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_on_new_data_the_same_goal_is_worth_asking_for() -> None:
+    assert Wish().goal(KNOWN, may_repeat=True) == BALANCED
+
+
+def test_what_was_given_is_kept_by_name() -> None:
+    assert Wish("night", budget=0.2).given == {"point": "night", "budget": 0.2}

@@ -1,0 +1,114 @@
+"""What a published version says of where it comes from, read back: its goals and its data.
+
+The recipe in its provenance has them, unless the version was retargeted: then the record of that has.
+Knows nothing of stages.
+"""
+
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import ValidationError
+
+from serving.errors import InvalidManifest
+from serving.repository.manifest import MANIFEST_FILE
+from serving.repository.repository import PublishedVersion
+from training.data.npz import load_labelled_npz
+from training.data.section import DatasetSection
+from training.data.splits import Dataset, cut_without_training
+from training.errors import DatasetError, RecipeError
+from training.exits.goals import Goal, OperatingPointsSection
+from training.section import LARGEST_SEED, Count, Section, Seed, complaint
+
+_Settings = TypeVar("_Settings", bound=Section)
+
+
+class OwnData(Section):
+    """Rows of the user's own, of which nothing was trained on."""
+
+    file: str
+    """Path of an .npz file with `x` and `y`, from the working directory."""
+    split_seed: Seed = 0
+    """Seeds the permutation that cuts the splits. Default 0."""
+
+    @classmethod
+    def given(cls, file: str | None, split_seed: int | None) -> Self | None:
+        """Take a file and a seed as options give them; None without a file; RecipeError for a bad seed."""
+        if file is None and split_seed is not None:
+            raise RecipeError(f"--split-seed: expected none without --data, got {split_seed}")
+        if split_seed is not None and not 0 <= split_seed <= LARGEST_SEED:
+            raise RecipeError(f"--split-seed: expected 0 to {LARGEST_SEED}, got {split_seed}")
+        return cls(file=file, split_seed=split_seed or 0) if file is not None else None
+
+    def load(self, version: PublishedVersion) -> Dataset:
+        """Load and cut the rows, in the form that a version takes them."""
+        manifest = version.manifest
+        image_shape = manifest.inputs[0].row_shape
+        source = load_labelled_npz(Path(self.file), manifest.labels, image_shape)
+        return cut_without_training(source, split_seed=self.split_seed)
+
+
+class Retargeting(Section):
+    """How a version came from another one, whose stages it has."""
+
+    version: Count
+    options: dict[str, Any]
+    """What was asked for, as it was given."""
+    goals: dict[str, Goal]
+    """What every operating point aims at, but `exact`."""
+    data: OwnData | None
+    """None where the splits are those of the recipe."""
+
+
+def retargeting(version: PublishedVersion) -> Retargeting | None:
+    """Give how a version came from another one; None where it was trained."""
+    written = version.manifest.provenance.retargeted_from
+    if written is None:
+        return None
+    return _read(version, "retargeted_from", written.model_dump(), Retargeting)
+
+
+def goals_of(version: PublishedVersion) -> dict[str, Goal]:
+    """Give what every operating point of a version aims at, as its provenance has it."""
+    before = retargeting(version)
+    if before is not None:
+        return dict(before.goals)
+    return dict(_section(version, "operating_points", OperatingPointsSection).goals)
+
+
+def data_of(version: PublishedVersion) -> Dataset:
+    """Load and cut a version's own data again; raise DatasetError where it is not the same."""
+    before = retargeting(version)
+    if before is not None and before.data is not None:
+        dataset = before.data.load(version)
+    else:
+        dataset = _section(version, "dataset", DatasetSection).load()
+    said = version.manifest.provenance.dataset
+    digests = {name: split.digest for name, split in dataset.splits.items() if name in said.split_digests}
+    for culprit, expected, got in (
+        ("digest", said.digest, dataset.digest),
+        ("digests of its splits", said.split_digests, digests),
+    ):
+        if expected != got:
+            raise DatasetError(
+                f'dataset "{dataset.name}": {culprit}: expected {expected} as {version.folder} says, '
+                f"got {got}"
+            )
+    return dataset
+
+
+def _section(version: PublishedVersion, key: str, kind: type[_Settings]) -> _Settings:
+    """Read a section of the recipe in a version's provenance; JSON's lists stand for its tuples."""
+    recipe = version.manifest.provenance.recipe
+    if key not in recipe:
+        raise InvalidManifest(
+            f"{version.folder / MANIFEST_FILE}: provenance.recipe.{key}: expected a section, got none"
+        )
+    return _read(version, f"recipe.{key}", recipe[key], kind)
+
+
+def _read(version: PublishedVersion, key: str, value: object, kind: type[_Settings]) -> _Settings:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        said = complaint(kind, error.errors(include_url=False)[0])
+        raise InvalidManifest(f"{version.folder / MANIFEST_FILE}: provenance.{key}.{said}") from error

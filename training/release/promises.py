@@ -1,0 +1,106 @@
+"""What is promised of an operating point, in plain words: which risk, how surely, and what it is not.
+
+A promise is about the full network's answers, never about the truth. Where there is none, the words say
+so and why. Knows nothing of the page or the log that they stand in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from serving.repository.manifest import Certificate, OperatingPoint, Risk
+from training.exits.certify import Certified, allowed_losses
+from training.exits.goals import BudgetGoal, Goal
+from training.release.numerals import exactly, percent
+
+FULL_DEPTH = "Every row goes to the final exit: the answer is the full network's by definition."
+NOTHING_PROMISED = (
+    "Not certified, as its goal asked: nothing is promised of how often its answers differ from the full "
+    "network's. What tune chose is published as it is; the test figures are all that is known of it."
+)
+
+_BOUNDED = {
+    Risk.DISAGREEMENT: "of answers differ from the full network's",
+    Risk.HARM: "of answers are wrong where the full network's is right",
+}
+_NOT_PROMISED = {
+    Risk.DISAGREEMENT: "It promises agreement, not correctness.",
+    Risk.HARM: "It promises that leaving early seldom spoils a right answer, not that answers are right.",
+}
+_LOST = {
+    Risk.DISAGREEMENT: "differ",
+    Risk.HARM: "are wrong where the full network is right",
+}
+
+
+def of_point(goal: Goal | None, certified: Certified | None) -> str:
+    """Say in plain words what is promised of a point, or why nothing is; no goal is that of `exact`."""
+    if goal is None or certified is None:
+        return FULL_DEPTH
+    if certified.promises_nothing:
+        return NOTHING_PROMISED
+    if certified.certificate is None:
+        return f"Certified nothing faster, so it equals exact: {_refusal(goal, certified)}"
+    return of_certificate(certified.certificate)
+
+
+def of_certificate(promise: Certificate) -> str:
+    """Say a certificate with what was seen of it."""
+    losses = promise.harms if promise.risk is Risk.HARM else promise.disagreements
+    allowed = allowed_losses(promise.n, promise.epsilon, promise.delta)
+    return (
+        f"On data like the certify split, {bound(promise.risk, promise.epsilon)}, "
+        f"with {exactly(1 - promise.delta)} confidence. {_NOT_PROMISED[promise.risk]} "
+        f"Seen: {losses} of {promise.n:,} certify rows {_LOST[promise.risk]}; {allowed} were allowed."
+    )
+
+
+def in_short(point: OperatingPoint) -> str:
+    """Say in a clause what is promised of a published point, and what that rests on."""
+    if all(threshold is None for threshold in point.thresholds):
+        return "it equals exact, for nothing faster was certified"
+    promise = point.certificate
+    if promise is None:
+        return "UNCERTIFIED"
+    losses = promise.harms if promise.risk is Risk.HARM else promise.disagreements
+    return (
+        f"certified: {bound(promise.risk, promise.epsilon)}, with {exactly(1 - promise.delta)} confidence "
+        f"({losses} of {promise.n:,} certify rows)"
+    )
+
+
+def bound(risk: Risk, epsilon: float) -> str:
+    """Say which risk is bounded, and by how much."""
+    return f"at most {exactly(epsilon)} {_BOUNDED[risk]}"
+
+
+def _refusal(goal: Goal, certified: Certified) -> str:
+    if not certified.walked or goal.risk is None or isinstance(goal, BudgetGoal):
+        return f"no faster row of the path {_target(goal)} on tune."
+    first = certified.walked[0].outcome
+    allowed = allowed_losses(first.n, goal.epsilon, goal.delta)
+    return (
+        f"of {first.n:,} certify rows {first.losses(goal.risk)} {_LOST[goal.risk]} at the safest faster row, "
+        f"where {bound(goal.risk, goal.epsilon)} with {exactly(1 - goal.delta)} confidence allows {allowed}."
+    )
+
+
+def _target(goal: Goal) -> str:
+    if isinstance(goal, BudgetGoal):
+        return f"costs at most {percent(goal.budget)} of full depth"
+    return f"loses at most {percent(goal.max_accuracy_loss)} of accuracy"
+
+
+def warnings(points: Mapping[str, Certified], goals: Mapping[str, Goal]) -> Iterator[str]:
+    """Say of each point that promises nothing, or saves nothing, that it does."""
+    for name in goals:
+        if points[name].promises_nothing:
+            yield f'operating point "{name}" is UNCERTIFIED, as asked by certified_by = "nothing"'
+        elif points[name].candidate.is_exact:
+            yield f'operating point "{name}" equals "exact": nothing faster than full depth was certified'
+
+
+def joint_confidence(promises: Sequence[Certificate]) -> str:
+    """Say with what confidence all certificates hold together: at the sum of their deltas."""
+    if len(promises) < 2:
+        return ""
+    together = percent(max(0.0, 1 - sum(promise.delta for promise in promises)))
+    return f"Each certificate holds alone; the {len(promises)} together hold with {together} confidence."

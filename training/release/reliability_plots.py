@@ -1,0 +1,112 @@
+"""The report's plots of confidence: whether it is true, and whether it finds the wrong answers.
+
+Chooses and computes nothing: bins and curves come with the summary. Knows nothing of the page that the
+plots stand in.
+"""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from training.drawing import GRID, INK, MUTED, PAPER, exit_colour
+from training.exits.reliability import Bin
+from training.release.numerals import exit_name
+from training.release.page_svg import page_svg
+from training.release.summary import CalibrationSummary, RunSummary
+
+_MOST_COLUMNS = 4
+_PANEL_INCHES = 2.9
+"""Height of one exit's panel, with the counts under it."""
+
+
+def plot_reliability(summary: RunSummary) -> str:
+    """Draw accuracy against confidence for each exit, before and after, over the rows in each bin."""
+    exits = len(summary.exits)
+    columns = min(exits, _MOST_COLUMNS)
+    bands = -(-exits // columns)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(2 * bands, columns, squeeze=False, sharex=True, height_ratios=[3, 1] * bands)
+        for place in range(bands * columns):
+            band, column = divmod(place, columns)
+            curve_axes, count_axes = grid[2 * band, column], grid[2 * band + 1, column]
+            if place >= exits:
+                curve_axes.set_axis_off()
+                count_axes.set_axis_off()
+                continue
+            _draw_bins(curve_axes, count_axes, summary.exits[place].every_row, exit_colour(place))
+            curve_axes.set_title(exit_name(place, exits))
+            count_axes.set_xlabel("confidence, %")
+            if column == 0:
+                curve_axes.set_ylabel("accuracy, %")
+                count_axes.set_ylabel("rows")
+        grid[0, 0].legend(loc="upper left", fontsize=8, handlelength=1.2, borderpad=0)
+
+    return page_svg(draw, "reliability", _PANEL_INCHES * bands, exits)
+
+
+def _draw_bins(curve_axes: Axes, count_axes: Axes, measured: CalibrationSummary, colour: str) -> None:
+    curve_axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    for bins, name, ink, face in (
+        (measured.before.bins, "before", MUTED, PAPER),
+        (measured.after.bins, "after", colour, colour),
+    ):
+        filled = [each for each in bins if each.rows]
+        curve_axes.plot(
+            [100 * each.confidence for each in filled],
+            [100 * each.accuracy for each in filled],
+            marker="o",
+            markersize=4,
+            markerfacecolor=face,
+            linewidth=1.2,
+            color=ink,
+            label=name,
+        )
+    _draw_counts(count_axes, measured.before.bins, measured.after.bins, colour)
+    for axes in (curve_axes, count_axes):
+        axes.set_xlim(0, 100)
+        axes.set_xticks([0, 50, 100])
+        axes.tick_params(labelbottom=axes is count_axes)
+    curve_axes.set_ylim(0, 100)
+    curve_axes.set_yticks([0, 50, 100])
+
+
+def _draw_counts(axes: Axes, before: Sequence[Bin], after: Sequence[Bin], colour: str) -> None:
+    """Draw the rows in each bin, on a scale on which one row shows beside thousands."""
+    edges = [100 * number / len(after) for number in range(len(after) + 1)]
+    axes.stairs([each.rows for each in after], edges, fill=True, color=colour)
+    axes.stairs([each.rows for each in before], edges, color=INK, linewidth=0.8)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(0, None)
+    axes.set_yticks([each for each in (1, 100, 10_000, 1_000_000) if each <= _most(before, after)])
+    axes.set_yticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _most(*binned: Sequence[Bin]) -> int:
+    return max(each.rows for bins in binned for each in bins)
+
+
+def plot_risk_coverage(summary: RunSummary) -> str:
+    """Draw, for each exit, how many of the surest rows are wrong, by how many of them are answered."""
+    exits = len(summary.exits)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for number, each in enumerate(summary.exits):
+            covered = [100 * (step + 1) / len(each.risk_coverage) for step in range(len(each.risk_coverage))]
+            axes.plot(
+                covered,
+                [100 * risk for risk in each.risk_coverage],
+                color=exit_colour(number),
+                label=exit_name(number, exits),
+            )
+        axes.set_title("Wrong among the surest rows, %")
+        axes.set_xlabel("rows answered, % of test rows, the surest first")
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, None)
+        axes.grid(color=GRID)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+    return page_svg(draw, "risk-coverage", 2.6, exits)

@@ -22,7 +22,7 @@ from training.study.page import RECORD_FILE as STUDY_FILE
 from training.study.record import StudyRecord
 
 ROOT = Path(__file__).parent.parent
-RELEASED = Path("models") / "fashion-mnist" / "1"
+RELEASED = Path("models") / "fashion-mnist" / "2"
 RUN = Path("docs") / "released" / "fashion-mnist-1"
 STUDY = Path("docs") / "studies" / "fashion-mnist"
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"

@@ -1,6 +1,6 @@
 """Other exit rules against the plain one, on published versions; writes docs/exit-rules.md from its record.
 
-    python -m bench.exit_rules models/fashion-mnist/1 runs/exit_rules/fashion-mnist-even/1
+    python -m bench.exit_rules models/fashion-mnist/2 runs/exit_rules/fashion-mnist-even/1
 
 The splits are those of each version's recipe. Writes rules.json, rules.svg and the part of the page between
 its comments; --page writes the last two from the record that is there.

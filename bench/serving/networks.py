@@ -43,7 +43,7 @@ from training.release.export import ExportedStage, export_stages
 from training.release.publish import publish, stage_entry
 
 ROOT = Path(__file__).parent.parent.parent
-RELEASED = ROOT / "models" / "fashion-mnist" / "1"
+RELEASED = ROOT / "models" / "fashion-mnist" / "2"
 IMAGES = 1024
 """Real test images that the load is made of."""
 IMAGE_SHAPE = (1, 28, 28)

@@ -1,6 +1,6 @@
 """How far inputs made for it push the cost of a row; writes the slowdown section of docs/security.md.
 
-    python -m bench.slowdown models/fashion-mnist/1
+    python -m bench.slowdown models/fashion-mnist/2
 
 Gradients are taken through the exported stages; every perturbed image is rounded to uint8 and judged by
 onnxruntime, as it would be served. Writes slowdown.json, slowdown.svg and the part of the page between its

@@ -23,7 +23,7 @@ from training.release.export import export_stages
 
 ROOT = Path(__file__).parent.parent.parent
 RECORD = ROOT / "docs" / "security" / "slowdown.json"
-VERSION = read_version(ROOT / "models" / "fashion-mnist" / "1")
+VERSION = read_version(ROOT / "models" / "fashion-mnist" / "2")
 EARLY_EXITS = 3
 
 

@@ -17,7 +17,7 @@ from training.from_recipe import load
 from training.recipe import Recipe, load_recipe
 
 MODELS = Path(__file__).parent.parent.parent / "models"
-VERSION = 1
+VERSION = 2
 BATCH_ROWS = 64
 MOST_BYTES = 3_000_000
 

@@ -41,9 +41,7 @@ def test_the_released_record_is_of_the_released_version(results: Results) -> Non
     assert chosen.exits == tuple(each.model_copy(update={"confidence": None}) for each in manifest.exits)
     assert chosen.operating_points == {
         name: point.model_copy(
-            update={
-                "certificate": point.certificate and point.certificate.model_copy(update={"harms": None})
-            }
+            update={"certificate": point.certificate and point.certificate.model_copy(update={"harms": None})}
         )
         for name, point in manifest.operating_points.items()
     }

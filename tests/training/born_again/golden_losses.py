@@ -23,7 +23,7 @@ RECIPE = Recipe.model_validate(
     {
         "model": "golden",
         "threads": 1,
-        "dataset": {"name": "digits", "test_rows": 360},
+        "dataset": {"name": "digits", "test_rows": 360, "certify_rows": 200},
         "augmentation": {"flip": True, "crop_padding": 1, "erase_probability": 0.5},
         "architecture": {
             "name": "residual",

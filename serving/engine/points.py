@@ -1,10 +1,12 @@
 """Which thresholds each operating point's name stands for now.
 
-A point whose certificate was revoked stands for the next safer one: that with the next smaller
-promised epsilon, and `exact` behind all. Nothing comes back by itself. Knows nothing of why a
-certificate was revoked.
+A point whose certificate was revoked stands for a safer one: at no exit does that let a row leave which
+the revoked one would keep, and at some exit it keeps more. Of those that are certified the fastest is
+taken, and `exact` is behind all. Nothing comes back by itself. Knows nothing of why a certificate was
+revoked.
 """
 
+import math
 from collections.abc import Iterable
 
 from serving.repository.manifest import EXACT_POINT, Manifest, Thresholds
@@ -16,14 +18,14 @@ class PointsInForce:
     def __init__(self, manifest: Manifest, revoked: Iterable[str] = ()) -> None:
         """Take the names that are revoked from the start; those the version does not know are passed over."""
         self._manifest = manifest
-        self._epsilons = {
-            name: point.certificate.epsilon
+        self._certified = {
+            name: point
             for name, point in manifest.operating_points.items()
             if point.certificate is not None and point.certificate.promises_agreement
         }
         self.default = manifest.default_operating_point
         self.final_exit = len(manifest.stages) - 1
-        self.revoked = {name for name in revoked if name in self._epsilons}
+        self.revoked = {name for name in revoked if name in self._certified}
 
     def in_force(self, name: str) -> str:
         """Give the point whose thresholds apply to who asks for that one; raise InvalidRequest if unknown."""
@@ -38,7 +40,7 @@ class PointsInForce:
 
     def revoke(self, name: str) -> str:
         """Take a point's certificate back; returns the point that is in force instead."""
-        assert name in self._epsilons, f"{name} has no certificate to revoke"
+        assert name in self._certified, f"{name} has no certificate to revoke"
         self.revoked.add(name)
         return self.in_force(name)
 
@@ -47,5 +49,14 @@ class PointsInForce:
         self.revoked.discard(name)
 
     def _next_safer(self, name: str) -> str:
-        safer = [other for other, each in self._epsilons.items() if each < self._epsilons[name]]
-        return max(safer, key=self._epsilons.__getitem__, default=EXACT_POINT)
+        revoked = self._certified[name].thresholds
+        safer = [other for other, each in self._certified.items() if _is_safer(each.thresholds, revoked)]
+        return min(safer, key=lambda other: self._certified[other].multiply_adds_share, default=EXACT_POINT)
+
+
+def _is_safer(thresholds: Thresholds, than: Thresholds) -> bool:
+    """Whether rows leave at no exit sooner, and at some exit later."""
+    ours, theirs = (
+        [math.inf if threshold is None else threshold for threshold in each] for each in (thresholds, than)
+    )
+    return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))

@@ -6,19 +6,19 @@ from serving.repository.manifest import Manifest, Risk
 from serving.repository.repository import PublishedVersion
 
 
-def with_epsilons(manifest: Manifest, **epsilons: float) -> Manifest:
-    points = dict(manifest.operating_points)
-    for name, epsilon in epsilons.items():
-        certificate = points[name].certificate
-        assert certificate is not None
-        certified = certificate.model_copy(update={"epsilon": epsilon})
-        points[name] = points[name].model_copy(update={"certificate": certified})
-    return manifest.model_copy(update={"operating_points": points})
+def with_points(manifest: Manifest, **thresholds: tuple[float | None, ...]) -> Manifest:
+    """Add certified points with those thresholds, each cheaper than the one before."""
+    fast = manifest.operating_points["fast"]
+    added = {
+        name: fast.model_copy(update={"thresholds": each, "multiply_adds_share": 0.5 - 0.1 * number})
+        for number, (name, each) in enumerate(thresholds.items())
+    }
+    return manifest.model_copy(update={"operating_points": {**manifest.operating_points, **added}})
 
 
 @pytest.fixture
 def points(version: PublishedVersion) -> PointsInForce:
-    return PointsInForce(with_epsilons(version.manifest, balanced=0.01, fast=0.03))
+    return PointsInForce(version.manifest)
 
 
 def test_every_point_stands_for_itself_at_first(points: PointsInForce) -> None:
@@ -35,6 +35,24 @@ def test_a_revoked_point_stands_for_the_next_safer_one(points: PointsInForce) ->
 def test_behind_the_safest_point_is_full_depth(points: PointsInForce) -> None:
     assert points.revoke("balanced") == "exact"
     assert points.thresholds("balanced") == (None, None)
+
+
+def test_the_same_thresholds_under_another_name_are_no_way_out(version: PublishedVersion) -> None:
+    points = PointsInForce(with_points(version.manifest, night=(0.9, 0.9)))
+
+    assert points.revoke("balanced") == "exact"
+
+
+def test_a_point_that_lets_rows_leave_sooner_at_any_exit_is_not_safer(version: PublishedVersion) -> None:
+    points = PointsInForce(with_points(version.manifest, loose=(0.95, 0.8), strict=(0.95, None)))
+
+    assert points.revoke("balanced") == "strict"
+
+
+def test_of_several_safer_points_the_fastest_is_taken(version: PublishedVersion) -> None:
+    points = PointsInForce(with_points(version.manifest, slower=(0.99, 0.99), faster=(0.95, 0.95)))
+
+    assert points.revoke("balanced") == "faster"
 
 
 def test_a_faster_point_does_not_fall_back_on_a_revoked_one(points: PointsInForce) -> None:

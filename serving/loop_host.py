@@ -57,6 +57,13 @@ class LoopHost:
         """Run work once the loop has taken in what came together."""
         self._loop.call_soon(self._take_turn, work)
 
+    def later(self, seconds: float, work: Work) -> None:
+        """Have the loop run work after so many seconds."""
+        if threading.get_ident() == self._thread:
+            self._loop.call_later(seconds, work)
+        else:
+            self.tell(lambda: self.later(seconds, work))
+
     def has_time(self) -> bool:
         """Say whether no call had to wait lately."""
         return time.monotonic() >= self._crowded_until

@@ -40,6 +40,9 @@ from serving.repository.manifest import EXACT_POINT
 from serving.repository.repository import PublishedVersion
 
 NO_DEADLINE = float("inf")
+LOOK_SECONDS = 5e-3
+"""How often it is looked whether a worker has time for rows that wait for their full-depth answer."""
+
 FAR_TOO_LONG = 50
 """How many times longer than it may a batch takes that must not happen again to its caller's thread."""
 
@@ -116,6 +119,7 @@ class Engine:
         self._workers = Workers(self.manifest.name, limits.workers, lambda run: self._execute(run, 0))
         self._full_depth = exit_rule(self.points, ExitWishes(operating_point=EXACT_POINT))
         self._turn_asked = False
+        self._look_asked = False
         self._open = True
         self._broken = False
         self._empty = threading.Event()
@@ -220,10 +224,22 @@ class Engine:
             if run is None:
                 break
             self._workers.put(run)
+        return None
+
+    def _ask_for_shadows(self) -> None:
+        """Have somebody look soon, while rows wait for their full-depth answer."""
+        if self._monitor.shadows_wait and self._open and not self._look_asked:
+            self._look_asked = True
+            self._host.later(LOOK_SECONDS, self._look_for_shadows)
+
+    def _look_for_shadows(self) -> None:
+        """Run such rows if a worker has nothing else to do; else look again later."""
+        self._look_asked = False
+        now = time.monotonic()
         idle = self._open and self._workers.free and not self._scheduler.waiting_seconds()
         if idle and self._monitor.shadows_due(now):
             self._start_shadows(now)
-        return None
+        self._ask_for_shadows()
 
     def _start_shadows(self, now: float) -> None:
         """Run rows that were answered before to full depth."""
@@ -237,15 +253,7 @@ class Engine:
             self._workers.put(run)
 
     def _tell_of_shadow(self, row: ShadowRow, outcome: Answers | Exception) -> None:
-        self._host.tell(partial(self._end_shadow, row, outcome))
-
-    def _end_shadow(self, row: ShadowRow, outcome: Answers | Exception) -> None:
-        self._monitor.end_shadow(row, outcome)
-        self._ask_for_shadows()
-
-    def _ask_for_shadows(self) -> None:
-        if self._open and self._monitor.shadows_due(time.monotonic()):
-            self._ask_turn(0)
+        self._host.tell(partial(self._monitor.end_shadow, row, outcome))
 
     def _next_run(self, now: float, among: int | None, *, alone: bool = False) -> BatchRun | None:
         """Form a batch and make it ready; it counts as running from here on.

@@ -25,6 +25,9 @@ class Host(Protocol):
     def after(self, work: Work) -> None:
         """From within work: run this once that is over; it may take long, and may overlap with others."""
 
+    def later(self, seconds: float, work: Work) -> None:
+        """Run work after so many seconds; from any thread."""
+
     def has_time(self) -> bool:
         """Say whether this thread may run a short batch itself, with nobody kept waiting."""
 
@@ -51,6 +54,12 @@ class ThreadHost:
     def after(self, work: Work) -> None:
         """Keep work until the lock is free."""
         self._here.works.append(work)
+
+    def later(self, seconds: float, work: Work) -> None:
+        """Run work in a thread of its own then, under the lock."""
+        timer = threading.Timer(seconds, self.ask, (work,))
+        timer.daemon = True
+        timer.start()
 
     def has_time(self) -> bool:
         """Say yes: a caller in a thread waits for its own answer."""

@@ -167,6 +167,11 @@ class Monitor:
         """How many shadow rows run now."""
         return self._shadows.rows_running
 
+    @property
+    def shadows_wait(self) -> bool:
+        """Whether some rows wait for their full-depth answer."""
+        return self._shadows.some_wait
+
     def shadows_due(self, now: float) -> bool:
         """Whether shadow rows should run, if a worker has nothing else to do."""
         return self._shadows.due(now)

@@ -25,7 +25,7 @@ LONGEST_SECONDS = 5e-3
 """How long a worker may be away with shadow rows, by what their stages were measured to take."""
 GATHERED_ROWS = 8
 GATHERED_SECONDS = 0.25
-"""Rows wait until so many can run together, or the first has waited so long; asked when a batch ends."""
+"""Rows wait until so many can run together, or the first has waited so long."""
 
 
 class Draws:
@@ -81,6 +81,11 @@ class Shadows:
     def rows_running(self) -> int:
         """How many run now."""
         return len(self._running)
+
+    @property
+    def some_wait(self) -> bool:
+        """Whether some wait."""
+        return bool(self._waiting)
 
     def add(self, row: ShadowRow) -> None:
         """Have a row wait; the oldest is lost where there is no room."""

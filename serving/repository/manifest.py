@@ -33,7 +33,8 @@ RESERVED_TENSORS = frozenset({"rows", "logits"})
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+CalibrationTemperature = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+"""Wider than any that is fitted; far outside, logits divided by it are no finite numbers any more."""
 Count = Annotated[int, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UtcTime = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
@@ -110,7 +111,7 @@ class ConfidenceShares(Section):
 class Exit(Section):
     """Where an answer may leave, and how good it is when every row leaves there."""
 
-    calibration_temperature: Positive
+    calibration_temperature: CalibrationTemperature
     accuracy: Share
     expected_calibration_error: Share
     split: str
@@ -131,6 +132,16 @@ class Certificate(Section):
     risk: Risk = Risk.DISAGREEMENT
     harms: Count | None = None
     """Of those that differ, how many the final exit had right; None in format 1."""
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        if self.disagreements > self.n:
+            raise ValueError(f"disagreements: expected at most n, {self.n}, got {self.disagreements}")
+        if self.harms is not None and self.harms > self.disagreements:
+            raise ValueError(f"harms: expected at most disagreements, {self.disagreements}, got {self.harms}")
+        if self.risk is Risk.HARM and self.harms is None:
+            raise ValueError("harms: expected a count, for the risk is harm, got none")
+        return self
 
     @property
     def promises_agreement(self) -> bool:
@@ -196,6 +207,16 @@ class RetargetedFrom(Section):
     """What every operating point aims at, but `exact`."""
     data: dict[str, Any] | None
     """File and split seed of the user's own rows; None where the splits are the recipe's."""
+    packages: dict[str, str] = {}
+    """Versions of what computed the figures that are new; empty where that was not written down."""
+
+    @model_validator(mode="after")
+    def _goals_are_of_points(self) -> Self:
+        for name in self.goals:
+            _check_name(name)
+            if name == EXACT_POINT:
+                raise ValueError(f'goals: expected none for "{EXACT_POINT}", which aims at nothing, got one')
+        return self
 
 
 class Provenance(Section):
@@ -242,6 +263,8 @@ class Manifest(Section):
             _check_tensor_names(stage.features, f"features of stage {number}")
         for name, point in self.operating_points.items():
             _check_point(name, point, exits)
+        for number, row in enumerate(self.pareto_path.points):
+            _check_thresholds(f"point {number} of pareto_path", row.thresholds, exits)
         if any(threshold is not None for threshold in self._point(EXACT_POINT).thresholds):
             raise ValueError(f'operating point "{EXACT_POINT}" must disable every early exit')
         self._point(self.default_operating_point)
@@ -282,18 +305,24 @@ def _check_tensor_names(tensors: tuple[TensorSpec, ...], where: str) -> None:
 
 
 def _check_point(name: str, point: OperatingPoint, exits: int) -> None:
-    if not re.fullmatch(NAME_PATTERN, name) or name == CUSTOM_POINT:
-        raise ValueError(
-            f"operating point {shown(name)!r}: expected a name matching {NAME_PATTERN}, not {CUSTOM_POINT}"
-        )
-    if len(point.thresholds) != exits - 1:
-        raise ValueError(
-            f'thresholds of operating point "{name}": expected {exits - 1}, got {len(point.thresholds)}'
-        )
+    _check_name(name)
+    _check_thresholds(f'operating point "{name}"', point.thresholds, exits)
     if len(point.exit_shares) != exits:
         raise ValueError(
             f'exit_shares of operating point "{name}": expected {exits}, got {len(point.exit_shares)}'
         )
+
+
+def _check_name(point: str) -> None:
+    if not re.fullmatch(NAME_PATTERN, point) or point == CUSTOM_POINT:
+        raise ValueError(
+            f"operating point {shown(point)!r}: expected a name matching {NAME_PATTERN}, not {CUSTOM_POINT}"
+        )
+
+
+def _check_thresholds(where: str, thresholds: Thresholds, exits: int) -> None:
+    if len(thresholds) != exits - 1:
+        raise ValueError(f"thresholds of {where}: expected {exits - 1}, got {len(thresholds)}")
 
 
 def read_manifest(path: Path) -> Manifest:

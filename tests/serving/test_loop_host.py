@@ -78,3 +78,15 @@ async def test_a_call_that_comes_later_leaves_the_time_for_batches() -> None:
     host.reply()
 
     assert host.has_time()
+
+
+@pytest.mark.asyncio
+async def test_what_is_to_run_later_runs_on_the_loop_whoever_asks() -> None:
+    host, ran = LoopHost(), []
+
+    host.later(0.01, lambda: ran.append(threading.get_ident()))
+    await asyncio.to_thread(host.later, 0.01, lambda: ran.append(threading.get_ident()))
+    while len(ran) < 2:
+        await asyncio.sleep(0.005)
+
+    assert ran == [threading.get_ident()] * 2

@@ -1,4 +1,5 @@
 import threading
+import time
 
 from serving.engine.host import ThreadHost
 from tests.serving.live_server import PATIENCE_SECONDS
@@ -59,3 +60,13 @@ def test_an_error_reaches_who_asked_and_leaves_the_host_usable() -> None:
 
     assert raised is not None
     assert host.ask(lambda: 7) == 7
+
+
+def test_what_is_to_run_later_runs_then() -> None:
+    done = threading.Event()
+    asked = time.monotonic()
+
+    ThreadHost().later(0.02, done.set)
+
+    assert done.wait(PATIENCE_SECONDS)
+    assert time.monotonic() - asked >= 0.02

@@ -27,7 +27,7 @@ from training.exits.evaluate import outcome
 from training.exits.thresholds import Candidate
 from training.from_recipe import load, train
 from training.recipe import Recipe, load_recipe
-from training.release.words import percent
+from training.release.numerals import percent
 from training.run_folder import RunFolder
 from training.whole_file import whole_file
 

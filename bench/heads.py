@@ -24,7 +24,7 @@ from training.exits.cost import measure_milliseconds
 from training.from_recipe import make_network
 from training.recipe import Recipe, load_recipe
 from training.release.export import ExportedStage, export_stages
-from training.release.words import quantity
+from training.release.numerals import quantity
 
 KINDS = {
     "linear, grid 1": HeadSettings(),

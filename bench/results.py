@@ -15,7 +15,9 @@ from pathlib import Path
 from bench.table import row, rule
 from serving.repository.manifest import MANIFEST_FILE, Manifest, OperatingPoint, read_manifest
 from training.exits.cost import expected_milliseconds
-from training.release.words import BASELINE_NAMES, exactly, gain, percent, proportion
+from training.release import promises
+from training.release.numerals import gain, percent, proportion
+from training.release.words import BASELINE_NAMES
 from training.run_folder import RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
 from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
@@ -117,7 +119,7 @@ def certified(point: OperatingPoint) -> str:
     """Say what is promised."""
     if point.certificate is None:
         return ""
-    return f", certified: at most {exactly(point.certificate.epsilon)} differ"
+    return f", certified: {promises.bound(point.certificate.risk, point.certificate.epsilon)}"
 
 
 def milliseconds(record: RunRecord, point: OperatingPoint, batch_rows: int) -> str:

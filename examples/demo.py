@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from serving.client import Client
-from serving.errors import ModelNotFound
-from serving.repository.manifest import MANIFEST_FILE, Manifest, read_manifest
-from serving.repository.repository import find_versions
+from serving.errors import ModelNotFound, RepositoryError
+from serving.repository.manifest import EXACT_POINT, Manifest
+from serving.repository.repository import PublishedVersion, find_versions, read_version
 from training.data.splits import Split
 from training.errors import TrainingError
 from training.exits.intervals import wilson
-from training.from_recipe import load
-from training.recipe import Recipe
+from training.release import promises
+from training.release.origin import data_of
 from training.run_folder import RunFolder
 
 TRAINED = "digits"
@@ -48,8 +48,8 @@ class Answers:
     milliseconds_N: NDArray[np.float64]
 
 
-def train() -> Manifest:
-    """Run the recipe, or find it finished; give the manifest of what it published."""
+def train() -> PublishedVersion:
+    """Run the recipe, or find it finished; give what it published."""
     folder = run_folder(TRAINED)
     command = [sys.executable, "-m", "training", "run", TRAINED]
     command += ["--output", str(folder), "--model-repository", str(MODEL_REPOSITORY)]
@@ -59,30 +59,23 @@ def train() -> Manifest:
         sys.exit("demo: the training run did not finish, see above")
     record = RunFolder(folder).read_record()
     assert record is not None, "a run that went well has its record"
-    return read_manifest(Path(record.published) / MANIFEST_FILE)
+    return read_version(Path(record.published))
 
 
-def published(name: str) -> Manifest:
-    """Give the manifest of the highest version of a model."""
+def published(name: str) -> PublishedVersion:
+    """Give the highest version of a model."""
     versions = find_versions(MODEL_REPOSITORY)
     if name not in versions:
         sys.exit(f"demo: expected one of {', '.join(versions)} in {MODEL_REPOSITORY}/, got {name}")
-    return read_manifest(MODEL_REPOSITORY / name / str(versions[name][-1]) / MANIFEST_FILE)
+    return read_version(MODEL_REPOSITORY / name / str(versions[name][-1]))
 
 
-def held_out(manifest: Manifest) -> Split:
-    """Load the test split that the manifest's figures are of."""
-    provenance = manifest.provenance
+def held_out(version: PublishedVersion) -> Split:
+    """Load the test split that a version's figures are of."""
     try:
-        dataset = load(Recipe.model_validate(provenance.recipe))
-    except TrainingError as error:
+        return data_of(version).test
+    except (TrainingError, RepositoryError) as error:
         sys.exit(f"demo: {error}")
-    if dataset.digest != provenance.dataset.digest:
-        sys.exit(
-            f'demo: dataset "{dataset.name}": expected digest {provenance.dataset.digest}, '
-            f"got {dataset.digest}"
-        )
-    return dataset.test
 
 
 def run_folder(name: str) -> Path:
@@ -164,7 +157,9 @@ def report(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, An
             f"{' / '.join(f'{share:.1%}' for share in shares):<{width}} "
             f"{cost_E[given.exit_N].mean():<14.1%} {p50:>7.2f} {p99:>7.2f}"
         )
-    _print_certificates(manifest)
+    print()
+    for line in certificates(manifest):
+        print(line)
     print(f"\n{_against_the_manifest(manifest, truth_N, answers)}")
 
 
@@ -182,16 +177,12 @@ def _against_the_manifest(manifest: Manifest, truth_N: NDArray[np.int64], answer
     return f"accuracy and exit shares differ from the manifest's by {apart} rows in all: another processor?"
 
 
-def _print_certificates(manifest: Manifest) -> None:
-    print()
+def certificates(manifest: Manifest) -> Iterator[str]:
+    """Say of each point but `exact` what is promised."""
     for name, point in manifest.operating_points.items():
-        if point.certificate is not None:
-            certificate = point.certificate
-            print(
-                f"{name}: at most {100 * certificate.epsilon:.10g}% of answers differ from full depth, with "
-                f"{100 * (1 - certificate.delta):.10g}% confidence, on data like the certify split "
-                f"({certificate.disagreements} of {certificate.n} did). Agreement, not correctness."
-            )
+        if name != EXACT_POINT:
+            yield f"{name}: {promises.in_short(point)}".replace("\N{NO-BREAK SPACE}", " ")
+    yield "A certificate is about the full network's answers on data like the certify split, not about truth."
 
 
 def _share(hits_N: NDArray[np.bool_]) -> str:
@@ -204,8 +195,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("model", nargs="?", default=TRAINED, metavar="MODEL", help=f"default: {TRAINED}")
     name = parser.parse_args().model
-    manifest = train() if name == TRAINED else published(name)
-    test = held_out(manifest)
+    version = train() if name == TRAINED else published(name)
+    manifest, test = version.manifest, held_out(version)
     try:
         with server(run_folder(name) / "server.log") as running, Client(running.grpc) as client:
             client.predict(manifest.name, test.images_NCHW[:1])  # connects

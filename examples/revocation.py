@@ -27,7 +27,8 @@ from tqdm import tqdm
 from examples.demo import MODEL_REPOSITORY, RunningServer, held_out, published, server
 from serving.client import Client
 from serving.engine.agreement import Power
-from serving.repository.manifest import Certificate, Manifest
+from serving.repository.manifest import Certificate
+from serving.repository.repository import PublishedVersion
 
 MODEL = "fashion-mnist"
 POINT = "balanced"
@@ -166,9 +167,9 @@ def await_in_force(client: Client) -> None:
         time.sleep(0.05)
 
 
-def show(manifest: Manifest, folder: Path, shadow_share: float) -> None:
+def show(version: PublishedVersion, folder: Path, shadow_share: float) -> None:
     """Go through the streams, a restart, and an operator's word."""
-    test = held_out(manifest)
+    manifest, test = version.manifest, held_out(version)
     certificate = manifest.operating_points[POINT].certificate
     assert certificate is not None, f"{POINT} of the released model is certified"
     print(

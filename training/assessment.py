@@ -27,6 +27,7 @@ from serving.repository.manifest import (
     TensorSpec,
 )
 from training.data.splits import Dataset, Split
+from training.errors import RecipeError
 from training.exits.calibrate import calibration_temperature
 from training.exits.certify import Certified
 from training.exits.evaluate import Outcome, Readings, cumulative, evaluate, outcome, read
@@ -87,12 +88,9 @@ class Traced:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Everything that the temperature, tune and certify splits decide about one network."""
+class Chosen(Traced):
+    """What the temperature and tune splits say, and the points that the certify split lets stand."""
 
-    calibration_temperatures: tuple[float, ...]
-    tune: Readings
-    path: tuple[Candidate, ...]
     points: Mapping[str, Certified]
 
 
@@ -160,12 +158,18 @@ def choose(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> Chose
 
 
 def choose_points(stages: Stages, traced: Traced, certify_split: Split, goals: Mapping[str, Goal]) -> Chosen:
-    """Take the point of each goal from a path that the tune split traced, and `exact`."""
+    """Take the point of each goal from a path that the tune split traced, and `exact`.
+
+    Raises RecipeError for a goal that cannot be reached, with the name of its point.
+    """
     temperatures, path = traced.calibration_temperatures, traced.path
     held_out = read(stages.logits(certify_split), certify_split.truth_N, temperatures)
     points = {EXACT_POINT: Certified(path[0], certificate=None, walked=())}
     for name, goal in goals.items():
-        points[name] = goal.reach(path, held_out, stages.cost_E)
+        try:
+            points[name] = goal.reach(path, held_out, stages.cost_E)
+        except RecipeError as error:
+            raise RecipeError(f"operating point {name!r}: {error}") from error
     return Chosen(temperatures, traced.tune, path, points)
 
 

@@ -9,7 +9,7 @@ Shapes: `E` exits, `N` rows of a split, `K` classes.
 """
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import scipy
+from pydantic import ValidationError
 
 from serving.engine.policy import ExitRule
-from serving.errors import RepositoryError
+from serving.errors import RepositoryError, first_complaint
 from serving.repository.manifest import (
     EXACT_POINT,
     FORMAT_VERSION,
@@ -52,9 +53,12 @@ from training.exits.thresholds import candidate
 from training.published import PublishedStages, Say, find
 from training.release import promises
 from training.release.numerals import percent
-from training.release.origin import OwnData, Retargeting, data_of, goals_of, retargeting
+from training.release.origin import OwnData, Retargeting, data_of, goals_of, own_data_of
 from training.release.publish import check_certified, publish
 from training.wish import Wish
+
+FAR_BELOW = 0.2
+"""By so much less accuracy at full depth than a version's own, other data may have other labels."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,14 @@ class Retargeted:
 
     version: PublishedVersion
     point: str
+    goal: Goal
 
     def __str__(self) -> str:
         """Say in one line what was published, with the point's figures."""
         manifest = self.version.manifest
         return (
             f"published {manifest.name} version {manifest.version}, "
-            f"{_in_figures(manifest.operating_points, self.point)}; {self.version.folder}"
+            f"{_in_figures(manifest.operating_points, self.point, self.goal)}; {self.version.folder}"
         )
 
 
@@ -97,26 +102,33 @@ def retarget(
     is_older = version.manifest.format_version < FORMAT_VERSION
     goals = known | {wish.point: wish.goal(known, may_repeat=is_older or data is not None)}
     _check_every_point_has_one(version, goals)
-    dataset = data_of(version) if data is None else data.load(version)
+    dataset = data_of(version) if data is None else data.load_untrained(version, say)
     rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)
     say(f"{name} version {number} on {dataset.name}, rows: {rows}")
-    chosen_now = {wish.point: goals[wish.point]} if data is None else goals
+    if data is not None:
+        chosen_now = goals
+    elif goals == known and wish.point in version.manifest.operating_points:
+        chosen_now = {}  # nothing was wished for: the points are those that it has
+    else:
+        chosen_now = {wish.point: goals[wish.point]}
     check_certify_rows(chosen_now, len(dataset.certify))
     stages = PublishedStages(version, say)
     if data is None:
         found = choose_again(version, stages, dataset, chosen_now)
     else:
         found = choose_anew(stages, dataset, chosen_now)
-    for other in chosen_now:
+        for line in _doubts(version.manifest, found):
+            say(line)
+    for other, goal in chosen_now.items():
         if other != wish.point:
-            say(f"also chosen on this data, {_in_figures(found.operating_points, other)}")
+            say(f"also chosen on this data, {_in_figures(found.operating_points, other, goal)}")
     for line in promises.warnings(found.points, chosen_now):
         say(line)
     record = Retargeting(
         version=number,
         options=wish.given | (data.model_dump() if data is not None else {}),
         goals=goals,
-        data=data if data is not None else _own_data_before(version),
+        data=data if data is not None else own_data_of(version),
     )
     folder = publish(
         model_repository,
@@ -124,7 +136,7 @@ def retarget(
         lambda next_number: manifest_of(version, next_number, found, dataset, record),
         [version.stage_path(stage) for stage in range(len(version.manifest.stages))],
     )
-    return Retargeted(read_version(folder), wish.point)
+    return Retargeted(read_version(folder), wish.point, goals[wish.point])
 
 
 def choose_again(
@@ -170,18 +182,33 @@ def manifest_of(
 ) -> Manifest:
     """Say of a version what was found now, and of its stages what they were.
 
-    Raises Uncertified where a point lacks the promise that its goal asked for.
+    Raises Uncertified where a point lacks the promise that its goal asked for, and RepositoryError where
+    the two do not make a manifest.
     """
+    try:
+        manifest = _manifest(version, number, found, dataset, record)
+    except ValidationError as error:
+        raise RepositoryError(
+            f"{version.folder}: cannot be published again: {first_complaint(error)}"
+        ) from error
+    return check_certified(
+        manifest, waived=[name for name, goal in record.goals.items() if goal.risk is None]
+    )
+
+
+def _manifest(
+    version: PublishedVersion, number: int, found: Found, dataset: Dataset, record: Retargeting
+) -> Manifest:
     before = version.manifest
     provenance = Provenance(
         recipe=before.provenance.recipe,
         seed=before.provenance.seed,
         generation=before.provenance.generation,
         dataset=_dataset_entry(version, dataset, record),
-        packages=before.provenance.packages | _packages(),
-        retargeted_from=RetargetedFrom.model_validate(record.model_dump(mode="json")),
+        packages=before.provenance.packages,
+        retargeted_from=RetargetedFrom(**record.model_dump(mode="json"), packages=_packages()),
     )
-    manifest = Manifest(
+    return Manifest(
         format_version=FORMAT_VERSION,
         name=before.name,
         version=number,
@@ -196,19 +223,26 @@ def manifest_of(
         pareto_path=found.pareto_path,
         provenance=provenance,
     )
-    return check_certified(
-        manifest, waived=[name for name, goal in record.goals.items() if goal.risk is None]
-    )
 
 
-def _in_figures(points: Mapping[str, OperatingPoint], name: str) -> str:
+def _doubts(before: Manifest, found: Found) -> Iterator[str]:
+    """Say where the network is so much worse on other data that its labels may not be the model's."""
+    own, here = (points[EXACT_POINT].accuracy for points in (before.operating_points, found.operating_points))
+    if own - here > FAR_BELOW:
+        yield (
+            f"at full depth {percent(here)} of these test rows are right, where the version had "
+            f"{percent(own)}: are their labels numbered as the model's?"
+        ).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _in_figures(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> str:
     """Say what a point gave on test and what is promised of it, in one line for a terminal."""
     point = points[name]
     return (
         f"{name}: on {point.n:,} test rows accuracy {percent(point.accuracy, 2)} "
         f"(full depth {percent(points[EXACT_POINT].accuracy, 2)}), "
         f"{percent(point.disagreement, 2)} differ from the full network, "
-        f"{percent(point.multiply_adds_share)} of its multiply-adds; {promises.in_short(point)}"
+        f"{percent(point.multiply_adds_share)} of its multiply-adds; {promises.in_short(point, goal)}"
     ).replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -218,11 +252,6 @@ def _check_every_point_has_one(version: PublishedVersion, goals: Mapping[str, Go
             raise RecipeError(
                 f"{version.folder}: operating point {name!r}: expected its goal in the provenance, got none"
             )
-
-
-def _own_data_before(version: PublishedVersion) -> OwnData | None:
-    before = retargeting(version)
-    return before.data if before is not None else None
 
 
 def _dataset_entry(version: PublishedVersion, dataset: Dataset, record: Retargeting) -> DatasetProvenance:
@@ -255,7 +284,7 @@ def _with_harms(version: PublishedVersion, stages: Stages, dataset: Dataset) -> 
 
 
 def _packages() -> dict[str, str]:
-    """Name the versions of what computed the figures; what made weights and stages stays as it was."""
+    """Name the versions of what computed the figures that are new."""
     return {
         "python": platform.python_version(),
         "offramp": metadata.version("offramp"),

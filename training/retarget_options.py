@@ -41,7 +41,8 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "--epsilon",
         type=float,
         metavar="SHARE",
-        help="the bound to certify; with --budget and without it, the smallest that can be",
+        help="the bound to certify; with --budget and without it, the smallest that can be, whatever it was; "
+        "not needed where nothing is certified",
     )
     command.add_argument(
         "--delta",

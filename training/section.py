@@ -40,7 +40,9 @@ def complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
     """Say one of pydantic's complaints in our words: key, what was expected, what was got."""
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key, known: {', '.join(_section_of(kind, detail['loc']).model_fields)}"
+        section = _section_of(kind, detail["loc"])
+        known = f", known: {', '.join(section.model_fields)}" if section is not None else ""
+        return f"{key}: unknown key{known}"
     if detail["type"] == "missing":
         return f"{key}: expected a value, got none"
     expected = one_line(detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected"))
@@ -54,15 +56,16 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _section_of(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """Find the section, somewhere in one, that holds the key at a location."""
+def _section_of(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Find the section that holds the key at a location; None where it is one of several."""
+    section: type[BaseModel] | None = kind
     for part in location[:-1]:
-        if isinstance(part, str):  # a number counts the entries of a list, all of one section
+        if section is not None and isinstance(part, str):  # a number counts a list's entries, all of one kind
             section = _held_section(section.model_fields[part].annotation)
     return section
 
 
-def _held_section(annotation: Any) -> type[BaseModel]:  # noqa: ANN401 - any annotation there is
-    """Give the section that a field holds, as it is or in a tuple."""
+def _held_section(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any annotation there is
+    """Give the section that a field holds, as it is or in a tuple; None where it is one of several."""
     kinds = (annotation, *get_args(annotation))
-    return next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -65,9 +65,9 @@ class Wish:
         keeps_budget = isinstance(before, BudgetGoal) and not wants_loss
         kind = BudgetGoal if self.budget is not None or keeps_budget else OperatingPointSection
         kept = before.model_dump() if before is not None else {}
-        if before is not None and not isinstance(before, kind):
-            # A bound belongs to its target: another kind of target has one of its own.
-            kept = {key: kept[key] for key in ("delta", "certified_by")}
+        if self.budget is not None or not isinstance(before, kind):
+            # A bound belongs to its target: another budget, or kind of target, has one of its own.
+            kept = {key: kept[key] for key in ("delta", "certified_by") if key in kept}
         given = {key: value for key, value in self.given.items() if key != "point"}
         try:
             return kind.model_validate(kept | given)

@@ -2,7 +2,7 @@
 
     python -m bench.exit_rules models/fashion-mnist/2 runs/exit_rules/fashion-mnist-even/1
 
-The splits are those of each version's recipe. Writes rules.json, rules.svg and the part of the page between
+The splits are each version's own. Writes rules.json, rules.svg and the part of the page between
 its comments; --page writes the last two from the record that is there.
 """
 
@@ -33,11 +33,11 @@ from bench.exit_rules.record import Network, Record, read
 from bench.exit_rules.rules import PLAIN
 from serving.engine.devices import CPU
 from serving.engine.stages import StageRunner, stage_files
-from serving.repository.manifest import Manifest
+from serving.repository.manifest import Manifest, Risk
 from serving.repository.repository import PublishedVersion, read_version
 from training.exits.evaluate import cumulative, evaluate
-from training.from_recipe import load
-from training.recipe import Recipe
+from training.exits.goals import OperatingPointSection
+from training.release.origin import data_of, goals_of
 
 OUTPUT = PAGE.parent / "exit_rules"
 RESAMPLES, RECUTS = 2000, 20
@@ -77,12 +77,8 @@ def main() -> None:
 def compare(version: PublishedVersion, resamples: int, recuts: int) -> Network:
     """Compare every rule on one version."""
     manifest = version.manifest
-    recipe = Recipe.model_validate(manifest.provenance.recipe)
-    goals = {
-        name: Goal(section.max_accuracy_loss, section.epsilon, section.delta)
-        for name, section in recipe.operating_points.goals.items()
-    }
-    splits = run_splits(version, recipe)
+    goals = disagreement_goals(version)
+    splits = run_splits(version)
     trial = Trial(splits, cumulative([stage.multiply_adds for stage in manifest.stages]))
     again = [Trial(recut(splits, seed), trial.cost_E) for seed in range(recuts)]
     chosen = {name: trial.certified(PLAIN, goal) for name, goal in goals.items()}
@@ -106,9 +102,20 @@ def compare(version: PublishedVersion, resamples: int, recuts: int) -> Network:
     )
 
 
-def run_splits(version: PublishedVersion, recipe: Recipe) -> Mapping[str, Rows]:
-    """Run the splits of a version's recipe through its stages."""
-    dataset = load(recipe)
+def disagreement_goals(version: PublishedVersion) -> dict[str, Goal]:
+    """Give what the points aim at that lose accuracy for a bound on disagreement, as rules are compared."""
+    return {
+        name: Goal(goal.max_accuracy_loss, goal.epsilon, goal.delta)
+        for name, goal in goals_of(version).items()
+        if isinstance(goal, OperatingPointSection)
+        and goal.risk is Risk.DISAGREEMENT
+        and goal.epsilon is not None
+    }
+
+
+def run_splits(version: PublishedVersion) -> Mapping[str, Rows]:
+    """Run a version's own splits through its stages."""
+    dataset = data_of(version)
     runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=SLOTS)
     name = version.manifest.inputs[0].name
     return {

@@ -44,8 +44,7 @@ from training.data.splits import Split
 from training.exits.evaluate import cumulative, evaluate, outcome
 from training.exits.evaluate import read as read_logits
 from training.exits.intervals import mean
-from training.from_recipe import load
-from training.recipe import Recipe
+from training.release.origin import data_of
 
 OUTPUT = PAGE.parent / "security"
 SIZES = (2, 4, 8, 16)
@@ -81,7 +80,7 @@ def measure(version: PublishedVersion, rows: int) -> Record:
     """Perturb test rows in every way and size, and judge them at every setting."""
     manifest = version.manifest
     name = manifest.inputs[0].name
-    dataset = load(Recipe.model_validate(manifest.provenance.recipe))
+    dataset = data_of(version)
     test = some(dataset.test, rows)
     runner = StageRunner(stage_files(version), manifest.inputs, CPU, slots=SLOTS)
     chain = Chain([version.stage_path(number) for number in range(len(manifest.stages))], name)

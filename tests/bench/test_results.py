@@ -5,7 +5,8 @@ import re
 import nbformat
 import pytest
 
-from bench.results import BEGIN, END, ROOT, RUN, STUDY, Results, lines, read, with_results
+from bench.results import BEGIN, END, ROOT, RUN, STUDY, Results, certified, lines, read, with_results
+from serving.repository.manifest import Risk
 from training.run_folder import RECORD_FILE
 from training.study import answers
 from training.study.page import files
@@ -20,6 +21,18 @@ def results() -> Results:
 
 def test_the_readmes_results_are_those_of_the_files(results: Results) -> None:
     assert with_results(README, "\n".join(lines(results))) == README, "run: make results"
+
+
+def test_a_point_is_said_to_be_certified_by_the_risk_that_its_certificate_bounds(results: Results) -> None:
+    point = results.manifest.operating_points["balanced"]
+    assert point.certificate is not None
+    by_harm = point.model_copy(
+        update={"certificate": point.certificate.model_copy(update={"risk": Risk.HARM})}
+    )
+
+    assert certified(point).endswith("of answers differ from the full network's")
+    assert certified(by_harm).endswith("of answers are wrong where the full network's is right")
+    assert certified(results.manifest.operating_points["exact"]) == ""
 
 
 def test_nothing_but_the_results_is_replaced() -> None:

@@ -110,6 +110,7 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
         ),
         ("[augmentation]\nerase_probability = 2.0\n", "expected less than or equal to 1, got 2.0"),
         ("[operating_points.fast]\nepsilon = 0.1\n", "max_accuracy_loss: expected a value, got none"),
+        (POINT, "operating_points.fast.epsilon: expected a value, got none"),
         (POINT + "epsilon = nan\n", "operating_points.fast.epsilon: expected a finite number, got nan"),
         (POINT + "epsilon = 0.0\n", "operating_points.fast.epsilon: expected greater than 0, got 0.0"),
         (POINT + "epsilon = 1.0\n", "operating_points.fast.epsilon: expected less than 1, got 1.0"),
@@ -131,6 +132,14 @@ def test_an_impossible_value_is_named_with_what_was_expected(
     tmp_path: Path, text: str, expected: str
 ) -> None:
     assert complaint(tmp_path / "r.toml", LEAST + text).endswith(expected)
+
+
+def test_a_point_of_which_nothing_is_certified_needs_no_epsilon(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(LEAST + POINT + 'certified_by = "nothing"\n')
+
+    fast = load_recipe(str(tmp_path / "r.toml")).operating_points.fast
+
+    assert (fast.epsilon, fast.fewest_rows) == (None, 1)
 
 
 def test_an_unknown_dataset_is_told_the_known_ones(tmp_path: Path) -> None:

@@ -17,11 +17,31 @@ KNOWN: dict[str, Goal] = {"balanced": BALANCED, "cheap": CHEAP}
         (Wish(max_accuracy_loss=0.0), BALANCED.model_copy(update={"max_accuracy_loss": 0.0})),
         (Wish(delta=0.01), BALANCED.model_copy(update={"delta": 0.01})),
         (Wish("cheap", delta=0.01), CHEAP.model_copy(update={"delta": 0.01})),
-        (Wish("cheap", budget=0.3), CHEAP.model_copy(update={"budget": 0.3})),
+        (Wish("cheap", certified_by="harm"), CHEAP.model_copy(update={"certified_by": "harm"})),
     ],
 )
 def test_what_is_not_asked_for_stays_as_the_points_goal_has_it(wish: Wish, goal: Goal) -> None:
     assert wish.goal(KNOWN, may_repeat=False) == goal
+
+
+@pytest.mark.parametrize("budget", [0.3, CHEAP.budget])
+def test_a_budget_that_is_given_gets_the_smallest_epsilon_there_is_unless_one_is_given_too(
+    budget: float,
+) -> None:
+    alone, with_epsilon = Wish("cheap", budget=budget), Wish("cheap", budget=budget, epsilon=0.1)
+
+    assert alone.goal(KNOWN, may_repeat=False) == CHEAP.model_copy(update={"budget": budget, "epsilon": None})
+    assert with_epsilon.goal(KNOWN, may_repeat=False) == CHEAP.model_copy(
+        update={"budget": budget, "epsilon": 0.1}
+    )
+
+
+def test_where_nothing_is_certified_no_epsilon_is_needed() -> None:
+    wild = Wish("wild", max_accuracy_loss=0.1, certified_by="nothing").goal(KNOWN, may_repeat=False)
+
+    assert wild == OperatingPointSection(max_accuracy_loss=0.1, certified_by="nothing")
+    with pytest.raises(RecipeError, match=r"^--epsilon: expected a value, got none$"):
+        Wish("wild", certified_by="harm").goal({"wild": wild}, may_repeat=False)
 
 
 def test_another_kind_of_target_takes_no_epsilon_over() -> None:

@@ -5,15 +5,16 @@
 Shapes: `N` rows, `C H W` image, `K` classes.
 """
 
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.labels import LabelColumn, check_within, count_classes
+from serving.errors import MAX_COMPLAINT_CHARACTERS, shown
+from training.data.labels import MAX_CLASSES, LabelColumn, check_within, count_classes
+from training.data.same_images import first_pair
 from training.data.splits import Images, Labels, Source
 from training.errors import DatasetError
 
@@ -38,7 +39,10 @@ def load_npz(path: Path) -> Source:
 
 
 def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[int]) -> Source:
-    """Load images as a network takes them, [C, H, W] each, and the numbers of its labels, some or all."""
+    """Load images as a network takes them, [C, H, W] each, and the numbers of its labels, some or all.
+
+    No image may be there twice: one split would know what another holds.
+    """
     arrays = _read_npz(path, LABELLED_ARRAYS)
     images_NCHW, truth_N = _images(path, "x", arrays), _truth(path, "y", "x", arrays)
     if images_NCHW.shape[1:] != tuple(image_shape):
@@ -47,25 +51,42 @@ def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[i
             f"got {list(images_NCHW.shape[1:])}"
         )
     check_within(_label_column(path, "y", truth_N), len(labels))
+    pair = first_pair(images_NCHW)
+    if pair is not None:
+        raise DatasetError(f"{path}: x: rows {pair[0]} and {pair[1]}: expected no image twice, got the same")
     return Source("npz", tuple(labels), images_NCHW, truth_N, official_test=None)
 
 
 def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
     if not path.is_file():
         raise DatasetError(f"{path}: expected an .npz file with {', '.join(names)}, got no such file")
+    with _refusing(f"{path}: expected a whole .npz file of plain arrays"), path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        found = list(archive) if isinstance(archive, np.lib.npyio.NpzFile) else []
+        if not set(names) <= set(found):
+            got = ", ".join(found) or "no archive of arrays"
+            raise DatasetError(f"{path}: expected arrays {', '.join(names)}, got {got}")
+        return {name: _read_member(path, name, archive) for name in names}
+
+
+def _read_member(path: Path, name: str, archive: Mapping[str, object]) -> NDArray[np.generic]:
+    with _refusing(f"{path}: {name}: expected a whole, plain array"):
+        array = archive[name]
+    if not isinstance(array, np.ndarray):
+        raise DatasetError(f"{path}: {name}: expected an array in NumPy's format, got other bytes")
+    return array
+
+
+@contextmanager
+def _refusing(expected: str) -> Iterator[None]:
+    """Say in one line what reading was expected to find; a damaged file makes it raise nearly anything."""
     try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            found = list(archive) if isinstance(archive, np.lib.npyio.NpzFile) else []
-            if not set(names) <= set(found):
-                raise DatasetError(
-                    f"{path}: expected arrays {', '.join(names)}, "
-                    f"got {', '.join(found) or 'no archive of arrays'}"
-                )
-            return {name: archive[name] for name in names}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        complaint = " ".join(str(error).split())
-        raise DatasetError(f"{path}: expected a whole .npz file of plain arrays, got: {complaint}") from error
+        yield
+    except DatasetError:
+        raise
+    except Exception as error:
+        complaint = shown(" ".join(str(error).split()) or type(error).__name__, MAX_COMPLAINT_CHARACTERS)
+        raise DatasetError(f"{expected}, got: {complaint}") from error
 
 
 def _images(path: Path, name: str, arrays: Mapping[str, NDArray[np.generic]]) -> Images:
@@ -87,7 +108,14 @@ def _truth(path: Path, name: str, images: str, arrays: Mapping[str, NDArray[np.g
             f"{path}: {name}: expected integer labels of shape [{rows}], one a row of {images}, "
             f"got {array.dtype} {list(array.shape)}"
         )
-    return array.astype(np.int64)
+    truth_N = array.astype(np.int64)
+    wrapped_N = (truth_N < 0) & np.issubdtype(array.dtype, np.unsignedinteger)
+    if wrapped_N.any():
+        row = int(wrapped_N.argmax())
+        raise DatasetError(
+            f"{path}: {name}: row {row}: expected a label 0..{MAX_CLASSES - 1}, got {array[row]}"
+        )
+    return truth_N
 
 
 def _label_column(path: Path, name: str, truth_N: Labels) -> LabelColumn:

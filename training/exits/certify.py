@@ -22,13 +22,11 @@ from scipy.stats import beta, binom
 
 from serving.repository.manifest import Certificate, Risk
 from training.exits.evaluate import Outcome, Readings, outcome
+from training.exits.intervals import rounded_up
 from training.exits.thresholds import Candidate
 
 METHOD = "learn-then-test: fixed sequence, exact binomial test"
 METHOD_OF_ONE_ROW = "clopper-pearson: exact binomial upper bound of one row fixed on tune"
-
-EPSILON_STEPS = 10_000
-"""A bound that is found, not asked for, is rounded up to a hundredth of a percent."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def certify_row(
     """
     result = outcome(readings, row.rule, cost_E)
     smallest = upper_bound(result.losses(risk), result.n, delta)
-    epsilon = _rounded_up(smallest) if epsilon is None else epsilon
+    epsilon = rounded_up(smallest) if epsilon is None else epsilon
     walked = Walked(row, result, _p_value(result.losses(risk), result.n, epsilon))
     if smallest > epsilon or epsilon >= 1:
         return Certified(row, None, (walked,))
@@ -171,11 +169,6 @@ def _certificate(tested: Walked, epsilon: float, delta: float, risk: Risk, metho
 def _p_value(losses: int, n: int, epsilon: float) -> float:
     """Give the chance of so few losses if their true rate were epsilon."""
     return float(binom.cdf(losses, n, epsilon))
-
-
-def _rounded_up(bound: float) -> float:
-    rounded = math.ceil(bound * EPSILON_STEPS) / EPSILON_STEPS
-    return rounded if rounded >= bound else rounded + 1 / EPSILON_STEPS
 
 
 def _check_shares(**shares: float) -> None:

@@ -5,12 +5,15 @@ split lets stand of it. Knows nothing of how the path was found, nor of what bec
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from serving.repository.manifest import Risk
 from training.errors import RecipeError
 from training.exits.certify import Certified, certify, certify_row, fewest_rows, upper_bound
-from training.exits.evaluate import Readings
+from training.exits.evaluate import Outcome, Readings
+from training.exits.intervals import rounded_up
 from training.exits.thresholds import Candidate, safest_within, target_row
 from training.section import OpenShare, Section, Share
 
@@ -27,14 +30,20 @@ class OperatingPointSection(Section):
 
     max_accuracy_loss: Share
     """Accuracy it may lose against the final exit on the tune split, as a share."""
-    epsilon: OpenShare
-    """Certified bound on the risk, as a share of rows."""
+    epsilon: OpenShare | None = None
+    """Certified bound on the risk, as a share of rows. No default, but where nothing is certified."""
     delta: OpenShare = 0.05
     """Chance that the certificate may be wrong. Default 0.05."""
     certified_by: CertifiedBy = "disagreement"
     """The risk: `disagreement`, an answer that differs from the final exit's; `harm`, one that is wrong
     where the final exit's is right; `nothing` publishes what tune chose without any promise, and epsilon
     and delta are not read. Default disagreement."""
+
+    @model_validator(mode="after")
+    def _what_is_certified_has_a_bound(self) -> Self:
+        if self.risk is not None and self.epsilon is None:
+            raise ValueError("epsilon: expected a value, got none")
+        return self
 
     @property
     def risk(self) -> Risk | None:
@@ -44,12 +53,12 @@ class OperatingPointSection(Section):
     @property
     def fewest_rows(self) -> int:
         """The fewest certify rows that could certify anything."""
-        return 1 if self.risk is None else fewest_rows(self.epsilon, self.delta)
+        return 1 if self.risk is None or self.epsilon is None else fewest_rows(self.epsilon, self.delta)
 
     def reach(self, path: Sequence[Candidate], certify_split: Readings, cost_E: Sequence[int]) -> Certified:
         """Take the fastest certified row not beyond the target, the cheapest within the loss on tune."""
         target = target_row(path, self.max_accuracy_loss)
-        if self.risk is None:
+        if self.risk is None or self.epsilon is None:  # without a risk alone: the section was checked
             return Certified(target, None, ())
         return certify(
             path, target, certify_split, cost_E, epsilon=self.epsilon, delta=self.delta, risk=self.risk
@@ -87,14 +96,18 @@ class BudgetGoal(Section):
             target, certify_split, cost_E, epsilon=self.epsilon, delta=self.delta, risk=self.risk
         )
         if reached.certificate is None:
-            seen = reached.walked[0].outcome
-            smallest = upper_bound(seen.losses(self.risk), seen.n, self.delta)
-            raise RecipeError(
-                f"budget {self.budget}: expected a row within it of {self.risk} at most {self.epsilon}, "
-                f"got {seen.losses(self.risk)} of {seen.n} certify rows at the safest: "
-                f"at delta {self.delta} that certifies {smallest:.4g} and no less"
-            )
+            raise self._refusal(reached.walked[0].outcome, self.risk)
         return reached
+
+    def _refusal(self, seen: Outcome, risk: Risk) -> RecipeError:
+        losses = seen.losses(risk)
+        smallest = rounded_up(upper_bound(losses, seen.n, self.delta))
+        bound = f"at most {self.epsilon}" if self.epsilon is not None else "certified at any epsilon"
+        least = f"certifies {smallest:.4f} and no less" if smallest < 1 else "certifies nothing"
+        return RecipeError(
+            f"budget {self.budget}: expected a row within it of {risk} {bound}, "
+            f"got {losses} of {seen.n} certify rows at the safest: at delta {self.delta} that {least}"
+        )
 
 
 Goal = OperatingPointSection | BudgetGoal

@@ -17,6 +17,9 @@ from scipy.stats import binomtest, norm
 CONFIDENCE = 0.95
 """Confidence of every interval in manifests and reports."""
 
+STEPS = 10_000
+"""Of the shares that a bound is rounded up to: a hundredth of a percent."""
+
 _AGRESTI_MIN_ROWS = 0.5  # added to each of the four cells of the paired table
 
 
@@ -109,6 +112,12 @@ def discordant(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -
             f"got {len(correct_a_N)} and {len(correct_b_N)}"
         )
     return int((correct_b_N & ~correct_a_N).sum()), int((correct_a_N & ~correct_b_N).sum())
+
+
+def rounded_up(bound: float) -> float:
+    """Round a bound up to a hundredth of a percent: as it is said, it still holds."""
+    rounded = math.ceil(bound * STEPS) / STEPS
+    return rounded if rounded >= bound else rounded + 1 / STEPS
 
 
 def _two_sided(confidence: float) -> float:

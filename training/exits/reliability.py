@@ -20,6 +20,8 @@ from serving.engine.policy import Bools, ExitRule, Floats, read_exit, route
 from training.exits.calibrate import negative_log_likelihood
 
 BINS = 15
+DRAWS = 1_000
+"""Sets of answers that a perfectly calibrated exit is given."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,19 @@ def expected_calibration_error(confidence_N: Floats, correct_N: Bools, bins: int
     if len(confidence_N) == 0:
         raise ValueError("expected calibration error: expected at least 1 row, got 0")
     return sum(each.gap for each in binned(confidence_N, correct_N, bins)) / len(confidence_N)
+
+
+def error_by_chance(confidence_N: Floats, draws: int = DRAWS) -> float:
+    """Give the calibration error that a perfectly calibrated exit would show, in the mean, on such rows.
+
+    Each draw has a row right with the chance that its confidence says. Few rows show much error by chance.
+    """
+    generator = np.random.default_rng(0)
+    errors = [
+        expected_calibration_error(confidence_N, generator.random(len(confidence_N)) < confidence_N)
+        for _ in range(draws)
+    ]
+    return float(np.mean(errors))
 
 
 def error_auroc(confidence_N: Floats, correct_N: Bools) -> float | None:

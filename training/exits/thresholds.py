@@ -24,6 +24,7 @@ from serving.engine.policy import Bools, ExitRule, Floats, Integers
 from serving.repository.manifest import Risk
 from training.errors import RecipeError
 from training.exits.evaluate import Readings, check_cost, outcome
+from training.exits.intervals import rounded_up
 
 LOWEST_PRICE = 0.03
 """So low that any loss is worth its saving: all rows leave at once."""
@@ -187,7 +188,9 @@ def target_row(path: Sequence[Candidate], max_accuracy_loss: float) -> Candidate
 
 
 def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candidate:
-    """Give the row of least risk that is faster than full depth and costs at most so much; ties: the cheaper.
+    """Give the row of least risk that is faster than full depth and within the budget; ties: the costlier.
+
+    A small split cannot tell rows without a loss apart: of those the costlier lets fewer leave, and is safer.
 
     Raises RecipeError where no row of the path is as cheap.
     """
@@ -196,10 +199,10 @@ def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candi
     if not allowed:
         cheapest = min((row.multiply_adds_share for row in faster), default=1.0)
         raise RecipeError(
-            f"budget: expected at least {cheapest:.4f} of full depth's multiply-adds, "
+            f"budget: expected at least {rounded_up(cheapest):.4f} of full depth's multiply-adds, "
             f"which the cheapest row of the path takes, got {budget}"
         )
-    return min(allowed, key=lambda row: (row.risk(risk), row.multiply_adds_share))
+    return min(allowed, key=lambda row: (row.risk(risk), -row.multiply_adds_share))
 
 
 def candidate(readings: Readings, thresholds: tuple[float | None, ...], cost_E: Sequence[int]) -> Candidate:

@@ -4,18 +4,20 @@ The recipe in its provenance has them, unless the version was retargeted: then t
 Knows nothing of stages.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
-from serving.errors import InvalidManifest
+from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import PublishedVersion
 from training.data.npz import load_labelled_npz
+from training.data.same_images import rows_also_in
 from training.data.section import DatasetSection
-from training.data.splits import Dataset, cut_without_training
-from training.errors import DatasetError, RecipeError
+from training.data.splits import Dataset, Source, cut_without_training
+from training.errors import DatasetError, RecipeError, TrainingError
 from training.exits.goals import Goal, OperatingPointsSection
 from training.section import LARGEST_SEED, Count, Section, Seed, complaint
 
@@ -41,10 +43,30 @@ class OwnData(Section):
 
     def load(self, version: PublishedVersion) -> Dataset:
         """Load and cut the rows, in the form that a version takes them."""
-        manifest = version.manifest
-        image_shape = manifest.inputs[0].row_shape
-        source = load_labelled_npz(Path(self.file), manifest.labels, image_shape)
+        return cut_without_training(self._read(version), split_seed=self.split_seed)
+
+    def load_untrained(self, version: PublishedVersion, say: Callable[[str], None]) -> Dataset:
+        """Load and cut the rows; raise DatasetError for one that the version was trained on.
+
+        Says so in a line where the rows that it was trained on cannot be loaded.
+        """
+        source = self._read(version)
+        try:
+            trained_on = training_data_of(version)
+        except (TrainingError, RepositoryError, OSError) as error:
+            say(f"not checked whether {self.file} has rows that were trained on: {error}")
+        else:
+            known = rows_also_in(trained_on.train.images_NCHW, source.images_NCHW)
+            if known:
+                raise DatasetError(
+                    f"{self.file}: x: row {known[0]}: expected images that nothing was trained on, got "
+                    f"{len(known):,} of {len(source.truth_N):,} from the train split of {trained_on.name}"
+                )
         return cut_without_training(source, split_seed=self.split_seed)
+
+    def _read(self, version: PublishedVersion) -> Source:
+        manifest = version.manifest
+        return load_labelled_npz(Path(self.file), manifest.labels, manifest.inputs[0].row_shape)
 
 
 class Retargeting(Section):
@@ -64,7 +86,7 @@ def retargeting(version: PublishedVersion) -> Retargeting | None:
     written = version.manifest.provenance.retargeted_from
     if written is None:
         return None
-    return _read(version, "retargeted_from", written.model_dump(), Retargeting)
+    return _read(version, "retargeted_from", written.model_dump(exclude={"packages"}), Retargeting)
 
 
 def goals_of(version: PublishedVersion) -> dict[str, Goal]:
@@ -77,11 +99,27 @@ def goals_of(version: PublishedVersion) -> dict[str, Goal]:
 
 def data_of(version: PublishedVersion) -> Dataset:
     """Load and cut a version's own data again; raise DatasetError where it is not the same."""
+    other = own_data_of(version)
+    return training_data_of(version) if other is None else _as_published(version, other.load(version))
+
+
+def training_data_of(version: PublishedVersion) -> Dataset:
+    """Load and cut the data that a version was trained on, as its recipe says.
+
+    Raises DatasetError where it is not the same; the manifest of a version on other data can't tell.
+    """
+    dataset = _section(version, "dataset", DatasetSection).load()
+    return _as_published(version, dataset) if own_data_of(version) is None else dataset
+
+
+def own_data_of(version: PublishedVersion) -> OwnData | None:
+    """Give the user's rows that a version's figures are of; None where they are of its recipe's."""
     before = retargeting(version)
-    if before is not None and before.data is not None:
-        dataset = before.data.load(version)
-    else:
-        dataset = _section(version, "dataset", DatasetSection).load()
+    return before.data if before is not None else None
+
+
+def _as_published(version: PublishedVersion, dataset: Dataset) -> Dataset:
+    """Give a dataset back, or raise DatasetError where it is not the one of a version's figures."""
     said = version.manifest.provenance.dataset
     digests = {name: split.digest for name, split in dataset.splits.items() if name in said.split_digests}
     for culprit, expected, got in (

@@ -11,6 +11,7 @@ from training.exits.certify import Certified, allowed_losses
 from training.exits.goals import BudgetGoal, Goal
 from training.release.numerals import exactly, percent
 
+NBSP = "\N{NO-BREAK SPACE}"
 FULL_DEPTH = "Every row goes to the final exit: the answer is the full network's by definition."
 NOTHING_PROMISED = (
     "Not certified, as its goal asked: nothing is promised of how often its answers differ from the full "
@@ -37,6 +38,8 @@ def of_point(goal: Goal | None, certified: Certified | None) -> str:
         return FULL_DEPTH
     if certified.promises_nothing:
         return NOTHING_PROMISED
+    if goal.risk is None:
+        return f"Not certified, as its goal asked. It equals exact all the same: {_nothing_on_tune(goal)}."
     if certified.certificate is None:
         return f"Certified nothing faster, so it equals exact: {_refusal(goal, certified)}"
     return of_certificate(certified.certificate)
@@ -53,10 +56,13 @@ def of_certificate(promise: Certificate) -> str:
     )
 
 
-def in_short(point: OperatingPoint) -> str:
-    """Say in a clause what is promised of a published point, and what that rests on."""
+def in_short(point: OperatingPoint, goal: Goal | None = None) -> str:
+    """Say in a clause what is promised of a published point, and what that rests on.
+
+    goal: what the point aims at, where it is known; it says why a point may equal `exact`.
+    """
     if all(threshold is None for threshold in point.thresholds):
-        return "it equals exact, for nothing faster was certified"
+        return f"it equals exact, for {_why_exact(goal)}" if goal is not None else "it equals exact"
     promise = point.certificate
     if promise is None:
         return "UNCERTIFIED"
@@ -72,9 +78,17 @@ def bound(risk: Risk, epsilon: float) -> str:
     return f"at most {exactly(epsilon)} {_BOUNDED[risk]}"
 
 
+def _why_exact(goal: Goal) -> str:
+    return _nothing_on_tune(goal) if goal.risk is None else "nothing faster was certified"
+
+
+def _nothing_on_tune(goal: Goal) -> str:
+    return f"no faster row of the path {_target(goal)} on tune"
+
+
 def _refusal(goal: Goal, certified: Certified) -> str:
-    if not certified.walked or goal.risk is None or isinstance(goal, BudgetGoal):
-        return f"no faster row of the path {_target(goal)} on tune."
+    if not certified.walked or goal.risk is None or goal.epsilon is None:
+        return f"{_nothing_on_tune(goal)}."
     first = certified.walked[0].outcome
     allowed = allowed_losses(first.n, goal.epsilon, goal.delta)
     return (
@@ -91,11 +105,11 @@ def _target(goal: Goal) -> str:
 
 def warnings(points: Mapping[str, Certified], goals: Mapping[str, Goal]) -> Iterator[str]:
     """Say of each point that promises nothing, or saves nothing, that it does."""
-    for name in goals:
+    for name, goal in goals.items():
         if points[name].promises_nothing:
             yield f'operating point "{name}" is UNCERTIFIED, as asked by certified_by = "nothing"'
         elif points[name].candidate.is_exact:
-            yield f'operating point "{name}" equals "exact": nothing faster than full depth was certified'
+            yield f'operating point "{name}" equals "exact": {_why_exact(goal)}'.replace(NBSP, " ")
 
 
 def joint_confidence(promises: Sequence[Certificate]) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.engine.policy import Bools, ExitRule
+from serving.engine.policy import Bools, ExitRule, Integers
 from training.assessment import NEUTRAL_TEMPERATURE, Assessment, Tested
 from training.exits.evaluate import Readings
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import paired_gain
-from training.exits.reliability import arriving, measure, risk_coverage
+from training.exits.reliability import arriving, error_by_chance, measure, risk_coverage
 from training.recipe import Recipe
 from training.release.findings import Findings, hardware, package_versions
 from training.release.summary import (
@@ -101,23 +101,27 @@ def summarise_exits(
     arriving_EN = arriving(readings.confidence_EN, rule)
     for number, temperature in enumerate(calibration_temperatures):
         curve_N = risk_coverage(readings.confidence_EN[number], readings.correct_EN[number])
-        # The row up to which each percent of the rows is answered.
-        last_row = np.ceil(np.arange(1, 101) / 100 * readings.rows).astype(np.int64) - 1
 
         def measured(chosen_N: Bools) -> CalibrationSummary:
             logits_NK, truth_N = tested.logits_ENK[number, chosen_N], readings.truth_N[chosen_N]  # noqa: B023 - run at once
             return CalibrationSummary(
                 before=measure(logits_NK, truth_N, NEUTRAL_TEMPERATURE),
                 after=measure(logits_NK, truth_N, temperature),  # noqa: B023
+                error_by_chance=error_by_chance(readings.confidence_EN[number, chosen_N]),  # noqa: B023
             )
 
         yield ExitSummary(
             calibration_temperature=temperature,
             accuracy=readings.accuracy(number),
             every_row=measured(every_N),
-            arriving=measured(arriving_EN[number]) if arriving_EN[number].any() else None,
-            risk_coverage=tuple(curve_N[last_row].tolist()),
+            arriving=measured(arriving_EN[number]) if number > 0 and arriving_EN[number].any() else None,
+            risk_coverage=tuple(curve_N[rows_of_each_percent(readings.rows) - 1].tolist()),
         )
+
+
+def rows_of_each_percent(rows: int) -> Integers:
+    """Give how many rows 1, 2, .. 100 % of them are, rounded up."""
+    return -(-np.arange(1, 101) * rows // 100)
 
 
 def summarise_points(recipe: Recipe, assessment: Assessment) -> tuple[OperatingPointSummary, ...]:

@@ -53,6 +53,8 @@ class CalibrationSummary:
     """At temperature 1."""
     after: Reliability
     """At the calibration temperature."""
+    error_by_chance: float
+    """Calibration error that a perfectly calibrated exit would show on as many rows, as sure as after."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class ExitSummary:
     accuracy: Proportion
     every_row: CalibrationSummary
     arriving: CalibrationSummary | None
-    """Of the rows that come to this exit at the default operating point; None where none does."""
+    """Of the rows that come to this exit at the default operating point.
+
+    None where none does, and at exit 0, where all do.
+    """
     risk_coverage: tuple[float, ...]
     """Share of wrong answers among the most confident 1, 2, .. 100 % of all rows, calibrated."""
 

@@ -9,12 +9,7 @@ from itertools import pairwise
 from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 from training.exits.evaluate import Outcome
 from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
-from training.release.numerals import exactly as exactly  # benches say their figures in these words too
-from training.release.numerals import gain as gain
-from training.release.numerals import p_value, percent_range
-from training.release.numerals import percent as percent
-from training.release.numerals import proportion as proportion
-from training.release.numerals import quantity as quantity
+from training.release.numerals import gain, p_value, percent, percent_range, proportion
 from training.release.summary import OperatingPointSummary, RunSummary
 
 

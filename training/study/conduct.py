@@ -176,7 +176,7 @@ def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Ass
         over_teacher=paired(line[-2], last) if len(line) > 1 else (),
         points={
             name: PointRecord(
-                epsilon=goal.epsilon,
+                epsilon=epsilon,
                 certified=last.chosen.points[name].certificate is not None,
                 right=last.tested.outcomes[name].correct,
                 disagreements=last.tested.outcomes[name].disagreements,
@@ -184,6 +184,7 @@ def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Ass
                 multiply_adds_share=last.tested.outcomes[name].multiply_adds_share,
             )
             for name, goal in goals.items()
+            if (epsilon := goal.epsilon) is not None  # a study's points are all certified
         },
     )
 

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import InvalidManifest, InvalidRequest
-from serving.repository.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
+from serving.repository.manifest import MAX_MANIFEST_BYTES, Manifest, Risk, read_manifest
 from serving.repository.repository import PublishedVersion
+
+FORMAT_1 = Path(__file__).parent / "format-1.json"
+"""As the first release wrote it: `git show 322b04a:models/fashion-mnist/1/manifest.json`."""
 
 Document = dict[str, Any]
 Change = Callable[[Document], object]
@@ -40,6 +43,26 @@ def test_what_is_written_is_read_back(version: PublishedVersion, tmp_path: Path)
     (tmp_path / "manifest.json").write_text(version.manifest.to_json())
 
     assert read_manifest(tmp_path / "manifest.json") == version.manifest
+
+
+def test_a_manifest_of_format_1_is_read_and_what_it_left_out_has_defaults() -> None:
+    manifest = read_manifest(FORMAT_1)
+
+    assert (manifest.format_version, manifest.name, manifest.version) == (1, "fashion-mnist", 1)
+    assert [each.confidence for each in manifest.exits] == [None] * 4
+    promises = [point.certificate for point in manifest.operating_points.values() if point.certificate]
+    assert [(each.risk, each.harms) for each in promises] == [(Risk.DISAGREEMENT, None)] * 2
+    assert all(each.promises_agreement for each in promises)
+    assert manifest.provenance.retargeted_from is None
+
+
+def test_a_retargeting_that_wrote_no_packages_down_has_none(document: Document) -> None:
+    document["provenance"]["retargeted_from"] = {"version": 1, "options": {}, "goals": {}, "data": None}
+
+    retargeted = Manifest.model_validate_json(json.dumps(document)).provenance.retargeted_from
+
+    assert retargeted is not None
+    assert retargeted.packages == {}
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -131,6 +154,8 @@ def _set(*path: str | int) -> Callable[[object], Change]:
 
 
 FILE = _set("stages", 0, "file")
+CERTIFICATE = ("operating_points", "fast", "certificate")
+GOALS = ("provenance", "retargeted_from")
 THRESHOLDS = _set("operating_points", "fast", "thresholds")
 SHAPE = _set("inputs", 0, "shape")
 FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
@@ -191,6 +216,11 @@ FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
             "exits.0.calibration_temperature: ",
             id="infinite temperature",
         ),
+        pytest.param(
+            _set("exits", 0, "calibration_temperature")(5e-324),
+            "exits.0.calibration_temperature: ",
+            id="temperature that no logits can be divided by",
+        ),
         pytest.param(_set("exits", 0, "accuracy")(1.01), "exits.0.accuracy: ", id="accuracy above 1"),
         pytest.param(THRESHOLDS([float("nan"), 0.5]), "operating_points.fast.thresholds.0: ", id="nan"),
         pytest.param(THRESHOLDS([0.5, 1.5]), "operating_points.fast.thresholds.1: ", id="above 1"),
@@ -228,6 +258,36 @@ FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
             _set("operating_points", "fast", "certificate", "epsilon")(0),
             "operating_points.fast.certificate.epsilon: ",
             id="epsilon 0",
+        ),
+        pytest.param(
+            _set(*CERTIFICATE, "disagreements")(11),
+            "operating_points.fast.certificate: disagreements: expected at most n, 10, got 11",
+            id="more disagreements than rows",
+        ),
+        pytest.param(
+            _set(*CERTIFICATE, "harms")(1),
+            "operating_points.fast.certificate: harms: expected at most disagreements, 0, got 1",
+            id="more harms than disagreements",
+        ),
+        pytest.param(
+            lambda d: d["operating_points"]["fast"]["certificate"].update(risk="harm", harms=None),
+            "operating_points.fast.certificate: harms: expected a count, for the risk is harm, got none",
+            id="harms that nobody counted",
+        ),
+        pytest.param(
+            _set("pareto_path", "points", 0, "thresholds")([None]),
+            "thresholds of point 0 of pareto_path: expected 2, got 1",
+            id="path of another network",
+        ),
+        pytest.param(
+            _set(*GOALS)({"version": 1, "options": {}, "goals": {"exact": {}}, "data": None}),
+            'provenance.retargeted_from: goals: expected none for "exact", which aims at nothing, got one',
+            id="goal of exact",
+        ),
+        pytest.param(
+            _set(*GOALS)({"version": 1, "options": {}, "goals": {"custom": {}}, "data": None}),
+            "provenance.retargeted_from: operating point 'custom': expected a name matching",
+            id="goal of a caller's own thresholds",
         ),
         pytest.param(_set("provenance", "dataset", "digest")("?"), "provenance.dataset.digest: ", id="data"),
         pytest.param(_set("confidence")("entropy"), "confidence: ", id="unknown confidence"),

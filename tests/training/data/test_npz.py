@@ -1,3 +1,5 @@
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,10 @@ def change(**arrays: np.ndarray[Any, Any]) -> Callable[[Arrays], Arrays]:
         (change(y_train=np.arange(30) % 3 * 2), r"y_train: row 1: expected .* 1 is missing, got 2"),
         (change(y_train=np.arange(30) % 3 - 1), r"y_train: row 0: expected labels 0..K-1.*, got -1"),
         (change(y_train=np.zeros(30, int)), r"y_train: expected 2 to 65536 distinct labels, got 1$"),
+        (
+            change(y_test=np.array([0, 1, 2, 0, 2**64 - 1, 3], np.uint64)),
+            r"y_test: row 4: expected a label 0..65535, got 18446744073709551615",
+        ),
         (change(y_test=np.array([0, 1, 2, 0, 3, 3])), r"y_test: row 4: expected a label 0..2, got 3"),
         (change(y_test=np.array([0, -1, 2, 0, 1, 3])), r"y_test: row 1: expected a label 0..2, got -1"),
         (change(x_test=np.zeros((6, 9, 9), np.uint8)), r"x_test: expected .*\[1, 8, 8\].*, got \[1, 9, 9\]"),
@@ -108,14 +114,86 @@ def test_a_flipped_byte_is_noticed(npz: Path) -> None:
     content = bytearray(npz.read_bytes())
     content[500] ^= 0xFF
     npz.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"own.npz: expected a whole .npz file .*CRC"):
+    with pytest.raises(DatasetError, match=r"own.npz: x_train: expected a whole, plain array, got: .*CRC"):
         load_npz(npz)
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    """A file in NumPy's format, version 1, with a header of our own."""
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+def of_shape(shape: int) -> bytes:
+    return npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape},)}}")
+
+
+def archive(x_train: bytes, name: str = "x_train.npy", compression: int = zipfile.ZIP_STORED) -> bytes:
+    """An archive in which every member but one is as it should be."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr(name, x_train, compression)
+        for other, array in plain_arrays().items():
+            if other != "x_train":
+                member = io.BytesIO()
+                np.save(member, array)
+                file.writestr(f"{other}.npy", member.getvalue())
+    return content.getvalue()
+
+
+def patched(content: bytes, local: int, central: int, value: int) -> bytes:
+    """Set two bytes of the first member's entry, at the start of the file and in its directory."""
+    spoilt = bytearray(content)
+    for place in (local, content.index(b"PK\x01\x02") + central):
+        spoilt[place : place + 2] = value.to_bytes(2, "little")
+    return bytes(spoilt)
+
+
+def damaged_lzma() -> bytes:
+    content = bytearray(archive(of_shape(30), compression=zipfile.ZIP_LZMA))
+    start = 30 + len("x_train.npy") + 9  # behind the entry and LZMA's own properties
+    content[start : start + 8] = b"\xff" * 8
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        pytest.param(archive(npy("{'descr': '|u1', 'fortran_ord")), "", id="header that ends early"),
+        pytest.param(patched(archive(of_shape(30)), 6, 8, 1), ".*encrypted", id="encrypted"),
+        pytest.param(patched(archive(of_shape(30)), 8, 10, 77), ".*compression", id="unknown compression"),
+        pytest.param(damaged_lzma(), "", id="damaged LZMA"),
+        pytest.param(archive(of_shape(10**15)), "", id="more rows than memory"),
+        pytest.param(archive(of_shape(10**26)), "", id="more rows than numbers"),
+        pytest.param(archive(npy("{'descr': '|u1', 3: False, 'shape': (1,)}")), "", id="mixed keys"),
+    ],
+)
+def test_a_member_that_cannot_be_read_is_refused_by_name_in_one_line_whatever_reading_raises(
+    tmp_path: Path, content: bytes, complaint: str
+) -> None:
+    path = tmp_path / "own.npz"
+    path.write_bytes(content)
+
+    with pytest.raises(
+        DatasetError, match=rf"own\.npz: x_train: expected a whole, plain array, got: {complaint}"
+    ) as caught:
+        load_npz(path)
+    assert "\n" not in str(caught.value)
+    assert not str(caught.value).endswith("got: ")
+
+
+def test_a_member_that_is_no_array_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    path.write_bytes(archive(b"just bytes", name="x_train"))
+
+    with pytest.raises(DatasetError, match=r"own\.npz: x_train: expected an array in NumPy's format"):
+        load_npz(path)
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, **(plain_arrays() | {"y_train": np.array([{}] * 30, dtype=object)}))
-    with pytest.raises(DatasetError, match=r"expected a whole .npz file of plain arrays"):
+    with pytest.raises(DatasetError, match=r"y_train: expected a whole, plain array"):
         load_npz(path)
 
 

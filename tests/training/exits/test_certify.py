@@ -7,7 +7,6 @@ from scipy.stats import binom
 from serving.repository.manifest import Risk
 from tests.training.exits.split_of_readings import COST, drawn_readings
 from training.exits.certify import (
-    EPSILON_STEPS,
     METHOD,
     METHOD_OF_ONE_ROW,
     Certified,
@@ -19,6 +18,7 @@ from training.exits.certify import (
     upper_bound,
 )
 from training.exits.evaluate import Readings, outcome
+from training.exits.intervals import STEPS
 from training.exits.thresholds import Candidate, pareto_path, target_row
 
 EXACT = Candidate((None,), 0.0, 0.0, 1.0)
@@ -246,7 +246,7 @@ def test_the_smallest_epsilon_is_the_bound_rounded_up_and_says_how_it_was_found(
     losses = certificate.harms if risk is Risk.HARM else certificate.disagreements
     assert losses is not None
     bound = upper_bound(losses, ROWS, DELTA)
-    assert bound <= certificate.epsilon < bound + 1 / EPSILON_STEPS
+    assert bound <= certificate.epsilon < bound + 1 / STEPS
     assert (certificate.method, certificate.risk) == (METHOD_OF_ONE_ROW, risk)
 
 

@@ -1,5 +1,8 @@
+import re
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from serving.repository.manifest import Risk
 from tests.training.exits.split_of_readings import COST, drawn_readings
@@ -11,6 +14,16 @@ from training.exits.thresholds import Candidate, pareto_path, safest_within, tar
 
 PATH = pareto_path(drawn_readings(0, 600), COST)
 CERTIFY_SPLIT = drawn_readings(1, 600)
+ALL_AT_ONCE = (Candidate((None, None), 0.0, 0.0, 1.0), Candidate((0.0, 0.0), 0.4, 0.5, 0.1))
+
+
+def always_apart() -> Readings:
+    """The certify split, where no early exit ever agrees with the final one."""
+    return Readings(
+        CERTIFY_SPLIT.confidence_EN,
+        np.stack([*(CERTIFY_SPLIT.label_EN[:-1] * 0 + 4), CERTIFY_SPLIT.label_EN[-1]]),
+        CERTIFY_SPLIT.truth_N,
+    )
 
 
 @pytest.mark.parametrize("risk", list(Risk))
@@ -37,8 +50,26 @@ def test_a_goal_of_cost_takes_the_safest_row_within_it_and_certifies_what_that_r
 
 
 def test_a_budget_that_epsilon_does_not_allow_is_refused_with_the_epsilon_that_would() -> None:
-    with pytest.raises(RecipeError, match=r"budget 0.5: expected .* at most 0.001, got .* certifies 0\.\d+"):
+    with pytest.raises(
+        RecipeError, match=r"budget 0.5: expected .* at most 0.001, got .* certifies 0\.\d+"
+    ) as caught:
         BudgetGoal(budget=0.5, epsilon=0.001).reach(PATH, CERTIFY_SPLIT, COST)
+
+    said = re.search(r"certifies (0\.\d+)", str(caught.value))
+    assert said is not None
+    assert BudgetGoal(budget=0.5, epsilon=float(said[1])).reach(PATH, CERTIFY_SPLIT, COST).certificate
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "asked"), [(None, "certified at any epsilon"), (0.5, "at most 0.5")], ids=["any", "one"]
+)
+def test_a_budget_within_which_every_certify_row_is_lost_is_refused_for_it(
+    epsilon: float | None, asked: str
+) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"of disagreement {asked}, got 600 of 600 certify rows .* certifies nothing$"
+    ):
+        BudgetGoal(budget=0.1, epsilon=epsilon).reach(ALL_AT_ONCE, always_apart(), COST)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +77,10 @@ def test_a_budget_that_epsilon_does_not_allow_is_refused_with_the_epsilon_that_w
     [
         (
             OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.001, certified_by="nothing"),
+            target_row(PATH, 0.05),
+        ),
+        (
+            OperatingPointSection(max_accuracy_loss=0.05, certified_by="nothing"),
             target_row(PATH, 0.05),
         ),
         (BudgetGoal(budget=0.5, certified_by="nothing"), safest_within(PATH, 0.5, Risk.DISAGREEMENT)),
@@ -58,14 +93,14 @@ def test_certified_by_nothing_is_tunes_target_as_it_is(goal: Goal, target: Candi
     assert reached.promises_nothing
 
 
-def test_a_goal_that_certifies_nothing_faster_equals_full_depth_and_needs_no_promise() -> None:
-    always_apart = Readings(
-        CERTIFY_SPLIT.confidence_EN,
-        np.stack([*(CERTIFY_SPLIT.label_EN[:-1] * 0 + 4), CERTIFY_SPLIT.label_EN[-1]]),
-        CERTIFY_SPLIT.truth_N,
-    )
+@pytest.mark.parametrize("risk", list(Risk))
+def test_a_goal_of_accuracy_that_is_certified_needs_an_epsilon(risk: Risk) -> None:
+    with pytest.raises(ValidationError, match="epsilon: expected a value, got none"):
+        OperatingPointSection(max_accuracy_loss=0.05, certified_by=risk.value)
 
-    reached = OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.001).reach(PATH, always_apart, COST)
+
+def test_a_goal_that_certifies_nothing_faster_equals_full_depth_and_needs_no_promise() -> None:
+    reached = OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.001).reach(PATH, always_apart(), COST)
 
     assert reached.candidate.is_exact
     assert not reached.promises_nothing
@@ -80,12 +115,21 @@ def test_the_safest_row_within_a_budget_has_the_least_of_the_risk_asked_for() ->
     path = [exact, dear, differs, harms, cheaper]
 
     assert safest_within(path, 0.5, Risk.DISAGREEMENT) == harms
-    assert safest_within(path, 0.5, Risk.HARM) == cheaper
+    assert safest_within(path, 0.5, Risk.HARM) == differs, "of two that harm as seldom, the costlier"
+    assert safest_within(path, 0.4, Risk.HARM) == cheaper
     assert safest_within(path, 1.0, Risk.HARM) == dear
     with pytest.raises(RecipeError, match=r"budget: expected at least 0\.4000 .* got 0\.39"):
         safest_within(path, 0.39, Risk.HARM)
     with pytest.raises(RecipeError, match=r"budget: expected at least 1\.0000 .* got 1\.0"):
         safest_within([exact], 1.0, Risk.HARM)
+
+
+def test_the_least_budget_is_said_rounded_up_so_that_asking_for_it_succeeds() -> None:
+    path = [Candidate((None,), 0.0, 0.0, 1.0), Candidate((0.8,), 0.0, 0.02, 0.019_547)]
+
+    with pytest.raises(RecipeError, match=r"at least 0\.0196 .*, got 0\.0195$"):
+        safest_within(path, 0.0195, Risk.HARM)
+    assert safest_within(path, 0.0196, Risk.HARM) == path[1]
 
 
 def test_a_certify_split_too_small_for_an_epsilon_is_refused_with_the_rows_that_it_takes() -> None:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from training.exits.intervals import Proportion, mcnemar, mean, paired_gain, wilson
+from training.exits.intervals import STEPS, Proportion, mcnemar, mean, paired_gain, rounded_up, wilson
 
 
 def test_a_wilson_interval_is_the_published_one() -> None:
@@ -20,6 +20,13 @@ def test_a_wilson_interval_holds_its_share_and_stays_in_range(counted: tuple[int
 
     assert 0 <= low <= counted[0] / counted[1] <= high <= 1
     assert low < high
+
+
+@given(st.floats(0, 1))
+def test_a_bound_rounded_up_and_said_with_four_digits_still_holds(bound: float) -> None:
+    said = float(f"{rounded_up(bound):.4f}")
+
+    assert bound <= said < bound + 1 / STEPS + 1e-12
 
 
 @pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5), (0, 0)])

@@ -15,6 +15,7 @@ from training.exits.reliability import (
     arriving,
     binned,
     error_auroc,
+    error_by_chance,
     expected_calibration_error,
     measure,
     risk_coverage,
@@ -39,6 +40,21 @@ def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_rows() -> None
 
 def test_a_confidence_of_one_has_a_bin() -> None:
     assert expected_calibration_error(np.ones(3), np.array([True, True, False])) == pytest.approx(1 / 3)
+
+
+def test_the_error_by_chance_of_one_row_is_that_of_a_coin_thrown_by_hand() -> None:
+    # Right with chance 0.8, and then 0.2 off; else 0.8 off: 2 · 0.8 · 0.2 in the mean.
+    assert error_by_chance(np.array([0.8]), draws=20_000) == pytest.approx(0.32, abs=0.01)
+    assert error_by_chance(np.ones(5)) == 0.0
+
+
+def test_many_rows_show_less_error_by_chance_than_few_and_the_same_every_time() -> None:
+    confidence_N = np.random.default_rng(0).uniform(0.5, 1.0, 2_000)
+
+    few, many = error_by_chance(confidence_N[:50], draws=200), error_by_chance(confidence_N, draws=200)
+
+    assert 0 < many < few / 3
+    assert many == error_by_chance(confidence_N, draws=200)
 
 
 def test_gaps_of_one_bin_cancel_and_of_two_do_not() -> None:

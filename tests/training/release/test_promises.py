@@ -99,7 +99,7 @@ def test_a_warning_names_the_points_that_promise_or_save_nothing_and_no_other() 
 
     assert list(promises.warnings(points, goals)) == [
         'operating point "bare" is UNCERTIFIED, as asked by certified_by = "nothing"',
-        'operating point "slow" equals "exact": nothing faster than full depth was certified',
+        'operating point "slow" equals "exact": nothing faster was certified',
     ]
 
 
@@ -129,4 +129,35 @@ def test_a_published_points_promise_is_a_clause() -> None:
         f"with 95{NBSP}% confidence (4 of 1,000 certify rows)"
     )
     assert promises.in_short(published(certificate=None)) == "UNCERTIFIED"
-    assert promises.in_short(published(certificate=None, thresholds=(None,))).startswith("it equals exact")
+
+
+NOTHING = OperatingPointSection(max_accuracy_loss=0.01, certified_by="nothing")
+
+
+@pytest.mark.parametrize(
+    ("goal", "why"),
+    [
+        (None, ""),
+        (GOAL, ", for nothing faster was certified"),
+        (NOTHING, f", for no faster row of the path loses at most 1{NBSP}% of accuracy on tune"),
+    ],
+)
+def test_a_point_that_equals_exact_blames_the_certificate_only_where_one_was_asked_for(
+    goal: Goal | None, why: str
+) -> None:
+    exact = published(certificate=None, thresholds=(None,))
+
+    assert promises.in_short(exact, goal) == f"it equals exact{why}"
+
+
+def test_a_goal_without_a_promise_that_found_nothing_faster_says_that_of_tune() -> None:
+    nothing = Certified(EXACT, None, ())
+
+    assert promises.of_point(NOTHING, nothing) == (
+        "Not certified, as its goal asked. It equals exact all the same: "
+        f"no faster row of the path loses at most 1{NBSP}% of accuracy on tune."
+    )
+    assert list(promises.warnings({"wild": nothing}, {"wild": NOTHING})) == [
+        'operating point "wild" equals "exact": '
+        "no faster row of the path loses at most 1 % of accuracy on tune"
+    ]

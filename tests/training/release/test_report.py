@@ -1,5 +1,7 @@
+import math
 import re
 from dataclasses import replace
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +11,7 @@ import pytest
 
 from training.release import numerals, plots, promises, reliability_plots, words
 from training.release.report import render, write_report
+from training.release.summarise import rows_of_each_percent
 from training.release.summary import RunSummary
 
 
@@ -130,16 +133,38 @@ def test_each_exits_confidence_is_judged_on_all_rows_and_on_those_that_arrive(
                     numerals.decimal(side.risk_coverage_area, 4) for side in (measured.before, measured.after)
                 )
                 assert f"{before} → {after}" in text
-    first, *later = [each.arriving.after.n if each.arriving else 0 for each in run_summary.exits]
-    assert first == 300
-    assert later == sorted(later, reverse=True)
+    first, *later = run_summary.exits
+    assert first.arriving is None, "all rows arrive at exit 0"
+    arriving = [each.arriving.after.n if each.arriving else 0 for each in later]
+    assert arriving == sorted(arriving, reverse=True)
+    assert render(run_summary).count("<td>that arrive</td>") == len(later)
+
+
+def test_beside_a_calibration_error_stands_what_so_many_rows_show_by_chance(
+    run_summary: RunSummary,
+) -> None:
+    text, _ = outline(render(run_summary))
+
+    for each in run_summary.exits:
+        measured = each.arriving or each.every_row
+        assert spaced(numerals.percent(measured.error_by_chance)) in text
+    assert "<th>by chance</th>" in render(run_summary)
+
+
+@pytest.mark.parametrize("rows", [1, 99, 100, 360, 10_000])
+def test_each_percent_of_the_rows_is_counted_without_the_errors_of_floating_point(rows: int) -> None:
+    percents = range(1, 101)
+
+    counted = rows_of_each_percent(rows).tolist()
+
+    assert counted == [math.ceil(Fraction(percent * rows, 100)) for percent in percents]
 
 
 def test_an_exit_at_which_no_row_arrives_has_a_line_of_dashes(run_summary: RunSummary) -> None:
     *others, last = run_summary.exits
     deserted = replace(run_summary, exits=(*others, replace(last, arriving=None)))
 
-    assert re.search(r"<td>0</td><td></td>(<td>–</td>){4}", render(deserted))  # noqa: RUF001
+    assert re.search(r"<td>0</td><td></td>(<td>–</td>){5}", render(deserted))  # noqa: RUF001
 
 
 def test_reliability_diagrams_have_a_panel_an_exit_in_rows_of_four(run_summary: RunSummary) -> None:

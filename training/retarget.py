@@ -105,12 +105,7 @@ def retarget(
     dataset = data_of(version) if data is None else data.load_untrained(version, say)
     rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)
     say(f"{name} version {number} on {dataset.name}, rows: {rows}")
-    if data is not None:
-        chosen_now = goals
-    elif goals == known and wish.point in version.manifest.operating_points:
-        chosen_now = {}  # nothing was wished for: the points are those that it has
-    else:
-        chosen_now = {wish.point: goals[wish.point]}
+    chosen_now = goals if data is not None else _wished_for(version, wish.point, known, goals)
     check_certify_rows(chosen_now, len(dataset.certify))
     stages = PublishedStages(version, say)
     if data is None:
@@ -244,6 +239,14 @@ def _in_figures(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> 
         f"{percent(point.disagreement, 2)} differ from the full network, "
         f"{percent(point.multiply_adds_share)} of its multiply-adds; {promises.in_short(point, goal)}"
     ).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _wished_for(
+    version: PublishedVersion, point: str, known: Mapping[str, Goal], goals: Mapping[str, Goal]
+) -> Mapping[str, Goal]:
+    """Give the goal to reach on a version's own data: none where the point is there and aims at it."""
+    is_there = point in version.manifest.operating_points
+    return {} if is_there and goals == known else {point: goals[point]}
 
 
 def _check_every_point_has_one(version: PublishedVersion, goals: Mapping[str, Goal]) -> None:

@@ -1,6 +1,7 @@
 """What somebody asks of one operating point of a version that is there, and the goal that it makes.
 
-What is not asked for is left as the point's own goal has it. Knows nothing of data or stages.
+What is not asked for is left as the point's own goal has it, but for the bound where another target is asked
+for. Knows nothing of data or stages.
 """
 
 import re

@@ -1,11 +1,13 @@
 """Exit rules against hand-written ones, the comparison's arithmetic, and a page that says what was found."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.exit_rules import page
+from bench.exit_rules.__main__ import disagreement_goals, run_splits
 from bench.exit_rules.compare import (
     CERTIFY,
     TEMPERATURE,
@@ -37,6 +39,8 @@ from bench.exit_rules.rules import (
     make_rules,
 )
 from serving.engine.policy import Floats
+from serving.repository.repository import read_version
+from training.errors import DatasetError
 from training.exits.evaluate import read as read_logits
 from training.exits.thresholds import Candidate
 from training.recipe import load_recipe
@@ -203,6 +207,33 @@ def test_the_plain_rule_differs_from_itself_by_nothing_and_all_others_are_compar
     for each in differences:
         assert each.alone.value == pytest.approx(each.recut_change)
         assert each.recuts_better == (BETTER[each.figure] * each.recut_change > 0)
+
+
+def test_rules_are_compared_for_the_points_that_promise_agreement() -> None:
+    released = read_version(ROOT / "models" / "fashion-mnist" / "2")
+    provenance = released.manifest.provenance
+    assert provenance.retargeted_from is not None
+    wild = {"max_accuracy_loss": 0.01, "certified_by": "nothing"}
+    goals = provenance.retargeted_from.goals | {"wild": wild, "cheap": {"budget": 0.2}}
+    retargeted = provenance.retargeted_from.model_copy(update={"goals": goals})
+    other = released.manifest.model_copy(
+        update={"provenance": provenance.model_copy(update={"retargeted_from": retargeted})}
+    )
+
+    assert disagreement_goals(replace(released, manifest=other)) == {
+        "balanced": Goal(0.003, 0.01, 0.05),
+        "fast": Goal(0.01, 0.03, 0.05),
+    }
+
+
+def test_rows_other_than_those_of_the_versions_figures_are_refused() -> None:
+    released = read_version(ROOT / "models" / "fashion-mnist" / "2")
+    recipe = {"dataset": {"name": "digits", "test_rows": 360}}
+    provenance = released.manifest.provenance.model_copy(update={"recipe": recipe})
+    other = released.manifest.model_copy(update={"provenance": provenance})
+
+    with pytest.raises(DatasetError, match=r'dataset "digits": digest: expected [0-9a-f]{64} as '):
+        run_splits(replace(released, manifest=other))
 
 
 def test_the_second_networks_recipe_is_one() -> None:

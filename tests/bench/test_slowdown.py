@@ -1,6 +1,7 @@
 """Slowdown attacks: gradients of what is served, perturbations within bounds, and a page as measured."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from bench.slowdown import page
+from bench.slowdown.__main__ import measure
 from bench.slowdown.attacks import Images, add, noise, pgd, to_pixels, towards_uniform, universal
 from bench.slowdown.differentiable import Chain, Stage, check_parity
 from bench.slowdown.plot import plot
@@ -19,6 +21,7 @@ from serving.repository.repository import read_version
 from training.architectures.heads import HeadSettings
 from training.architectures.network import PixelNormalisation
 from training.architectures.registry import build
+from training.errors import DatasetError
 from training.release.export import export_stages
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,6 +36,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)  # two are slower on so few rows, and far slower where others run
     yield
     torch.set_num_threads(threads)
+
+
+def test_rows_other_than_those_of_the_versions_figures_are_refused() -> None:
+    recipe = {"dataset": {"name": "digits", "test_rows": 360}}
+    provenance = VERSION.manifest.provenance.model_copy(update={"recipe": recipe})
+    other = VERSION.manifest.model_copy(update={"provenance": provenance})
+
+    with pytest.raises(DatasetError, match=r'dataset "digits": digest: expected [0-9a-f]{64} as '):
+        measure(replace(VERSION, manifest=other), rows=10)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
 from training.exits.evaluate import evaluate
+from training.exits.goals import OperatingPointSection
 from training.from_recipe import make_network
 from training.pipeline import run
 from training.recipe import Recipe
@@ -136,6 +137,28 @@ def test_a_point_certified_by_nothing_is_tunes_target_and_said_loudly_to_be_unce
     assert fast.certificate is None
     assert 'operating point "fast" is UNCERTIFIED, as asked by certified_by = "nothing"' in finished.said
     assert "Not certified, as its goal asked" in finished.folder.report_path.read_text()
+
+
+def test_a_point_for_which_nothing_faster_is_certified_is_published_equal_to_exact_and_said_to_be(
+    place: Place, tiny_recipe: Recipe
+) -> None:
+    # At this epsilon none of 200 certify rows may differ; of so bad a network several do at the safest row.
+    strict = OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.015)
+    recipe = tiny_recipe.model_copy(
+        update={
+            "generations": tiny_recipe.generations.model_copy(update={"count": 1}),
+            "operating_points": tiny_recipe.operating_points.model_copy(update={"fast": strict}),
+        }
+    )
+    told = Told(quiet=True)
+
+    place.start(recipe, resume=False, progress=told)
+
+    points = place.published().manifest.operating_points
+    assert points["fast"] == points["exact"]
+    assert points["balanced"] != points["exact"]
+    assert 'operating point "fast" equals "exact": nothing faster was certified' in told.said
+    assert "Certified nothing faster, so it equals exact: of 200" in place.folder.report_path.read_text()
 
 
 def test_each_exit_says_how_its_confidences_are_spread_over_the_test_rows(

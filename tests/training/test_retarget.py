@@ -547,6 +547,17 @@ def test_rows_that_the_version_was_trained_on_are_refused_as_data_of_the_users(
     )
 
 
+def test_a_version_that_is_on_other_data_already_is_still_known_by_the_rows_it_was_trained_on(
+    models: Path, own_file: Path, tmp_path: Path, digits: Dataset
+) -> None:
+    start(models, Wish(), OwnData(file=str(own_file)))
+    path = tmp_path / "trained-on.npz"
+    np.savez(path, allow_pickle=False, x=digits.train.images_NCHW, y=digits.train.truth_N)
+
+    with pytest.raises(DatasetError, match="x: row 0: expected images that nothing was trained on"):
+        start(models, Wish(), OwnData(file=str(path)), version=2)
+
+
 def test_where_the_rows_trained_on_cannot_be_loaded_that_is_said_and_the_rest_is_done(
     models: Path, own_file: Path
 ) -> None:
@@ -562,15 +573,22 @@ def test_where_the_rows_trained_on_cannot_be_loaded_that_is_said_and_the_rest_is
     assert published(models, 2).manifest.provenance.dataset.name == "npz"
 
 
-def test_labels_of_another_order_are_doubted_in_a_line(models: Path, own_file: Path) -> None:
-    arrays = own_arrays()
-    np.savez(own_file, allow_pickle=False, x=arrays["x"], y=9 - arrays["y"])
+@pytest.mark.parametrize(("better", "doubts"), [(0.19, 0), (0.21, 1)])
+def test_labels_are_doubted_in_a_line_where_full_depth_was_over_20_points_more_accurate(
+    models: Path, own_file: Path, better: float, doubts: int
+) -> None:
+    start(models, Wish(), OwnData(file=str(own_file)))
+    accuracy = published(models, 2).manifest.operating_points["exact"].accuracy + better
+    rewrite(
+        models / "tiny" / "1",
+        lambda manifest: manifest["operating_points"]["exact"].update(accuracy=accuracy),
+    )
     said: list[str] = []
 
     retarget(models, "tiny", 1, Wish(), OwnData(file=str(own_file)), said.append)
 
-    (doubt,) = [line for line in said if "are their labels numbered as the model's?" in line]
-    assert doubt.startswith("at full depth ")
+    doubt = f"where the version had {100 * accuracy:.1f} %: are their labels numbered as the model's?"
+    assert sum(line.endswith(doubt) for line in said) == doubts
 
 
 def test_on_new_data_a_goal_that_cannot_be_reached_is_refused_by_its_points_name(
@@ -593,9 +611,7 @@ def test_parts_that_make_no_manifest_are_refused_and_nothing_is_written(models: 
     found = Found({}, version.manifest.exits[:1], {}, version.manifest.pareto_path)
     record = Retargeting(version=1, options={}, goals={}, data=None)
 
-    with pytest.raises(
-        RepositoryError, match=r"tiny/1: cannot be published again: exits must be"
-    ):
+    with pytest.raises(RepositoryError, match=r"tiny/1: cannot be published again: exits must be"):
         manifest_of(version, 2, found, data_of(version), record)
 
 

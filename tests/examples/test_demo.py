@@ -1,0 +1,52 @@
+"""The demo's words on certificates, and the rows that it takes for held out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from examples.demo import certificates, held_out
+from serving.repository.manifest import Risk
+from serving.repository.repository import PublishedVersion, read_version
+
+RELEASED = Path(__file__).parent.parent.parent / "models" / "fashion-mnist" / "2"
+
+
+@pytest.fixture(scope="module")
+def released() -> PublishedVersion:
+    return read_version(RELEASED)
+
+
+def test_each_promise_is_said_by_its_own_risk_and_exact_has_none(released: PublishedVersion) -> None:
+    points = dict(released.manifest.operating_points)
+    promise = points["fast"].certificate
+    assert promise is not None
+    by_harm = promise.model_copy(update={"risk": Risk.HARM})
+    points["fast"] = points["fast"].model_copy(update={"certificate": by_harm})
+    points["wild"] = points["fast"].model_copy(update={"certificate": None})
+
+    balanced, fast, wild, what_it_means = certificates(
+        released.manifest.model_copy(update={"operating_points": points})
+    )
+
+    assert balanced.startswith("balanced: certified: at most 1 % of answers differ from the full network's, ")
+    assert fast.startswith(
+        "fast: certified: at most 3 % of answers are wrong where the full network's is right, "
+    )
+    assert wild == "wild: UNCERTIFIED"
+    assert what_it_means.endswith("not about truth.")
+
+
+def test_rows_other_than_those_of_the_versions_figures_are_refused(
+    released: PublishedVersion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provenance = released.manifest.provenance
+    digits = {"name": "digits", "test_rows": 360}
+    other = released.manifest.model_copy(
+        update={"provenance": provenance.model_copy(update={"recipe": {"dataset": digits}})}
+    )
+
+    with pytest.raises(
+        SystemExit, match=r'^demo: dataset "digits": digest: expected [0-9a-f]{64} as .*, got'
+    ):
+        held_out(replace(released, manifest=other))

@@ -8,7 +8,7 @@ asked for, look for new versions.
 import asyncio
 import signal
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +19,15 @@ from prometheus_client import CollectorRegistry
 
 from serving import __version__
 from serving.api.open_inference import OpenInference
-from serving.api.wire import INFERENCE_SERVICE
+from serving.api.training import Training, refusing_handler
+from serving.api.wire import INFERENCE_SERVICE, TRAINING_SERVICE
 from serving.config import Config
 from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
 from serving.engine.monitor import MonitorLimits, Revocation
 from serving.errors import ConfigurationError, RepositoryError
+from serving.jobs.jobs import Jobs
+from serving.jobs.program import Program
 from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes, target
 from serving.loop_host import LoopHost
 from serving.metrics import Metrics
@@ -38,6 +41,8 @@ _LOG = structlog.get_logger(__name__)
 
 UNAVAILABLE_SECONDS = 1.0
 """How long new calls are still answered, with UNAVAILABLE, once draining: gRPC alone would cancel them."""
+JOBS_SHARE = 0.8
+"""Of the drain: how long training jobs may take to interrupt themselves before they are killed."""
 CLOSE_SECONDS = 5.0
 """How long engines without a call may take to close: a stage that hangs must not hold the process."""
 BATCHES_OF_SLOTS = 2
@@ -55,6 +60,14 @@ class Address:
     metrics_port: int
 
 
+@dataclass(frozen=True)
+class TrainingOffer:
+    """Where training jobs lie, and the program that runs them."""
+
+    training_dir: Path
+    program: Program = field(default_factory=Program)
+
+
 class Server:
     """One process: a repository of engines behind gRPC, and its metrics behind HTTP."""
 
@@ -67,8 +80,12 @@ class Server:
         config: Config | None = None,
         poll_seconds: float | None = None,
         state_dir: Path | None = None,
+        training: TrainingOffer | None = None,
     ) -> None:
-        """Take settings; raise ConfigurationError for a device or a state folder that is not there."""
+        """Take settings; raise ConfigurationError for a device or a state folder that is not there.
+
+        training: where jobs may be started; None offers none.
+        """
         self._address = address
         self._config = config or Config()
         self._poll_seconds = poll_seconds
@@ -77,6 +94,9 @@ class Server:
         self._metrics = Metrics(self._registry)
         self._device = choose_device(device)
         self._revocations = Revocations(state_dir)
+        self._training = training
+        self._jobs: Jobs | None = None
+        self._model_repository = model_repository
         self._repository = ModelRepository[Engine](
             model_repository,
             load=self._load,
@@ -132,12 +152,19 @@ class Server:
             version=__version__,
             device=self._device.name,
         )
+        training = self._open_training()
+        listed = [INFERENCE_SERVICE] if self._jobs is None else [INFERENCE_SERVICE, TRAINING_SERVICE]
         self._grpc, self.grpc_port = listen_for_calls(
-            host, self._address.grpc_port, self._config.server, open_inference.generic_handler(), self._health
+            host,
+            self._address.grpc_port,
+            self._config.server,
+            [open_inference.generic_handler(), training],
+            self._health,
+            listed,
         )
         await self._grpc.start()
         self._readiness.phase = Phase.READY
-        for service in ("", INFERENCE_SERVICE):
+        for service in ("", *listed):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         if self._poll_seconds is not None:
             self._spawn(self._poll(self._poll_seconds))
@@ -150,8 +177,10 @@ class Server:
         for task in self._tasks:
             task.cancel()
         ends = asyncio.get_running_loop().create_task(asyncio.sleep(self._config.server.drain_seconds))
+        interrupting = asyncio.create_task(self._interrupt_jobs())
         await first_of(self._forced.wait(), asyncio.sleep(UNAVAILABLE_SECONDS), ends)
         await first_of(self._forced.wait(), self._readiness.idle(), ends)
+        await first_of(self._forced.wait(), interrupting)
         finished = self._readiness.calls_in_flight == 0 and not self._forced.is_set()
         # Streams that watch health or reflection never end by themselves: they get the flush, no more.
         await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
@@ -163,6 +192,28 @@ class Server:
         finished = finished and closing.done()
         _LOG.info("stopped", finished=finished)
         return 0 if finished else 1
+
+    def _open_training(self) -> grpc.GenericRpcHandler:
+        """Open the jobs where they are offered; raise ConfigurationError where their folder can't be had."""
+        if self._training is None:
+            return refusing_handler("start it with --enable-training")
+        missing = self._training.program.why_not()
+        if missing is not None:
+            _LOG.warning("training not offered", reason=missing)
+            return refusing_handler(missing)
+        self._jobs = Jobs(
+            self._training.training_dir,
+            self._model_repository,
+            self._config.training,
+            self._metrics,
+            program=self._training.program,
+            take_up=self.rescan,
+        )
+        return Training(self._jobs).generic_handler()
+
+    async def _interrupt_jobs(self) -> None:
+        if self._jobs is not None:
+            await self._jobs.close(JOBS_SHARE * self._config.server.drain_seconds)
 
     async def rescan(self) -> None:
         """Take up new versions; a refused one is logged in one line, and the old one goes on."""

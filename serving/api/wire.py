@@ -6,6 +6,7 @@ from the committed FileDescriptorSet, with no generated code to match against a 
 Knows nothing of what the messages are used for.
 """
 
+import re
 from dataclasses import dataclass
 from importlib import resources
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ __all__ = [
     "health",
     "inference",
     "service_rpcs",
+    "snake_case",
     "training",
 ]
 
@@ -73,6 +75,11 @@ def service_rpcs(service: str, *, streams: bool = False) -> list[Rpc]:
         for method in POOL.FindServiceByName(service).methods
         if not method.client_streaming and method.server_streaming is streams
     ]
+
+
+def snake_case(rpc: str) -> str:
+    """Give the name of the Python method that answers an RPC."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc).lower()
 
 
 POOL = _pool()

@@ -76,6 +76,7 @@ class Jobs:
 
     async def recipes(self) -> Recipes:
         """List what can be trained; raise Unsupported where the program can't say."""
+        self._check_open()
         if self._asking is None or (self._asking.done() and self._asking.exception() is not None):
             self._asking = asyncio.create_task(self._program.recipes())
         return await asyncio.shield(self._asking)
@@ -162,9 +163,12 @@ class Jobs:
             self._check_room()
             return await self._launch(job.resumed(), "--resume")
 
-    def _check_room(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise ModelNotReady("the server is draining: another replica may answer")
+
+    def _check_room(self) -> None:
+        self._check_open()
         if len(self._running) >= self._settings.max_jobs:
             raise Overloaded(
                 f"training jobs: expected at most {self._settings.max_jobs} running, got one more: "

@@ -16,7 +16,8 @@ from serving.errors import ConfigurationError, RepositoryError
 from serving.logs import configure_logs
 from serving.repository.repository import find_versions, read_version
 from serving.revocations import Revocations
-from serving.server import Address, Server, TrainingOffer
+from serving.server import Address, Server
+from serving.training_service import TrainingOffer
 
 CANNOT_START = 2
 

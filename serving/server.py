@@ -8,7 +8,7 @@ asked for, look for new versions.
 import asyncio
 import signal
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,15 +19,12 @@ from prometheus_client import CollectorRegistry
 
 from serving import __version__
 from serving.api.open_inference import OpenInference
-from serving.api.training import Training, refusing_handler
 from serving.api.wire import INFERENCE_SERVICE, TRAINING_SERVICE
 from serving.config import Config
 from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
 from serving.engine.monitor import MonitorLimits, Revocation
 from serving.errors import ConfigurationError, RepositoryError
-from serving.jobs.jobs import Jobs
-from serving.jobs.program import Program
 from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes, target
 from serving.loop_host import LoopHost
 from serving.metrics import Metrics
@@ -35,6 +32,7 @@ from serving.readiness import Phase, Readiness
 from serving.repository.manifest import Manifest
 from serving.repository.repository import ModelRepository, PublishedVersion
 from serving.revocations import Revocations
+from serving.training_service import TrainingOffer, TrainingService
 from serving.waiting import first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
@@ -58,14 +56,6 @@ class Address:
     host: str
     grpc_port: int
     metrics_port: int
-
-
-@dataclass(frozen=True)
-class TrainingOffer:
-    """Where training jobs lie, and the program that runs them."""
-
-    training_dir: Path
-    program: Program = field(default_factory=Program)
 
 
 class Server:
@@ -94,9 +84,9 @@ class Server:
         self._metrics = Metrics(self._registry)
         self._device = choose_device(device)
         self._revocations = Revocations(state_dir)
-        self._training = training
-        self._jobs: Jobs | None = None
-        self._model_repository = model_repository
+        self._training = TrainingService(
+            training, model_repository, self._config.training, self._metrics, self.rescan
+        )
         self._repository = ModelRepository[Engine](
             model_repository,
             load=self._load,
@@ -152,8 +142,8 @@ class Server:
             version=__version__,
             device=self._device.name,
         )
-        training = self._open_training()
-        listed = [INFERENCE_SERVICE] if self._jobs is None else [INFERENCE_SERVICE, TRAINING_SERVICE]
+        training = self._training.open()
+        listed = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
         self._grpc, self.grpc_port = listen_for_calls(
             host,
             self._address.grpc_port,
@@ -177,7 +167,9 @@ class Server:
         for task in self._tasks:
             task.cancel()
         ends = asyncio.get_running_loop().create_task(asyncio.sleep(self._config.server.drain_seconds))
-        interrupting = asyncio.create_task(self._interrupt_jobs())
+        interrupting = asyncio.create_task(
+            self._training.close(JOBS_SHARE * self._config.server.drain_seconds)
+        )
         await first_of(self._forced.wait(), asyncio.sleep(UNAVAILABLE_SECONDS), ends)
         await first_of(self._forced.wait(), self._readiness.idle(), ends)
         await first_of(self._forced.wait(), interrupting)
@@ -192,28 +184,6 @@ class Server:
         finished = finished and closing.done()
         _LOG.info("stopped", finished=finished)
         return 0 if finished else 1
-
-    def _open_training(self) -> grpc.GenericRpcHandler:
-        """Open the jobs where they are offered; raise ConfigurationError where their folder can't be had."""
-        if self._training is None:
-            return refusing_handler("start it with --enable-training")
-        missing = self._training.program.why_not()
-        if missing is not None:
-            _LOG.warning("training not offered", reason=missing)
-            return refusing_handler(missing)
-        self._jobs = Jobs(
-            self._training.training_dir,
-            self._model_repository,
-            self._config.training,
-            self._metrics,
-            program=self._training.program,
-            take_up=self.rescan,
-        )
-        return Training(self._jobs).generic_handler()
-
-    async def _interrupt_jobs(self) -> None:
-        if self._jobs is not None:
-            await self._jobs.close(JOBS_SHARE * self._config.server.drain_seconds)
 
     async def rescan(self) -> None:
         """Take up new versions; a refused one is logged in one line, and the old one goes on."""

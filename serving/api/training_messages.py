@@ -1,5 +1,6 @@
 """Jobs, events and recipes as messages of offramp.v1, and callers' values out of them. No logic beside."""
 
+import json
 from collections.abc import Iterable, Mapping
 
 from serving.api.wire import training
@@ -40,7 +41,7 @@ def _decoded(key: str, value: training.Value) -> SettingValue:
 
 
 def encode_value(value: SettingValue) -> training.Value | None:
-    """Give a value its message; None where there is none, or none that the contract has a word for."""
+    """Give a value its message, None where there is none; a table, which no caller can set, is JSON."""
     if isinstance(value, bool):
         return training.Value(bool_value=value)
     if isinstance(value, int):
@@ -51,7 +52,7 @@ def encode_value(value: SettingValue) -> training.Value | None:
         return training.Value(string_value=value)
     if isinstance(value, list):
         return training.Value(list_value=training.ValueList(values=_encoded(value)))
-    return None
+    return None if value is None else training.Value(string_value=json.dumps(value))
 
 
 def _encoded(values: Iterable[SettingValue]) -> list[training.Value]:

@@ -57,6 +57,7 @@ class Jobs:
         take_up makes the server serve what was published.
         """
         self._store = JobStore(training_dir)
+        self._jobs = {job.id: job for job in self._store.read_all()}
         self._model_repository = model_repository.resolve()
         self._settings = settings
         self._restraint = Restraint(settings.granted_threads, settings.max_memory_bytes)
@@ -69,7 +70,6 @@ class Jobs:
         self._running: dict[str, RunningJob] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
-        self._jobs = {job.id: job for job in self._store.read_all()}
         for job in [each for each in self._jobs.values() if each.running]:
             self._take_over(job)
         self._count()

@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -135,12 +134,15 @@ class JobStore:
             raise JobNotFound(f"job {shown(repr(job_id))} is not found")
         return JobFolder(self.root / job_id)
 
-    def read_all(self) -> Iterator[Job]:
-        """Read every record; raise ConfigurationError for one that is none."""
-        for path in sorted(self.root.iterdir()):
-            record = JobFolder(path).record
-            if re.fullmatch(ID_PATTERN, path.name) and record.exists():
-                yield _read(record)
+    def read_all(self) -> list[Job]:
+        """Read every record; for one that is none raise ConfigurationError, and let the folder go."""
+        records = [JobFolder(path).record for path in sorted(self.root.iterdir())]
+        ours = [each for each in records if re.fullmatch(ID_PATTERN, each.parent.name) and each.exists()]
+        with contextlib.ExitStack() as failing:
+            failing.callback(self.close)
+            jobs = [_read(record) for record in ours]
+            failing.pop_all()
+        return jobs
 
     def free_bytes(self) -> int:
         """Say how much the disk still takes."""

@@ -21,7 +21,8 @@ from tests.serving.jobs.training_jobs import STAND_IN
 from tests.serving.live_server import PATIENCE_SECONDS, LiveServer, eventually, health_of
 from tests.serving.scripted_model import EASY
 
-CONFIG = {"server": {"drain_seconds": 5}, "training": {"threads": 2, "min_free_bytes": 0}}
+CONFIG = {"server": {"drain_seconds": 0.05}, "training": {"threads": 2, "min_free_bytes": 0}}
+PATIENT = {**CONFIG, "server": {"drain_seconds": 10}}
 RPCS = [rpc for streams in (False, True) for rpc in service_rpcs(TRAINING_SERVICE, streams=streams)]
 STREAMS = {"Watch", "Logs"}
 
@@ -227,7 +228,7 @@ def test_a_mistake_of_the_run_is_the_jobs_error(client: TrainingClient) -> None:
 def test_a_drained_server_tells_watchers_and_the_next_one_resumes(
     own_models: Path, offer: TrainingOffer
 ) -> None:
-    with LiveServer(own_models, CONFIG, training=offer) as first, TrainingClient(first.address) as client:
+    with LiveServer(own_models, PATIENT, training=offer) as first, TrainingClient(first.address) as client:
         job = start_held(client)
         watching = client.watch(job.id)
         known = next(watching).number

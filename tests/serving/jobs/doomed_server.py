@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from serving.logs import configure_logs
 from tests.serving.jobs.training_jobs import open_jobs, start_held
 
 
@@ -16,4 +17,5 @@ async def main() -> None:
     await asyncio.Event().wait()
 
 
+configure_logs()
 asyncio.run(main())

@@ -115,7 +115,8 @@ def _interrupt(*_: object) -> None:
 
 
 def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # no buffer, whose lock would abort the end of the interpreter
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

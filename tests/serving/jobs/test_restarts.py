@@ -22,7 +22,10 @@ def die_with_a_job(training_dir: Path, kind: str = "obedient") -> str:
     """Kill a server while its job runs; gives the job's id."""
     script = Path(__file__).with_name("doomed_server.py")
     with subprocess.Popen(
-        [sys.executable, str(script), str(training_dir), kind], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script), str(training_dir), kind],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as server:
         assert server.stdout
         job_id = server.stdout.readline().strip()

@@ -60,7 +60,7 @@ class Progress(BaseModel):
 class Job(BaseModel):
     """The record, frozen: each change makes a new one. Times are seconds since the epoch."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")  # a loss may be NaN
 
     id: str
     recipe: str

@@ -131,7 +131,7 @@ def test_recipes_are_listed_with_their_settings(client: TrainingClient) -> None:
 
 
 def test_a_job_is_watched_from_its_start_to_its_state(client: TrainingClient) -> None:
-    overrides = {"epochs": 2, "rate": 0.5, "real": False, "rule": "ban", "widths": [1, 2]}
+    overrides: dict[str, Any] = {"epochs": 2, "rate": 0.5, "real": False, "rule": "ban", "widths": [1, 2]}
     job = client.start("stand-in", overrides, model="digits")
 
     events = list(client.watch(job.id))

@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 
 from serving.api.wire import training
+from serving.errors import ModelNotReady
 from serving.training_client import OverrideValue, TrainingClient
 from serving.training_display import Bars
 
@@ -112,6 +113,10 @@ def _show(client: TrainingClient, job_id: str, after_event: int, address: str) -
         bars.close()
         print(f"the job goes on; {_how_to_go_on(job_id, address, known)}", file=sys.stderr)
         return INTERRUPTED
+    except ModelNotReady:  # the connection is lost, or the server ends
+        bars.close()
+        print(_how_to_go_on(job_id, address, known), file=sys.stderr)
+        raise
     finally:
         bars.close()
     return 1

@@ -15,8 +15,8 @@ class Bars:
     def __init__(self) -> None:
         self._make_bar = _tqdm()
         self._bar: Any = None
-        self._begun_seconds = 0.0
-        self._epochs = 0
+        self._begun_seconds: float | None = None  # where the watch began behind its generation
+        self._steps_per_epoch = 0
         self._left: float | None = None
 
     def show(self, event: training.Event) -> None:
@@ -47,7 +47,8 @@ class Bars:
     def _begin(self, event: training.Event) -> None:
         self.close()
         begun = event.generation
-        self._begun_seconds, self._epochs, self._left = event.time_seconds, begun.epochs, None
+        self._begun_seconds, self._left = event.time_seconds, None
+        self._steps_per_epoch = begun.steps_per_epoch
         if self._make_bar is not None:
             self._bar = self._make_bar(
                 desc=_name(begun.generation, begun.epochs_done, begun.epochs),
@@ -60,15 +61,21 @@ class Bars:
 
     def _step(self, event: training.Event) -> None:
         self._left = event.step.seconds_left if event.step.HasField("seconds_left") else None
+        self._move(event, event.step.step)
+
+    def _move(self, event: training.Event, steps: int) -> None:
         if self._bar is not None:
             self._bar.bar_format = "{desc} |{bar:20}| " + self._times(event) + "{postfix}"
-            self._bar.update(event.step.step - self._bar.n)
+            self._bar.update(steps - self._bar.n)
 
     def _epoch(self, event: training.Event) -> None:
         epoch = event.epoch
         name = _name(epoch.generation, epoch.epochs_done, epoch.epochs)
         accuracy = " / ".join(f"{share:.1%}" for share in epoch.tune_accuracy)
         figures = f"loss {epoch.loss:.3f}, tune accuracy by exit {accuracy}"
+        if epoch.epochs_done == epoch.epochs:
+            self._left = 0.0
+        self._move(event, epoch.epochs_done * self._steps_per_epoch)
         if self._bar is None:
             self._say(f"{name}, {self._times(event)}, {figures}")
         else:
@@ -76,8 +83,9 @@ class Bars:
             self._bar.set_postfix_str(figures, refresh=sys.stderr.isatty())
 
     def _times(self, event: training.Event) -> str:
+        elapsed = "?" if self._begun_seconds is None else _clock(event.time_seconds - self._begun_seconds)
         left = "?" if self._left is None else _clock(self._left)
-        return f"{_clock(event.time_seconds - self._begun_seconds)} < {left}"
+        return f"{elapsed} < {left}"
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

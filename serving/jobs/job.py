@@ -30,7 +30,7 @@ RESUMABLE = frozenset({JobState.INTERRUPTED, JobState.FAILED})
 class Progress(BaseModel):
     """Where a job stands, from its events so far."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")  # a loss may be NaN
 
     last_event: int = 0
     generation: int = 0
@@ -60,7 +60,7 @@ class Progress(BaseModel):
 class Job(BaseModel):
     """The record, frozen: each change makes a new one. Times are seconds since the epoch."""
 
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")  # a loss may be NaN
+    model_config = ConfigDict(frozen=True)
 
     id: str
     recipe: str

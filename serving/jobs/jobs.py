@@ -242,20 +242,26 @@ class Jobs:
         await self._put(job.ended(state, error))
         _LOG.info("training ended", job=job_id, state=state, version=job.version, error=error)
         if state is JobState.CANCELLED:
-            await off_loop(self._store.folder(job_id).keep_record_alone)
+            await self._remove_files(job_id)
 
     async def _cancel(self, job_id: str) -> Job:
         async with self._changing:
             job, running = self.get(job_id), self._running.get(job_id)
             if running is None and job.state in RESUMABLE:
                 await self._put(job.ended(JobState.CANCELLED))
-                await off_loop(self._store.folder(job_id).keep_record_alone)
+                await self._remove_files(job_id)
         if running is not None:
             await running.stop(JobState.CANCELLED, KILL_SECONDS)
         job = self.get(job_id)
         if job.state is not JobState.CANCELLED:
             raise InvalidRequest(f"job {job_id}: expected one that is not done, got {job.state}")
         return job
+
+    async def _remove_files(self, job_id: str) -> None:
+        try:
+            await off_loop(self._store.folder(job_id).keep_record_alone)
+        except OSError as error:
+            _LOG.error("training files not removed", job=job_id, error=str(error))
 
     async def _put(self, job: Job) -> Job:
         """Change a job's state, at once; a record that can't be written holds in this process."""

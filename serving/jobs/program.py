@@ -162,7 +162,9 @@ def _restrain(number: int, max_memory_bytes: int | None) -> None:
     """Lower a process's priority and bound its memory, before it has done anything."""
     os.setpriority(os.PRIO_PROCESS, number, LOWEST_PRIORITY)
     if max_memory_bytes is not None and hasattr(resource, "prlimit"):  # Linux
-        resource.prlimit(number, resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
+        _, hard = resource.prlimit(number, resource.RLIMIT_AS)  # which nobody may raise
+        bound = max_memory_bytes if hard == resource.RLIM_INFINITY else min(hard, max_memory_bytes)
+        resource.prlimit(number, resource.RLIMIT_AS, (bound, bound))
 
 
 def _kill_group(number: int) -> None:

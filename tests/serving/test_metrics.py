@@ -62,6 +62,7 @@ def touch_all(metrics: Metrics) -> None:
     model.exit_drift("fast", 0.1)
     model.confidence_drift(0.1)
     model.drift_alarm("confidence", alarmed=True)
+    metrics.training_jobs.labels("running").set(1)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
 
 

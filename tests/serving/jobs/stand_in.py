@@ -2,7 +2,8 @@
 
 What a run does is in its overrides: `hold_at` stops it after an epoch until it is interrupted, `mistake`
 ends it with exit code 2, `stubborn` makes it deaf to SIGTERM and to its stdin, `crash` kills it, `real`
-publishes a version that a server can serve. It keeps the number of its epochs done as its checkpoint.
+publishes a version that a server can serve, `diverge` has a loss that is NaN. It keeps the number of its
+epochs done as its checkpoint.
 """
 
 import argparse
@@ -27,6 +28,7 @@ RECIPES = {
         "stubborn": ("boolean", False, {}),
         "crash": ("boolean", False, {}),
         "real": ("boolean", False, {}),
+        "diverge": ("boolean", False, {}),
         "rate": ("number", 0.5, {"exclusive_minimum": 0.0, "maximum": 1.0}),
         "rule": ("string", "kd", {"choices": ["kd", "ban"]}),
         "widths": ("list", [4, 8], {"minimum": 1, "maximum": 64}),
@@ -67,7 +69,7 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
         steps, left = epochs * GENERATION_STEPS, float(epochs - epoch)
         tell("step", generation=0, step=epoch * GENERATION_STEPS, steps=steps, seconds_left=left)
         checkpoint.write_text(str(epoch))
-        figures = {"loss": 1 / epoch, "tune_accuracy": [0.5, 0.75]}
+        figures = {"loss": float("nan") if settings["diverge"] else 1 / epoch, "tune_accuracy": [0.5, 0.75]}
         tell("epoch", generation=0, epochs=epochs, epochs_done=epoch, **figures)
         if settings["crash"]:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +146,15 @@ async def test_a_folder_that_cannot_be_made_is_named(make_jobs: MakeJobs, traini
 
     with pytest.raises(ConfigurationError, match=f"training folder {training_dir}: cannot be used"):
         make_jobs()
+
+
+async def test_a_record_with_a_loss_that_is_none_is_read_again(make_jobs: MakeJobs) -> None:
+    before = make_jobs()
+    job = await start(before, epochs=1, diverge=True)
+    await ended(before, job.id)
+    await before.close(5)
+
+    loss = make_jobs().get(job.id).progress.loss
+
+    assert loss is not None
+    assert math.isnan(loss)

@@ -27,6 +27,9 @@ PROMISED = {
     "offramp_exit_drift": {"model", "version", "operating_point"},
     "offramp_confidence_drift": {"model", "version"},
     "offramp_drift_alarm": {"model", "version", "signal"},
+    "offramp_training_jobs": {"state"},
+    "offramp_training_epochs": set[str](),
+    "offramp_training_seconds": set[str](),
     "offramp_device_info": {"device", "provider"},
     "offramp_requests_in_flight": set[str](),
 }
@@ -59,6 +62,7 @@ def touch_all(metrics: Metrics) -> None:
     model.exit_drift("fast", 0.1)
     model.confidence_drift(0.1)
     model.drift_alarm("confidence", alarmed=True)
+    metrics.training_jobs.labels("running").set(1)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
 
 

@@ -1,0 +1,63 @@
+"""A server that was told to train, as a process."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.api.wire import TRAINING_SERVICE, health, training
+from serving.client import Client
+from serving.connection import Connection
+from serving.errors import Unsupported
+from serving.training_client import OverrideValue, TrainingClient
+from tests.end_to_end.server_process import ServerProcess
+
+
+class Health(Connection):
+    """Asks the health service."""
+
+    services = ("grpc.health.v1.Health",)
+
+    def serves(self, service: str) -> bool:
+        request = health.HealthCheckRequest(service=service)
+        response = self._call("Check", request, health.HealthCheckResponse)
+        return response.status == health.HealthCheckResponse.SERVING
+
+
+def test_a_server_that_was_told_to_train_offers_it_and_stops_cleanly(models: Path, tmp_path: Path) -> None:
+    options = ("--enable-training", "--training-dir", str(tmp_path / "jobs"))
+    with ServerProcess(models, *options) as server:
+        with Health(server.address) as asked, TrainingClient(server.address) as client:
+            assert asked.serves(TRAINING_SERVICE)
+            assert client.jobs() == []
+
+        assert server.stop()[0] == 0
+
+
+def test_a_server_that_was_not_told_to_train_offers_none(server: ServerProcess) -> None:
+    with TrainingClient(server.address) as client, pytest.raises(Unsupported, match="--enable-training"):
+        client.jobs()
+
+
+def test_a_second_server_on_the_same_training_folder_does_not_start(models: Path, tmp_path: Path) -> None:
+    options = ("--enable-training", "--training-dir", str(tmp_path / "jobs"))
+    with ServerProcess(models, *options), pytest.raises(AssertionError, match="another server uses it"):
+        ServerProcess(models, *options).__enter__()
+
+
+@pytest.mark.skipif(find_spec("training.events") is None, reason="`python -m training` takes no --events yet")
+def test_a_recipe_is_trained_and_served_by_one_command(own_models: Path, tmp_path: Path) -> None:
+    options = ("--enable-training", "--training-dir", str(tmp_path / "jobs"))
+    with ServerProcess(own_models, *options) as server:
+        overrides: dict[str, OverrideValue] = {"generations.count": 1, "schedule.epochs": 2}
+        with TrainingClient(server.address) as client:
+            job = client.start("digits", overrides, model="fresh", serve=True)
+            *events, last = client.watch(job.id)
+        with Client(server.address) as asked:
+            answer = asked.predict("fresh", np.zeros((1, 1, 8, 8), np.uint8))
+
+    assert (last.state.job.state, last.state.job.error) == (training.SUCCEEDED, "")
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    assert [event.epoch.epochs_done for event in events if event.HasField("epoch")] == [1, 2]
+    assert answer.model_version == str(last.state.job.version)

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from serving.errors import RepositoryError
-from training import retarget_options, run_options
+from training import interrupt, retarget_options, run_options
 from training.errors import RunError, TrainingError
-from training.interrupt import stop_with_stdin, take_sigterm_for_sigint
 
 MISTAKE, INTERRUPTED = 2, 130
 SECONDS_OF_A_MINUTE = 60
@@ -30,16 +29,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         COMMANDS[options.command](options)
-    except (TrainingError, RepositoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
-    except OSError as error:  # a full disk, a folder that went away
-        print(f"error: {error}; {_how_to_resume(options)}", file=sys.stderr)
-        return MISTAKE
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        return _end(error, options)
+    return 0
+
+
+def _end(error: BaseException, options: argparse.Namespace) -> int:
+    """Say in a line what ended a command, and give its exit code; raise again what is our own bug."""
+    if isinstance(error, KeyboardInterrupt) or interrupt.came():
+        interrupt.hold_back()
         print(f"interrupted; {_how_to_resume(options)}", file=sys.stderr)
         return INTERRUPTED
-    return 0
+    if isinstance(error, (TrainingError, RepositoryError)):
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    if isinstance(error, OSError):  # a full disk, a folder that went away
+        print(f"error: {error}; {_how_to_resume(options)}", file=sys.stderr)
+        return MISTAKE
+    raise error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,13 +110,14 @@ def _about(seconds: float | None) -> str:
 
 def _run(options: argparse.Namespace) -> None:
     if options.stop_with_stdin:
-        stop_with_stdin()
+        interrupt.stop_with_stdin()
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
-    from training.born_again.progress import ProgressBar, Several
-    from training.events import Events
-    from training.pipeline import run
-    from training.recipe import load_recipe
-    from training.run_folder import RunFolder
+    with interrupt.held_back():
+        from training.born_again.progress import ProgressBar, Several
+        from training.events import Events
+        from training.pipeline import run
+        from training.recipe import load_recipe
+        from training.run_folder import RunFolder
 
     recipe, folder = load_recipe(options.recipe, run_options.overrides(options)), RunFolder(_output(options))
     events = Events(options.events) if options.events is not None else None
@@ -184,5 +192,7 @@ COMMANDS = {"run": _run, "retarget": _retarget, "study": _study, "recipes": _lis
 
 
 if __name__ == "__main__":
-    take_sigterm_for_sigint()
-    sys.exit(main())
+    interrupt.take_signals()
+    exit_code = main()
+    interrupt.hold_back()
+    sys.exit(exit_code)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.stopped_run import Process, by, run_arguments, start_run, stop_in_training
+from training import interrupt
 from training.run_folder import RECIPE_FILE
 
 
@@ -40,6 +41,37 @@ def test_a_stop_is_exit_code_130_and_a_line_that_says_how_to_resume(
     command = ["python", "-m", "training", *run_arguments(longer_recipe, tmp_path, *more), "--resume"]
     assert stderr.splitlines()[-1] == f"interrupted; resume with: {shlex.join(command)}"
     assert list((tmp_path / "run").rglob(".*")) == []  # nothing half-written
+
+
+def test_an_interrupt_out_of_a_text_that_is_executed_is_exit_code_130_all_the_same() -> None:
+    """Imports and exports execute texts; CPython would end itself by SIGINT."""
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.training.interrupted_in_exec"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (said.returncode, said.stderr) == (130, "")
+
+
+def test_an_interrupt_waits_for_imports_to_end_and_is_known_to_have_come() -> None:
+    done = []
+
+    def import_much() -> None:
+        with interrupt.held_back():
+            interrupt._interrupt(signal.SIGTERM, None)
+            done.append("imports")
+
+    with pytest.raises(KeyboardInterrupt):
+        import_much()
+    assert done == ["imports"]
+    assert interrupt.came()
+
+
+@pytest.fixture(autouse=True)
+def as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test see what another one did to the process."""
+    monkeypatch.setattr(interrupt, "_state", interrupt._State())
 
 
 def test_a_run_whose_stdin_has_ended_trains_nothing(tmp_path: Path, longer_recipe: Path) -> None:

@@ -17,6 +17,7 @@ from serving.logs import configure_logs
 from serving.repository.repository import find_versions, read_version
 from serving.revocations import Revocations
 from serving.server import Address, Server
+from serving.training_service import TrainingOffer
 
 CANNOT_START = 2
 
@@ -47,6 +48,7 @@ async def serve(options: argparse.Namespace) -> int:
         config=load_config(options.config),
         poll_seconds=options.poll_seconds,
         state_dir=options.state_dir,
+        training=TrainingOffer(options.training_dir) if options.enable_training else None,
     )
     return await server.run()
 
@@ -97,6 +99,16 @@ def _parser() -> argparse.ArgumentParser:
         "--state-dir", type=Path, metavar="FOLDER", help="keeps revoked certificates over restarts"
     )
     parser.add_argument("--poll-seconds", type=_seconds, help="look for new versions this often")
+    parser.add_argument(
+        "--enable-training", action="store_true", help="let callers start training jobs (needs torch)"
+    )
+    parser.add_argument(
+        "--training-dir",
+        type=Path,
+        default=Path("runs") / "jobs",
+        metavar="DIR",
+        help="where their jobs lie (default: %(default)s)",
+    )
     commands = parser.add_subparsers(dest="command", metavar="")
     check = commands.add_parser("verify", help="check every version's manifest and digests, serve nothing")
     check.add_argument("folder", type=Path)

@@ -11,24 +11,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
-import grpc
 import numpy as np
-from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from serving.api.status import error_of
+from serving import training_commands
 from serving.api.tensors import decode_outputs
-from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference, service_rpcs
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference
+from serving.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Connection
 from serving.engine.policy import ExitReason
 from serving.errors import InvalidRequest, OfframpError
-
-DEFAULT_ADDRESS = "127.0.0.1:8001"
-DEFAULT_TIMEOUT_SECONDS = 10.0
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-
-Response = TypeVar("Response", bound=Message)
+from serving.image_files import read_images
 
 
 @dataclass(frozen=True)
@@ -76,40 +70,10 @@ class PointInForce:
     """Whether too many drawn rows are missing for the test to go on."""
 
 
-class Client:
+class Client(Connection):
     """A connection to a server; usable as a context manager and from several threads."""
 
-    def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    ) -> None:
-        self._address = address
-        self._timeout_seconds = timeout_seconds
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ],
-        )
-        self._calls = {
-            (service, rpc.name): self._channel.unary_unary(
-                f"/{service}/{rpc.name}",
-                request_serializer=rpc.request.SerializeToString,
-                response_deserializer=rpc.response.FromString,
-            )
-            for service in (INFERENCE_SERVICE, HEALTH_SERVICE)
-            for rpc in service_rpcs(service)
-        }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
+    services = (INFERENCE_SERVICE, HEALTH_SERVICE)
 
     def predict(
         self,
@@ -192,30 +156,12 @@ class Client:
         )
         return response.status == health.HealthCheckResponse.SERVING
 
-    def _call(
-        self,
-        rpc: str,
-        request: Message,
-        kind: type[Response],
-        *,
-        service: str = INFERENCE_SERVICE,
-        timeout_seconds: float | None = None,
-    ) -> Response:
-        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        try:
-            response = self._calls[service, rpc](request, timeout=timeout)
-        except grpc.RpcError as error:
-            late = f" after {timeout} s" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
-            raise error_of(error.code(), f"{self._address}: {error.details()}{late}") from error
-        assert isinstance(response, kind)
-        return response
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 where it went well, 1 where the server said no."""
     options = _parser().parse_args(arguments)
     try:
-        with Client(options.address, timeout_seconds=options.timeout_seconds) as client:
+        with options.client(options.address, timeout_seconds=options.timeout_seconds) as client:
             return int(options.run(client, options))
     except (OfframpError, OSError, ValueError) as error:
         print(f"offramp: {error}", file=sys.stderr)
@@ -224,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(client: Client, options: argparse.Namespace) -> int:
     info = client.model(options.model)
-    images = _read_images(options.file, info.row_shape)
+    images = read_images(options.file, info.row_shape)
     prediction = client.predict(
         options.model,
         images,
@@ -260,52 +206,12 @@ def _health(client: Client, _: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
-def _read_images(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Read one image or a batch of them: .npy as uint8, anything else through Pillow."""
-    array = _read_array(path) if path.suffix == ".npy" else _read_picture(path, row_shape)
-    if array.dtype != np.uint8:
-        raise ValueError(f"{path}: expected uint8 pixels, got {array.dtype}")
-    if array.shape in {row_shape, row_shape[1:]}:  # one image; a grey one may come without its channel
-        array = array.reshape(1, *row_shape) if array.size == np.prod(row_shape) else array
-    if array.ndim == len(row_shape) and row_shape[0] == 1 and array.shape[1:] == row_shape[1:]:
-        array = array[:, np.newaxis]  # a batch of grey images without their channel
-    if array.shape[1:] != row_shape:
-        raise ValueError(f"{path}: expected images of shape {list(row_shape)}, got {list(array.shape)}")
-    images: NDArray[np.uint8] = array
-    return images
-
-
-def _read_array(path: Path) -> NDArray[Any]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except EOFError as error:
-        raise ValueError(f"{path}: expected an array, got an empty file") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: expected one array, got an archive of several")
-    return array
-
-
-def _read_picture(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: expected .npy; other images need Pillow, which is not installed"
-        ) from error
-    channels, height, width = row_shape
-    with Image.open(path) as picture:
-        mode = "L" if channels == 1 else "RGB"
-        if picture.size != (width, height) or picture.mode != mode:
-            print(f"{path}: made {mode} of {width} x {height} pixels, as the model takes", file=sys.stderr)
-        fitted = picture.convert(mode).resize((width, height))
-        return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving.client", description="Ask an Offramp server.")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--address", default=DEFAULT_ADDRESS, help="host:port (default: %(default)s)")
     shared.add_argument("--timeout-seconds", type=float, default=DEFAULT_TIMEOUT_SECONDS)
+    shared.set_defaults(client=Client)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     predict = commands.add_parser("predict", parents=[shared], help="classify the images in a file")
     predict.add_argument("--model", required=True)
@@ -319,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     points.set_defaults(run=_points)
     check = commands.add_parser("health", parents=[shared], help="exit code 0 where the server takes calls")
     check.set_defaults(run=_health)
+    training_commands.add_to(commands, shared)
     return parser
 
 

@@ -4,6 +4,7 @@ What calibration learned lives in the manifest, and what a caller chooses in the
 here. Unknown keys are refused, with the known ones listed.
 """
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Self
@@ -83,6 +84,24 @@ class MonitorSettings(Settings):
     """Population stability index beyond which a window raises the alarm."""
 
 
+class TrainingSettings(Settings):
+    """[training]: what jobs may take of the machine, where the server takes any (`--enable-training`)."""
+
+    max_jobs: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Most jobs that run at once; more are refused with RESOURCE_EXHAUSTED."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Most threads of a job; by default half the cores, at least 1."""
+    max_memory_bytes: Annotated[int, Field(ge=2**20)] | None = None
+    """Most address space of a job, in bytes, on Linux; by default as much as there is."""
+    min_free_bytes: Annotated[int, Field(ge=0)] = 1024**3
+    """Disk that must be free in the training folder for a job to start, in bytes."""
+
+    @property
+    def granted_threads(self) -> int:
+        """Most threads of a job."""
+        return self.threads or max(1, (os.cpu_count() or 1) // 2)
+
+
 class ModelSettings(Settings):
     """[models.<name>]: what is particular to one model."""
 
@@ -96,6 +115,7 @@ class Config(Settings):
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
     monitor: MonitorSettings = MonitorSettings()
+    training: TrainingSettings = TrainingSettings()
     models: dict[str, ModelSettings] = {}
 
 
@@ -122,6 +142,7 @@ def _known_keys(error: ValidationError) -> str:
         "server": ServerSettings,
         "engine": EngineSettings,
         "monitor": MonitorSettings,
+        "training": TrainingSettings,
         "models": ModelSettings,
     }
     section = sections.get(first["loc"][0], Config) if len(first["loc"]) > 1 else Config

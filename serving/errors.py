@@ -3,8 +3,9 @@
 OfframpError
 ├── InvalidRequest        the request itself is wrong: mend it, do not retry
 ├── ModelNotFound         no such model or version is served here
+├── JobNotFound           no training job has this id
 ├── ModelNotReady         loading, draining or broken: another replica may answer
-├── Overloaded            the queue is full: retry later, not at once
+├── Overloaded            a queue, a place for jobs or a disk is full: retry later, not at once
 ├── DeadlineExpired       the caller's deadline passed before the answer was ready
 ├── StageFailed           a stage raised or gave NaN for these rows: the cause is chained
 ├── Unsupported           a wish that this server does not know how to grant
@@ -41,12 +42,16 @@ class ModelNotFound(OfframpError):
     """Raised when no served model has the asked name and version."""
 
 
+class JobNotFound(OfframpError):
+    """Raised when no training job has the asked id."""
+
+
 class ModelNotReady(OfframpError):
     """Raised when the model or the whole server is loading, draining or broken."""
 
 
 class Overloaded(OfframpError):
-    """Raised at admission when a request's rows do not fit into the queue."""
+    """Raised at admission when a request's rows, or one more training job, find no room."""
 
 
 class DeadlineExpired(OfframpError):

@@ -1,6 +1,7 @@
 """The ports a server listens on: gRPC with health and reflection, and HTTP for Prometheus."""
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
@@ -11,7 +12,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from prometheus_client import CollectorRegistry, start_http_server
 
-from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, POOL
+from serving.api.wire import HEALTH_SERVICE, POOL
 from serving.config import ServerSettings
 from serving.errors import ConfigurationError
 
@@ -56,10 +57,14 @@ def listen_for_calls(
     host: str,
     port: int,
     settings: ServerSettings,
-    service: grpc.GenericRpcHandler,
+    handlers: Sequence[grpc.GenericRpcHandler],
     health_servicer: health.aio.HealthServicer,
+    listed: Sequence[str],
 ) -> tuple[grpc.aio.Server, int]:
-    """Make a gRPC server on a port, not yet started; raise ConfigurationError where it can't be had."""
+    """Make a gRPC server on a port, not yet started; raise ConfigurationError where it can't be had.
+
+    listed are the services that reflection names, beside health and itself.
+    """
     server = grpc.aio.server(
         maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
         options=[
@@ -73,12 +78,10 @@ def listen_for_calls(
             ("grpc.so_reuseport", 0),  # two servers on one port would share it unasked
         ],
     )
-    server.add_generic_rpc_handlers((service,))
+    server.add_generic_rpc_handlers(tuple(handlers))
     add_HealthServicer_to_server(health_servicer, server)
     POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
-    reflection.enable_server_reflection(
-        (INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), server, POOL
-    )
+    reflection.enable_server_reflection((*listed, HEALTH_SERVICE, reflection.SERVICE_NAME), server, POOL)
     _check_free(host, port)
     try:
         return server, server.add_insecure_port(target(host, port))

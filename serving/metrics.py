@@ -125,6 +125,15 @@ class Metrics:
             "Stability index of the last window's confidences at exit 0 against the manifest",
         )
         self.drift_alarm = gauge("offramp_drift_alarm", "1 while the last window drifted too far", "signal")
+        self.training_jobs = Gauge(
+            "offramp_training_jobs", "Training jobs by their state", ("state",), registry=registry
+        )
+        self.training_epochs = Counter(
+            "offramp_training_epochs", "Epochs that training jobs finished", registry=registry
+        )
+        self.training_seconds = Counter(
+            "offramp_training_seconds", "Time in which training jobs ran, each its own", registry=registry
+        )
         self.device = Gauge(
             "offramp_device_info",
             "The device that sessions really run on",

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from serving import __version__
 from serving.api.open_inference import OpenInference
-from serving.api.wire import INFERENCE_SERVICE
+from serving.api.wire import INFERENCE_SERVICE, TRAINING_SERVICE
 from serving.config import Config
 from serving.engine.devices import DeviceName, choose_device
 from serving.engine.engine import Engine, EngineLimits
@@ -32,12 +32,15 @@ from serving.readiness import Phase, Readiness
 from serving.repository.manifest import Manifest
 from serving.repository.repository import ModelRepository, PublishedVersion
 from serving.revocations import Revocations
+from serving.training_service import TrainingOffer, TrainingService
 from serving.waiting import first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
 
 UNAVAILABLE_SECONDS = 1.0
 """How long new calls are still answered, with UNAVAILABLE, once draining: gRPC alone would cancel them."""
+JOBS_SHARE = 0.8
+"""Of the drain: how long training jobs may take to interrupt themselves before they are killed."""
 CLOSE_SECONDS = 5.0
 """How long engines without a call may take to close: a stage that hangs must not hold the process."""
 BATCHES_OF_SLOTS = 2
@@ -67,8 +70,12 @@ class Server:
         config: Config | None = None,
         poll_seconds: float | None = None,
         state_dir: Path | None = None,
+        training: TrainingOffer | None = None,
     ) -> None:
-        """Take settings; raise ConfigurationError for a device or a state folder that is not there."""
+        """Take settings; raise ConfigurationError for a device or a state folder that is not there.
+
+        training: where jobs may be started; None offers none.
+        """
         self._address = address
         self._config = config or Config()
         self._poll_seconds = poll_seconds
@@ -77,6 +84,9 @@ class Server:
         self._metrics = Metrics(self._registry)
         self._device = choose_device(device)
         self._revocations = Revocations(state_dir)
+        self._training = TrainingService(
+            training, model_repository, self._config.training, self._metrics, self.rescan
+        )
         self._repository = ModelRepository[Engine](
             model_repository,
             load=self._load,
@@ -132,12 +142,19 @@ class Server:
             version=__version__,
             device=self._device.name,
         )
+        training = self._training.open()
+        listed = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
         self._grpc, self.grpc_port = listen_for_calls(
-            host, self._address.grpc_port, self._config.server, open_inference.generic_handler(), self._health
+            host,
+            self._address.grpc_port,
+            self._config.server,
+            [open_inference.generic_handler(), training],
+            self._health,
+            listed,
         )
         await self._grpc.start()
         self._readiness.phase = Phase.READY
-        for service in ("", INFERENCE_SERVICE):
+        for service in ("", *listed):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         if self._poll_seconds is not None:
             self._spawn(self._poll(self._poll_seconds))
@@ -150,8 +167,12 @@ class Server:
         for task in self._tasks:
             task.cancel()
         ends = asyncio.get_running_loop().create_task(asyncio.sleep(self._config.server.drain_seconds))
+        interrupting = asyncio.create_task(
+            self._training.close(JOBS_SHARE * self._config.server.drain_seconds)
+        )
         await first_of(self._forced.wait(), asyncio.sleep(UNAVAILABLE_SECONDS), ends)
         await first_of(self._forced.wait(), self._readiness.idle(), ends)
+        await first_of(self._forced.wait(), interrupting)
         finished = self._readiness.calls_in_flight == 0 and not self._forced.is_set()
         # Streams that watch health or reflection never end by themselves: they get the flush, no more.
         await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)

@@ -15,7 +15,13 @@ from pydantic import BaseModel
 from torch import nn
 
 from serving import errors
-from serving.config import EngineSettings, ModelSettings, ServerSettings
+from serving.config import (
+    EngineSettings,
+    ModelSettings,
+    MonitorSettings,
+    ServerSettings,
+    TrainingSettings,
+)
 from serving.engine.policy import ExitReason
 from serving.metrics import Metrics, Outcome
 from serving.repository import manifest
@@ -33,7 +39,13 @@ FORMAT = (ROOT / "models" / "README.md").read_text()
 
 
 def test_every_setting_is_in_the_readme_with_its_default() -> None:
-    for section, settings in (("server", ServerSettings), ("engine", EngineSettings)):
+    sections: dict[str, type[BaseModel]] = {
+        "server": ServerSettings,
+        "engine": EngineSettings,
+        "monitor": MonitorSettings,
+        "training": TrainingSettings,
+    }
+    for section, settings in sections.items():
         for name, field in settings.model_fields.items():
             row = re.search(rf"\| `{section}\.{name}` \| ([^|]*) \|", README)
             assert row, f"{section}.{name} is missing"

@@ -31,6 +31,8 @@ DOES_WITHOUT = {
     "serving.engine.stages": ("serving.engine.scheduler", "serving.engine.request", "threading"),
     "serving.engine.decision": ("onnxruntime", "threading", "serving.engine.scheduler"),
     "serving.engine.batch_run": ("serving.engine.scheduler", "serving.engine.rules"),
+    "serving.jobs": ("grpc", "google", "onnxruntime", "serving.api", "serving.server", "serving.engine"),
+    "serving.jobs.recipes": ("asyncio",),
     "serving.repository": (
         "onnxruntime",
         "grpc",
@@ -43,12 +45,23 @@ DOES_WITHOUT = {
     "serving.errors": ("grpc", "serving"),
     "serving.metrics": ("grpc", "onnxruntime", "serving.engine", "serving.api", "serving.repository"),
     "serving.bulk_histogram": ("grpc", "onnxruntime", "serving"),
-    "serving.client": (
-        "onnxruntime",
-        "pydantic",
-        "serving.engine.engine",
-        "serving.repository",
-        "serving.server",
+    **dict.fromkeys(
+        (
+            "serving.client",
+            "serving.connection",
+            "serving.image_files",
+            "serving.training_client",
+            "serving.training_commands",
+            "serving.training_display",
+        ),
+        (
+            "onnxruntime",
+            "pydantic",
+            "serving.engine.engine",
+            "serving.jobs",
+            "serving.repository",
+            "serving.server",
+        ),
     ),
     "training": ("serving.api", "serving.server", "serving.client", "serving.config", "grpc", "tests"),
 }

@@ -13,7 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from serving.api.status import status_of
-from serving.errors import InvalidRequest, OfframpError, Overloaded, StageFailed
+from serving.errors import InvalidRequest, OfframpError, Overloaded, StageFailed, Unsupported
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -60,6 +60,15 @@ def guarded(
         raise AssertionError("abort returned")
 
     return call
+
+
+def unsupported(name: str, why: str) -> grpc.RpcMethodHandler:
+    """Refuse an RPC that is not offered, in words; its messages are never parsed, nor is a stream begun."""
+
+    async def refused(_: object, __: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
+        raise Unsupported(why)
+
+    return grpc.unary_unary_rpc_method_handler(guarded(name, refused))
 
 
 def refuse(name: str, request: object, error: Exception) -> Refusal:

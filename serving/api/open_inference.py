@@ -13,11 +13,11 @@ import grpc
 
 from serving.api.answer_form import streamed
 from serving.api.inference_call import InferenceCall
-from serving.api.interceptors import guarded, parse, refuse
+from serving.api.interceptors import guarded, parse, refuse, unsupported
 from serving.api.model_config import model_config, model_metadata, operating_point_state
-from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs
+from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs, snake_case
 from serving.engine.engine import Engine
-from serving.errors import InvalidRequest, ModelNotFound, Unsupported
+from serving.errors import InvalidRequest, ModelNotFound
 from serving.loop_host import LoopHost
 from serving.metrics import Metrics
 from serving.readiness import Readiness
@@ -82,13 +82,15 @@ class OpenInference:
         """Give the service's handlers, ready to be added to a server."""
         handlers = {
             rpc.name: grpc.unary_unary_rpc_method_handler(
-                guarded(rpc.name, getattr(self, _snake_case(rpc.name)), rpc.request),
+                guarded(rpc.name, getattr(self, snake_case(rpc.name)), rpc.request),
                 response_serializer=None if rpc.name in ENCODED else rpc.response.SerializeToString,
             )
             for rpc in service_rpcs(INFERENCE_SERVICE)
         }
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.model_stream_infer)
-        handlers.update({name: _unsupported(name) for name in UNSUPPORTED})
+        handlers.update(
+            {name: unsupported(name, f"{name} is not offered by this server") for name in UNSUPPORTED}
+        )
         return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers)
 
     async def server_live(self, _: inference.ServerLiveRequest, __: Context) -> inference.ServerLiveResponse:
@@ -223,10 +225,6 @@ class OpenInference:
         return response
 
 
-def _snake_case(rpc: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc).lower()
-
-
 def _statistics(name: str, version: int, engine: Engine) -> inference.ModelStatistics:
     totals = engine.accounts.statistics
 
@@ -244,12 +242,3 @@ def _statistics(name: str, version: int, engine: Engine) -> inference.ModelStati
         inference_stats=inference.InferStatistics(**{field: duration(field) for field in fields}),
         operating_points=map(operating_point_state, engine.point_states()),
     )
-
-
-def _unsupported(name: str) -> grpc.RpcMethodHandler:
-    """Refuse an RPC of the protocol that is not offered, in words; its messages are never parsed."""
-
-    async def unsupported(_: object, __: Context) -> bytes:
-        raise Unsupported(f"{name} is not offered by this server")
-
-    return grpc.unary_unary_rpc_method_handler(guarded(name, unsupported))

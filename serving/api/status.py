@@ -8,6 +8,7 @@ from serving.errors import (
     ConfigurationError,
     DeadlineExpired,
     InvalidRequest,
+    JobNotFound,
     ModelNotFound,
     ModelNotReady,
     OfframpError,
@@ -20,6 +21,7 @@ from serving.errors import (
 STATUS: Mapping[type[OfframpError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    JobNotFound: grpc.StatusCode.NOT_FOUND,
     ModelNotReady: grpc.StatusCode.UNAVAILABLE,
     # Clients retry UNAVAILABLE at once; a full queue must not be told so.
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -6,6 +6,7 @@ from the committed FileDescriptorSet, with no generated code to match against a 
 Knows nothing of what the messages are used for.
 """
 
+import re
 from dataclasses import dataclass
 from importlib import resources
 from types import SimpleNamespace
@@ -15,10 +16,22 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import enum_type_wrapper
 from google.protobuf.message import Message
 
-__all__ = ["HEALTH_SERVICE", "INFERENCE_SERVICE", "POOL", "Rpc", "health", "inference", "service_rpcs"]
+__all__ = [
+    "HEALTH_SERVICE",
+    "INFERENCE_SERVICE",
+    "POOL",
+    "TRAINING_SERVICE",
+    "Rpc",
+    "health",
+    "inference",
+    "service_rpcs",
+    "snake_case",
+    "training",
+]
 
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
+TRAINING_SERVICE = "offramp.v1.Training"
 
 
 def _pool() -> descriptor_pool.DescriptorPool:
@@ -51,8 +64,8 @@ class Rpc:
     response: type[Message]
 
 
-def service_rpcs(service: str) -> list[Rpc]:
-    """List a service's unary methods, as its contract has them."""
+def service_rpcs(service: str, *, streams: bool = False) -> list[Rpc]:
+    """List a service's unary methods, or those that answer with a stream, as its contract has them."""
     return [
         Rpc(
             method.name,
@@ -60,8 +73,13 @@ def service_rpcs(service: str) -> list[Rpc]:
             message_factory.GetMessageClass(method.output_type),
         )
         for method in POOL.FindServiceByName(service).methods
-        if not (method.client_streaming or method.server_streaming)
+        if not method.client_streaming and method.server_streaming is streams
     ]
+
+
+def snake_case(rpc: str) -> str:
+    """Give the name of the Python method that answers an RPC."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc).lower()
 
 
 POOL = _pool()
@@ -70,6 +88,8 @@ POOL = _pool()
 if TYPE_CHECKING:
     from serving.api.generated import health_pb2 as health
     from serving.api.generated import open_inference_pb2 as inference
+    from serving.api.generated import training_pb2 as training
 else:
     inference = _contract("open_inference.proto")
     health = _contract("health.proto")
+    training = _contract("training.proto")

@@ -16,6 +16,7 @@ from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, service_
 from serving.config import Config
 from serving.engine.engine import Engine
 from serving.server import Address, Server
+from serving.training_service import TrainingOffer
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 20.0
@@ -38,7 +39,12 @@ class LiveServer:
     """Starts a server on free ports; as a context manager it drains it at the end."""
 
     def __init__(
-        self, models: Path, config: dict[str, Any] | None = None, *, state_dir: Path | None = None
+        self,
+        models: Path,
+        config: dict[str, Any] | None = None,
+        *,
+        state_dir: Path | None = None,
+        training: TrainingOffer | None = None,
     ) -> None:
         engine, monitor = {"workers": 1, "caller_milliseconds": 0}, {"shadow_share": 0}
         settings = {"engine": engine, "monitor": monitor, **(config or {})}
@@ -51,6 +57,7 @@ class LiveServer:
             device="cpu",
             config=Config.model_validate(settings),
             state_dir=state_dir,
+            training=training,
         )
         self.exit_code: int | None = None
 

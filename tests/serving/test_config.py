@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from serving.config import Config, EngineSettings, ModelSettings, ServerSettings, load_config
+from serving.config import (
+    Config,
+    EngineSettings,
+    ModelSettings,
+    ServerSettings,
+    TrainingSettings,
+    load_config,
+)
 from serving.errors import ConfigurationError
 
 
@@ -37,7 +44,7 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("bogus = 1", "bogus: unknown key, known keys: server, engine, monitor, models"),
+        ("bogus = 1", "bogus: unknown key, known keys: server, engine, monitor, training, models"),
         ("[server]\nbogus = 1", "server.bogus: unknown key, known keys: max_message_bytes, drain_seconds"),
         ("[engine]\nbogus = 1", "engine.bogus: unknown key, known keys: max_batch_size, max_queue_size"),
         ("[models.x]\nbogus = 1", "models.x.bogus: unknown key, known keys: versions"),
@@ -53,6 +60,11 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
         ("[server]\nkeepalive_seconds = inf", "server.keepalive_seconds: "),
         ("[server]\nmax_message_bytes = 2147483648", "server.max_message_bytes: "),
         ("[server]\nmax_concurrent_rpcs = 0", "server.max_concurrent_rpcs: "),
+        ("[training]\nmax_jobs = 0", "training.max_jobs: "),
+        ("[training]\nthreads = 0", "training.threads: "),
+        ("[training]\nmax_memory_bytes = 1000", "training.max_memory_bytes: "),
+        ("[training]\nmin_free_bytes = -1", "training.min_free_bytes: "),
+        ("[training]\nbogus = 1", "training.bogus: unknown key, known keys: max_jobs, threads, max_mem"),
         ("models = 3", "models: "),
         ("[engine", "not TOML: "),
         ("\xff", "not TOML: "),
@@ -78,7 +90,7 @@ def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize("section", [Config, ServerSettings, EngineSettings, ModelSettings])
+@pytest.mark.parametrize("section", [Config, ServerSettings, EngineSettings, TrainingSettings, ModelSettings])
 def test_settings_are_frozen_and_refuse_unknown_keys(section: type[BaseModel]) -> None:
     assert section.model_config.get("frozen") is True
     assert section.model_config.get("extra") == "forbid"

@@ -27,6 +27,9 @@ PROMISED = {
     "offramp_exit_drift": {"model", "version", "operating_point"},
     "offramp_confidence_drift": {"model", "version"},
     "offramp_drift_alarm": {"model", "version", "signal"},
+    "offramp_training_jobs": {"state"},
+    "offramp_training_epochs": set[str](),
+    "offramp_training_seconds": set[str](),
     "offramp_device_info": {"device", "provider"},
     "offramp_requests_in_flight": set[str](),
 }

@@ -10,6 +10,7 @@ from serving.errors import OfframpError
 WIRE_STATUS = {
     "InvalidRequest": "INVALID_ARGUMENT",
     "ModelNotFound": "NOT_FOUND",
+    "JobNotFound": "NOT_FOUND",
     "ModelNotReady": "UNAVAILABLE",
     "Overloaded": "RESOURCE_EXHAUSTED",
     "DeadlineExpired": "DEADLINE_EXCEEDED",

@@ -1,0 +1,126 @@
+"""Jobs, events and recipes as messages of offramp.v1, and callers' values out of them. No logic beside."""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from serving.api.wire import training
+from serving.errors import InvalidRequest, shown
+from serving.jobs.events import Epoch, Event, Generation, Line, Published, Step
+from serving.jobs.job import Job, JobState
+from serving.jobs.recipes import Recipe, Setting, SettingValue
+
+STATES = {
+    JobState.RUNNING: training.RUNNING,
+    JobState.SUCCEEDED: training.SUCCEEDED,
+    JobState.FAILED: training.FAILED,
+    JobState.CANCELLED: training.CANCELLED,
+    JobState.INTERRUPTED: training.INTERRUPTED,
+}
+KINDS = {
+    "string": training.STRING,
+    "integer": training.INTEGER,
+    "number": training.NUMBER,
+    "boolean": training.BOOLEAN,
+    "list": training.LIST,
+}
+
+
+def decode_overrides(values: Mapping[str, training.Value]) -> dict[str, SettingValue]:
+    """Read a request's overrides; raise InvalidRequest for one that has no value."""
+    return {key: _decoded(key, value) for key, value in values.items()}
+
+
+def _decoded(key: str, value: training.Value) -> SettingValue:
+    kind = value.WhichOneof("kind")
+    if kind is None:
+        raise InvalidRequest(f'override "{shown(key)}": expected a value, got none')
+    if kind == "list_value":
+        return [_decoded(key, each) for each in value.list_value.values]
+    decoded: SettingValue = getattr(value, kind)
+    return decoded
+
+
+def encode_value(value: SettingValue) -> training.Value | None:
+    """Give a value its message, None where there is none; a table, which no caller can set, is JSON."""
+    if isinstance(value, bool):
+        return training.Value(bool_value=value)
+    if isinstance(value, int):
+        return training.Value(integer_value=value)
+    if isinstance(value, float):
+        return training.Value(number_value=value)
+    if isinstance(value, str):
+        return training.Value(string_value=value)
+    if isinstance(value, list):
+        return training.Value(list_value=training.ValueList(values=_encoded(value)))
+    return None if value is None else training.Value(string_value=json.dumps(value))
+
+
+def _encoded(values: Iterable[SettingValue]) -> list[training.Value]:
+    return [encoded for each in values if (encoded := encode_value(each)) is not None]
+
+
+def encode_recipe(recipe: Recipe) -> training.Recipe:
+    """Give a recipe its message."""
+    return training.Recipe(
+        name=recipe.name,
+        description=recipe.description,
+        needs=recipe.needs,
+        settings=[_setting(setting) for setting in recipe.settings],
+    )
+
+
+def _setting(setting: Setting) -> training.Setting:
+    return training.Setting(
+        key=setting.key,
+        kind=KINDS[setting.kind],
+        default=encode_value(setting.default),
+        value=encode_value(setting.value),
+        choices=_encoded(setting.choices or ()),
+        minimum=setting.minimum,
+        maximum=setting.maximum,
+        exclusive_minimum=setting.exclusive_minimum,
+        exclusive_maximum=setting.exclusive_maximum,
+        help=setting.help,
+    )
+
+
+def encode_job(job: Job) -> training.Job:
+    """Give a job its message."""
+    return training.Job(
+        id=job.id,
+        recipe=job.recipe,
+        model=job.model,
+        overrides={key: encode_value(value) or training.Value() for key, value in job.overrides.items()},
+        state=STATES[job.state],
+        serve=job.serve,
+        created_seconds=job.created_seconds,
+        started_seconds=job.started_seconds,
+        ended_seconds=job.ended_seconds,
+        version=job.version,
+        error=job.error,
+        progress=training.Progress(**job.progress.model_dump()),
+    )
+
+
+def encode_event(event: Event | Job) -> training.Event:
+    """Give an event its message; a job is the event of its state."""
+    if isinstance(event, Job):
+        return training.Event(
+            number=event.progress.last_event,
+            time_seconds=event.ended_seconds or event.started_seconds,
+            state=training.StateEvent(job=encode_job(event)),
+        )
+    message = training.Event(number=event.number, time_seconds=event.time.timestamp())
+    fields = event.model_dump(exclude={"number", "time", "kind"})
+    match event:
+        case Generation():
+            message.generation.CopyFrom(training.GenerationEvent(**fields))
+        case Step():
+            message.step.CopyFrom(training.StepEvent(**fields))
+        case Epoch():
+            message.epoch.CopyFrom(training.EpochEvent(**fields))
+        case Line():
+            message.line.CopyFrom(training.LineEvent(**fields))
+        case Published():
+            message.published.CopyFrom(training.PublishedEvent(**fields))
+    return message

@@ -1,0 +1,91 @@
+"""One gRPC channel and the errors that its statuses stand for. Knows no service's meaning."""
+
+from collections.abc import Iterator, Sequence
+from typing import Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from serving.api.status import error_of
+from serving.api.wire import service_rpcs
+from serving.errors import OfframpError
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+DEFAULT_TIMEOUT_SECONDS = 10.0
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+Response = TypeVar("Response", bound=Message)
+
+
+class Connection:
+    """A connection to a server; usable as a context manager and from several threads."""
+
+    services: Sequence[str]
+    """What a subclass calls."""
+
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> None:
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._channel = grpc.insecure_channel(
+            address,
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ],
+        )
+        self._calls = {
+            (service, rpc.name): make(
+                f"/{service}/{rpc.name}",
+                request_serializer=rpc.request.SerializeToString,
+                response_deserializer=rpc.response.FromString,
+            )
+            for service in self.services
+            for streams, make in ((False, self._channel.unary_unary), (True, self._channel.unary_stream))
+            for rpc in service_rpcs(service, streams=streams)
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def _call(
+        self,
+        rpc: str,
+        request: Message,
+        kind: type[Response],
+        *,
+        service: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Response:
+        """Call an RPC, of the first service where none is named; raise the error of its status."""
+        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            response = self._calls[service or self.services[0], rpc](request, timeout=timeout)
+        except grpc.RpcError as error:
+            late = f" after {timeout} s" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
+            raise self._error(error, late) from error
+        assert isinstance(response, kind)
+        return response
+
+    def _stream(self, rpc: str, request: Message, kind: type[Response]) -> Iterator[Response]:
+        """Call an RPC of the first service that answers with a stream; leaving it ends the call."""
+        call = self._calls[self.services[0], rpc](request)
+        try:
+            for response in call:
+                assert isinstance(response, kind)
+                yield response
+        except grpc.RpcError as error:
+            raise self._error(error) from error
+        finally:
+            call.cancel()
+
+    def _error(self, error: grpc.RpcError, more: str = "") -> OfframpError:
+        return error_of(error.code(), f"{self._address}: {error.details()}{more}")

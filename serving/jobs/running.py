@@ -1,0 +1,79 @@
+"""One job at work: follows its process's events, stops it, and says how it ended."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+
+import structlog
+
+from serving.jobs.events import Event, EventReader, follow
+from serving.jobs.job import JobState
+from serving.jobs.program import Process
+from serving.jobs.store import JobFolder
+
+_LOG = structlog.get_logger(__name__)
+
+INTERRUPTED_CODES = frozenset({130, -signal.SIGTERM, -signal.SIGINT})
+ERROR_PREFIX = "error: "
+
+
+class RunningJob:
+    """A process and what is known of it; lives on the event loop."""
+
+    def __init__(self, folder: JobFolder, process: Process, after_event: int) -> None:
+        self._folder = folder
+        self._process = process
+        self._reader = EventReader(folder.events, after_event)
+        self._process_over = False
+        self._told: JobState | None = None
+        self.over = asyncio.Event()
+        """Set by who attends it, once the record says how it ended."""
+
+    async def attend(self, note: Callable[[Event], None]) -> int | None:
+        """Tell every event until the process is over; gives its exit code, None where nobody knows it."""
+        following = asyncio.create_task(self._follow(note))
+        try:
+            code = await self._process.wait()
+            self._process_over = True
+            await following
+        finally:
+            following.cancel()
+        return code
+
+    async def _follow(self, note: Callable[[Event], None]) -> None:
+        try:
+            async for event in follow(self._reader.read, lambda: self._process_over):
+                note(event)
+        except OSError as error:  # it trains all the same
+            _LOG.error("training events unreadable", error=str(error))
+
+    async def stop(self, state: JobState, seconds: float) -> None:
+        """Ask the process to interrupt itself, kill it after so many seconds, and wait for the record.
+
+        state is what the job becomes, unless it is done before it hears of this.
+        """
+        self._told = state
+        self._process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.over.wait(), seconds)
+        if not self._process_over:
+            self._process.kill()
+        await self.over.wait()
+
+    def ending(self, code: int | None, version: int | None) -> tuple[JobState, str]:
+        """Say what the job has become, and its error where it failed."""
+        if code == 0 or (code is None and version is not None):
+            return JobState.SUCCEEDED, ""
+        if self._told is not None:
+            return self._told, ""
+        if code is None or code in INTERRUPTED_CODES:
+            return JobState.INTERRUPTED, ""
+        return JobState.FAILED, self._error(code)
+
+    def _error(self, code: int) -> str:
+        if code < 0:
+            return f"its process was ended by signal {-code}"
+        lines = [line for line in self._folder.last_log_lines() if line.strip()]
+        said = [line.removeprefix(ERROR_PREFIX) for line in lines if line.startswith(ERROR_PREFIX)]
+        return next(reversed(said or lines), f"its process ended with exit code {code}")

@@ -1,0 +1,167 @@
+"""Where jobs lie on disk: one folder each, and one server at a time.
+
+    <training-dir>/<id>/job.json      the record, written whole
+                        events.jsonl  what the process says of itself
+                        log.txt       what it writes to stdout and stderr
+                        run/          its own output, from which it resumes
+                        alive         locked by the process while it lives
+
+Knows nothing of how a job runs. A lock tells a living process from a number that another one has by now.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
+
+from serving.errors import ConfigurationError, JobNotFound, first_complaint, shown
+from serving.jobs.job import Job
+
+if os.name == "posix":
+    import fcntl
+
+ID_BYTES = 8
+ID_PATTERN = r"[0-9a-f]{16}"
+LOG_END_BYTES = 4096
+
+
+def new_id() -> str:
+    """Draw an id that nobody can guess, and that a URL and a command line can hold."""
+    return secrets.token_hex(ID_BYTES)
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """One job's files."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """The record."""
+        return self.path / "job.json"
+
+    @property
+    def events(self) -> Path:
+        """What the process says of itself, a JSON line each."""
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What the process writes to stdout and stderr."""
+        return self.path / "log.txt"
+
+    @property
+    def run(self) -> Path:
+        """The process's own output."""
+        return self.path / "run"
+
+    @property
+    def alive(self) -> Path:
+        """What the process holds locked."""
+        return self.path / "alive"
+
+    def write(self, job: Job) -> None:
+        """Write the record whole or not at all."""
+        self.path.mkdir(exist_ok=True)
+        draft = self.record.with_suffix(".draft")
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(job.model_dump_json(indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.record)
+
+    def lock(self) -> IO[bytes]:
+        """Open and lock what its process is to inherit; raise BlockingIOError where one lives."""
+        return _locked(self.alive)
+
+    def has_process(self) -> bool:
+        """Whether a process of the job lives."""
+        try:
+            self.lock().close()
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:  # the operator removed the folder
+            return False
+        return False
+
+    def process_id(self) -> int | None:
+        """Say the number of the process that lives; None where it was not written down."""
+        text = self.alive.read_bytes()
+        return int(text) if text.isdigit() else None
+
+    def last_log_lines(self) -> list[str]:
+        """Give the end of the log."""
+        with contextlib.suppress(FileNotFoundError), self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - LOG_END_BYTES))
+            return log.read().decode(errors="replace").splitlines()
+        return []
+
+    def keep_record_alone(self) -> None:
+        """Remove all but the record."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        for path in (self.events, self.log, self.alive):
+            path.unlink(missing_ok=True)
+
+
+class JobStore:
+    """The folder of all jobs, locked while this is open."""
+
+    def __init__(self, root: Path) -> None:
+        """Make the folder where it is missing; raise ConfigurationError where it can't be had alone."""
+        self.root = root.resolve()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.root / ".lock")
+        except BlockingIOError as error:
+            raise ConfigurationError(f"training folder {root}: another server uses it") from error
+        except OSError as error:
+            raise ConfigurationError(f"training folder {root}: cannot be used: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Let another server have the folder."""
+        self._lock.close()
+
+    def folder(self, job_id: str) -> JobFolder:
+        """Give a job's folder, there or not; raise JobNotFound for what is no id."""
+        if not re.fullmatch(ID_PATTERN, job_id):
+            raise JobNotFound(f"job {shown(repr(job_id))} is not found")
+        return JobFolder(self.root / job_id)
+
+    def read_all(self) -> list[Job]:
+        """Read every record; for one that is none raise ConfigurationError, and let the folder go."""
+        records = [JobFolder(path).record for path in sorted(self.root.iterdir())]
+        ours = [each for each in records if re.fullmatch(ID_PATTERN, each.parent.name) and each.exists()]
+        with contextlib.ExitStack() as failing:
+            failing.callback(self.close)
+            jobs = [_read(record) for record in ours]
+            failing.pop_all()
+        return jobs
+
+    def free_bytes(self) -> int:
+        """Say how much the disk still takes."""
+        return shutil.disk_usage(self.root).free
+
+
+def _read(record: Path) -> Job:
+    try:
+        return Job.model_validate_json(record.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{record}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{record}: {first_complaint(error)}") from error
+
+
+def _locked(path: Path) -> IO[bytes]:
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(path.open("ab"))
+        if os.name == "posix":
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        opened.pop_all()
+        return file

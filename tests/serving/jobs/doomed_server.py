@@ -1,0 +1,21 @@
+"""A server's jobs in a process of their own, to be killed: starts one that holds, and prints its id."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from serving.logs import configure_logs
+from tests.serving.jobs.training_jobs import open_jobs, start_held
+
+
+async def main() -> None:
+    jobs = open_jobs(Path(sys.argv[1]))
+    job = await start_held(jobs, stubborn=sys.argv[2] == "stubborn")
+    print(job.id, flush=True)
+    await asyncio.Event().wait()
+
+
+configure_logs()
+asyncio.run(main())

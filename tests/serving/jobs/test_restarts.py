@@ -1,0 +1,147 @@
+"""What becomes of jobs when their server ends, by a signal or without a word."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.errors import ConfigurationError, ModelNotReady
+from serving.jobs import jobs as jobs_module
+from serving.jobs.job import JobState
+from serving.jobs.jobs import Jobs
+from tests.serving.jobs.conftest import MakeJobs
+from tests.serving.jobs.training_jobs import ended, files_of, start, start_held, watched
+
+pytestmark = pytest.mark.asyncio
+
+
+def die_with_a_job(training_dir: Path, kind: str = "obedient") -> str:
+    """Kill a server while its job runs; gives the job's id."""
+    script = Path(__file__).with_name("doomed_server.py")
+    with subprocess.Popen(
+        [sys.executable, str(script), str(training_dir), kind],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout
+        job_id = server.stdout.readline().strip()
+        server.kill()
+    assert job_id
+    return job_id
+
+
+async def test_a_closing_server_interrupts_its_jobs(jobs: Jobs, training_dir: Path) -> None:
+    job = await start_held(jobs)
+
+    await jobs.close(5)
+
+    record = json.loads((training_dir / job.id / "job.json").read_text())
+    assert (record["state"], record["error"]) == ("interrupted", "")
+    assert "run" in files_of(training_dir, job)
+
+
+async def test_who_watches_is_told_of_the_interruption(jobs: Jobs) -> None:
+    job = await start_held(jobs)
+    watching = asyncio.create_task(watched(jobs, job.id))
+
+    await jobs.close(5)
+
+    assert (await watching)[1].state is JobState.INTERRUPTED
+
+
+async def test_a_closing_server_kills_a_deaf_job_in_time(jobs: Jobs) -> None:
+    job = await start_held(jobs, stubborn=True)
+
+    await jobs.close(0.1)
+
+    assert jobs.get(job.id).state is JobState.INTERRUPTED
+
+
+async def test_a_closed_server_takes_no_jobs(jobs: Jobs) -> None:
+    await jobs.close(5)
+
+    with pytest.raises(ModelNotReady, match="draining"):
+        await start(jobs)
+
+
+async def test_an_interrupted_job_goes_on_where_it_stood(make_jobs: MakeJobs) -> None:
+    before = make_jobs()
+    job = await start_held(before)
+    await before.close(5)
+    after = make_jobs()
+    known = after.get(job.id).progress.last_event
+
+    resumed = await after.resume(job.id)
+    events, over = await watched(after, job.id, known)
+
+    assert (resumed.state, over.state, over.version) == (JobState.RUNNING, JobState.SUCCEEDED, 1)
+    assert [event.number for event in events] == list(range(known + 1, over.progress.last_event + 1))
+    assert over.progress.epochs_done == 3
+
+
+async def test_a_job_of_a_killed_server_is_interrupted_and_goes_on(
+    make_jobs: MakeJobs, training_dir: Path
+) -> None:
+    job_id = die_with_a_job(training_dir)
+
+    jobs = make_jobs()
+
+    assert (await ended(jobs, job_id)).state is JobState.INTERRUPTED
+    assert jobs.get(job_id).progress.epochs_done == 1
+    await jobs.resume(job_id)
+    assert (await ended(jobs, job_id)).state is JobState.SUCCEEDED
+
+
+async def test_a_deaf_process_of_a_killed_server_is_killed_before_its_job_counts_as_interrupted(
+    make_jobs: MakeJobs, training_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "KILL_SECONDS", 0.3)
+    job_id = die_with_a_job(training_dir, "stubborn")
+
+    jobs = make_jobs()
+
+    assert jobs.get(job_id).state is JobState.RUNNING
+    assert (await ended(jobs, job_id)).state is JobState.INTERRUPTED
+    assert not jobs._store.folder(job_id).has_process()
+
+
+async def test_a_job_that_published_before_its_server_died_succeeded(
+    make_jobs: MakeJobs, training_dir: Path
+) -> None:
+    jobs = make_jobs()
+    job = await start(jobs)
+    await ended(jobs, job.id)
+    await jobs.close(5)
+    record = training_dir / job.id / "job.json"
+    record.write_text(record.read_text().replace('"succeeded"', '"running"'))
+
+    again = make_jobs()
+
+    over = await ended(again, job.id)
+    assert (over.state, over.version) == (JobState.SUCCEEDED, 1)
+
+
+async def test_two_servers_cannot_have_one_folder(jobs: Jobs, make_jobs: MakeJobs) -> None:
+    with pytest.raises(ConfigurationError, match="another server uses it"):
+        make_jobs()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": "x"}'])
+async def test_a_record_that_is_none_is_named(make_jobs: MakeJobs, training_dir: Path, text: str) -> None:
+    record = training_dir / ("0" * 16) / "job.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(text)
+
+    with pytest.raises(ConfigurationError, match=f"^{record}: "):
+        make_jobs()
+
+
+async def test_a_folder_that_cannot_be_made_is_named(make_jobs: MakeJobs, training_dir: Path) -> None:
+    training_dir.write_text("a file")
+
+    with pytest.raises(ConfigurationError, match=f"training folder {training_dir}: cannot be used"):
+        make_jobs()

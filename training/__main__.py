@@ -1,10 +1,11 @@
 """The command line of training: `python -m training run RECIPE`, `retarget`, `study STUDY`, `recipes`.
 
 Exit codes: 0 done, or nothing left to do; 2 a mistake that the user can mend, said in one line on
-stderr; 130 interrupted, with a line that says how to resume.
+stderr; 130 interrupted, by Ctrl-C or SIGTERM, with a line that says how to resume.
 """
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from serving.errors import RepositoryError
-from training import retarget_options
+from training import retarget_options, run_options
 from training.errors import RunError, TrainingError
+from training.interrupt import stop_with_stdin, take_sigterm_for_sigint
 
 MISTAKE, INTERRUPTED = 2, 130
 SECONDS_OF_A_MINUTE = 60
@@ -43,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m training", description="Train and publish a model.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("recipes", help="list the built-in recipes: needs, and time on this machine")
-    run = commands.add_parser("run", help="train a recipe and publish what comes of it")
-    run.add_argument("recipe", metavar="RECIPE", help="a built-in recipe's name, or the path of a TOML file")
-    run.add_argument("--output", type=Path, metavar="DIR", help="the run's folder (default: runs/<recipe>)")
-    retarget_options.add_model_repository(run)
-    run.add_argument("--resume", action="store_true", help="go on with the run that the folder holds")
-    run.add_argument("--seed", type=int, metavar="N", help="replaces the recipe's seed, and nothing else")
+    recipes = commands.add_parser(
+        "recipes", help="list the built-in recipes: needs, and time on this machine"
+    )
+    recipes.add_argument(
+        "--json", action="store_true", help="every setting that a run can replace instead, as JSON"
+    )
+    run_options.add_to(commands.add_parser("run", help=run_options.HELP))
     retarget_options.add_to(commands.add_parser("retarget", help=retarget_options.HELP))
     study = commands.add_parser("study", help="compare rules, generations and seeds, and write a page of it")
     study.add_argument("study", metavar="STUDY", help="a built-in study's name, or the path of a TOML file")
@@ -70,7 +72,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(MISTAKE, f"error: {message}; see {self.prog} --help\n")
 
 
-def _list_recipes(_options: argparse.Namespace) -> None:
+def _list_recipes(options: argparse.Namespace) -> None:
+    if options.json:
+        from training.catalogue import catalogue
+
+        print(json.dumps(catalogue(), indent=2))
+    else:
+        _list_recipes_with_times()
+
+
+def _list_recipes_with_times() -> None:
     from training.data.registry import DATASETS
     from training.estimate import training_seconds
     from training.recipe import built_in_recipes, load_recipe
@@ -91,19 +102,23 @@ def _about(seconds: float | None) -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.stop_with_stdin:
+        stop_with_stdin()
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
-    from training.born_again.progress import ProgressBar
+    from training.born_again.progress import ProgressBar, Several
+    from training.events import Events
     from training.pipeline import run
     from training.recipe import load_recipe
     from training.run_folder import RunFolder
 
-    recipe = load_recipe(options.recipe)
-    if options.seed is not None:
-        recipe = recipe.with_seed(options.seed)
-    folder = RunFolder(_output(options))
+    recipe, folder = load_recipe(options.recipe, run_options.overrides(options)), RunFolder(_output(options))
+    events = Events(options.events) if options.events is not None else None
+    progress = ProgressBar() if events is None else Several(ProgressBar(), events)
     record, did_run = run(
-        recipe, _recipe_name(options), folder, options.model_repository, ProgressBar(), resume=options.resume
+        recipe, _recipe_name(options), folder, options.model_repository, progress, resume=options.resume
     )
+    if events is not None:
+        events.published(record, folder.report_path.resolve())
     what = f"{record.model} version {record.version}, generation {record.chosen_generation}"
     where = f"{record.published}, report: {folder.report_path.resolve()}"
     print(f"published {what}: {where}" if did_run else f"nothing to do, already published {what}: {where}")
@@ -159,8 +174,7 @@ def _how_to_resume(options: argparse.Namespace) -> str:
     command += [options.recipe if options.command == "run" else options.study]
     command += ["--output", str(_output(options))]
     if options.command == "run":
-        command += ["--model-repository", str(options.model_repository)]
-        command += ["--seed", str(options.seed)] if options.seed is not None else []
+        command += run_options.told(options)
     elif options.page is not None:
         command += ["--page", str(options.page)]
     return f"resume with: {shlex.join([*command, '--resume'])}"
@@ -170,4 +184,5 @@ COMMANDS = {"run": _run, "retarget": _retarget, "study": _study, "recipes": _lis
 
 
 if __name__ == "__main__":
+    take_sigterm_for_sigint()
     sys.exit(main())

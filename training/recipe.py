@@ -5,7 +5,9 @@ Every complaint is one line that names file, key and both values. Knows nothing 
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, ValidationError
@@ -14,6 +16,7 @@ from serving.repository.manifest import NAME_PATTERN
 from training.data.section import DatasetSection
 from training.errors import RecipeError
 from training.exits.goals import OperatingPointsSection
+from training.overrides import Overrides, concerns, overridden
 from training.section import LARGEST_SEED, Section, Seed, complaint, one_line
 from training.settings import (
     ArchitectureSection,
@@ -25,6 +28,8 @@ from training.settings import (
 )
 
 BUILT_IN = Path(__file__).parent / "recipes"
+
+NOTHING: Overrides = MappingProxyType({})
 
 _Settings = TypeVar("_Settings", bound=Section)
 
@@ -73,13 +78,16 @@ def recipe_path(name_or_path: str) -> Path:
     return path
 
 
-def load_recipe(name_or_path: str) -> Recipe:
+def load_recipe(name_or_path: str, overrides: Overrides = NOTHING) -> Recipe:
     """Read a built-in recipe or a TOML file; raise RecipeError with one line naming file, key and values."""
-    return read_toml(recipe_path(name_or_path), Recipe)
+    return read_toml(recipe_path(name_or_path), Recipe, overrides)
 
 
-def read_toml(path: Path, kind: type[_Settings]) -> _Settings:
-    """Read a TOML file as settings; raise RecipeError with one line naming file, key and values."""
+def read_toml(path: Path, kind: type[_Settings], overrides: Overrides = NOTHING) -> _Settings:
+    """Read a TOML file as settings, some of them overridden before they are checked.
+
+    Raises RecipeError with one line naming file, key and values; a key that was overridden has no file.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -87,23 +95,25 @@ def read_toml(path: Path, kind: type[_Settings]) -> _Settings:
     except ValueError as error:  # bad TOML, or bytes that are no UTF-8
         raise RecipeError(f"{path}: expected TOML in UTF-8, got: {one_line(str(error))}") from error
     try:
-        return kind.model_validate(document)
+        return kind.model_validate(overridden(document, kind, overrides))
     except ValidationError as error:
-        said = complaint(kind, error.errors(include_url=False)[0])
-        raise RecipeError(f"{path}: {said}") from error
+        detail = error.errors(include_url=False)[0]
+        said = complaint(kind, detail)
+        raise RecipeError(said if concerns(overrides, detail["loc"]) else f"{path}: {said}") from error
 
 
 def first_difference(expected: Recipe, got: Recipe) -> str | None:
     """Say in one line the first key whose value differs between two recipes; None where none does."""
-    old, new = _flat(expected.model_dump()), _flat(got.model_dump())
+    old, new = flat(expected.model_dump()), flat(got.model_dump())
     for key in old:
         if old[key] != new[key] and key != "description":  # which decides nothing
             return f"{key}: expected {json.dumps(old[key])}, got {json.dumps(new[key])}"
     return None
 
 
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give the values of a section, and of all in it, by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in section.items():
-        values |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return values

@@ -1,14 +1,17 @@
 """The base of every settings section: frozen, with keys and types of its own alone.
 
-And how a complaint about one is said: in one line that names key, what was expected and what was got.
+Docstrings under its keys are their descriptions, for whoever lists them. And how a complaint about one
+is said: in one line that names key, what was expected and what was got.
 Knows nothing of what a section means, nor of where it was read.
 """
 
 from collections.abc import Collection
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 LARGEST_SEED = 2**63 - 1
 
@@ -22,18 +25,29 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 class Section(BaseModel):
     """A frozen part of a recipe that refuses keys it does not know and types that are not its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
-def one_of(known: Collection[str]) -> AfterValidator:
-    """Take a name only where it is known."""
+class OneOf:
+    """Takes a name only where it is known, and lists the known ones in the JSON schema."""
 
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"expected one of {', '.join(known)}")
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = known
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "enum": list(self._known)}
+
+    def _check(self, name: str) -> str:
+        if name not in self._known:
+            raise ValueError(f"expected one of {', '.join(self._known)}")
         return name
-
-    return AfterValidator(check)
 
 
 def complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
@@ -41,14 +55,24 @@ def complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         section = _section_of(kind, detail["loc"])
-        known = f", known: {', '.join(section.model_fields)}" if section is not None else ""
-        return f"{key}: unknown key{known}"
+        return f"{key}: unknown key" if section is None else unknown_key(key, section)
     if detail["type"] == "missing":
         return f"{key}: expected a value, got none"
     expected = one_line(detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected"))
     if detail["type"] == "value_error" and not expected.startswith("expected"):
         return f"{key}.{expected}".removeprefix(".")  # a section's own complaint: its key and both values
     return f"{key}: {expected}, got {one_line(repr(detail['input']))}"
+
+
+def unknown_key(key: str, section: type[BaseModel]) -> str:
+    """Say that a section has no such key, and which it has."""
+    return f"{key}: unknown key, known: {', '.join(section.model_fields)}"
+
+
+def section_in(field: FieldInfo) -> type[BaseModel] | None:
+    """Give the section that a field is; None where it holds a value."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def one_line(text: str) -> str:

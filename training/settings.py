@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from training.architectures.heads import HeadSettings
 from training.architectures.registry import ARCHITECTURES
 from training.born_again.rules import RULES
-from training.section import Count, Positive, Section, Share, one_of
+from training.section import Count, OneOf, Positive, Section, Share
 
 MOST_EXITS = 16
 
@@ -43,7 +43,7 @@ class AugmentationSection(Section):
 class ArchitectureSection(Section):
     """The network, the same in every generation."""
 
-    name: Annotated[str, one_of(ARCHITECTURES)] = "deep_supervision"
+    name: Annotated[str, OneOf(ARCHITECTURES)] = "deep_supervision"
     """A registered architecture. Default deep_supervision."""
     exits: Annotated[int, Field(ge=2, le=MOST_EXITS)] = 3
     """Stages, each with its head and so its exit. Default 3."""
@@ -83,7 +83,7 @@ class GenerationsSection(Section):
 
     count: Count = 3
     """Networks trained one after the other, the first without a teacher. Default 3."""
-    rule: Annotated[str, one_of(RULES)] = "kd"
+    rule: Annotated[str, OneOf(RULES)] = "kd"
     """How a teacher and the labels combine: kd, ban, ban+l, cwtm, dkpp. Default kd."""
     alpha: Share = 0.5
     """Weight of the labels against the teacher, 0 to 1; only `kd` reads it. Default 0.5."""

@@ -1,4 +1,6 @@
-"""Shows how training goes: a bar a generation on stderr. Knows nothing of how a network is trained.
+"""Shows how training goes: a bar a generation on stderr, or several displays at once.
+
+Knows nothing of how a network is trained.
 
 Shapes: `E` exits.
 """
@@ -82,3 +84,35 @@ class ProgressBar:
 
     def _name(self, epochs_done: int) -> str:
         return f"generation {self._generation}, epoch {epochs_done}/{self._epochs}"
+
+
+class Several:
+    """Several progresses that are told the same, one after the other."""
+
+    def __init__(self, *told: Progress) -> None:
+        self._told = told
+
+    def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
+        """Begin with each."""
+        for each in self._told:
+            each.begin(generation, epochs=epochs, epochs_done=epochs_done, steps_per_epoch=steps_per_epoch)
+
+    def step(self) -> None:
+        """Count the step with each."""
+        for each in self._told:
+            each.step()
+
+    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+        """Show each the epoch."""
+        for each in self._told:
+            each.epoch(epochs_done, epoch)
+
+    def end(self) -> None:
+        """End each."""
+        for each in self._told:
+            each.end()
+
+    def say(self, line: str) -> None:
+        """Say it to each."""
+        for each in self._told:
+            each.say(line)

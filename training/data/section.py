@@ -9,13 +9,13 @@ from pydantic import Field
 
 from training.data.registry import DATASETS, load_dataset
 from training.data.splits import Dataset, SplitRows
-from training.section import Count, Section, Seed, one_of
+from training.section import Count, OneOf, Section, Seed
 
 
 class DatasetSection(Section):
     """Which rows, and how they are cut; the train split gets what remains."""
 
-    name: Annotated[str, one_of(DATASETS)]
+    name: Annotated[str, OneOf(DATASETS)]
     """A registered dataset. No default."""
     file: str | None = None
     """Path of the user's own .npz file, from the working directory; only for `npz`."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, binom
+import scipy  # its distributions load where they are first used, half a second later
 
 from serving.repository.manifest import Certificate, Risk
 from training.exits.evaluate import Outcome, Readings, outcome
@@ -136,7 +136,7 @@ def allowed_losses(n: int, epsilon: float, delta: float) -> int:
     """
     _check_shares(epsilon=epsilon, delta=delta)
     _check_rows(n)
-    return int(np.searchsorted(binom.cdf(np.arange(n + 1), n, epsilon), delta, side="right")) - 1
+    return int(np.searchsorted(scipy.stats.binom.cdf(np.arange(n + 1), n, epsilon), delta, side="right")) - 1
 
 
 def fewest_rows(epsilon: float, delta: float) -> int:
@@ -151,7 +151,7 @@ def upper_bound(losses: int, n: int, delta: float) -> float:
     _check_rows(n)
     if not 0 <= losses <= n:
         raise ValueError(f"losses: expected 0 to {n}, got {losses}")
-    return 1.0 if losses == n else float(beta.ppf(1 - delta, losses + 1, n - losses))
+    return 1.0 if losses == n else float(scipy.stats.beta.ppf(1 - delta, losses + 1, n - losses))
 
 
 def _certificate(tested: Walked, epsilon: float, delta: float, risk: Risk, method: str) -> Certificate:
@@ -168,7 +168,7 @@ def _certificate(tested: Walked, epsilon: float, delta: float, risk: Risk, metho
 
 def _p_value(losses: int, n: int, epsilon: float) -> float:
     """Give the chance of so few losses if their true rate were epsilon."""
-    return float(binom.cdf(losses, n, epsilon))
+    return float(scipy.stats.binom.cdf(losses, n, epsilon))
 
 
 def _check_shares(**shares: float) -> None:

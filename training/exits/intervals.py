@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its distributions load where they are first used, half a second later
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
 
 CONFIDENCE = 0.95
 """Confidence of every interval in manifests and reports."""
@@ -101,7 +101,7 @@ def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> f
     gained, lost = discordant(correct_a_N, correct_b_N)
     if gained + lost == 0:
         return 1.0
-    return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
+    return float(scipy.stats.binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
 
 
 def discordant(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> tuple[int, int]:
@@ -123,4 +123,4 @@ def rounded_up(bound: float) -> float:
 def _two_sided(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a share between 0 and 1, got {confidence}")
-    return float(norm.ppf((1 + confidence) / 2))
+    return float(scipy.stats.norm.ppf((1 + confidence) / 2))

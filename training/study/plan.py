@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from training.born_again.rules import RULES
 from training.errors import RecipeError
 from training.recipe import Recipe, read_toml
-from training.section import Count, Section, Seed, one_of
+from training.section import Count, OneOf, Section, Seed
 
 BUILT_IN = Path(__file__).parent / "studies"
 FEWEST_GENERATIONS = 2
@@ -25,7 +25,7 @@ class Study(Section):
 
     description: str = ""
     """One line for people. Default empty."""
-    rules: Annotated[tuple[Annotated[str, one_of(RULES)], ...], Field(strict=False, min_length=1)]
+    rules: Annotated[tuple[Annotated[str, OneOf(RULES)], ...], Field(strict=False, min_length=1)]
     """The rules to compare. No default."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
     """Seeds of generation 0; the first is that of every rule. No default."""

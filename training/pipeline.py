@@ -24,7 +24,7 @@ from training.release.findings import Findings, compare_baseline, make_manifest,
 from training.release.publish import publish
 from training.release.report import write_report
 from training.release.summarise import make_summary
-from training.run_folder import RunFolder, RunRecord, make_writable
+from training.run_folder import RunFolder, RunRecord, check_writable
 
 
 def run(
@@ -53,7 +53,7 @@ def run(
             f"got {recipe.schedule.batch_rows}"
         )
     make_network(recipe, dataset)  # says before any training whether the images fit the architecture
-    make_writable(model_repository / recipe.model)
+    check_writable(model_repository / recipe.model)
     folder.begin(recipe, dataset.digests)
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")

@@ -218,7 +218,7 @@ def make_writable(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise RunError, before any work, where a folder can't be made or written; an empty one does not stay."""
+    """Raise RunError, before any work, where a folder can't be made or written; an empty one goes again."""
     make_writable(folder)
     with contextlib.suppress(OSError):  # it holds something
         folder.rmdir()

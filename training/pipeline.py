@@ -19,6 +19,7 @@ from training.errors import RecipeError
 from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.from_recipe import load, make_network, train
+from training.interrupt import finishing
 from training.recipe import Recipe
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
@@ -58,9 +59,10 @@ def run(
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
     findings = find_out(recipe, recipe_name, dataset, generations, folder, progress)
-    if record is None or not published:
-        record = release(findings, model_repository, folder, progress)
-    write_report(folder.report_path, make_summary(findings, Path(record.published)))
+    with finishing():  # who stops a run either finds nothing published, or a run that is done
+        if record is None or not published:
+            record = release(findings, model_repository, folder, progress)
+        write_report(folder.report_path, make_summary(findings, Path(record.published)))
     return record, True
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from serving.api.wire import training
 from serving.client import Client
+from serving.errors import InvalidRequest
 from serving.training_client import TrainingClient
 from tests.end_to_end import node_packages
 from tests.end_to_end.server_process import ServerProcess
@@ -26,6 +27,7 @@ from tests.end_to_end.training_server import (
     watch_to_the_end,
 )
 from tests.serving import scripted_model
+from tests.serving.live_server import eventually
 
 END_SECONDS = 120.0
 
@@ -80,6 +82,20 @@ def test_a_cancelled_job_leaves_its_record_alone(server: ServerProcess, trainer:
         assert over.state == client.job(job.id).state == training.CANCELLED
     assert [path.name for path in trainer.folder(job).path.iterdir()] == ["job.json"]
     assert trainer.repository() == there_before
+
+
+def test_a_job_that_has_published_is_done_and_can_no_longer_be_cancelled(
+    server: ServerProcess, trainer: TrainingServer
+) -> None:
+    with TrainingClient(server.address) as client:
+        job = client.start(RECIPE, overrides(1), model="late")
+        watch_an_epoch(client, job)
+        assert eventually((trainer.models / "late" / "1").exists, END_SECONDS)
+
+        with pytest.raises(InvalidRequest, match="expected one that is not done, got succeeded"):
+            client.cancel(job.id)
+
+        assert client.job(job.id).version == 1
 
 
 def test_the_command_line_shows_a_job_until_its_version_is_published(server: ServerProcess) -> None:

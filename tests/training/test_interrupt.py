@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.stopped_run import Process, by, run_arguments, start_run, stop_in_training
+from training.interrupt import finishing
 from training.run_folder import RECIPE_FILE
 
 
@@ -40,6 +41,17 @@ def test_a_stop_is_exit_code_130_and_a_line_that_says_how_to_resume(
     command = ["python", "-m", "training", *run_arguments(longer_recipe, tmp_path, *more), "--resume"]
     assert stderr.splitlines()[-1] == f"interrupted; resume with: {shlex.join(command)}"
     assert list((tmp_path / "run").rglob(".*")) == []  # nothing half-written
+
+
+def test_a_stop_does_not_break_into_what_is_being_finished() -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+
+    with finishing():
+        for number in numbers:
+            signal.raise_signal(number)
+
+    assert [signal.getsignal(number) for number in numbers] == handlers
 
 
 def test_a_run_whose_stdin_has_ended_trains_nothing(tmp_path: Path, longer_recipe: Path) -> None:

@@ -1,6 +1,6 @@
 """One gRPC channel and the errors that its statuses stand for. Knows no service's meaning."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Self, TypeVar
 
 import grpc
@@ -75,7 +75,7 @@ class Connection:
         assert isinstance(response, kind)
         return response
 
-    def _stream(self, rpc: str, request: Message, kind: type[Response]) -> Iterator[Response]:
+    def _stream(self, rpc: str, request: Message, kind: type[Response]) -> Generator[Response, None, None]:
         """Call an RPC of the first service that answers with a stream; leaving it ends the call."""
         call = self._calls[self.services[0], rpc](request)
         try:

@@ -4,7 +4,7 @@ Jobs, recipes and events are the contract's own messages (`serving.api.wire.trai
 than `serving.client` does.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TypeAlias, Union
 
 import grpc
@@ -68,8 +68,8 @@ class TrainingClient(Connection):
         """List the jobs, the latest first."""
         return list(self._call("List", training.ListRequest(), training.ListResponse).jobs)
 
-    def watch(self, job_id: str, after_event: int = 0) -> Iterator[training.Event]:
-        """Give a job's events above a number as they come; the last one has its state."""
+    def watch(self, job_id: str, after_event: int = 0) -> Generator[training.Event, None, None]:
+        """Give a job's events above a number as they come, the last one with its state; `close` ends it."""
         request = training.WatchRequest(id=job_id, after_event=after_event)
         return self._stream("Watch", request, training.Event)
 

@@ -74,6 +74,27 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing, quietly: with SIG_IGN Python writes a line for a signal that has already come."""
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[None]:
+    """Let neither SIGTERM nor Ctrl-C break into a block that is short and must be whole: they come too late.
+
+    Outside the main thread, where neither is ever raised, it changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def stop_with_stdin() -> None:
     """Have this process get SIGTERM once its standard input ends, as it does when its other side dies."""
     if sys.stdin is None:

@@ -19,12 +19,13 @@ from training.errors import RecipeError
 from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.from_recipe import load, make_network, train
+from training.interrupt import finishing
 from training.recipe import Recipe
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
 from training.release.report import write_report
 from training.release.summarise import make_summary
-from training.run_folder import RunFolder, RunRecord, make_writable
+from training.run_folder import RunFolder, RunRecord, check_writable
 
 
 def run(
@@ -53,14 +54,15 @@ def run(
             f"got {recipe.schedule.batch_rows}"
         )
     make_network(recipe, dataset)  # says before any training whether the images fit the architecture
-    make_writable(model_repository / recipe.model)
+    check_writable(model_repository / recipe.model)
     folder.begin(recipe, dataset.digests)
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
     findings = find_out(recipe, recipe_name, dataset, generations, folder, progress)
-    if record is None or not published:
-        record = release(findings, model_repository, folder, progress)
-    write_report(folder.report_path, make_summary(findings, Path(record.published)))
+    with finishing():  # who stops a run either finds nothing published, or a run that is done
+        if record is None or not published:
+            record = release(findings, model_repository, folder, progress)
+        write_report(folder.report_path, make_summary(findings, Path(record.published)))
     return record, True
 
 

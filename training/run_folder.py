@@ -11,6 +11,7 @@
 Knows nothing of how a run goes on.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -214,3 +215,10 @@ def make_writable(folder: Path) -> None:
         raise RunError(f"folder {folder}: cannot be made: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise RunError(f"folder {folder}: expected one that can be written to, got one that cannot")
+
+
+def check_writable(folder: Path) -> None:
+    """Raise RunError, before any work, where a folder can't be made or written; an empty one goes again."""
+    make_writable(folder)
+    with contextlib.suppress(OSError):  # it holds something
+        folder.rmdir()

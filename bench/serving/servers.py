@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +47,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def offramp(network: Network, folder: Path, settings: str = "") -> Iterator[Server]:
-    """Start Offramp on the repository of the network's version, with settings in TOML."""
+def offramp(
+    network: Network, folder: Path, settings: str = "", *, options: Sequence[object] = ()
+) -> Iterator[Server]:
+    """Start Offramp on the repository of the network's version, with settings in TOML and more options."""
     port = free_port()
     config = folder / f"offramp-{port}.toml"
     config.write_text(settings)
     command = [sys.executable, "-m", "serving", "--model-repository", network.version.folder.parent.parent]
-    command += ["--grpc-port", port, "--metrics-port", 0, "--device", "cpu", "--config", config]
+    command += ["--grpc-port", port, "--metrics-port", 0, "--device", "cpu", "--config", config, *options]
     with running("offramp", network.manifest.name, port, command, folder) as server:
         yield server
 

@@ -25,9 +25,9 @@ PATIENCE_SECONDS = 20.0
 Result = TypeVar("Result")
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
+def eventually(condition: Callable[[], bool], patience_seconds: float = PATIENCE_SECONDS) -> bool:
     """Wait for a condition on the other threads; False where it never came true."""
-    ends = time.monotonic() + PATIENCE_SECONDS
+    ends = time.monotonic() + patience_seconds
     while not condition():
         if time.monotonic() > ends:
             return False

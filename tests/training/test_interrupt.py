@@ -4,7 +4,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,9 +69,24 @@ def test_an_interrupt_waits_for_imports_to_end_and_is_known_to_have_come() -> No
 
 
 @pytest.fixture(autouse=True)
-def as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let no test see what another one did to the process."""
     monkeypatch.setattr(interrupt, "_state", interrupt._State())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_stop_does_not_break_into_what_is_being_finished() -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+
+    with interrupt.finishing():
+        for number in numbers:
+            signal.raise_signal(number)
+
+    assert [signal.getsignal(number) for number in numbers] == handlers
 
 
 def test_a_run_whose_stdin_has_ended_trains_nothing(tmp_path: Path, longer_recipe: Path) -> None:

@@ -6,7 +6,15 @@ import pytest
 from training.data.splits import DataDigests
 from training.errors import RunError
 from training.recipe import Recipe
-from training.run_folder import RECIPE_FILE, RECORD_FILE, EnsembleRecord, RunFolder, RunRecord, make_writable
+from training.run_folder import (
+    RECIPE_FILE,
+    RECORD_FILE,
+    EnsembleRecord,
+    RunFolder,
+    RunRecord,
+    check_writable,
+    make_writable,
+)
 
 RECORD = RunRecord(
     recipe="tiny",
@@ -114,3 +122,12 @@ def test_a_run_is_not_resumed_on_other_data(folder: RunFolder, tiny_recipe: Reci
     folder.begin(tiny_recipe, DATA)
     with pytest.raises(RunError, match="begun with other data: expected digest ab, got cd"):
         folder.begin(tiny_recipe, DATA.model_copy(update={"dataset": "cd"}))
+
+
+def test_a_folder_that_is_checked_stays_only_where_it_holds_something(tmp_path: Path) -> None:
+    (tmp_path / "published" / "1").mkdir(parents=True)
+
+    check_writable(tmp_path / "published")
+    check_writable(tmp_path / "tried")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]

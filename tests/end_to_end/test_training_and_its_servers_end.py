@@ -1,0 +1,96 @@
+"""A server ends while the real recipe trains: its process ends too, and the job goes on under another."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.api.wire import training
+from serving.repository.repository import file_digest
+from serving.training_client import TrainingClient
+from tests.end_to_end.training_server import (
+    ENDLESS,
+    RECIPE,
+    TrainingServer,
+    numbers,
+    overrides,
+    set_options,
+    watch_an_epoch,
+    watch_to_the_end,
+)
+from tests.serving import scripted_model
+from tests.serving.live_server import eventually
+
+RUN_SECONDS = 120.0
+EPOCHS = 10
+"""Many enough that a server which ends after the first one ends while the others train."""
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> TrainingServer:
+    scripted_model.publish(tmp_path / "models")
+    return TrainingServer(tmp_path / "models", tmp_path / "jobs")
+
+
+def train_undisturbed(folder: Path) -> Path:
+    """Train what the jobs train by the training program itself; gives the published version's folder."""
+    folders = ("--output", str(folder / "run"), "--model-repository", str(folder / "models"))
+    subprocess.run(
+        [sys.executable, "-m", "training", "run", RECIPE, *set_options(EPOCHS), *folders],
+        check=True,
+        capture_output=True,
+        timeout=RUN_SECONDS,
+    )
+    return folder / "models" / RECIPE / "1"
+
+
+def stage_digests(version: Path) -> dict[str, str]:
+    return {stage.name: file_digest(stage) for stage in sorted(version.glob("stage-*.onnx"))}
+
+
+def test_a_job_of_a_killed_server_goes_on_and_publishes_what_an_undisturbed_run_does(
+    trainer: TrainingServer, tmp_path: Path
+) -> None:
+    with trainer.process() as server, TrainingClient(server.address) as client:
+        job = client.start(RECIPE, overrides(EPOCHS))
+        watch_an_epoch(client, job)
+        server.send(signal.SIGKILL)
+        server.wait()
+    assert eventually(lambda: not trainer.folder(job).has_process())
+
+    with trainer.process() as server, TrainingClient(server.address) as client:
+        before, interrupted = watch_to_the_end(client, job)
+        client.resume(job.id)
+        after, over = watch_to_the_end(client, job, before[-1].number)
+
+    assert interrupted.state == training.INTERRUPTED
+    assert (over.state, over.version) == (training.SUCCEEDED, 1)
+    assert numbers(before + after) == list(range(1, over.progress.last_event + 1))
+    begun = next(event.generation for event in after if event.HasField("generation"))
+    assert 0 < begun.epochs_done < EPOCHS
+    stages = stage_digests(trainer.models / RECIPE / "1")
+    assert stages
+    assert stages == stage_digests(train_undisturbed(tmp_path / "undisturbed"))
+
+
+def test_a_server_told_to_stop_interrupts_its_job_which_goes_on_under_the_next(
+    trainer: TrainingServer,
+) -> None:
+    with trainer.process() as server, TrainingClient(server.address) as client:
+        job = client.start(RECIPE, ENDLESS)
+        watch_an_epoch(client, job)
+        code, _ = server.stop()
+    assert code == 0
+    assert not trainer.folder(job).has_process()
+
+    with trainer.process() as server, TrainingClient(server.address) as client:
+        interrupted = client.job(job.id)
+        client.resume(job.id)
+        watched = client.watch(job.id, interrupted.progress.last_event)
+        begun = next(event.generation for event in watched if event.HasField("generation"))
+        client.cancel(job.id)
+
+    assert interrupted.state == training.INTERRUPTED
+    assert begun.epochs_done == interrupted.progress.epochs_done > 0

@@ -1,0 +1,135 @@
+"""The real recipe trained over gRPC: watched, served, cancelled; from Python, Node and a command line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.api.wire import training
+from serving.client import Client
+from serving.errors import InvalidRequest
+from serving.training_client import TrainingClient
+from tests.end_to_end import node_packages
+from tests.end_to_end.server_process import ServerProcess
+from tests.end_to_end.training_server import (
+    ENDLESS,
+    IMAGE_SHAPE,
+    RECIPE,
+    TrainingServer,
+    numbers,
+    overrides,
+    set_options,
+    watch_an_epoch,
+    watch_to_the_end,
+)
+from tests.serving import scripted_model
+from tests.serving.live_server import eventually
+
+END_SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> TrainingServer:
+    root = tmp_path_factory.mktemp("trainer")
+    scripted_model.publish(root / "models")
+    return TrainingServer(root / "models", root / "jobs")
+
+
+@pytest.fixture(scope="module")
+def server(trainer: TrainingServer) -> Iterator[ServerProcess]:
+    """A process that all tests share: each leaves it without a job at work."""
+    with trainer.process() as server:
+        yield server
+
+
+@pytest.fixture
+def node_client() -> Path:
+    reason = node_packages.why_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    return node_packages.FOLDER / "watch.js"
+
+
+def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(server: ServerProcess) -> None:
+    with TrainingClient(server.address) as client:
+        job = client.start(RECIPE, overrides(3), model="watched", serve=True)
+        before = watch_an_epoch(client, job)
+
+    with TrainingClient(server.address) as client, Client(server.address) as asked:
+        after, over = watch_to_the_end(client, job, before[-1].number)
+        answer = asked.predict("watched", np.zeros((2, *IMAGE_SHAPE), np.uint8))
+
+    assert numbers(before + after) == list(range(1, over.progress.last_event + 1))
+    assert {event.WhichOneof("kind") for event in before + after} == {
+        *("generation", "step", "epoch", "line", "published")
+    }
+    assert (over.state, over.version, over.progress.epochs_done) == (training.SUCCEEDED, 1, 3)
+    assert (answer.model_version, answer.label_N.shape) == ("1", (2,))
+
+
+def test_a_cancelled_job_leaves_its_record_alone(server: ServerProcess, trainer: TrainingServer) -> None:
+    there_before = trainer.repository()
+    with TrainingClient(server.address) as client:
+        job = client.start(RECIPE, ENDLESS, model="cancelled")
+        watch_an_epoch(client, job)
+
+        over = client.cancel(job.id)
+
+        assert over.state == client.job(job.id).state == training.CANCELLED
+    assert [path.name for path in trainer.folder(job).path.iterdir()] == ["job.json"]
+    assert trainer.repository() == there_before
+
+
+def test_a_job_that_has_published_is_done_and_can_no_longer_be_cancelled(
+    server: ServerProcess, trainer: TrainingServer
+) -> None:
+    with TrainingClient(server.address) as client:
+        job = client.start(RECIPE, overrides(1), model="late")
+        watch_an_epoch(client, job)
+        assert eventually((trainer.models / "late" / "1").exists, END_SECONDS)
+
+        with pytest.raises(InvalidRequest, match="expected one that is not done, got succeeded"):
+            client.cancel(job.id)
+
+        assert client.job(job.id).version == 1
+
+
+def test_the_command_line_shows_a_job_until_its_version_is_published(server: ServerProcess) -> None:
+    options = ("--model", "typed", *set_options(2), "--serve", "--watch", "--address", server.address)
+
+    shown = subprocess.run(
+        [sys.executable, "-m", "serving.client", "train", RECIPE, *options],
+        capture_output=True,
+        text=True,
+        timeout=END_SECONDS,
+    )
+
+    assert shown.returncode == 0, shown.stderr
+    assert "generation 0, epoch 2/2" in shown.stderr
+    assert "published typed version 1, generation 0" in shown.stderr
+    assert "succeeded, digits to typed, version 1" in shown.stdout
+
+
+def test_a_client_in_node_trains_watches_in_two_parts_and_asks_the_model(
+    server: ServerProcess, node_client: Path
+) -> None:
+    ran = subprocess.run(
+        ["node", str(node_client), server.address, "from-node"],
+        capture_output=True,
+        text=True,
+        timeout=END_SECONDS,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    seen = json.loads(ran.stdout)
+    with TrainingClient(server.address) as client, Client(server.address) as asked:
+        job = client.job(seen["job"])
+        black = asked.predict("from-node", np.zeros((1, *IMAGE_SHAPE), np.uint8))
+    assert (seen["before"], seen["events"]) == (3, job.progress.last_event)
+    assert seen["kinds"] == ["epoch", "generation", "line", "published", "step"]
+    assert (seen["state"], seen["version"]) == ("SUCCEEDED", 1)
+    assert (seen["ready"], seen["answered_by"], seen["label"]) == (True, "1", int(black.label_N[0]))

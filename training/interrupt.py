@@ -6,6 +6,7 @@ that is known to happen. Knows nothing of what is stopped.
 """
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from training.errors import RunError
 
 _CHUNK_BYTES = 4096
 _REPEAT_SECONDS = 5.0
+_SAME_WISH_SECONDS = 2.0
+"""One that comes so soon after another says the same, and would break into what that has set off."""
 
 
 @dataclass
@@ -26,6 +29,8 @@ class _State:
     """Of this process, which has one."""
 
     came: bool = False
+    came_seconds: float = -math.inf
+    """When the last one came that was acted on, on the monotonic clock."""
     held_back: bool = False
 
 
@@ -69,8 +74,10 @@ def hold_back() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    _state.came = True
-    if not _state.held_back:
+    now = time.monotonic()
+    is_new = now - _state.came_seconds >= _SAME_WISH_SECONDS
+    _state.came, _state.came_seconds = True, now if is_new else _state.came_seconds
+    if is_new and not _state.held_back:
         raise KeyboardInterrupt
 
 

@@ -27,7 +27,7 @@ from serving.client import Client
 OUTPUT = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- shadows: written by `python -m bench.serving.shadows` -->", "<!-- end of shadows -->"
-ROUNDS = 16
+ROUNDS = 10
 WINDOW_SECONDS = 0.7
 SHARES = (0.0, 0.01)
 LOADS = tuple(Load(rows=rows, concurrency=concurrency) for rows in (1, 8) for concurrency in (1, 8, 64))

@@ -78,6 +78,17 @@ def as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def test_a_second_interrupt_at_once_does_not_break_into_what_the_first_set_off() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupt._interrupt(signal.SIGINT, None)
+
+    interrupt._interrupt(signal.SIGTERM, None)
+
+    interrupt._state.came_seconds -= interrupt._SAME_WISH_SECONDS
+    with pytest.raises(KeyboardInterrupt):
+        interrupt._interrupt(signal.SIGTERM, None)
+
+
 def test_a_stop_does_not_break_into_what_is_being_finished() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT)
     handlers = [signal.getsignal(number) for number in numbers]

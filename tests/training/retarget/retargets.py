@@ -1,0 +1,87 @@
+"""Ways to retarget a tiny version, and to look at what came of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from serving.engine.devices import CPU
+from serving.engine.stages import StageRunner, stage_files
+from serving.errors import RepositoryError
+from serving.repository.repository import PublishedVersion, read_version
+from training.errors import TrainingError
+from training.exits.evaluate import Outcome, Readings, evaluate, outcome, read
+from training.exits.thresholds import Candidate
+from training.release.origin import OwnData
+from training.retarget import Retargeted, retarget
+from training.wish import Wish
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+
+
+def own_arrays() -> Arrays:
+    """The digits moved by a pixel: other images, of which nothing was trained on."""
+    digits = load_digits()
+    return {"x": np.roll(digits.images.astype(np.uint8), 1, axis=2), "y": digits.target}
+
+
+def published(models: Path, number: int) -> PublishedVersion:
+    return read_version(models / "tiny" / str(number))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def start(models: Path, wish: Wish, data: OwnData | None = None, *, version: int = 1) -> Retargeted:
+    return retarget(models, "tiny", version, wish, data, lambda _line: None)
+
+
+def refused(models: Path, wish: Wish, data: OwnData | None = None, *, version: int = 1) -> str:
+    """Retarget, which must raise and leave the repository as it was."""
+    before = contents(models)
+    with pytest.raises((TrainingError, RepositoryError)) as caught:
+        start(models, wish, data, version=version)
+    assert contents(models) == before
+    assert {path.name for path in (models / "tiny").iterdir()} == {"1"}
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def readings_of(
+    version: PublishedVersion, images_NCHW: np.ndarray[Any, Any], truth_N: np.ndarray[Any, Any]
+) -> Readings:
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360)
+    temperatures = [each.calibration_temperature for each in version.manifest.exits]
+    return read(evaluate(runner, images_NCHW), truth_N, temperatures)
+
+
+def measured(version: PublishedVersion, readings: Readings, point: str) -> Outcome:
+    thresholds = version.manifest.operating_points[point].thresholds
+    return outcome(readings, Candidate(thresholds, 0.0, 0.0, 1.0).rule, version.manifest.multiply_adds)
+
+
+def rewrite(version: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a version's manifest as no publisher would."""
+    manifest = json.loads((version / "manifest.json").read_text())
+    change(manifest)
+    (version / "manifest.json").write_text(json.dumps(manifest))
+
+
+def as_format_1(manifest: dict[str, Any]) -> None:
+    manifest["format_version"] = 1
+    for each in manifest["exits"]:
+        del each["confidence"]
+    promise = manifest["operating_points"]["balanced"]["certificate"]
+    del promise["risk"], promise["harms"]
+    for goal in manifest["provenance"]["recipe"]["operating_points"].values():
+        goal.pop("certified_by")
+
+
+def without_fast(manifest: dict[str, Any]) -> None:
+    del manifest["operating_points"]["fast"]

@@ -1,0 +1,283 @@
+"""A published version with other operating points: what changes, and what must not."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from scipy.stats import binom
+
+from serving.engine.devices import CPU
+from serving.engine.engine import Engine, EngineLimits
+from serving.engine.policy import ExitRule
+from serving.engine.stages import StageRunner, stage_files
+from serving.metrics import Metrics
+from serving.repository.manifest import Risk
+from tests.training.retarget.retargets import (
+    as_format_1,
+    contents,
+    measured,
+    own_arrays,
+    published,
+    readings_of,
+    rewrite,
+    start,
+    without_fast,
+)
+from training.data.splits import Dataset
+from training.errors import DatasetError, Uncertified
+from training.exits.calibrate import calibration_temperature
+from training.exits.certify import METHOD, METHOD_OF_ONE_ROW
+from training.exits.evaluate import evaluate
+from training.exits.intervals import STEPS
+from training.release.origin import OwnData
+from training.retarget import retarget
+from training.wish import Wish
+
+PATIENCE_SECONDS = 60.0
+
+
+def test_the_stages_are_the_same_byte_for_byte_and_the_old_version_stays(models: Path) -> None:
+    before = contents(models / "tiny" / "1")
+
+    start(models, Wish(epsilon=0.3))
+
+    after = contents(models / "tiny" / "2")
+    assert contents(models / "tiny" / "1") == before
+    assert set(after) == set(before)
+    assert {name for name in after if after[name] != before[name]} == {"manifest.json"}
+    assert published(models, 2).manifest.stages == published(models, 1).manifest.stages
+
+
+def test_on_its_own_data_a_version_keeps_all_but_the_point_that_was_asked_for(models: Path) -> None:
+    start(models, Wish(epsilon=0.3))
+
+    old, new = published(models, 1).manifest, published(models, 2).manifest
+    assert new.exits == old.exits
+    assert new.pareto_path == old.pareto_path
+    assert new.provenance.dataset == old.provenance.dataset
+    kept = {name: point for name, point in old.operating_points.items() if name != "balanced"}
+    assert {name: new.operating_points[name] for name in kept} == kept
+    promise = new.operating_points["balanced"].certificate
+    assert promise is not None
+    assert (promise.epsilon, promise.delta, promise.n, promise.method) == (0.3, 0.05, 200, METHOD)
+    assert (promise.risk, promise.harms is None) == (Risk.DISAGREEMENT, False)
+
+
+def test_a_points_figures_are_those_of_the_test_split_as_it_is_served(models: Path, digits: Dataset) -> None:
+    start(models, Wish("night", max_accuracy_loss=0.2, epsilon=0.5, certified_by="harm"))
+
+    version = published(models, 2)
+    point = version.manifest.operating_points["night"]
+    tested = measured(version, readings_of(version, digits.test.images_NCHW, digits.test.truth_N), "night")
+    assert (point.accuracy, point.disagreement) == (tested.accuracy, tested.disagreement)
+    assert (point.multiply_adds_share, point.exit_shares) == (tested.multiply_adds_share, tested.exit_shares)
+    certified = measured(
+        version, readings_of(version, digits.certify.images_NCHW, digits.certify.truth_N), "night"
+    )
+    assert point.certificate is not None
+    assert (point.certificate.disagreements, point.certificate.harms) == (
+        certified.disagreements,
+        certified.harms,
+    )
+    assert point.certificate.risk is Risk.HARM
+
+
+def test_a_budget_is_kept_on_tune_and_gets_the_smallest_epsilon_there_is(
+    models: Path, digits: Dataset
+) -> None:
+    start(models, Wish("cheap", budget=0.6))
+
+    version = published(models, 2)
+    promise = version.manifest.operating_points["cheap"].certificate
+    readings = readings_of(version, digits.tune.images_NCHW, digits.tune.truth_N)
+    assert measured(version, readings, "cheap").multiply_adds_share <= 0.6
+    assert promise is not None
+    assert promise.method == METHOD_OF_ONE_ROW
+    # So few losses have a chance of delta at most at epsilon, and of more at a hundredth of a percent less.
+    at_epsilon, below = (
+        binom.cdf(promise.disagreements, promise.n, promise.epsilon - less) for less in (0, 1 / STEPS)
+    )
+    assert at_epsilon <= promise.delta < below
+
+
+def test_provenance_says_from_which_version_and_by_what_options(models: Path) -> None:
+    start(models, Wish("cheap", budget=0.6))
+
+    old, new = (published(models, number).manifest.provenance for number in (1, 2))
+    record = new.retargeted_from
+    assert record is not None
+    assert (new.recipe, old.retargeted_from) == (old.recipe, None)
+    assert (record.version, record.options) == (1, {"point": "cheap", "budget": 0.6})
+    assert list(record.goals) == ["balanced", "fast", "cheap"]
+    assert record.data is None
+    assert (new.seed, new.generation, new.packages) == (old.seed, old.generation, old.packages)
+    assert {"numpy", "onnxruntime"} < set(record.packages) < set(old.packages)
+
+
+def test_on_new_data_every_point_and_figure_is_of_that_data(models: Path, own_file: Path) -> None:
+    said: list[str] = []
+
+    own = OwnData(file=str(own_file), split_seed=5)
+    retarget(models, "tiny", 1, Wish(), own, said.append)
+
+    assert not any("not checked" in line for line in said)
+    assert any(line.startswith("also chosen on this data, fast: on 541 test rows") for line in said)
+    old, version = published(models, 1).manifest, published(models, 2)
+    new = version.manifest
+    rows = {"temperature": 179, "tune": 359, "certify": 718, "test": 541}
+    assert list(new.operating_points) == list(old.operating_points)
+    assert {each.n for each in new.exits} == {rows["test"]}
+    assert {each.n for each in new.operating_points.values()} == {rows["test"]}
+    assert new.pareto_path.n == rows["tune"]
+    promise = new.operating_points["balanced"].certificate
+    assert promise is not None
+    assert (promise.n, promise.epsilon) == (rows["certify"], 0.2)
+    fitting = own.load(version).temperature
+    runner = StageRunner(stage_files(version), new.inputs, CPU, slots=360)
+    assert [each.calibration_temperature for each in new.exits] == [
+        calibration_temperature(logits_NK, fitting.truth_N)
+        for logits_NK in evaluate(runner, fitting.images_NCHW)
+    ]
+    data = new.provenance.dataset
+    assert (data.name, data.split_seed, set(data.split_digests)) == ("npz", 5, set(rows))
+    assert data.digest != old.provenance.dataset.digest
+    assert data.test_rows is not None
+    assert len(data.test_rows) == rows["test"]
+    arrays = own_arrays()
+    row_N = np.array(data.test_rows)
+    tested = measured(
+        version, readings_of(version, arrays["x"][row_N, np.newaxis], arrays["y"][row_N]), "balanced"
+    )
+    assert new.operating_points["balanced"].accuracy == tested.accuracy
+
+
+def test_a_version_on_data_of_the_users_is_retargeted_on_it_again_and_not_on_what_it_became(
+    models: Path, own_file: Path
+) -> None:
+    start(models, Wish(), OwnData(file=str(own_file)))
+
+    start(models, Wish("cheap", budget=0.6), version=2)
+
+    second, third = (published(models, number).manifest for number in (2, 3))
+    assert third.exits == second.exits
+    assert third.provenance.dataset == second.provenance.dataset
+    promise = third.operating_points["cheap"].certificate
+    assert promise is not None
+    assert promise.n == 718
+    arrays = own_arrays()
+    np.savez(own_file, allow_pickle=False, x=arrays["x"], y=arrays["y"][::-1])
+    with pytest.raises(
+        DatasetError, match=r'dataset "npz": digest: expected [0-9a-f]{64} as .*, got [0-9a-f]'
+    ):
+        start(models, Wish("cheap", budget=0.7), version=2)
+
+
+def test_points_made_by_a_retargeting_are_chosen_again_on_new_data_by_their_own_goals(
+    models: Path, own_file: Path
+) -> None:
+    start(models, Wish("cheap", budget=0.6))
+
+    start(models, Wish(epsilon=0.4), OwnData(file=str(own_file)), version=2)
+
+    points = published(models, 3).manifest.operating_points
+    assert list(points) == ["exact", "balanced", "fast", "cheap"]
+    cheap, balanced = points["cheap"].certificate, points["balanced"].certificate
+    assert cheap is not None
+    assert balanced is not None
+    assert (cheap.n, cheap.method) == (718, METHOD_OF_ONE_ROW)
+    assert balanced.epsilon == 0.4
+
+
+def test_what_an_older_format_left_out_is_counted_on_the_same_rows(models: Path) -> None:
+    whole = published(models, 1).manifest
+    rewrite(models / "tiny" / "1", without_fast)
+    rewrite(models / "tiny" / "1", as_format_1)
+
+    start(models, Wish("cheap", budget=0.6))
+
+    new = published(models, 2).manifest
+    assert new.format_version == 2
+    assert new.exits == whole.exits
+    assert new.operating_points["balanced"] == whole.operating_points["balanced"]
+
+
+def test_a_faster_point_that_lost_its_certificate_is_not_published_again(models: Path) -> None:
+    def lose(manifest: dict[str, Any]) -> None:
+        manifest["operating_points"]["balanced"]["certificate"] = None
+
+    rewrite(models / "tiny" / "1", lose)
+
+    with pytest.raises(Uncertified, match="operating point 'balanced' of tiny: expected a certificate"):
+        start(models, Wish("cheap", budget=0.6))
+    assert {path.name for path in (models / "tiny").iterdir()} == {"1"}
+
+
+def test_a_point_asked_for_without_a_promise_has_none_and_is_said_to(models: Path) -> None:
+    said: list[str] = []
+
+    wish = Wish("wild", max_accuracy_loss=1.0, certified_by="nothing")
+    done = retarget(models, "tiny", 1, wish, None, said.append)
+
+    assert published(models, 2).manifest.operating_points["wild"].certificate is None
+    assert 'operating point "wild" is UNCERTIFIED, as asked by certified_by = "nothing"' in said
+    assert "; UNCERTIFIED; " in str(done)
+
+
+def test_a_version_of_an_older_format_is_published_in_todays_with_the_points_it_has(models: Path) -> None:
+    def to_format_1(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = 1
+        for each in manifest["exits"]:
+            del each["confidence"]
+
+    rewrite(models / "tiny" / "1", to_format_1)
+
+    start(models, Wish())
+
+    old, new = (published(models, number).manifest for number in (1, 2))
+    assert (old.format_version, new.format_version) == (1, 2)
+    assert new.exits[0].confidence is not None
+    thresholds = [
+        {name: point.thresholds for name, point in each.operating_points.items()} for each in (old, new)
+    ]
+    assert thresholds[0] == thresholds[1]
+
+
+def test_where_nothing_is_wished_for_every_point_stays_as_it_is_however_it_would_be_chosen_now(
+    models: Path,
+) -> None:
+    def by_hand(manifest: dict[str, Any]) -> None:
+        as_format_1(manifest)
+        point = manifest["operating_points"]["balanced"]
+        point["thresholds"] = [0.999, None]
+        point["certificate"]["disagreements"] = 7  # what no row of these thresholds makes true
+
+    rewrite(models / "tiny" / "1", without_fast)
+    rewrite(models / "tiny" / "1", by_hand)
+
+    done = start(models, Wish())
+
+    old, new = (published(models, number).manifest for number in (1, 2))
+    assert new.operating_points == old.operating_points
+    assert done.point == "balanced"
+
+
+def test_an_engine_serves_the_new_point_as_its_certificate_was_counted(models: Path, digits: Dataset) -> None:
+    start(models, Wish("cheap", budget=0.6))
+
+    version = published(models, 2)
+    rows = len(digits.certify)
+    limits = EngineLimits(max_batch_size=rows, max_queue_size=rows, slots=rows, workers=1, patience=1)
+    engine = Engine(version, CPU, limits, Metrics(CollectorRegistry()).for_model("tiny", 2, 3))
+    try:
+        labels = {}
+        for name in ("exact", "cheap"):
+            rule = ExitRule(version.manifest.operating_points[name].thresholds, max_exit=2)
+            reply = engine.submit({"image": digits.certify.images_NCHW}, rule)
+            labels[name] = reply.result(PATIENCE_SECONDS).label_R
+    finally:
+        engine.close()
+    promise = version.manifest.operating_points["cheap"].certificate
+    assert promise is not None
+    assert int((labels["cheap"] != labels["exact"]).sum()) == promise.disagreements

@@ -1,0 +1,96 @@
+"""The command as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.training.retarget.retargets import contents, published
+from training.__main__ import MISTAKE, main
+
+
+def command(models: Path, *more: str) -> list[str]:
+    return ["retarget", "tiny", "1", "--model-repository", str(models), *more]
+
+
+def test_nothing_certified_needs_no_epsilon_and_is_said_in_words_of_its_own(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--max-accuracy-loss", "1.0", "--certified-by", "nothing")
+
+    assert main(command(models, "--point", "wild", *arguments)) == 0
+
+    said = capsys.readouterr()
+    assert "; UNCERTIFIED; " in said.out
+    assert "nothing faster was certified" not in said.out + said.err
+    assert "epsilon" not in published(models, 2).manifest.provenance.model_dump_json(
+        include={"retargeted_from": {"options"}}
+    )
+
+
+def test_success_is_one_line_with_the_points_figures(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(models, "--point", "cheap", "--budget", "0.6", "--certified-by", "harm")) == 0
+
+    said = capsys.readouterr()
+    assert said.out.count("\n") == 1
+    assert said.out.startswith("published tiny version 2, cheap: on 360 test rows accuracy ")
+    assert "; certified: at most " in said.out
+    assert "of answers are wrong where the full network's is right, with 95 % confidence (" in said.out
+    assert said.out.endswith(f"; {models / 'tiny' / '2'}\n")
+    assert said.err.startswith(
+        "tiny version 1 on digits, rows: temperature 100, tune 200, certify 200, test 360\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "operating point 'balanced': expected another goal, got the one it has"),
+        (("--epsilon", "nan"), "--epsilon: expected a finite number, got nan"),
+        (("--epsilon", "many"), "argument --epsilon: invalid float value: 'many'"),
+        (("--budget", "0.5", "--max-accuracy-loss", "0.1"), "not allowed with argument --budget"),
+        (("--certified-by", "luck"), "argument --certified-by: invalid choice: 'luck'"),
+        (("--split-seed", "3", "--epsilon", "0.3"), "--split-seed: expected none without --data, got 3"),
+        (("--split-seed", "-3", "--data", "own.npz"), "--split-seed: expected 0 to "),
+        (("--data", "gone.npz"), "gone.npz: expected an .npz file with x, y, got no such file"),
+        (("--point", "exact", "--epsilon", "0.3"), "--point: expected a name matching"),
+    ],
+)
+def test_a_mistake_is_exit_code_2_and_one_line(
+    models: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], complaint: str
+) -> None:
+    before = contents(models)
+
+    try:
+        code = main(command(models, *arguments))
+    except SystemExit as leaving:  # argparse leaves by itself
+        code = int(leaving.code or 0)
+
+    said = capsys.readouterr()
+    assert code == MISTAKE
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert complaint in said.err
+    assert contents(models) == before
+
+
+def test_retargeting_loads_nothing_that_only_training_needs(models: Path) -> None:
+    program = (
+        "import sys; from training.__main__ import main; code = main(sys.argv[1:]); "
+        "print(*{name for name in sys.modules if name.split('.')[0] in ('torch', 'onnx', 'matplotlib')}); "
+        "sys.exit(code)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program, *command(models, "--epsilon", "0.3")],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent.parent,
+        check=False,
+    )
+    done, loaded = finished.stdout.splitlines()
+    assert done.startswith("published tiny version 2, balanced: ")
+    assert (finished.returncode, loaded) == (0, "")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.serving import growth, page
+from bench.serving import growth, page, shadows
 from bench.serving.full_graph import join_stages
 from bench.serving.load import Load, Measured
 from bench.serving.networks import evenly
@@ -127,3 +127,9 @@ def test_the_page_says_how_cost_grows_as_measured() -> None:
     curves = growth.read(ROOT / "docs" / "performance" / "growth.json")
 
     assert "\n".join(growth.lines(curves)) in (ROOT / "docs" / "performance.md").read_text()
+
+
+def test_the_page_says_what_holding_certificates_costs_as_measured() -> None:
+    record = shadows.Record.model_validate_json((ROOT / "docs" / "performance" / "shadows.json").read_bytes())
+
+    assert "\n".join(shadows.lines(record)) in (ROOT / "docs" / "performance.md").read_text()

@@ -88,7 +88,7 @@ def test_retargeting_loads_nothing_that_only_training_needs(models: Path) -> Non
         [sys.executable, "-c", program, *command(models, "--epsilon", "0.3")],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parent.parent.parent,
+        cwd=Path(__file__).parents[3],
         check=False,
     )
     done, loaded = finished.stdout.splitlines()

@@ -7,7 +7,6 @@ revocations last as long as the process. Knows nothing of why one is made.
 
 import contextlib
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.engine.monitor import Revocation
 from serving.errors import ConfigurationError, first_complaint
+from serving.whole_file import write_whole
 
 if os.name == "posix":
     import fcntl
@@ -120,7 +120,7 @@ class Revocations:
                 return
             with _alone(self._path):
                 changed = change(self._read())
-                _replace(self._path, _File(revocations=changed).model_dump_json(indent=2) + "\n")
+                write_whole(self._path, _File(revocations=changed).model_dump_json(indent=2) + "\n")
             self._points, self._was_there = changed, True
 
     def _read(self) -> tuple[RevokedPoint, ...]:
@@ -151,17 +151,3 @@ def _alone(path: Path) -> Iterator[None]:
         if os.name == "posix":
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

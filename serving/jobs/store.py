@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from serving.errors import ConfigurationError, JobNotFound, first_complaint, shown
 from serving.jobs.job import Job
+from serving.whole_file import write_whole
 
 if os.name == "posix":
     import fcntl
@@ -70,12 +71,7 @@ class JobFolder:
     def write(self, job: Job) -> None:
         """Write the record whole or not at all."""
         self.path.mkdir(exist_ok=True)
-        draft = self.record.with_suffix(".draft")
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(job.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.record)
+        write_whole(self.record, job.model_dump_json(indent=2) + "\n")
 
     def lock(self) -> IO[bytes]:
         """Open and lock what its process is to inherit; raise BlockingIOError where one lives."""

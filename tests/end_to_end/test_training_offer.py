@@ -1,6 +1,5 @@
 """A server that was told to train, as a process."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,6 @@ def test_a_second_server_on_the_same_training_folder_does_not_start(models: Path
         ServerProcess(models, *options).__enter__()
 
 
-@pytest.mark.skipif(find_spec("training.events") is None, reason="`python -m training` takes no --events yet")
 def test_a_recipe_is_trained_and_served_by_one_command(own_models: Path, tmp_path: Path) -> None:
     options = ("--enable-training", "--training-dir", str(tmp_path / "jobs"))
     with ServerProcess(own_models, *options) as server:

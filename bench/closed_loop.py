@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from serving.engine.engine import Engine
 from serving.engine.request import FutureReply
-from serving.engine.rules import ExitWishes, exit_rule
+from serving.exits.options import ExitOptions, exit_rule
 
 
 def closed_loop_seconds(
@@ -21,7 +21,7 @@ def closed_loop_seconds(
     outstanding: int,
 ) -> float:
     """Give how long the requests take, of rows that follow each other and begin again at the end."""
-    rule = exit_rule(engine.points, ExitWishes(operating_point=operating_point))
+    rule = exit_rule(engine.points, ExitOptions(operating_point=operating_point))
     name = engine.manifest.inputs[0].name
     places = len(images_NCHW) - request_rows + 1
     waiting: deque[FutureReply] = deque()

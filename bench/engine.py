@@ -21,10 +21,10 @@ from prometheus_client import CollectorRegistry
 from bench.closed_loop import closed_loop_seconds
 from bench.serving.networks import load_images, prepare
 from bench.table import row, rule
-from serving.engine.devices import CPU
+from serving.stages.devices import CPU
 from serving.engine.engine import Engine, EngineLimits
-from serving.engine.policy import decide, read_exit
-from serving.engine.rules import ExitWishes, exit_rule
+from serving.exits.policy import decide, read_exit
+from serving.exits.options import ExitOptions, exit_rule
 from serving.metrics import Metrics
 from serving.repository.repository import PublishedVersion
 
@@ -92,7 +92,7 @@ def _lone_row(
 ) -> tuple[float, float]:
     """Give the seconds of the stages alone, and of a row through the engine."""
     engine = _engine(version, workers=1, caller_seconds=1.0)
-    rule_ = exit_rule(engine.points, ExitWishes(operating_point="exact", max_exit=max_exit))
+    rule_ = exit_rule(engine.points, ExitOptions(operating_point="exact", max_exit=max_exit))
     inputs = {version.manifest.inputs[0].name: images_NCHW[:1]}
     last = rule_.max_exit
 

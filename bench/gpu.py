@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from bench.closed_loop import closed_loop_seconds
 from bench.serving.networks import NAMES, Network, load_images, prepare
 from bench.table import row, rule
-from serving.engine.devices import CPU, Device, choose_device
+from serving.stages.devices import CPU, Device, choose_device
 from serving.engine.engine import Engine, EngineLimits
 from serving.errors import ConfigurationError
 from serving.metrics import Metrics

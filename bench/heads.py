@@ -14,8 +14,8 @@ from statistics import median
 import torch
 
 from bench.table import row, rule
-from serving.engine.devices import CPU
-from serving.engine.stages import StageRunner
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner
 from serving.repository.manifest import TensorSpec
 from training.architectures.heads import HeadSettings
 from training.data.registry import DATASETS, Extent

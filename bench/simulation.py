@@ -22,10 +22,10 @@ from prometheus_client import CollectorRegistry
 from bench.closed_loop import closed_loop_seconds
 from bench.serving.networks import load_images, prepare
 from bench.table import row, rule
-from serving.engine.costs import StageCosts
-from serving.engine.devices import CPU
+from serving.stages.costs import StageCosts
+from serving.stages.devices import CPU
 from serving.engine.engine import Engine, EngineLimits
-from serving.engine.policy import ExitRule
+from serving.exits.policy import ExitRule
 from serving.engine.request import Batch, FutureReply, Request
 from serving.engine.scheduler import Scheduler
 from serving.metrics import Metrics

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from examples.demo import MODEL_REPOSITORY, RunningServer, held_out, published, server
 from serving.client import Client
-from serving.engine.agreement import Power
+from serving.monitor.agreement import Power
 from serving.repository.manifest import Certificate
 from serving.repository.repository import PublishedVersion
 

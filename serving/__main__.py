@@ -14,8 +14,8 @@ from serving import __version__
 from serving.config import load_config
 from serving.errors import ConfigurationError, RepositoryError
 from serving.logs import configure_logs
+from serving.monitor.revocations import Revocations
 from serving.repository.repository import find_versions, read_version
-from serving.revocations import Revocations
 from serving.server import Address, Server
 from serving.training_service import TrainingOffer
 

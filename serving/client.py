@@ -20,8 +20,8 @@ from serving import training_commands
 from serving.api.tensors import decode_outputs
 from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference
 from serving.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Connection
-from serving.engine.policy import ExitReason
 from serving.errors import InvalidRequest, OfframpError
+from serving.exits.policy import ExitReason
 from serving.image_files import read_images
 
 
@@ -34,7 +34,7 @@ class Prediction:
     confidence_N: NDArray[np.float32]
     exit_N: NDArray[np.int32]
     exit_reason_N: NDArray[np.int32]
-    """Numbers of serving.engine.policy.ExitReason."""
+    """Numbers of serving.exits.policy.ExitReason."""
     probabilities_NK: NDArray[np.float32]
 
 

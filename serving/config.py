@@ -7,7 +7,7 @@ here. Unknown keys are refused, with the known ones listed.
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,12 +23,16 @@ class Settings(BaseModel):
 class ServerSettings(Settings):
     """[server]: the gRPC front end and the server's life."""
 
+    front_end: Literal["auto", "native", "grpcio"] = "auto"
+    """What inference calls come in through. auto: native on loopback where pygrpc-native is installed,
+    else grpcio."""
     max_message_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 64 * 1024 * 1024
     """Largest message taken, in bytes; a larger one is refused with RESOURCE_EXHAUSTED."""
     drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Longest time for accepted calls to finish after SIGTERM, in seconds."""
     max_concurrent_rpcs: Annotated[int, Field(ge=1, le=2**31 - 1)] = 4096
-    """Most calls in progress; more are refused with RESOURCE_EXHAUSTED."""
+    """Most calls in progress, on the native front end of inference alone; more are refused with
+    RESOURCE_EXHAUSTED."""
     keepalive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """How long a silent connection is left before it is probed, in seconds."""
     max_connection_age_seconds: Annotated[float, Field(gt=0, le=1_000_000)] = 3600.0
@@ -42,25 +46,14 @@ class EngineSettings(Settings):
     """Most rows in a request, and in a stage's batch."""
     max_queue_size: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1024
     """Most rows admitted and unanswered, a version; a request beyond is refused at once."""
-    slots: Annotated[int, Field(ge=1, le=2**20)] | None = None
-    """Rows of features kept between two stages, bounding their memory; by default two batches a worker."""
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Batches that run at once, each on one core; by default one a core on the CPU, one on a GPU."""
-    patience: Annotated[int, Field(ge=0, le=64)] = 1
-    """How often in a row the deepest waiting stage may be passed over for a fuller one, in batches."""
-    lone_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of a batch that runs alone, in sessions of their own, which hold the weights once more; by
-    default one a core on the CPU. 1 does without those sessions."""
-    caller_milliseconds: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    """The longest batch, by what warm-up measured, that runs at once while nothing else does, without a
-    change of thread; new calls wait so long. 0 leaves all to the workers."""
+    """Batches of all versions that run at once; by default one a core on the CPU, one on a GPU."""
+    idle_intra_op_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Threads of a batch that runs while nothing else does, in sessions that hold the weights once more;
+    by default one a core on the CPU. 1 does without those sessions."""
 
     @model_validator(mode="after")
     def _a_batch_fits(self) -> Self:
-        if self.slots is not None and self.slots < self.max_batch_size:
-            raise ValueError(
-                f"slots: expected at least max_batch_size {self.max_batch_size}, got {self.slots}"
-            )
         if self.max_queue_size < self.max_batch_size:
             raise ValueError(
                 f"max_queue_size: expected at least max_batch_size {self.max_batch_size}, "
@@ -73,11 +66,11 @@ class MonitorSettings(Settings):
     """[monitor]: how certificates are held against what is served, and drift noticed."""
 
     shadow_share: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Chance that an answered row's full-depth answer is also learnt, when a worker has nothing else to
-    do; 0 draws none, and no certificate is ever revoked."""
+    """Chance that a row's full-depth answer is also computed, after its own answer was sent; 0 samples
+    no row, and no certificate is ever revoked."""
     max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Share of the last 100 drawn rows that left early that may be missing; beyond, a certificate's test
-    pauses."""
+    """Share of the last 100 sampled rows that left early that may be missing; above it, the test of a
+    certificate pauses."""
     drift_rows: Annotated[int, Field(ge=500, le=10_000_000)] = 1000
     """Rows of a window whose exits and confidences are compared with the manifest's."""
     drift_alarm: Annotated[float, Field(gt=0)] = 0.1

@@ -7,8 +7,9 @@ OfframpError
 ├── ModelNotReady         loading, draining or broken: another replica may answer
 ├── Overloaded            a queue, a place for jobs or a disk is full: retry later, not at once
 ├── DeadlineExpired       the caller's deadline passed before the answer was ready
+├── RequestCancelled      the caller gave the request up: nobody reads this
 ├── StageFailed           a stage raised or gave NaN for these rows: the cause is chained
-├── Unsupported           a wish that this server does not know how to grant
+├── Unsupported           an option or RPC that this server does not offer
 ├── ConfigurationError    the server cannot start with these settings on this machine
 └── RepositoryError       a model version can't be served: at start exit code 2, at reload the old stays
     ├── InvalidManifest   the manifest is not what models/README.md says
@@ -56,6 +57,10 @@ class Overloaded(OfframpError):
 
 class DeadlineExpired(OfframpError):
     """Raised when the caller's deadline passes before the last row is answered."""
+
+
+class RequestCancelled(OfframpError):
+    """Raised when a request's caller cancels it, or goes away."""
 
 
 class StageFailed(OfframpError):

@@ -54,12 +54,9 @@ class Metrics:
             "From a request's arrival to its answer, answered ones",
             SECONDS_BUCKETS,
         )
-        self.calls_in_flight = 0
-        """Counted by the event loop alone."""
-        in_flight = Gauge(
-            "offramp_requests_in_flight", "Requests accepted and not yet ended", registry=registry
+        self.requests_in_flight = Gauge(
+            "offramp_requests_in_flight", "Requests admitted and not yet ended", registry=registry
         )
-        in_flight.set_function(lambda: self.calls_in_flight)
         self.rows_exited = counter(
             "offramp_rows_exited",
             "Rows answered, by where and why they left",
@@ -69,7 +66,7 @@ class Metrics:
         )
         self.queue_seconds = histogram(
             "offramp_queue_seconds",
-            "Rows' wait for a stage, one observation a group",
+            "Rows' wait for a stage, one observation for rows of a request that wait together",
             SECONDS_BUCKETS,
             "stage",
         )
@@ -91,10 +88,10 @@ class Metrics:
 
         point = "operating_point"
         self.shadow_rows = counter(
-            "offramp_shadow_rows", "Drawn rows by whether their full-depth answer agrees", point, "agreed"
+            "offramp_shadow_rows", "Sampled rows by whether their full-depth answer agrees", point, "agreed"
         )
         self.shadow_rows_missing = counter(
-            "offramp_shadow_rows_missing", "Drawn rows whose full-depth answer was shed under load", point
+            "offramp_shadow_rows_missing", "Sampled rows whose full-depth answer will never be known", point
         )
         self.certificate_holds = gauge(
             "offramp_certificate_holds",
@@ -107,7 +104,7 @@ class Metrics:
             point,
         )
         self.certificate_paused = gauge(
-            "offramp_certificate_paused", "1 while too many drawn rows are missing to judge", point
+            "offramp_certificate_paused", "1 while too many sampled rows are missing to judge", point
         )
         self.threshold = gauge(
             "offramp_threshold",
@@ -140,6 +137,12 @@ class Metrics:
             ("device", "provider"),
             registry=registry,
         )
+        self.front_end = Gauge(
+            "offramp_front_end_info",
+            "The front end that inference calls come in through",
+            ("front_end",),
+            registry=registry,
+        )
 
     def request_of_no_model(self, outcome: Outcome) -> None:
         """Count a request that named no served model; its rows are unknown."""
@@ -169,9 +172,9 @@ class ModelMetrics:
         self._multiply_adds = metrics.multiply_adds.labels(*self._labels)
         self._multiply_adds_saved = metrics.multiply_adds_saved.labels(*self._labels)
 
-    def waited(self, stage: int, seconds: float) -> None:
-        """Note a group's wait for a stage."""
-        self._queue_seconds[stage].observe(seconds)
+    def waited(self, stage: int, seconds: Sequence[float]) -> None:
+        """Record how long groups of rows waited for a stage."""
+        self._queue_seconds[stage].observe_all(seconds)
 
     def ran(self, stage: int, rows: int, seconds: float) -> None:
         """Note a stage's run."""
@@ -194,12 +197,12 @@ class ModelMetrics:
         self._multiply_adds.inc(multiply_adds)
         self._multiply_adds_saved.inc(saved)
 
-    def shadow_learnt(self, point: str, *, agreed: bool) -> None:
-        """Count a drawn row whose full-depth answer is known."""
+    def shadow_compared(self, point: str, *, agreed: bool) -> None:
+        """Count a sampled row whose full-depth answer is known."""
         self._metrics.shadow_rows.labels(*self._labels, point, str(agreed).lower()).inc()
 
     def shadow_missing(self, point: str) -> None:
-        """Count a drawn row whose full-depth answer will never be known."""
+        """Count a sampled row whose full-depth answer will never be known."""
         self._metrics.shadow_rows_missing.labels(*self._labels, point).inc()
 
     def evidence(self, point: str, evidence: float, *, paused: bool) -> None:
@@ -241,9 +244,9 @@ class ModelMetrics:
             family.remove(*self._labels, *labels)
         self._shown.clear()
 
-    def request_ended(self, outcome: Outcome, rows: int, seconds: float) -> None:
-        """Count a request that ended, and its rows; its time where it was answered."""
-        self._requests[outcome].inc()
+    def requests_ended(self, outcome: Outcome, rows: int, seconds: Sequence[float]) -> None:
+        """Count requests that ended alike: their rows in all, and for each the seconds that it took."""
+        self._requests[outcome].inc(len(seconds))
         self._rows[outcome].inc(rows)
         if outcome is Outcome.OK:
-            self._request_seconds.observe(seconds)
+            self._request_seconds.observe_all(seconds)

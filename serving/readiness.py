@@ -1,9 +1,5 @@
-"""Whether the server takes new calls, and how many are under way. One object that all who ask share.
+"""Whether the server takes new calls. One object that all who ask share; safe to read from any thread."""
 
-Lives on the event loop: not for other threads, save to read.
-"""
-
-import asyncio
 from enum import Enum, auto
 
 from serving.errors import ModelNotReady
@@ -18,32 +14,17 @@ class Phase(Enum):
 
 
 class Readiness:
-    """The server's phase, which only moves forward, and its inference calls in flight."""
+    """The server's phase, which only moves forward."""
 
     def __init__(self) -> None:
         self.phase = Phase.STARTING
-        self.calls_in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def ready(self) -> bool:
         """Whether new calls are taken."""
         return self.phase is Phase.READY
 
-    def begin_call(self) -> None:
-        """Count a call in flight, or raise ModelNotReady where new calls are not taken."""
-        if not self.ready:
+    def check(self) -> None:
+        """Raise ModelNotReady where new calls are not taken."""
+        if self.phase is not Phase.READY:
             raise ModelNotReady(f"the server is {self.phase.name.lower()}: another replica may answer")
-        self.calls_in_flight += 1
-        self._idle.clear()
-
-    def end_call(self) -> None:
-        """Count a call that began as over."""
-        self.calls_in_flight -= 1
-        if self.calls_in_flight == 0:
-            self._idle.set()
-
-    async def idle(self) -> None:
-        """Wait until no call is in flight."""
-        await self._idle.wait()

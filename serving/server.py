@@ -6,7 +6,10 @@ asked for, look for new versions.
 """
 
 import asyncio
+import contextlib
+import shutil
 import signal
+import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -18,20 +21,25 @@ from grpc_health.v1 import health, health_pb2
 from prometheus_client import CollectorRegistry
 
 from serving import __version__
+from serving.api.inference import Inference
 from serving.api.open_inference import OpenInference
 from serving.api.wire import INFERENCE_SERVICE, TRAINING_SERVICE
 from serving.config import Config
-from serving.engine.devices import DeviceName, choose_device
-from serving.engine.engine import Engine, EngineLimits
-from serving.engine.monitor import MonitorLimits, Revocation
+from serving.engine.engine import Engine
+from serving.engine.version import ServedVersion, VersionLimits
 from serving.errors import ConfigurationError, RepositoryError
-from serving.listeners import Scrapes, listen_for_calls, listen_for_scrapes, target
-from serving.loop_host import LoopHost
+from serving.frontend import grpcio
+from serving.frontend.address import is_loopback, join
+from serving.frontend.loop import InferenceHandlers
+from serving.frontend.native import NativeFrontEnd, is_installed
 from serving.metrics import Metrics
+from serving.monitor.monitor import MonitorLimits, Revocation
+from serving.monitor.revocations import Revocations
 from serving.readiness import Phase, Readiness
 from serving.repository.manifest import Manifest
 from serving.repository.repository import ModelRepository, PublishedVersion
-from serving.revocations import Revocations
+from serving.scrapes import Scrapes, listen_for_scrapes
+from serving.stages.devices import DeviceName, choose_device
 from serving.training_service import TrainingOffer, TrainingService
 from serving.waiting import first_of, off_loop
 
@@ -42,9 +50,7 @@ UNAVAILABLE_SECONDS = 1.0
 JOBS_SHARE = 0.8
 """Of the drain: how long training jobs may take to interrupt themselves before they are killed."""
 CLOSE_SECONDS = 5.0
-"""How long engines without a call may take to close: a stage that hangs must not hold the process."""
-BATCHES_OF_SLOTS = 2
-"""Slots a worker where the settings name none, in full batches."""
+"""How long an engine without a call may take to close: a stage that hangs must not hold the process."""
 FLUSH_SECONDS = 0.5
 """How long the last answers may take to leave for their callers."""
 
@@ -59,7 +65,7 @@ class Address:
 
 
 class Server:
-    """One process: a repository of engines behind gRPC, and its metrics behind HTTP."""
+    """One process: a repository of versions behind gRPC, and its metrics behind HTTP."""
 
     def __init__(
         self,
@@ -87,19 +93,25 @@ class Server:
         self._training = TrainingService(
             training, model_repository, self._config.training, self._metrics, self.rescan
         )
-        self._repository = ModelRepository[Engine](
+        engine = self._config.engine
+        self._engine = Engine(engine.workers or self._device.default_workers())
+        self._metrics.requests_in_flight.set_function(lambda: self._engine.requests_in_flight)
+        self._repository = ModelRepository[ServedVersion](
             model_repository,
             load=self._load,
-            close=Engine.close,
+            close=self._engine.remove,
             also_serve={name: model.versions for name, model in self._config.models.items()},
         )
+        self.front_end = self._choose_front_end()
         self._health = health.aio.HealthServicer()
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[str] = set()
-        self._host: LoopHost
+        self._loop: asyncio.AbstractEventLoop
         self._grpc: grpc.aio.Server
+        self._native: NativeFrontEnd | None = None
+        self._socket_folder: Path | None = None
         self._scrapes: Scrapes
         self.grpc_port = 0
         self.metrics_port = 0
@@ -114,8 +126,9 @@ class Server:
             return 0
         await starting
         print(
-            f"ready grpc={target(self._address.host, self.grpc_port)} "
-            f"metrics={target(self._address.host, self.metrics_port)} device={self._device.name}",
+            f"ready grpc={join(self._address.host, self.grpc_port)} "
+            f"metrics={join(self._address.host, self.metrics_port)} device={self._device.name} "
+            f"front_end={self.front_end}",
             flush=True,
         )
         await self._stopping.wait()
@@ -123,41 +136,55 @@ class Server:
 
     async def start(self) -> None:
         """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""
-        self._note_device()
-        self._host = LoopHost()
+        self._log_device()
+        self._loop = asyncio.get_running_loop()
         refused = await off_loop(self._repository.rescan)
         if refused:
             self._repository.close()
             raise refused[0]
         if not self._repository.served():
             _LOG.warning("no model found; publish one, then send SIGHUP")
-        host = self._address.host
-        self._scrapes = listen_for_scrapes(host, self._address.metrics_port, self._registry)
+        self._scrapes = listen_for_scrapes(self._address.host, self._address.metrics_port, self._registry)
         self.metrics_port = self._scrapes.port
-        open_inference = OpenInference(
-            self._repository,
-            self._readiness,
-            self._metrics,
-            self._host,
-            version=__version__,
-            device=self._device.name,
-        )
-        training = self._training.open()
-        listed = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
-        self._grpc, self.grpc_port = listen_for_calls(
-            host,
-            self._address.grpc_port,
-            self._config.server,
-            [open_inference.generic_handler(), training],
-            self._health,
-            listed,
-        )
-        await self._grpc.start()
+        services = await self._listen()
         self._readiness.phase = Phase.READY
-        for service in ("", *listed):
+        for service in ("", *services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         if self._poll_seconds is not None:
             self._spawn(self._poll(self._poll_seconds))
+
+    async def _listen(self) -> list[str]:
+        """Open the gRPC port; returns the services behind it."""
+        host, port, settings = self._address.host, self._address.grpc_port, self._config.server
+        inference = Inference(self._repository, self._engine, self._readiness, self._metrics)
+        described = OpenInference(
+            self._repository,
+            self._readiness,
+            version=__version__,
+            device=self._device.name,
+            front_end=self.front_end,
+        )
+        handlers = {**described.handlers(), **InferenceHandlers(inference).handlers()}
+        training = self._training.open()
+        services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
+        self._grpc = grpcio.make_server(
+            settings,
+            [grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers), training],
+            self._health,
+            services,
+        )
+        if self.front_end == "native":
+            self._socket_folder = Path(tempfile.mkdtemp(prefix="offramp-"))
+            fallback = str(self._socket_folder / "fallback.sock")
+            self._grpc.add_insecure_port(f"unix:{fallback}")
+            await self._grpc.start()
+            self._native = NativeFrontEnd(host, port, fallback, settings, inference.begin)
+            self.grpc_port = self._native.port
+        else:
+            self.grpc_port = grpcio.listen(self._grpc, host, port)
+            await self._grpc.start()
+        self._engine.start(self._native)
+        return services
 
     async def drain(self) -> int:
         """Refuse new calls, finish accepted ones, stop; 0 where all finished in time, else 1."""
@@ -171,12 +198,13 @@ class Server:
             self._training.close(JOBS_SHARE * self._config.server.drain_seconds)
         )
         await first_of(self._forced.wait(), asyncio.sleep(UNAVAILABLE_SECONDS), ends)
-        await first_of(self._forced.wait(), self._readiness.idle(), ends)
+        idle = asyncio.create_task(off_loop(self._engine.wait_idle))
+        await first_of(self._forced.wait(), idle, ends)
         await first_of(self._forced.wait(), interrupting)
-        finished = self._readiness.calls_in_flight == 0 and not self._forced.is_set()
+        finished = idle.done() and not self._forced.is_set()
         # Streams that watch health or reflection never end by themselves: they get the flush, no more.
         await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
-        closing = asyncio.create_task(off_loop(self._repository.close))
+        closing = asyncio.create_task(off_loop(partial(self._close, finished=finished)))
         await first_of(closing, self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
         await first_of(self._write_revocations(), self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
         self._scrapes.close()
@@ -184,6 +212,15 @@ class Server:
         finished = finished and closing.done()
         _LOG.info("stopped", finished=finished)
         return 0 if finished else 1
+
+    def _close(self, *, finished: bool) -> None:
+        """Close the native front end, every version and the engine; blocks."""
+        if self._native is not None:
+            self._native.close(flush=finished)
+        if self._socket_folder is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+        self._repository.close()
+        self._engine.close()
 
     async def rescan(self) -> None:
         """Take up new versions; a refused one is logged in one line, and the old one goes on."""
@@ -211,12 +248,14 @@ class Server:
         except ConfigurationError as error:
             _LOG.error("revocations unreadable", error=str(error))
             return
-        for name, version, engine in self._repository.served():
-            engine.keep_revoked(self._revocations.of(name, version))
+        for name, number, version in self._repository.served():
+            version.monitor.keep_revoked(self._revocations.of(name, number))
 
     def _note_revoked(self, manifest: Manifest, revocation: Revocation) -> None:
+        """Keep a revocation; called in the engine's thread that found the certificate broken."""
         self._revocations.note(manifest.name, manifest.version, revocation)
-        self._spawn(self._write_revocations())
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it was written when it drained
+            self._loop.call_soon_threadsafe(lambda: self._spawn(self._write_revocations()))
 
     async def _write_revocations(self) -> None:
         try:
@@ -227,37 +266,45 @@ class Server:
     def _served(self) -> set[tuple[str, int]]:
         return {(name, version) for name, version, _ in self._repository.served()}
 
-    def _load(self, version: PublishedVersion) -> Engine:
+    def _load(self, version: PublishedVersion) -> ServedVersion:
         engine = self._config.engine
         manifest = version.manifest
-        workers = engine.workers or self._device.default_workers()
         # On a GPU a batch has one thread on the host however many rows it has.
         cores = self._device.default_workers() if self._device.memory == "cpu" else 1
-        limits = EngineLimits(
-            max_batch_size=engine.max_batch_size,
-            max_queue_size=engine.max_queue_size,
-            slots=engine.slots or BATCHES_OF_SLOTS * workers * engine.max_batch_size,
-            workers=workers,
-            patience=engine.patience,
-            lone_threads=engine.lone_threads or cores,
-            caller_seconds=engine.caller_milliseconds / 1e3,
-        )
-        metrics = self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages))
-        loaded = Engine(
+        loaded = ServedVersion(
             version,
             self._device,
-            limits,
-            metrics,
-            self._host,
+            VersionLimits(
+                max_batch_size=engine.max_batch_size,
+                max_queue_size=engine.max_queue_size,
+                idle_threads=engine.idle_intra_op_threads or cores,
+            ),
+            self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages)),
+            permits=self._engine.permits,
             watch=MonitorLimits(**self._config.monitor.model_dump()),
             revoked=self._revocations.of(manifest.name, manifest.version),
             on_revoked=partial(self._note_revoked, manifest),
         )
+        self._engine.add(loaded)
         _LOG.info("version loaded", model=manifest.name, version=manifest.version, device=self._device.name)
         return loaded
 
-    def _note_device(self) -> None:
+    def _choose_front_end(self) -> str:
+        """Return the front end to use; raise ConfigurationError where the one asked for is not there."""
+        asked, local = self._config.server.front_end, is_loopback(self._address.host)
+        if asked == "auto":
+            return "native" if is_installed() and local else "grpcio"
+        if asked == "native" and not local:
+            _LOG.warning(
+                "the native front end is exposed: it limits neither connections nor a message before it is "
+                "received, and has neither TLS nor tokens",
+                host=self._address.host,
+            )
+        return asked
+
+    def _log_device(self) -> None:
         self._metrics.device.labels(self._device.name, self._device.provider).set(1)
+        self._metrics.front_end.labels(self.front_end).set(1)
         _LOG.info("device taken", device=self._device.name, provider=self._device.provider)
 
     def _watch_signals(self) -> None:

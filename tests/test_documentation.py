@@ -22,7 +22,7 @@ from serving.config import (
     ServerSettings,
     TrainingSettings,
 )
-from serving.engine.policy import ExitReason
+from serving.exits.policy import ExitReason
 from serving.metrics import Metrics, Outcome
 from serving.repository import manifest
 from training.architectures.heads import Features, HeadSettings, make_head

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TRAINING_MAY_USE = (
     "serving.repository",
-    "serving.engine.policy",
-    "serving.engine.stages",
-    "serving.engine.devices",
+    "serving.exits.policy",
+    "serving.stages.runner",
+    "serving.stages.devices",
     "serving.errors",
 )
 """All that training may know of serving: the format, the exit policy, and the stages as they are served."""
@@ -23,14 +23,14 @@ TRAINING_MAY_USE = (
 DOES_WITHOUT = {
     "serving": ("torch", "training", "sklearn", "scipy", "matplotlib", "onnx", "tritonclient", "tests"),
     "serving.engine": ("grpc", "google", "serving.api", "serving.server", "serving.config"),
-    "serving.engine.policy": ("onnxruntime", "serving"),
+    "serving.exits.policy": ("onnxruntime", "serving"),
     "serving.engine.scheduler": ("onnxruntime", "threading", "time", "asyncio"),
     "serving.engine.slots": ("onnxruntime", "threading", "time", "asyncio"),
-    "serving.engine.rules": ("onnxruntime", "threading"),
+    "serving.exits.options": ("onnxruntime", "threading"),
     "serving.engine.admission": ("onnxruntime", "threading", "time", "numpy"),
-    "serving.engine.stages": ("serving.engine.scheduler", "serving.engine.request", "threading"),
+    "serving.stages.runner": ("serving.engine.scheduler", "serving.engine.request", "threading"),
     "serving.engine.decision": ("onnxruntime", "threading", "serving.engine.scheduler"),
-    "serving.engine.batch_run": ("serving.engine.scheduler", "serving.engine.rules"),
+    "serving.engine.batch_run": ("serving.engine.scheduler", "serving.exits.options"),
     "serving.jobs": ("grpc", "google", "onnxruntime", "serving.api", "serving.server", "serving.engine"),
     "serving.jobs.recipes": ("asyncio",),
     "serving.repository": (

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.devices import CPU
-from serving.engine.stages import StageRunner
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner
 from serving.repository.manifest import (
     EXACT_POINT,
     Exit,

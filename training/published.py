@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.devices import CPU
-from serving.engine.stages import StageRunner, stage_files
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from serving.errors import RepositoryError, first_line
 from serving.repository.repository import PublishedVersion, find_versions, read_version
 from training.assessment import EVALUATION_SLOTS

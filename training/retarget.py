@@ -20,7 +20,7 @@ import onnxruntime
 import scipy
 from pydantic import ValidationError
 
-from serving.engine.policy import ExitRule
+from serving.exits.policy import ExitRule
 from serving.errors import RepositoryError, first_complaint
 from serving.repository.manifest import (
     EXACT_POINT,

@@ -31,8 +31,8 @@ from bench.exit_rules.page import PAGE, write
 from bench.exit_rules.plot import plot
 from bench.exit_rules.record import Network, Record, read
 from bench.exit_rules.rules import PLAIN
-from serving.engine.devices import CPU
-from serving.engine.stages import StageRunner, stage_files
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from serving.repository.manifest import Manifest, Risk
 from serving.repository.repository import PublishedVersion, read_version
 from training.exits.evaluate import cumulative, evaluate

@@ -40,7 +40,7 @@ from bench.exit_rules.rules import (
     log_probabilities,
     make_rules,
 )
-from serving.engine.policy import Floats, Integers
+from serving.exits.policy import Floats, Integers
 from serving.repository.manifest import Risk
 from training.exits.calibrate import calibration_temperature
 from training.exits.certify import certify

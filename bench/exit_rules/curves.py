@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.exit_rules.record import ACCURACY, Interval
 from bench.exit_rules.rules import RuleReadings
-from serving.engine.policy import Floats, Integers, route
+from serving.exits.policy import Floats, Integers, route
 from training.exits.thresholds import Candidate
 
 CONFIDENCE = 0.95

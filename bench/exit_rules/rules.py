@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
-from serving.engine.policy import Bools, Floats, Integers
+from serving.exits.policy import Bools, Floats, Integers
 from training.exits.evaluate import Readings
 
 PLAIN = "largest probability"

@@ -39,8 +39,8 @@ from bench.serving.record import (
     Sample,
 )
 from bench.serving.servers import Instances, Server
-from serving.engine.devices import CPU
-from serving.engine.stages import open_stages
+from serving.stages.devices import CPU
+from serving.stages.blocks import open_stages
 
 OUTPUT = ROOT / "docs" / "performance"
 PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"

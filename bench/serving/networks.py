@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from bench.serving.full_graph import join_stages
-from serving.engine.devices import CPU
-from serving.engine.policy import ExitRule, read_exit, route
-from serving.engine.stages import StageFile, StageRunner, stage_files
+from serving.stages.devices import CPU
+from serving.exits.policy import ExitRule, read_exit, route
+from serving.stages.runner import StageFile, StageRunner, stage_files
 from serving.repository.manifest import (
     DatasetProvenance,
     Exit,

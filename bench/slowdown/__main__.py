@@ -35,9 +35,9 @@ from bench.slowdown.record import (
     read,
 )
 from serving.config import MonitorSettings
-from serving.engine.devices import CPU
-from serving.engine.policy import ExitRule, Integers
-from serving.engine.stages import StageRunner, stage_files
+from serving.stages.devices import CPU
+from serving.exits.policy import ExitRule, Integers
+from serving.stages.runner import StageRunner, stage_files
 from serving.repository.manifest import Manifest
 from serving.repository.repository import PublishedVersion, read_version
 from training.data.splits import Split

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from serving.engine.drift import stability_index
+from serving.monitor.drift import stability_index
 
 CLEAN, NOISE, UNIVERSAL, EACH = "none", "noise", "one for all rows", "one a row"
 KINDS = (NOISE, UNIVERSAL, EACH)

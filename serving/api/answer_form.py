@@ -5,17 +5,27 @@ answer then is those bytes and its tensors' own. On the wire a message's fields 
 in pieces, and a reader merges them: protobuf, "Encoding", "Last One Wins".
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from operator import attrgetter
+from typing import Any
 
-import numpy as np
 from google.protobuf.message import Message
-from numpy.typing import NDArray
 
 from serving.api.wire import inference
 from serving.datatypes import DTYPES
+from serving.engine.request import Answers
 from serving.repository.manifest import TensorSpec
 
+_COLUMNS: Mapping[str, Callable[[Answers], Any]] = {
+    "label": attrgetter("label_R"),
+    "confidence": attrgetter("confidence_R"),
+    "exit": attrgetter("exit_R"),
+    "exit_reason": attrgetter("exit_reason_R"),
+    "probabilities": attrgetter("probabilities_RK"),
+}
+"""The answers' array for each output; its datatype is the output's already."""
 _LENGTH_DELIMITED = 2
 FINAL_RESPONSE_PARAMETER = "triton_final_response"
 
@@ -33,33 +43,38 @@ class AnswerForm:
     """The outputs of one version that a caller wants, in the caller's order."""
 
     def __init__(self, model: str, version: int, specs: Sequence[TensorSpec], *, streamed: bool) -> None:
-        """Take the outputs' specs; a streamed answer says that it is the last of its request."""
+        """Take the outputs' specs; a streamed answer states that it is the last of its request."""
         self._model, self._version, self._streamed = model, str(version), streamed
         self._specs = specs
-        self._columns = [(spec.name, DTYPES[spec.datatype]) for spec in specs]
-        self._heads: dict[int, bytes] = {}
+        self._columns = [_COLUMNS[spec.name] for spec in specs]
+        self._heads: dict[int, tuple[bytes, list[bytes]]] = {}
 
-    def encode(self, request_id: str, rows: int, arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-        """Give a ModelInferResponse's bytes; each array is [rows, ...] and is sent in its spec's datatype."""
-        head = self._heads.get(rows)
-        if head is None:
-            head = self._heads[rows] = self._head(rows)
+    def encode(self, request_id: str, answers: Answers) -> bytes:
+        """Return a ModelInferResponse's bytes."""
+        rows = len(answers.label_R)
+        made = self._heads.get(rows)
+        if made is None:
+            made = self._heads[rows] = self._head(rows)
+        head, raw_heads = made
         parts = [head]
         if request_id:
             encoded = request_id.encode()
             parts += (_ID, varint(len(encoded)), encoded)
-        for name, dtype in self._columns:
-            raw = arrays[name].astype(dtype).tobytes()
-            parts += (_RAW, varint(len(raw)), raw)
+        for raw_head, column in zip(raw_heads, self._columns, strict=True):
+            parts += (raw_head, column(answers).tobytes())
         return b"".join(parts)
 
-    def _head(self, rows: int) -> bytes:
+    def _head(self, rows: int) -> tuple[bytes, list[bytes]]:
+        """Return all that comes before the tensors' own bytes, and what comes before each of them."""
         response = inference.ModelInferResponse(model_name=self._model, model_version=self._version)
+        raw_heads = []
         for spec in self._specs:
-            response.outputs.add(name=spec.name, datatype=spec.datatype, shape=(rows, *spec.row_shape))
+            shape = (rows, *spec.row_shape)
+            response.outputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
+            raw_heads.append(_RAW + varint(math.prod(shape) * DTYPES[spec.datatype].itemsize))
         if self._streamed:
             response.parameters[FINAL_RESPONSE_PARAMETER].bool_param = True
-        return response.SerializeToString()
+        return response.SerializeToString(), raw_heads
 
 
 def streamed(response: bytes) -> bytes:

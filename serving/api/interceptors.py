@@ -13,11 +13,18 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from serving.api.status import status_of
-from serving.errors import InvalidRequest, OfframpError, Overloaded, StageFailed, Unsupported
+from serving.errors import (
+    InvalidRequest,
+    OfframpError,
+    Overloaded,
+    RequestCancelled,
+    StageFailed,
+    Unsupported,
+)
+from serving.frontend.interface import Refusal
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-Refusal = tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]
 Handler = Callable[[Request, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Response]]
 
 MAX_DETAILS_BYTES = 1024
@@ -49,7 +56,7 @@ def guarded(
         except asyncio.CancelledError:
             refusal = None
         except Exception as error:
-            refusal = refuse(name, request, error)
+            refusal = refuse(name, str(getattr(request, "id", "")), error)
             error.__traceback__ = None
         # gRPC keeps what ends a call, and with it every frame on its way: a request that was refused
         # would stay in memory until the garbage collector runs.
@@ -71,17 +78,19 @@ def unsupported(name: str, why: str) -> grpc.RpcMethodHandler:
     return grpc.unary_unary_rpc_method_handler(guarded(name, refused))
 
 
-def refuse(name: str, request: object, error: Exception) -> Refusal:
-    """Log an error and say how it ends the call: status, details and trailers."""
-    request_id = _request_id(request)
+def refuse(name: str, request_id: str, error: Exception) -> Refusal:
+    """Log an error and return how it ends the call."""
+    request_id = request_id[:MAX_REQUEST_ID_CHARACTERS]
     if isinstance(error, OfframpError):
         _log_error(name, request_id, error)
-        return status_of(error), _details(error), _trailers(error)
+        return Refusal(status_of(error), _details(error), _trailers(error))
     _LOG.error("call failed", rpc=name, request_id=request_id, exc_info=error)
-    return grpc.StatusCode.INTERNAL, "internal error", ()
+    return Refusal(grpc.StatusCode.INTERNAL, "internal error", ())
 
 
 def _log_error(name: str, request_id: str, error: OfframpError) -> None:
+    if isinstance(error, RequestCancelled):
+        return
     if isinstance(error, StageFailed):
         _LOG.error("stage failed", rpc=name, request_id=request_id, error=str(error), exc_info=error)
     else:
@@ -101,10 +110,6 @@ def parse(name: str, message: type[Message], received: bytes) -> Any:  # noqa: A
     except DecodeError as error:
         kind = message.DESCRIPTOR.name
         raise InvalidRequest(f"{name}: expected a {kind}, got {len(received)} bytes that are none") from error
-
-
-def _request_id(request: object) -> str:
-    return str(getattr(request, "id", ""))[:MAX_REQUEST_ID_CHARACTERS]
 
 
 def _details(error: OfframpError) -> str:

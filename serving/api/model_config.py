@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 
 from serving.api.answer_form import AnswerForm
 from serving.api.wire import inference
-from serving.engine.monitor import PointState
+from serving.monitor.monitor import PointState
 from serving.repository.manifest import Manifest, TensorSpec
 
 PLATFORM = "offramp_onnx"

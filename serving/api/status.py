@@ -14,6 +14,7 @@ from serving.errors import (
     OfframpError,
     Overloaded,
     RepositoryError,
+    RequestCancelled,
     StageFailed,
     Unsupported,
 )
@@ -26,6 +27,7 @@ STATUS: Mapping[type[OfframpError], grpc.StatusCode] = {
     # Clients retry UNAVAILABLE at once; a full queue must not be told so.
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
+    RequestCancelled: grpc.StatusCode.CANCELLED,
     StageFailed: grpc.StatusCode.INTERNAL,
     Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     RepositoryError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -2,7 +2,10 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from serving.engine.request import Request
 
 
 @dataclass(slots=True)
@@ -38,26 +41,20 @@ class Statistics:
         with self._lock:
             self.first_stage_runs += 1
 
-    def count_success(
-        self,
-        rows: int,
-        *,
-        decode_seconds: float,
-        queue_seconds: float,
-        infer_seconds: float,
-        encode_seconds: float,
-    ) -> None:
-        """Count an answered request."""
+    def count_successes(self, requests: Sequence[Request], decided: float, sent: float) -> None:
+        """Count requests whose last rows were decided, and whose answers were sent, at these times."""
         with self._lock:
-            self.rows += rows
             self.last_inference_milliseconds = round(time.time() * 1e3)
-            self.success.add(decode_seconds + queue_seconds + infer_seconds + encode_seconds)
-            self.queue.add(queue_seconds)
-            self.compute_input.add(decode_seconds)
-            self.compute_infer.add(infer_seconds)
-            self.compute_output.add(encode_seconds)
+            for request in requests:
+                self.rows += request.rows
+                self.success.add(sent - request.received_seconds)
+                self.queue.add(request.queue_seconds)
+                self.compute_input.add(request.admitted_seconds - request.received_seconds)
+                self.compute_infer.add(decided - request.admitted_seconds - request.queue_seconds)
+                self.compute_output.add(sent - decided)
 
-    def count_failure(self, seconds: float) -> None:
-        """Count a request that ended without an answer."""
+    def count_failures(self, seconds: Sequence[float]) -> None:
+        """Count requests that ended without an answer, by how long they took."""
         with self._lock:
-            self.fail.add(seconds)
+            for each in seconds:
+                self.fail.add(each)

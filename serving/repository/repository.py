@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from serving.errors import DigestMismatch, InvalidManifest, ModelNotFound, RepositoryError
+from serving.errors import DigestMismatch, InvalidManifest, InvalidRequest, ModelNotFound, RepositoryError
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, read_manifest
 
 Loaded = TypeVar("Loaded")
@@ -63,6 +63,15 @@ def _versions_in(folder: Path) -> list[int]:
     except OSError as error:
         raise RepositoryError(f"model folder {folder}: cannot be read: {error.strerror}") from error
     return sorted(int(name) for name in names if re.fullmatch(r"[1-9][0-9]{0,17}", name))
+
+
+def parse_version(text: str) -> int | None:
+    """Read a version as callers write it; None where it is empty, which means the highest."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise InvalidRequest(f"failed to get model version from specified version string '{text}'")
+    return int(text)
 
 
 def read_version(folder: Path) -> PublishedVersion:

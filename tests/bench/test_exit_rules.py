@@ -38,7 +38,7 @@ from bench.exit_rules.rules import (
     log_probabilities,
     make_rules,
 )
-from serving.engine.policy import Floats
+from serving.exits.policy import Floats
 from serving.repository.repository import read_version
 from training.errors import DatasetError
 from training.exits.evaluate import read as read_logits

@@ -14,8 +14,8 @@ from bench.serving.load import Load, Measured
 from bench.serving.networks import evenly
 from bench.serving.record import ECHO, OFFRAMP, TRITON, Comparison, NetworkRecord, Sample, read
 from bench.simulation import SHARES, Simulation, device
-from serving.engine.devices import CPU
-from serving.engine.stages import StageRunner, stage_files
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from serving.repository.repository import read_version
 
 ROOT = Path(__file__).parent.parent.parent

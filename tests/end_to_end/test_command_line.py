@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from serving import __version__
-from serving.engine.monitor import Revocation
-from serving.revocations import Revocations
+from serving.monitor.monitor import Revocation
+from serving.monitor.revocations import Revocations
 from tests.end_to_end.server_process import CANNOT_START, run_serving
 from tests.serving import scripted_model
 

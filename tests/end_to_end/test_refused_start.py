@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine.devices import choose_device
+from serving.stages.devices import choose_device
 from tests.end_to_end.server_process import CANNOT_START, run_serving
 from tests.serving import scripted_model
 

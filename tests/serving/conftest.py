@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.engine.devices import CPU
+from serving.stages.devices import CPU
 from serving.engine.engine import Engine, EngineLimits
 from serving.metrics import Metrics
 from serving.repository.repository import PublishedVersion, read_version

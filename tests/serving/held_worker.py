@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from serving.engine.engine import Engine
-from serving.engine.rules import ExitWishes, exit_rule
+from serving.exits.options import ExitOptions, exit_rule
 from tests.serving.live_server import PATIENCE_SECONDS
 from tests.serving.scripted_model import row
 
@@ -37,7 +37,7 @@ def held_worker(engine: Engine) -> Iterator[None]:
     held = _HeldSession(session)
     sessions[0] = held
     try:
-        future = engine.submit({"image": np.stack([row(0, 5, 5, 5)])}, exit_rule(engine.points, ExitWishes()))
+        future = engine.submit({"image": np.stack([row(0, 5, 5, 5)])}, exit_rule(engine.points, ExitOptions()))
         assert held.entered.wait(PATIENCE_SECONDS)
     finally:
         sessions[0] = session

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.policy import ExitReason, ExitRule
+from serving.exits.policy import ExitReason, ExitRule
 from tests.serving.scripted_model import NAN, RAISES, STAGES, confidence
 
 

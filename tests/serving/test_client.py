@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.client import Client
-from serving.engine.policy import ExitReason, ExitRule
-from serving.engine.rules import ExitWishes, exit_rule
+from serving.exits.policy import ExitReason, ExitRule
+from serving.exits.options import ExitOptions, exit_rule
 from serving.errors import (
     DeadlineExpired,
     InvalidRequest,
@@ -154,7 +154,7 @@ def test_a_full_queue_comes_back_as_overload(models: Path) -> None:
 
 
 def _exact(server: LiveServer) -> ExitRule:
-    return exit_rule(server.engine().points, ExitWishes(operating_point="exact"))
+    return exit_rule(server.engine().points, ExitOptions(operating_point="exact"))
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from serving.client import Client, main
-from serving.revocations import REVOCATIONS_FILE, Revocations
+from serving.monitor.revocations import REVOCATIONS_FILE, Revocations
 from tests.serving import scripted_model
 from tests.serving.live_server import LiveServer, eventually
 from tests.serving.scripted_model import row

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine.monitor import Revocation
+from serving.monitor.monitor import Revocation
 from serving.errors import ConfigurationError
-from serving.revocations import REVOCATIONS_FILE, Revocations
+from serving.monitor.revocations import REVOCATIONS_FILE, Revocations
 
 REVOCATION = Revocation("fast", "balanced", 0.03, 0.05, shadow_rows=200, disagreements=19)
 

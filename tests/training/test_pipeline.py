@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from serving.engine.devices import CPU
-from serving.engine.policy import read_exit
-from serving.engine.stages import StageRunner, stage_files
+from serving.stages.devices import CPU
+from serving.exits.policy import read_exit
+from serving.stages.runner import StageRunner, stage_files
 from serving.repository.manifest import Risk
 from serving.repository.repository import PublishedVersion, read_version
 from tests.training.never_trains import NeverTrains

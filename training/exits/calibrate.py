@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from serving.engine.policy import Floats
+from serving.exits.policy import Floats
 from training.exits.evaluate import check_finite, check_labels
 
 LOWEST_TEMPERATURE = 0.25

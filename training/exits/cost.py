@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serving.engine.stages import StageRunner
+from serving.stages.runner import StageRunner
 from training.architectures.network import MultiExitNetwork
 
 BATCH_ROWS = (1, 8, 32)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.policy import Bools, Floats, read_exit
+from serving.exits.policy import Bools, Floats, read_exit
 from training.exits.evaluate import check_finite
 from training.exits.intervals import Proportion
 

@@ -1,7 +1,7 @@
 """One logits array a split, from the exported stages as they are served; all else reduces it.
 
 Calibration, threshold search, certificates and the report read what is made here, and all of them
-decide exits by `serving.engine.policy`, the server's own. Knows nothing of how a network was
+decide exits by `serving.exits.policy`, the server's own. Knows nothing of how a network was
 trained, nor of files.
 
 Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative: `cost_E[k]` is what a row
@@ -15,8 +15,8 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.policy import Bools, ExitRule, Floats, Integers, read_exit, route
-from serving.engine.stages import StageRunner
+from serving.exits.policy import Bools, ExitRule, Floats, Integers, read_exit, route
+from serving.stages.runner import StageRunner
 from serving.repository.manifest import Risk
 from training.errors import NotFinite
 from training.exits.intervals import Estimate, Proportion, paired_difference

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from serving.engine.policy import Bools, ExitRule, Floats, read_exit, route
+from serving.exits.policy import Bools, ExitRule, Floats, read_exit, route
 from training.exits.calibrate import negative_log_likelihood
 
 BINS = 15

@@ -8,7 +8,7 @@ Shapes: `N` rows of a split.
 
 import numpy as np
 
-from serving.engine.policy import Floats
+from serving.exits.policy import Floats
 from serving.repository.manifest import ConfidenceShares
 
 TENTHS = np.arange(1, 10) / 10

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.engine.policy import Bools, ExitRule, Floats, Integers
+from serving.exits.policy import Bools, ExitRule, Floats, Integers
 from serving.repository.manifest import Risk
 from training.errors import RecipeError
 from training.exits.evaluate import Readings, check_cost, outcome

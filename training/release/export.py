@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from serving.engine.stages import StageFile, StageRunner
+from serving.stages.runner import StageFile, StageRunner
 from serving.repository.manifest import TensorSpec
 from training.architectures.network import MultiExitNetwork
 from training.errors import ExportMismatch

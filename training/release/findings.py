@@ -18,7 +18,7 @@ import onnxruntime
 import scipy
 import torch
 
-from serving.engine.policy import route
+from serving.exits.policy import route
 from serving.repository.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,

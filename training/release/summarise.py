@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.engine.policy import Bools, ExitRule, Integers
+from serving.exits.policy import Bools, ExitRule, Integers
 from training.assessment import NEUTRAL_TEMPERATURE, Assessment, Tested
 from training.exits.evaluate import Readings
 from training.exits.goals import DEFAULT_POINT

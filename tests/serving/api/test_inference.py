@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serving.engine.policy import ExitReason
+from serving.exits.policy import ExitReason
 from tests.serving.api.inference_calls import infer, request
 from tests.serving.live_server import LiveServer
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, confidence, row

@@ -6,27 +6,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.api.wire import inference
-from serving.api.wishes import exit_wishes
-from serving.engine.rules import ExitWishes
+from serving.api.options import exit_options
+from serving.exits.options import ExitOptions
 from serving.errors import InvalidRequest, OfframpError, Unsupported
 
 
-def read(**parameters: dict[str, Any]) -> ExitWishes:
+def read(**parameters: dict[str, Any]) -> ExitOptions:
     """Read wishes from parameters given as {kind: value}."""
     request = inference.ModelInferRequest()
     for key, value in parameters.items():
         request.parameters[key].CopyFrom(inference.InferParameter(**value))
-    return exit_wishes(request.parameters)
+    return exit_options(request.parameters)
 
 
 def test_no_parameter_is_no_wish() -> None:
-    assert read() == ExitWishes()
+    assert read() == ExitOptions()
 
 
 def test_reading_wishes_adds_nothing_to_the_request() -> None:
     request = inference.ModelInferRequest()
 
-    exit_wishes(request.parameters)
+    exit_options(request.parameters)
 
     assert request == inference.ModelInferRequest()
 
@@ -37,7 +37,7 @@ def test_reading_wishes_adds_nothing_to_the_request() -> None:
     ids=lambda value: next(iter(value)),
 )
 def test_a_threshold_comes_as_any_kind_of_number(value: dict[str, Any]) -> None:
-    assert read(threshold=value) == ExitWishes(threshold=1.0)
+    assert read(threshold=value) == ExitOptions(threshold=1.0)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_a_threshold_comes_as_any_kind_of_number(value: dict[str, Any]) -> None:
 def test_a_max_exit_comes_as_any_kind_of_integer(value: dict[str, Any]) -> None:
     wishes = read(max_exit=value)
 
-    assert wishes == ExitWishes(max_exit=2)
+    assert wishes == ExitOptions(max_exit=2)
     assert type(wishes.max_exit) is int
 
 
 def test_an_operating_point_is_a_string() -> None:
-    assert read(operating_point={"string_param": "fast"}) == ExitWishes(operating_point="fast")
+    assert read(operating_point={"string_param": "fast"}) == ExitOptions(operating_point="fast")
 
 
 @given(st.floats(allow_nan=False))
@@ -107,15 +107,15 @@ def test_an_anytime_answer_is_refused_not_ignored(value: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("value", [{"bool_param": False}, {"string_param": "false"}])
 def test_wishing_for_no_anytime_answer_is_granted(value: dict[str, Any]) -> None:
-    assert read(anytime=value) == ExitWishes()
+    assert read(anytime=value) == ExitOptions()
 
 
 def test_parameters_of_others_are_let_through() -> None:
-    assert read(priority={"uint64_param": 1}, timeout={"int64_param": 5}) == ExitWishes()
+    assert read(priority={"uint64_param": 1}, timeout={"int64_param": 5}) == ExitOptions()
 
 
 def test_an_empty_final_response_may_be_asked_for() -> None:
-    assert read(triton_enable_empty_final_response={"bool_param": True}) == ExitWishes()
+    assert read(triton_enable_empty_final_response={"bool_param": True}) == ExitOptions()
 
 
 @pytest.mark.parametrize("key", ["triton_final_response", "triton_", "triton_secret"])
@@ -139,6 +139,6 @@ ANY_VALUE = st.one_of(
 @given(st.sampled_from(["operating_point", "threshold", "max_exit", "anytime"]), ANY_VALUE)
 def test_any_value_is_a_wish_or_a_clear_error(key: str, value: dict[str, Any]) -> None:
     try:
-        assert isinstance(read(**{key: value}), ExitWishes)
+        assert isinstance(read(**{key: value}), ExitOptions)
     except OfframpError as error:
         assert key in str(error)  # noqa: PT017 - both outcomes are right

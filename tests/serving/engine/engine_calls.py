@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine.engine import NO_DEADLINE, Engine
-from serving.engine.policy import ExitRule
+from serving.exits.policy import ExitRule
 from serving.engine.request import Answers
 from tests.serving.live_server import PATIENCE_SECONDS
 

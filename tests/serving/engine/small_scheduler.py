@@ -2,8 +2,8 @@
 
 import math
 
-from serving.engine.costs import StageCosts
-from serving.engine.policy import ExitRule
+from serving.stages.costs import StageCosts
+from serving.exits.policy import ExitRule
 from serving.engine.request import FutureReply, Request
 from serving.engine.scheduler import Scheduler
 

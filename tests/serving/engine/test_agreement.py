@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from serving.engine.agreement import LAID_AT_ONCE, STAKES, AgreementTest, Power
+from serving.monitor.agreement import LAID_AT_ONCE, STAKES, AgreementTest, Power
 
 EPSILON, DELTA = 0.02, 0.05
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine.batch_run import BatchRun
-from serving.engine.devices import CPU
-from serving.engine.policy import ExitRule
+from serving.stages.devices import CPU
+from serving.exits.policy import ExitRule
 from serving.engine.request import Batch, FutureReply, Request, RowGroup
-from serving.engine.stages import StageRunner, stage_files
+from serving.stages.runner import StageRunner, stage_files
 from serving.repository.repository import PublishedVersion
 from tests.serving.scripted_model import RAISES, row
 

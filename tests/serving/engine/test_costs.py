@@ -1,6 +1,6 @@
 import pytest
 
-from serving.engine.costs import HAND_OVER_SECONDS, MeasuredCosts, StageCosts
+from serving.stages.costs import HAND_OVER_SECONDS, MeasuredCosts, StageCosts
 
 CPU_LIKE = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}
 GPU_LIKE = {1: 0.010, 2: 0.010, 4: 0.010, 8: 0.011}

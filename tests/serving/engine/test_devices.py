@@ -4,8 +4,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from serving.engine.devices import CPU, CUDA, Device, DeviceName, choose_device
-from serving.engine.stages import StageRunner, stage_files
+from serving.stages.devices import CPU, CUDA, Device, DeviceName, choose_device
+from serving.stages.runner import StageRunner, stage_files
 from serving.errors import ConfigurationError
 from serving.repository.repository import PublishedVersion
 from tests.serving.scripted_model import row

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine.drift import DriftWatch, stability_index
+from serving.monitor.drift import DriftWatch, stability_index
 
 BASELINE = (0.8, 0.15, 0.05)
 

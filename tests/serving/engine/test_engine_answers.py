@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from serving.engine.policy import ExitReason, ExitRule
+from serving.exits.policy import ExitReason, ExitRule
 from serving.engine.request import Answers
 from serving.errors import InvalidRequest, StageFailed
 from tests.serving.conftest import MakeEngine

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.engine.devices import CPU
+from serving.stages.devices import CPU
 from serving.engine.engine import Engine, EngineLimits
-from serving.engine.policy import ExitRule
+from serving.exits.policy import ExitRule
 from serving.errors import ModelNotReady, StageFailed
 from serving.metrics import Metrics
 from serving.repository.repository import PublishedVersion

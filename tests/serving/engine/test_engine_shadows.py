@@ -10,14 +10,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scipy.stats import binom
 
-from serving.engine.drift import DriftWatch
+from serving.monitor.drift import DriftWatch
 from serving.engine.engine import Engine
-from serving.engine.monitor import MonitorLimits, PointState, Revocation
-from serving.engine.point_watch import PointWatch
-from serving.engine.policy import ExitRule
+from serving.monitor.monitor import MonitorLimits, PointState, Revocation
+from serving.monitor.point_watch import PointWatch
+from serving.exits.policy import ExitRule
 from serving.engine.request import FutureReply, Request
-from serving.engine.rules import ExitWishes, exit_rule
-from serving.engine.shadow import MAX_WAITING
+from serving.exits.options import ExitOptions, exit_rule
+from serving.monitor.sampling import MAX_WAITING
 from serving.errors import DeadlineExpired, StageFailed
 from serving.metrics import Metrics
 from serving.repository.manifest import Certificate, ConfidenceShares, OperatingPoint
@@ -105,7 +105,7 @@ def test_a_broken_certificate_is_revoked_and_its_name_stands_for_a_safer_point(
 ) -> None:
     revoked: list[Revocation] = []
     engine = make_engine(watch=ALL, on_revoked=revoked.append)
-    assert exit_rule(engine.points, ExitWishes()).thresholds == (0.9, 0.9)
+    assert exit_rule(engine.points, ExitOptions()).thresholds == (0.9, 0.9)
 
     assert asked_until(engine, [MISTAKEN] * 8, lambda: bool(revoked))
 
@@ -113,7 +113,7 @@ def test_a_broken_certificate_is_revoked_and_its_name_stands_for_a_safer_point(
         ("balanced", "exact", 0.5)
     ]
     assert revoked[0].disagreements == revoked[0].shadow_rows >= 8
-    assert exit_rule(engine.points, ExitWishes()).thresholds == (None, None)
+    assert exit_rule(engine.points, ExitOptions()).thresholds == (None, None)
     assert state(engine).revoked
     labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
     assert registry.get_sample_value("offramp_certificate_holds", labels) == 0
@@ -125,7 +125,7 @@ def test_the_other_points_keep_their_thresholds(make_engine: MakeEngine) -> None
     engine = make_engine(watch=ALL)
     assert asked_until(engine, [MISTAKEN] * 8, lambda: state(engine).revoked)
 
-    assert exit_rule(engine.points, ExitWishes(operating_point="fast")).thresholds == (0.5, 0.5)
+    assert exit_rule(engine.points, ExitOptions(operating_point="fast")).thresholds == (0.5, 0.5)
 
 
 def test_it_comes_back_by_an_operators_word_alone_and_its_test_starts_anew(make_engine: MakeEngine) -> None:
@@ -140,7 +140,7 @@ def test_it_comes_back_by_an_operators_word_alone_and_its_test_starts_anew(make_
 
     assert not state(engine).revoked
     assert counts(engine) == (0, 0, 0)
-    assert exit_rule(engine.points, ExitWishes()).thresholds == (0.9, 0.9)
+    assert exit_rule(engine.points, ExitOptions()).thresholds == (0.9, 0.9)
 
 
 def test_a_row_whose_full_depth_fails_is_missing_and_its_answer_stands(make_engine: MakeEngine) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from serving.engine.points import PointsInForce
+from serving.exits.points import PointsInForce
 from serving.errors import InvalidRequest
 from serving.repository.manifest import Manifest, Risk
 from serving.repository.repository import PublishedVersion

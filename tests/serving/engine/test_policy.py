@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 
-from serving.engine.policy import STAYS, ExitReason, ExitRule, decide, read_exit, route
+from serving.exits.policy import STAYS, ExitReason, ExitRule, decide, read_exit, route
 
 LOGITS = st_numpy.arrays(
     np.float32,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from serving.engine.costs import StageCosts
-from serving.engine.policy import ExitRule
+from serving.stages.costs import StageCosts
+from serving.exits.policy import ExitRule
 from serving.engine.request import Batch, Request
 from serving.engine.scheduler import Scheduler
 from tests.serving.engine.small_scheduler import STAGES, cancel, make_request, make_scheduler

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine.costs import StageCosts
+from serving.stages.costs import StageCosts
 from serving.engine.request import Answers
-from serving.engine.shadow import (
+from serving.monitor.sampling import (
     GATHERED_ROWS,
     GATHERED_SECONDS,
     MAX_WAITING,

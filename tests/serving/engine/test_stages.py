@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serving.engine.devices import CPU
-from serving.engine.stages import StageFile, StageRunner, open_stages, stage_files
+from serving.stages.devices import CPU
+from serving.stages.runner import StageFile, StageRunner, open_stages, stage_files
 from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import TensorSpec
 from serving.repository.repository import PublishedVersion

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engine.policy import ExitRule, read_exit, route
+from serving.exits.policy import ExitRule, read_exit, route
 from serving.repository.manifest import Risk
 from tests.training.exits.split_of_readings import COST, drawn_readings
 from training.errors import NotFinite

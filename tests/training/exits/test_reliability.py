@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
-from serving.engine.policy import ExitRule, read_exit
+from serving.exits.policy import ExitRule, read_exit
 from tests.training.exits.split_of_readings import drawn_readings
 from training.exits.reliability import (
     arriving,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engine.policy import ExitRule
+from serving.exits.policy import ExitRule
 from tests.training.exits.split_of_readings import COST, drawn_readings
 from training.exits.evaluate import Readings, outcome
 from training.exits.thresholds import ROWS_PER_LOSS, Candidate, Choices, Search, pareto_path, target_row

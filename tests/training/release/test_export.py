@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from serving.engine.stages import StageFile
+from serving.stages.runner import StageFile
 from serving.repository.manifest import TensorSpec
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images, tiny_network
 from training.architectures.heads import Head

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from serving.engine.devices import CPU
-from serving.engine.stages import StageRunner, stage_files
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from serving.errors import RepositoryError
 from serving.repository.repository import PublishedVersion, read_version
 from training.errors import TrainingError

@@ -8,10 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scipy.stats import binom
 
-from serving.engine.devices import CPU
+from serving.stages.devices import CPU
 from serving.engine.engine import Engine, EngineLimits
-from serving.engine.policy import ExitRule
-from serving.engine.stages import StageRunner, stage_files
+from serving.exits.policy import ExitRule
+from serving.stages.runner import StageRunner, stage_files
 from serving.metrics import Metrics
 from serving.repository.manifest import Risk
 from tests.training.retarget.retargets import (

@@ -15,8 +15,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serving.engine.monitor import Revocation
 from serving.errors import ConfigurationError, first_complaint
+from serving.monitor.monitor import Revocation
 from serving.whole_file import write_whole
 
 if os.name == "posix":

@@ -1,44 +1,47 @@
-"""Early-exit wishes from a request's parameters.
+"""Reads early-exit options from a request's parameters.
 
 Load generators can send only strings, integers and booleans, so a number may come as any of the
-protocol's kinds. Free parameters of others' are let through, except `triton_*`, which is reserved. A
-wish that is not built yet is refused, never silently ignored.
+protocol's kinds. Other parameters are ignored, except `triton_*`, which is reserved. An option that
+is not built yet is refused, never silently ignored.
 """
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from serving.api.wire import inference
-from serving.engine.rules import ExitWishes
 from serving.errors import InvalidRequest, Unsupported
+from serving.exits.options import NO_OPTIONS, ExitOptions
 
 Number = TypeVar("Number", int, float)
 
+_OPTIONS = frozenset({"operating_point", "threshold", "max_exit", "anytime"})
 _RESERVED_PREFIX = "triton_"
 _RESERVED_ALLOWED = "triton_enable_empty_final_response"
 
 
-def exit_wishes(parameters: Mapping[str, inference.InferParameter]) -> ExitWishes:
+def exit_options(parameters: Mapping[str, inference.InferParameter]) -> ExitOptions:
     """Read operating_point, threshold and max_exit; raise InvalidRequest or Unsupported."""
+    if not parameters:
+        return NO_OPTIONS
+    values: dict[str, Any] = {}
     for key in parameters:
-        if key.startswith(_RESERVED_PREFIX) and key != _RESERVED_ALLOWED:
+        if key in _OPTIONS:
+            values[key] = _value(parameters, key)
+        elif key.startswith(_RESERVED_PREFIX) and key != _RESERVED_ALLOWED:
             raise InvalidRequest(f'parameter "{key}": keys that start with "{_RESERVED_PREFIX}" are reserved')
-    values = {key: _value(parameters, key) for key in ("operating_point", "threshold", "max_exit", "anytime")}
-    if values["anytime"] not in {None, False, "false"}:
+    if values.get("anytime") not in {None, False, "false"}:
         raise Unsupported('parameter "anytime": answers at the deadline are not offered by this server')
-    point = values["operating_point"]
+    point = values.get("operating_point")
     if point is not None and not isinstance(point, str):
         raise InvalidRequest(f'parameter "operating_point": expected a string, got {point}')
-    return ExitWishes(
+    return ExitOptions(
         operating_point=point,
-        threshold=_number("threshold", values["threshold"], float),
-        max_exit=_number("max_exit", values["max_exit"], int),
+        threshold=_number("threshold", values.get("threshold"), float),
+        max_exit=_number("max_exit", values.get("max_exit"), int),
     )
 
 
 def _value(parameters: Mapping[str, inference.InferParameter], key: str) -> Any:  # noqa: ANN401 - a oneof
-    if key not in parameters:  # reading a missing key would add it to the message
-        return None
     parameter = parameters[key]
     kind = parameter.WhichOneof("parameter_choice")
     if kind is None:

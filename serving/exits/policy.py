@@ -98,8 +98,8 @@ def decide(confidence_B: Floats, threshold_B: Floats, capped_B: Bools, *, final:
     threshold_B and capped_B come from the rows' own rules. A row that clears its threshold is
     confident even at its cap; at the final exit all that remain leave.
     """
-    otherwise_B = _FINAL if final else np.where(capped_B, _CAPPED, STAYS)
-    return np.where(confidence_B >= threshold_B, _CONFIDENT, otherwise_B)
+    otherwise = _FINAL if final else np.where(capped_B, _CAPPED, STAYS) if capped_B.any() else STAYS
+    return np.where(confidence_B >= threshold_B, _CONFIDENT, otherwise)
 
 
 def route(confidence_EN: Floats, rule: ExitRule) -> Integers:

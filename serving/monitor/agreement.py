@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.policy import Bools, Floats, Integers
+from serving.exits.policy import Bools, Floats, Integers
 
 STAKES: Floats = np.geomspace(0.005, 0.5, 20)
 """The grid, as lambda · epsilon: the share of what is owned that is lost where a row agrees. A small

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.policy import Floats
+from serving.exits.policy import Floats
 
 _LEAST_ROWS = 0.5
 """What an empty cell counts as, so that its logarithm is finite."""

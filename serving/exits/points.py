@@ -9,6 +9,7 @@ revoked.
 import math
 from collections.abc import Iterable
 
+from serving.exits.policy import ExitRule
 from serving.repository.manifest import EXACT_POINT, Manifest, Thresholds
 
 
@@ -26,27 +27,40 @@ class PointsInForce:
         self.default = manifest.default_operating_point
         self.final_exit = len(manifest.stages) - 1
         self.revoked = {name for name in revoked if name in self._certified}
+        self._rules: dict[tuple[str, int], ExitRule] = {}
+
+    def rule(self, name: str, max_exit: int) -> ExitRule:
+        """Return the rule that applies to callers of a point; raise InvalidRequest if it is unknown."""
+        rules = self._rules  # looked up once: a revocation meanwhile replaces it, and this rule with it
+        rule = rules.get((name, max_exit))
+        if rule is None:
+            in_force = self.in_force(name)
+            rule = ExitRule(self._manifest.operating_point(in_force).thresholds, max_exit, in_force)
+            rules[name, max_exit] = rule
+        return rule
 
     def in_force(self, name: str) -> str:
-        """Give the point whose thresholds apply to who asks for that one; raise InvalidRequest if unknown."""
+        """Return the point whose thresholds apply to callers of that one; raise InvalidRequest if unknown."""
         self._manifest.operating_point(name)
         while name in self.revoked:
             name = self._next_safer(name)
         return name
 
     def thresholds(self, name: str) -> Thresholds:
-        """Give the thresholds that apply to who asks for that point."""
+        """Return the thresholds that apply to callers of that point."""
         return self._manifest.operating_point(self.in_force(name)).thresholds
 
     def revoke(self, name: str) -> str:
-        """Take a point's certificate back; returns the point that is in force instead."""
+        """Revoke a point's certificate; returns the point that is in force instead."""
         assert name in self._certified, f"{name} has no certificate to revoke"
         self.revoked.add(name)
+        self._rules = {}
         return self.in_force(name)
 
     def reinstate(self, name: str) -> None:
-        """Give a point its own thresholds back: an operator's word, never ours."""
+        """Put a point's own thresholds back in force: on an operator's command, never by itself."""
         self.revoked.discard(name)
+        self._rules = {}
 
     def _next_safer(self, name: str) -> str:
         revoked = self._certified[name].thresholds

@@ -1,0 +1,114 @@
+"""One served version: its stages, its operating points in force, its monitor and its totals."""
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from serving.engine.decision import Decision, Finished, finish
+from serving.engine.execution import Execution, execute
+from serving.engine.observation import Observation
+from serving.engine.queues import StageQueues
+from serving.engine.request import Batch
+from serving.engine.scheduler import Lane
+from serving.exits.points import PointsInForce
+from serving.metrics import ModelMetrics
+from serving.monitor.monitor import Monitor, MonitorLimits, PointState, Revocation
+from serving.repository.repository import PublishedVersion
+from serving.stages.blocks import open_stages
+from serving.stages.devices import Device
+
+FEWEST_BLOCKS = 8
+"""At each early stage: where large batches are cheaper, survivors of several wait for each other."""
+
+_LOG = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class VersionLimits:
+    """How much of one version waits and runs."""
+
+    max_batch_size: int = 64
+    max_queue_size: int = 1024
+    idle_threads: int = 1
+    """Intra-op threads of a batch that runs alone."""
+
+
+class ServedVersion:
+    """Runs the batches of one version and finishes them."""
+
+    def __init__(
+        self,
+        version: PublishedVersion,
+        device: Device,
+        limits: VersionLimits,
+        metrics: ModelMetrics,
+        *,
+        permits: int,
+        watch: MonitorLimits | None = None,
+        revoked: Iterable[str] = (),
+        on_revoked: Callable[[Revocation], None] = lambda _: None,
+    ) -> None:
+        """Open and warm up the stages; raise RepositoryError where they don't fit the manifest.
+
+        permits: how many batches may run at once. revoked: operating points revoked before; on_revoked
+        is called with those revoked from now on.
+        """
+        self.manifest = version.manifest
+        self.max_batch_size = limits.max_batch_size
+        self.points = PointsInForce(self.manifest, revoked)
+        self.monitor = Monitor(self.manifest, self.points, watch or MonitorLimits(), metrics, on_revoked)
+        self.observation = Observation(self.manifest, metrics, self.monitor)
+        early = [max(FEWEST_BLOCKS, 2 * permits)] * (len(self.manifest.stages) - 1)
+        self._runner, self.costs, self._blocks = open_stages(
+            version,
+            device,
+            max_batch_size=limits.max_batch_size,
+            blocks=[*early, permits],
+            idle_threads=limits.idle_threads,
+        )
+        queues = StageQueues(self.costs, [*early, permits])
+        self.lane = Lane(self, queues, limits.max_queue_size)
+        metrics.watch_waiting(lambda stage: queues.waiting[stage])
+
+    @property
+    def ready(self) -> bool:
+        """Whether it admits requests and its stages run."""
+        return self.lane.open
+
+    @property
+    def rows_held(self) -> int:
+        """How many rows are admitted and not yet answered or dropped."""
+        return self.lane.queues.rows_held
+
+    def execute(self, batch: Batch) -> Execution:
+        """Run a batch through its stages; where not one row of it runs, check whether any would."""
+        blocks = [self._blocks[stage][block] for stage, block in zip(batch.stages, batch.blocks, strict=True)]
+        execution = execute(batch, blocks)
+        if batch.stage == 0:
+            for group in batch.groups:
+                group.request.start(execution.times[0])
+        if len(execution.failures) == batch.rows:
+            self._probe(batch.stage)
+        return execution
+
+    def finish(self, batch: Batch, execution: Execution) -> Finished:
+        """Decide which rows leave the batch, and which requests end with it."""
+        temperature = self.manifest.exits[batch.exit].calibration_temperature
+        final = batch.exit == len(self.manifest.stages) - 1
+        return finish(batch, Decision.of(batch, execution, temperature, final=final), self.monitor)
+
+    def keep_revoked(self, names: Container[str]) -> None:
+        """Reinstate every revoked operating point that is not among these names."""
+        self.monitor.keep_revoked(names)
+
+    def point_states(self) -> Iterator[PointState]:
+        """Yield what each operating point stands for now, and what is known of its certificate."""
+        return self.monitor.states()
+
+    def _probe(self, stage: int) -> None:
+        try:
+            self._runner.probe()
+        except Exception as error:
+            self.lane.open = False
+            _LOG.error("model broken", model=self.manifest.name, stage=stage, exc_info=error)

@@ -1,0 +1,47 @@
+"""Turns a request's options into the rule that the exit policy applies."""
+
+import math
+from dataclasses import dataclass
+
+from serving.errors import InvalidRequest, shown
+from serving.exits.points import PointsInForce
+from serving.exits.policy import ExitRule
+from serving.repository.manifest import CUSTOM_POINT
+
+
+@dataclass(frozen=True, slots=True)
+class ExitOptions:
+    """A request's early-exit parameters; None where the caller said nothing."""
+
+    operating_point: str | None = None
+    threshold: float | None = None
+    """One smallest confidence for all early exits, in [0, 1]."""
+    max_exit: int | None = None
+    """The deepest exit to use, 0..E-1."""
+
+
+NO_OPTIONS = ExitOptions()
+
+
+def exit_rule(points: PointsInForce, options: ExitOptions) -> ExitRule:
+    """Return the rule for a request: that of the version's default operating point without options.
+
+    It is that of the point in force: where a certificate was revoked, not the one asked for.
+    Raises InvalidRequest for an unknown point, a threshold outside [0, 1], a max_exit outside
+    0..E-1, and for an operating point and a threshold together.
+    """
+    final_exit = points.final_exit
+    max_exit = final_exit if options.max_exit is None else options.max_exit
+    if not 0 <= max_exit <= final_exit:
+        raise InvalidRequest(f"max_exit: expected 0 to {final_exit}, got {max_exit}")
+    if options.threshold is None:
+        name = points.default if options.operating_point is None else options.operating_point
+        return points.rule(name, max_exit)
+    if options.operating_point is not None:
+        raise InvalidRequest(
+            f"operating_point and threshold: expected one of them, "
+            f'got operating_point "{shown(options.operating_point)}" and threshold {options.threshold}'
+        )
+    if math.isnan(options.threshold) or not 0.0 <= options.threshold <= 1.0:
+        raise InvalidRequest(f"threshold: expected a number in [0, 1], got {options.threshold}")
+    return ExitRule((options.threshold,) * final_exit, max_exit, CUSTOM_POINT)

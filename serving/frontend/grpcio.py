@@ -1,0 +1,61 @@
+"""The grpcio server: the whole front end, or on a Unix socket all but the native front end's calls.
+
+Health and reflection come with it.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from serving.api.wire import HEALTH_SERVICE, POOL
+from serving.config import ServerSettings
+from serving.errors import ConfigurationError
+from serving.frontend.address import check_free, join
+
+MAX_PENDING_CALLS = 100_000
+"""gRPC's core ends calls with CANCELLED, unasked, where more wait to be accepted."""
+
+
+def make_server(
+    settings: ServerSettings,
+    handlers: Sequence[grpc.GenericRpcHandler],
+    health_servicer: health.aio.HealthServicer,
+    listed: Sequence[str],
+) -> grpc.aio.Server:
+    """Return a server that listens nowhere yet.
+
+    listed: the services that reflection names, beside health and itself.
+    """
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+        options=[
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.keepalive_time_ms", round(settings.keepalive_seconds * 1e3)),
+            ("grpc.keepalive_permit_without_calls", 1),  # or a half-open connection would stay for ever
+            ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1e3)),
+            ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+            ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+            ("grpc.so_reuseport", 0),  # two servers on one port would share it unasked
+        ],
+    )
+    server.add_generic_rpc_handlers(tuple(handlers))
+    add_HealthServicer_to_server(health_servicer, server)
+    POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
+    reflection.enable_server_reflection((*listed, HEALTH_SERVICE, reflection.SERVICE_NAME), server, POOL)
+    return server
+
+
+def listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Have a server listen on a port, 0 for a free one; returns the port.
+
+    Raises ConfigurationError where it can't be had.
+    """
+    check_free(host, port)
+    try:
+        return int(server.add_insecure_port(join(host, port)))
+    except RuntimeError as error:
+        raise ConfigurationError(f"gRPC port: cannot listen on {join(host, port)}") from error

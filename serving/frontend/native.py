@@ -1,0 +1,146 @@
+"""The native front end: HTTP/2 and gRPC in Rust, outside the interpreter's lock, by pygrpc-native.
+
+An engine thread receives ModelInfer calls in batches; whichever thread ends a request answers it. All
+other calls go through to a grpcio server on a Unix socket. What this cannot do: TLS, tokens, limiting a
+message before it is received, refusing compressed calls, limiting connections (docs/security.md).
+"""
+
+import time
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from serving.api.interceptors import refuse
+from serving.api.wire import INFERENCE_SERVICE
+from serving.config import ServerSettings
+from serving.errors import ConfigurationError, Overloaded, first_line
+from serving.frontend.address import check_free, join
+from serving.frontend.interface import Begin, Pending, Refusal
+
+if TYPE_CHECKING:
+    from pygrpc_native import NativeGrpcFront
+
+MODEL_INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
+MAX_EVENTS = 64
+"""Calls and cancellations taken in at once, before the engine looks at what to run."""
+FLUSH_SECONDS = 2.0
+"""How long the last answers may take to be written before the front end closes."""
+SETTLE_SECONDS = 0.2
+"""Answers that were written may still lie in a socket's buffer, and closing at once would lose them."""
+
+
+def is_installed() -> bool:
+    """Return whether pygrpc-native is there."""
+    return find_spec("pygrpc_native") is not None
+
+
+class NativeFrontEnd:
+    """Takes in inference calls for the engine, which drives it by `receive`."""
+
+    def __init__(self, host: str, port: int, fallback: str, settings: ServerSettings, begin: Begin) -> None:
+        """Listen; calls wait until they are received. fallback: the path of the grpcio server's socket.
+
+        Raises ConfigurationError where pygrpc-native is not installed or the port is taken.
+        """
+        if not is_installed():
+            raise ConfigurationError(
+                'server.front_end "native": expected the package pygrpc-native, which is not installed'
+            )
+        from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
+
+        self._cancel_event = EVENT_CANCEL
+        self._settings = settings
+        self._begin = begin
+        self._pending: dict[int, Pending] = {}
+        """Calls that were admitted and have not ended."""
+        check_free(host, port)
+        try:
+            self._front = NativeGrpcFront(
+                join(host, port),
+                [(MODEL_INFER, False)],
+                io_threads=1,
+                call_details=True,
+                metrics=True,
+                keepalive_time_ms=round(settings.keepalive_seconds * 1e3),
+                max_concurrent_streams=settings.max_concurrent_rpcs,
+            )
+            self._front.set_fallback(fallback)
+            self._front.start()
+        except Exception as error:  # it raises OSError, ValueError and RuntimeError
+            raise ConfigurationError(
+                f"gRPC port: cannot listen on {join(host, port)}: {first_line(error)}"
+            ) from error
+        self.port: int = self._front.bound_port
+
+    def receive(self, *, wait: bool) -> bool:
+        """Take in the calls that have come, waiting for one if asked; False once it is closed."""
+        events = self._front.recv_batch_details(MAX_EVENTS, None if wait else 0)
+        if events is None:
+            return False
+        for kind, number, _, payload, _, details in events:
+            if kind == self._cancel_event:
+                self._cancel(number)
+            else:
+                self._take(number, payload or b"", None if details is None else details[2])
+        return True
+
+    def close(self, *, flush: bool) -> None:
+        """Close every connection; with flush, which blocks, once the answers given so far are written.
+
+        The library cannot flush itself: its counts of calls begun and ended show when all are written.
+        """
+        ends = time.monotonic() + FLUSH_SECONDS
+        while flush and self._unwritten() and time.monotonic() < ends:
+            time.sleep(0.01)
+        if flush:
+            time.sleep(SETTLE_SECONDS)
+        self._front.close()
+
+    def _unwritten(self) -> int:
+        metrics = self._front.metrics()
+        assert metrics is not None, "the front end was made with metrics"
+        calls = metrics["methods"][MODEL_INFER]
+        return int(calls["started"]) - sum(int(each["count"]) for each in calls["status"].values())
+
+    def _take(self, number: int, payload: bytes, seconds_left: float | None) -> None:
+        call = _NativeCall(self._front, self._pending, number)
+        limits = self._settings
+        if len(payload) > limits.max_message_bytes:
+            call.refuse_overloaded(
+                f"message: expected at most {limits.max_message_bytes} bytes, got {len(payload)}"
+            )
+        elif len(self._pending) >= limits.max_concurrent_rpcs:
+            call.refuse_overloaded(
+                f"calls: expected at most {limits.max_concurrent_rpcs} in progress, got one more"
+            )
+        elif (pending := self._begin(payload, call, seconds_left)) is not None:
+            self._pending[number] = pending
+            if pending.request.closed:  # it ended in this moment
+                self._pending.pop(number, None)
+
+    def _cancel(self, number: int) -> None:
+        """End the request of a call whose caller cancelled it, or whose deadline passed."""
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            pending.cancel()
+
+
+class _NativeCall:
+    """A call in progress; one whose caller has gone may be answered all the same."""
+
+    __slots__ = ("_front", "_number", "_pending")
+
+    def __init__(self, front: "NativeGrpcFront", pending: dict[int, Pending], number: int) -> None:
+        self._front, self._pending, self._number = front, pending, number
+
+    def answer(self, response: bytes) -> None:
+        self._pending.pop(self._number, None)
+        self._front.respond(self._number, response)
+
+    def refuse(self, refusal: Refusal, request_id: str) -> None:  # noqa: ARG002 - streams need it
+        self._pending.pop(self._number, None)
+        code: int = refusal.status.value[0]
+        self._front.fail(self._number, code, refusal.details, refusal.trailers or None)
+
+    def refuse_overloaded(self, details: str) -> None:
+        """Refuse a call that is not even looked at."""
+        self.refuse(refuse("ModelInfer", "", Overloaded(details)), "")

@@ -1,0 +1,1 @@
+"""Check certificates and drift against live traffic, and keep revocations across restarts."""

@@ -1,0 +1,112 @@
+"""What sampled rows show about one operating point: agreement with the final exit, in order of admission.
+
+A row takes its place when it is admitted, before anything is known of it, and counts once all rows
+before it are settled: by its full-depth answer; as agreeing where it reached the final exit; or as
+missing, and then not at all, where its request ended without an answer or its full-depth run failed.
+Only a row that may have left early can be missing, so missing rows hide disagreement: above a bounded
+share of them the test pauses.
+"""
+
+from collections import deque
+
+from serving.metrics import ModelMetrics
+from serving.monitor.agreement import AgreementTest
+from serving.monitor.drift import DriftWatch
+from serving.repository.manifest import OperatingPoint
+
+RECENT_ROWS = 100
+"""The share of missing rows is taken over so many of the last rows that left early."""
+
+
+class SampledRow:
+    """A sampled row, in its place among the others of its point."""
+
+    __slots__ = ("agreed", "label", "left_early", "settled")
+
+    def __init__(self) -> None:
+        self.settled = False
+        self.agreed: bool | None = None
+        """None while unknown, and where it is missing."""
+        self.left_early = True
+        self.label: int | None = None
+        """The early answer, once it is given, that the full-depth answer is compared with."""
+
+
+class PointWatch:
+    """Watches the answers that one operating point's thresholds give."""
+
+    def __init__(
+        self,
+        name: str,
+        point: OperatingPoint,
+        metrics: ModelMetrics,
+        *,
+        max_missing_share: float,
+        exits: DriftWatch,
+    ) -> None:
+        self.name = name
+        self.exits = exits
+        self.agreed = self.differed = self.missing = 0
+        certificate = point.certificate
+        self.test: AgreementTest | None = None
+        """None where nothing was certified that could be seen to break."""
+        if certificate is not None and certificate.promises_agreement:
+            self.test = AgreementTest(certificate.epsilon, certificate.delta)
+        self._metrics = metrics
+        self._in_order: deque[SampledRow] = deque()
+        self._recent_missing: deque[bool] = deque(maxlen=RECENT_ROWS)
+        self._max_missing_share = max_missing_share
+        self._closed = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether so many rows were missing lately that the others no longer stand for all."""
+        return sum(self._recent_missing) > self._max_missing_share * len(self._recent_missing)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the rows counted so far show that the certificate does not hold."""
+        return self.test is not None and self.test.broken
+
+    def close(self) -> None:
+        """Count nothing more: the point was revoked, and the test has given its result."""
+        self._closed = True
+
+    def add(self) -> SampledRow:
+        """Give a row that was admitted its place."""
+        row = SampledRow()
+        self._in_order.append(row)
+        return row
+
+    def reached_final_exit(self, row: SampledRow) -> None:
+        """Count a row whose answer is the final exit's own."""
+        row.left_early = False
+        self.compared(row, agreed=True)
+
+    def compared(self, row: SampledRow, *, agreed: bool) -> None:
+        """Count a row whose full-depth answer is known."""
+        self.agreed += agreed
+        self.differed += not agreed
+        self._metrics.shadow_compared(self.name, agreed=agreed)
+        self._settle(row, agreed)
+
+    def lost(self, row: SampledRow) -> None:
+        """Count a row whose full-depth answer will never be known as missing."""
+        self.missing += 1
+        self._metrics.shadow_missing(self.name)
+        self._settle(row, None)
+
+    def _settle(self, row: SampledRow, agreed: bool | None) -> None:
+        row.agreed, row.settled = agreed, True
+        counted = False
+        while self._in_order and self._in_order[0].settled:
+            self._count(self._in_order.popleft())
+            counted = True
+        if counted and self.test is not None and not self._closed:
+            self._metrics.evidence(self.name, self.test.evidence, paused=self.paused)
+
+    def _count(self, row: SampledRow) -> None:
+        if row.left_early:
+            self._recent_missing.append(row.agreed is None)
+        if row.agreed is not None and self.test is not None and not (self._closed or self.paused):
+            self.test.count(agreed=row.agreed)

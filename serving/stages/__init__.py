@@ -1,0 +1,1 @@
+"""Run one version's stages in onnxruntime: devices, sessions, the features between stages, costs."""

@@ -1,0 +1,66 @@
+"""What a batch costs in each stage, measured at warm-up: what batch sizes and threads are decided by.
+
+Batches that run side by side have one intra-op thread each; a batch that runs alone may use all cores.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+HAND_OVER_SECONDS = 250e-6
+"""What it costs to start a batch in another thread, or on all cores: waking them, and their waiting for
+each other."""
+
+
+class StageCosts:
+    """Seconds of each stage at each batch size up to the largest."""
+
+    def __init__(self, seconds: Sequence[Mapping[int, float]], max_batch_size: int) -> None:
+        """Take measured seconds by rows, a mapping for each stage; between them a straight line is drawn."""
+        self.max_batch_size = max_batch_size
+        self._seconds = [_fill(measured, max_batch_size) for measured in seconds]
+
+    def seconds(self, stages: Iterable[int], rows: int) -> float:
+        """Return the time of one batch in these stages."""
+        return sum(self._seconds[stage][rows] for stage in stages)
+
+    def row_seconds(self, stage: int) -> float:
+        """Return the time of one row in the largest batch."""
+        return self._seconds[stage][-1] / self.max_batch_size
+
+
+@dataclass(frozen=True)
+class MeasuredCosts:
+    """What batches cost on one device."""
+
+    side_by_side: StageCosts
+    """With one intra-op thread."""
+    all_cores: StageCosts
+    """With every core, while nothing else runs."""
+
+    def all_cores_pay(self, stages: Iterable[int], rows: int, share: int) -> bool:
+        """Return whether all cores end a batch sooner than one thread would, for its rows or for a share."""
+        return self.all_cores.seconds(stages, rows) + HAND_OVER_SECONDS < self.side_by_side.seconds(
+            stages, share
+        )
+
+
+def batch_sizes(largest: int) -> Iterator[int]:
+    """Yield the powers of two below the largest batch, and that: what is measured, and padded to."""
+    rows = 1
+    while rows < largest:
+        yield rows
+        rows *= 2
+    yield largest
+
+
+def _fill(measured: Mapping[int, float], max_batch_size: int) -> list[float]:
+    """Return the seconds of 0 to max_batch_size rows; beyond the largest measured, in proportion."""
+    known = sorted({0: 0.0, **measured}.items())
+    filled = [0.0]
+    for (before, start), (after, end) in pairwise(known):
+        step = (end - start) / (after - before)
+        filled += [start + step * number for number in range(1, after - before + 1)]
+    largest, seconds = known[-1]
+    filled += [seconds * rows / largest for rows in range(largest + 1, max_batch_size + 1)]
+    return filled[: max_batch_size + 1]

@@ -25,7 +25,7 @@ _COLUMNS: Mapping[str, Callable[[Answers], Any]] = {
     "exit_reason": attrgetter("exit_reason_R"),
     "probabilities": attrgetter("probabilities_RK"),
 }
-"""The answers' array for each output; its datatype is the output's already."""
+"""The array of each output, which has the output's datatype."""
 _LENGTH_DELIMITED = 2
 FINAL_RESPONSE_PARAMETER = "triton_final_response"
 

@@ -85,7 +85,7 @@ class Inference:
         if version is None:
             self._metrics.request_of_no_model(outcome_of(error))
         else:
-            version.observation.refused(error, rows, received)
+            version.observation.failed(error, rows, received)
 
 
 def _request(

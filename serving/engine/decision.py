@@ -1,11 +1,11 @@
-"""Decides which rows of a batch leave at its exit, and writes their answers.
+"""Decides which rows of a batch leave at its exit, and what becomes of its requests.
 
-Shapes: `B` rows of the batch, `G` rows of a group.
+Shapes: `B` rows of the batch, `G` rows of a group, `K` classes.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,99 +16,79 @@ from serving.exits.policy import STAYS, Bools, Floats, Integers, decide, read_ex
 from serving.monitor.monitor import Monitor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
-    """The decision on every row of a batch that ran."""
+    """The decision on every row of a batch that ran, and on the requests that they belong to."""
 
-    batch: Batch
     answers: Answers
     """An entry for every row of the batch; those of rows that stay mean nothing."""
     confidence_B: Floats
     leaves_B: Bools
-    failures: dict[int, Exception]
-    """By place in the batch, the rows on which a stage raised."""
-    spoilt: bool
-    """Whether some row may have failed: a stage raised on it, or gave NaN."""
-
-    @classmethod
-    def of(cls, batch: Batch, execution: Execution, temperature: float, *, final: bool) -> "Decision":
-        """Decide for each row by its own request's exit rule; temperature is the exit's calibration."""
-        readout = read_exit(execution.logits_BK, temperature)
-        reason_B = decide(readout.confidence_B, batch.thresholds(), batch.capped(), final=final)
-        answers = Answers(
-            readout.label_B,
-            readout.confidence_B.astype(np.float32),
-            np.full(batch.rows, batch.exit, dtype=np.int32),
-            reason_B.astype(np.int32),
-            readout.probabilities_BK.astype(np.float32),
-        )
-        spoilt = bool(execution.failures) or math.isnan(np.add.reduce(readout.confidence_B))
-        return cls(batch, answers, readout.confidence_B, reason_B != STAYS, execution.failures, spoilt)
-
-    def result(self, group: RowGroup, place: slice, leaving: int) -> Result | None:
-        """Return what a group's request ends with now, if it does; `leaving` of its rows leave here."""
-        failure = self._failure(place) if self.spoilt else None
-        if failure is not None:
-            return failure
-        return self._answer(group, place, leaving) if leaving else None
-
-    def _answer(self, group: RowGroup, place: slice, leaving: int) -> Answers | None:
-        request = group.request
-        if leaving == request.rows:
-            return self.answers.part(place)
-        at_G = np.flatnonzero(self.leaves_B[place])
-        return request.add_answers(group.rows_G[at_G], self.answers, at_G + place.start)
-
-    def _failure(self, place: slice) -> StageFailed | None:
-        for row in sorted(self.failures):
-            if place.start <= row < place.stop:
-                failed = StageFailed("a stage raised on a row of this request")
-                failed.__cause__ = self.failures[row]
-                return failed
-        if np.isnan(self.confidence_B[place][self.leaves_B[place]]).any():
-            stage = self.batch.exit
-            return StageFailed(f"stage {stage} gave NaN on a row of this request that had to leave there")
-        return None
-
-
-@dataclass(slots=True)
-class Finished:
-    """What becomes of a batch's requests and rows."""
-
-    decision: Decision
-    ended: list[tuple[Request, Result]] = field(default_factory=list)
+    leaving: list[int]
+    """How many rows of each group leave."""
+    ended: list[tuple[Request, Result]]
     """Requests that end with this batch, with what they end with."""
-    shadows_ended: list[tuple[Request, Result]] = field(default_factory=list)
-    left: list[tuple[Request, slice]] = field(default_factory=list)
+    shadows_ended: list[tuple[Request, Result]]
+    left: list[tuple[Request, slice]]
     """Of each request with rows that leave, the place of its group in the batch."""
-    followed: list[tuple[Request, Integers]] = field(default_factory=list)
+    followed: list[tuple[Request, Integers]]
     """Shadow requests of rows that leave, with the rows' places in the batch."""
 
 
-def finish(batch: Batch, decision: Decision, monitor: Monitor) -> Finished:
-    """Collect the answers and failures of a batch's requests; the rest of their rows goes on."""
-    finished = Finished(decision)
-    for (group, place), leaving in zip(batch.parts(), batch.count(decision.leaves_B), strict=True):
+def decide_batch(
+    batch: Batch, execution: Execution, calibration_temperature: float, monitor: Monitor, *, final: bool
+) -> Decision:
+    """Decide for each row by its own request's exit rule, and collect answers and failures."""
+    readout = read_exit(execution.logits_BK, calibration_temperature)
+    confidence_B = readout.confidence_B
+    threshold_B, capped_B = batch.rules()
+    reason_B = decide(confidence_B, threshold_B, capped_B, final=final)
+    leaves_B = reason_B != STAYS
+    answers = Answers.of(readout, batch.exit, reason_B)
+    decision = Decision(answers, confidence_B, leaves_B, batch.count(leaves_B), [], [], [], [])
+    # A row may have failed where a stage raised on it, or gave NaN where it must leave.
+    must_leave = final or capped_B is not False
+    spoilt = bool(execution.failures) or (must_leave and math.isnan(np.add.reduce(confidence_B)))
+    for (group, place), leaving in zip(batch.parts(), decision.leaving, strict=True):
         request = group.request
-        if request.closed:
+        if request.closed or not (leaving or spoilt):
             continue
-        result = decision.result(group, place, leaving)
-        if request.is_shadow:
-            if result is not None:
-                finished.shadows_ended.append((request, result))
-            continue
-        if result is not None:
-            finished.ended.append((request, result))
-        if leaving and not isinstance(result, Exception):
-            finished.left.append((request, place))
+        failure = _failure(batch, execution, decision, place) if spoilt else None
+        if failure is not None:
+            _end(decision, request, failure)
+        elif leaving:
+            decision.left.append((request, place))
             if request.sampled_rows:
-                finished.followed += _follow(batch, decision, monitor, group, place)
-    return finished
+                decision.followed += _follow(batch, decision, monitor, group, place)
+            if leaving == request.rows:
+                _end(decision, request, answers.part(place))
+            else:
+                leaves_G = leaves_B[place]
+                complete = request.add_answers(group.rows_G[leaves_G], answers.part(place), leaves_G)
+                if complete is not None:
+                    _end(decision, request, complete)
+    return decision
+
+
+def _end(decision: Decision, request: Request, result: Result) -> None:
+    (decision.shadows_ended if request.is_shadow else decision.ended).append((request, result))
+
+
+def _failure(batch: Batch, execution: Execution, decision: Decision, place: slice) -> StageFailed | None:
+    for row in sorted(execution.failures):
+        if place.start <= row < place.stop:
+            failed = StageFailed("a stage raised on a row of this request")
+            failed.__cause__ = execution.failures[row]
+            return failed
+    if np.isnan(decision.confidence_B[place][decision.leaves_B[place]]).any():
+        return StageFailed(f"stage {batch.exit} gave NaN on a row of this request that had to leave there")
+    return None
 
 
 def _follow(
     batch: Batch, decision: Decision, monitor: Monitor, group: RowGroup, place: slice
 ) -> Iterator[tuple[Request, Integers]]:
+    """Have the sampled ones among the rows of a group that leave go on to full depth."""
     at_B = np.flatnonzero(decision.leaves_B[place]) + place.start
     rows = group.rows_G[at_B - place.start]
     shadow = monitor.follow(group.request, rows, batch.exit, decision.answers.label_R[at_B])

@@ -22,7 +22,7 @@ import numpy as np
 import structlog
 
 from serving.engine.request import NO_DEADLINE, Batch, FutureReply, InputArrays, Request
-from serving.engine.scheduler import Lane, Scheduler, is_long
+from serving.engine.scheduler import HAND_OVER_BATCH_SECONDS, Lane, Scheduler, is_long
 from serving.engine.version import ServedVersion
 from serving.errors import DeadlineExpired, RequestCancelled, StageFailed
 from serving.exits.policy import ExitRule
@@ -165,19 +165,25 @@ class Engine:
     def _receive(self) -> None:
         """Take calls in and run short batches; hand the role over before a long one."""
         assert self._receiver is not None, "without a receiver nobody takes the role"
-        wait = True
-        while self._receiver.receive(wait=wait):
+        look_again, others_run = 0.0, False
+        while True:
+            busy = self._scheduler.rows_waiting > 0 and not others_run
+            if not busy or time.monotonic() >= look_again:
+                if not self._receiver.receive(wait=not busy):
+                    return
+                look_again = time.monotonic() + HAND_OVER_BATCH_SECONDS
             work = self._next()
-            if work is not None and is_long(work[1]):
+            others_run = work is None  # what waits is left to the threads that run
+            if work is None:
+                continue
+            if is_long(work[1]):
                 with self._lock:
                     self._role_is_free = True
                     self._receiving_thread = 0
                     self._changed.notify()
                 self._run(work)
                 return
-            if work is not None:
-                self.step(*work)
-            wait = work is None
+            self.step(*work)
 
     def _run(self, work: Work | None, expired: Sequence[Expired] = ()) -> None:
         """Run a batch, and what waits after it."""
@@ -207,17 +213,19 @@ class Engine:
         version = lane.version
         try:
             execution = version.execute(batch)
-            finished = version.finish(batch, execution)
+            decision = version.decide(batch, execution)
         except Exception as error:  # our own bug: its batch fails, the others go on
             self._give_up(lane, batch, error)
             return
         with self._lock:
-            lane.queues.advance(batch, finished.decision.leaves_B, finished.followed, now=execution.times[-1])
-        finished.ended = [(request, result) for request, result in finished.ended if request.close(result)]
-        for shadow, result in finished.shadows_ended:
+            lane.queues.advance(
+                batch, decision.leaves_B, decision.leaving, decision.followed, execution.times[-1]
+            )
+        decision.ended = [(request, result) for request, result in decision.ended if request.close(result)]
+        for shadow, result in decision.shadows_ended:
             shadow.close(result)
         try:
-            version.observation.finished(batch, execution, finished)
+            version.observation.finished(batch, execution, decision)
         except Exception as error:  # our own bug: the answers are sent, and serving goes on
             _LOG.error("batch not recorded", model=version.manifest.name, exc_info=error)
         self._done(lane, batch, execution.seconds)
@@ -225,7 +233,8 @@ class Engine:
     def _give_up(self, lane: Lane[ServedVersion], batch: Batch, error: Exception) -> None:
         _LOG.error("batch given up", model=lane.version.manifest.name, stage=batch.stage, exc_info=error)
         with self._lock:
-            lane.queues.advance(batch, np.ones(batch.rows, dtype=np.bool_), (), now=time.monotonic())
+            all_leave_B = np.ones(batch.rows, dtype=np.bool_)
+            lane.queues.advance(batch, all_leave_B, batch.sizes, (), time.monotonic())
         failed = []
         for group in batch.groups:
             failure = StageFailed(f"stage {batch.stage} could not be finished")

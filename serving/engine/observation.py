@@ -4,11 +4,10 @@ Told once a batch, after its answers were sent; and of a request that ends elsew
 """
 
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
-from serving.engine.decision import Finished
+from serving.engine.decision import Decision
 from serving.engine.execution import Execution
 from serving.engine.request import Answers, Batch, Request, Result
 from serving.engine.statistics import Statistics
@@ -47,19 +46,19 @@ class Observation:
         self._monitor = monitor
         self._multiply_adds = manifest.multiply_adds
 
-    def finished(self, batch: Batch, execution: Execution, finished: Finished) -> None:
+    def finished(self, batch: Batch, execution: Execution, decision: Decision) -> None:
         """Record a batch that ran, the rows that left it, and the requests that ended with it."""
         self._ran(batch, execution)
-        self._left(batch, finished)
-        if finished.ended:
-            self._ended(finished.ended, execution.times[-1])
-        first_exit_B = finished.decision.confidence_B if batch.exit == 0 else None
-        self._monitor.observe(finished.ended, first_exit_B)
+        if decision.left:
+            self._left(batch, decision)
+        if decision.ended:
+            self._ended(decision.ended, execution.times[-1])
+        self._monitor.observe(decision.ended, decision.confidence_B if batch.exit == 0 else None)
 
-    def refused(self, error: Exception, rows: int, received: float) -> None:
-        """Record a request that was never admitted."""
+    def failed(self, error: Exception, rows: int, received: float) -> None:
+        """Record a request that ended with an error; also one that was never admitted."""
         seconds = time.monotonic() - received
-        self.statistics.count_failures([seconds])
+        self.statistics.count_failure(seconds)
         self._metrics.requests_ended(outcome_of(error), rows, [seconds])
 
     def dropped(self, ended: Sequence[tuple[Request, Result]]) -> None:
@@ -69,21 +68,15 @@ class Observation:
 
     def _ended(self, ended: Sequence[tuple[Request, Result]], decided: float) -> None:
         now = time.monotonic()
-        seconds: dict[Outcome, list[float]] = defaultdict(list)
-        rows: Counter[Outcome] = Counter()
-        answered: list[Request] = []
-        for request, result in ended:
-            outcome = Outcome.OK if isinstance(result, Answers) else outcome_of(result)
-            seconds[outcome].append(now - request.received_seconds)
-            rows[outcome] += request.rows
-            if outcome is Outcome.OK:
-                answered.append(request)
-        for outcome, taken in seconds.items():
-            self._metrics.requests_ended(outcome, rows[outcome], taken)
-            if outcome is not Outcome.OK:
-                self.statistics.count_failures(taken)
+        answered = [request for request, result in ended if isinstance(result, Answers)]
         if answered:
+            rows = sum(request.rows for request in answered)
+            seconds = [now - request.received_seconds for request in answered]
+            self._metrics.requests_ended(Outcome.OK, rows, seconds)
             self.statistics.count_successes(answered, decided, now)
+        for request, result in ended:
+            if isinstance(result, Exception):
+                self.failed(result, request.rows, request.received_seconds)
 
     def _ran(self, batch: Batch, execution: Execution) -> None:
         for stage, (before, after) in zip(batch.stages, pairwise(execution.times), strict=True):
@@ -94,17 +87,19 @@ class Observation:
         if batch.stage == 0:
             self.statistics.count_first_stage_run()
 
-    def _left(self, batch: Batch, finished: Finished) -> None:
+    def _left(self, batch: Batch, decision: Decision) -> None:
         confidences: list[float] = []
-        exits: Counter[tuple[str, int]] = Counter()
-        reasons: list[int] = finished.decision.answers.exit_reason_R.tolist()
-        of_rows: list[float] = finished.decision.confidence_B.tolist()
-        for request, place in finished.left:
+        exits: dict[tuple[str, int], int] = {}
+        reasons: list[int] = decision.answers.exit_reason_R.tolist()
+        of_rows: list[float] = decision.confidence_B.tolist()
+        for request, place in decision.left:
+            if request.is_shadow:
+                continue
             point = request.rule.operating_point
-            for reason, confidence in zip(reasons[place], of_rows[place], strict=True):
-                if reason != STAYS:
-                    exits[point, reason] += 1
-                    confidences.append(confidence)
+            for row in range(place.start, place.stop):
+                if (reason := reasons[row]) != STAYS:
+                    exits[point, reason] = exits.get((point, reason), 0) + 1
+                    confidences.append(of_rows[row])
         for (point, reason), count in exits.items():
             self._metrics.exited(batch.exit, _REASON_NAMES[reason], point, count)
         self._metrics.left_with(batch.exit, confidences)

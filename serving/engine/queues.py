@@ -7,16 +7,15 @@ Invariants
 - Every admitted row is held until it is answered, or dropped because its request ended.
 - What waits is bounded: a request is admitted whole, and only while there is room for all its rows, so
   no row is refused later. A survivor's features already have their slots.
-- Within a stage rows go first come, first served. The deepest waiting stage goes first, unless more
-  rows wait elsewhere; it is passed over only once in a row, so new rows delay a hard row by a bounded
-  number of batches.
+- Within a stage rows go first come, first served. The deepest waiting stage goes first. Where large
+  batches are cheaper, a stage for which more rows wait may go before it, but not twice in a row: so
+  survivors gather, and new rows delay a hard row by a bounded number of batches.
 - A stage runs only in a free block of its own. The last stage has a block for every batch that may run
   at once, so work always goes on, and blocks of earlier stages become free.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
 
 import numpy as np
 
@@ -41,11 +40,9 @@ class StageQueues:
         self._queues: list[deque[RowGroup]] = [deque() for _ in blocks]
         self.waiting = [0] * len(blocks)
         """Rows that wait at each stage."""
+        self.rows_waiting = 0
         self._free_blocks = [list(range(count)) for count in blocks]
         self._rows_in_block = [[0] * count for count in blocks]
-        row_seconds = [costs.side_by_side.row_seconds(stage) for stage in range(len(blocks))]
-        self._seconds_before = [0.0, *accumulate(row_seconds)]
-        """Of a row, in the stages before each."""
         self._passed_over = False
         self.rows_held = 0
         """Rows admitted and not yet answered or dropped."""
@@ -69,7 +66,7 @@ class StageQueues:
     def waiting_seconds(self) -> float:
         """Return how long the rows that wait take to where they may leave next."""
         return sum(
-            rows * self._seconds_of_row(self._next_stages(stage))
+            rows * self.costs.side_by_side.row_seconds(self._next_stages(stage))
             for stage, rows in enumerate(self.waiting)
             if rows
         )
@@ -90,39 +87,33 @@ class StageQueues:
         else runs or waits elsewhere, so the batch may use all cores. Rows whose request has ended or
         expired are dropped here, at a stage boundary.
         """
-        tried: set[int] = set()
-        while (stage := self._choose_stage(tried)) is not None:
-            free = sum(map(len, self._free_blocks))
-            self._drop_ended(stage, now, expired)
-            batch = self._form(stage, among, alone=alone)
-            if batch is not None:
-                return batch
-            # Emptied by drops, or without a free block: try another. Where drops freed a block, a stage
-            # that was tried before may have room now.
-            tried = {stage} if sum(map(len, self._free_blocks)) > free else tried | {stage}
+        while (stage := self._choose_stage()) is not None:
+            stages, waiting = self._next_stages(stage), self.waiting[stage]
+            rows, share = min(waiting, self.max_rows), self._share(stages, waiting, among)
+            all_cores = alone and rows == self.rows_waiting and self.costs.all_cores_pay(stages, rows, share)
+            groups = self._take(stage, rows if all_cores else min(rows, share), now, expired)
+            if groups:
+                return self._form(stage, groups, all_cores=all_cores)
         return None
 
-    def _choose_stage(self, tried: Iterable[int]) -> int | None:
-        candidates = [stage for stage, rows in enumerate(self.waiting) if rows and stage not in tried]
+    def _choose_stage(self) -> int | None:
+        candidates = [stage for stage, rows in enumerate(self.waiting) if rows and self._free_blocks[stage]]
         if not candidates:
             return None
         deepest = candidates[-1]
+        if not self.costs.side_by_side.batching_pays:
+            return deepest
         fullest = max(candidates, key=lambda stage: (self.waiting[stage], stage))
         self._passed_over = fullest != deepest and not self._passed_over
         return fullest if self._passed_over else deepest
 
-    def _form(self, stage: int, among: int, *, alone: bool) -> Batch | None:
-        waiting = self.waiting[stage]
-        if waiting == 0 or not self._free_blocks[stage]:
-            return None
-        stages = self._next_stages(stage)
-        rows = min(waiting, self.max_rows)
-        share = self._share(stages, waiting, among)
-        alone = alone and waiting == rows == sum(self.waiting)
-        all_cores = alone and self.costs.all_cores_pay(stages, rows, share)
-        groups = list(self._dequeue(stage, rows if all_cores else min(rows, share)))
-        last = min(group.request.rule.next_exit(stage) for group in groups)
-        blocks = list(self._take_blocks(stage, last))
+    def _form(self, stage: int, groups: list[RowGroup], *, all_cores: bool) -> Batch:
+        last = min([group.request.rule.next_exit(stage) for group in groups])
+        blocks = [self._free_blocks[stage].pop()]
+        for further in range(stage + 1, last + 1):
+            if not self._free_blocks[further]:
+                break
+            blocks.append(self._free_blocks[further].pop())
         batch = Batch(stage, groups, blocks, all_cores)
         costs = self.costs.all_cores if all_cores else self.costs.side_by_side
         batch.seconds = costs.seconds(batch.stages, batch.rows)
@@ -132,62 +123,53 @@ class StageQueues:
         """Return the stages that the first row that waits at a stage runs through at once."""
         return range(stage, self._queues[stage][0].request.rule.next_exit(stage) + 1)
 
-    def _seconds_of_row(self, stages: range) -> float:
-        return self._seconds_before[stages.stop] - self._seconds_before[stages.start]
-
     def _share(self, stages: range, waiting: int, among: int) -> int:
         """Return how many of the waiting rows a batch takes; the others are left to other threads."""
-        parts = int(waiting * self._seconds_of_row(stages) / SHARED_SECONDS)
+        parts = int(waiting * self.costs.side_by_side.row_seconds(stages) / SHARED_SECONDS)
         return -(-waiting // max(1, min(parts, among)))
 
-    def _take_blocks(self, stage: int, last: int) -> Iterator[int]:
-        """Take a block at each stage, as far as there are free ones."""
-        for number in range(stage, last + 1):
-            if not self._free_blocks[number]:
-                return
-            yield self._free_blocks[number].pop()
-
-    def _drop_ended(self, stage: int, now: float, expired: list[Request]) -> None:
-        """Drop ended groups as far as the next batch reaches, so that it is made of live rows."""
-        live: list[RowGroup] = []
-        rows = 0
-        queue = self._queues[stage]
-        while queue and rows < self.max_rows:
+    def _take(self, stage: int, rows: int, now: float, expired: list[Request]) -> list[RowGroup]:
+        """Take up to so many live rows from a queue; those that have ended before them are dropped."""
+        queue, groups = self._queues[stage], list[RowGroup]()
+        while rows and queue:
             group = queue.popleft()
-            request = group.request
-            if request.deadline_seconds <= now and not request.closed:
+            request, size = group.request, len(group.rows_G)
+            late = request.deadline_seconds <= now
+            if late and not request.closed:
                 expired.append(request)
-            if request.closed or request.deadline_seconds <= now:
-                self.waiting[stage] -= len(group)
-                self._let_go(request, len(group))
-                self._release(stage - 1, group.block, len(group))
+            if late or request.closed:
+                self._let_go(request, size)
+                self._release(stage - 1, group.block, size)
+            elif size <= rows:
+                groups.append(group)
+                rows -= size
             else:
-                live.append(group)
-                rows += len(group)
-        queue.extendleft(reversed(live))
-
-    def _dequeue(self, stage: int, rows: int) -> Iterator[RowGroup]:
-        queue = self._queues[stage]
-        self.waiting[stage] -= rows
-        while rows:
-            group = queue.popleft()
-            if len(group) > rows:
                 group, rest = group.split(rows)
+                groups.append(group)
                 queue.appendleft(rest)
-            rows -= len(group)
-            yield group
+                size, rows = rows, 0
+            self.waiting[stage] -= size
+            self.rows_waiting -= size
+        return groups
 
     def _enqueue(self, stage: int, group: RowGroup) -> None:
         self._queues[stage].append(group)
         self.waiting[stage] += len(group)
+        self.rows_waiting += len(group)
 
     def advance(
-        self, batch: Batch, leaves_B: Bools, followed: Iterable[tuple[Request, Integers]], now: float
+        self,
+        batch: Batch,
+        leaves_B: Bools,
+        leaving: Sequence[int],
+        followed: Iterable[tuple[Request, Integers]],
+        now: float,
     ) -> None:
         """Take a batch that ran: let go of the rows that leave, and queue the survivors at the next stage.
 
-        A row whose request ended meanwhile goes too, whatever leaves_B holds. followed: shadow requests
-        with the places in the batch of their rows, which have left and go on for their full-depth answer.
+        leaving: how many rows of each group leave. A row whose request has ended goes too, whatever
+        leaves_B holds. followed: shadow requests with the places in the batch of their rows, which have
+        left and go on for their full-depth answer.
         """
         last = batch.exit
         for group in batch.groups:
@@ -195,7 +177,7 @@ class StageQueues:
         for stage, block in zip(batch.stages[:-1], batch.blocks, strict=False):
             self._free_blocks[stage].append(block)
         block = batch.blocks[-1]
-        survivors = list(self._survivors(batch, leaves_B, now))
+        survivors = list(self._survivors(batch, leaves_B, leaving, now))
         for request, at in followed:
             self.shadow_rows += request.rows
             slots = at + block * self.max_rows
@@ -207,17 +189,19 @@ class StageQueues:
         for group in survivors:
             self._enqueue(last + 1, group)
 
-    def _survivors(self, batch: Batch, leaves_B: Bools, now: float) -> Iterator[RowGroup]:
+    def _survivors(
+        self, batch: Batch, leaves_B: Bools, leaving: Sequence[int], now: float
+    ) -> Iterator[RowGroup]:
         block = batch.blocks[-1]
         slots_B = self._numbers[block * self.max_rows : block * self.max_rows + batch.rows]
-        for (group, place), leaving in zip(batch.parts(), batch.count(leaves_B), strict=True):
-            size, request = len(group), group.request
-            if request.closed or leaving == size:
+        for (group, place), gone in zip(batch.parts(), leaving, strict=True):
+            size, request = place.stop - place.start, group.request
+            if request.closed or gone == size:
                 self._let_go(request, size)
-            elif leaving == 0:
+            elif gone == 0:
                 yield RowGroup(request, group.rows_G, slots_B[place], block, now)
             else:
-                self._let_go(request, leaving)
+                self._let_go(request, gone)
                 stays_G = ~leaves_B[place]
                 yield RowGroup(request, group.rows_G[stays_G], slots_B[place][stays_G], block, now)
 

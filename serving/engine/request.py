@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.exits.policy import Bools, ExitRule, Floats, Integers
+from serving.exits.policy import Bools, ExitRule, Floats, Integers, Readout
 
 InputArrays = Mapping[str, NDArray[np.generic]]
 """A request's inputs by name, each [R, ...]."""
@@ -29,7 +29,7 @@ _closing = threading.Lock()
 
 @dataclass(slots=True)
 class Answers:
-    """What a request is answered with, one entry a row, in the order the rows came in."""
+    """What rows are answered with, an entry a row, in the datatypes of the wire."""
 
     label_R: NDArray[np.int64]
     confidence_R: NDArray[np.float32]
@@ -38,14 +38,24 @@ class Answers:
     probabilities_RK: NDArray[np.float32]
 
     @classmethod
-    def empty(cls, rows: int, classes: int) -> "Answers":
-        """Make room for the answers of that many rows."""
+    def of(cls, readout: Readout, exit_number: int, reason_B: NDArray[np.int32]) -> "Answers":
+        """Return the answers of rows that leave at one exit, for these reasons."""
         return cls(
-            label_R=np.zeros(rows, dtype=np.int64),
-            confidence_R=np.zeros(rows, dtype=np.float32),
-            exit_R=np.zeros(rows, dtype=np.int32),
-            exit_reason_R=np.zeros(rows, dtype=np.int32),
-            probabilities_RK=np.zeros((rows, classes), dtype=np.float32),
+            readout.label_B,
+            readout.confidence_B.astype(np.float32),
+            np.full(len(reason_B), exit_number, np.int32),
+            reason_B,
+            readout.probabilities_BK.astype(np.float32),
+        )
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Return every output, in the order of the fields."""
+        return (
+            self.label_R,
+            self.confidence_R,
+            self.exit_R,
+            self.exit_reason_R,
+            self.probabilities_RK,
         )
 
     def part(self, place: slice) -> "Answers":
@@ -57,14 +67,6 @@ class Answers:
             self.exit_reason_R[place],
             self.probabilities_RK[place],
         )
-
-    def write(self, rows: Integers, source: "Answers", at: Integers) -> None:
-        """Write these rows from those places of another's."""
-        self.label_R[rows] = source.label_R[at]
-        self.confidence_R[rows] = source.confidence_R[at]
-        self.exit_R[rows] = source.exit_R[at]
-        self.exit_reason_R[rows] = source.exit_reason_R[at]
-        self.probabilities_RK[rows] = source.probabilities_RK[at]
 
 
 Result = Answers | Exception
@@ -110,11 +112,12 @@ class Request:
         if not self.queue_seconds:
             self.queue_seconds = now - self.admitted_seconds
 
-    def add_answers(self, rows: Integers, source: Answers, at: Integers) -> Answers | None:
-        """Take the answers of some rows from places of a batch's; returns all once none is missing."""
+    def add_answers(self, rows: Integers, source: Answers, which: Bools) -> Answers | None:
+        """Take the answers of some rows from some of another's; returns all once none is missing."""
         if self.answers is None:
-            self.answers = Answers.empty(self.rows, source.probabilities_RK.shape[1])
-        self.answers.write(rows, source, at)
+            self.answers = Answers(*[np.empty((self.rows, *a.shape[1:]), a.dtype) for a in source.arrays()])
+        for mine, theirs in zip(self.answers.arrays(), source.arrays(), strict=True):
+            mine[rows] = theirs[which]
         self.unanswered -= len(rows)
         return None if self.unanswered else self.answers
 
@@ -186,20 +189,16 @@ class Batch:
     sizes: list[int] = field(init=False)
     """Rows of each group."""
     rows: int = field(init=False)
+    stages: range = field(init=False)
+    """The stages that they run through."""
+    exit: int = field(init=False)
+    """The last of them, at whose exit it is decided which rows leave."""
 
     def __post_init__(self) -> None:
         self.sizes = [len(group.rows_G) for group in self.groups]
         self.rows = sum(self.sizes)
-
-    @property
-    def exit(self) -> int:
-        """The last stage that they run through, at whose exit it is decided which rows leave."""
-        return self.stage + len(self.blocks) - 1
-
-    @property
-    def stages(self) -> range:
-        """The stages that they run through."""
-        return range(self.stage, self.stage + len(self.blocks))
+        self.stages = range(self.stage, self.stage + len(self.blocks))
+        self.exit = self.stages[-1]
 
     def parts(self) -> Iterator[tuple[RowGroup, slice]]:
         """Yield each group with its place in the batch's arrays."""
@@ -210,7 +209,9 @@ class Batch:
 
     def count(self, mask_B: Bools) -> list[int]:
         """Count the rows of each group that a mask has."""
-        counted = np.count_nonzero(mask_B)
+        counted = int(np.count_nonzero(mask_B))
+        if len(self.sizes) == 1:
+            return [counted]
         if counted == self.rows:
             return self.sizes
         if counted == 0:
@@ -230,14 +231,15 @@ class Batch:
                 else:
                     buffer[place] = group.request.inputs[name][group.rows_G]
 
-    def thresholds(self) -> Floats:
-        """Return each row's threshold at the exit."""
-        return self._of_each_row([group.request.rule.threshold(self.exit) for group in self.groups])
+    def rules(self) -> tuple[Floats | float, Bools | bool]:
+        """Return each row's threshold at the exit, and whether it may go no deeper.
 
-    def capped(self) -> Bools:
-        """Return for each row whether it may go no deeper."""
-        return self._of_each_row([self.exit >= group.request.rule.max_exit for group in self.groups])
-
-    def _of_each_row(self, of_each_group: list[Any]) -> NDArray[Any]:
-        values = np.array(of_each_group)
-        return values if len(values) == self.rows else values.repeat(self.sizes)
+        Where all rows have the same rule, two values stand for all.
+        """
+        first = self.groups[0].request.rule
+        if all(group.request.rule is first for group in self.groups):
+            return first.threshold(self.exit), self.exit >= first.max_exit
+        rules = [group.request.rule for group in self.groups]
+        thresholds = np.array([rule.threshold(self.exit) for rule in rules])
+        capped = np.array([self.exit >= rule.max_exit for rule in rules])
+        return thresholds.repeat(self.sizes), capped.repeat(self.sizes)

@@ -6,6 +6,7 @@ bookkeeping under the engine's lock: no tensor, no thread, no clock but the time
 """
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from serving.engine.queues import SHARED_SECONDS, StageQueues
@@ -16,6 +17,7 @@ HAND_OVER_BATCH_SECONDS = 2e-3
 """A batch that takes longer is long: its thread first hands the receiver role to another."""
 
 Version = TypeVar("Version")
+_given_seconds = attrgetter("given_seconds")
 
 
 @dataclass(eq=False)
@@ -86,16 +88,22 @@ class Scheduler(Generic[Version]):
             lane.given_seconds = max(lane.given_seconds, min(busy, default=0.0))
         queues.admit(request)
 
+    @property
+    def rows_waiting(self) -> int:
+        """How many rows of all versions wait."""
+        return sum(lane.queues.rows_waiting for lane in self.lanes)
+
     def may_start(self) -> bool:
         """Return whether another batch is worth starting now.
 
         While a short batch runs, its thread takes what waits as soon as it ends: a second thread pays
         only for more work than that.
         """
-        waiting_seconds = sum(lane.queues.waiting_seconds() for lane in self.lanes)
-        if waiting_seconds == 0 or self.running >= self.permits:
+        if len(self._running) >= self.permits or not self.rows_waiting:
             return False
-        return waiting_seconds >= SHARED_SECONDS or all(is_long(batch) for batch in self._running)
+        if all(is_long(batch) for batch in self._running):
+            return True
+        return sum(lane.queues.waiting_seconds() for lane in self.lanes) >= SHARED_SECONDS
 
     def next_batch(
         self, now: float, expired: list[tuple[Lane[Version], Request]]
@@ -106,9 +114,9 @@ class Scheduler(Generic[Version]):
         """
         if not self.may_start():
             return None
-        waiting = [lane for lane in self.lanes if any(lane.queues.waiting)]
+        waiting = [lane for lane in self.lanes if lane.queues.rows_waiting]
         alone = not self._running and len(waiting) == 1
-        for lane in sorted(waiting, key=lambda lane: lane.given_seconds):
+        for lane in sorted(waiting, key=_given_seconds):
             late: list[Request] = []
             batch = lane.queues.next_batch(now, self.permits - self.running, late, alone=alone)
             expired += [(lane, request) for request in late]

@@ -53,8 +53,7 @@ class Statistics:
                 self.compute_infer.add(decided - request.admitted_seconds - request.queue_seconds)
                 self.compute_output.add(sent - decided)
 
-    def count_failures(self, seconds: Sequence[float]) -> None:
-        """Count requests that ended without an answer, by how long they took."""
+    def count_failure(self, seconds: float) -> None:
+        """Count a request that ended without an answer, after so long."""
         with self._lock:
-            for each in seconds:
-                self.fail.add(each)
+            self.fail.add(seconds)

@@ -1,11 +1,11 @@
 """One served version: its stages, its operating points in force, its monitor and its totals."""
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import structlog
 
-from serving.engine.decision import Decision, Finished, finish
+from serving.engine.decision import Decision, decide_batch
 from serving.engine.execution import Execution, execute
 from serving.engine.observation import Observation
 from serving.engine.queues import StageQueues
@@ -92,15 +92,11 @@ class ServedVersion:
             self._probe(batch.stage)
         return execution
 
-    def finish(self, batch: Batch, execution: Execution) -> Finished:
+    def decide(self, batch: Batch, execution: Execution) -> Decision:
         """Decide which rows leave the batch, and which requests end with it."""
         temperature = self.manifest.exits[batch.exit].calibration_temperature
         final = batch.exit == len(self.manifest.stages) - 1
-        return finish(batch, Decision.of(batch, execution, temperature, final=final), self.monitor)
-
-    def keep_revoked(self, names: Container[str]) -> None:
-        """Reinstate every revoked operating point that is not among these names."""
-        self.monitor.keep_revoked(names)
+        return decide_batch(batch, execution, temperature, self.monitor, final=final)
 
     def point_states(self) -> Iterator[PointState]:
         """Yield what each operating point stands for now, and what is known of its certificate."""

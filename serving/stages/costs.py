@@ -3,13 +3,17 @@
 Batches that run side by side have one intra-op thread each; a batch that runs alone may use all cores.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 HAND_OVER_SECONDS = 250e-6
-"""What it costs to start a batch in another thread, or on all cores: waking them, and their waiting for
-each other."""
+"""What it costs to start a batch in another thread: waking it, and both waiting for the interpreter."""
+ALL_CORES_SECONDS = 50e-6
+"""What all cores have to save for a batch to use them: they may be busy with something else."""
+
+
+BATCHING_PAYS = 2.0
 
 
 class StageCosts:
@@ -18,15 +22,21 @@ class StageCosts:
     def __init__(self, seconds: Sequence[Mapping[int, float]], max_batch_size: int) -> None:
         """Take measured seconds by rows, a mapping for each stage; between them a straight line is drawn."""
         self.max_batch_size = max_batch_size
-        self._seconds = [_fill(measured, max_batch_size) for measured in seconds]
+        filled = [_fill(measured, max_batch_size) for measured in seconds]
+        self._seconds_before = [[0.0, *accumulate(of_stages)] for of_stages in zip(*filled, strict=True)]
+        """By rows, then by stage: the time that a batch takes in the stages before it."""
+        last = [each[-1] / max_batch_size for each in filled]
+        self.batching_pays = sum(each[1] for each in filled) > BATCHING_PAYS * sum(last)
+        """Whether a row costs far less in a large batch than alone: so on a GPU, hardly on a CPU."""
 
-    def seconds(self, stages: Iterable[int], rows: int) -> float:
-        """Return the time of one batch in these stages."""
-        return sum(self._seconds[stage][rows] for stage in stages)
+    def seconds(self, stages: range, rows: int) -> float:
+        """Return the time of one batch in consecutive stages."""
+        before: list[float] = self._seconds_before[rows]
+        return before[stages.stop] - before[stages.start]
 
-    def row_seconds(self, stage: int) -> float:
-        """Return the time of one row in the largest batch."""
-        return self._seconds[stage][-1] / self.max_batch_size
+    def row_seconds(self, stages: range) -> float:
+        """Return the time of one row of the largest batch in consecutive stages."""
+        return self.seconds(stages, self.max_batch_size) / self.max_batch_size
 
 
 @dataclass(frozen=True)
@@ -38,9 +48,9 @@ class MeasuredCosts:
     all_cores: StageCosts
     """With every core, while nothing else runs."""
 
-    def all_cores_pay(self, stages: Iterable[int], rows: int, share: int) -> bool:
+    def all_cores_pay(self, stages: range, rows: int, share: int) -> bool:
         """Return whether all cores end a batch sooner than one thread would, for its rows or for a share."""
-        return self.all_cores.seconds(stages, rows) + HAND_OVER_SECONDS < self.side_by_side.seconds(
+        return self.all_cores.seconds(stages, rows) + ALL_CORES_SECONDS < self.side_by_side.seconds(
             stages, share
         )
 

@@ -164,7 +164,7 @@ class Server:
             device=self._device.name,
             front_end=self.front_end,
         )
-        handlers = {**described.handlers(), **InferenceHandlers(inference).handlers()}
+        handlers = {**described.handlers(), **InferenceHandlers(inference, self._engine.wake).handlers()}
         training = self._training.open()
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
         self._grpc = grpcio.make_server(

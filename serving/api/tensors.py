@@ -43,21 +43,18 @@ def decode_inputs(
     """
     tensors = _by_name(request, specs)
     raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise InvalidRequest(
-            f"raw_input_contents: expected one an input, {len(request.inputs)}, got {len(raw)}"
-        )
-    shapes = {spec.name: _checked_shape(tensors[spec.name][1], spec, max_rows) for spec in specs}
-    if len(specs) > 1 and len({shape[0] for shape in shapes.values()}) > 1:
-        rows = {name: shape[0] for name, shape in shapes.items()}
+    if raw and len(raw) != len(tensors):
+        raise InvalidRequest(f"raw_input_contents: expected one an input, {len(tensors)}, got {len(raw)}")
+    shapes = [_checked_shape(tensors[spec.name][1], spec, max_rows) for spec in specs]
+    if len({shape[0] for shape in shapes}) > 1:
+        rows = {spec.name: shape[0] for spec, shape in zip(specs, shapes, strict=True)}
         raise InvalidRequest(f"inputs: expected the same number of rows in each, got {rows}")
     arrays: dict[str, NDArray[np.generic]] = {}
-    for spec in specs:
+    for spec, shape in zip(specs, shapes, strict=True):
         place, tensor = tensors[spec.name]
-        if raw:
-            arrays[spec.name] = _from_raw(raw[place], tensor, shapes[spec.name], spec)
-        else:
-            arrays[spec.name] = _from_contents(tensor, shapes[spec.name], spec)
+        arrays[spec.name] = (
+            _from_raw(raw[place], tensor, shape, spec) if raw else _from_contents(tensor, shape, spec)
+        )
     return arrays
 
 

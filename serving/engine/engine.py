@@ -55,8 +55,6 @@ class Engine:
         """Others wait on it for a lane, or all lanes, to be idle."""
         self._receiver: Receiver | None = None
         self._role_is_free = False
-        self._receiving_thread = 0
-        """The one with the receiver role, which looks at what waits by itself."""
         self._closed = False
         self._threads: list[threading.Thread] = []
 
@@ -98,6 +96,7 @@ class Engine:
     def submit(self, version: ServedVersion, request: Request) -> None:
         """Admit a request whole, or raise; its reply is called once, with its answers or an error.
 
+        It runs once a thread looks: see `wake`.
         Raises InvalidRequest, Overloaded, DeadlineExpired or ModelNotReady at once; the reply may be
         given StageFailed, DeadlineExpired or RequestCancelled.
         """
@@ -105,7 +104,11 @@ class Engine:
             self._scheduler.admit(version.lane, request)
             if request.sampled_rows:
                 version.monitor.admitted(request)
-            if threading.get_ident() != self._receiving_thread and self._scheduler.may_start():
+
+    def wake(self) -> None:
+        """Have a thread look at what was submitted; not needed by the receiver, which looks by itself."""
+        with self._lock:
+            if self._scheduler.may_start():
                 self._changed.notify()
 
     def ask(
@@ -121,6 +124,7 @@ class Engine:
         sampled = version.monitor.sample(rows, rule)
         request = Request(inputs, rows, rule, deadline_seconds, reply, sampled_rows=sampled)
         self.submit(version, request)
+        self.wake()
         reply.add_done_callback(lambda future: self.cancel(version, request) if future.cancelled() else None)
         return reply
 
@@ -154,7 +158,6 @@ class Engine:
             while not self._closed:
                 if self._role_is_free:
                     self._role_is_free = False
-                    self._receiving_thread = threading.get_ident()
                     return self._receive
                 work, expired = self._schedule()
                 if work is not None or expired:
@@ -179,7 +182,6 @@ class Engine:
             if is_long(work[1]):
                 with self._lock:
                     self._role_is_free = True
-                    self._receiving_thread = 0
                     self._changed.notify()
                 self._run(work)
                 return

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
 
 import grpc
@@ -29,9 +29,12 @@ MAX_STREAMED = 256
 class InferenceHandlers:
     """The handlers of ModelInfer and ModelStreamInfer; belongs to the loop that runs where it is made."""
 
-    def __init__(self, inference_service: Inference) -> None:
+    def __init__(self, inference_service: Inference, wake_engine: Callable[[], None]) -> None:
         self._inference = inference_service
         self._results = _Results()
+        self._loop = asyncio.get_running_loop()
+        self._wake_engine = wake_engine
+        self._wake_up_is_due = False
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Return the handlers by RPC; they take and give the wire's bytes."""
@@ -96,12 +99,19 @@ class InferenceHandlers:
         """Begin a call and wait for its end; where its caller goes away, its request is given up."""
         call = _LoopCall(self._results)
         pending = self._inference.begin(payload, call, seconds_left, streamed=streamed)
+        if not self._wake_up_is_due:  # once for all calls that came together, so that they run together
+            self._wake_up_is_due = True
+            self._loop.call_soon(self._wake_up)
         try:
             return await call.future
         except asyncio.CancelledError:
             if pending is not None:
                 pending.cancel()
             raise
+
+    def _wake_up(self) -> None:
+        self._wake_up_is_due = False
+        self._wake_engine()
 
 
 class _LoopCall:

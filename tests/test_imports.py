@@ -19,48 +19,133 @@ TRAINING_MAY_USE = (
 )
 """All that training may know of serving: the format, the exit policy, and the stages as they are served."""
 
+FRONT_END_PARTS = ("grpc", "google", "pygrpc_native", "asyncio", "serving.api", "serving.frontend")
+"""What speaks to callers: the parts that compute must do without."""
+QUEUES = ("serving.engine.queues", "serving.engine.scheduler", "serving.engine.engine")
+LIGHT_CLIENT = (
+    "serving.client",
+    "serving.connection",
+    "serving.image_files",
+    "serving.training_client",
+    "serving.training_commands",
+    "serving.training_display",
+)
+
 # For a package or module, top-level names or modules that it must do without.
 DOES_WITHOUT = {
     "serving": ("torch", "training", "sklearn", "scipy", "matplotlib", "onnx", "tritonclient", "tests"),
-    "serving.engine": ("grpc", "google", "serving.api", "serving.server", "serving.config"),
-    "serving.exits.policy": ("onnxruntime", "serving"),
-    "serving.engine.scheduler": ("onnxruntime", "threading", "time", "asyncio"),
-    "serving.engine.slots": ("onnxruntime", "threading", "time", "asyncio"),
-    "serving.exits.options": ("onnxruntime", "threading"),
-    "serving.engine.admission": ("onnxruntime", "threading", "time", "numpy"),
-    "serving.stages.runner": ("serving.engine.scheduler", "serving.engine.request", "threading"),
-    "serving.engine.decision": ("onnxruntime", "threading", "serving.engine.scheduler"),
-    "serving.engine.batch_run": ("serving.engine.scheduler", "serving.exits.options"),
-    "serving.jobs": ("grpc", "google", "onnxruntime", "serving.api", "serving.server", "serving.engine"),
+    "serving.engine": (
+        *FRONT_END_PARTS,
+        "onnxruntime",
+        "prometheus_client",
+        "serving.config",
+        "serving.jobs",
+        "serving.readiness",
+        "serving.server",
+    ),
+    "serving.engine.request": ("onnxruntime", *QUEUES, "serving.stages", "serving.monitor"),
+    "serving.engine.queues": ("threading", "time", "serving.engine.engine", "serving.monitor"),
+    "serving.engine.scheduler": ("threading", "time", "numpy", "serving.engine.engine", "serving.monitor"),
+    "serving.engine.decision": ("threading", "time", *QUEUES, "serving.stages"),
+    "serving.engine.execution": ("threading", *QUEUES, "serving.exits", "serving.monitor"),
+    "serving.engine.observation": QUEUES,
+    "serving.engine.statistics": (*QUEUES, "serving.monitor", "serving.metrics"),
+    "serving.exits": (
+        *FRONT_END_PARTS,
+        "onnxruntime",
+        "threading",
+        "time",
+        "serving.engine",
+        "serving.metrics",
+        "serving.monitor",
+        "serving.stages",
+    ),
+    "serving.exits.policy": ("serving",),
+    "serving.stages": (
+        *FRONT_END_PARTS,
+        "threading",
+        "serving.config",
+        "serving.engine",
+        "serving.exits",
+        "serving.metrics",
+        "serving.monitor",
+    ),
+    "serving.stages.costs": ("numpy", "onnxruntime", "time", "serving"),
+    "serving.monitor": (
+        *FRONT_END_PARTS,
+        "onnxruntime",
+        "prometheus_client",
+        *QUEUES,
+        "serving.config",
+        "serving.server",
+        "serving.stages",
+    ),
+    "serving.monitor.agreement": ("threading", "time", "serving.engine", "serving.metrics"),
+    "serving.monitor.drift": ("threading", "time", "serving.engine", "serving.metrics"),
+    "serving.frontend": (
+        "onnxruntime",
+        "numpy",
+        "prometheus_client",
+        *QUEUES,
+        "serving.exits",
+        "serving.jobs",
+        "serving.metrics",
+        "serving.monitor",
+        "serving.repository",
+        "serving.server",
+        "serving.stages",
+    ),
+    "serving.frontend.address": ("grpc", "asyncio", "threading", "serving.api", "serving.engine"),
+    "serving.frontend.grpcio": ("pygrpc_native", "threading", "serving.engine", "serving.frontend.native"),
+    "serving.frontend.loop": ("pygrpc_native", "serving.frontend.native", "serving.frontend.grpcio"),
+    "serving.frontend.native": (
+        "grpc",
+        "google",
+        "asyncio",
+        "threading",
+        "serving.engine",
+        "serving.frontend.grpcio",
+        "serving.frontend.loop",
+    ),
+    "serving.jobs": (
+        *("grpc", "google", "pygrpc_native", "onnxruntime", "serving.api", "serving.engine"),
+        *("serving.exits", "serving.frontend", "serving.monitor", "serving.server", "serving.stages"),
+    ),
     "serving.jobs.recipes": ("asyncio",),
     "serving.repository": (
+        *FRONT_END_PARTS,
         "onnxruntime",
-        "grpc",
         "numpy",
-        "serving.engine",
-        "serving.api",
         "prometheus_client",
+        "serving.engine",
+        "serving.exits",
+        "serving.monitor",
+        "serving.stages",
     ),
-    "serving.api": ("onnxruntime", "training"),
+    "serving.api": ("onnxruntime", "pygrpc_native", "threading", "serving.config", "serving.server"),
     "serving.errors": ("grpc", "serving"),
-    "serving.metrics": ("grpc", "onnxruntime", "serving.engine", "serving.api", "serving.repository"),
+    "serving.readiness": ("grpc", "asyncio", "serving.engine"),
+    "serving.metrics": (
+        *FRONT_END_PARTS,
+        "onnxruntime",
+        "serving.engine",
+        "serving.monitor",
+        "serving.repository",
+    ),
     "serving.bulk_histogram": ("grpc", "onnxruntime", "serving"),
     **dict.fromkeys(
-        (
-            "serving.client",
-            "serving.connection",
-            "serving.image_files",
-            "serving.training_client",
-            "serving.training_commands",
-            "serving.training_display",
-        ),
+        LIGHT_CLIENT,
         (
             "onnxruntime",
             "pydantic",
-            "serving.engine.engine",
+            "pygrpc_native",
+            *QUEUES,
+            "serving.frontend",
             "serving.jobs",
+            "serving.monitor",
             "serving.repository",
             "serving.server",
+            "serving.stages",
         ),
     ),
     "training": ("serving.api", "serving.server", "serving.client", "serving.config", "grpc", "tests"),
@@ -91,7 +176,7 @@ MODULES = {name: path for package in ("serving", "training") for name, path in s
 
 
 def imports(module: str) -> set[str]:
-    """Full names that a module imports, wherever in it."""
+    """Return the full names that a module imports, wherever in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -111,6 +196,11 @@ def test_sources_are_found() -> None:
     assert {"serving.server", "serving.engine.engine", "training.errors"} <= set(MODULES)
 
 
+@pytest.mark.parametrize("package", DOES_WITHOUT)
+def test_a_part_that_is_held_to_something_is_there(package: str) -> None:
+    assert package in MODULES
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if lies_in(name, "training")])
 def test_training_knows_of_serving_only_what_they_share(module: str) -> None:
     across = {name for name in imports(module) if lies_in(name, "serving")}
@@ -127,20 +217,49 @@ def test_a_part_does_without_what_it_must_not_know(package: str) -> None:
             assert wrong == set(), f"{module} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if lies_in(name, "serving.api")])
-def test_the_api_reaches_no_deeper_than_the_engines_door(module: str) -> None:
-    hidden = ("scheduler", "slots", "stages", "batch_run", "admission")
+API_MAY_USE = {
+    "serving.engine": ("engine", "observation", "request", "version"),
+    "serving.frontend": ("interface",),
+    "serving.monitor": ("monitor",),
+    "serving.exits": ("options", "policy"),
+    "serving.stages": (),
+}
+"""Of these packages, the modules that the API may know."""
 
-    wrong = {name for name in imports(module) for part in hidden if lies_in(name, f"serving.engine.{part}")}
 
-    assert wrong == set()
+@pytest.mark.parametrize("package", API_MAY_USE)
+def test_the_api_reaches_no_deeper_than_it_may(package: str) -> None:
+    may_use = [f"{package}.{part}" for part in API_MAY_USE[package]]
+    for module in MODULES:
+        if lies_in(module, "serving.api"):
+            reached = {name for name in imports(module) if lies_in(name, package)}
+            wrong = {name for name in reached if not any(lies_in(name, each) for each in may_use)}
+            assert wrong == set(), f"{module} imports {sorted(wrong)}"
+
+
+def test_only_the_native_front_end_knows_its_package() -> None:
+    assert {name for name in MODULES if any(lies_in(each, "pygrpc_native") for each in imports(name))} == {
+        "serving.frontend.native"
+    }
+
+
+@pytest.mark.parametrize("module", ["serving.server", "serving.__main__"])
+def test_nothing_but_the_command_line_knows_the_server(module: str) -> None:
+    knowing = {name for name in MODULES if any(lies_in(each, module) for each in imports(name))}
+
+    assert knowing <= {"serving.__main__"}
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    """Return the modules that a fresh interpreter has loaded after a statement."""
+    code = f"{statement}; import sys; print(*sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(finished.stdout.split())
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Top-level packages that a fresh interpreter has loaded after a statement."""
-    code = f"{statement}; import sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(finished.stdout.split())
+    """Return the top-level packages that a fresh interpreter has loaded after a statement."""
+    return {name.split(".")[0] for name in modules_loaded_by(statement)}
 
 
 THIRD_PARTY = {
@@ -153,6 +272,7 @@ THIRD_PARTY = {
     "pandas",
     "prometheus_client",
     "pydantic",
+    "pygrpc_native",
     "scipy",
     "sklearn",
     "structlog",
@@ -167,6 +287,14 @@ THIRD_PARTY = {
 @pytest.mark.parametrize("module", RUNS_WITHOUT)
 def test_importing_a_program_loads_no_more_than_its_installation_has(module: str) -> None:
     assert loaded_by(f"import {module}") & THIRD_PARTY <= set(RUNS_WITHOUT[module])
+
+
+def test_the_light_client_loads_nothing_of_the_server() -> None:
+    parts = ("engine", "frontend", "jobs", "monitor", "repository", "server", "stages")
+
+    loaded = modules_loaded_by("import serving.client")
+
+    assert {name for name in loaded if any(lies_in(name, f"serving.{part}") for part in parts)} == set()
 
 
 def test_what_training_shares_of_serving_loads_neither_grpc_nor_torch() -> None:

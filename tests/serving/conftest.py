@@ -1,20 +1,42 @@
-"""What the serving tests share: a published scripted model, engines on it, and live servers."""
+"""What the serving tests share: a published scripted model, engines that serve it, and live servers."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.stages.devices import CPU
-from serving.engine.engine import Engine, EngineLimits
+from serving.engine.engine import Engine
+from serving.engine.version import ServedVersion, VersionLimits
 from serving.metrics import Metrics
 from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.devices import CPU
 from tests.serving import scripted_model
 from tests.serving.live_server import LiveServer, eventually
 
-MakeEngine = Callable[..., Engine]
+
+@dataclass(frozen=True)
+class Served:
+    """An engine that runs, and the one version on it."""
+
+    engine: Engine
+    version: ServedVersion
+
+    def close(self) -> None:
+        """Drain the version and stop the engine."""
+        self.engine.remove(self.version)
+        self.engine.close()
+
+    @property
+    def held(self) -> tuple[int, int, int]:
+        """Rows, shadow rows and blocks that are held."""
+        queues = self.version.lane.queues
+        return queues.rows_held, queues.shadow_rows, queues.blocks_held
+
+
+Serve = Callable[..., Served]
 
 
 @pytest.fixture(scope="session")
@@ -32,63 +54,65 @@ def version(models: Path) -> PublishedVersion:
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """The instruments of this test's engines."""
+    """The instruments of this test's versions."""
     return CollectorRegistry()
 
 
 @pytest.fixture
-def make_engine(version: PublishedVersion, registry: CollectorRegistry) -> Iterator[MakeEngine]:
-    """Makes engines on the scripted model; after the test none may hold a row or a slot."""
-    engines: list[Engine] = []
+def serve(version: PublishedVersion, registry: CollectorRegistry) -> Iterator[Serve]:
+    """Serves the scripted model; after the test no row and no block may be held."""
+    all_served: list[Served] = []
     metrics = Metrics(registry)
 
     def make(
         *,
         max_batch_size: int = 8,
         max_queue_size: int = 64,
-        slots: int = 32,
-        workers: int = 1,
-        patience: int = 1,
-        lone_threads: int = 1,
-        caller_seconds: float = 0.0,
+        permits: int = 1,
+        idle_threads: int = 1,
         published: PublishedVersion = version,
+        stages: int = scripted_model.STAGES,
         **more: Any,  # noqa: ANN401 - how it is watched
-    ) -> Engine:
-        limits = EngineLimits(
-            max_batch_size, max_queue_size, slots, workers, patience, lone_threads, caller_seconds
-        )
-        instruments = metrics.for_model("scripted", len(engines) + 1, 3)
-        engines.append(Engine(published, CPU, limits, instruments, **more))
-        return engines[-1]
+    ) -> Served:
+        limits = VersionLimits(max_batch_size, max_queue_size, idle_threads)
+        instruments = metrics.for_model("scripted", len(all_served) + 1, stages)
+        engine = Engine(permits)
+        served = Served(engine, ServedVersion(published, CPU, limits, instruments, permits=permits, **more))
+        engine.add(served.version)
+        engine.start()
+        all_served.append(served)
+        return served
 
     yield make
-    for engine in engines:
-        engine.close()
-    assert [(engine.rows_held, engine.slots_held) for engine in engines] == [(0, 0)] * len(engines)
+    for served in all_served:
+        served.close()
+    assert [served.held for served in all_served] == [(0, 0, 0)] * len(all_served)
+
+
+@pytest.fixture(scope="session", params=["grpcio", "native"])
+def front_end(request: pytest.FixtureRequest) -> str:
+    """Each front end: what it serves has to be the same."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="session")
-def live_server(models: Path) -> Iterator[LiveServer]:
+def live_server(models: Path, front_end: str) -> Iterator[LiveServer]:
     """A server that all tests share, so none may change what it serves."""
-    with LiveServer(models) as server:
+    with LiveServer(models, front_end=front_end) as server:
         yield server
 
 
 @pytest.fixture
-def own_server(models: Path) -> Iterator[LiveServer]:
-    """A server of the test's own, with one worker, a small queue and small messages."""
+def own_server(models: Path, front_end: str) -> Iterator[LiveServer]:
+    """A server of the test's own, with one permit, a small queue and small messages."""
     config = {
         "server": {"max_message_bytes": 4096, "drain_seconds": 0.05},
-        "engine": {
-            "workers": 1,
-            "max_batch_size": 4,
-            "max_queue_size": 9,
-            "slots": 16,
-            "caller_milliseconds": 0,
-        },
+        "engine": {"workers": 1, "max_batch_size": 4, "max_queue_size": 9},
     }
-    with LiveServer(models, config) as server:
+    with LiveServer(models, config, front_end=front_end) as server:
         yield server
-        assert eventually(lambda: server.engine().rows_held == 0)
-        assert server.engine().slots_held == 0
+        version = server.version()
+        assert eventually(lambda: version.rows_held == 0)
+        assert eventually(lambda: version.lane.queues.blocks_held == 0)
         assert server.metric("offramp_requests_in_flight") == 0

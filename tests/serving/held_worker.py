@@ -1,48 +1,37 @@
-"""Holds an engine's only worker still, so that a test can arrange what waits before anything runs."""
+"""Holds an engine's only permit, so that a test can arrange what waits before anything runs."""
 
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import onnxruntime
 
 from serving.engine.engine import Engine
-from serving.exits.options import ExitOptions, exit_rule
+from serving.engine.request import NO_DEADLINE, FutureReply, Request
+from serving.engine.version import ServedVersion
+from serving.exits.options import NO_OPTIONS, exit_rule
 from tests.serving.live_server import PATIENCE_SECONDS
 from tests.serving.scripted_model import row
 
 
-class _HeldSession:
-    """An onnxruntime session whose runs begin only once they are released."""
-
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
-        self.entered, self.released = threading.Event(), threading.Event()
-
-    def io_binding(self) -> onnxruntime.IOBinding:
-        return self._session.io_binding()
-
-    def run_with_iobinding(self, binding: onnxruntime.IOBinding) -> None:
-        self.entered.set()
-        self.released.wait(PATIENCE_SECONDS)
-        self._session.run_with_iobinding(binding)
-
-
 @contextmanager
-def held_worker(engine: Engine) -> Iterator[None]:
-    """Keep the worker in a run of stage 0 until the block ends; the row that it runs counts as held."""
-    sessions = engine._runner._sessions
-    session = sessions[0]
-    held = _HeldSession(session)
-    sessions[0] = held
-    try:
-        future = engine.submit({"image": np.stack([row(0, 5, 5, 5)])}, exit_rule(engine.points, ExitOptions()))
-        assert held.entered.wait(PATIENCE_SECONDS)
-    finally:
-        sessions[0] = session
+def held_worker(engine: Engine, version: ServedVersion) -> Iterator[None]:
+    """Keep a batch of one easy row from running until the block ends; the row counts as held.
+
+    The batch has the engine's only permit, as if a thread were in the middle of its stage. Calls are
+    received and admitted meanwhile. The caller's thread runs the batch in the end, and what waits then.
+    """
+    assert engine.permits == 1, "a second batch would run beside the held one"
+    engine.wait_idle()
+    reply = FutureReply()
+    rule = exit_rule(version.points, NO_OPTIONS)
+    request = Request({"image": np.stack([row(0, 5, 5, 5)])}, 1, rule, NO_DEADLINE, reply)
+    with engine._lock:  # in one step, so that no thread takes the row
+        engine._scheduler.admit(version.lane, request)
+        work = engine._scheduler.next_batch(time.monotonic(), [])
+    assert work is not None, "nothing else ran"
     try:
         yield
     finally:
-        held.released.set()
-        future.result(PATIENCE_SECONDS)
+        engine._run(work)
+        reply.result(PATIENCE_SECONDS)

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, service_rpcs
 from serving.config import Config
 from serving.engine.engine import Engine
+from serving.engine.version import ServedVersion
 from serving.server import Address, Server
 from serving.training_service import TrainingOffer
 
@@ -43,11 +44,18 @@ class LiveServer:
         models: Path,
         config: dict[str, Any] | None = None,
         *,
+        front_end: str = "grpcio",
         state_dir: Path | None = None,
         training: TrainingOffer | None = None,
     ) -> None:
-        engine, monitor = {"workers": 1, "caller_milliseconds": 0}, {"shadow_share": 0}
-        settings = {"engine": engine, "monitor": monitor, **(config or {})}
+        """Take settings as a file has them; by default one batch runs at once, and no row is sampled."""
+        defaults = {
+            "server": {"front_end": front_end},
+            "engine": {"workers": 1},
+            "monitor": {"shadow_share": 0},
+        }
+        given = config or {}
+        settings = given | {section: values | given.get(section, {}) for section, values in defaults.items()}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -90,8 +98,13 @@ class LiveServer:
         """Where gRPC listens."""
         return f"{HOST}:{self.server.grpc_port}"
 
-    def engine(self, model: str = "scripted") -> Engine:
-        """The engine that answers for a model now."""
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs all versions."""
+        return self.server._engine
+
+    def version(self, model: str = "scripted") -> ServedVersion:
+        """The version that answers for a model now."""
         return self.server._repository.get(model)
 
     def call(self, rpc: str, timeout: float = PATIENCE_SECONDS, **fields: Any) -> Any:  # noqa: ANN401 - any message

@@ -45,15 +45,15 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
     ("text", "complaint"),
     [
         ("bogus = 1", "bogus: unknown key, known keys: server, engine, monitor, training, models"),
-        ("[server]\nbogus = 1", "server.bogus: unknown key, known keys: max_message_bytes, drain_seconds"),
+        ("[server]\nbogus = 1", "server.bogus: unknown key, known keys: front_end, max_message_bytes, drain_seconds"),
         ("[engine]\nbogus = 1", "engine.bogus: unknown key, known keys: max_batch_size, max_queue_size"),
         ("[models.x]\nbogus = 1", "models.x.bogus: unknown key, known keys: versions"),
         ("[engine]\nworkers = 0", "engine.workers: Input should be greater than or equal to 1, got 0"),
         ("[engine]\nworkers = 2.5", "engine.workers: "),
         ("[engine]\nmax_batch_size = 5000", "engine.max_batch_size: "),
-        ("[engine]\nslots = 63", "engine: slots: expected at least max_batch_size 64, got 63"),
+        ("[engine]\nidle_intra_op_threads = 0", "engine.idle_intra_op_threads: Input should be greater than"),
         ("[engine]\nmax_queue_size = 63", "engine: max_queue_size: expected at least max_batch_size 64, got"),
-        ("[engine]\npatience = -1", "engine.patience: "),
+        ('[server]\nfront_end = "nativ"', "server.front_end: Input should be 'auto', 'native' or 'grpcio', got"),
         ("[models.x]\nversions = [0]", "models.x.versions.0: "),
         ("[server]\ndrain_seconds = nan", "server.drain_seconds: "),
         ("[server]\ndrain_seconds = 0", "server.drain_seconds: "),
@@ -78,6 +78,21 @@ def test_a_wrong_setting_is_named_in_one_line(file: Path, text: str, complaint: 
 
     assert str(refusal.value).startswith(f"{file}: {complaint}")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("removed", ["slots", "patience", "caller_milliseconds", "lone_threads"])
+def test_a_setting_of_the_old_engine_is_refused_by_name(file: Path, removed: str) -> None:
+    file.write_text(f"[engine]\n{removed} = 64\n")
+
+    with pytest.raises(ConfigurationError, match=rf"engine\.{removed}: unknown key, known keys: max_batch_size"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("front_end", ["auto", "native", "grpcio"])
+def test_each_front_end_may_be_chosen(file: Path, front_end: str) -> None:
+    file.write_text(f'[server]\nfront_end = "{front_end}"\n')
+
+    assert load_config(file).server.front_end == front_end
 
 
 def test_a_file_that_is_not_there_is_named(file: Path) -> None:

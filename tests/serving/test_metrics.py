@@ -31,6 +31,7 @@ PROMISED = {
     "offramp_training_epochs": set[str](),
     "offramp_training_seconds": set[str](),
     "offramp_device_info": {"device", "provider"},
+    "offramp_front_end_info": {"front_end"},
     "offramp_requests_in_flight": set[str](),
 }
 
@@ -48,14 +49,14 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 def touch_all(metrics: Metrics) -> None:
     """Use every instrument once."""
     model = metrics.for_model("digits", 3, stages=2)
-    model.waited(0, 0.001)
+    model.waited(0, [0.001])
     model.ran(0, 4, 0.002)
     model.exited(1, "final", "balanced", 2)
     model.left_with(1, [0.5, 0.75])
     model.spent(100, 20)
     model.watch_waiting(lambda stage: 10 + stage)
-    model.request_ended(Outcome.OK, 4, 0.003)
-    model.shadow_learnt("fast", agreed=False)
+    model.requests_ended(Outcome.OK, 4, [0.003])
+    model.shadow_compared("fast", agreed=False)
     model.shadow_missing("fast")
     model.evidence("fast", 1.5, paused=False)
     model.in_force("fast", (0.5, None), holds=True)
@@ -64,6 +65,7 @@ def touch_all(metrics: Metrics) -> None:
     model.drift_alarm("confidence", alarmed=True)
     metrics.training_jobs.labels("running").set(1)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
+    metrics.front_end.labels("native").set(1)
 
 
 def families(registry: CollectorRegistry) -> dict[str, Metric]:
@@ -103,13 +105,13 @@ def test_seconds_start_at_a_quarter_of_a_millisecond() -> None:
 def test_only_answered_requests_have_their_time_observed(
     metrics: Metrics, registry: CollectorRegistry, outcome: Outcome
 ) -> None:
-    metrics.for_model("digits", 3, stages=2).request_ended(outcome, 4, 0.003)
+    metrics.for_model("digits", 3, stages=2).requests_ended(outcome, 4, [0.002, 0.003])
 
     labels = {"model": "digits", "version": "3"}
     observed = registry.get_sample_value("offramp_request_seconds_count", labels)
-    assert observed == (1.0 if outcome is Outcome.OK else 0.0)
+    assert observed == (2.0 if outcome is Outcome.OK else 0.0)
     outcomes = {**labels, "outcome": outcome.value}
-    assert registry.get_sample_value("offramp_requests_total", outcomes) == 1.0
+    assert registry.get_sample_value("offramp_requests_total", outcomes) == 2.0
     assert registry.get_sample_value("offramp_rows_total", outcomes) == 4.0
 
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.exits.points import PointsInForce
-from serving.exits.options import ExitOptions, exit_rule
 from serving.errors import InvalidRequest
+from serving.exits.options import NO_OPTIONS, ExitOptions, exit_rule
+from serving.exits.points import PointsInForce
 from serving.repository.repository import PublishedVersion
 
 
-def test_no_wish_gives_the_default_operating_point(version: PublishedVersion) -> None:
+def test_no_options_give_the_default_operating_point(version: PublishedVersion) -> None:
     rule = exit_rule(PointsInForce(version.manifest), ExitOptions())
 
     assert (rule.thresholds, rule.max_exit, rule.operating_point) == ((0.9, 0.9), 2, "balanced")
@@ -29,9 +29,9 @@ def test_a_threshold_holds_for_every_early_exit(version: PublishedVersion, thres
     assert (rule.thresholds, rule.operating_point) == ((threshold, threshold), "custom")
 
 
-@pytest.mark.parametrize("wishes", [ExitOptions(max_exit=1), ExitOptions(max_exit=1, threshold=0.5)])
-def test_max_exit_combines_with_either(version: PublishedVersion, wishes: ExitOptions) -> None:
-    assert exit_rule(PointsInForce(version.manifest), wishes).max_exit == 1
+@pytest.mark.parametrize("options", [ExitOptions(max_exit=1), ExitOptions(max_exit=1, threshold=0.5)])
+def test_max_exit_combines_with_either(version: PublishedVersion, options: ExitOptions) -> None:
+    assert exit_rule(PointsInForce(version.manifest), options).max_exit == 1
 
 
 @pytest.mark.parametrize("threshold", [-0.001, 1.001, math.nan, math.inf, -math.inf])
@@ -57,7 +57,22 @@ def test_an_operating_point_and_a_threshold_together_are_refused(version: Publis
 
 
 @given(st.floats(0, 1), st.integers(0, 2))
-def test_every_allowed_wish_gives_a_rule(version: PublishedVersion, threshold: float, max_exit: int) -> None:
+def test_all_allowed_options_give_a_rule(version: PublishedVersion, threshold: float, max_exit: int) -> None:
     rule = exit_rule(PointsInForce(version.manifest), ExitOptions(threshold=threshold, max_exit=max_exit))
 
     assert (rule.thresholds, rule.max_exit) == ((threshold,) * 2, max_exit)
+
+
+def test_options_follow_a_revocation(version: PublishedVersion) -> None:
+    points = PointsInForce(version.manifest)
+    before = exit_rule(points, NO_OPTIONS)
+    points.revoke("balanced")
+
+    assert before.thresholds == (0.9, 0.9)
+    assert exit_rule(points, NO_OPTIONS).thresholds == (None, None)
+
+
+def test_requests_with_the_same_options_share_one_rule(version: PublishedVersion) -> None:
+    points = PointsInForce(version.manifest)
+
+    assert exit_rule(points, NO_OPTIONS) is exit_rule(points, ExitOptions(operating_point="balanced"))

@@ -1,8 +1,10 @@
+from collections.abc import Callable
+
 import pytest
 
-from serving.exits.points import PointsInForce
 from serving.errors import InvalidRequest
-from serving.repository.manifest import Manifest, Risk
+from serving.exits.points import PointsInForce
+from serving.repository.manifest import Manifest, OperatingPoint, Risk
 from serving.repository.repository import PublishedVersion
 
 
@@ -90,3 +92,59 @@ def test_a_promise_about_harm_is_not_one_that_a_server_can_see_broken(version: P
 def test_an_unknown_point_is_refused_with_those_known(points: PointsInForce) -> None:
     with pytest.raises(InvalidRequest, match='"slow" is unknown to model "scripted": expected one of exact'):
         points.in_force("slow")
+
+
+def test_a_rule_has_the_thresholds_in_force_and_names_whose_they_are(points: PointsInForce) -> None:
+    own = points.rule("fast", 1)
+    points.revoke("fast")
+
+    assert (own.thresholds, own.max_exit, own.operating_point) == ((0.5, 0.5), 1, "fast")
+    other = points.rule("fast", 1)
+    assert (other.thresholds, other.max_exit, other.operating_point) == ((0.9, 0.9), 1, "balanced")
+
+
+def test_rules_of_other_caps_are_other_rules(points: PointsInForce) -> None:
+    assert [points.rule("fast", cap).max_exit for cap in (0, 1, 2, 0)] == [0, 1, 2, 0]
+
+
+def test_a_reinstated_points_rule_is_its_own_again(points: PointsInForce) -> None:
+    points.revoke("fast")
+    points.rule("fast", 2)
+    points.reinstate("fast")
+
+    assert points.rule("fast", 2).thresholds == (0.5, 0.5)
+
+
+def test_an_unknown_points_rule_is_refused_again_and_again(points: PointsInForce) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match='"slow" is unknown'):
+            points.rule("slow", 2)
+
+
+def interrupted(manifest: Manifest, look_ups: int, interrupt: Callable[[], None]) -> Manifest:
+    """Have something happen in the middle of a look-up of a point, as another thread may do it."""
+
+    class Interrupted(Manifest):
+        def operating_point(self, name: str) -> OperatingPoint:
+            nonlocal look_ups
+            look_ups -= 1
+            if look_ups == 0:
+                interrupt()
+            return super().operating_point(name)
+
+    return Interrupted.model_construct(**dict(manifest))
+
+
+@pytest.mark.parametrize("look_ups", [1, 2])
+def test_a_revocation_in_the_middle_of_a_look_up_holds_for_the_next(
+    version: PublishedVersion, look_ups: int
+) -> None:
+    points = PointsInForce(interrupted(version.manifest, look_ups, lambda: revoke()))
+
+    def revoke() -> None:
+        points.revoke("balanced")
+
+    points.rule("balanced", 2)  # looks the point up twice, and began before the revocation
+
+    assert points.revoked == {"balanced"}
+    assert points.rule("balanced", 2).thresholds == (None, None)

@@ -116,6 +116,24 @@ def test_the_last_exit_takes_all_that_remain_as_final(confidence: float) -> None
     assert decide_one(confidence, rule.threshold(1), capped=True, final=True) == ExitReason.FINAL
 
 
+@given(
+    st_numpy.arrays(np.float64, st.integers(1, 6), elements=st.one_of(SHARES, st.just(math.nan))),
+    SHARES,
+    st.booleans(),
+    st.booleans(),
+)
+def test_one_rule_for_all_rows_is_that_rule_for_each(
+    confidence_B: NDArray[np.float64],
+    threshold: float,
+    capped: bool,
+    final: bool,
+) -> None:
+    rows = len(confidence_B)
+    each = decide(confidence_B, np.full(rows, threshold), np.full(rows, capped), final=final)
+
+    assert decide(confidence_B, threshold, capped, final=final).tolist() == each.tolist()
+
+
 def first_exit_by_hand(confidences: list[float], thresholds: list[float | None], max_exit: int) -> int:
     for number, confidence in enumerate(confidences[:-1]):
         threshold = thresholds[number]

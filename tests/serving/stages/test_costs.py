@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from serving.stages.costs import HAND_OVER_SECONDS, MeasuredCosts, StageCosts
+from serving.stages.costs import ALL_CORES_SECONDS, MeasuredCosts, StageCosts, batch_sizes
 
 CPU_LIKE = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}
 GPU_LIKE = {1: 0.010, 2: 0.010, 4: 0.010, 8: 0.011}
@@ -9,29 +11,56 @@ GPU_LIKE = {1: 0.010, 2: 0.010, 4: 0.010, 8: 0.011}
 def test_between_measured_sizes_costs_are_a_straight_line_and_beyond_them_in_proportion() -> None:
     costs = StageCosts([{1: 1.0, 4: 4.0, 8: 6.0}], 16)
 
-    assert [costs.seconds(0, rows) for rows in (1, 2, 6, 8, 16)] == pytest.approx([1, 2, 5, 6, 12])
+    assert [costs.seconds(range(1), rows) for rows in (1, 2, 6, 8, 16)] == pytest.approx([1, 2, 5, 6, 12])
 
 
-def test_where_rows_cost_as_much_together_a_lone_row_is_an_efficient_batch() -> None:
-    assert StageCosts([CPU_LIKE], 8).efficient_rows(0) == 1
+@given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=5), st.data())
+def test_consecutive_stages_cost_the_sum_of_each(row_seconds: list[float], data: st.DataObject) -> None:
+    costs = StageCosts([{1: seconds, 8: 4 * seconds} for seconds in row_seconds], 8)
+    start = data.draw(st.integers(0, len(row_seconds)))
+    stages = range(start, data.draw(st.integers(start, len(row_seconds))))
+    rows = data.draw(st.integers(1, 8))
+
+    expected = sum(row_seconds[stage] * (1 + 3 * (rows - 1) / 7) for stage in stages)
+    assert costs.seconds(stages, rows) == pytest.approx(expected)
 
 
-def test_where_a_batch_costs_what_a_row_does_only_a_full_one_is_efficient() -> None:
-    assert StageCosts([GPU_LIKE], 8).efficient_rows(0) == 8
+def test_a_rows_own_time_is_its_share_of_the_largest_batch() -> None:
+    costs = StageCosts([{1: 1.0, 8: 4.0}, {1: 1.0, 8: 8.0}], 8)
+
+    assert costs.row_seconds(range(1)) == pytest.approx(0.5)
+    assert costs.row_seconds(range(2)) == pytest.approx(1.5)
 
 
-def test_a_row_that_costs_less_than_its_hand_over_is_put_together_with_others() -> None:
-    cheap = {rows: rows * HAND_OVER_SECONDS / 10 for rows in (1, 2, 4, 8, 16, 32, 64)}
+@pytest.mark.parametrize(("measured", "pays"), [(CPU_LIKE, False), (GPU_LIKE, True)])
+def test_batching_pays_where_a_row_costs_far_less_in_a_full_batch(
+    measured: dict[int, float], *, pays: bool
+) -> None:
+    assert StageCosts([measured, measured], 8).batching_pays is pays
 
-    assert StageCosts([cheap], 64).efficient_rows(0) == 64
 
-
-def test_all_cores_are_taken_where_they_save_more_than_waking_them_costs() -> None:
+def test_all_cores_pay_where_they_save_more_than_waking_them_costs() -> None:
+    just, enough = 0.001 - 0.9 * ALL_CORES_SECONDS, 0.001 - 1.1 * ALL_CORES_SECONDS
     costs = MeasuredCosts(
-        side_by_side=StageCosts([{1: 0.001, 8: 0.008}], 8), alone=StageCosts([{1: 0.0009, 8: 0.004}], 8)
+        side_by_side=StageCosts([{1: 0.001}] * 2, 1), all_cores=StageCosts([{1: just}, {1: enough}], 1)
     )
 
-    assert not costs.takes_all_cores(0, 1)
-    assert costs.takes_all_cores(0, 8)
-    assert costs.lone_seconds([0], 8) == pytest.approx(0.004)
-    assert costs.lone_seconds([0, 0], 1) == pytest.approx(0.002)
+    assert not costs.all_cores_pay(range(1), 1, 1)
+    assert costs.all_cores_pay(range(1, 2), 1, 1)
+
+
+def test_all_cores_compete_with_a_share_of_the_rows_in_each_thread() -> None:
+    costs = MeasuredCosts(
+        side_by_side=StageCosts([{1: 0.001, 8: 0.008}], 8), all_cores=StageCosts([{1: 0.001, 8: 0.005}], 8)
+    )
+
+    assert costs.all_cores_pay(range(1), 8, 8)
+    assert not costs.all_cores_pay(range(1), 8, 4)
+
+
+@given(st.integers(1, 200))
+def test_batch_sizes_are_powers_of_two_below_the_largest_and_that(largest: int) -> None:
+    sizes = list(batch_sizes(largest))
+
+    assert sizes[-1] == largest
+    assert sizes[:-1] == [2**power for power in range(8) if 2**power < largest]

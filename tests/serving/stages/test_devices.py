@@ -4,10 +4,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from serving.stages.devices import CPU, CUDA, Device, DeviceName, choose_device
-from serving.stages.runner import StageRunner, stage_files
 from serving.errors import ConfigurationError
 from serving.repository.repository import PublishedVersion
+from serving.stages.devices import CPU, CUDA, Device, DeviceName, choose_device
+from serving.stages.runner import StageRunner, stage_files
 from tests.serving.scripted_model import row
 
 

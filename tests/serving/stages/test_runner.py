@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serving.stages.devices import CPU
-from serving.stages.runner import StageFile, StageRunner, open_stages, stage_files
-from serving.errors import InvalidManifest, RepositoryError
-from serving.repository.manifest import TensorSpec
+from serving.errors import RepositoryError
 from serving.repository.repository import PublishedVersion
+from serving.stages.devices import CPU
+from serving.stages.runner import StageFile, StageRunner, stage_files
 from tests.serving import scripted_model
-from tests.serving.scripted_model import STAGES, make_manifest, row
+from tests.serving.scripted_model import STAGES, row
 
 SLOTS = 16
 
@@ -119,64 +118,3 @@ def test_a_file_that_is_no_onnx_is_a_repository_error_that_names_it(tmp_path: Pa
             CPU,
             slots=4,
         )
-
-
-def changed(folder: Path, **changes: object) -> PublishedVersion:
-    return PublishedVersion(folder, make_manifest("scripted", 1, folder, **changes))
-
-
-def open_on_cpu(version: PublishedVersion) -> StageRunner:
-    return open_stages(version, CPU, slots=4, max_batch_size=4, lone_threads=1)[0]
-
-
-def test_labels_that_the_logits_have_not_are_refused(version: PublishedVersion) -> None:
-    with pytest.raises(InvalidManifest, match="labels: expected 3 as the logits have, got 2"):
-        open_on_cpu(changed(version.folder, labels=("ant", "bee")))
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        TensorSpec(name="picture", datatype="UINT8", shape=(-1, 1, 2, 3)),
-        TensorSpec(name="image", datatype="UINT8", shape=(-1, 3, 2, 1)),
-        TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 2, 3)),
-        TensorSpec(name="image", datatype="UINT8", shape=(-1, 6)),
-    ],
-    ids=["name", "shape", "datatype", "rank"],
-)
-def test_inputs_that_the_graph_has_not_are_refused_in_one_line(
-    version: PublishedVersion, image: TensorSpec
-) -> None:
-    with pytest.raises(RepositoryError, match="the stages do not fit the manifest") as refusal:
-        open_on_cpu(changed(version.folder, inputs=(image,)))
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    "features",
-    [
-        TensorSpec(name="other", datatype="FP32", shape=(-1, 6)),
-        TensorSpec(name="features_0", datatype="FP64", shape=(-1, 6)),
-        TensorSpec(name="features_0", datatype="FP32", shape=(-1, 5)),
-        TensorSpec(name="features_0", datatype="FP32", shape=(-1, 7)),
-        TensorSpec(name="features_0", datatype="FP32", shape=(-1, 2, 3)),
-    ],
-    ids=["name", "datatype", "smaller", "larger", "rank"],
-)
-def test_features_that_the_graph_has_not_are_refused_in_one_line(
-    version: PublishedVersion, features: TensorSpec
-) -> None:
-    stages = version.manifest.stages
-    first = stages[0].model_copy(update={"features": (features,)})
-
-    with pytest.raises(RepositoryError, match="the stages do not fit the manifest") as refusal:
-        open_on_cpu(changed(version.folder, stages=(first, *stages[1:])))
-    assert "\n" not in str(refusal.value)
-
-
-def test_stages_in_the_wrong_order_are_refused(version: PublishedVersion) -> None:
-    first, second, last = version.manifest.stages
-    swapped = (first, second.model_copy(update={"file": last.file}), last)
-
-    with pytest.raises(RepositoryError, match="the stages do not fit the manifest"):
-        open_on_cpu(changed(version.folder, stages=swapped))

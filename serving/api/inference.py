@@ -1,4 +1,4 @@
-"""Inference calls from their bytes to their answers: decode, check, admit; encode what they end with.
+"""Inference calls from their bytes to their answers: decode, admit; encode what they end with.
 
 A front end calls `begin` with each call as it comes, in the thread that received it. How a call travels
 is the front end's business; which rows run when, the engine's.
@@ -7,17 +7,17 @@ is the front end's business; which rows run when, the engine's.
 import time
 from functools import partial
 
+from google.protobuf.message import DecodeError
+
 from serving.api.answer_form import AnswerForm
-from serving.api.interceptors import parse, refuse
-from serving.api.model_config import OUTPUT_NAMES, answer_form
-from serving.api.options import exit_options
-from serving.api.tensors import decode_inputs, requested_outputs
+from serving.api.decoding import Decoded, Decoder
+from serving.api.interceptors import refuse
 from serving.api.wire import inference
 from serving.engine.engine import Engine
 from serving.engine.observation import outcome_of
 from serving.engine.request import NO_DEADLINE, Answers, Request, Result
 from serving.engine.version import ServedVersion
-from serving.errors import ModelNotReady
+from serving.errors import ModelNotReady, OfframpError
 from serving.exits.options import exit_rule
 from serving.frontend.interface import Call, Pending
 from serving.metrics import Metrics
@@ -41,6 +41,7 @@ class Inference:
         self._engine = engine
         self._readiness = readiness
         self._metrics = metrics
+        self._decoder = Decoder(self._find)
 
     def begin(
         self, payload: bytes, call: Call, seconds_left: float | None, *, streamed: bool = False
@@ -53,66 +54,48 @@ class Inference:
         """
         received = time.monotonic()
         deadline = NO_DEADLINE if seconds_left is None else received + seconds_left
-        message, version, request = None, None, None
+        rows = 0
         try:
-            message = parse(RPC, inference.ModelInferRequest, payload)
-            version = self._find(message)
-            request = _request(version, message, call, received, deadline, streamed=streamed)
+            self._readiness.check()
+            decoded = self._decoder.decode(payload, streamed=streamed)
+            rows = decoded.rows
             try:
-                self._engine.submit(version, request)
-            except ModelNotReady:  # it may have been replaced since it was found
-                successor = self._find(message)
-                if successor is version:
+                return self._submit(decoded, call, received, deadline)
+            except ModelNotReady:  # the version may have been replaced since it was found
+                successor = self._decoder.decode(payload, streamed=streamed)
+                if successor.version is decoded.version:
                     raise
-                version = successor
-                request = _request(version, message, call, received, deadline, streamed=streamed)
-                self._engine.submit(version, request)
+                return self._submit(successor, call, received, deadline)
         except Exception as error:
-            request_id = "" if message is None else message.id
-            call.refuse(refuse(RPC, request_id, error), request_id)
-            self._record_refusal(error, version, 0 if request is None else request.rows, received)
+            self._refuse(payload, call, error, rows, received)
             error.__traceback__ = None  # its frames hold the request
             return None
+
+    def _submit(self, decoded: Decoded, call: Call, received: float, deadline: float) -> Pending:
+        version, rows = decoded.version, decoded.rows
+        rule = exit_rule(version.points, decoded.options)
+        reply = partial(_reply, call, decoded.form, decoded.request_id)
+        sampled = version.monitor.sample(rows, rule)
+        request = Request(decoded.inputs, rows, rule, deadline, reply, received, sampled)
+        self._engine.submit(version, request)
         return Pending(request, partial(self._engine.cancel, version, request))
 
-    def _find(self, message: inference.ModelInferRequest) -> ServedVersion:
-        self._readiness.check()
-        return self._repository.get(message.model_name, parse_version(message.model_version))
+    def _find(self, model: str, version: str) -> ServedVersion:
+        return self._repository.get(model, parse_version(version))
 
-    def _record_refusal(
-        self, error: Exception, version: ServedVersion | None, rows: int, received: float
-    ) -> None:
+    def _refuse(self, payload: bytes, call: Call, error: Exception, rows: int, received: float) -> None:
+        """Refuse a call, and count it for the version that it names, if there is one."""
+        message, version = inference.ModelInferRequest(), None
+        try:
+            message.ParseFromString(payload)
+            version = self._find(message.model_name, message.model_version)
+        except (DecodeError, OfframpError):
+            version = None
+        call.refuse(refuse(RPC, message.id, error), message.id)
         if version is None:
             self._metrics.request_of_no_model(outcome_of(error))
         else:
             version.observation.failed(error, rows, received)
-
-
-def _request(
-    version: ServedVersion,
-    message: inference.ModelInferRequest,
-    call: Call,
-    received: float,
-    deadline: float,
-    *,
-    streamed: bool,
-) -> Request:
-    """Decode and check a message's rows and options."""
-    manifest = version.manifest
-    outputs = requested_outputs(message, OUTPUT_NAMES)
-    form = answer_form(manifest.name, manifest.version, len(manifest.labels), outputs, streamed=streamed)
-    inputs = decode_inputs(message, manifest.inputs, version.max_batch_size)
-    rows = len(next(iter(inputs.values())))
-    rule = exit_rule(version.points, exit_options(message.parameters))
-    return Request(
-        inputs,
-        rows,
-        rule,
-        deadline,
-        partial(_reply, call, form, message.id),
-        received,
-        version.monitor.sample(rows, rule),
-    )
 
 
 def _reply(call: Call, form: AnswerForm, request_id: str, result: Result) -> None:

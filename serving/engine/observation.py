@@ -48,12 +48,13 @@ class Observation:
 
     def finished(self, batch: Batch, execution: Execution, decision: Decision) -> None:
         """Record a batch that ran, the rows that left it, and the requests that ended with it."""
+        confidences: list[float] = decision.confidence_B.tolist()
         self._ran(batch, execution)
         if decision.left:
-            self._left(batch, decision)
+            self._left(batch, decision, confidences)
         if decision.ended:
             self._ended(decision.ended, execution.times[-1])
-        self._monitor.observe(decision.ended, decision.confidence_B if batch.exit == 0 else None)
+        self._monitor.observe(decision.ended, confidences if batch.exit == 0 else ())
 
     def failed(self, error: Exception, rows: int, received: float) -> None:
         """Record a request that ended with an error; also one that was never admitted."""
@@ -87,11 +88,10 @@ class Observation:
         if batch.stage == 0:
             self.statistics.count_first_stage_run()
 
-    def _left(self, batch: Batch, decision: Decision) -> None:
-        confidences: list[float] = []
+    def _left(self, batch: Batch, decision: Decision, confidences: list[float]) -> None:
+        left: list[float] = []
         exits: dict[tuple[str, int], int] = {}
         reasons: list[int] = decision.answers.exit_reason_R.tolist()
-        of_rows: list[float] = decision.confidence_B.tolist()
         for request, place in decision.left:
             if request.is_shadow:
                 continue
@@ -99,12 +99,12 @@ class Observation:
             for row in range(place.start, place.stop):
                 if (reason := reasons[row]) != STAYS:
                     exits[point, reason] = exits.get((point, reason), 0) + 1
-                    confidences.append(of_rows[row])
+                    left.append(confidences[row])
         for (point, reason), count in exits.items():
             self._metrics.exited(batch.exit, _REASON_NAMES[reason], point, count)
-        self._metrics.left_with(batch.exit, confidences)
+        self._metrics.left_with(batch.exit, left)
         spent, full = self._multiply_adds[batch.exit], self._multiply_adds[-1]
-        self._metrics.spent(len(confidences) * spent, len(confidences) * (full - spent))
+        self._metrics.spent(len(left) * spent, len(left) * (full - spent))
 
     def close(self) -> None:
         """Stop showing what is gone."""

@@ -13,12 +13,17 @@ class Duration:
     """How often something happened and how long it took in all."""
 
     count: int = 0
-    nanoseconds: int = 0
+    seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one more."""
         self.count += 1
-        self.nanoseconds += round(seconds * 1e9)
+        self.seconds += seconds
+
+    @property
+    def nanoseconds(self) -> int:
+        """How long it took in all."""
+        return round(self.seconds * 1e9)
 
 
 @dataclass(slots=True)

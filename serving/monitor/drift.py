@@ -6,7 +6,7 @@ they used to leave. The distance is the population stability index over a window
 Knows nothing of what the cells are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,18 @@ def stability_index(counts_C: NDArray[np.number], baseline_C: Floats) -> float:
 
 
 class DriftWatch:
-    """Counts rows by cell in windows, one after the other, and compares each with the baseline."""
+    """Compares windows of rows, one after the other, with the baseline's shares."""
 
-    def __init__(self, baseline_C: Sequence[float], *, window_rows: int, alarm: float) -> None:
-        """Take the baseline's shares, how many rows make a window, and the index that is one too many."""
+    def __init__(
+        self, baseline_C: Sequence[float], edges: Sequence[float], *, window_rows: int, alarm: float
+    ) -> None:
+        """Take the baseline's shares of the cells, and the cells' rising edges, one fewer than shares.
+
+        A value that equals an edge lies above it. alarm: the index that is one too many.
+        """
         self._baseline_C = np.asarray(baseline_C, dtype=np.float64)
-        self._counts_C = np.zeros(len(baseline_C), dtype=np.int64)
-        self._rows = 0
+        self._edges = np.asarray(edges, dtype=np.float64)
+        self._values: list[float] = []
         self._window_rows = window_rows
         self._alarm = alarm
         self.index = 0.0
@@ -47,16 +52,12 @@ class DriftWatch:
         """Whether the last whole window was too far off."""
         return self.index > self._alarm
 
-    def count(self, cells: NDArray[np.integer] | Sequence[int]) -> bool:
-        """Take in rows by their cells; True where that completed a window."""
-        if len(cells) == 1:  # the common case, at a tenth of the time
-            self._counts_C[cells[0]] += 1
-        else:
-            self._counts_C += np.bincount(cells, minlength=len(self._counts_C))
-        self._rows += len(cells)
-        if self._rows < self._window_rows:
+    def add(self, values: Iterable[float]) -> bool:
+        """Add a value a row; returns whether that completed a window."""
+        self._values.extend(values)
+        if len(self._values) < self._window_rows:
             return False
-        self.index = stability_index(self._counts_C, self._baseline_C)
-        self._counts_C[:] = 0
-        self._rows = 0
+        cells = np.searchsorted(self._edges, self._values, side="right")
+        self.index = stability_index(np.bincount(cells, minlength=len(self._baseline_C)), self._baseline_C)
+        self._values.clear()
         return True

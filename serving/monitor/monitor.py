@@ -11,7 +11,6 @@ request, in the batches of the other rows: it is never shed, and costs only the 
 """
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from serving.engine.request import NO_DEADLINE, Answers, Request, Result
 from serving.exits.points import PointsInForce
-from serving.exits.policy import ExitRule, Floats, Integers
+from serving.exits.policy import ExitRule, Integers
 from serving.metrics import ModelMetrics
 from serving.monitor.drift import DriftWatch
 from serving.monitor.point_watch import PointWatch, SampledRow
@@ -104,8 +103,7 @@ class Monitor:
         self._alarmed: set[str] = set()
         self._confidence: DriftWatch | None = None
         if first is not None:
-            self._edges = np.array(first.edges)
-            self._confidence = self._new_drift(first.shares)
+            self._confidence = self._new_drift(first.shares, first.edges)
         self._show_points()
 
     def sample(self, rows: int, rule: ExitRule) -> Sequence[int]:
@@ -156,21 +154,19 @@ class Monitor:
             if watch.broken and current and watch.name not in self._points.revoked:
                 self._revoke(watch)
 
-    def observe(self, ended: Iterable[tuple[Request, Result]], first_exit_B: Floats | None = None) -> None:
+    def observe(self, ended: Iterable[tuple[Request, Result]], first_exit: Iterable[float] = ()) -> None:
         """Take in requests that ended, and the confidences of a batch's rows at exit 0."""
-        exits: dict[str, list[NDArray[np.int32]]] = defaultdict(list)
         with self._lock:
             for request, result in ended:
-                if isinstance(result, Answers) and self._watch_of(request.rule) is not None:
-                    exits[request.rule.operating_point].append(result.exit_R)
+                watch = self._watch_of(request.rule)
+                answered = isinstance(result, Answers)
+                if answered and watch is not None and watch.exits.add(result.exit_R.tolist()):
+                    show = partial(self._metrics.exit_drift, watch.name)
+                    self._note_drift(watch.exits, f"exits of {watch.name}", show)
                 if request.sampled_rows:
-                    self._settle(request, answered=isinstance(result, Answers))
-            if first_exit_B is not None and self._confidence is not None:
-                cells = self._edges.searchsorted(first_exit_B, side="right")
-                if self._confidence.count(cells):
-                    self._note_drift(self._confidence, "confidence", self._metrics.confidence_drift)
-            for name, exits_of_requests in exits.items():
-                self._count_exits(self._watches[name], exits_of_requests)
+                    self._settle(request, answered=answered)
+            if self._confidence is not None and self._confidence.add(first_exit):
+                self._note_drift(self._confidence, "confidence", self._metrics.confidence_drift)
 
     def _settle(self, request: Request, *, answered: bool) -> None:
         """Count the sampled rows that did not leave early."""
@@ -180,11 +176,6 @@ class Monitor:
                 watch.reached_final_exit(row)
             else:
                 watch.lost(row)
-
-    def _count_exits(self, watch: PointWatch, exits: list[NDArray[np.int32]]) -> None:
-        if watch.exits.count(exits[0] if len(exits) == 1 else np.concatenate(exits)):
-            show = partial(self._metrics.exit_drift, watch.name)
-            self._note_drift(watch.exits, f"exits of {watch.name}", show)
 
     def keep_revoked(self, names: Container[str]) -> None:
         """Reinstate every revoked point that is not among these names; their tests start again."""
@@ -221,11 +212,11 @@ class Monitor:
             point,
             self._metrics,
             max_missing_share=self._limits.max_missing_share,
-            exits=self._new_drift(point.exit_shares),
+            exits=self._new_drift(point.exit_shares, range(1, len(point.exit_shares))),
         )
 
-    def _new_drift(self, shares: Sequence[float]) -> DriftWatch:
-        return DriftWatch(shares, window_rows=self._limits.drift_rows, alarm=self._limits.drift_alarm)
+    def _new_drift(self, shares: Sequence[float], edges: Sequence[float]) -> DriftWatch:
+        return DriftWatch(shares, edges, window_rows=self._limits.drift_rows, alarm=self._limits.drift_alarm)
 
     def _revoke(self, watch: PointWatch) -> None:
         assert watch.test is not None, "only a test can show that a certificate is broken"

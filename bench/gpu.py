@@ -7,6 +7,7 @@ answer alike. Without a CUDA device it states so, and measures nothing.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -106,8 +107,11 @@ def measure(images_NCHW: NDArray[np.uint8], cuda: Device, rounds: int) -> dict[s
 def conditions() -> dict[str, str]:
     """Return what was measured on."""
     query = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    gpu = "nvidia-smi is not there"
+    with contextlib.suppress(OSError):
+        gpu = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "gpu": subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip(),
+        "gpu": gpu,
         "date": time.strftime("%Y-%m-%d"),
         "cores": str(len(os.sched_getaffinity(0))),
         "python": platform.python_version(),

@@ -159,12 +159,12 @@ class Monitor:
         with self._lock:
             for request, result in ended:
                 watch = self._watch_of(request.rule)
-                answered = isinstance(result, Answers)
-                if answered and watch is not None and watch.exits.add(result.exit_R.tolist()):
+                exits = result.exit_R.tolist() if isinstance(result, Answers) else []
+                if watch is not None and watch.exits.add(exits):
                     show = partial(self._metrics.exit_drift, watch.name)
                     self._note_drift(watch.exits, f"exits of {watch.name}", show)
                 if request.sampled_rows:
-                    self._settle(request, answered=answered)
+                    self._settle(request, answered=isinstance(result, Answers))
             if self._confidence is not None and self._confidence.add(first_exit):
                 self._note_drift(self._confidence, "confidence", self._metrics.confidence_drift)
 

@@ -2,9 +2,9 @@
 
     python -m bench.simulation
 
-Drives the real scheduler by a clock of its own, with a batch costing `launch + rows x row` seconds a
-stage: on a GPU the launch is most of it, on a CPU next to nothing. Beside it, the same arrivals where
-the survivors of a batch stay among themselves. The CPU case is checked against the engine, measured
+Drives the real queues and scheduler by a clock of its own, with a batch costing `launch + rows x row`
+seconds a stage: on a GPU the launch is most of it, on a CPU next to nothing. Beside it, the same arrivals
+where the survivors of a batch stay among themselves. The CPU case is checked against the engine, measured
 here with the same requests.
 """
 
@@ -17,18 +17,16 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from prometheus_client import CollectorRegistry
 
-from bench.closed_loop import closed_loop_seconds
+from bench.closed_loop import closed_loop_seconds, engine_of, make_metrics
 from bench.serving.networks import load_images, prepare
 from bench.table import row, rule
-from serving.stages.costs import StageCosts
-from serving.stages.devices import CPU
-from serving.engine.engine import Engine, EngineLimits
+from serving.engine.queues import StageQueues
+from serving.engine.request import NO_DEADLINE, Batch, FutureReply, Request
+from serving.engine.scheduler import Lane, Scheduler
+from serving.engine.version import FEWEST_BLOCKS
 from serving.exits.policy import ExitRule
-from serving.engine.request import Batch, FutureReply, Request
-from serving.engine.scheduler import Scheduler
-from serving.metrics import Metrics
+from serving.stages.costs import MeasuredCosts, StageCosts
 
 MAX_BATCH_SIZE = 64
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -38,6 +36,8 @@ ROW_SECONDS = 10e-6
 LAUNCHES_IN_ROWS = (0, 1, 4, 16, 64)
 """What a launch costs, in rows."""
 ROWS = 20_000
+PERMITS = 2
+"""Batches at once in the check."""
 
 
 @dataclass
@@ -46,65 +46,52 @@ class Simulation:
 
     costs: StageCosts
     outstanding: int
-    at_once: int
+    permits: int
     shares: Sequence[float]
     merges: bool = True
     """Whether survivors of different batches share one."""
     now: float = 0.0
     answered: int = 0
+    _exit_of: dict[Request, int] = field(default_factory=dict)
     _running: list[tuple[float, int, Batch]] = field(default_factory=list)
-    _seconds_waited: list[float] = field(default_factory=list)
 
     def rows_per_second(self, rows: int) -> float:
         """Run until so many rows are answered."""
         stages = len(self.shares)
-        exit_of: dict[int, int] = {}
-        depth = _depths(self.shares)
-        scheduler = Scheduler(
-            self.costs,
-            stages=stages,
-            max_rows=MAX_BATCH_SIZE,
-            slots=2 * self.at_once * MAX_BATCH_SIZE + self.outstanding,
-            patience=1,
-        )
+        blocks = [FEWEST_BLOCKS] * (stages - 1) + [self.permits]
+        lane = Lane("simulated", StageQueues(MeasuredCosts(self.costs, self.costs), blocks), self.outstanding)
+        scheduler = Scheduler[str](self.permits)
+        scheduler.add(lane)
         rule_ = ExitRule((0.5,) * (stages - 1), stages - 1)
-
-        def admit() -> None:
-            request = Request({}, 1, rule_, float("inf"), FutureReply(), admitted_seconds=self.now)
-            exit_of[id(request)] = next(depth)
-            scheduler.admit(request)
-
-        for _ in range(self.outstanding):
-            admit()
-        number = 0
+        depths = _depths(self.shares)
+        free, number = self.outstanding, 0
         while self.answered < rows:
-            while len(self._running) < self.at_once:
-                batch, _ = scheduler.next_batch(self.now, self.at_once - len(self._running))
-                if batch is None:
-                    break
+            for _ in range(free):
+                request = Request({}, 1, rule_, NO_DEADLINE, FutureReply(), admitted_seconds=self.now)
+                self._exit_of[request] = next(depths)
+                scheduler.admit(lane, request)
+            while (work := scheduler.next_batch(self.now, [])) is not None:
                 number += 1
-                heapq.heappush(self._running, (self.now + self._duration(batch, exit_of), number, batch))
+                heapq.heappush(self._running, (self.now + self._duration(work[1]), number, work[1]))
             self.now, _, batch = heapq.heappop(self._running)
-            last = stages - 1 if not self.merges else batch.stage
-            leaves_B = np.array([exit_of[id(group.request)] <= last for group in batch.groups])
-            for group, leaves in zip(batch.groups, leaves_B, strict=True):
-                if leaves:
-                    group.request.closed = True
-                    del exit_of[id(group.request)]
-            scheduler.advance(batch, leaves_B, self.now)
-            gone = int(leaves_B.sum())
-            self.answered += gone
-            for _ in range(gone):
-                admit()
+            last = batch.exit if self.merges else stages - 1
+            leaves_B = np.array([self._exit_of[group.request] <= last for group in batch.groups])
+            lane.queues.advance(batch, leaves_B, leaves_B.astype(int).tolist(), (), self.now)
+            scheduler.done(lane, batch, batch.seconds)
+            free = int(leaves_B.sum())
+            self.answered += free
         return self.answered / self.now
 
-    def _duration(self, batch: Batch, exit_of: dict[int, int]) -> float:
-        """Give a batch's time; without merging it goes to the end, with ever fewer rows."""
+    def _duration(self, batch: Batch) -> float:
+        """Return a batch's time; without merging it goes to the end, with ever fewer rows."""
         if self.merges:
-            return self.costs.seconds(batch.stage, batch.rows)
-        depths = [exit_of[id(group.request)] for group in batch.groups]
+            return batch.seconds
+        depths = [self._exit_of[group.request] for group in batch.groups]
         stages = range(batch.stage, max(depths) + 1)
-        return sum(self.costs.seconds(stage, sum(each >= stage for each in depths)) for stage in stages)
+        return sum(
+            self.costs.seconds(range(stage, stage + 1), sum(each >= stage for each in depths))
+            for stage in stages
+        )
 
 
 def _depths(shares: Sequence[float]) -> Iterator[int]:
@@ -114,7 +101,7 @@ def _depths(shares: Sequence[float]) -> Iterator[int]:
 
 
 def device(launch_seconds: float, row_seconds: float, stages: int) -> StageCosts:
-    """Give the costs of a device with a fixed cost a batch."""
+    """Return the costs of a device with a fixed cost a batch."""
     return StageCosts(
         [{rows: launch_seconds + rows * row_seconds for rows in SIZES}] * stages, MAX_BATCH_SIZE
     )
@@ -144,25 +131,29 @@ def main() -> None:
 def check(rounds: int) -> str:
     """Compare the simulated CPU with the engine on the `heavy` network."""
     images_NCHW = load_images()
+    rows = len(images_NCHW)
     with tempfile.TemporaryDirectory() as folder:
         network = prepare("heavy", images_NCHW, Path(folder))
-        limits = EngineLimits(MAX_BATCH_SIZE, 1024, 4 * MAX_BATCH_SIZE, workers=2, patience=1)
-        metrics = Metrics(CollectorRegistry()).for_model("heavy", 1, len(SHARES))
-        engine = Engine(network.version, CPU, limits, metrics)
-        measured = median(_measure(engine, images_NCHW) for _ in range(rounds))
+        with engine_of(network.version, PERMITS, make_metrics(network.version)) as (engine, version):
+            seconds = median(
+                closed_loop_seconds(
+                    engine,
+                    version,
+                    images_NCHW,
+                    "balanced",
+                    request_rows=1,
+                    requests=rows,
+                    outstanding=MAX_BATCH_SIZE,
+                )
+                for _ in range(rounds)
+            )
+            costs = version.costs.side_by_side
         shares = network.exit_shares["balanced"]
-        simulated = Simulation(engine.costs.side_by_side, 64, 2, shares).rows_per_second(2000)
-        engine.close()
+        simulated = Simulation(costs, MAX_BATCH_SIZE, PERMITS, shares).rows_per_second(2000)
     return (
-        f"CPU, heavy network at balanced, 64 rows outstanding, 2 workers: simulated {simulated:,.0f} rows a "
-        f"second, the engine {measured:,.0f} (median of {rounds}), {measured / simulated:.0%}"
-    )
-
-
-def _measure(engine: Engine, images_NCHW: np.ndarray) -> float:
-    rows = len(images_NCHW)
-    return rows / closed_loop_seconds(
-        engine, images_NCHW, "balanced", request_rows=1, requests=rows, outstanding=MAX_BATCH_SIZE
+        f"CPU, heavy network at balanced, 64 rows outstanding, {PERMITS} batches at once: simulated "
+        f"{simulated:,.0f} rows a second, the engine {rows / seconds:,.0f} (median of {rounds}), "
+        f"{rows / seconds / simulated:.0%}"
     )
 
 

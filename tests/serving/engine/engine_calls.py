@@ -5,9 +5,9 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine.engine import NO_DEADLINE, Engine
+from serving.engine.request import NO_DEADLINE, Answers
 from serving.exits.policy import ExitRule
-from serving.engine.request import Answers
+from tests.serving.conftest import Served
 from tests.serving.live_server import PATIENCE_SECONDS
 
 EXACT = ExitRule((None, None), 2, "exact")
@@ -15,13 +15,13 @@ BALANCED = ExitRule((0.9, 0.9), 2, "balanced")
 
 
 def submit(
-    engine: Engine, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED, deadline: float = NO_DEADLINE
+    served: Served, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED, deadline: float = NO_DEADLINE
 ) -> "Future[Answers]":
-    return engine.submit({"image": np.stack(rows)}, rule, deadline)
+    return served.engine.ask(served.version, {"image": np.stack(rows)}, rule, deadline)
 
 
-def ask(engine: Engine, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED) -> Answers:
-    return submit(engine, *rows, rule=rule).result(PATIENCE_SECONDS)
+def ask(served: Served, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED) -> Answers:
+    return submit(served, *rows, rule=rule).result(PATIENCE_SECONDS)
 
 
 def stage_labels(number: int) -> dict[str, str]:

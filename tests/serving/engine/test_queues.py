@@ -1,327 +1,393 @@
-"""The scheduler alone: its choice of batches, each finished by the test as the engine would."""
-
-from collections.abc import Sequence
+"""One version's queues: their choice of batches, each finished by the test as the engine would."""
 
 import numpy as np
 import pytest
 
-from serving.stages.costs import StageCosts
+from serving.engine.queues import SHARED_SECONDS, StageQueues
+from serving.engine.request import Request
 from serving.exits.policy import ExitRule
-from serving.engine.request import Batch, Request
-from serving.engine.scheduler import Scheduler
-from tests.serving.engine.small_scheduler import STAGES, cancel, make_request, make_scheduler
+from tests.serving.engine.small_queues import (
+    EXACT,
+    STAGES,
+    advance,
+    cancel,
+    costs_of_rows,
+    flat_costs,
+    form,
+    make_queues,
+    make_request,
+    row_numbers,
+    source_slots,
+    through,
+)
 
 
-def form(scheduler: Scheduler, now: float = 1.0) -> Batch:
-    batch, expired = scheduler.next_batch(now)
-    assert batch is not None
-    assert expired == []
-    return batch
-
-
-def advance(scheduler: Scheduler, batch: Batch, *, leaves: bool | Sequence[bool]) -> None:
-    scheduler.advance(batch, np.broadcast_to(np.array(leaves), batch.rows), now=1.0)
-
-
-def through(scheduler: Scheduler, request: Request, stages: int) -> None:
-    """Admit a request and take it, alone, past that many stages."""
-    scheduler.admit(request)
-    for _ in range(stages):
-        advance(scheduler, form(scheduler), leaves=False)
-
-
-def row_numbers(batch: Batch) -> list[list[int]]:
-    return [group.rows_G.tolist() for group in batch.groups]
+def nothing_runs(queues: StageQueues, now: float = 1.0) -> bool:
+    expired: list[Request] = []
+    return queues.next_batch(now, 1, expired) is None and expired == []
 
 
 def test_nothing_waiting_gives_no_batch() -> None:
-    assert make_scheduler().next_batch(0.0) == (None, [])
+    assert nothing_runs(make_queues())
 
 
 def test_a_batch_takes_rows_of_several_requests_first_come_first_served() -> None:
-    scheduler, requests = make_scheduler(), [make_request(2), make_request(1), make_request(3)]
+    queues, requests = make_queues(), [make_request(2), make_request(1), make_request(3)]
     for request in requests:
-        scheduler.admit(request)
+        queues.admit(request)
 
-    batch = form(scheduler)
+    batch = form(queues)
 
     assert [group.request for group in batch.groups] == requests
     assert row_numbers(batch) == [[0, 1], [0], [0]]
 
 
 def test_the_rest_of_a_cut_request_comes_first_in_the_next_batch() -> None:
-    scheduler = make_scheduler()
+    queues = make_queues()
     for rows in (3, 3, 1):
-        scheduler.admit(make_request(rows))
-    form(scheduler)
+        queues.admit(make_request(rows))
+    form(queues)
 
-    assert row_numbers(form(scheduler)) == [[1, 2], [0]]
+    assert row_numbers(form(queues)) == [[1, 2], [0]]
 
 
 def test_survivors_of_two_batches_meet_in_one() -> None:
-    scheduler, requests = make_scheduler(), [make_request(4), make_request(4)]
+    queues, requests = make_queues(), [make_request(4), make_request(4)]
     for request in requests:
-        scheduler.admit(request)
-    for batch in [form(scheduler), form(scheduler)]:
-        advance(scheduler, batch, leaves=[True, False, True, False])
+        queues.admit(request)
+    batches = [form(queues), form(queues)]
+    for batch in batches:
+        advance(queues, batch, leaves=[True, False, True, False])
 
-    batch = form(scheduler)
+    batch = form(queues)
 
     assert batch.stage == 1
     assert [group.request for group in batch.groups] == requests
     assert row_numbers(batch) == [[1, 3], [1, 3]]
-    assert batch.source_slots().tolist() == [1, 3, 5, 7]
+    assert source_slots(batch) == [4 * before.blocks[0] + place for before in batches for place in (1, 3)]
 
 
-def test_rows_that_leave_give_their_slots_back_at_once() -> None:
-    scheduler = make_scheduler()
-    scheduler.admit(make_request(4))
+def test_a_block_is_held_until_no_row_needs_its_features() -> None:
+    queues = make_queues()
+    queues.admit(make_request(4))
+    advance(queues, form(queues), leaves=[True, True, True, False])
+    assert (queues.rows_held, queues.blocks_held) == (1, 1)
 
-    advance(scheduler, form(scheduler), leaves=[True, True, True, False])
+    advance(queues, form(queues), leaves=True)
 
-    assert (scheduler.rows_held, scheduler.slots_held()) == (1, 1)
-
-
-def test_the_last_stage_needs_no_slots() -> None:
-    scheduler, request = make_scheduler(), make_request(4)
-    through(scheduler, request, stages=2)
-
-    batch = form(scheduler)
-    advance(scheduler, batch, leaves=True)
-
-    assert (batch.stage, batch.destinations) == (2, (0,))
-    assert (scheduler.rows_held, scheduler.slots_held()) == (0, 0)
+    assert (queues.rows_held, queues.requests_held, queues.blocks_held) == (0, 0, 0)
 
 
-def test_a_stage_without_room_for_its_features_waits_while_the_deeper_one_runs() -> None:
-    scheduler = make_scheduler(slots=4, patience=0)
-    through(scheduler, make_request(4), stages=1)
-    scheduler.admit(make_request(4))
+def test_a_batch_of_which_no_row_goes_on_gives_its_block_back_at_once() -> None:
+    queues = make_queues()
+    queues.admit(make_request(4))
 
-    assert form(scheduler).stage == 1
-    assert scheduler.next_batch(1.0) == (None, [])
+    advance(queues, form(queues), leaves=True)
 
-
-def test_a_stage_with_a_little_room_runs_as_many_rows_as_fit() -> None:
-    scheduler = make_scheduler(slots=4, patience=0)
-    through(scheduler, make_request(3), stages=1)
-    scheduler.admit(make_request(4))
-
-    assert form(scheduler).stage == 1
-    batch = form(scheduler)
-    assert (batch.stage, batch.rows, scheduler.waiting(0)) == (0, 1, 3)
+    assert queues.blocks_held == 0
 
 
-def test_a_cancelled_row_is_dropped_at_the_stage_boundary_and_frees_its_slot() -> None:
-    scheduler, cancelled, live = make_scheduler(), make_request(1), make_request(1)
-    through(scheduler, cancelled, stages=1)
-    through(scheduler, live, stages=0)
+def test_a_block_is_held_while_the_next_stage_reads_from_it() -> None:
+    queues = make_queues(blocks=(1, 1, 1))
+    through(queues, make_request(4), stages=1)
+    queues.admit(make_request(1))
+
+    form(queues)
+
+    assert nothing_runs(queues)
+    assert queues.blocks_held == 2
+
+
+def test_the_last_stage_holds_a_block_only_while_it_runs() -> None:
+    queues = make_queues()
+    through(queues, make_request(4), stages=2)
+
+    batch = form(queues)
+    advance(queues, batch, leaves=True)
+
+    assert batch.stages == range(2, 3)
+    assert (queues.rows_held, queues.blocks_held) == (0, 0)
+
+
+def test_a_stage_without_a_free_block_waits_while_the_deeper_one_runs() -> None:
+    queues = make_queues(blocks=(1, 1, 1))
+    through(queues, make_request(2), stages=1)
+    queues.admit(make_request(4))
+
+    assert form(queues).stage == 1
+    assert nothing_runs(queues)
+
+
+def test_a_cancelled_row_is_dropped_at_the_stage_boundary_and_frees_its_block() -> None:
+    queues, cancelled, live = make_queues(), make_request(1), make_request(1)
+    through(queues, cancelled, stages=1)
+    queues.admit(live)
     cancel(cancelled)
 
-    batch = form(scheduler)
+    batch = form(queues)
 
     assert [group.request for group in batch.groups] == [live]
-    assert scheduler.next_batch(1.0) == (None, [])
-    assert scheduler.rows_held == 1
+    assert nothing_runs(queues)
+    assert (queues.rows_held, queues.requests_held, queues.blocks_held) == (1, 1, 1)
 
 
 def test_a_cancelled_row_does_not_take_a_live_rows_place_in_the_batch() -> None:
-    scheduler, requests = make_scheduler(), [make_request(2) for _ in range(4)]
+    queues, requests = make_queues(), [make_request(2) for _ in range(4)]
     for request in requests:
-        scheduler.admit(request)
+        queues.admit(request)
     cancel(requests[0])
     cancel(requests[2])
 
-    assert [group.request for group in form(scheduler).groups] == [requests[1], requests[3]]
+    assert [group.request for group in form(queues).groups] == [requests[1], requests[3]]
 
 
 def test_a_request_cancelled_while_it_runs_does_not_go_on() -> None:
-    scheduler, request = make_scheduler(), make_request(3)
-    scheduler.admit(request)
-    batch = form(scheduler)
+    queues, request = make_queues(), make_request(3)
+    queues.admit(request)
+    batch = form(queues)
     cancel(request)
 
-    advance(scheduler, batch, leaves=False)
+    advance(queues, batch, leaves=False)
 
-    assert (scheduler.rows_held, scheduler.slots_held(), scheduler.waiting(1)) == (0, 0, 0)
+    assert (queues.rows_held, queues.blocks_held, queues.waiting[1]) == (0, 0, 0)
 
 
-def test_slots_that_a_cancelled_crowd_gives_back_are_used_at_once() -> None:
-    """The fuller stage 0 was already found without room when the drop at stage 1 makes it."""
-    scheduler, crowd, waiting = make_scheduler(slots=4), make_request(2), make_request(4)
-    through(scheduler, crowd, stages=1)
-    scheduler.admit(waiting)
+def test_a_block_that_a_cancelled_crowd_gives_back_is_used_at_once() -> None:
+    """Stage 0 had no free block until the drop at stage 1 made one."""
+    queues, crowd, waiting = make_queues(blocks=(1, 1, 1)), make_request(2), make_request(4)
+    through(queues, crowd, stages=1)
+    queues.admit(waiting)
     cancel(crowd)
 
-    assert [group.request for group in form(scheduler).groups] == [waiting]
+    assert [group.request for group in form(queues).groups] == [waiting]
 
 
 def test_a_request_past_its_deadline_is_given_once_as_expired() -> None:
-    scheduler, request = make_scheduler(), make_request(2, deadline=5.0)
-    scheduler.admit(request)
+    queues, request, expired = make_queues(), make_request(2, deadline=5.0), list[Request]()
+    queues.admit(request)
 
-    assert scheduler.next_batch(5.0) == (None, [request])
-    assert scheduler.next_batch(5.0) == (None, [])
-    assert scheduler.rows_held == 0
+    assert queues.next_batch(5.0, 1, expired) is None
+    assert expired == [request]
+    assert nothing_runs(queues, now=5.0)
+    assert queues.rows_held == 0
 
 
-def test_a_request_cut_over_two_stages_expires_once_and_wholly() -> None:
-    scheduler, request = make_scheduler(max_batch_size=2, slots=4), make_request(4, deadline=5.0)
-    scheduler.admit(request)
-    advance(scheduler, form(scheduler), leaves=False)
+def test_a_request_cut_over_two_stages_expires_wholly() -> None:
+    queues, expired = make_queues(), list[Request]()
+    easy, request = make_request(2), make_request(4, deadline=5.0)
+    for each in (easy, request):
+        queues.admit(each)
+    advance(queues, form(queues), leaves=[True, True, False, False])
+    assert queues.waiting == [2, 2, 0]
 
-    batch, expired = scheduler.next_batch(5.0)
+    assert queues.next_batch(5.0, 1, expired) is None
+    assert set(expired) == {request}
+    assert (queues.rows_held, queues.requests_held, queues.blocks_held) == (0, 0, 0)
 
-    assert (batch, expired) == (None, [request])
-    assert (scheduler.rows_held, scheduler.slots_held()) == (0, 0)
+
+def test_a_request_that_has_ended_does_not_expire() -> None:
+    queues, request = make_queues(), make_request(2, deadline=5.0)
+    queues.admit(request)
+    cancel(request)
+
+    assert nothing_runs(queues, now=5.0)
+    assert queues.rows_held == 0
 
 
 def test_a_deadline_still_ahead_does_not_expire() -> None:
-    scheduler, request = make_scheduler(), make_request(1, deadline=5.0)
-    scheduler.admit(request)
+    queues, request = make_queues(), make_request(1, deadline=5.0)
+    queues.admit(request)
 
-    assert form(scheduler, now=4.999).rows == 1
+    assert form(queues, now=4.999).rows == 1
 
 
-@pytest.mark.parametrize("patience", range(4))
-def test_an_easy_crowd_passes_a_hard_row_over_at_most_patience_times_a_stage(patience: int) -> None:
-    scheduler, hard = make_scheduler(slots=64, patience=patience), make_request(1)
-    through(scheduler, hard, stages=1)
-    stages_of_hard: list[int] = []
-    for _ in range(2 * (patience + 1)):
+def stages_of_a_hard_row_in_a_crowd(queues: StageQueues, batches: int) -> list[tuple[int, int]]:
+    """Let easy rows come all the time; return when a hard row ran, and where."""
+    hard, ran = make_request(1), list[tuple[int, int]]()
+    through(queues, hard, stages=1)
+    for number in range(batches):
         for _ in range(3):
-            scheduler.admit(make_request(4))
-        batch = form(scheduler)
+            queues.admit(make_request(4))
+        batch = form(queues)
         holds_hard = batch.groups[0].request is hard
-        stages_of_hard += [batch.stage] * holds_hard
-        advance(scheduler, batch, leaves=not holds_hard or batch.stage == STAGES - 1)
-
-    assert stages_of_hard == [1, 2]
-
-
-def test_a_fuller_shallow_stage_goes_first_where_patience_allows() -> None:
-    scheduler = make_scheduler(patience=1)
-    through(scheduler, make_request(1), stages=1)
-    scheduler.admit(make_request(4))
-
-    assert [form(scheduler).stage, form(scheduler).stage] == [0, 1]
+        ran += [(number, batch.stage)] * holds_hard
+        advance(queues, batch, leaves=not holds_hard or batch.stage == STAGES - 1)
+    return ran
 
 
-EXACT = ExitRule((None, None), 2)
+def test_where_batching_pays_an_easy_crowd_passes_a_hard_row_over_once_a_stage() -> None:
+    assert stages_of_a_hard_row_in_a_crowd(make_queues(flat_costs()), 4) == [(1, 1), (3, 2)]
+
+
+def test_where_batching_does_not_pay_the_deepest_row_goes_first() -> None:
+    assert stages_of_a_hard_row_in_a_crowd(make_queues(costs_of_rows()), 4) == [(0, 1), (1, 2)]
+
+
+def test_a_deeper_stage_goes_first_where_as_many_rows_wait() -> None:
+    queues = make_queues(flat_costs())
+    through(queues, make_request(3), stages=1)
+    queues.admit(make_request(3))
+
+    assert form(queues).stage == 1
 
 
 def test_rows_that_may_not_leave_early_go_through_all_stages_in_one_batch() -> None:
-    scheduler = make_scheduler()
-    scheduler.admit(make_request(3, rule=EXACT))
+    queues = make_queues()
+    queues.admit(make_request(3, rule=EXACT))
 
-    batch = form(scheduler)
-    held = scheduler.slots_held()
-    advance(scheduler, batch, leaves=True)
+    batch = form(queues)
+    held = queues.blocks_held
+    advance(queues, batch, leaves=True)
 
-    assert (batch.stages, batch.exit, len(batch.destinations)) == (range(3), 2, 3)
-    assert held == 6
-    assert (scheduler.rows_held, scheduler.slots_held()) == (0, 0)
+    assert (batch.stages, batch.exit, len(batch.blocks)) == (range(3), 2, 3)
+    assert held == 3
+    assert (queues.rows_held, queues.blocks_held) == (0, 0)
 
 
 def test_a_batch_stops_where_the_first_of_its_rows_may_leave() -> None:
-    scheduler = make_scheduler()
-    for rule in (EXACT, ExitRule((None, 0.5), 2), ExitRule((None, None), 2)):
-        scheduler.admit(make_request(1, rule=rule))
+    queues = make_queues()
+    for rule in (EXACT, ExitRule((None, 0.5), 2), EXACT):
+        queues.admit(make_request(1, rule=rule))
 
-    batch = form(scheduler)
-    advance(scheduler, batch, leaves=[False, True, False])
+    batch = form(queues)
+    advance(queues, batch, leaves=[False, True, False])
 
     assert batch.stages == range(2)
-    assert (scheduler.waiting(2), scheduler.slots_held()) == (2, 2)
+    assert (queues.waiting[2], queues.blocks_held) == (2, 1)
 
 
 def test_a_cap_ends_a_batch_at_its_exit() -> None:
-    scheduler = make_scheduler()
-    scheduler.admit(make_request(2, rule=ExitRule((None, None), 1)))
+    queues = make_queues()
+    queues.admit(make_request(2, rule=ExitRule((None, None), 1)))
 
-    assert form(scheduler).stages == range(2)
-
-
-def test_a_batch_stops_before_a_stage_without_room_for_its_features() -> None:
-    scheduler = make_scheduler(slots=4, patience=0)
-    through(scheduler, make_request(3), stages=2)  # they wait at stage 2, in stage 1's slots
-    deep = form(scheduler)
-    scheduler.admit(make_request(2, rule=EXACT))
-
-    batch = form(scheduler)
-    advance(scheduler, deep, leaves=True)
-    advance(scheduler, batch, leaves=False)
-
-    assert batch.stages == range(1)
-    assert form(scheduler).stages == range(1, 3)
+    assert form(queues).stages == range(2)
 
 
-def long_rows(rows: int = 8) -> Scheduler:
-    """A scheduler whose rows cost as much together as alone, and all of them much."""
-    costs = StageCosts([{1: 1.0, rows: 1.0 * rows}] * STAGES, rows)
-    return Scheduler(costs, stages=STAGES, max_rows=rows, slots=4 * rows, patience=1)
+def test_a_batch_stops_before_a_stage_without_a_free_block_and_goes_on_from_there() -> None:
+    queues = make_queues(blocks=(2, 1, 2))
+    through(queues, make_request(3), stages=1)
+    deep = form(queues)
+    queues.admit(make_request(2, rule=EXACT))
+
+    batch = form(queues)
+    advance(queues, deep, leaves=True)
+    advance(queues, batch, leaves=False)
+
+    assert (deep.stages, batch.stages) == (range(1, 2), range(1))
+    assert form(queues).stages == range(1, 3)
+
+
+@pytest.mark.parametrize(("stages", "seconds"), [(range(2), 6.0), (range(1), 3.0)])
+def test_a_batch_is_expected_to_take_what_its_rows_cost_in_its_stages(stages: range, seconds: float) -> None:
+    queues = make_queues(costs_of_rows())
+    queues.admit(make_request(3, rule=ExitRule((None, None), stages.stop - 1)))
+
+    batch = form(queues)
+
+    assert (batch.stages, batch.seconds) == (stages, pytest.approx(seconds))
 
 
 def test_what_waits_is_shared_among_the_batches_that_could_start() -> None:
-    scheduler = long_rows()
-    scheduler.admit(make_request(2))
-    scheduler.admit(make_request(1))
+    queues = make_queues(costs_of_rows(8))
+    queues.admit(make_request(4))
+    queues.admit(make_request(3))
 
-    batch, _ = scheduler.next_batch(1.0, among=3)
-
-    assert batch is not None
-    assert batch.rows == 1
+    assert form(queues, among=3).rows == 3
 
 
-def test_a_batch_that_is_alone_takes_all_that_waits() -> None:
-    scheduler = long_rows()
-    scheduler.admit(make_request(5))
+def test_rows_that_are_done_sooner_than_a_thread_is_woken_are_not_shared() -> None:
+    queues = make_queues(costs_of_rows(8, SHARED_SECONDS / 8))
+    queues.admit(make_request(7))
 
-    assert scheduler.lone_batch() == (range(1), 5)
-    assert form(scheduler).rows == 5
+    assert form(queues, among=3).rows == 7
 
 
-def test_rows_at_two_stages_are_no_lone_batch() -> None:
-    scheduler = make_scheduler()
-    through(scheduler, make_request(2), stages=1)
-    scheduler.admit(make_request(1))
+def test_rows_are_shared_among_no_more_batches_than_their_time_is_worth() -> None:
+    queues = make_queues(costs_of_rows(8, SHARED_SECONDS / 4))
+    queues.admit(make_request(8))
 
-    assert scheduler.lone_batch() is None
+    assert form(queues, among=8).rows == 4
+
+
+@pytest.mark.parametrize(("all_cores_seconds", "all_cores", "rows"), [(0.2, True, 6), (0.5, False, 2)])
+def test_a_batch_that_is_alone_takes_all_rows_where_all_cores_are_faster_than_a_share_each(
+    all_cores_seconds: float, rows: int, *, all_cores: bool
+) -> None:
+    queues = make_queues(costs_of_rows(8, 1.0, all_cores_seconds))
+    queues.admit(make_request(6))
+
+    batch = form(queues, among=3, alone=True)
+
+    assert (batch.all_cores, batch.rows) == (all_cores, rows)
+    assert batch.seconds == pytest.approx(6 * 0.2 if all_cores else 2 * 1.0)
+
+
+def test_a_batch_that_is_not_alone_does_not_take_all_cores() -> None:
+    queues = make_queues(costs_of_rows(8, 1.0, 0.01))
+    queues.admit(make_request(6))
+
+    assert not form(queues, among=3).all_cores
+
+
+def test_a_batch_beside_rows_at_another_stage_does_not_take_all_cores() -> None:
+    queues = make_queues(costs_of_rows(8, 1.0, 0.01))
+    through(queues, make_request(2), stages=1)
+    queues.admit(make_request(1))
+
+    assert not form(queues, among=3, alone=True).all_cores
 
 
 def test_the_time_that_waits_is_each_rows_own_at_its_stage() -> None:
-    scheduler = long_rows()
-    through(scheduler, make_request(2), stages=1)
-    scheduler.admit(make_request(3))
+    queues = make_queues(costs_of_rows(8))
+    through(queues, make_request(2), stages=1)
+    queues.admit(make_request(3))
 
-    assert scheduler.waiting_seconds() == pytest.approx(5.0)
-
-
-def test_a_padded_batch_holds_slots_for_its_padding_while_it_runs() -> None:
-    scheduler = make_scheduler(padded=True)
-    scheduler.admit(make_request(3))
-
-    batch = form(scheduler)
-    running = scheduler.slots_held()
-    advance(scheduler, batch, leaves=[False, True, False])
-
-    assert (batch.rows, batch.padded_rows, running) == (3, 4, 4)
-    assert (scheduler.rows_held, scheduler.slots_held()) == (2, 2)
-
-
-def test_with_little_room_a_padded_batch_is_as_large_as_fits_without_padding() -> None:
-    scheduler = make_scheduler(slots=7, padded=True, patience=0)
-    through(scheduler, make_request(4), stages=1)
-    assert form(scheduler).stage == 1
-    scheduler.admit(make_request(4))
-
-    batch = form(scheduler)
-
-    assert (batch.rows, batch.padded_rows) == (2, 2)
+    assert queues.waiting_seconds() == pytest.approx(5.0)
 
 
 def test_the_time_that_waits_counts_all_stages_up_to_where_a_row_may_leave() -> None:
-    scheduler = long_rows()
-    scheduler.admit(make_request(2, rule=EXACT))
+    queues = make_queues(costs_of_rows(8))
+    queues.admit(make_request(2, rule=EXACT))
 
-    assert scheduler.waiting_seconds() == pytest.approx(2 * STAGES)
+    assert queues.waiting_seconds() == pytest.approx(2 * STAGES)
+
+
+def shadow_of(rows: int) -> Request:
+    return Request({}, rows, EXACT, float("inf"), lambda _: None, is_shadow=True)
+
+
+def followed_by_a_shadow(queues: StageQueues, shadow: Request, at: list[int]) -> None:
+    """Have a request of four rows leave at exit 0, some of whose rows go on."""
+    queues.admit(make_request(4))
+    batch = form(queues)
+    leaves_B = np.ones(4, dtype=np.bool_)
+    queues.advance(batch, leaves_B, [4], [(shadow, np.array(at))], now=1.0)
+
+
+def test_a_shadow_row_goes_on_from_the_features_of_the_row_that_it_follows() -> None:
+    queues, shadow = make_queues(), shadow_of(2)
+    followed_by_a_shadow(queues, shadow, [1, 3])
+    assert (queues.rows_held, queues.shadow_rows, queues.blocks_held) == (0, 2, 1)
+
+    batch = form(queues)
+
+    assert [group.request for group in batch.groups] == [shadow]
+    assert [slot % 4 for slot in source_slots(batch)] == [1, 3]
+    assert batch.stages == range(1, 3)
+
+
+def test_shadow_rows_run_in_the_batches_of_other_rows() -> None:
+    queues, shadow, hard = make_queues(), shadow_of(1), make_request(2)
+    through(queues, hard, stages=1)
+    followed_by_a_shadow(queues, shadow, [0])
+
+    assert [group.request for group in form(queues).groups] == [hard, shadow]
+
+
+def test_after_a_shadow_row_nothing_is_held() -> None:
+    queues = make_queues()
+    followed_by_a_shadow(queues, shadow_of(1), [2])
+
+    advance(queues, form(queues), leaves=True)
+
+    assert (queues.rows_held, queues.shadow_rows, queues.blocks_held) == (0, 0, 0)

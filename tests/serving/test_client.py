@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.client import Client
-from serving.exits.policy import ExitReason, ExitRule
-from serving.exits.options import ExitOptions, exit_rule
 from serving.errors import (
     DeadlineExpired,
     InvalidRequest,
@@ -23,6 +21,8 @@ from serving.errors import (
     Overloaded,
     StageFailed,
 )
+from serving.exits.options import ExitOptions, exit_rule
+from serving.exits.policy import ExitReason, ExitRule
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, confidence, row
@@ -128,7 +128,7 @@ def test_a_timeout_comes_back_as_a_deadline(models: Path) -> None:
     with (
         LiveServer(models, {"server": {"drain_seconds": 0.05}}) as server,
         Client(server.address) as client,
-        held_worker(server.engine()),
+        held_worker(server.engine, server.version()),
         pytest.raises(DeadlineExpired),
     ):
         client.predict("scripted", HARD[None], timeout_seconds=0.05)
@@ -147,7 +147,7 @@ def test_a_full_queue_comes_back_as_overload(models: Path) -> None:
     }
     with LiveServer(models, config) as server, Client(server.address) as client:
         waiting = np.stack([HARD, HARD])
-        with held_worker(server.engine()):
+        with held_worker(server.engine, server.version()):
             server.engine().submit({"image": waiting}, _exact(server), float("inf"))
             with pytest.raises(Overloaded):
                 client.predict("scripted", waiting)

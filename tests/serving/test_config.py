@@ -45,7 +45,10 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
     ("text", "complaint"),
     [
         ("bogus = 1", "bogus: unknown key, known keys: server, engine, monitor, training, models"),
-        ("[server]\nbogus = 1", "server.bogus: unknown key, known keys: front_end, max_message_bytes, drain_seconds"),
+        (
+            "[server]\nbogus = 1",
+            "server.bogus: unknown key, known keys: front_end, max_message_bytes, drain_seconds",
+        ),
         ("[engine]\nbogus = 1", "engine.bogus: unknown key, known keys: max_batch_size, max_queue_size"),
         ("[models.x]\nbogus = 1", "models.x.bogus: unknown key, known keys: versions"),
         ("[engine]\nworkers = 0", "engine.workers: Input should be greater than or equal to 1, got 0"),
@@ -53,7 +56,10 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
         ("[engine]\nmax_batch_size = 5000", "engine.max_batch_size: "),
         ("[engine]\nidle_intra_op_threads = 0", "engine.idle_intra_op_threads: Input should be greater than"),
         ("[engine]\nmax_queue_size = 63", "engine: max_queue_size: expected at least max_batch_size 64, got"),
-        ('[server]\nfront_end = "nativ"', "server.front_end: Input should be 'auto', 'native' or 'grpcio', got"),
+        (
+            '[server]\nfront_end = "nativ"',
+            "server.front_end: Input should be 'auto', 'native' or 'grpcio', got",
+        ),
         ("[models.x]\nversions = [0]", "models.x.versions.0: "),
         ("[server]\ndrain_seconds = nan", "server.drain_seconds: "),
         ("[server]\ndrain_seconds = 0", "server.drain_seconds: "),
@@ -84,7 +90,9 @@ def test_a_wrong_setting_is_named_in_one_line(file: Path, text: str, complaint: 
 def test_a_setting_of_the_old_engine_is_refused_by_name(file: Path, removed: str) -> None:
     file.write_text(f"[engine]\n{removed} = 64\n")
 
-    with pytest.raises(ConfigurationError, match=rf"engine\.{removed}: unknown key, known keys: max_batch_size"):
+    with pytest.raises(
+        ConfigurationError, match=rf"engine\.{removed}: unknown key, known keys: max_batch_size"
+    ):
         load_config(file)
 
 

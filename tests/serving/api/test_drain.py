@@ -13,13 +13,13 @@ from tests.serving.live_server import LiveServer, eventually, health_of
 from tests.serving.scripted_model import EASY, HARD
 
 
-def test_drained_calls_are_answered_and_new_ones_are_unavailable(models: Path) -> None:
-    with LiveServer(models) as server:
+def test_drained_calls_are_answered_and_new_ones_are_unavailable(models: Path, front_end: str) -> None:
+    with LiveServer(models, front_end=front_end) as server:
         infer_rpc = server.method("ModelInfer")
         draining = threading.Thread(target=server.drain)
-        with held_worker(server.engine()):
+        with held_worker(server.engine, server.version()):
             accepted = infer_rpc.future(request(HARD), timeout=20)
-            assert eventually(lambda: server.engine().rows_held == 2)
+            assert eventually(lambda: server.version().rows_held == 2)
             draining.start()
             assert eventually(lambda: not server.call("ServerReady").ready)
             status, details = refused(server, request(EASY))
@@ -33,8 +33,8 @@ def test_drained_calls_are_answered_and_new_ones_are_unavailable(models: Path) -
         assert server.exit_code == 0
 
 
-def test_a_watcher_of_health_does_not_hold_the_drain_up(models: Path) -> None:
-    with LiveServer(models, {"server": {"drain_seconds": 15}}) as server:
+def test_a_watcher_of_health_does_not_hold_the_drain_up(models: Path, front_end: str) -> None:
+    with LiveServer(models, {"server": {"drain_seconds": 15}}, front_end=front_end) as server:
         watch = server.channel.unary_stream(
             f"/{HEALTH_SERVICE}/Watch",
             request_serializer=health.HealthCheckRequest.SerializeToString,
@@ -45,12 +45,12 @@ def test_a_watcher_of_health_does_not_hold_the_drain_up(models: Path) -> None:
         assert server.drain() == 0
 
 
-def test_a_call_that_outlasts_the_grace_makes_the_drain_fail(models: Path) -> None:
-    with LiveServer(models, {"server": {"drain_seconds": 0.2}}) as server:
+def test_a_call_that_outlasts_the_grace_makes_the_drain_fail(models: Path, front_end: str) -> None:
+    with LiveServer(models, {"server": {"drain_seconds": 0.2}}, front_end=front_end) as server:
         drained = threading.Thread(target=server.drain)
-        with held_worker(server.engine()):
+        with held_worker(server.engine, server.version()):
             call = server.method("ModelInfer").future(request(HARD), timeout=20)
-            assert eventually(lambda: server.engine().rows_held == 2)
+            assert eventually(lambda: server.version().rows_held == 2)
             drained.start()
             assert call.exception().code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         drained.join()
@@ -58,6 +58,6 @@ def test_a_call_that_outlasts_the_grace_makes_the_drain_fail(models: Path) -> No
         assert server.exit_code == 1
 
 
-def test_a_short_grace_with_nothing_in_flight_drains_well(models: Path) -> None:
-    with LiveServer(models, {"server": {"drain_seconds": 0.2}}) as server:
+def test_a_short_grace_with_nothing_in_flight_drains_well(models: Path, front_end: str) -> None:
+    with LiveServer(models, {"server": {"drain_seconds": 0.2}}, front_end=front_end) as server:
         assert server.drain() == 0

@@ -74,7 +74,7 @@ def test_a_subset_of_outputs_gives_just_these_in_order(live_server: LiveServer) 
     ],
     ids=str,
 )
-def test_wishes_decide_where_rows_leave(
+def test_options_decide_where_rows_leave(
     live_server: LiveServer, parameters: dict[str, Any], exits: list[int]
 ) -> None:
     assert infer(live_server, request(EASY, row(1, 0.5, 5, 9), **parameters))["exit"] == exits

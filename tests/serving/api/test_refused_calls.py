@@ -26,7 +26,7 @@ def _shape_input(*shape: int) -> Change:
     return change
 
 
-def _wish(key: str, **value: Any) -> Change:  # noqa: ANN401
+def _option(key: str, **value: Any) -> Change:  # noqa: ANN401
     return lambda asked: asked.parameters[key].CopyFrom(inference.InferParameter(**value))
 
 
@@ -58,16 +58,16 @@ BAD_VERSION = "failed to get model version from specified version string "
         (lambda asked: asked.inputs[0].contents.uint_contents.append(1), "raw or typed contents, got both"),
         (_output("logits"), "output \"logits\": expected one of ['label', 'confidence', 'exit',"),
         (_both(_output("exit"), _output("exit")), 'output "exit": expected once, got it twice'),
-        (_wish("threshold", double_param=1.5), "threshold: expected a number in [0, 1], got 1.5"),
-        (_wish("threshold", string_param="nan"), "threshold: expected a number in [0, 1], got nan"),
-        (_wish("max_exit", int64_param=3), "max_exit: expected 0 to 2, got 3"),
-        (_wish("max_exit", int64_param=-1), "max_exit: expected 0 to 2, got -1"),
-        (_wish("operating_point", string_param="slow"), "expected one of exact, balanced, fast"),
+        (_option("threshold", double_param=1.5), "threshold: expected a number in [0, 1], got 1.5"),
+        (_option("threshold", string_param="nan"), "threshold: expected a number in [0, 1], got nan"),
+        (_option("max_exit", int64_param=3), "max_exit: expected 0 to 2, got 3"),
+        (_option("max_exit", int64_param=-1), "max_exit: expected 0 to 2, got -1"),
+        (_option("operating_point", string_param="slow"), "expected one of exact, balanced, fast"),
         (
-            _both(_wish("threshold", double_param=0.5), _wish("operating_point", string_param="fast")),
+            _both(_option("threshold", double_param=0.5), _option("operating_point", string_param="fast")),
             'expected one of them, got operating_point "fast" and threshold 0.5',
         ),
-        (_wish("triton_final_response", bool_param=True), 'keys that start with "triton_" are reserved'),
+        (_option("triton_final_response", bool_param=True), 'keys that start with "triton_" are reserved'),
         (_version("one"), BAD_VERSION + "'one'"),
         (_version("-1"), BAD_VERSION + "'-1'"),
         (_version("1.0"), BAD_VERSION + "'1.0'"),

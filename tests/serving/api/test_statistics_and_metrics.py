@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from tests.serving.api.inference_calls import infer, refused, request
-from tests.serving.live_server import LiveServer
+from tests.serving.live_server import LiveServer, eventually
 from tests.serving.scripted_model import EASY, HARD, RAISES, row
 
 
@@ -16,13 +16,19 @@ def statistics(server: LiveServer, name: str = "") -> Any:  # noqa: ANN401 - a m
     return server.call("ModelStatistics", name=name).model_stats
 
 
+def all_counted(server: LiveServer, requests: int) -> bool:
+    """Whether so many requests are counted: they are after their answers were sent."""
+    return server.metric("offramp_requests_total") == requests
+
+
 def test_statistics_grow_by_rows_and_by_runs(own_server: LiveServer) -> None:
     infer(own_server, request(EASY, HARD, HARD))
     infer(own_server, request(EASY))
     refused(own_server, request(HARD, row(1, 0, 0, 0, fates=(RAISES, 0))))
 
-    (entry,) = statistics(own_server, name="scripted")
+    assert eventually(lambda: all_counted(own_server, 3))
 
+    (entry,) = statistics(own_server, name="scripted")
     stats = entry.inference_stats
     assert (entry.name, entry.version) == ("scripted", "1")
     assert (entry.inference_count, entry.execution_count) == (4, 3)
@@ -52,6 +58,7 @@ def test_every_outcome_is_counted_once_with_its_rows(own_server: LiveServer) -> 
     refused(own_server, request(HARD, row(1, 0, 0, 0, fates=(RAISES, 0))))
     refused(own_server, request(EASY, threshold={"double_param": 2.0}))
     refused(own_server, request(model="other"))
+    assert eventually(lambda: all_counted(own_server, 4))
 
     def count(outcome: str) -> tuple[float, float]:
         return (
@@ -78,7 +85,7 @@ def test_hostile_names_make_no_new_label(own_server: LiveServer) -> None:
 
     assert "other-" not in page
     assert "point-" not in page
-    assert own_server.metric("offramp_rows_exited_total", operating_point="custom") == 1
+    assert eventually(lambda: own_server.metric("offramp_rows_exited_total", operating_point="custom") == 1)
 
 
 def test_metrics_of_the_device_say_what_sessions_run_on(live_server: LiveServer) -> None:

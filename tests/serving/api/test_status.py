@@ -14,6 +14,7 @@ WIRE_STATUS = {
     "ModelNotReady": "UNAVAILABLE",
     "Overloaded": "RESOURCE_EXHAUSTED",
     "DeadlineExpired": "DEADLINE_EXCEEDED",
+    "RequestCancelled": "CANCELLED",
     "StageFailed": "INTERNAL",
     "Unsupported": "UNIMPLEMENTED",
     "ConfigurationError": "FAILED_PRECONDITION",
@@ -52,9 +53,9 @@ def test_a_status_comes_back_as_the_error_that_made_it(kind: type[OfframpError])
 
 
 def test_a_status_that_no_error_makes_is_named() -> None:
-    error = error_of(grpc.StatusCode.CANCELLED, "gone")
+    error = error_of(grpc.StatusCode.DATA_LOSS, "gone")
 
-    assert (type(error), str(error)) == (OfframpError, "CANCELLED: gone")
+    assert (type(error), str(error)) == (OfframpError, "DATA_LOSS: gone")
 
 
 def test_overload_is_never_a_status_that_clients_retry_at_once() -> None:

@@ -61,11 +61,11 @@ def test_an_error_is_its_requests_answer_and_the_stream_goes_on(live_server: Liv
         named("e", request(HARD)),
     )
 
-    unknown, noise, wish, failed, answered = answers
+    unknown, noise, option, failed, answered = answers
     assert [answer.infer_response.id for answer in answers] == ["a", "", "c", "d", "e"]
     assert "'nobody' is not found" in unknown.error_message
     assert "expected a ModelInferRequest, got 1 bytes that are none" in noise.error_message
-    assert wish.error_message == "max_exit: expected 0 to 2, got 9"
+    assert option.error_message == "max_exit: expected 0 to 2, got 9"
     assert failed.error_message == "a stage raised on a row of this request"
     assert decode_outputs(answered.infer_response)["label"].tolist() == [2]
 
@@ -78,9 +78,9 @@ def test_a_broken_off_stream_gives_its_rows_up(own_server: LiveServer) -> None:
             yield request(HARD, HARD).SerializeToString()
         sending.wait(20)
 
-    with held_worker(own_server.engine()):
+    with held_worker(own_server.engine, own_server.version()):
         call = open_stream(own_server, requests())
-        assert eventually(lambda: own_server.engine().rows_held == 5)
+        assert eventually(lambda: own_server.version().rows_held == 5)
         call.cancel()
         assert eventually(lambda: own_server.metric("offramp_requests_total", outcome="cancelled") == 2)
         sending.set()
@@ -89,5 +89,5 @@ def test_a_broken_off_stream_gives_its_rows_up(own_server: LiveServer) -> None:
 def test_the_requests_of_a_stream_are_counted_as_calls(own_server: LiveServer) -> None:
     stream(own_server, request(HARD), request(EASY, EASY))
 
-    assert own_server.metric("offramp_requests_total", outcome="ok") == 2
+    assert eventually(lambda: own_server.metric("offramp_requests_total", outcome="ok") == 2)
     assert own_server.metric("offramp_rows_total", outcome="ok") == 3

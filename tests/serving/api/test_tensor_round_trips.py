@@ -1,16 +1,18 @@
 """Tensors come out of the codec as they went in."""
 
 import math
+from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from serving.api.answer_form import AnswerForm
+from serving.api.model_config import OUTPUT_NAMES, answer_form
 from serving.api.tensors import CONTENTS_FIELDS, decode_inputs, decode_outputs
 from serving.api.wire import inference
 from serving.datatypes import DTYPES
+from serving.engine.request import Answers
 from serving.repository.manifest import TensorSpec
 from tests.serving.api.tensor_requests import (
     AGE,
@@ -60,21 +62,45 @@ def test_typed_contents_decode_to_what_was_sent(tensor: tuple[TensorSpec, Array]
     np.testing.assert_array_equal(decoded, array)
 
 
-@given(st.lists(tensors(), min_size=1, max_size=3))
-def test_outputs_decode_to_what_was_encoded(outputs: list[tuple[TensorSpec, Array]]) -> None:
-    specs = [spec.model_copy(update={"name": f"x{n}"}) for n, (spec, _) in enumerate(outputs)]
-    arrays = {spec.name: array for spec, (_, array) in zip(specs, outputs, strict=True)}
-    rows = len(outputs[0][1])
-    arrays = {name: np.resize(array, (rows, *array.shape[1:])) for name, array in arrays.items()}
+@st.composite
+def answers(draw: st.DrawFn) -> Answers:
+    rows, classes = draw(st.integers(1, MAX_ROWS)), draw(st.integers(2, 4))
+    dtypes: tuple[type[np.generic], ...] = (np.int64, np.float32, np.int32, np.int32)
+    columns: list[Any] = [draw(st_numpy.arrays(dtype, (rows,))) for dtype in dtypes]
+    return Answers(*columns, draw(st_numpy.arrays(np.float32, (rows, classes))))
 
-    encoded = AnswerForm("model", 3, specs, streamed=False).encode("the id", rows, arrays)
 
-    response = inference.ModelInferResponse.FromString(encoded)
+@given(answers(), st.permutations(OUTPUT_NAMES), st.integers(1, len(OUTPUT_NAMES)), st.booleans())
+def test_outputs_decode_to_what_was_encoded(
+    sent: Answers, names: list[str], wanted: int, streamed: bool
+) -> None:
+    form = answer_form("model", 3, sent.probabilities_RK.shape[1], tuple(names[:wanted]), streamed=streamed)
+
+    response = inference.ModelInferResponse.FromString(form.encode("the id", sent))
+
     assert (response.model_name, response.model_version, response.id) == ("model", "3", "the id")
-    decoded = decode_outputs(response)
-    assert list(decoded) == [spec.name for spec in specs]
-    assert all(decoded[name].tobytes() == array.tobytes() for name, array in arrays.items())
-    assert all(decoded[name].shape == array.shape for name, array in arrays.items())
+    assert response.parameters["triton_final_response"].bool_param is streamed
+    decoded, arrays = decode_outputs(response), dict(zip(OUTPUT_NAMES, sent.arrays(), strict=True))
+    assert list(decoded) == names[:wanted]
+    for name, array in decoded.items():
+        assert (array.dtype, array.shape) == (arrays[name].dtype, arrays[name].shape)
+        assert array.tobytes() == arrays[name].tobytes()
+
+
+def test_a_part_of_a_batchs_answers_is_encoded_as_if_it_were_all() -> None:
+    whole = Answers(
+        np.arange(4),
+        np.arange(4, dtype=np.float32),
+        np.arange(4, dtype=np.int32),
+        np.arange(4, dtype=np.int32),
+        np.arange(8, dtype=np.float32).reshape(4, 2),
+    )
+    form = answer_form("model", 3, 2, tuple(OUTPUT_NAMES), streamed=False)
+
+    response = inference.ModelInferResponse.FromString(form.encode("", whole.part(slice(1, 3))))
+
+    assert decode_outputs(response)["label"].tolist() == [1, 2]
+    assert decode_outputs(response)["probabilities"].tolist() == [[2, 3], [4, 5]]
 
 
 def test_raw_contents_are_not_copied() -> None:

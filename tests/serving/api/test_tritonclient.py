@@ -58,7 +58,7 @@ def test_wanted_outputs_are_the_only_ones(client: Any) -> None:  # noqa: ANN401
     ],
     ids=str,
 )
-def test_parameters_are_wishes(client: Any, parameters: dict[str, object], exit_number: int) -> None:  # noqa: ANN401
+def test_parameters_are_options(client: Any, parameters: dict[str, object], exit_number: int) -> None:  # noqa: ANN401
     result = client.infer("scripted", [image(MIDDLE)], parameters=parameters)
 
     assert result.as_numpy("exit").tolist() == [exit_number]
@@ -142,28 +142,30 @@ async def test_asyncio_calls_side_by_side_get_their_own_answers(live_server: Liv
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_asyncio_call_leaves_nothing(models: Any) -> None:  # noqa: ANN401
-    with LiveServer(models, {"server": {"drain_seconds": 0.05}}) as server:
-        async with triton_aio.InferenceServerClient(server.address) as client:
-            with held_worker(server.engine()):
-                call = asyncio.create_task(client.infer("scripted", [image(HARD)]))
-                while server.engine().rows_held == 1:
-                    await asyncio.sleep(0.005)
-                call.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await call
-                cancelled = {"outcome": "cancelled", "model": "scripted"}
-                while server.metric("offramp_requests_total", **cancelled) == 0:
-                    await asyncio.sleep(0.005)
+async def test_a_cancelled_asyncio_call_leaves_nothing(own_server: LiveServer) -> None:
+    version = own_server.version()
+    async with triton_aio.InferenceServerClient(own_server.address) as client:
+        with held_worker(own_server.engine, version):
+            call = asyncio.create_task(client.infer("scripted", [image(HARD)]))
+            while version.rows_held == 1:
+                await asyncio.sleep(0.005)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            cancelled = {"outcome": "cancelled", "model": "scripted"}
+            while own_server.metric("offramp_requests_total", **cancelled) == 0:
+                await asyncio.sleep(0.005)
 
-        assert eventually(lambda: server.engine().rows_held == 0)
+    assert eventually(lambda: version.rows_held == 0)
 
 
 @pytest.mark.asyncio
-async def test_a_clients_timeout_is_a_deadline(models: Any) -> None:  # noqa: ANN401
-    with LiveServer(models, {"server": {"drain_seconds": 0.05}}) as server:
-        async with triton_aio.InferenceServerClient(server.address) as client:
-            with held_worker(server.engine()), pytest.raises(InferenceServerException) as error:
-                await client.infer("scripted", [image(HARD)], client_timeout=0.05)
+async def test_a_clients_timeout_is_a_deadline(own_server: LiveServer) -> None:
+    async with triton_aio.InferenceServerClient(own_server.address) as client:
+        with (
+            held_worker(own_server.engine, own_server.version()),
+            pytest.raises(InferenceServerException) as error,
+        ):
+            await client.infer("scripted", [image(HARD)], client_timeout=0.05)
 
     assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"

@@ -1,3 +1,5 @@
+"""Options of a request, read from its parameters."""
+
 import math
 from typing import Any
 
@@ -5,25 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.api.wire import inference
 from serving.api.options import exit_options
-from serving.exits.options import ExitOptions
+from serving.api.wire import inference
 from serving.errors import InvalidRequest, OfframpError, Unsupported
+from serving.exits.options import ExitOptions
 
 
 def read(**parameters: dict[str, Any]) -> ExitOptions:
-    """Read wishes from parameters given as {kind: value}."""
+    """Read options from parameters given as {kind: value}."""
     request = inference.ModelInferRequest()
     for key, value in parameters.items():
         request.parameters[key].CopyFrom(inference.InferParameter(**value))
     return exit_options(request.parameters)
 
 
-def test_no_parameter_is_no_wish() -> None:
+def test_no_parameter_is_no_option() -> None:
     assert read() == ExitOptions()
 
 
-def test_reading_wishes_adds_nothing_to_the_request() -> None:
+def test_reading_options_adds_nothing_to_the_request() -> None:
     request = inference.ModelInferRequest()
 
     exit_options(request.parameters)
@@ -46,10 +48,10 @@ def test_a_threshold_comes_as_any_kind_of_number(value: dict[str, Any]) -> None:
     ids=lambda value: next(iter(value)),
 )
 def test_a_max_exit_comes_as_any_kind_of_integer(value: dict[str, Any]) -> None:
-    wishes = read(max_exit=value)
+    options = read(max_exit=value)
 
-    assert wishes == ExitOptions(max_exit=2)
-    assert type(wishes.max_exit) is int
+    assert options == ExitOptions(max_exit=2)
+    assert type(options.max_exit) is int
 
 
 def test_an_operating_point_is_a_string() -> None:
@@ -85,7 +87,7 @@ def test_a_threshold_of_nan_is_passed_on_to_be_refused() -> None:
         ("threshold", {}, 'parameter "threshold": expected a value, got none'),
     ],
 )
-def test_a_wish_of_the_wrong_kind_is_refused_with_its_value(
+def test_an_option_of_the_wrong_kind_is_refused_with_its_value(
     key: str, value: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refusal:
@@ -106,7 +108,7 @@ def test_an_anytime_answer_is_refused_not_ignored(value: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("value", [{"bool_param": False}, {"string_param": "false"}])
-def test_wishing_for_no_anytime_answer_is_granted(value: dict[str, Any]) -> None:
+def test_asking_for_no_anytime_answer_is_granted(value: dict[str, Any]) -> None:
     assert read(anytime=value) == ExitOptions()
 
 
@@ -137,7 +139,7 @@ ANY_VALUE = st.one_of(
 
 
 @given(st.sampled_from(["operating_point", "threshold", "max_exit", "anytime"]), ANY_VALUE)
-def test_any_value_is_a_wish_or_a_clear_error(key: str, value: dict[str, Any]) -> None:
+def test_any_value_is_an_option_or_a_clear_error(key: str, value: dict[str, Any]) -> None:
     try:
         assert isinstance(read(**{key: value}), ExitOptions)
     except OfframpError as error:

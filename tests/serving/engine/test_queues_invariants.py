@@ -68,6 +68,7 @@ class Player:
         if batch is not None:
             assert 1 <= batch.rows <= MAX_ROWS
             assert not any(group.request.closed for group in batch.groups)
+            assert all(batch.exit <= group.request.rule.next_exit(batch.stage) for group in batch.groups)
             self.check_blocks(batch)
             self.check_sources(batch)
             self.running.append(batch)

@@ -1,0 +1,162 @@
+"""The records in flight: how a request ends, how a batch's parts relate to its groups."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.engine.request import Answers, Batch, FutureReply, Request, Result, RowGroup
+from serving.errors import RequestCancelled
+from serving.exits.policy import DISABLED, ExitRule
+from tests.serving.engine.small_queues import NO_ANSWERS, make_request
+
+RULE = ExitRule((0.5, None), 2)
+THREADS = 8
+
+
+def group_of(rows: int, rule: ExitRule = RULE) -> RowGroup:
+    return RowGroup(make_request(rows, rule=rule), np.arange(rows), np.arange(rows), 0, 0.0)
+
+
+def test_a_request_ends_once_and_its_first_result_is_sent() -> None:
+    sent: list[Result] = []
+    request = Request({}, 1, RULE, math.inf, sent.append)
+    error = RequestCancelled("given up")
+
+    assert request.close(error)
+    assert not request.close(NO_ANSWERS)
+
+    assert request.closed
+    assert sent == [error]
+
+
+def test_of_many_threads_that_end_a_request_one_does() -> None:
+    for _ in range(100):
+        sent: list[Result] = []
+        request = Request({}, 1, RULE, math.inf, sent.append)
+        together, ended = threading.Barrier(THREADS), list[bool]()
+
+        def end(request: Request = request, together: threading.Barrier = together) -> None:
+            together.wait()
+            ended.append(request.close(NO_ANSWERS))  # noqa: B023 - the threads end in this turn
+
+        threads = [threading.Thread(target=end) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert (len(sent), sorted(ended)) == (1, [False] * (THREADS - 1) + [True])
+
+
+def test_a_request_is_closed_before_its_result_is_sent() -> None:
+    was_closed: list[bool] = []
+    request = Request({}, 1, RULE, math.inf, lambda _: was_closed.append(request.closed))
+
+    request.close(NO_ANSWERS)
+
+    assert was_closed == [True]
+
+
+def test_a_future_that_was_cancelled_takes_no_result() -> None:
+    reply = FutureReply()
+    reply.cancel()
+
+    reply(NO_ANSWERS)
+
+    assert reply.cancelled()
+
+
+def test_a_future_takes_answers_or_an_error() -> None:
+    answered, failed = FutureReply(), FutureReply()
+
+    answered(NO_ANSWERS)
+    failed(ValueError("no"))
+
+    assert answered.result(0) is NO_ANSWERS
+    with pytest.raises(ValueError, match="no"):
+        failed.result(0)
+
+
+def answers_of(labels: list[int]) -> Answers:
+    label_R = np.array(labels)
+    return Answers(
+        label_R,
+        label_R.astype(np.float32),
+        label_R.astype(np.int32),
+        label_R.astype(np.int32),
+        np.stack([label_R] * 2, axis=1).astype(np.float32),
+    )
+
+
+@given(st.permutations(range(6)), st.integers(1, 5))
+def test_answers_that_come_in_parts_are_whole_in_the_order_of_the_rows(order: list[int], cut: int) -> None:
+    request = make_request(6)
+    first, last = (np.array(part) for part in (order[:cut], order[cut:]))
+    every_other = np.tile([True, False], 6)  # of a batch with other rows between
+    spread = [[answer for row in part.tolist() for answer in (row, 99)] for part in (first, last)]
+
+    part = request.add_answers(first, answers_of(spread[0]), every_other[: 2 * len(first)])
+    whole = request.add_answers(last, answers_of(spread[1]), every_other[: 2 * len(last)])
+
+    assert part is None
+    assert whole is not None
+    for array in whole.arrays():
+        assert array.reshape(6, -1)[:, 0].tolist() == list(range(6))
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.data())
+def test_rows_are_counted_group_by_group(sizes: list[int], data: st.DataObject) -> None:
+    batch = Batch(1, [group_of(size) for size in sizes], [0])
+    mask = data.draw(st.lists(st.booleans(), min_size=sum(sizes), max_size=sum(sizes)))
+
+    counted = batch.count(np.array(mask))
+
+    assert counted == [sum(mask[part]) for _, part in batch.parts()]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2), st.sampled_from([0.5, 0.9, None])), min_size=1)
+)
+def test_every_row_has_its_own_requests_rule(groups: list[tuple[int, int, float | None]]) -> None:
+    rules = [ExitRule((threshold, None), cap) for _, cap, threshold in groups]
+    sizes = [size for size, _, _ in groups]
+    batch = Batch(0, [group_of(size, rule) for size, rule in zip(sizes, rules, strict=True)], [0])
+
+    threshold_B, capped_B = (np.broadcast_to(np.asarray(each), batch.rows) for each in batch.rules())
+
+    expected = [
+        (DISABLED if threshold is None else threshold, cap == 0)
+        for size, cap, threshold in groups
+        for _ in range(size)
+    ]
+    assert list(zip(threshold_B.tolist(), capped_B.tolist(), strict=True)) == expected
+
+
+def test_a_batch_of_one_rule_states_it_once() -> None:
+    batch = Batch(0, [group_of(2), group_of(3)], [0])
+
+    assert batch.rules() == (0.5, False)
+
+
+def test_rows_that_were_cut_off_bring_their_own_inputs() -> None:
+    request = Request({"image": np.arange(5)}, 5, RULE, math.inf, FutureReply())
+    whole = RowGroup(request, np.arange(5), np.empty(0, dtype=np.int64), -1, 0.0)
+    _, rest = whole.split(3)
+    buffer = np.full(9, 99)
+
+    Batch(0, [rest, whole], [0]).fill({"image": buffer})
+
+    assert buffer.tolist() == [3, 4, 0, 1, 2, 3, 4, 99, 99]
+
+
+def test_later_stages_read_the_slots_of_their_rows() -> None:
+    group, buffer = group_of(4), np.full(6, 99)
+    first, last = group.split(1)
+
+    Batch(1, [last, first], [0]).fill({"rows": buffer})
+
+    assert buffer.tolist() == [1, 2, 3, 0, 99, 99]

@@ -1,56 +1,99 @@
+"""A batch in its blocks: padded or not, through several stages, with rows on which a stage raises."""
+
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from serving.engine.batch_run import BatchRun
-from serving.stages.devices import CPU
-from serving.exits.policy import ExitRule
+from serving.engine.execution import execute
 from serving.engine.request import Batch, FutureReply, Request, RowGroup
-from serving.stages.runner import StageRunner, stage_files
+from serving.exits.policy import ExitRule
 from serving.repository.repository import PublishedVersion
+from serving.stages.blocks import Block, open_stages
+from serving.stages.devices import CPU, Device
 from tests.serving.scripted_model import RAISES, row
 
 ROWS = 9
+EXACT = ExitRule((None, None), 2)
+NO_SLOTS = np.empty(0, dtype=np.int64)
 
 
-def test_padding_changes_no_answer_and_no_other_slot(version: PublishedVersion) -> None:
-    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=16)
-    images = np.stack([row(1, n, n, n) for n in range(1, 6)])
-    runner.run(0, {"image": images[:1]}, 8)  # what lies in slot 8 stays
+def open_blocks(version: PublishedVersion, device: Device = CPU) -> list[list[Block]]:
+    """Open two blocks of each stage."""
+    return open_stages(version, device, max_batch_size=ROWS, blocks=[2, 2, 2], idle_threads=1)[2]
 
-    def run(padded_rows: int) -> BatchRun:
-        request = Request({"image": images}, 5, ExitRule((None, None), 2), math.inf, FutureReply())
-        group = RowGroup(request, np.arange(5), np.empty(0, dtype=np.int64), 0.0)
-        made = BatchRun(runner, Batch(0, [group], destinations=[0, 0, 0], padded_rows=padded_rows))
-        made.execute()
-        return made
 
-    padded = run(8)
-    kept = runner.run(1, {"rows": np.array([8])}, 9)
-    plain = run(0)
+def request_of(images: NDArray[np.uint8]) -> Request:
+    return Request({"image": images}, len(images), EXACT, math.inf, FutureReply())
 
-    assert padded.logits_BK.shape == (5, 3)
-    np.testing.assert_array_equal(padded.logits_BK, plain.logits_BK)
-    assert kept.max() == pytest.approx(1.0)
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("device", [CPU, replace(CPU, padded=True)], ids=["exact", "padded"])
+def test_a_batch_gives_the_logits_of_its_exit_however_many_stages_it_runs_through(
+    version: PublishedVersion, device: Device, stages: int
+) -> None:
+    blocks = open_blocks(version, device)
+    request = request_of(np.stack([row(1, n, 10 + n, 20 - n) for n in range(1, 6)]))
+    batch = Batch(0, [RowGroup(request, np.arange(5), NO_SLOTS, -1, 0.0)], [1] * stages)
+
+    execution = execute(batch, [blocks[stage][1] for stage in batch.stages])
+
+    expected = [[1, 2, 3, 4, 5], [11, 12, 13, 14, 15], [19, 18, 17, 16, 15]][stages - 1]
+    assert execution.logits_BK.shape == (5, 3)
+    assert execution.logits_BK.max(axis=1).tolist() == expected
+    assert execution.failures == {}
+
+
+def test_a_time_is_taken_at_the_start_and_after_every_stage(version: PublishedVersion) -> None:
+    blocks = open_blocks(version)
+    request = request_of(np.stack([row(1, 1, 1, 1)]))
+    batch = Batch(0, [RowGroup(request, np.arange(1), NO_SLOTS, -1, 0.0)], [0, 0, 0])
+
+    execution = execute(batch, [blocks[stage][0] for stage in batch.stages])
+
+    assert len(execution.times) == 4
+    assert execution.times == sorted(execution.times)
+    assert execution.seconds == execution.times[-1] - execution.times[0]
 
 
 @settings(max_examples=40, deadline=None)
-@given(culprits=st.sets(st.integers(0, ROWS - 1)))
+@given(culprits=st.sets(st.integers(0, ROWS - 1)), together=st.booleans())
 def test_exactly_the_culprits_fail_and_all_others_are_answered(
-    version: PublishedVersion, culprits: set[int]
+    version: PublishedVersion, culprits: set[int], *, together: bool
 ) -> None:
-    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=ROWS)
+    """In the second stage, after the first in a batch of its own or in the same one."""
+    blocks = open_blocks(version)
     images = np.stack([row(1, 1, n, 1, fates=(RAISES if n in culprits else 0, 0)) for n in range(ROWS)])
-    request = Request({"image": images}, ROWS, ExitRule((None, None), 2), math.inf, FutureReply())
-    slots = np.arange(ROWS)
-    BatchRun(runner, Batch(0, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destinations=[0])).execute()
+    request = request_of(images)
+    first = RowGroup(request, np.arange(ROWS), NO_SLOTS, -1, 0.0)
+    if together:
+        batch = Batch(0, [first], [0, 0])
+    else:
+        execute(Batch(0, [first], [0]), [blocks[0][0]])
+        batch = Batch(1, [RowGroup(request, np.arange(ROWS), np.arange(ROWS), 0, 0.0)], [0])
 
-    run = BatchRun(runner, Batch(1, [RowGroup(request, np.arange(ROWS), slots, 0.0)], destinations=[0]))
-    run.execute()
+    execution = execute(batch, [blocks[stage][0] for stage in batch.stages])
 
-    assert set(run.failures) == culprits
+    assert set(execution.failures) == culprits
     expected = [math.nan if n in culprits else n for n in range(ROWS)]
-    np.testing.assert_array_equal(run.logits_BK.max(axis=1), expected)
+    np.testing.assert_array_equal(execution.logits_BK.max(axis=1), expected)
+    assert len(execution.times) == len(batch.stages) + 1
+
+
+def test_rows_that_ran_without_a_culprit_leave_their_features_in_their_own_slots(
+    version: PublishedVersion,
+) -> None:
+    blocks = open_blocks(version)
+    images = np.stack([row(1, 1, 1, n, fates=(RAISES if n == 2 else 0, 0)) for n in range(5)])
+    batch = Batch(0, [RowGroup(request_of(images), np.arange(5), NO_SLOTS, -1, 0.0)], [1, 1])
+    execute(batch, [blocks[0][1], blocks[1][1]])
+
+    last = blocks[2][0]
+    kept = [0, 1, 3, 4]
+    last.inputs["rows"][:4] = blocks[1][1].slots[kept]
+
+    assert last.run(4).max(axis=1).tolist() == kept

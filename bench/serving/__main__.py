@@ -1,10 +1,11 @@
-"""Offramp beside Triton, MLServer and a plain servicer, by perf_analyzer, in interleaved rounds.
+"""Offramp beside a measuring stick, Triton, MLServer and a plain servicer, by perf_analyzer.
 
-    python -m bench.serving                         everything: `make bench`
+    python -m bench.serving                         two networks, three rounds: `make bench`
     python -m bench.serving --networks released --rounds 1 --output /tmp/trial
 
-All servers of a network run at once and take turns under each load, so that a slow moment of the machine
-falls on all of them. Writes serving.json, serving.svg and the tables of docs/performance.md.
+All servers of a network run at once and take turns under each load, in rounds, so that a slow moment of
+the machine falls on all of them. Writes serving.json, serving.svg, and the tables of docs/performance.md
+and the README.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import geometric_mean
@@ -22,25 +22,25 @@ from statistics import geometric_mean
 import onnxruntime
 from tqdm import tqdm
 
-from bench.serving import environments, page, servers
+from bench.serving import aims, environments, page, servers
 from bench.serving.load import Load, Measured, measure
-from bench.serving.networks import NAMES, ROOT, Network, load_images, prepare
+from bench.serving.networks import NAMES, ROOT, Network, load_images, measure_costs, prepare
 from bench.serving.plot import plot
 from bench.serving.record import (
+    BALANCED,
     CONTENDERS,
-    ECHO,
     MLSERVER,
     OFFRAMP,
     OPERATING_POINT,
     PLAIN,
+    STICK_BALANCED,
+    STICK_EXACT,
     TRITON,
     Comparison,
     NetworkRecord,
     Sample,
 )
 from bench.serving.servers import Instances, Server
-from serving.stages.devices import CPU
-from serving.stages.blocks import open_stages
 
 OUTPUT = ROOT / "docs" / "performance"
 PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
@@ -51,13 +51,15 @@ WINDOW_SECONDS = {"released": 0.35, "wide": 0.35, "heavy": 0.8}
 """A heavy network answers few requests a second."""
 SHARE_OF_PEAK = 0.8
 OPEN_LOOP_THREADS = 16
-MAX_BATCH_SIZE = 64
+DEFAULT_NETWORKS = ("released", "heavy")
+A_ROUND_LESS = (MLSERVER, PLAIN)
+"""Contenders that no aim is about are measured in one round less, where there are several."""
 
 
 def main() -> None:
     """Measure, and write what was measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
-    parser.add_argument("--networks", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
+    parser.add_argument("--networks", nargs="+", choices=NAMES, default=DEFAULT_NETWORKS, metavar="NAME")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default 3")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default docs/performance")
     options = parser.parse_args()
@@ -66,7 +68,8 @@ def main() -> None:
     environments.make_all()
     images_NCHW = load_images()
     comparison = _conditions(options.rounds)
-    cells = len(options.networks) * options.rounds * (len(LOADS) * (len(CONTENDERS) + 1) + 1)
+    turns = sum(len(_in_round(CONTENDERS, number, options.rounds)) for number in range(options.rounds))
+    cells = len(options.networks) * (len(LOADS) * turns + 2 * options.rounds)
     with tqdm(total=cells, unit="run", smoothing=0) as bar:
         for name in options.networks:
             with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
@@ -83,7 +86,7 @@ def main() -> None:
     (options.output / "serving.svg").write_text(plot(comparison))
     if options.output == OUTPUT:
         page.write(PAGE, README, comparison)
-    for line in page.aims(comparison):
+    for line in (*aims.lines(comparison), *page.tables(comparison)):
         print(line)
     print(
         f"took {(time.monotonic() - started) / 60:.1f} minutes; the record is {options.output}/serving.json"
@@ -99,6 +102,7 @@ def _conditions(rounds: int) -> Comparison:
             "Python": platform.python_version(),
             "onnxruntime": onnxruntime.__version__,
             "grpcio": version("grpcio"),
+            "pygrpc-native": version("pygrpc-native"),
             "Triton": "2.51.0 (nvidia-pytriton 0.7.0)",
             "MLServer": "1.7.1",
             "perf_analyzer": "2.41.1",
@@ -114,66 +118,60 @@ def _processor() -> str:
     return platform.machine()
 
 
-@dataclass(frozen=True)
-class _Contender:
-    name: str
-    server: Server
-
-    def run(self, load: Load, network: Network, seconds: float) -> Measured:
-        point = OPERATING_POINT.get(self.name)
-        return measure(self.server, load, network.images, window_seconds=seconds, operating_point=point)
-
-
 def _compare(
     network: Network, folder: Path, rounds: int, bar: "tqdm[None]"
 ) -> tuple[NetworkRecord, list[Sample]]:
     bar.set_description(f"{network.name}: Triton's instances")
     instances = _best_instances(network, folder)
-    known = _known(network, instances)
-    seconds = WINDOW_SECONDS[network.name]
     samples: list[Sample] = []
-    with _all_servers(network, folder, instances) as contenders:
+
+    def run(number: int, name: str, load: Load, seconds: float) -> Measured:
+        bar.set_description(f"{network.name}, round {number + 1}: {name}")
+        point = OPERATING_POINT.get(name)
+        measured = measure(found[name], load, network.images, window_seconds=seconds, operating_point=point)
+        samples.append(
+            Sample(network=network.name, contender=name, round=number, load=load, measured=measured)
+        )
+        bar.update()
+        return measured
+
+    seconds = WINDOW_SECONDS[network.name]
+    with _all_servers(network, folder, instances) as found:
         for number in range(rounds):
+            peak = 0.0
             for load in LOADS:
-                for contender in _rotated(list(contenders.values()), number):
-                    bar.set_description(f"{network.name}, round {number + 1}: {contender.name}")
-                    measured = contender.run(load, network, seconds)
-                    samples.append(_sample(network, contender, number, load, measured))
-                    bar.update()
-            balanced = contenders["Offramp balanced"]
-            peak = max(
-                each.measured.rows_per_second
-                for each in samples
-                if (each.contender, each.round, each.load.rows) == (balanced.name, number, 1)
-            )
-            load = Load(
-                rows=1, concurrency=OPEN_LOOP_THREADS, requests_per_second=round(SHARE_OF_PEAK * peak)
-            )
-            measured = balanced.run(load, network, 2 * seconds)
-            samples.append(_sample(network, balanced, number, load, measured))
-            bar.update()
-    return known, samples
+                for name in _in_round(list(found), number, rounds):
+                    measured = run(number, name, load, seconds)
+                    if name == TRITON and load.rows == 1:
+                        peak = max(peak, measured.rows_per_second)
+            rate = round(SHARE_OF_PEAK * peak)
+            load = Load(rows=1, concurrency=OPEN_LOOP_THREADS, requests_per_second=rate)
+            for name in (BALANCED, TRITON):
+                run(number, name, load, 2 * seconds)
+    return _known(network, instances), samples
 
 
-def _sample(network: Network, contender: _Contender, number: int, load: Load, measured: Measured) -> Sample:
-    return Sample(network=network.name, contender=contender.name, round=number, load=load, measured=measured)
-
-
-def _rotated(contenders: Sequence[_Contender], places: int) -> Sequence[_Contender]:
-    places %= len(contenders)
-    return [*contenders[places:], *contenders[:places]]
+def _in_round(names: Sequence[str], number: int, rounds: int) -> Sequence[str]:
+    """Return the contenders of a round, from another one on in each."""
+    if number > 0 and number == rounds - 1:
+        names = [name for name in names if name not in A_ROUND_LESS]
+    turn = number % len(names)
+    return [*names[turn:], *names[:turn]]
 
 
 @contextlib.contextmanager
-def _all_servers(network: Network, folder: Path, instances: Instances) -> Iterator[Mapping[str, _Contender]]:
+def _all_servers(network: Network, folder: Path, instances: Instances) -> Iterator[Mapping[str, Server]]:
     with contextlib.ExitStack() as stack:
-        offramp = stack.enter_context(servers.offramp(network, folder))
-        found = dict.fromkeys(OFFRAMP, offramp)
+        found: dict[str, Server] = {}
+        for front_end in ("native", "grpcio"):
+            offramp = stack.enter_context(servers.offramp(network, folder, front_end))
+            found |= {name: offramp for name in OFFRAMP if front_end in name}
+        for name in (STICK_BALANCED, STICK_EXACT):
+            found[name] = stack.enter_context(servers.stick(network, folder, OPERATING_POINT[name]))
         found[TRITON] = stack.enter_context(servers.triton(network, folder, instances))
         found[MLSERVER] = stack.enter_context(servers.mlserver(network, folder))
         found[PLAIN] = stack.enter_context(servers.plain(network, folder))
-        found[ECHO] = stack.enter_context(servers.echo(folder))
-        yield {name: _Contender(name, server) for name, server in found.items()}
+        yield found
 
 
 def _best_instances(network: Network, folder: Path) -> Instances:
@@ -192,14 +190,12 @@ def _best_instances(network: Network, folder: Path) -> Instances:
 
 
 def _known(network: Network, instances: Instances) -> NetworkRecord:
-    _, costs = open_stages(
-        network.version, CPU, max_batch_size=MAX_BATCH_SIZE, slots=MAX_BATCH_SIZE, lone_threads=1
-    )
+    costs = measure_costs(network.version)
     stages = range(len(network.manifest.stages))
     return NetworkRecord(
         name=network.name,
         multiply_adds=tuple(stage.multiply_adds for stage in network.manifest.stages),
-        row_milliseconds=tuple(costs.side_by_side.row_seconds(stage) * 1e3 for stage in stages),
+        row_milliseconds=tuple(1e3 * costs.row_seconds(range(stage, stage + 1)) for stage in stages),
         exit_shares=dict(network.exit_shares),
         triton_instances=f"{instances.count} of {instances.intra_op_threads} intra-op threads",
     )

@@ -86,7 +86,7 @@ def make_load_generator() -> None:
 
 
 def perf_analyzer_variables() -> Mapping[str, str]:
-    """Give the environment variables with which perf_analyzer finds its libraries."""
+    """Return the environment variables with which perf_analyzer finds its libraries."""
     libraries = [PERF_ANALYZER.packages / "nvidia" / "cuda_runtime" / "lib", _base64_folder()]
     return os.environ | {"LD_LIBRARY_PATH": ":".join(str(folder) for folder in libraries)}
 
@@ -97,7 +97,7 @@ def triton_folder() -> Path:
 
 
 def triton_backends() -> Path:
-    """Give the folder of backends in which the Python backend has this interpreter's stub."""
+    """Return the folder of backends in which the Python backend has this interpreter's stub."""
     return TRITON.folder / "backends"
 
 

@@ -1,9 +1,9 @@
-"""How Offramp's cost grows: with the load offered, rows a request, depth, models and workers.
+"""How Offramp's cost grows: with the load offered, rows a request, depth, models, a flood and workers.
 
     python -m bench.serving.growth
 
-Small networks and short windows: the shape of each curve is the point. Writes growth.json and growth.svg
-into docs/performance, and the table of docs/performance.md.
+On the native front end. Small networks and short windows: the shape of each curve is the point. Writes
+growth.json and growth.svg into docs/performance, and the table of docs/performance.md.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import contextlib
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from matplotlib.figure import Figure
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from bench.serving import environments, servers
@@ -27,6 +28,7 @@ from bench.serving.networks import (
     Network,
     Shape,
     load_images,
+    measure_costs,
     prepare,
     prepare_untrained,
 )
@@ -46,9 +48,26 @@ MODELS = (1, 2, 4, 8)
 WORKERS = (1, 2, 4)
 CONCURRENCY = 8
 OPEN_LOOP_THREADS = 16
+FLOODS = (0, 64)
+FLOOD_WINDOW_SECONDS, CALM_WINDOW_SECONDS = 3.0, 1.0
+HEAD_START_SECONDS = 2.0
+"""After it the flood's callers are all there."""
+CALM = Load(rows=1, concurrency=OPEN_LOOP_THREADS, requests_per_second=100)
+FLOODED = "callers that flood another model"
 
 Curves = dict[str, dict[str, dict[int, list[Measured]]]]
 """By what grows, then by line, then by how much: a run a round."""
+
+
+class Growth(BaseModel):
+    """All that was measured."""
+
+    model_config = ConfigDict(frozen=True)
+
+    curves: Curves
+    largest_batch_milliseconds: float
+    """Of the released network at full depth, on one core that does nothing else."""
+
 
 _COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINE_COLOURS = ("#12406e", "#9cc7ee", ACCENT)
@@ -60,6 +79,7 @@ class Workshop:
 
     folder: Path
     network: Network
+    rounds: int
     bar: "tqdm[None]"
 
     def run(self, server: servers.Server, load: Load, point: str, network: Network | None = None) -> Measured:
@@ -74,7 +94,7 @@ def offered_load(workshop: Workshop) -> Curves:
     """Offer more and more requests of one row to the released network, open loop."""
     lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
     with servers.offramp(workshop.network, workshop.folder) as server:
-        for _ in range(ROUNDS):
+        for _ in range(workshop.rounds):
             for offered in OFFERED:
                 load = Load(rows=1, concurrency=OPEN_LOOP_THREADS, requests_per_second=offered)
                 for point, line in lines.items():
@@ -86,7 +106,7 @@ def rows_a_request(workshop: Workshop) -> Curves:
     """Ask for more rows a request, 8 requests at a time, on the released network."""
     lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
     with servers.offramp(workshop.network, workshop.folder) as server:
-        for _ in range(ROUNDS):
+        for _ in range(workshop.rounds):
             for rows in ROWS:
                 load = Load(rows=rows, concurrency=CONCURRENCY)
                 for point, line in lines.items():
@@ -103,7 +123,7 @@ def depth(workshop: Workshop) -> Curves:
         shape = Shape("residual", width=(16,), depth=(blocks,) * 4)
         network = prepare_untrained("depth", shape, images_NCHW, folder)
         with servers.offramp(network, folder) as server:
-            for _ in range(ROUNDS):
+            for _ in range(workshop.rounds):
                 for point, line in lines.items():
                     load = Load(rows=1, concurrency=CONCURRENCY)
                     line.setdefault(blocks, []).append(workshop.run(server, load, point, network))
@@ -114,13 +134,61 @@ def models(workshop: Workshop) -> Curves:
     """Spread 8 callers over the released network under several names; figures are of all together."""
     line: dict[int, list[Measured]] = {}
     for count in MODELS:
-        folder = workshop.folder / f"models-{count}"
-        network = _copies(workshop.network, folder, count)
-        with servers.offramp(network, folder) as server:
-            for _ in range(ROUNDS):
+        with _serve_copies(workshop, count) as (server, network):
+            for _ in range(workshop.rounds):
                 line.setdefault(count, []).append(_spread(server, network, count))
                 workshop.bar.update()
     return {"models": {"balanced": line}}
+
+
+def flooded_neighbour(workshop: Workshop) -> Curves:
+    """Ask one model at a low rate, alone and while callers flood another at full depth, 8 rows a request."""
+    line: dict[int, list[Measured]] = {}
+    with _serve_copies(workshop, 2) as (server, network):
+        for _ in range(workshop.rounds):
+            for callers in FLOODS:
+                with _flood(server, network, callers):
+                    measured = measure(
+                        _ask_copy(server, network, 1),
+                        CALM,
+                        network.images,
+                        window_seconds=CALM_WINDOW_SECONDS,
+                        operating_point="balanced",
+                    )
+                line.setdefault(callers, []).append(measured)
+                workshop.bar.update()
+    return {FLOODED: {"balanced": line}}
+
+
+@contextlib.contextmanager
+def _flood(server: servers.Server, network: Network, callers: int) -> Iterator[None]:
+    load = Load(rows=8, concurrency=callers)
+    first = _ask_copy(server, network, 0)
+
+    def ask() -> None:
+        seconds = FLOOD_WINDOW_SECONDS
+        measure(first, load, network.images, window_seconds=seconds, operating_point="exact")
+
+    thread = threading.Thread(target=ask)
+    if callers:
+        thread.start()
+        time.sleep(HEAD_START_SECONDS)
+    yield
+    if callers:
+        thread.join()
+
+
+@contextlib.contextmanager
+def _serve_copies(workshop: Workshop, count: int) -> Iterator[tuple[servers.Server, Network]]:
+    with tempfile.TemporaryDirectory(dir=workshop.folder) as name:
+        network = _copies(workshop.network, Path(name), count)
+        with servers.offramp(network, Path(name)) as server:
+            yield server, network
+
+
+def _ask_copy(server: servers.Server, network: Network, number: int) -> servers.Server:
+    model = f"{network.manifest.name.removesuffix('-0')}-{number}"
+    return servers.Server(server.name, server.address, model, server.process)
 
 
 def _copies(network: Network, folder: Path, count: int) -> Network:
@@ -141,9 +209,7 @@ def _spread(server: servers.Server, network: Network, count: int) -> Measured:
     found: list[Measured] = []
 
     def ask(number: int) -> None:
-        name = network.manifest.name.removesuffix("-0")
-        one = servers.Server(server.name, server.address, f"{name}-{number}", server.process)
-        load = Load(rows=1, concurrency=CONCURRENCY // count)
+        one, load = _ask_copy(server, network, number), Load(rows=1, concurrency=CONCURRENCY // count)
         found.append(measure(one, load, network.images, window_seconds=WINDOW_SECONDS))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
@@ -162,16 +228,16 @@ def _spread(server: servers.Server, network: Network, count: int) -> Measured:
 
 
 def workers(workshop: Workshop) -> Curves:
-    """Give the released network other numbers of workers, 8 requests of 8 rows."""
+    """Run the released network with other numbers of workers, 8 requests of 8 rows."""
     lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
     with contextlib.ExitStack() as stack:
         running = {
             count: stack.enter_context(
-                servers.offramp(workshop.network, workshop.folder, f"[engine]\nworkers = {count}\n")
+                servers.offramp(workshop.network, workshop.folder, settings=f"[engine]\nworkers = {count}\n")
             )
             for count in WORKERS
         }
-        for _ in range(ROUNDS):
+        for _ in range(workshop.rounds):
             for count, server in running.items():
                 for point, line in lines.items():
                     load = Load(rows=8, concurrency=CONCURRENCY)
@@ -179,44 +245,57 @@ def workers(workshop: Workshop) -> Curves:
     return {"workers": lines}
 
 
-CURVES: Sequence[Callable[[Workshop], Curves]] = (offered_load, rows_a_request, depth, models, workers)
-POINTS = ROUNDS * (2 * (len(OFFERED) + len(ROWS) + len(DEPTHS) + len(WORKERS)) + len(MODELS))
+CURVES: Sequence[Callable[[Workshop], Curves]] = (
+    offered_load,
+    rows_a_request,
+    depth,
+    models,
+    flooded_neighbour,
+    workers,
+)
+POINTS = 2 * (len(OFFERED) + len(ROWS) + len(DEPTHS) + len(WORKERS)) + len(MODELS) + len(FLOODS)
 
 
 def main() -> None:
     """Measure every curve, and write them."""
     parser = argparse.ArgumentParser(prog="python -m bench.serving.growth", description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default docs/performance")
-    output = parser.parse_args().output
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default {ROUNDS}")
+    options = parser.parse_args()
+    output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     environments.make_load_generator()
     curves: Curves = {}
     with (
         tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder,
-        tqdm(total=POINTS, unit="run") as bar,
+        tqdm(total=options.rounds * POINTS, unit="run") as bar,
     ):
         network = prepare("released", load_images(), Path(folder))
         for curve in CURVES:
             bar.set_description(curve.__name__.replace("_", " "))
-            curves.update(curve(Workshop(Path(folder), network, bar)))
-    (output / "growth.json").write_bytes(TypeAdapter(Curves).dump_json(curves, indent=1) + b"\n")
-    (output / "growth.svg").write_text(plot(curves))
+            curves.update(curve(Workshop(Path(folder), network, options.rounds, bar)))
+        costs = measure_costs(network.version)
+    largest = costs.seconds(range(len(network.manifest.stages)), costs.max_batch_size)
+    growth = Growth(curves=curves, largest_batch_milliseconds=1e3 * largest)
+    (output / "growth.json").write_text(growth.model_dump_json(indent=1) + "\n")
+    (output / "growth.svg").write_text(plot(growth.curves))
     if output == OUTPUT:
-        replace(PAGE, BEGIN, END, lines(curves))
+        replace(PAGE, BEGIN, END, lines(growth))
+    print("\n".join(lines(growth)))
 
 
-def read(path: Path) -> Curves:
+def read(path: Path) -> Growth:
     """Read measured curves."""
-    return TypeAdapter(Curves).validate_json(path.read_bytes())
+    return Growth.model_validate_json(path.read_bytes())
 
 
-def lines(curves: Curves) -> Iterator[str]:
-    """Give the table: a line a point."""
+def lines(growth: Growth) -> Iterator[str]:
+    """Yield the table, a line a point, and what a flood does."""
     yield "![Throughput and p99 as work grows](performance/growth.svg)"
     yield ""
     yield row("what grows", "", "operating point", "rows/s", "p50 ms", "p99 ms", "server CPU ms/request")
     yield rule(7)
-    for what, named in curves.items():
+    for what, named in growth.curves.items():
         for name, line in named.items():
             for size, rounds in line.items():
                 yield row(
@@ -228,6 +307,15 @@ def lines(curves: Curves) -> Iterator[str]:
                     f"{_middle(rounds, 'p99_milliseconds'):.2f}",
                     f"{_middle(rounds, 'server_cpu_milliseconds'):.2f}",
                 )
+    alone, flooded = (
+        _middle(growth.curves[FLOODED]["balanced"][callers], "p99_milliseconds") for callers in FLOODS
+    )
+    yield ""
+    yield (
+        f"A model asked for {CALM.requests_per_second:.0f} rows a second has a p99 of {alone:.2f} ms alone, "
+        f"and of {flooded:.2f} ms while {FLOODS[1]} callers flood another model, whose largest batch takes "
+        f"{growth.largest_batch_milliseconds:.1f} ms."
+    )
 
 
 def _middle(rounds: Sequence[Measured], figure: str) -> float:

@@ -36,6 +36,11 @@ class Load(BaseModel):
     requests_per_second: float | None = None
     """None: a closed loop, where the next request follows an answer. Else an open one, Poisson arrivals."""
 
+    @property
+    def name(self) -> str:
+        """Rows a request, and requests outstanding."""
+        return f"{self.rows} row{'s' if self.rows > 1 else ''} x {self.concurrency}"
+
 
 class Measured(BaseModel):
     """What one run of a load gave."""
@@ -142,7 +147,7 @@ class _CpuSampler:
         self._thread.join()
 
     def seconds(self, start: int, end: int) -> list[float]:
-        """Give each tree's processor seconds between two times in nanoseconds since the epoch."""
+        """Return each tree's processor seconds between two times in nanoseconds since the epoch."""
         return [
             float(
                 np.diff(np.interp([start, end], self._times, [sample[tree] for sample in self._seconds]))[0]

@@ -22,9 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.serving.full_graph import join_stages
-from serving.stages.devices import CPU
 from serving.exits.policy import ExitRule, read_exit, route
-from serving.stages.runner import StageFile, StageRunner, stage_files
 from serving.repository.manifest import (
     DatasetProvenance,
     Exit,
@@ -35,6 +33,10 @@ from serving.repository.manifest import (
     TensorSpec,
 )
 from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.blocks import open_stages
+from serving.stages.costs import StageCosts
+from serving.stages.devices import CPU
+from serving.stages.runner import StageFile, StageRunner, stage_files
 from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.architectures.registry import build
@@ -89,7 +91,7 @@ class Network:
 
 
 def load_images() -> NDArray[np.uint8]:
-    """Give the first test images: uint8 [N, 1, 28, 28]."""
+    """Return the first test images: uint8 [N, 1, 28, 28]."""
     official_test = load_fashion_mnist(None).official_test
     assert official_test is not None
     return np.ascontiguousarray(official_test[0][:IMAGES])
@@ -133,7 +135,7 @@ def _prepare(name: str, version: PublishedVersion, images_NCHW: NDArray[np.uint8
 
 
 def evenly(exit_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give an order of the rows in which every stretch has each exit's rows in its share of the whole.
+    """Return an order of the rows in which every stretch has each exit's rows in its share of the whole.
 
     perf_analyzer's threads each send a stretch or a stride of the images: in any other order, loads
     that are meant to be alike would leave at different exits.
@@ -143,6 +145,13 @@ def evenly(exit_N: NDArray[np.int64]) -> NDArray[np.int64]:
         (rows,) = np.nonzero(exit_N == exit_number)
         place_N[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
     return np.argsort(place_N, kind="stable")
+
+
+def measure_costs(version: PublishedVersion) -> StageCosts:
+    """Measure what a version's batches cost on this machine, with one thread each."""
+    blocks = [1] * len(version.manifest.stages)
+    _, costs, _ = open_stages(version, CPU, max_batch_size=64, blocks=blocks, idle_threads=1)
+    return costs.side_by_side
 
 
 def write_load(images_NCHW: NDArray[np.uint8], path: Path) -> None:
@@ -244,7 +253,7 @@ def _manifest(name: str, exported: Sequence[ExportedStage], images_NCHW: NDArray
 
 
 def _quantile_thresholds(confidence_EN: NDArray[np.float64], shares: Sequence[float]) -> tuple[float, ...]:
-    """Give thresholds by which those shares of all rows leave, the first exit's first."""
+    """Return thresholds by which those shares of all rows leave, the first exit's first."""
     rows = confidence_EN.shape[1]
     waiting_N = np.ones(rows, dtype=np.bool_)
     thresholds = []

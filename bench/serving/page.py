@@ -1,15 +1,17 @@
-"""Writes a comparison into docs/performance.md: its tables, and each aim with what was reached."""
+"""Writes a comparison into its places in docs/performance.md and the README."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
+from bench.serving import aims
+from bench.serving.aims import CPU, P99, THROUGHPUT
 from bench.serving.load import Load
 from bench.serving.record import (
+    BALANCED,
     CONTENDERS,
-    ECHO,
-    OFFRAMP,
+    EXACT,
+    GRPCIO_BALANCED,
     OPERATING_POINT,
     TRITON,
     Comparison,
@@ -20,7 +22,12 @@ from bench.table import row, rule
 
 BEGIN, END = "<!-- comparison: written by `make bench` -->", "<!-- end of comparison -->"
 README_BEGIN, README_END = "<!-- performance: written by `make bench` -->", "<!-- end of performance -->"
-EXACT, BALANCED, FAST = OFFRAMP
+README_ROWS = (
+    ("released", BALANCED),
+    ("released", EXACT),
+    ("released", GRPCIO_BALANCED),
+    ("heavy", BALANCED),
+)
 
 
 def write(page: Path, readme: Path, comparison: Comparison) -> None:
@@ -39,58 +46,56 @@ def replace(path: Path, begin: str, end: str, written: Iterable[str]) -> None:
 
 
 def summary(comparison: Comparison) -> Iterator[str]:
-    """Give the README's part: `balanced` and `exact` beside Triton, by load."""
+    """Yield the README's part: throughput and p50 beside Triton, by front end and load."""
     loads = comparison.loads()
     yield (
-        f"Throughput over that of a Triton server with the full network, by rows a request x requests "
-        f"outstanding ({comparison.hardware}, {comparison.cores} cores that the load generator shares; "
-        f"Triton's Python backend; medians of {comparison.rounds} interleaved rounds; in brackets p50 over "
-        "Triton's):"
+        f"Throughput of each front end over that of a Triton server with the full network, by rows a request "
+        f"x requests outstanding; in brackets p50 over Triton's ({comparison.hardware}, {comparison.cores} "
+        f"cores that the load generator shares; Triton's Python backend; medians of {comparison.rounds} "
+        "interleaved rounds):"
     )
     yield ""
-    yield row("network", "operating point", *[_place(load) for load in loads])
-    yield rule(2 + len(loads))
-    for network in comparison.networks:
-        for contender in (BALANCED, EXACT):
-            name = f"{network.name}, {sum(network.multiply_adds) / 1e6:.0f} M multiply-adds"
+    yield row("network", "front end", "operating point", *[load.name for load in loads])
+    yield rule(3 + len(loads))
+    networks = {network.name: network for network in comparison.networks}
+    for name, contender in README_ROWS:
+        if (network := networks.get(name)) is not None:
+            _, front_end, point = contender.split()
             yield row(
-                name if contender == BALANCED else "",
-                f"`{OPERATING_POINT[contender]}`",
-                *[_beside_triton(comparison, network, contender, load) for load in loads],
+                f"{name}, {sum(network.multiply_adds) / 1e6:.0f} M multiply-adds",
+                front_end,
+                f"`{point}`",
+                *[_beside_triton(comparison, name, contender, load) for load in loads],
             )
     yield ""
     yield (
-        "`released` is the model above. The other two are untrained, and 60 / 20 / 12 / 8 % of their rows "
-        "leave at each exit. [Performance](docs/performance.md) has MLServer, a servicer written by hand and "
-        "the limit beside it, every aim that was missed, and where the time goes; `make bench` measures it."
+        "`released` is the model above; `heavy` is untrained, and 60 / 20 / 12 / 8 % of its rows leave at "
+        "each exit. [Performance](docs/performance.md) has all servers, a server that does nothing but the "
+        "work, every aim with what was reached, and where the time goes; `make bench` measures it."
     )
 
 
-def _beside_triton(comparison: Comparison, network: NetworkRecord, contender: str, load: Load) -> str:
-    throughput, p50 = (
-        comparison.ratio(network.name, contender, load, figure)
-        for figure in ("rows_per_second", "p50_milliseconds")
-    )
+def _beside_triton(comparison: Comparison, network: str, contender: str, load: Load) -> str:
+    throughput = comparison.ratio(network, contender, load, THROUGHPUT)
+    p50 = comparison.ratio(network, contender, load, "p50_milliseconds")
     return f"{throughput:.2f} ({p50:.2f})"
 
 
 def lines(comparison: Comparison) -> Iterator[str]:
-    """Give the whole part of the page."""
+    """Yield the whole part of docs/performance.md."""
     yield from conditions(comparison)
     yield ""
     yield "![Throughput by load](performance/serving.svg)"
     yield ""
-    yield from aims(comparison)
-    for network in comparison.networks:
-        yield ""
-        yield from table(comparison, network)
+    yield from aims.lines(comparison)
+    yield from tables(comparison)
 
 
 def conditions(comparison: Comparison) -> Iterator[str]:
-    """Say where and how it was measured."""
+    """Yield where and how it was measured."""
     versions = ", ".join(f"{name} {number}" for name, number in comparison.versions.items())
     spreads = [
-        spread(comparison.figure(network.name, contender, load, "rows_per_second"))
+        spread(list(comparison.figures(network.name, contender, load, THROUGHPUT).values()))
         for network in comparison.networks
         for contender in CONTENDERS
         for load in comparison.loads()
@@ -101,139 +106,19 @@ def conditions(comparison: Comparison) -> Iterator[str]:
         f"a throughput lie {median(spreads):.0%} apart in the median and {max(spreads):.0%} at most. Ratios "
         "are medians of the rounds' own ratios. Triton means its Python backend with the full network in "
         "onnxruntime and dynamic batching, in the best of three instance settings; its native backend can't "
-        "be had from a package index and may be faster."
+        "be had from a package index and may be faster. The stick is a server of our own that does nothing "
+        "but the work."
     )
 
 
-@dataclass(frozen=True)
-class Aim:
-    """What was aimed at, and the loads that reached it."""
-
-    text: str
-    bound: float
-    at_least: bool
-    reached: dict[str, float]
-    """By network and load."""
-
-    def met(self, value: float) -> bool:
-        """Whether a figure is on the right side."""
-        return value >= self.bound if self.at_least else value <= self.bound
-
-    def line(self) -> str:
-        """Give the aim's line of the table."""
-        values = list(self.reached.values())
-        met = sum(self.met(value) for value in values)
-        worst_of = min if self.at_least else max
-        worst = worst_of(self.reached, key=lambda place: self.reached[place])
-        verdict = "met" if met == len(values) else f"**missed** at {len(values) - met} of {len(values)}"
-        return row(self.text, verdict, f"{median(values):.2f}", f"{self.reached[worst]:.2f} ({worst})")
+def tables(comparison: Comparison) -> Iterator[str]:
+    """Yield each network's table: a line a load and contender."""
+    for network in comparison.networks:
+        yield ""
+        yield from _table(comparison, network)
 
 
-def aims(comparison: Comparison) -> Iterator[str]:
-    """Say of each aim whether it was met."""
-    yield row("aim", "", "median", "worst")
-    yield rule(4)
-    for aim in _aims(comparison):
-        if aim.reached:
-            yield aim.line()
-
-
-def _aims(comparison: Comparison) -> Iterator[Aim]:
-    heavy = [network for network in comparison.networks if network.name == "heavy"]
-    light = [network for network in comparison.networks if network.name != "heavy"]
-    both = [*light, *heavy]
-    loads = comparison.loads()
-    many_rows = [load for load in loads if load.rows > 1]
-
-    def cells(
-        networks: list[NetworkRecord], over: list[Load], value: Callable[[NetworkRecord, Load], float]
-    ) -> dict[str, float]:
-        return {f"{each.name}, {_place(load)}": value(each, load) for each in networks for load in over}
-
-    def ratio(contender: str, figure: str) -> Callable[[NetworkRecord, Load], float]:
-        return lambda network, load: comparison.ratio(network.name, contender, load, figure)
-
-    def of_limit(contender: str) -> Callable[[NetworkRecord, Load], float]:
-        return lambda network, load: _share_of_limit(comparison, network, contender, load)
-
-    throughput, p50 = "rows_per_second", "p50_milliseconds"
-    yield Aim(
-        "heavy: `balanced` at least 2.5 x Triton's throughput",
-        2.5,
-        True,
-        cells(heavy, loads, ratio(BALANCED, throughput)),
-    )
-    yield Aim(
-        "heavy: `balanced` at most half of Triton's p50",
-        0.5,
-        False,
-        cells(heavy, loads, ratio(BALANCED, p50)),
-    )
-    yield Aim(
-        "heavy: `exact` at least Triton's throughput",
-        1.0,
-        True,
-        cells(heavy, loads, ratio(EXACT, throughput)),
-    )
-    yield Aim(
-        "released, wide: `balanced` at least Triton's throughput",
-        1.0,
-        True,
-        cells(light, loads, ratio(BALANCED, throughput)),
-    )
-    yield Aim(
-        "released, wide: `balanced` at 8 rows at least 1.5 x Triton's throughput",
-        1.5,
-        True,
-        cells(light, many_rows, ratio(BALANCED, throughput)),
-    )
-    yield Aim(
-        "released, wide: `balanced` at least 0.8 x the limit",
-        0.8,
-        True,
-        cells(light, loads, of_limit(BALANCED)),
-    )
-    yield Aim(
-        "`balanced`: processor time a request at most 1.2 x echo and stages",
-        1.2,
-        False,
-        cells(both, loads, lambda network, load: _cpu_over_least(comparison, network, load)),
-    )
-    yield Aim(
-        "`balanced`, 1 row: p99 at 80 % of peak load at most 4 x the unloaded p50",
-        4.0,
-        False,
-        {network.name: _tail(comparison, network) for network in both},
-    )
-
-
-def _place(load: Load) -> str:
-    return f"{load.rows} row{'s' if load.rows > 1 else ''} x {load.concurrency}"
-
-
-def _share_of_limit(comparison: Comparison, network: NetworkRecord, contender: str, load: Load) -> float:
-    limit = comparison.limit(network, OPERATING_POINT[contender], load)
-    return comparison.middle(network.name, contender, load, "rows_per_second") / limit
-
-
-def _cpu_over_least(comparison: Comparison, network: NetworkRecord, load: Load) -> float:
-    least = comparison.middle(network.name, ECHO, load, "server_cpu_milliseconds")
-    least += load.rows * network.stage_milliseconds("balanced")
-    return comparison.middle(network.name, BALANCED, load, "server_cpu_milliseconds") / least
-
-
-def _tail(comparison: Comparison, network: NetworkRecord) -> float:
-    unloaded = comparison.middle(network.name, BALANCED, Load(rows=1, concurrency=1), "p50_milliseconds")
-    loaded = [
-        sample.measured.p99_milliseconds
-        for sample in comparison.samples
-        if sample.network == network.name and sample.load.requests_per_second is not None
-    ]
-    return median(loaded) / unloaded
-
-
-def table(comparison: Comparison, network: NetworkRecord) -> Iterator[str]:
-    """Give one network's table: a line a load and contender."""
+def _table(comparison: Comparison, network: NetworkRecord) -> Iterator[str]:
     total = sum(network.multiply_adds)
     shares = " / ".join(f"{share / total:.0%}" for share in network.multiply_adds)
     milliseconds = " / ".join(f"{each:.3f}" for each in network.row_milliseconds)
@@ -250,41 +135,34 @@ def table(comparison: Comparison, network: NetworkRecord) -> Iterator[str]:
         f"Triton: {network.triton_instances}."
     )
     yield ""
-    yield row(
-        "load",
-        "server",
-        "rows/s",
-        "p50 ms",
-        "p99 ms",
-        "server CPU ms/request",
-        "throughput / Triton",
-        "of limit",
-    )
+    yield row("load", "server", "rows/s", "p50 ms", "p99 ms", "server CPU ms/request", "/ Triton", "/ stick")
     yield rule(8)
     for load in comparison.loads():
-        for contender in (*CONTENDERS, ECHO):
-            yield _table_line(comparison, network, load, contender)
+        for contender in CONTENDERS:
+            shown = load.name if contender == CONTENDERS[0] else ""
+            yield _table_line(comparison, network.name, load, contender, shown)
+    for contender in (BALANCED, TRITON):
+        shown = aims.OPEN_LOOP if contender == BALANCED else ""
+        yield _table_line(comparison, network.name, None, contender, shown)
 
 
-def _table_line(comparison: Comparison, network: NetworkRecord, load: Load, contender: str) -> str:
+def _table_line(comparison: Comparison, network: str, load: Load | None, contender: str, shown: str) -> str:
     def middle(figure: str) -> float:
-        return comparison.middle(network.name, contender, load, figure)
+        return comparison.middle(network, contender, load, figure)
 
-    against = (
-        ""
-        if contender in (TRITON, ECHO)
-        else (f"{comparison.ratio(network.name, contender, load, 'rows_per_second'):.2f}")
-    )
-    limit = ""
-    if contender in OFFRAMP:
-        limit = f"{_share_of_limit(comparison, network, contender, load):.2f}"
+    def over(other: str | None) -> str:
+        if load is None or other in (None, contender):
+            return ""
+        return f"{comparison.ratio(network, contender, load, THROUGHPUT, str(other)):.2f}"
+
+    point = OPERATING_POINT.get(contender)
     return row(
-        _place(load) if contender == CONTENDERS[0] else "",
+        shown,
         contender,
-        f"{middle('rows_per_second'):,.0f}",
+        f"{middle(THROUGHPUT):,.0f}",
         f"{middle('p50_milliseconds'):.2f}",
-        f"{middle('p99_milliseconds'):.2f}",
-        f"{middle('server_cpu_milliseconds'):.2f}",
-        against,
-        limit,
+        f"{middle(P99):.2f}",
+        f"{middle(CPU):.2f}",
+        over(TRITON),
+        over(f"stick {point}" if point else None),
     )

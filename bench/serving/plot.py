@@ -4,14 +4,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.serving.load import Load
-from bench.serving.record import CONTENDERS, OFFRAMP, OPERATING_POINT, TRITON, Comparison, NetworkRecord
+from bench.serving.record import (
+    BALANCED,
+    CONTENDERS,
+    EXACT,
+    GRPCIO_BALANCED,
+    GRPCIO_EXACT,
+    STICK_BALANCED,
+    STICK_EXACT,
+    TRITON,
+    Comparison,
+    NetworkRecord,
+)
 from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 _COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINES = {
-    OFFRAMP[0]: {"color": "#9cc7ee", "marker": "o"},
-    OFFRAMP[1]: {"color": "#12406e", "marker": "o"},
-    OFFRAMP[2]: {"color": "#4a8fcf", "marker": "o"},
+    BALANCED: {"color": "#12406e", "marker": "o"},
+    EXACT: {"color": "#4a8fcf", "marker": "o"},
+    GRPCIO_BALANCED: {"color": "#12406e", "marker": "o", "linestyle": "--"},
+    GRPCIO_EXACT: {"color": "#4a8fcf", "marker": "o", "linestyle": "--"},
+    STICK_BALANCED: {"color": "#12406e", "linestyle": ":"},
+    STICK_EXACT: {"color": "#4a8fcf", "linestyle": ":"},
     TRITON: {"color": ACCENT, "marker": "s"},
 }
 _OTHER = {"color": MUTED, "marker": "^", "linewidth": 1.0}
@@ -33,7 +47,7 @@ def plot(comparison: Comparison) -> str:
                 if down == len(sizes) - 1:
                     axes.set_xlabel("requests outstanding")
         handles, names = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=4)
+        figure.legend(handles, names, loc="outside lower center", ncols=3)
 
     return draw_svg(draw, "serving", 3.1 * len(sizes), _COLOURS, background=_COLOURS[PAPER]) + "\n"
 
@@ -43,7 +57,5 @@ def _draw(axes: Axes, comparison: Comparison, network: NetworkRecord, loads: lis
     for contender in CONTENDERS:
         middles = [comparison.middle(network.name, contender, load, "rows_per_second") for load in loads]
         axes.plot(places, middles, label=contender, markersize=4, **_LINES.get(contender, _OTHER))
-    limits = [comparison.limit(network, OPERATING_POINT[OFFRAMP[1]], load) for load in loads]
-    axes.plot(places, limits, label="limit of balanced", color=INK, linestyle=":", linewidth=1.0)
     axes.set_xticks(list(places), [str(load.concurrency) for load in loads])
     axes.set_ylim(bottom=0)

@@ -2,8 +2,8 @@
 
     python -m bench.serving.profile
 
-Starts the server with a clock around each step of a request, puts perf_analyzer's load on it, and prints
-the median of each step. The clocks themselves cost about a microsecond a step.
+Starts the server on each front end with a clock around each step of a request, puts perf_analyzer's load on
+it, and prints the median of each step. The clocks themselves cost about a microsecond a step.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import json
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -22,31 +21,36 @@ from bench.serving.load import Load, measure
 from bench.serving.networks import NAMES, load_images, prepare
 from bench.table import row, rule
 from serving.__main__ import main as serve
-from serving.api import inference_call, interceptors, open_inference
-from serving.engine import decision, engine
-from serving.engine.accounts import Accounts
-from serving.engine.batch_run import BatchRun
+from serving.api import answer_form, decoding, inference
+from serving.engine import decision, version
+from serving.engine.engine import Engine
+from serving.engine.observation import Observation
+from serving.engine.queues import StageQueues
+from serving.engine.request import Request
 from serving.engine.scheduler import Scheduler
+from serving.frontend import loop, native
 
-STEPS: dict[str, tuple[Any, str]] = {
-    "parse the message": (interceptors, "parse"),
-    "read which outputs are wanted": (inference_call, "requested_outputs"),
-    "check the tensors, view their bytes": (inference_call, "decode_inputs"),
-    "make the exit rule": (inference_call, "exit_rule"),
-    "admit the rows": (engine.Engine, "enter"),
-    "form a batch": (Scheduler, "next_batch"),
-    "bind its inputs and outputs": (BatchRun, "__init__"),
-    "run the stage": (BatchRun, "execute"),
-    "softmax and confidence": (decision, "read_exit"),
-    "decide who leaves": (decision, "decide"),
-    "let slots go, queue survivors": (Scheduler, "advance"),
-    "note the run": (Accounts, "ran"),
-    "note who left": (Accounts, "left"),
-    "encode the answer": (inference_call.InferenceCall, "respond"),
+STEPS: dict[str, list[tuple[Any, str]]] = {
+    "decode and check the message": [(decoding.Decoder, "decode")],
+    "make the exit rule": [(inference, "exit_rule")],
+    "admit the rows": [(Engine, "submit")],
+    "form a batch": [(Scheduler, "next_batch")],
+    "fill and run its stages": [(version, "execute")],
+    "decide who leaves": [(version, "decide_batch")],
+    "... of which softmax and confidence": [(decision, "read_exit")],
+    "free blocks, queue survivors": [(StageQueues, "advance")],
+    "encode the answer": [(answer_form.AnswerForm, "encode")],
+    "send it": [(native._NativeCall, "answer"), (loop._LoopCall, "answer")],
+    "record what happened, after the answer": [(Observation, "finished")],
 }
-WHOLE = "the whole call, in the server"
+WHOLE = "the whole call, from its bytes to its answer"
+SEEN = "the round trip, seen by the caller"
+FRONT_ENDS = ("native", "grpcio")
 LOAD = Load(rows=1, concurrency=1)
 WINDOW_SECONDS = 2.0
+
+Taken = dict[str, tuple[float, float]]
+"""By step: the median microseconds, and how often a request takes it."""
 
 
 def main() -> None:
@@ -55,38 +59,41 @@ def main() -> None:
     parser.add_argument("--network", choices=NAMES, default="released", help="default released")
     name = parser.parse_args().network
     environments.make_load_generator()
+    taken: dict[str, Taken] = {}
     with tempfile.TemporaryDirectory(prefix="offramp-bench-") as home:
         folder = Path(home)
         network = prepare(name, load_images(), folder)
-        port, record = servers.free_port(), folder / "profile.json"
-        command = [sys.executable, "-m", "bench.serving.profile", "serve", record, folder / "models", port]
-        with servers.running("offramp", network.manifest.name, port, command, folder) as server:
-            measured = measure(server, LOAD, network.images, window_seconds=WINDOW_SECONDS)
-        with servers.echo(folder) as server:
-            echo = measure(server, LOAD, network.images, window_seconds=WINDOW_SECONDS)
-        taken = json.loads(record.read_text())
-    print(row("step", "median, microseconds", "a request"))
-    print(rule(3))
-    for step, (microseconds, times) in taken.items():
-        print(row(step, f"{microseconds:.0f}", f"{times:.2f}"))
-    print(row("an echo's round trip, seen by the caller", f"{1e3 * echo.p50_milliseconds:.0f}", ""))
-    print(row("the round trip, seen by the caller", f"{1e3 * measured.p50_milliseconds:.0f}", ""))
+        for front_end in FRONT_ENDS:
+            record = folder / f"{front_end}.json"
+            program = ("bench.serving.profile", "serve", record)
+            with servers.offramp(network, folder, front_end, program=program) as server:
+                measured = measure(server, LOAD, network.images, window_seconds=WINDOW_SECONDS)
+            seen = 1e3 * measured.p50_milliseconds
+            taken[front_end] = json.loads(record.read_text()) | {
+                "the round trip, seen by the caller": (seen, 1)
+            }
+    print(row("step: median microseconds (times a request)", *FRONT_ENDS))
+    print(rule(1 + len(FRONT_ENDS)))
+    for step in taken[FRONT_ENDS[0]]:
+        cells = [taken[front_end].get(step, (0.0, 0.0)) for front_end in FRONT_ENDS]
+        print(row(step, *[f"{microseconds:.0f} ({times:.2f})" for microseconds, times in cells]))
 
 
 def serve_with_clocks(record: Path, arguments: list[str]) -> int:
-    """Serve until a signal, then write each step's median microseconds and how often a request takes it."""
-    taken: dict[str, list[float]] = defaultdict(list)
-    for step, (owner, name) in STEPS.items():
-        setattr(owner, name, _clocked(getattr(owner, name), taken[step]))
-    infer = open_inference.OpenInference._infer
+    """Serve until a signal, then write what each step took."""
+    taken: dict[str, list[float]] = {step: [] for step in (*STEPS, WHOLE)}
+    for step, places in STEPS.items():
+        for owner, name in places:
+            setattr(owner, name, _clocked(getattr(owner, name), taken[step]))
+    close = Request.close
 
-    async def clocked_infer(*given: Any, **named: Any) -> bytes:  # noqa: ANN401 - passed on
-        started = time.perf_counter()
-        answer = await infer(*given, **named)
-        taken[WHOLE].append(time.perf_counter() - started)
-        return answer
+    def clocked_close(request: Request, result: Any) -> bool:  # noqa: ANN401 - passed on
+        closed = close(request, result)
+        if not request.is_shadow:
+            taken[WHOLE].append(time.monotonic() - request.received_seconds)
+        return closed
 
-    open_inference.OpenInference._infer = clocked_infer  # type: ignore[method-assign]
+    Request.close = clocked_close  # type: ignore[method-assign, assignment]
     code = serve(arguments)
     requests = len(taken[WHOLE])
     record.write_text(
@@ -107,16 +114,5 @@ def _clocked(function: Callable[..., Any], times: list[float]) -> Callable[..., 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        models, port = sys.argv[3:5]
-        arguments = [
-            "--model-repository",
-            models,
-            "--grpc-port",
-            port,
-            "--metrics-port",
-            "0",
-            "--device",
-            "cpu",
-        ]
-        sys.exit(serve_with_clocks(Path(sys.argv[2]), arguments))
+        sys.exit(serve_with_clocks(Path(sys.argv[2]), sys.argv[3:]))
     main()

@@ -8,10 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.serving.load import Load, Measured
 
-OFFRAMP = ("Offramp exact", "Offramp balanced", "Offramp fast")
-TRITON, MLSERVER, PLAIN, ECHO = "Triton (Python backend)", "MLServer", "plain grpc.aio", "echo"
-CONTENDERS = (*OFFRAMP, TRITON, MLSERVER, PLAIN)
-OPERATING_POINT = {name: name.split()[-1] for name in OFFRAMP}
+BALANCED, EXACT = "Offramp native balanced", "Offramp native exact"
+GRPCIO_BALANCED, GRPCIO_EXACT = "Offramp grpcio balanced", "Offramp grpcio exact"
+STICK_BALANCED, STICK_EXACT = "stick balanced", "stick exact"
+TRITON, MLSERVER, PLAIN = "Triton (Python backend)", "MLServer", "plain grpc.aio"
+OFFRAMP = (BALANCED, EXACT, GRPCIO_BALANCED, GRPCIO_EXACT)
+CONTENDERS = (*OFFRAMP, STICK_BALANCED, STICK_EXACT, TRITON, MLSERVER, PLAIN)
+OPERATING_POINT = {name: name.split()[-1] for name in (*OFFRAMP, STICK_BALANCED, STICK_EXACT)}
 
 
 class Section(BaseModel):
@@ -44,7 +47,7 @@ class NetworkRecord(Section):
     """The setting of Triton's that was fastest in a trial."""
 
     def stage_milliseconds(self, operating_point: str) -> float:
-        """Give what a row costs a core on average: each stage's time, by the share that comes to it."""
+        """Return what a row costs a core on average: each stage's time, by the share that comes to it."""
         shares = self.exit_shares[operating_point]
         return sum(
             sum(shares[number:]) * milliseconds for number, milliseconds in enumerate(self.row_milliseconds)
@@ -62,47 +65,34 @@ class Comparison(Section):
     networks: tuple[NetworkRecord, ...] = ()
     samples: tuple[Sample, ...] = ()
 
-    def of(self, network: str, contender: str, load: Load) -> list[Measured]:
-        """Give what the rounds of one cell measured, in their order."""
-        found = [
-            sample
+    def of(self, network: str, contender: str, load: Load | None) -> dict[int, Measured]:
+        """Return what the rounds of one cell measured; without a load, those of the open loop."""
+        return {
+            sample.round: sample.measured
             for sample in self.samples
-            if (sample.network, sample.contender, sample.load) == (network, contender, load)
-        ]
-        return [sample.measured for sample in sorted(found, key=lambda each: each.round)]
+            if (sample.network, sample.contender) == (network, contender)
+            and (sample.load == load if load else sample.load.requests_per_second is not None)
+        }
 
     def loads(self) -> list[Load]:
         """List the closed-loop loads, smallest first."""
         loads = {sample.load for sample in self.samples if sample.load.requests_per_second is None}
         return sorted(loads, key=lambda load: (load.rows, load.concurrency))
 
-    def figure(self, network: str, contender: str, load: Load, name: str) -> list[float]:
-        """Give one figure of a cell, a round each."""
-        return [float(getattr(measured, name)) for measured in self.of(network, contender, load)]
+    def figures(self, network: str, contender: str, load: Load | None, name: str) -> dict[int, float]:
+        """Return one figure of a cell, by round."""
+        cell = self.of(network, contender, load)
+        return {number: float(getattr(measured, name)) for number, measured in cell.items()}
 
-    def middle(self, network: str, contender: str, load: Load, name: str) -> float:
-        """Give the median over rounds of one figure of a cell."""
-        return median(self.figure(network, contender, load, name))
+    def middle(self, network: str, contender: str, load: Load | None, name: str) -> float:
+        """Return the median over rounds of one figure of a cell."""
+        return median(self.figures(network, contender, load, name).values())
 
-    def ratio(self, network: str, contender: str, load: Load, name: str, over: str = TRITON) -> float:
-        """Give the median over rounds of how a figure compares with another contender's in its round."""
-        pairs = zip(
-            self.figure(network, contender, load, name), self.figure(network, over, load, name), strict=True
-        )
-        return median(ours / theirs for ours, theirs in pairs)
-
-    def limit(self, network: NetworkRecord, operating_point: str, load: Load) -> float:
-        """Give the rows a second beyond which nothing can go that speaks gRPC in Python and runs the stages.
-
-        Either all cores do nothing but echo and stages; or the callers wait for an echo and for stages
-        that have all cores to themselves.
-        """
-        stages = network.stage_milliseconds(operating_point) * load.rows
-        echo_cpu = self.middle(network.name, ECHO, load, "server_cpu_milliseconds")
-        echo = self.middle(network.name, ECHO, Load(rows=load.rows, concurrency=1), "p50_milliseconds")
-        by_cores = self.cores / (echo_cpu + stages)
-        by_callers = load.concurrency / (echo + stages / self.cores)
-        return 1e3 * load.rows * min(by_cores, by_callers)
+    def ratio(self, network: str, contender: str, load: Load | None, name: str, over: str = TRITON) -> float:
+        """Return the median over rounds of how a figure compares with another contender's in its round."""
+        ours = self.figures(network, contender, load, name)
+        theirs = self.figures(network, over, load, name)
+        return median(ours[number] / theirs[number] for number in ours.keys() & theirs.keys())
 
 
 def read(path: Path) -> Comparison:
@@ -111,5 +101,5 @@ def read(path: Path) -> Comparison:
 
 
 def spread(values: Sequence[float]) -> float:
-    """Give how far apart the rounds lie, over their median."""
+    """Return how far apart the rounds lie, over their median."""
     return (max(values) - min(values)) / median(values)

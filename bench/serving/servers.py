@@ -48,15 +48,24 @@ class Server:
 
 @contextlib.contextmanager
 def offramp(
-    network: Network, folder: Path, settings: str = "", *, options: Sequence[object] = ()
+    network: Network,
+    folder: Path,
+    front_end: str = "native",
+    settings: str = "",
+    *,
+    options: Sequence[object] = (),
+    program: Sequence[object] = ("serving",),
 ) -> Iterator[Server]:
-    """Start Offramp on the repository of the network's version, with settings in TOML and more options."""
+    """Start Offramp on the repository of the network's version, with settings in TOML and more options.
+
+    program: the module to run, and what comes before the server's own options.
+    """
     port = free_port()
     config = folder / f"offramp-{port}.toml"
-    config.write_text(settings)
-    command = [sys.executable, "-m", "serving", "--model-repository", network.version.folder.parent.parent]
+    config.write_text(f'{settings}\n[server]\nfront_end = "{front_end}"\n')
+    command = [sys.executable, "-m", *program, "--model-repository", network.version.folder.parent.parent]
     command += ["--grpc-port", port, "--metrics-port", 0, "--device", "cpu", "--config", config, *options]
-    with running("offramp", network.manifest.name, port, command, folder) as server:
+    with running(f"offramp-{front_end}", network.manifest.name, port, command, folder) as server:
         yield server
 
 
@@ -137,11 +146,12 @@ def plain(network: Network, folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def echo(folder: Path) -> Iterator[Server]:
-    """Start the server that computes nothing."""
+def stick(network: Network, folder: Path, operating_point: str) -> Iterator[Server]:
+    """Start the server that does nothing but the work, at one operating point."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.serving.rivals.echo", port]
-    with running("echo", protocol.MODEL, port, command, folder) as server:
+    command = [sys.executable, "-m", "bench.serving.rivals.stick", network.version.folder]
+    command += [operating_point, port]
+    with running(f"stick-{operating_point}", network.manifest.name, port, command, folder) as server:
         yield server
 
 
@@ -155,7 +165,7 @@ def running(
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """Start a command that serves on a port, wait until it is ready, and stop it in the end."""
-    log = folder / f"{name}.log"
+    log = folder / f"{name}-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(part) for part in command], cwd=ROOT, env=variables, stdout=output, stderr=output
@@ -190,7 +200,7 @@ def _await_ready(name: str, model: str, address: str, process: subprocess.Popen[
 
 
 def free_port() -> int:
-    """Find a port that is free now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

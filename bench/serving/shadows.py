@@ -1,10 +1,10 @@
-"""What it costs to hold certificates against what is served: throughput by the share of rows drawn.
+"""What it costs to hold certificates against what is served: throughput by the share of rows sampled.
 
     python -m bench.serving.shadows
 
-The released network at `balanced`, a server a share, all up at once and asked in turns that rotate;
-ratios are medians of the rounds' own. Writes shadows.json into docs/performance, and the table of
-docs/performance.md.
+The released network at `balanced` on the native front end, a server a share, all up at once and asked in
+turns that rotate; ratios are medians of the rounds' own. Writes shadows.json into docs/performance, and
+the table of docs/performance.md.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
@@ -34,7 +34,7 @@ LOADS = tuple(Load(rows=rows, concurrency=concurrency) for rows in (1, 8) for co
 
 
 class Sample(BaseModel):
-    """One run of a load on the server that draws that share."""
+    """One run of a load on the server that samples that share."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,10 +42,10 @@ class Sample(BaseModel):
     load: Load
     round: int
     measured: Measured
-    drawn: int
-    """Rows drawn while it ran whose full-depth answer was learnt."""
+    sampled: int
+    """Rows sampled while it ran whose full-depth answer was computed."""
     missing: int
-    """Rows drawn while it ran whose full-depth answer was shed."""
+    """Rows sampled while it ran whose full-depth answer is missing."""
 
 
 class Record(BaseModel):
@@ -56,28 +56,28 @@ class Record(BaseModel):
     samples: tuple[Sample, ...]
 
 
-def measure_all() -> Record:
+def measure_all(rounds: int) -> Record:
     """Measure every share under every load, round by round."""
     samples: list[Sample] = []
     with (
         tempfile.TemporaryDirectory(prefix="offramp-bench-") as name,
-        tqdm(total=ROUNDS * len(SHARES) * len(LOADS), unit="run") as bar,
+        tqdm(total=rounds * len(SHARES) * len(LOADS), unit="run") as bar,
         contextlib.ExitStack() as stack,
     ):
         folder = Path(name)
         network = prepare("released", load_images(), folder)
         running = {
             share: stack.enter_context(
-                servers.offramp(network, folder, f"[monitor]\nshadow_share = {share}\n")
+                servers.offramp(network, folder, settings=f"[monitor]\nshadow_share = {share}\n")
             )
             for share in SHARES
         }
-        for number in range(ROUNDS):
+        for number in range(rounds):
             turn = number % len(SHARES)
             for load in LOADS:
                 for share in (*SHARES[turn:], *SHARES[:turn]):
                     server = running[share]
-                    before = _drawn(server)
+                    before = _sampled(server)
                     measured = measure(
                         server,
                         load,
@@ -85,14 +85,16 @@ def measure_all() -> Record:
                         window_seconds=WINDOW_SECONDS,
                         operating_point="balanced",
                     )
-                    learnt, missing = (now - then for now, then in zip(_drawn(server), before, strict=True))
+                    computed, missing = (
+                        now - then for now, then in zip(_sampled(server), before, strict=True)
+                    )
                     samples.append(
                         Sample(
                             share=share,
                             load=load,
                             round=number,
                             measured=measured,
-                            drawn=learnt,
+                            sampled=computed,
                             missing=missing,
                         )
                     )
@@ -100,17 +102,17 @@ def measure_all() -> Record:
     return Record(samples=tuple(samples))
 
 
-def _drawn(server: servers.Server) -> tuple[int, int]:
-    """Give how many rows were drawn at `balanced` so far: learnt, and missing."""
+def _sampled(server: servers.Server) -> tuple[int, int]:
+    """Return how many rows were sampled at `balanced` so far: computed, and missing."""
     with Client(server.address) as client:
         point = client.points_in_force(server.model)["balanced"]
     return point.shadow_agreed + point.shadow_differed, point.shadow_missing
 
 
 def lines(record: Record) -> Iterator[str]:
-    """Give the table: a line a load and share."""
+    """Yield the table: a line a load and share, and the mean cost."""
     yield row(
-        "load", "rows drawn", "rows/s over none drawn", "middle half of rounds", "p50", "p99", "missing"
+        "load", "rows sampled", "rows/s over none sampled", "middle half of rounds", "p50", "p99", "missing"
     )
     yield rule(7)
     for load in LOADS:
@@ -118,7 +120,7 @@ def lines(record: Record) -> Iterator[str]:
             ratios = _ratios(record, load, share, "rows_per_second")
             low, _, high = quantiles(ratios, n=4)
             of_share = [each for each in record.samples if (each.load, each.share) == (load, share)]
-            drawn, missing = sum(each.drawn for each in of_share), sum(each.missing for each in of_share)
+            sampled, missing = sum(each.sampled for each in of_share), sum(each.missing for each in of_share)
             yield row(
                 f"{load.rows} row{'s' if load.rows > 1 else ''} x {load.concurrency}",
                 f"{share:.0%}",
@@ -126,12 +128,16 @@ def lines(record: Record) -> Iterator[str]:
                 f"{low:.3f} to {high:.3f}",
                 f"{median(_ratios(record, load, share, 'p50_milliseconds')):.2f}",
                 f"{median(_ratios(record, load, share, 'p99_milliseconds')):.2f}",
-                f"{missing / max(1, drawn + missing):.0%} of {drawn + missing:,}",
+                f"{missing / max(1, sampled + missing):.0%} of {sampled + missing:,}",
             )
+    yield ""
+    for share in SHARES[1:]:
+        costs = [1 - median(_ratios(record, load, share, "rows_per_second")) for load in LOADS]
+        yield f"Sampling {share:.0%} costs {mean(costs):.1%} of the throughput in the mean of the loads."
 
 
 def _ratios(record: Record, load: Load, share: float, figure: str) -> list[float]:
-    """Divide a figure by that of none drawn, round by round."""
+    """Divide a figure by that of none sampled, round by round."""
     of_round = {
         (each.share, each.round): float(getattr(each.measured, figure))
         for each in record.samples
@@ -145,13 +151,16 @@ def main() -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(prog="python -m bench.serving.shadows", description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default docs/performance")
-    output = parser.parse_args().output
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default {ROUNDS}")
+    options = parser.parse_args()
+    output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     environments.make_load_generator()
-    record = measure_all()
+    record = measure_all(options.rounds)
     (output / "shadows.json").write_text(record.model_dump_json(indent=1) + "\n")
     if output == OUTPUT:
         replace(PAGE, BEGIN, END, lines(record))
+    print("\n".join(lines(record)))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class ConfigHandler(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no
         self._answer = answer
 
     def service(self, call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """Give a handler for that one method."""
+        """Return a handler for that one method."""
         if call_details.method != CONFIG_METHOD:
             return None
 

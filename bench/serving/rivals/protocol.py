@@ -19,7 +19,7 @@ Handlers: TypeAlias = dict[str, grpc.RpcMethodHandler]
 
 
 def describe(*outputs: str) -> Handlers:
-    """Give handlers that describe the model, with those outputs of a float a class."""
+    """Return handlers that describe the model, with those outputs of a float a class."""
     tensor = inference.ModelMetadataResponse.TensorMetadata
     metadata = inference.ModelMetadataResponse(
         name=MODEL,

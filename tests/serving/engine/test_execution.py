@@ -61,17 +61,17 @@ def test_a_time_is_taken_at_the_start_and_after_every_stage(version: PublishedVe
 
 
 @settings(max_examples=40, deadline=None)
-@given(culprits=st.sets(st.integers(0, ROWS - 1)), together=st.booleans())
+@given(culprits=st.sets(st.integers(0, ROWS - 1)), stages=st.integers(1, 3))
 def test_exactly_the_culprits_fail_and_all_others_are_answered(
-    version: PublishedVersion, culprits: set[int], *, together: bool
+    version: PublishedVersion, culprits: set[int], stages: int
 ) -> None:
-    """In the second stage, after the first in a batch of its own or in the same one."""
+    """They fail in stage 1: that of a batch that runs through it alone, or the second of several."""
     blocks = open_blocks(version)
-    images = np.stack([row(1, 1, n, 1, fates=(RAISES if n in culprits else 0, 0)) for n in range(ROWS)])
+    images = np.stack([row(1, 1, n, n, fates=(RAISES if n in culprits else 0, 0)) for n in range(ROWS)])
     request = request_of(images)
     first = RowGroup(request, np.arange(ROWS), NO_SLOTS, -1, 0.0)
-    if together:
-        batch = Batch(0, [first], [0, 0])
+    if stages > 1:
+        batch = Batch(0, [first], [0] * stages)
     else:
         execute(Batch(0, [first], [0]), [blocks[0][0]])
         batch = Batch(1, [RowGroup(request, np.arange(ROWS), np.arange(ROWS), 0, 0.0)], [0])

@@ -22,7 +22,7 @@ from serving.errors import (
     StageFailed,
 )
 from serving.exits.options import ExitOptions, exit_rule
-from serving.exits.policy import ExitReason, ExitRule
+from serving.exits.policy import ExitReason
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, confidence, row
@@ -96,7 +96,7 @@ def test_a_serving_server_is_healthy(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "wishes", "error"),
+    ("images", "options", "error"),
     [
         (EASY, {}, InvalidRequest),
         (EASY[None], {"threshold": 1.5}, InvalidRequest),
@@ -109,10 +109,10 @@ def test_a_serving_server_is_healthy(client: Client) -> None:
     ],
 )
 def test_the_servers_refusal_comes_back_as_its_error(
-    client: Client, images: NDArray[np.uint8], wishes: dict[str, object], error: type[OfframpError]
+    client: Client, images: NDArray[np.uint8], options: dict[str, object], error: type[OfframpError]
 ) -> None:
     with pytest.raises(error):
-        client.predict("scripted", images, **wishes)  # type: ignore[arg-type] # wishes of every kind
+        client.predict("scripted", images, **options)  # type: ignore[arg-type] # options of every kind
 
 
 def test_an_unknown_model_comes_back_with_the_servers_address_and_words(
@@ -124,37 +124,23 @@ def test_an_unknown_model_comes_back_with_the_servers_address_and_words(
     assert str(error.value) == f"{live_server.address}: Request for unknown model: 'other' is not found"
 
 
-def test_a_timeout_comes_back_as_a_deadline(models: Path) -> None:
+def test_a_timeout_comes_back_as_a_deadline(own_server: LiveServer) -> None:
     with (
-        LiveServer(models, {"server": {"drain_seconds": 0.05}}) as server,
-        Client(server.address) as client,
-        held_worker(server.engine, server.version()),
+        Client(own_server.address) as client,
+        held_worker(own_server.engine, own_server.version()),
         pytest.raises(DeadlineExpired),
     ):
         client.predict("scripted", HARD[None], timeout_seconds=0.05)
 
 
-def test_a_full_queue_comes_back_as_overload(models: Path) -> None:
-    config = {
-        "server": {"drain_seconds": 0.05},
-        "engine": {
-            "workers": 1,
-            "max_batch_size": 2,
-            "max_queue_size": 3,
-            "slots": 2,
-            "caller_milliseconds": 0,
-        },
-    }
-    with LiveServer(models, config) as server, Client(server.address) as client:
-        waiting = np.stack([HARD, HARD])
-        with held_worker(server.engine, server.version()):
-            server.engine().submit({"image": waiting}, _exact(server), float("inf"))
-            with pytest.raises(Overloaded):
-                client.predict("scripted", waiting)
-
-
-def _exact(server: LiveServer) -> ExitRule:
-    return exit_rule(server.engine().points, ExitOptions(operating_point="exact"))
+def test_a_full_queue_comes_back_as_overload(own_server: LiveServer) -> None:
+    version, waiting = own_server.version(), np.stack([HARD] * 4)
+    rule = exit_rule(version.points, ExitOptions(operating_point="exact"))
+    with Client(own_server.address) as client, held_worker(own_server.engine, version):
+        for _ in range(2):
+            own_server.engine.ask(version, {"image": waiting}, rule)
+        with pytest.raises(Overloaded):
+            client.predict("scripted", waiting)
 
 
 def free_port() -> int:
@@ -196,7 +182,7 @@ def test_predict_prints_a_line_a_row(live_server: LiveServer, images: Path) -> N
     )
 
 
-def test_predict_takes_wishes(live_server: LiveServer, images: Path) -> None:
+def test_predict_takes_options(live_server: LiveServer, images: Path) -> None:
     np.save(images, EASY)
 
     code, output, _ = predict(live_server, images, "--operating-point", "exact", "--max-exit", "1")

@@ -31,8 +31,8 @@ def state_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(root: Path, state_dir: Path) -> Iterator[LiveServer]:
-    with LiveServer(root, WATCHED, state_dir=state_dir) as server:
+def server(root: Path, state_dir: Path, front_end: str) -> Iterator[LiveServer]:
+    with LiveServer(root, WATCHED, front_end=front_end, state_dir=state_dir) as server:
         yield server
 
 

@@ -33,8 +33,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(root: Path) -> Iterator[LiveServer]:
-    with LiveServer(root, FAST_DRAIN) as server:
+def server(root: Path, front_end: str) -> Iterator[LiveServer]:
+    with LiveServer(root, FAST_DRAIN, front_end=front_end) as server:
         yield server
 
 
@@ -49,7 +49,7 @@ def spoil(folder: Path) -> None:
 
 
 def rescan(server: LiveServer) -> list[dict[str, object]]:
-    """Rescan and give what was logged as an error."""
+    """Rescan and return what was logged as an error."""
     with capture_logs() as logs:
         server.run(server.server.rescan())
     return [dict(entry) for entry in logs if entry["log_level"] == "error"]
@@ -193,8 +193,9 @@ def test_polling_takes_up_a_version_even_after_the_folder_was_gone(root: Path) -
         assert eventually(lambda: client.predict("scripted", EASY).model_version == "2")
 
 
-def start_only(root: Path, address: Address | None = None, config: Config | None = None) -> None:
+def start_only(root: Path, address: Address | None = None, front_end: str = "grpcio") -> None:
     """Start a server that is expected not to come up."""
+    config = Config.model_validate({"server": {"front_end": front_end}})
 
     async def start() -> None:
         server = Server(root, address or Address(HOST, 0, 0), device="cpu", config=config)
@@ -223,7 +224,7 @@ def test_a_start_without_a_repository_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["gRPC port", "metrics port"])
-def test_a_port_in_use_is_named(models: Path, which: str) -> None:
+def test_a_port_in_use_is_named(models: Path, which: str, front_end: str) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         taken.listen()
@@ -231,16 +232,16 @@ def test_a_port_in_use_is_named(models: Path, which: str) -> None:
         address = Address(HOST, port, 0) if which == "gRPC port" else Address(HOST, 0, port)
 
         with pytest.raises(ConfigurationError, match=f"^{which}: cannot listen on {HOST}:{port}"):
-            start_only(models, address)
+            start_only(models, address, front_end)
 
 
-def test_more_calls_at_once_than_configured_are_refused(models: Path) -> None:
+def test_more_calls_at_once_than_configured_are_refused(models: Path, front_end: str) -> None:
     config = {"server": {"max_concurrent_rpcs": 2, "drain_seconds": 0.05}}
-    with LiveServer(models, config) as server:
+    with LiveServer(models, config, front_end=front_end) as server:
         infer = server.method("ModelInfer")
-        with held_worker(server.engine()):
+        with held_worker(server.engine, server.version()):
             held = [infer.future(request(row(1, 0.5, 0.5, 0.5)), timeout=20) for _ in range(2)]
-            assert eventually(lambda: server.engine().rows_held == 3)
+            assert eventually(lambda: server.version().rows_held == 3)
             refused = infer.future(request(row(1, 0.5, 0.5, 0.5)), timeout=20).exception()
         assert refused.code().name == "RESOURCE_EXHAUSTED"
         assert all(call.exception() is None for call in held)

@@ -30,22 +30,25 @@ def test_an_overloaded_server_hints_when_to_retry(models: Path) -> None:
         "server": {"drain_seconds": 0.05},
         "engine": {"workers": 1, "max_batch_size": 1, "max_queue_size": 1},
     }
-    with LiveServer(models, config, front_end="grpcio") as server:  # the native one has no such metadata
-        with held_worker(server.engine, server.version()), pytest.raises(grpc.RpcError) as error:
-            server.send("ModelInfer", request(HARD))
+    with (
+        LiveServer(models, config, front_end="grpcio") as server,  # the native one can't send such metadata
+        held_worker(server.engine, server.version()),
+        pytest.raises(grpc.RpcError) as error,
+    ):
+        server.send("ModelInfer", request(HARD))
 
     assert dict(error.value.trailing_metadata())["grpc-retry-pushback-ms"].isdigit()
 
 
 def test_an_overload_ends_no_engine_thread(own_server: LiveServer) -> None:
+    infer_rpc = own_server.method("ModelInfer")
     with held_worker(own_server.engine, own_server.version()):
-        own_server.method("ModelInfer").future(request(*[HARD] * 4), timeout=20)
-        own_server.method("ModelInfer").future(request(*[HARD] * 4), timeout=20)
+        waiting = [infer_rpc.future(request(*[HARD] * 4), timeout=20) for _ in range(2)]
         assert eventually(lambda: own_server.version().rows_held == 9)
         status, _ = refused(own_server, request(HARD))
 
     assert (status, own_server.engine.alive) == ("RESOURCE_EXHAUSTED", True)
-    assert infer(own_server, request(HARD))["label"] == [2]
+    assert [len(decode_outputs(call.result())["label"]) for call in waiting] == [4, 4]
 
 
 def test_a_message_beyond_the_bound_is_resource_exhausted(own_server: LiveServer) -> None:

@@ -38,8 +38,8 @@ def own_models(models: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(own_models: Path, offer: TrainingOffer) -> Iterator[LiveServer]:
-    with LiveServer(own_models, CONFIG, training=offer) as server:
+def server(own_models: Path, offer: TrainingOffer, front_end: str) -> Iterator[LiveServer]:
+    with LiveServer(own_models, CONFIG, front_end=front_end, training=offer) as server:
         yield server
 
 
@@ -226,9 +226,12 @@ def test_a_mistake_of_the_run_is_the_jobs_error(client: TrainingClient) -> None:
 
 
 def test_a_drained_server_tells_watchers_and_the_next_one_resumes(
-    own_models: Path, offer: TrainingOffer
+    own_models: Path, offer: TrainingOffer, front_end: str
 ) -> None:
-    with LiveServer(own_models, PATIENT, training=offer) as first, TrainingClient(first.address) as client:
+    with (
+        LiveServer(own_models, PATIENT, front_end=front_end, training=offer) as first,
+        TrainingClient(first.address) as client,
+    ):
         job = start_held(client)
         watching = client.watch(job.id)
         known = next(watching).number
@@ -236,7 +239,10 @@ def test_a_drained_server_tells_watchers_and_the_next_one_resumes(
         *_, last = watching
         assert last.state.job.state == training.INTERRUPTED
 
-    with LiveServer(own_models, CONFIG, training=offer) as second, TrainingClient(second.address) as client:
+    with (
+        LiveServer(own_models, CONFIG, front_end=front_end, training=offer) as second,
+        TrainingClient(second.address) as client,
+    ):
         assert client.job(job.id).state == training.INTERRUPTED
         assert client.resume(job.id).state == training.RUNNING
         events = list(client.watch(job.id, known))

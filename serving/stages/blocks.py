@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serving.errors import InvalidManifest, RepositoryError, first_line
 from serving.repository.repository import PublishedVersion
-from serving.stages.costs import MeasuredCosts, batch_sizes
+from serving.stages.costs import MeasuredCosts
 from serving.stages.devices import Device
 from serving.stages.runner import StageRun, StageRunner, stage_files
 
@@ -30,8 +30,7 @@ class Block:
         )
         """To be filled from row 0 before a run."""
         self._logits_BK = np.empty((max_rows, runner.classes), dtype=np.float32)
-        # On a GPU a new shape costs time to prepare for, so batches come in few sizes.
-        self._sizes = tuple(batch_sizes(max_rows)) if runner.device.padded else ()
+        self._sizes = runner.device.batch_sizes(max_rows)
         self._bound: dict[tuple[int, bool], StageRun] = {}
 
     def run(self, rows: int, *, all_cores: bool = False) -> NDArray[np.float32]:
@@ -70,7 +69,12 @@ def open_stages(
     slots = max(blocks) * max_batch_size
     try:
         runner = StageRunner(
-            stage_files(version), manifest.inputs, device, slots=slots, idle_threads=idle_threads
+            stage_files(version),
+            manifest.inputs,
+            device,
+            slots=slots,
+            idle_threads=idle_threads,
+            padded_sizes=device.batch_sizes(max_batch_size),
         )
         if runner.classes != len(manifest.labels):
             raise InvalidManifest(

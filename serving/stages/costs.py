@@ -56,7 +56,7 @@ class MeasuredCosts:
 
 
 def batch_sizes(largest: int) -> Iterator[int]:
-    """Yield the powers of two below the largest batch, and that: what is measured, and padded to."""
+    """Yield the powers of two below the largest batch, and that: what is measured."""
     rows = 1
     while rows < largest:
         yield rows

@@ -43,7 +43,8 @@ class Device:
     memory: Literal["cpu", "cuda"]
     """Where slabs lie, in onnxruntime's word."""
     padded: bool = False
-    """Whether batches come in few sizes: a shape that is new to a GPU costs it time to prepare for."""
+    """Whether batches are padded to few sizes, each with sessions of its own. On CUDA a session whose
+    shapes change prepares every convolution anew, which takes longer than the batch."""
 
     def providers(self) -> list[Any]:
         """List onnxruntime's execution providers for this device, best first."""
@@ -57,6 +58,10 @@ class Device:
             ],
         }
         return chains[self.name]
+
+    def batch_sizes(self, largest: int) -> list[int]:
+        """Return the sizes that batches are padded to, ascending; on a CPU that is none."""
+        return sorted({max(1, largest // 8), largest}) if self.padded else []
 
     def default_workers(self) -> int:
         """How many batches run at once: one a core on the CPU, one dispatcher on a GPU."""

@@ -104,8 +104,12 @@ class StageRunner:
         *,
         slots: int,
         idle_threads: int = 1,
+        padded_sizes: Sequence[int] = (),
     ) -> None:
-        """Open the sessions; idle_threads are the intra-op threads of a batch that runs alone."""
+        """Open the sessions; idle_threads are the intra-op threads of a batch that runs alone.
+
+        padded_sizes: batches of just so many rows have sessions of their own.
+        """
         self.device = device
         self.inputs = tuple(inputs)
         self.slots = slots
@@ -113,6 +117,9 @@ class StageRunner:
         self._idle_sessions = self._sessions
         if idle_threads > 1:
             self._idle_sessions = [_open_session(stage.path, device, idle_threads) for stage in stages]
+        self._sized_sessions = {
+            size: [_open_session(stage.path, device) for stage in stages] for size in padded_sizes
+        }
         # One more slot than is given out: the probe's own, so that it may run beside the traffic.
         self._slabs = [[_Slab(spec, slots + 1, device) for spec in stage.features] for stage in stages]
         self.classes = int(self._sessions[0].get_outputs()[0].shape[1])
@@ -145,9 +152,10 @@ class StageRunner:
         all_cores: bool = False,
     ) -> StageRun:
         """Prepare a run; for its arguments see `run`. logits_BK must be contiguous, and is written to."""
-        session = (self._idle_sessions if all_cores else self._sessions)[stage]
-        binding = session.io_binding()
         rows = len(logits_BK)
+        sessions = self._sized_sessions.get(rows, self._sessions)
+        session = (self._idle_sessions if all_cores else sessions)[stage]
+        binding = session.io_binding()
         for name, array in host_inputs.items():
             binding.bind_cpu_input(name, array)
         for slab in self._slabs[stage - 1] if stage > 0 else ():
@@ -190,11 +198,12 @@ class StageRunner:
     def _measure(self, max_batch_size: int, *, all_cores: bool) -> Iterator[dict[int, float]]:
         for stage in range(self.stage_count):
             measured: dict[int, float] = {}
-            for rows in batch_sizes(max_batch_size):
+            for rows in self._sized_sessions or batch_sizes(max_batch_size):
                 inputs = self.blank_inputs(rows) if stage == 0 else {"rows": np.arange(rows)}
                 measured[rows] = _fastest(lambda: self.run(stage, inputs, 0, all_cores=all_cores))  # noqa: B023 - run at once
                 if measured[rows] > LONGEST_MEASURED_SECONDS and rows < max_batch_size:
                     break  # in longer batches a row costs as much
+            measured.setdefault(1, measured[min(measured)])  # fewer rows than are padded to cost as much
             yield measured
 
     def probe(self) -> None:

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def variants(base: dict[str, Any], document: Mapping[str, Any]) -> Iterator[tuple[str, Recipe]]:
-    """Give each variant's recipe, in the file's order."""
+    """Yield each variant's recipe, in the file's order."""
     changed: dict[str | None, dict[str, Any]] = {None: base}
     for name, variant in document.items():
         changed[name] = merged(changed[variant.get("from")], variant["change"])
@@ -61,7 +61,7 @@ def variants(base: dict[str, Any], document: Mapping[str, Any]) -> Iterator[tupl
 
 
 def merged(document: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a document with some keys, nested ones too, replaced."""
+    """Return a document with some keys, nested ones too, replaced."""
     return document | {
         key: merged(document[key], value) if isinstance(value, dict) else value
         for key, value in change.items()
@@ -105,7 +105,7 @@ def measure(generation: Generation, dataset: Dataset, folder: RunFolder) -> dict
 
 
 def cheapest(path: Sequence[Candidate]) -> Candidate:
-    """Give the cheapest row within both bounds; row 0 always is."""
+    """Return the cheapest row within both bounds; row 0 always is."""
     allowed = [
         row for row in path if row.accuracy_loss <= LARGEST_LOSS and row.disagreement <= LARGEST_DISAGREEMENT
     ]

@@ -14,9 +14,9 @@ from statistics import median
 import torch
 
 from bench.table import row, rule
+from serving.repository.manifest import TensorSpec
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
-from serving.repository.manifest import TensorSpec
 from training.architectures.heads import HeadSettings
 from training.data.registry import DATASETS, Extent
 from training.estimate import random_dataset

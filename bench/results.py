@@ -79,7 +79,7 @@ def with_results(page: str, results: str) -> str:
 
 
 def lines(results: Results) -> Iterator[str]:
-    """Give the README's results, line by line."""
+    """Yield the README's results, line by line."""
     yield from released(results)
     yield ""
     yield from without_exits(results)
@@ -88,7 +88,7 @@ def lines(results: Results) -> Iterator[str]:
 
 
 def released(results: Results) -> Iterator[str]:
-    """Say what the released model does at each operating point."""
+    """Yield what the released model does at each operating point."""
     manifest, record = results.manifest, results.record
     parameters = sum(stage.parameters for stage in manifest.stages)
     exits = " / ".join(f"{100 * each.accuracy:.2f}" for each in manifest.exits)
@@ -116,21 +116,21 @@ def released(results: Results) -> Iterator[str]:
 
 
 def certified(point: OperatingPoint) -> str:
-    """Say what is promised."""
+    """Return what is promised."""
     if point.certificate is None:
         return ""
     return f", certified: {promises.bound(point.certificate.risk, point.certificate.epsilon)}"
 
 
 def milliseconds(record: RunRecord, point: OperatingPoint, batch_rows: int) -> str:
-    """Say what a batch takes at a point, and its share of full depth."""
+    """Return what a batch takes at a point, and its share of full depth."""
     stages = record.stage_milliseconds[batch_rows]
     taken = expected_milliseconds(point.exit_shares, stages)
     return f"{taken:.3f} ({percent(taken / sum(stages), 0)})"
 
 
 def without_exits(results: Results) -> Iterator[str]:
-    """Say how networks without exits compare, trained by the same schedule."""
+    """Yield how networks without exits compare, trained by the same schedule."""
     manifest = results.manifest
     default = manifest.default_operating_point
     yield row("without exits", "accuracy", "multiply-adds", f"`{default}` over it, points")
@@ -145,7 +145,7 @@ def without_exits(results: Results) -> Iterator[str]:
 
 
 def studied(study: StudyRecord) -> Iterator[str]:
-    """Say what the study answers."""
+    """Yield what the study answers."""
     networks = len(study.networks)
     yield f"[The study]({STUDY.as_posix()}/README.md) of {networks} small networks (test n = {study.n:,}):"
     yield ""

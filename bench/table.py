@@ -2,10 +2,10 @@
 
 
 def row(*cells: str) -> str:
-    """Give a line of cells."""
+    """Return a line of cells."""
     return "| " + " | ".join(cells) + " |"
 
 
 def rule(columns: int) -> str:
-    """Give the line under the head."""
+    """Return the line under the head."""
     return "|" + "---|" * columns

@@ -73,7 +73,7 @@ def main() -> None:
 def measure(
     server: servers.Server, images_NCHW: NDArray[np.uint8], rounds: int
 ) -> list[tuple[Window, Window]]:
-    """Give each round's window without a job, and with one."""
+    """Return each round's window without a job, and with one."""
     pairs = []
     with Client(server.address) as caller, TrainingClient(server.address) as trainer:
         for number in tqdm(range(rounds), unit="round"):
@@ -88,7 +88,7 @@ def measure(
 
 @contextlib.contextmanager
 def job(trainer: TrainingClient) -> Iterator[None]:
-    """Have a job that trains from the first moment to the last."""
+    """Run a job that trains from the first moment to the last."""
     started = trainer.start("digits", JOB)
     with contextlib.closing(trainer.watch(started.id)) as events:
         next(event for event in events if event.HasField("epoch") and event.epoch.generation > 0)
@@ -114,7 +114,7 @@ def ask(caller: Client, model: str, images_NCHW: NDArray[np.uint8], seconds: flo
 
 
 def lines(pairs: list[tuple[Window, Window]]) -> Iterator[str]:
-    """Give the table: medians over the rounds, and the ratios with the middle half of the rounds."""
+    """Yield the table: medians over the rounds, and the ratios with the middle half of the rounds."""
     figures_RWF = np.array([[astuple(window) for window in pair] for pair in pairs])
     without, beside = np.median(figures_RWF, axis=0)
     yield row(f"{len(pairs)} rounds of {WINDOW_SECONDS:g} s", "p50 ms", "p99 ms", "requests/s")

@@ -75,7 +75,7 @@ def measure(each: Format, recipe: Recipe, extent: Extent, device: torch.device) 
 
 
 def timed_steps(fit: Fit) -> Iterator[tuple[float, float]]:
-    """Give the seconds of each batch and of its step."""
+    """Yield the seconds of each batch and of its step."""
     before = time.perf_counter()
     for step, (images_BCHW, truth_B) in enumerate(fit.batches()):
         ready = time.perf_counter()

@@ -63,7 +63,7 @@ def train() -> PublishedVersion:
 
 
 def published(name: str) -> PublishedVersion:
-    """Give the highest version of a model."""
+    """Return the highest version of a model."""
     versions = find_versions(MODEL_REPOSITORY)
     if name not in versions:
         sys.exit(f"demo: expected one of {', '.join(versions)} in {MODEL_REPOSITORY}/, got {name}")
@@ -79,7 +79,7 @@ def held_out(version: PublishedVersion) -> Split:
 
 
 def run_folder(name: str) -> Path:
-    """Say where the demo of a model keeps what is its own."""
+    """Return the folder for a model's own files of the demo."""
     return Path("runs") / name
 
 
@@ -164,7 +164,7 @@ def report(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, An
 
 
 def _against_the_manifest(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, Answers]) -> str:
-    """Say in how many rows accuracy and exit counts differ from what the manifest says of test."""
+    """Return in how many rows accuracy and exit counts differ from the manifest's figures for test."""
     exits, rows = len(manifest.stages), len(truth_N)
     apart = 0
     for name, given in answers.items():
@@ -178,7 +178,7 @@ def _against_the_manifest(manifest: Manifest, truth_N: NDArray[np.int64], answer
 
 
 def certificates(manifest: Manifest) -> Iterator[str]:
-    """Say of each point but `exact` what is promised."""
+    """Yield each point's certificate, but for `exact`."""
     for name, point in manifest.operating_points.items():
         if name != EXACT_POINT:
             yield f"{name}: {promises.in_short(point)}".replace("\N{NO-BREAK SPACE}", " ")

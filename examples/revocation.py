@@ -4,7 +4,7 @@
 
 Three streams of the same held-out images go to `balanced` through gRPC: as they are; darkened, which
 costs accuracy but no agreement; and with noise, on which early exits part from the final one. After
-each it shows what the server learnt from the rows that it drew. Every figure is measured here.
+each it shows what the server learned from the rows that it sampled. Every figure is measured here.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def ask(client: Client, images: Images, name: str) -> Asked:
 
 
 def report(name: str, asked: Asked, truth_N: NDArray[np.int64], client: Client, metrics: str) -> None:
-    """Say what callers got of a stream, and what the server makes of it."""
+    """Print what callers got of a stream, and what the server makes of it."""
     truth_N = truth_N[: len(asked.label_N)]
     point = client.points_in_force(MODEL)[POINT]
     drifted = drift_alarms(metrics)
@@ -108,7 +108,7 @@ def report(name: str, asked: Asked, truth_N: NDArray[np.int64], client: Client, 
         f"{(asked.exit_N == 0).mean():.0%} left at exit 0"
     )
     print(
-        f"  drawn so far: {point.shadow_agreed} agreed, {point.shadow_differed} differed, "
+        f"  sampled so far: {point.shadow_agreed} agreed, {point.shadow_differed} differed, "
         f"{point.shadow_missing} missing; evidence against the certificate {point.evidence:.3g}"
     )
     print(f"  drift alarm: {', '.join(drifted) if drifted else 'none'}")
@@ -128,7 +128,7 @@ def drift_alarms(metrics: str) -> list[str]:
 
 
 def expected(certificate: Certificate, asked: Asked, before: int) -> str:
-    """Say how many drawn rows it takes to revoke a certificate that breaks after so many others."""
+    """Return how many sampled rows it takes to revoke a certificate that breaks after so many others."""
     risk = float((asked.label_N != asked.full_label_N).mean())
     power = Power.of(
         certificate.epsilon,
@@ -139,13 +139,13 @@ def expected(certificate: Certificate, asked: Asked, before: int) -> str:
     )
     half, nearly_all = power.rows_for(0.5), power.rows_for(0.95)
     return (
-        f"where {risk:.1%} differ after {before} good ones, {half} drawn rows revoke it half the time, "
+        f"where {risk:.1%} differ after {before} good ones, {half} sampled rows revoke it half the time, "
         f"{nearly_all} rows 95% of the time"
     )
 
 
 def watched(folder: Path, shadow_share: float) -> "contextlib.AbstractContextManager[RunningServer]":
-    """Serve the repository with that share of rows drawn."""
+    """Serve the repository with that share of rows sampled."""
     settings = folder / "serving.toml"
     settings.write_text(f"[monitor]\nshadow_share = {shadow_share}\n")
     return server(folder / "server.log", "--config", str(settings), "--state-dir", str(folder))
@@ -174,7 +174,7 @@ def show(version: PublishedVersion, folder: Path, shadow_share: float) -> None:
     assert certificate is not None, f"{POINT} of the released model is certified"
     print(
         f"{MODEL} version {manifest.version}, {POINT}: certified that at most {certificate.epsilon:.0%} of "
-        f"answers differ from the full network's; {shadow_share:.0%} of rows are drawn"
+        f"answers differ from the full network's; {shadow_share:.0%} of rows are sampled"
     )
     with watched(folder, shadow_share) as running, Client(running.grpc) as client:
         before = 0
@@ -186,7 +186,7 @@ def show(version: PublishedVersion, folder: Path, shadow_share: float) -> None:
             point = client.points_in_force(MODEL)[POINT]
             before = point.shadow_agreed + point.shadow_differed
     if not point.revoked:
-        sys.exit("revocation: the noisy stream ended before enough rows were drawn; draw a larger share")
+        sys.exit("revocation: the noisy stream ended before enough rows were sampled; sample a larger share")
     with watched(folder, shadow_share) as running, Client(running.grpc) as client:
         point = client.points_in_force(MODEL)[POINT]
         print(f"\nafter a restart: {'still revoked' if point.revoked else 'in force'}")

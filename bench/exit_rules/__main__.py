@@ -31,10 +31,10 @@ from bench.exit_rules.page import PAGE, write
 from bench.exit_rules.plot import plot
 from bench.exit_rules.record import Network, Record, read
 from bench.exit_rules.rules import PLAIN
-from serving.stages.devices import CPU
-from serving.stages.runner import StageRunner, stage_files
 from serving.repository.manifest import Manifest, Risk
 from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from training.exits.evaluate import cumulative, evaluate
 from training.exits.goals import OperatingPointSection
 from training.release.origin import data_of, goals_of
@@ -103,7 +103,7 @@ def compare(version: PublishedVersion, resamples: int, recuts: int) -> Network:
 
 
 def disagreement_goals(version: PublishedVersion) -> dict[str, Goal]:
-    """Give what the points aim at that lose accuracy for a bound on disagreement, as rules are compared."""
+    """Return what the points aim at that lose accuracy for a bound on disagreement, as rules are compared."""
     return {
         name: Goal(goal.max_accuracy_loss, goal.epsilon, goal.delta)
         for name, goal in goals_of(version).items()
@@ -128,7 +128,7 @@ def run_splits(version: PublishedVersion) -> Mapping[str, Rows]:
 
 
 def _same(thresholds: tuple[float | None, ...], manifest: Manifest, point: str) -> bool:
-    """Say whether thresholds are a published point's, but for the last digits of a sum."""
+    """Return whether thresholds are a published point's, but for the last digits of a sum."""
     published = manifest.operating_points[point].thresholds
     return all(
         (mine is None) == (its is None) and (mine is None or its is None or abs(mine - its) < _SAME_THRESHOLD)

@@ -112,7 +112,7 @@ class Trial:
         ).candidate
 
     def tested(self, rule: str, row: Candidate) -> tuple[float, float, float]:
-        """Give a row's multiply-adds share, accuracy and disagreement on test."""
+        """Return a row's multiply-adds share, accuracy and disagreement on test."""
         found = outcome(self.readings[rule][TEST], row.rule, self.cost_E)
         return found.multiply_adds_share, found.accuracy, found.disagreement
 
@@ -137,7 +137,7 @@ class Judged:
         }
 
     def plain(self) -> tuple[PlainPoint, ...]:
-        """Give the plain rule's own figures."""
+        """Return the plain rule's own figures."""
         accuracy, disagreement = (self._at(PLAIN, figure, self.budgets)[0] for figure in FIGURES)
         return tuple(
             PlainPoint(budget=budget, accuracy=right, disagreement=differing)

@@ -56,7 +56,7 @@ def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
 
 
 def loss(row: Candidate, figure: str) -> float:
-    """Give what a row loses in a figure on the tune split."""
+    """Return what a row loses in a figure on the tune split."""
     return row.accuracy_loss if figure == ACCURACY else row.disagreement
 
 
@@ -76,7 +76,7 @@ def curve(
 def row_figures(
     readings: RuleReadings, exits_JN: Integers, figure: str, cost_E: Sequence[int]
 ) -> tuple[Floats, Floats]:
-    """Give each row's multiply-adds share, and 1 where it is right, or differs from the final exit."""
+    """Return each row's multiply-adds share, and 1 where it is right, or differs from the final exit."""
     every_N = np.arange(readings.rows)
     counted_EN = readings.correct_EN if figure == ACCURACY else ~readings.agrees_EN
     cost = np.asarray(cost_E, dtype=np.float64)
@@ -84,7 +84,7 @@ def row_figures(
 
 
 class Resamples:
-    """Test rows drawn anew, with replacement, the same ones for all who ask."""
+    """Test rows sampled with replacement, the same ones for every caller."""
 
     def __init__(self, rows: int, resamples: int, seed: int) -> None:
         generator = np.random.default_rng(seed)
@@ -93,19 +93,19 @@ class Resamples:
             counts_N[:] = np.bincount(generator.integers(0, rows, rows), minlength=rows)
 
     def means(self, value_JN: Floats) -> Floats:
-        """Give each value's mean as the rows are, then in every resample: [R, J]."""
+        """Return each value's mean as the rows are, then in every resample: [R, J]."""
         return np.asarray(self._counts_RN @ value_JN.T / value_JN.shape[1])
 
 
 def interval(difference_R: Floats) -> Interval:
-    """Give a difference as the rows are, with the percentiles of its resamples."""
+    """Return a difference as the rows are, with the percentiles of its resamples."""
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(difference_R[1:], (tail, 100 - tail))
     return Interval(value=float(difference_R[0]), low=float(low), high=float(high))
 
 
 def joint_intervals(differences_RD: Floats) -> list[Interval]:
-    """Give intervals that hold all at once in 95 % of resamples, equally many standard errors wide."""
+    """Return intervals that hold all at once in 95 % of resamples, equally many standard errors wide."""
     spread_D = differences_RD[1:].std(axis=0)
     away_RD = np.abs(differences_RD[1:] - differences_RD[0]) / np.where(spread_D > 0, spread_D, np.inf)
     errors = float(np.quantile(away_RD.max(axis=1), CONFIDENCE))

@@ -28,7 +28,7 @@ def write(record: Record) -> None:
 
 
 def lines(record: Record) -> Iterator[str]:
-    """Give the whole part of the page."""
+    """Yield the whole part of the page."""
     yield from verdicts(record)
     yield ""
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
@@ -44,7 +44,7 @@ def lines(record: Record) -> Iterator[str]:
 
 
 def verdicts(record: Record) -> Iterator[str]:
-    """Say which rules stay, and what each of the others failed by."""
+    """Yield which rules pass, and what each of the others failed by."""
     for network in record.networks:
         patience = min(each.multiply_adds_share for each in network.patience)
         staying = [f"*{name}*" for name in network.rules if network.stays(name)]
@@ -61,7 +61,7 @@ def verdicts(record: Record) -> Iterator[str]:
 
 
 def _near(network: Network) -> Iterator[str]:
-    """Say of each rule that fails by the first test alone what it would save."""
+    """Yield what each rule would save that fails by the first test alone."""
     for name in network.rules:
         if not (network.wins(name) or network.losses(name) or network.dearer(name)):
             changes = " and ".join(
@@ -233,6 +233,6 @@ def _interval(each: Interval) -> str:
 
 
 def _points(share: float) -> str:
-    """Say a difference in points, with its sign and two digits."""
+    """Format a difference in points, with its sign and two digits."""
     said = f"{100 * share:+.2f}".replace("-", "\N{MINUS SIGN}")
     return "0.00" if said[1:] == "0.00" else said

@@ -25,7 +25,7 @@ class Interval(Section):
     high: float
 
     def beyond(self, sign: int) -> bool:
-        """Say whether the whole interval lies on one side of 0."""
+        """Return whether the whole interval lies on one side of 0."""
         return (self.low > 0) if sign > 0 else (self.high < 0)
 
 
@@ -114,11 +114,11 @@ class Network(Section):
         return tuple(dict.fromkeys(each.rule for each in self.differences))
 
     def decisive(self, rule: str) -> Sequence[Difference]:
-        """Give a rule's differences at the published budgets."""
+        """Return a rule's differences at the published budgets."""
         return [each for each in self.differences if each.rule == rule and each.jointly is not None]
 
     def wins(self, rule: str) -> list[Difference]:
-        """Give where a rule is better beyond its interval, widened for all comparisons."""
+        """Return where a rule is better beyond its interval, widened for all comparisons."""
         return [
             each
             for each in self.decisive(rule)
@@ -126,15 +126,15 @@ class Network(Section):
         ]
 
     def losses(self, rule: str) -> list[Difference]:
-        """Give where a rule is worse beyond its interval."""
+        """Return where a rule is worse beyond its interval."""
         return [each for each in self.decisive(rule) if each.alone.beyond(-BETTER[each.figure])]
 
     def dearer(self, rule: str) -> list[Certified]:
-        """Give the published points that a rule certifies at more multiply-adds, on average over re-cuts."""
+        """Return the points that a rule certifies at more multiply-adds, on average over re-cuts."""
         return [each for each in self.certified if each.rule == rule and each.recut_change > 0]
 
     def stays(self, rule: str) -> bool:
-        """Say whether a rule passes the decision: a win, no loss, and no certificate that costs more."""
+        """Return whether a rule passes the decision: a win, no loss, and no certificate that costs more."""
         return bool(self.wins(rule)) and not self.losses(rule) and not self.dearer(rule)
 
 

@@ -42,7 +42,7 @@ Reader = Callable[[Floats, Integers], RuleReadings]
 
 
 def make_rules(log_probability_ENK: Floats, truth_N: Integers) -> Mapping[str, Reader]:
-    """Give every rule with thresholds by name; what a rule has to fit it fits on these rows."""
+    """Return every rule with thresholds by name; what a rule has to fit it fits on these rows."""
     weights = fit_weights(log_probability_ENK, truth_N)
     return {
         PLAIN: lambda scores_ENK, truth_N: _read(np.exp(scores_ENK), scores_ENK, truth_N),
@@ -60,19 +60,19 @@ def make_rules(log_probability_ENK: Floats, truth_N: Integers) -> Mapping[str, R
 
 
 def log_probabilities(logits_ENK: Floats, calibration_temperatures: tuple[float, ...]) -> Floats:
-    """Give the logarithm of every exit's calibrated probabilities."""
+    """Return the logarithm of every exit's calibrated probabilities."""
     temperature_E = np.array(calibration_temperatures)[:, np.newaxis, np.newaxis]
     return np.asarray(log_softmax(logits_ENK.astype(np.float64) / temperature_E, axis=-1))
 
 
 def negative_entropy(log_probability_ENK: Floats) -> Floats:
-    """Give 1 for a sure answer and 0 for a uniform one: 1 - entropy / log K."""
+    """Return 1 for a sure answer and 0 for a uniform one: 1 - entropy / log K."""
     entropy_EN = -(np.exp(log_probability_ENK) * log_probability_ENK).sum(axis=-1)
     return np.asarray(np.clip(1.0 - entropy_EN / np.log(log_probability_ENK.shape[-1]), 0.0, 1.0))
 
 
 def margin(probability_ENK: Floats) -> Floats:
-    """Give the largest probability's lead over the second."""
+    """Return the largest probability's lead over the second."""
     ordered_ENK = np.sort(probability_ENK, axis=-1)
     return np.asarray(ordered_ENK[..., -1] - ordered_ENK[..., -2])
 
@@ -124,7 +124,7 @@ def _fit_powers(log_probability_ENK: Floats, truth_N: Integers) -> Floats:
 
 
 def leave_patiently(label_EN: Integers, agreeing: int) -> Integers:
-    """Give the exit where so many exits in a row agree for the first time, else the final one (PABEE)."""
+    """Return the exit where so many exits in a row agree for the first time, else the final one (PABEE)."""
     exits, rows = label_EN.shape
     exit_N, run_N = np.full(rows, exits - 1), np.zeros(rows, dtype=np.int64)
     waits_N = np.ones(rows, dtype=bool)
@@ -158,7 +158,7 @@ def _most_confident(log_probability_ENK: Floats, truth_N: Integers) -> RuleReadi
 
 
 def _combined(name: str, combine: Callable[[Floats], Floats]) -> dict[str, Reader]:
-    """Give both forms of a rule that combines the exits so far: the final exit answers alone, or combined."""
+    """Return both forms of a rule that combines the exits so far: the final exit alone, or combined."""
 
     def to_the_end(log_probability_ENK: Floats, truth_N: Integers) -> RuleReadings:
         return _read(combine(log_probability_ENK), log_probability_ENK, truth_N)

@@ -35,11 +35,11 @@ from bench.slowdown.record import (
     read,
 )
 from serving.config import MonitorSettings
-from serving.stages.devices import CPU
 from serving.exits.policy import ExitRule, Integers
-from serving.stages.runner import StageRunner, stage_files
 from serving.repository.manifest import Manifest
 from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from training.data.splits import Split
 from training.exits.evaluate import cumulative, evaluate, outcome
 from training.exits.evaluate import read as read_logits
@@ -116,14 +116,14 @@ def measure(version: PublishedVersion, rows: int) -> Record:
 
 def some(split: Split, rows: int) -> Split:
     """Draw rows of a split by a seed."""
-    drawn_N = np.sort(np.random.default_rng(0).permutation(len(split))[:rows])
-    return Split(split.images_NCHW[drawn_N], split.truth_N[drawn_N], split.digest)
+    sampled_N = np.sort(np.random.default_rng(0).permutation(len(split))[:rows])
+    return Split(split.images_NCHW[sampled_N], split.truth_N[sampled_N], split.digest)
 
 
 def perturbed(
     images_NCHW: Images, known_NCHW: Images, chain: Chain, manifest: Manifest
 ) -> Iterator[tuple[str, int, Images]]:
-    """Give the rows as they are, then under every perturbation of every size."""
+    """Yield the rows as they are, then under every perturbation of every size."""
     torch.set_num_threads(1)  # the same sums wherever it runs
     gradient = towards_uniform(chain, len(manifest.stages) - 1)
     yield CLEAN, 0, images_NCHW
@@ -157,7 +157,7 @@ def judge(
 
 
 def settings(manifest: Manifest) -> Mapping[str, ExitRule]:
-    """Give the exit rules that rows are judged under."""
+    """Return the exit rules that rows are judged under."""
     last = len(manifest.stages) - 1
     balanced, fast = (manifest.operating_points[name].thresholds for name in (BALANCED, FAST))
     return {

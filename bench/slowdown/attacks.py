@@ -55,8 +55,8 @@ def universal(
     generator = np.random.default_rng(0)
     change = torch.zeros(known_NCHW.shape[1:])
     for step in range(steps):
-        drawn_B = generator.choice(len(known_NCHW), min(BATCH_ROWS, len(known_NCHW)), replace=False)
-        batch = torch.from_numpy(known_NCHW[drawn_B].astype(np.float32))
+        sampled_B = generator.choice(len(known_NCHW), min(BATCH_ROWS, len(known_NCHW)), replace=False)
+        batch = torch.from_numpy(known_NCHW[sampled_B].astype(np.float32))
         # Long steps first, short ones to settle.
         length = _STEP_SHARE * size / 10 * (1 - step / steps)
         change -= length * gradient((batch + change).clamp(0, 255)).mean(dim=0).sign()
@@ -78,7 +78,7 @@ def to_pixels(moved_NCHW: Tensor, clean_NCHW: Images, size: int) -> Images:
 
 
 def towards_uniform(chain: Chain, early_exits: int) -> Gradient:
-    """Give the gradient of the mean cross-entropy to uniform over the early exits."""
+    """Return the gradient of the mean cross-entropy to uniform over the early exits."""
 
     def gradient(images_BCHW: Tensor) -> Tensor:
         pixels = images_BCHW.detach().requires_grad_()

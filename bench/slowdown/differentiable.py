@@ -44,7 +44,7 @@ class Stage:
             self._nodes.append((_OPERATORS[node.op_type], list(node.input), node.output[0], attributes))
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the stage's outputs by name."""
+        """Return the stage's outputs by name."""
         values = {**self._constants, **inputs}
         for operator, names, result, attributes in self._nodes:
             values[result] = operator([values[name] for name in names], attributes)
@@ -59,7 +59,7 @@ class Chain:
         self._input_name = input_name
 
     def __call__(self, images_BCHW: Tensor, exits: int | None = None) -> Tensor:
-        """Give the logits of the first so many exits (default: all), [E, B, K]; images are pixels in FP32."""
+        """Return the logits of the first `exits` exits (default: all), [E, B, K]; images are FP32 pixels."""
         inputs = {self._input_name: images_BCHW}
         logits = []
         for stage in self._stages[:exits]:
@@ -70,7 +70,7 @@ class Chain:
 
 
 def check_parity(chain: Chain, images_BCHW: NDArray[np.uint8], expected_EBK: NDArray[np.float32]) -> float:
-    """Give the largest difference of a logit from onnxruntime's; raise ValueError where it is too large."""
+    """Return the largest difference of a logit from onnxruntime's; raise ValueError where it is too large."""
     with torch.no_grad():
         got_EBK = chain(torch.from_numpy(images_BCHW.astype(np.float32))).numpy()
     for number, (expected_BK, got_BK) in enumerate(zip(expected_EBK, got_EBK, strict=True)):

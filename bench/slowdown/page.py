@@ -30,7 +30,7 @@ def write(record: Record) -> None:
 
 
 def lines(record: Record) -> Iterator[str]:
-    """Give the whole part of the page."""
+    """Yield the whole part of the page."""
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
     yield (
         f"`{record.model}`; n = {record.n:,} test rows, drawn by a seed. {record.steps} steps for one "
@@ -66,7 +66,7 @@ def lines(record: Record) -> Iterator[str]:
 
 
 def summary(record: Record) -> Iterator[str]:
-    """Say how far the cost went."""
+    """Yield how far the cost went."""
     small, large = record.sizes[0], record.sizes[-1]
     clean, quick = (record.find(CLEAN, 0, setting).multiply_adds_share for setting in (BALANCED, FAST))
     yield (
@@ -105,7 +105,7 @@ def summary(record: Record) -> Iterator[str]:
 
 
 def _mean_at_alarm(record: Record, size: int) -> float:
-    """Give the mean multiply-adds of all rows where the drift alarm begins to fire."""
+    """Return the mean multiply-adds of all rows where the drift alarm begins to fire."""
     attacked = record.alarming(EACH, size, BALANCED) or 1.0
     perturbed, clean = record.find(EACH, size, BALANCED), record.find(CLEAN, 0, BALANCED)
     return attacked * perturbed.multiply_adds_share + (1 - attacked) * clean.multiply_adds_share

@@ -43,7 +43,7 @@ class Record(Section):
 
     model: str
     n: int
-    """Test rows, drawn by a seed."""
+    """Test rows, sampled by a seed."""
     universal_rows: int
     """Tune rows on which the one perturbation for all was found."""
     steps: int
@@ -66,7 +66,7 @@ class Record(Section):
         return tuple(sorted({each.size for each in self.reached if each.size}))
 
     def find(self, kind: str, size: int, setting: str) -> Reached:
-        """Give what a perturbation of a size did at a setting."""
+        """Return what a perturbation of a size did at a setting."""
         (found,) = (
             each
             for each in self.reached
@@ -76,21 +76,21 @@ class Record(Section):
         return found
 
     def drift(self, kind: str, size: int, setting: str, attacked: float = 1.0) -> float:
-        """Give the drift index of a window of which that share is perturbed and the rest as published."""
+        """Return the drift index of a window of which that share is perturbed and the rest as published."""
         baseline_E = np.array(self.baseline[setting])
         shares_E = np.array(self.find(kind, size, setting).exit_shares)
         mixed_E = attacked * shares_E + (1 - attacked) * baseline_E
         return stability_index(np.round(self.window_rows * mixed_E), baseline_E)
 
     def alarming(self, kind: str, size: int, setting: str) -> float | None:
-        """Give the smallest share of perturbed rows, in percent steps, that raises the drift alarm."""
+        """Return the smallest share of perturbed rows, in percent steps, that raises the drift alarm."""
         for share in np.arange(0.01, 1.005, 0.01):
             if self.drift(kind, size, setting, share) > self.alarm:
                 return float(share)
         return None
 
     def factor(self, kind: str, size: int, setting: str) -> float:
-        """Give how many times the multiply-adds of unperturbed rows."""
+        """Return how many times the multiply-adds of unperturbed rows."""
         found, clean = self.find(kind, size, setting), self.find(CLEAN, 0, setting)
         return found.multiply_adds_share / clean.multiply_adds_share
 

@@ -15,9 +15,9 @@ from bench.slowdown.attacks import Images, add, noise, pgd, to_pixels, towards_u
 from bench.slowdown.differentiable import Chain, Stage, check_parity
 from bench.slowdown.plot import plot
 from bench.slowdown.record import BALANCED, CAPPED, CLEAN, EACH, FAST, SETTINGS, UNIVERSAL, read
+from serving.repository.repository import read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
-from serving.repository.repository import read_version
 from training.architectures.heads import HeadSettings
 from training.architectures.network import PixelNormalisation
 from training.architectures.registry import build

@@ -23,8 +23,15 @@ def own_models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@pytest.fixture(scope="module", params=["grpcio", "native"])
+def front_end(request: pytest.FixtureRequest) -> str:
+    """Each front end: what it serves has to be the same."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def server(models: Path) -> Iterator[ServerProcess]:
+def server(models: Path, front_end: str) -> Iterator[ServerProcess]:
     """A process that all tests share, so none may stop it."""
-    with ServerProcess(models) as server:
+    with ServerProcess(models, front_end=front_end) as server:
         yield server

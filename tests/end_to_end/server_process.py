@@ -1,21 +1,29 @@
 """Runs `python -m serving` as a process of its own and says where it listens."""
 
+import json
 import re
 import select
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving.live_server import eventually
 
 START_SECONDS = 60.0
 END_SECONDS = 60.0
 CANNOT_START = 2
-READY = re.compile(r"ready grpc=(?P<grpc>[^ ]+:\d+) metrics=(?P<metrics>[^ ]+:\d+) device=(?P<device>\w+)\n")
+READY = re.compile(
+    r"ready grpc=(?P<grpc>[^ ]+:\d+) metrics=(?P<metrics>[^ ]+:\d+) device=(?P<device>\w+) "
+    r"front_end=(?P<front_end>\w+)\n"
+)
+
 
 MODULE = ("-m", "serving")
 
@@ -23,7 +31,18 @@ MODULE = ("-m", "serving")
 class ServerProcess:
     """A server that is up once the block begins, and is gone once it has ended."""
 
-    def __init__(self, models: Path, *options: str, program: Sequence[str] = MODULE) -> None:
+    def __init__(
+        self,
+        models: Path,
+        *options: str,
+        front_end: str | None = None,
+        config: Mapping[str, Mapping[str, object]] | None = None,
+        program: Sequence[str] = MODULE,
+    ) -> None:
+        """Take options, and settings by section; a front end of None is the one that it takes by itself."""
+        self._settings = {section: dict(values) for section, values in (config or {}).items()}
+        if front_end is not None:
+            self._settings.setdefault("server", {})["front_end"] = front_end
         self._command = [
             *(sys.executable, *program, "--model-repository", str(models)),
             *("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu", *options),
@@ -33,9 +52,15 @@ class ServerProcess:
         # A file, not a pipe: a pipe that nobody empties would block the server once it is full.
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name) / "log"
+        settings = Path(self._folder.name) / "serving.toml"
+        settings.write_text(_toml(self._settings))
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1
+                [*self._command, "--config", str(settings)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                bufsize=1,
             )
         self.ready_line = self._read_ready_line()
         found = READY.fullmatch(self.ready_line)
@@ -44,6 +69,7 @@ class ServerProcess:
             self._end_forcibly()
             raise AssertionError(f"no ready line but {self.ready_line!r}, log: {lines}")
         self.address, self.metrics_address = found["grpc"], found["metrics"]
+        self.front_end = found["front_end"]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,6 +103,17 @@ class ServerProcess:
         assert eventually(lambda: bool(self._lines_of(event))), f"no {event!r} in the log"
         return self._lines_of(event)[0]
 
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that carry these labels."""
+        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
     def _lines_of(self, event: str) -> list[str]:
         return [line for line in self.log() if f'"event": "{event}"' in line and line.endswith("}")]
 
@@ -92,6 +129,14 @@ class ServerProcess:
         assert self.process.stdout
         self.process.stdout.close()
         self._folder.cleanup()
+
+
+def _toml(settings: Mapping[str, Mapping[str, object]]) -> str:
+    """Write sections of numbers, strings and lists of them, which TOML writes as JSON does."""
+    lines: list[str] = []
+    for section, values in settings.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    return "\n".join(lines)
 
 
 def run_serving(*arguments: str) -> tuple[int, str, str]:

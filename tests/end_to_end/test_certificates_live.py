@@ -4,7 +4,6 @@ agreement breaks, and only then."""
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -45,13 +44,16 @@ def test_split(manifest: Manifest) -> Split:
 
 
 @contextmanager
-def watched_server(shadow_share: float = SHADOW_SHARE) -> Iterator[tuple[ServerProcess, Client]]:
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Path(folder) / "serving.toml"
-        settings.write_text(f"[monitor]\nshadow_share = {shadow_share}\n")
-        options = ("--config", str(settings), "--state-dir", folder)
-        with ServerProcess(MODELS, *options) as server, Client(server.address) as client:
-            yield server, client
+def watched_server(
+    front_end: str, shadow_share: float = SHADOW_SHARE
+) -> Iterator[tuple[ServerProcess, Client]]:
+    config = {"monitor": {"shadow_share": shadow_share}}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ServerProcess(MODELS, "--state-dir", folder, front_end=front_end, config=config) as server,
+        Client(server.address) as client,
+    ):
+        yield server, client
 
 
 def stream(client: Client, images: Images) -> PointInForce:
@@ -76,8 +78,8 @@ def disagreement(client: Client, images: Images) -> float:
     return differing / len(images)
 
 
-def test_clean_rows_neither_revoke_nor_alarm(test_split: Split) -> None:
-    with watched_server() as (server, client):
+def test_clean_rows_neither_revoke_nor_alarm(test_split: Split, front_end: str) -> None:
+    with watched_server(front_end) as (server, client):
         point = stream(client, as_they_are(test_split.images_NCHW[:ROWS]))
 
         assert not point.revoked
@@ -86,10 +88,10 @@ def test_clean_rows_neither_revoke_nor_alarm(test_split: Split) -> None:
 
 
 def test_rows_that_cost_accuracy_but_no_agreement_alarm_and_do_not_revoke(
-    certificate: Certificate, test_split: Split
+    certificate: Certificate, test_split: Split, front_end: str
 ) -> None:
     images = darkened(test_split.images_NCHW[:ROWS])
-    with watched_server() as (server, client):
+    with watched_server(front_end) as (server, client):
         point = stream(client, images)
 
         assert not point.revoked
@@ -98,14 +100,14 @@ def test_rows_that_cost_accuracy_but_no_agreement_alarm_and_do_not_revoke(
 
 
 def test_rows_on_which_exits_part_revoke_within_what_the_power_of_the_test_says(
-    certificate: Certificate, test_split: Split
+    certificate: Certificate, test_split: Split, front_end: str
 ) -> None:
     images = noisy(test_split.images_NCHW[: 4 * ROWS])
-    with watched_server(shadow_share=0) as (_, client):
+    with watched_server(front_end, shadow_share=0) as (_, client):
         risk = disagreement(client, images[:ROWS])
     assert risk > 2 * certificate.epsilon
 
-    with watched_server() as (server, client):
+    with watched_server(front_end) as (server, client):
         point = stream(client, images)
 
         enough = Power.of(certificate.epsilon, certificate.delta, risk, 3000).rows_for(0.999)

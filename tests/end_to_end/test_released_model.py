@@ -37,10 +37,12 @@ def dataset(manifest: Manifest) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    settings = tmp_path_factory.mktemp("settings") / "serving.toml"
-    settings.write_text(f"[models.fashion-mnist]\nversions = [{VERSION}]\n")
-    with ServerProcess(MODELS, "--config", str(settings)) as server, Client(server.address) as client:
+def client(front_end: str) -> Iterator[Client]:
+    config = {"models.fashion-mnist": {"versions": [VERSION]}}
+    with (
+        ServerProcess(MODELS, front_end=front_end, config=config) as server,
+        Client(server.address) as client,
+    ):
         yield client
 
 

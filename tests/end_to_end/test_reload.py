@@ -13,8 +13,10 @@ from tests.serving import scripted_model
 from tests.serving.live_server import eventually
 
 
-def test_sighup_takes_up_a_new_version_under_traffic_without_a_failed_call(own_models: Path) -> None:
-    with ServerProcess(own_models) as server, Client(server.address) as client:
+def test_sighup_takes_up_a_new_version_under_traffic_without_a_failed_call(
+    own_models: Path, front_end: str
+) -> None:
+    with ServerProcess(own_models, front_end=front_end) as server, Client(server.address) as client:
         stop, versions = threading.Event(), ["1"]
 
         def ask() -> None:
@@ -34,8 +36,10 @@ def test_sighup_takes_up_a_new_version_under_traffic_without_a_failed_call(own_m
     assert code == 0
 
 
-def test_sighup_with_a_bad_version_logs_one_line_and_the_old_one_goes_on(own_models: Path) -> None:
-    with ServerProcess(own_models) as server, Client(server.address) as client:
+def test_sighup_with_a_bad_version_logs_one_line_and_the_old_one_goes_on(
+    own_models: Path, front_end: str
+) -> None:
+    with ServerProcess(own_models, front_end=front_end) as server, Client(server.address) as client:
         folder = scripted_model.publish(own_models, version=2)
         text = (folder / "manifest.json").read_text()
         (folder / "manifest.json").write_text(text[:500])

@@ -13,9 +13,9 @@ from tests.end_to_end.server_process import ServerProcess
 MAX_RESIDENT_BYTES = 300_000_000
 
 
-def test_the_ready_line_says_where_and_on_what(server: ServerProcess) -> None:
+def test_the_ready_line_says_where_on_what_and_through_what(server: ServerProcess, front_end: str) -> None:
     assert server.ready_line.startswith("ready grpc=127.0.0.1:")
-    assert server.ready_line.endswith(" device=cpu\n")
+    assert server.ready_line.endswith(f" device=cpu front_end={front_end}\n")
 
 
 def test_the_process_holds_no_torch_and_little_memory(server: ServerProcess) -> None:
@@ -38,6 +38,7 @@ def test_an_ipv6_address_is_listened_on(models: Path, host: str) -> None:
         with Client(f"[::1]:{port}") as client:
             assert client.predict("scripted", EASY).label_N.tolist() == [1]
         assert server.address == f"[{host}]:{port}"
+        assert server.front_end == ("native" if host == "::1" else "grpcio")
 
 
 def _has_ipv6() -> bool:

@@ -3,7 +3,6 @@
 import json
 import signal
 import threading
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,25 +17,27 @@ from tests.end_to_end.slow_model import publish_slow, slow_row
 from tests.serving.live_server import eventually
 
 
-def test_sigterm_at_rest_ends_with_exit_code_0(models: Path) -> None:
-    with ServerProcess(models) as server:
+def test_sigterm_at_rest_ends_with_exit_code_0(models: Path, front_end: str) -> None:
+    with ServerProcess(models, front_end=front_end) as server:
         code, log = server.stop()
 
     assert code == 0
     assert [json.loads(line)["event"] for line in log][-2:] == ["draining", "stopped"]
 
 
-def test_sigterm_lets_an_accepted_call_finish_and_answers_new_ones_unavailable(tmp_path: Path) -> None:
+def test_sigterm_lets_an_accepted_call_finish_and_answers_new_ones_unavailable(
+    tmp_path: Path, front_end: str
+) -> None:
     publish_slow(tmp_path / "models")
     slow = np.stack([slow_row(1, turns=90)])
     with (
-        ServerProcess(tmp_path / "models", *left_to_workers(tmp_path)) as server,
+        ServerProcess(tmp_path / "models", front_end=front_end) as server,
         Client(server.address, timeout_seconds=60) as client,
         ThreadPoolExecutor(1) as caller,
     ):
         accepted = caller.submit(client.predict, "slow", slow)
         with Client(server.address) as other:
-            assert eventually(lambda: _in_flight(server) == 1)
+            assert eventually(lambda: server.metric("offramp_requests_in_flight") == 1)
             server.send(signal.SIGTERM)
             server.await_event("draining")
             with pytest.raises(ModelNotReady, match="the server is draining"):
@@ -48,22 +49,11 @@ def test_sigterm_lets_an_accepted_call_finish_and_answers_new_ones_unavailable(t
         assert code == 0
 
 
-def left_to_workers(folder: Path) -> tuple[str, str]:
-    """Options by which the event loop runs no batch, whose time here depends on the row."""
-    settings = folder / "settings.toml"
-    settings.write_text("[engine]\ncaller_milliseconds = 0\n")
-    return "--config", str(settings)
-
-
-def _in_flight(server: ServerProcess) -> float:
-    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=10) as page:
-        lines = page.read().decode().splitlines()
-    return sum(float(line.split()[1]) for line in lines if line.startswith("offramp_requests_in_flight "))
-
-
-def test_sigterm_under_load_gives_answers_or_unavailable_and_nothing_else(models: Path) -> None:
+def test_sigterm_under_load_gives_answers_or_unavailable_and_nothing_else(
+    models: Path, front_end: str
+) -> None:
     outcomes: list[str] = []
-    with ServerProcess(models) as server:
+    with ServerProcess(models, front_end=front_end) as server:
         stop = threading.Event()
 
         def ask() -> None:
@@ -91,16 +81,16 @@ def test_sigterm_under_load_gives_answers_or_unavailable_and_nothing_else(models
     assert set(outcomes) == {"[2]", "UNAVAILABLE"}
 
 
-def test_a_second_signal_forces_with_exit_code_1(tmp_path: Path) -> None:
+def test_a_second_signal_forces_with_exit_code_1(tmp_path: Path, front_end: str) -> None:
     publish_slow(tmp_path / "models")
     slow = np.stack([slow_row(1, turns=90)])
     with (
-        ServerProcess(tmp_path / "models", *left_to_workers(tmp_path)) as server,
+        ServerProcess(tmp_path / "models", front_end=front_end) as server,
         Client(server.address, timeout_seconds=60) as client,
         ThreadPoolExecutor(1) as caller,
     ):
         call = caller.submit(client.predict, "slow", slow)
-        assert eventually(lambda: _in_flight(server) == 1)
+        assert eventually(lambda: server.metric("offramp_requests_in_flight") == 1)
         server.send(signal.SIGTERM)
         server.await_event("draining")
         server.send(signal.SIGINT)

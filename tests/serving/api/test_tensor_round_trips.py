@@ -1,7 +1,6 @@
 """Tensors come out of the codec as they went in."""
 
 import math
-from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -65,9 +64,13 @@ def test_typed_contents_decode_to_what_was_sent(tensor: tuple[TensorSpec, Array]
 @st.composite
 def answers(draw: st.DrawFn) -> Answers:
     rows, classes = draw(st.integers(1, MAX_ROWS)), draw(st.integers(2, 4))
-    dtypes: tuple[type[np.generic], ...] = (np.int64, np.float32, np.int32, np.int32)
-    columns: list[Any] = [draw(st_numpy.arrays(dtype, (rows,))) for dtype in dtypes]
-    return Answers(*columns, draw(st_numpy.arrays(np.float32, (rows, classes))))
+    return Answers(
+        label_R=draw(st_numpy.arrays(np.int64, (rows,))),
+        confidence_R=draw(st_numpy.arrays(np.float32, (rows,))),
+        exit_R=draw(st_numpy.arrays(np.int32, (rows,))),
+        exit_reason_R=draw(st_numpy.arrays(np.int32, (rows,))),
+        probabilities_RK=draw(st_numpy.arrays(np.float32, (rows, classes))),
+    )
 
 
 @given(answers(), st.permutations(OUTPUT_NAMES), st.integers(1, len(OUTPUT_NAMES)), st.booleans())

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from serving.stages.devices import CPU
-from serving.stages.runner import StageRunner, stage_files
 from serving.errors import RepositoryError
 from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from training.errors import TrainingError
 from training.exits.evaluate import Outcome, Readings, evaluate, outcome, read
 from training.exits.thresholds import Candidate

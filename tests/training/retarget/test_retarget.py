@@ -8,12 +8,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scipy.stats import binom
 
-from serving.stages.devices import CPU
-from serving.engine.engine import Engine, EngineLimits
-from serving.exits.policy import ExitRule
-from serving.stages.runner import StageRunner, stage_files
+from serving.engine.engine import Engine
+from serving.engine.version import ServedVersion, VersionLimits
+from serving.exits.options import ExitOptions, exit_rule
 from serving.metrics import Metrics
 from serving.repository.manifest import Risk
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from tests.training.retarget.retargets import (
     as_format_1,
     contents,
@@ -268,16 +269,18 @@ def test_an_engine_serves_the_new_point_as_its_certificate_was_counted(models: P
 
     version = published(models, 2)
     rows = len(digits.certify)
-    limits = EngineLimits(max_batch_size=rows, max_queue_size=rows, slots=rows, workers=1, patience=1)
-    engine = Engine(version, CPU, limits, Metrics(CollectorRegistry()).for_model("tiny", 2, 3))
-    try:
-        labels = {}
-        for name in ("exact", "cheap"):
-            rule = ExitRule(version.manifest.operating_points[name].thresholds, max_exit=2)
-            reply = engine.submit({"image": digits.certify.images_NCHW}, rule)
-            labels[name] = reply.result(PATIENCE_SECONDS).label_R
-    finally:
-        engine.close()
+    limits = VersionLimits(max_batch_size=rows, max_queue_size=rows)
+    instruments = Metrics(CollectorRegistry()).for_model("tiny", 2, 3)
+    engine, served = Engine(1), ServedVersion(version, CPU, limits, instruments, permits=1)
+    engine.add(served)
+    engine.start()
+    labels = {}
+    for name in ("exact", "cheap"):
+        rule = exit_rule(served.points, ExitOptions(operating_point=name))
+        answers = engine.ask(served, {"image": digits.certify.images_NCHW}, rule)
+        labels[name] = answers.result(PATIENCE_SECONDS).label_R
+    engine.remove(served)
+    engine.close()
     promise = version.manifest.operating_points["cheap"].certificate
     assert promise is not None
     assert int((labels["cheap"] != labels["exact"]).sum()) == promise.disagreements

@@ -9,63 +9,52 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from serving.exits.policy import ExitReason, ExitRule
 from serving.engine.request import Answers
-from serving.errors import InvalidRequest, StageFailed
-from tests.serving.conftest import MakeEngine
-from tests.serving.engine.engine_calls import BALANCED, EXACT, ask, submit
+from serving.errors import StageFailed
+from serving.exits.policy import ExitReason, ExitRule
+from tests.serving.conftest import Serve
+from tests.serving.engine.engine_calls import EXACT, ask, submit
+from tests.serving.engine.small_queues import costs_of_rows, flat_costs
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import PATIENCE_SECONDS
 from tests.serving.reference import Fails, Leaves, all_alone
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, NAN, RAISES, confidence, row
 
 
-def test_each_row_leaves_at_the_first_exit_that_is_sure_of_it(make_engine: MakeEngine) -> None:
-    answers = ask(make_engine(), EASY, MIDDLE, HARD)
+def test_each_row_leaves_at_the_first_exit_that_is_sure_of_it(serve: Serve) -> None:
+    answers = ask(serve(), EASY, MIDDLE, HARD)
 
     assert answers.label_R.tolist() == [0, 1, 2]
     assert answers.exit_R.tolist() == [0, 1, 2]
     assert answers.exit_reason_R.tolist() == [ExitReason.CONFIDENT, ExitReason.CONFIDENT, ExitReason.FINAL]
 
 
-def test_probabilities_are_those_of_the_exit_where_the_row_left(make_engine: MakeEngine) -> None:
-    answers = ask(make_engine(), MIDDLE)
+def test_probabilities_are_those_of_the_exit_where_the_row_left(serve: Serve) -> None:
+    answers = ask(serve(), MIDDLE)
 
     sure = confidence(5)
     np.testing.assert_allclose(answers.probabilities_RK, [[(1 - sure) / 2, sure, (1 - sure) / 2]], rtol=1e-5)
     assert answers.confidence_R == pytest.approx([sure])
 
 
-def test_exact_takes_every_row_to_the_final_exit(make_engine: MakeEngine) -> None:
-    answers = ask(make_engine(), EASY, HARD, rule=EXACT)
+def test_exact_takes_every_row_to_the_final_exit(serve: Serve) -> None:
+    answers = ask(serve(), EASY, HARD, rule=EXACT)
 
     assert answers.exit_R.tolist() == [2, 2]
     assert answers.exit_reason_R.tolist() == [ExitReason.FINAL, ExitReason.FINAL]
 
 
-def test_a_cap_says_of_each_row_whether_it_was_sure(make_engine: MakeEngine) -> None:
-    answers = ask(make_engine(), EASY, MIDDLE, rule=ExitRule((0.9, 0.9), 0))
+def test_a_cap_says_of_each_row_whether_it_was_sure(serve: Serve) -> None:
+    answers = ask(serve(), EASY, MIDDLE, rule=ExitRule((0.9, 0.9), 0))
 
     assert answers.exit_R.tolist() == [0, 0]
     assert answers.exit_reason_R.tolist() == [ExitReason.CONFIDENT, ExitReason.CAPPED]
 
 
-@pytest.mark.parametrize("rows", [0, 9])
-def test_a_request_outside_the_batch_bounds_is_refused_at_the_door(
-    make_engine: MakeEngine, rows: int
-) -> None:
-    engine = make_engine(max_batch_size=8)
-
-    with pytest.raises(InvalidRequest, match=f"expected 1 to 8 rows, got {rows}"):
-        engine.submit({"image": np.zeros((rows, 1, 2, 3), dtype=np.uint8)}, BALANCED)
-
-
-def test_survivors_of_different_requests_run_in_one_batch(
-    make_engine: MakeEngine, registry: CollectorRegistry
-) -> None:
-    engine = make_engine(max_batch_size=4)
-    with held_worker(engine):
-        futures = [submit(engine, EASY, MIDDLE, MIDDLE, EASY) for _ in range(2)]
+def test_survivors_of_different_requests_run_in_one_batch(serve: Serve, registry: CollectorRegistry) -> None:
+    served = serve(max_batch_size=4)
+    with held_worker(served.engine, served.version):
+        futures = [submit(served, EASY, MIDDLE, MIDDLE, EASY) for _ in range(2)]
     assert all(future.result(PATIENCE_SECONDS) for future in futures)
 
     labels = {"model": "scripted", "version": "1", "stage": "1"}
@@ -73,19 +62,25 @@ def test_survivors_of_different_requests_run_in_one_batch(
     assert registry.get_sample_value("offramp_batch_rows_sum", labels) == 4
 
 
-def test_the_callers_array_may_be_read_only_and_is_left_as_it_was(make_engine: MakeEngine) -> None:
+def test_the_callers_array_may_be_read_only_and_is_left_as_it_was(serve: Serve) -> None:
     rows = np.stack([HARD, MIDDLE, EASY])
     before = rows.copy()
     rows.flags.writeable = False
 
-    assert make_engine().submit({"image": rows}, EXACT).result(PATIENCE_SECONDS).label_R.tolist() == [2, 1, 0]
+    served = serve()
+    answers = served.engine.ask(served.version, {"image": rows}, EXACT).result(PATIENCE_SECONDS)
+
+    assert answers.label_R.tolist() == [2, 1, 0]
     assert (rows == before).all()
 
 
-def test_an_array_that_is_not_contiguous_is_answered_as_its_copy(make_engine: MakeEngine) -> None:
+def test_an_array_that_is_not_contiguous_is_answered_as_its_copy(serve: Serve) -> None:
     rows = np.stack([EASY, HARD, MIDDLE])[::-1]
 
-    assert make_engine().submit({"image": rows}, EXACT).result(PATIENCE_SECONDS).label_R.tolist() == [1, 2, 0]
+    served = serve()
+    answers = served.engine.ask(served.version, {"image": rows}, EXACT).result(PATIENCE_SECONDS)
+
+    assert answers.label_R.tolist() == [1, 2, 0]
 
 
 def leaves(answers: Answers) -> list[Leaves]:
@@ -122,22 +117,34 @@ REQUESTS = st.lists(st.tuples(st.lists(ROWS, min_size=1, max_size=8), RULES), mi
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), REQUESTS)
+@given(
+    permits=st.integers(1, 3),
+    seconds=st.sampled_from([None, 1e-5, 1.0]),
+    batching=st.booleans(),
+    asked=REQUESTS,
+)
 def test_every_row_gets_the_answer_it_would_get_alone(
-    make_engine: MakeEngine,
-    data: st.DataObject,
-    requests: list[tuple[list[NDArray[np.uint8]], ExitRule]],
+    serve: Serve,
+    permits: int,
+    seconds: float | None,
+    asked: list[tuple[list[NDArray[np.uint8]], ExitRule]],
+    *,
+    batching: bool,
 ) -> None:
-    engine = make_engine(max_batch_size=8, max_queue_size=128, slots=data.draw(st.integers(8, 20)), workers=2)
+    """Whatever the costs: they only decide what runs together, and in how many threads."""
+    served = serve(max_batch_size=8, max_queue_size=128, permits=permits, idle_threads=2)
+    if seconds is not None:
+        costs = flat_costs(8, seconds) if batching else costs_of_rows(8, seconds, seconds / 2)
+        served.version.lane.queues.costs = costs
     with ThreadPoolExecutor(4) as callers:
-        futures = list(callers.map(lambda asked: submit(engine, *asked[0], rule=asked[1]), requests))
+        futures = list(callers.map(lambda each: submit(served, *each[0], rule=each[1]), asked))
     wait(futures, PATIENCE_SECONDS)
 
-    for (rows, rule), future in zip(requests, futures, strict=True):
+    for (rows, rule), future in zip(asked, futures, strict=True):
         expected = all_alone(np.stack(rows), rule)
         if isinstance(expected, Fails):
             assert isinstance(future.exception(0), StageFailed)
         else:
             assert_same(leaves(future.result(0)), expected)
-    engine.close()
-    assert (engine.rows_held, engine.slots_held) == (0, 0)
+    served.close()
+    assert served.held == (0, 0, 0)

@@ -1,48 +1,181 @@
 """Requests that are cancelled in an engine, and their neighbours."""
 
+import sys
 import threading
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future
 
+import numpy as np
+import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.engine.request import Answers
-from tests.serving.conftest import MakeEngine
+from serving.engine.request import NO_DEADLINE, Answers, Request, Result
+from serving.errors import DeadlineExpired, RequestCancelled
+from tests.serving.conftest import Serve
 from tests.serving.engine.engine_calls import EXACT, stage_labels, submit
 from tests.serving.held_worker import held_worker
-from tests.serving.live_server import PATIENCE_SECONDS
+from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.scripted_model import HARD, MIDDLE
 
 
-def test_a_cancelled_row_does_not_strand_its_batch(make_engine: MakeEngine) -> None:
-    engine = make_engine()
-    with held_worker(engine):
-        neighbours = [submit(engine, HARD), submit(engine, HARD), submit(engine, HARD)]
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Have the interpreter change threads as often as it can, so that races come about."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_cancelled_row_does_not_strand_its_batch(serve: Serve) -> None:
+    served = serve()
+    with held_worker(served.engine, served.version):
+        neighbours = [submit(served, HARD), submit(served, HARD), submit(served, HARD)]
         assert neighbours[1].cancel()
 
     assert neighbours[0].result(PATIENCE_SECONDS).label_R.tolist() == [2]
     assert neighbours[2].result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
-def test_a_cancelled_request_makes_no_work(make_engine: MakeEngine, registry: CollectorRegistry) -> None:
-    engine = make_engine()
-    with held_worker(engine):
-        assert submit(engine, HARD, HARD).cancel()
-    engine.close()
+def test_a_cancelled_request_makes_no_work(serve: Serve, registry: CollectorRegistry) -> None:
+    served = serve()
+    with held_worker(served.engine, served.version):
+        assert submit(served, HARD, HARD).cancel()
+    served.close()
 
     assert registry.get_sample_value("offramp_batch_rows_sum", stage_labels(1)) == 0.0
 
 
-def test_cancels_at_any_moment_leave_the_others_right(make_engine: MakeEngine) -> None:
-    engine = make_engine(max_queue_size=512, workers=2)
+def test_cancels_at_any_moment_leave_the_others_right(serve: Serve) -> None:
+    served = serve(max_queue_size=1024, permits=2)
     kept: list[Future[Answers]] = []
     cancelled: list[Future[Answers]] = []
     for number in range(300):
-        future = submit(engine, HARD, MIDDLE, rule=EXACT)
+        future = submit(served, HARD, MIDDLE, rule=EXACT)
         (cancelled if number % 3 else kept).append(future)
         if number % 3:
             future.cancel()
-        while engine.rows_held > 400:
-            threading.Event().wait(0.001)
 
     assert all(future.result(PATIENCE_SECONDS).label_R.tolist() == [2, 1] for future in kept)
     assert all(future.done() or future.result(PATIENCE_SECONDS) for future in cancelled)
+
+
+def request_for(sent: list[Result], deadline: float = NO_DEADLINE) -> Request:
+    image = np.stack([HARD, MIDDLE])
+    return Request({"image": image}, 2, EXACT, deadline, sent.append)
+
+
+def outcomes(registry: CollectorRegistry) -> Counter[str]:
+    """Requests by how they ended, as the metrics have them."""
+    counted = Counter[str]()
+    for family in registry.collect():
+        for sample in family.samples:
+            if sample.name == "offramp_requests_total" and sample.value:
+                counted[sample.labels["outcome"]] += int(sample.value)
+    return counted
+
+
+def test_a_cancelled_requests_caller_is_told_at_once(serve: Serve, registry: CollectorRegistry) -> None:
+    served, sent = serve(), list[Result]()
+    request = request_for(sent)
+    with held_worker(served.engine, served.version):
+        served.engine.submit(served.version, request)
+        served.engine.cancel(served.version, request)
+
+        assert [type(result) for result in sent] == [RequestCancelled]
+        assert outcomes(registry) == {"cancelled": 1}
+
+
+def test_a_request_cancelled_by_its_deadline_has_expired(serve: Serve, registry: CollectorRegistry) -> None:
+    served, sent = serve(), list[Result]()
+    request = request_for(sent)
+    with held_worker(served.engine, served.version):
+        served.engine.submit(served.version, request)
+        request.deadline_seconds = 0.0
+        served.engine.cancel(served.version, request)
+
+        assert [type(result) for result in sent] == [DeadlineExpired]
+        assert outcomes(registry) == {"deadline": 1}
+
+
+def test_a_request_that_was_answered_cannot_be_cancelled(serve: Serve, registry: CollectorRegistry) -> None:
+    served, sent = serve(), list[Result]()
+    request = request_for(sent)
+    served.engine.submit(served.version, request)
+    served.engine.wake()
+    served.engine.wait_idle()
+
+    served.engine.cancel(served.version, request)
+
+    assert [type(result) for result in sent] == [Answers]
+    assert outcomes(registry) == {"ok": 1}
+
+
+def test_a_cancel_between_the_decision_and_the_answer_comes_first(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
+    """Both leave in one batch, and the first one's answer cancels the second."""
+    served, sent = serve(), list[Result]()
+    second = request_for(sent)
+    image = np.stack([HARD])
+    first = Request(
+        {"image": image}, 1, EXACT, NO_DEADLINE, lambda _: served.engine.cancel(served.version, second)
+    )
+    with held_worker(served.engine, served.version):
+        served.engine.submit(served.version, first)
+        served.engine.submit(served.version, second)
+    served.engine.wait_idle()
+
+    assert [type(result) for result in sent] == [RequestCancelled]
+    assert outcomes(registry) == {"ok": 2, "cancelled": 1}
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_a_cancel_and_an_answer_at_once_end_a_request_once(serve: Serve, registry: CollectorRegistry) -> None:
+    served = serve(permits=2, max_queue_size=2048)
+
+    def race(number: int) -> list[Result]:
+        sent: list[Result] = []
+        request = request_for(sent)
+        served.engine.submit(served.version, request)
+        served.engine.wake()
+        for _ in range(200 * (number % 60)):  # the later the cancel, the more answers are first
+            pass
+        served.engine.cancel(served.version, request)
+        return sent
+
+    results = [race(number) for number in range(600)]
+    assert eventually(lambda: served.version.lane.idle)
+
+    assert [len(sent) for sent in results] == [1] * 600
+    ended = Counter(type(sent[0]) for sent in results)
+    assert outcomes(registry) == Counter(ok=ended[Answers], cancelled=ended[RequestCancelled])
+
+
+def ends(thread: threading.Thread) -> bool:
+    thread.join(PATIENCE_SECONDS)
+    return not thread.is_alive()
+
+
+def test_a_cancelled_request_does_not_keep_its_version_from_being_removed(serve: Serve) -> None:
+    served = serve()
+    removing = threading.Thread(target=served.engine.remove, args=(served.version,), daemon=True)
+    with held_worker(served.engine, served.version):
+        cancelled = submit(served, HARD, HARD)
+        removing.start()
+        assert eventually(lambda: not served.version.ready)
+        cancelled.cancel()
+
+    assert ends(removing)
+
+
+def test_a_cancelled_request_does_not_keep_the_engine_from_being_idle(serve: Serve) -> None:
+    served = serve()
+    waiting = threading.Thread(target=served.engine.wait_idle, daemon=True)
+    with held_worker(served.engine, served.version):
+        cancelled = submit(served, HARD, HARD)
+        waiting.start()
+        cancelled.cancel()
+
+    assert ends(waiting)

@@ -71,21 +71,25 @@ def serve(version: PublishedVersion, registry: CollectorRegistry) -> Iterator[Se
         permits: int = 1,
         idle_threads: int = 1,
         published: PublishedVersion = version,
-        stages: int = scripted_model.STAGES,
+        engine: Engine | None = None,
         **more: Any,  # noqa: ANN401 - how it is watched
     ) -> Served:
+        """Serve a version, on an engine of its own where none is given."""
         limits = VersionLimits(max_batch_size, max_queue_size, idle_threads)
-        instruments = metrics.for_model("scripted", len(all_served) + 1, stages)
-        engine = Engine(permits)
-        served = Served(engine, ServedVersion(published, CPU, limits, instruments, permits=permits, **more))
-        engine.add(served.version)
-        engine.start()
-        all_served.append(served)
-        return served
+        instruments = metrics.for_model("scripted", len(all_served) + 1, scripted_model.STAGES)
+        shared = engine or Engine(permits)
+        version = ServedVersion(published, CPU, limits, instruments, permits=shared.permits, **more)
+        shared.add(version)
+        if engine is None:
+            shared.start()
+        all_served.append(Served(shared, version))
+        return all_served[-1]
 
     yield make
     for served in all_served:
-        served.close()
+        served.engine.remove(served.version)
+    for served in all_served:
+        served.engine.close()
     assert [served.held for served in all_served] == [(0, 0, 0)] * len(all_served)
 
 

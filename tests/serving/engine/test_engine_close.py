@@ -1,44 +1,141 @@
-"""The close of an engine."""
+"""How a version is removed, and how an engine is closed."""
 
 import threading
 
 import pytest
 
 from serving.errors import ModelNotReady
-from tests.serving.conftest import MakeEngine
-from tests.serving.engine.engine_calls import submit
+from tests.serving.conftest import Serve
+from tests.serving.engine.engine_calls import ask, submit
 from tests.serving.held_worker import held_worker
-from tests.serving.live_server import PATIENCE_SECONDS
+from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE
 
 
-def test_close_answers_what_was_admitted(make_engine: MakeEngine) -> None:
-    engine = make_engine(max_batch_size=2)
-    with held_worker(engine):
-        futures = [submit(engine, HARD, MIDDLE) for _ in range(8)]
-        closing = threading.Thread(target=engine.close)
+def test_a_version_is_removed_once_what_was_admitted_is_answered(serve: Serve) -> None:
+    served = serve(max_batch_size=2)
+    removing = threading.Thread(target=served.engine.remove, args=(served.version,))
+    with held_worker(served.engine, served.version):
+        futures = [submit(served, HARD, MIDDLE) for _ in range(8)]
+        removing.start()
+        assert eventually(lambda: not served.version.ready)
+        assert removing.is_alive()
+    removing.join(PATIENCE_SECONDS)
+
+    assert not removing.is_alive()
+    assert [future.result(0).label_R.tolist() for future in futures] == [[2, 1]] * 8
+
+
+def test_a_removed_version_takes_no_request(serve: Serve) -> None:
+    served = serve()
+    served.engine.remove(served.version)
+
+    assert not served.version.ready
+    with pytest.raises(ModelNotReady):
+        submit(served, EASY)
+
+
+def test_a_version_that_is_removed_leaves_the_others_served(serve: Serve) -> None:
+    served = serve()
+    other = serve(engine=served.engine)
+
+    served.engine.remove(served.version)
+
+    assert ask(other, EASY).label_R.tolist() == [0]
+
+
+def test_a_version_may_be_removed_twice(serve: Serve) -> None:
+    served = serve()
+    ask(served, EASY)
+
+    served.engine.remove(served.version)
+    served.engine.remove(served.version)
+
+    assert served.held == (0, 0, 0)
+
+
+def test_two_threads_may_remove_a_version_at_once(serve: Serve) -> None:
+    served = serve()
+    removing = [threading.Thread(target=served.engine.remove, args=(served.version,)) for _ in range(2)]
+    with held_worker(served.engine, served.version):
+        future = submit(served, HARD)
+        for thread in removing:
+            thread.start()
+    for thread in removing:
+        thread.join(PATIENCE_SECONDS)
+
+    assert not any(thread.is_alive() for thread in removing)
+    assert future.result(0).label_R.tolist() == [2]
+
+
+def test_an_engine_may_be_closed_twice(serve: Serve) -> None:
+    served = serve(permits=2)
+    ask(served, EASY)
+
+    served.engine.close()
+    served.engine.close()
+
+    assert not served.engine.alive
+
+
+def test_two_threads_may_close_an_engine_at_once(serve: Serve) -> None:
+    served = serve(permits=2)
+    closing = [threading.Thread(target=served.engine.close) for _ in range(2)]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join(PATIENCE_SECONDS)
+
+    assert not any(thread.is_alive() for thread in closing)
+
+
+def test_an_engine_is_closed_after_what_its_threads_run(serve: Serve) -> None:
+    served = serve(max_batch_size=2)
+    closing = threading.Thread(target=served.engine.close)
+    with held_worker(served.engine, served.version):
+        futures = [submit(served, HARD, MIDDLE) for _ in range(4)]
         closing.start()
     closing.join(PATIENCE_SECONDS)
 
     assert not closing.is_alive()
-    assert [future.result(0).label_R.tolist() for future in futures] == [[2, 1]] * 8
+    assert [future.result(PATIENCE_SECONDS).label_R.tolist() for future in futures] == [[2, 1]] * 4
 
 
-def test_a_closed_engine_takes_no_request(make_engine: MakeEngine) -> None:
-    engine = make_engine()
-    engine.close()
-
-    assert not engine.ready
-    with pytest.raises(ModelNotReady):
-        submit(engine, EASY)
-
-
-def test_close_waits_for_no_cancelled_request(make_engine: MakeEngine) -> None:
-    engine = make_engine(workers=2)
-    futures = [submit(engine, HARD, HARD) for _ in range(10)]
+def test_a_close_waits_for_no_cancelled_request(serve: Serve) -> None:
+    served = serve(permits=2)
+    futures = [submit(served, HARD, HARD) for _ in range(10)]
     for future in futures:
         future.cancel()
+    assert eventually(lambda: served.version.lane.idle)
 
-    engine.close()
+    served.close()
 
-    assert engine.rows_held == 0
+    assert served.held == (0, 0, 0)
+
+
+def test_waiting_for_an_idle_engine_returns_where_nothing_was_asked(serve: Serve) -> None:
+    served = serve()
+
+    served.engine.wait_idle()
+
+    assert served.engine.requests_in_flight == 0
+
+
+def test_an_idle_engine_has_handed_over_every_answer(serve: Serve) -> None:
+    served = serve(permits=2, max_queue_size=512)
+    futures = [submit(served, HARD, MIDDLE) for _ in range(100)]
+
+    served.engine.wait_idle()
+
+    assert all(future.done() for future in futures)
+
+
+def test_requests_in_flight_are_those_of_all_versions(serve: Serve) -> None:
+    served = serve()
+    other = serve(engine=served.engine)
+    with held_worker(served.engine, served.version):
+        submit(served, EASY, HARD)
+        submit(other, EASY)
+
+        assert served.engine.requests_in_flight == 3
+    served.engine.wait_idle()

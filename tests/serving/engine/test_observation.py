@@ -1,20 +1,34 @@
-"""What an engine counts and measures of its work."""
+"""What is counted and measured of an engine's work."""
 
-import math
+import time
 
+import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.serving.conftest import MakeEngine
-from tests.serving.engine.engine_calls import ask, stage_labels, submit
+from serving.engine.observation import outcome_of
+from serving.engine.request import NO_DEADLINE, Request
+from serving.errors import (
+    DeadlineExpired,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+    RequestCancelled,
+    StageFailed,
+    Unsupported,
+)
+from serving.metrics import Outcome
+from tests.serving.conftest import Serve
+from tests.serving.engine.engine_calls import EXACT, ask, stage_labels, submit
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import PATIENCE_SECONDS
 from tests.serving.scripted_model import EASY, HARD, MIDDLE
 
 
-def test_metrics_say_where_and_why_rows_left(make_engine: MakeEngine, registry: CollectorRegistry) -> None:
-    engine = make_engine()
-    ask(engine, EASY, EASY, MIDDLE, HARD)
-    engine.close()
+def test_metrics_say_where_and_why_rows_left(serve: Serve, registry: CollectorRegistry) -> None:
+    served = serve()
+    ask(served, EASY, EASY, MIDDLE, HARD)
+    served.close()
 
     def left(exit_number: int, reason: str) -> float | None:
         labels = {"exit": str(exit_number), "reason": reason, "operating_point": "balanced"}
@@ -25,48 +39,84 @@ def test_metrics_say_where_and_why_rows_left(make_engine: MakeEngine, registry: 
     assert [left(0, "confident"), left(1, "confident"), left(2, "final")] == [2.0, 1.0, 1.0]
 
 
-def test_metrics_count_multiply_adds_spent_and_saved(
-    make_engine: MakeEngine, registry: CollectorRegistry
-) -> None:
-    engine = make_engine()
-    ask(engine, EASY, MIDDLE, HARD)  # 10, 10 + 20 and 10 + 20 + 70 of a full depth of 100
-    engine.close()
+def test_metrics_count_multiply_adds_spent_and_saved(serve: Serve, registry: CollectorRegistry) -> None:
+    served = serve()
+    ask(served, EASY, MIDDLE, HARD)  # 10, 10 + 20 and 10 + 20 + 70 of a full depth of 100
+    served.close()
 
     labels = {"model": "scripted", "version": "1"}
     assert registry.get_sample_value("offramp_multiply_adds_total", labels) == 140
     assert registry.get_sample_value("offramp_multiply_adds_saved_total", labels) == 160
 
 
-def test_metrics_of_rows_waiting_follow_the_queue(
-    make_engine: MakeEngine, registry: CollectorRegistry
-) -> None:
-    engine = make_engine()
-    with held_worker(engine):
-        future = submit(engine, HARD, HARD)
+def test_metrics_of_rows_waiting_follow_the_queue(serve: Serve, registry: CollectorRegistry) -> None:
+    served = serve()
+    with held_worker(served.engine, served.version):
+        future = submit(served, HARD, HARD)
         assert registry.get_sample_value("offramp_rows_waiting", stage_labels(0)) == 2
     future.result(PATIENCE_SECONDS)
 
     assert registry.get_sample_value("offramp_rows_waiting", stage_labels(0)) == 0
 
 
-def test_a_closed_engines_queues_are_gone_from_the_metrics(
-    make_engine: MakeEngine, registry: CollectorRegistry
+def test_a_removed_versions_queues_are_gone_from_the_metrics(
+    serve: Serve, registry: CollectorRegistry
 ) -> None:
-    make_engine().close()
+    serve().close()
 
     assert registry.get_sample_value("offramp_rows_waiting", stage_labels(0)) is None
 
 
-def test_statistics_count_runs_of_the_first_stage(make_engine: MakeEngine) -> None:
-    engine = make_engine()
-    ask(engine, HARD, HARD, HARD)
-    ask(engine, EASY)
+def test_statistics_count_runs_of_the_first_stage(serve: Serve) -> None:
+    served = serve()
+    ask(served, HARD, HARD, HARD)
+    ask(served, EASY)
+    served.engine.wait_idle()
 
-    assert engine.accounts.statistics.first_stage_runs == 2
+    assert served.version.observation.statistics.first_stage_runs == 2
 
 
-def test_queue_seconds_are_finite_and_not_negative(make_engine: MakeEngine) -> None:
-    waited = ask(make_engine(), EASY).queue_seconds
+def test_the_time_in_the_queue_is_that_before_stage_0(serve: Serve) -> None:
+    served = serve()
+    request = Request({"image": HARD[None]}, 1, EXACT, NO_DEADLINE, lambda _: None)
+    with held_worker(served.engine, served.version):
+        served.engine.submit(served.version, request)
+        asked_until = time.monotonic()
+    answered = time.monotonic()
 
-    assert math.isfinite(waited)
-    assert waited >= 0.0
+    assert asked_until - request.admitted_seconds <= request.queue_seconds
+    assert request.queue_seconds <= answered - request.admitted_seconds
+    statistics = served.version.observation.statistics
+    assert statistics.queue.nanoseconds >= round(request.queue_seconds * 1e9)
+
+
+def test_a_batch_of_several_stages_is_recorded_at_each_of_them(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
+    served = serve()
+    ask(served, HARD, HARD, rule=EXACT)
+    served.engine.wait_idle()
+
+    for stage in range(3):
+        assert registry.get_sample_value("offramp_batch_rows_sum", stage_labels(stage)) == 2
+        assert registry.get_sample_value("offramp_stage_seconds_count", stage_labels(stage)) == 1
+    assert registry.get_sample_value("offramp_queue_seconds_count", stage_labels(0)) == 1
+    assert registry.get_sample_value("offramp_queue_seconds_count", stage_labels(1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (InvalidRequest("x"), Outcome.INVALID),
+        (Unsupported("x"), Outcome.INVALID),
+        (ModelNotFound("x"), Outcome.NOT_FOUND),
+        (ModelNotReady("x"), Outcome.NOT_READY),
+        (Overloaded("x"), Outcome.OVERLOADED),
+        (DeadlineExpired("x"), Outcome.DEADLINE),
+        (RequestCancelled("x"), Outcome.CANCELLED),
+        (StageFailed("x"), Outcome.FAILED),
+        (ZeroDivisionError("x"), Outcome.FAILED),
+    ],
+)
+def test_an_error_is_counted_by_its_class(error: Exception, outcome: Outcome) -> None:
+    assert outcome_of(error) is outcome

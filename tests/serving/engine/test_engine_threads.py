@@ -1,86 +1,270 @@
-"""Short batches that are alone run in the thread that brings them, and everything else stays as it is."""
+"""The engine's threads: who receives calls, who runs batches, and that callers in any thread are answered."""
 
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tests.serving.conftest import MakeEngine
+from serving.engine.engine import Engine
+from serving.engine.request import NO_DEADLINE, Answers, FutureReply, Request, Result
+from serving.errors import Overloaded
+from serving.exits.policy import ExitRule
+from serving.stages.costs import MeasuredCosts
+from tests.serving.conftest import Serve, Served
 from tests.serving.engine.engine_calls import BALANCED, EXACT, ask, submit
+from tests.serving.engine.small_queues import costs_of_rows
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import PATIENCE_SECONDS
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, row
 
-LONG = 10.0
+SHORT, LONG = costs_of_rows(8, 1e-5), costs_of_rows(8, 1.0)
+"""What batches are expected to take; how long they really take is another matter."""
+
+KINDS = {0: EASY, 1: MIDDLE, 2: HARD}
+"""Rows by the label that they are answered with."""
 
 
-def test_a_lone_request_is_answered_before_submit_returns(make_engine: MakeEngine) -> None:
-    engine = make_engine(caller_seconds=LONG)
-
-    future = submit(engine, EASY, MIDDLE, HARD)
-
-    assert future.done()
-    assert future.result().exit_R.tolist() == [0, 1, 2]
+def expect(served: Served, costs: MeasuredCosts) -> Served:
+    served.version.lane.queues.costs = costs
+    return served
 
 
-def test_with_no_time_for_callers_a_worker_answers(make_engine: MakeEngine) -> None:
-    engine = make_engine(caller_seconds=0.0)
-    with held_worker(engine):
-        future = submit(engine, EASY)
-        assert not future.done()
+class QueueReceiver:
+    """Receives calls from a queue, as a front end receives them from its connections."""
 
-    assert future.result(PATIENCE_SECONDS).label_R.tolist() == [0]
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        """Who received each call."""
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def receive(self, *, wait: bool) -> bool:
+        try:
+            call = self._calls.get(block=wait)
+        except queue.Empty:
+            return True
+        if call is None:
+            self._calls.put(None)
+            return False
+        self.threads.append(threading.get_ident())
+        call()
+        return True
+
+    def bring(self, call: Callable[[], None]) -> None:
+        self._calls.put(call)
+
+    def close(self) -> None:
+        self._calls.put(None)
 
 
-def test_a_request_that_meets_another_is_left_to_the_workers(make_engine: MakeEngine) -> None:
-    engine = make_engine(caller_seconds=LONG, workers=1)
-    engine._caller_seconds = 0.0
-    with held_worker(engine):
-        engine._caller_seconds = LONG
-        future = submit(engine, HARD)
-        assert not future.done()
+class Front:
+    """An engine that is driven by a receiver, and ways to call it through that."""
+
+    def __init__(self, serve: Serve, costs: MeasuredCosts, permits: int = 1, **more: int) -> None:
+        self.receiver = QueueReceiver()
+        self.engine = Engine(permits)
+        self.served = expect(serve(engine=self.engine, **more), costs)
+        self.engine.start(self.receiver)
+
+    def call(self, image: NDArray[np.uint8], reply: Callable[[Result], None] | None = None) -> FutureReply:
+        """Bring a call; an error of its admission is its result."""
+        future = FutureReply()
+        request = Request({"image": image[None]}, 1, EXACT, NO_DEADLINE, reply or future)
+
+        def admit() -> None:
+            try:
+                self.engine.submit(self.served.version, request)
+            except Overloaded as error:
+                request.close(error)
+
+        self.receiver.bring(admit)
+        return future
+
+
+@pytest.fixture
+def make_front(serve: Serve) -> Iterator[Callable[..., Front]]:
+    """Makes engines with a receiver; the receiver is closed before the engine, as a server does."""
+    fronts: list[Front] = []
+
+    def make(costs: MeasuredCosts, **more: int) -> Front:
+        fronts.append(Front(serve, costs, **more))
+        return fronts[-1]
+
+    yield make
+    for front in fronts:
+        front.receiver.close()
+        front.engine.close()
+
+
+MakeFront = Callable[..., Front]
+
+
+def test_calls_are_received_run_and_answered(make_front: MakeFront) -> None:
+    front = make_front(SHORT)
+
+    futures = [front.call(KINDS[number % 3]) for number in range(60)]
+
+    labels = [future.result(PATIENCE_SECONDS).label_R.item() for future in futures]
+    assert labels == [number % 3 for number in range(60)]
+
+
+def test_the_role_is_kept_while_batches_are_short(make_front: MakeFront) -> None:
+    front = make_front(SHORT)
+
+    for _ in range(50):
+        front.call(HARD).result(PATIENCE_SECONDS)
+
+    assert len(set(front.receiver.threads)) == 1
+
+
+def test_the_role_is_handed_over_before_a_long_batch(make_front: MakeFront) -> None:
+    front, received = make_front(LONG), threading.Event()
+    in_time: list[bool] = []
+    front.call(HARD, lambda _: in_time.append(received.wait(PATIENCE_SECONDS)))
+
+    front.receiver.bring(received.set)
+    front.call(EASY).result(PATIENCE_SECONDS)
+
+    assert in_time == [True]
+    assert front.receiver.threads[0] != front.receiver.threads[1]
+
+
+def test_calls_are_refused_while_a_long_batch_runs(make_front: MakeFront) -> None:
+    front, refused = make_front(LONG, max_batch_size=8, max_queue_size=8), threading.Event()
+    in_time: list[bool] = []
+    front.call(HARD, lambda _: in_time.append(refused.wait(PATIENCE_SECONDS)))
+    waiting = [front.call(HARD) for _ in range(8)]
+    beyond = front.call(HARD)
+
+    beyond.add_done_callback(lambda _: refused.set())
+
+    assert isinstance(beyond.exception(PATIENCE_SECONDS), Overloaded)
+    assert all(future.result(PATIENCE_SECONDS) for future in waiting)
+    assert in_time == [True]
+
+
+def test_a_request_submitted_from_elsewhere_runs_while_the_receiver_waits(make_front: MakeFront) -> None:
+    front = make_front(SHORT)
+    front.call(EASY).result(PATIENCE_SECONDS)
+
+    assert ask(front.served, HARD).label_R.tolist() == [2]
+
+
+def test_without_its_receiver_an_engine_runs_what_is_submitted(make_front: MakeFront) -> None:
+    front = make_front(SHORT)
+    front.receiver.close()
+
+    assert [ask(front.served, KINDS[label]).label_R.item() for label in range(3)] == [0, 1, 2]
+    assert front.engine.alive
+
+
+def test_a_call_that_waits_behind_a_running_batch_needs_no_other_call_to_be_run(
+    make_front: MakeFront,
+) -> None:
+    front = make_front(SHORT)
+    with held_worker(front.engine, front.served.version):
+        received = threading.Event()
+        future = front.call(HARD)
+        front.receiver.bring(received.set)
+        assert received.wait(PATIENCE_SECONDS)
 
     assert future.result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
-@pytest.mark.parametrize("rule", [BALANCED, EXACT])
-def test_answers_are_those_of_the_workers(make_engine: MakeEngine, rule: object) -> None:
-    by_workers, by_caller = make_engine(), make_engine(caller_seconds=LONG, lone_threads=2)
-    rows = [EASY, MIDDLE, HARD, row(1, 0.3, 1.2, 2.0), row(2, 5, 0, 0)]
-
-    theirs, ours = (ask(engine, *rows, rule=rule) for engine in (by_workers, by_caller))  # type: ignore[arg-type]
-
-    assert ours.label_R.tolist() == theirs.label_R.tolist()
-    assert ours.exit_R.tolist() == theirs.exit_R.tolist()
-    np.testing.assert_allclose(ours.confidence_R, theirs.confidence_R, rtol=1e-6)
-
-
-def test_callers_in_many_threads_get_their_own_answers(make_engine: MakeEngine) -> None:
-    engine = make_engine(caller_seconds=LONG, workers=2, max_queue_size=512)
-    kinds = {0: EASY, 1: MIDDLE, 2: HARD}
+@pytest.mark.parametrize("permits", [1, 2])
+@pytest.mark.parametrize("costs", [SHORT, LONG], ids=["short", "long"])
+def test_calls_in_many_threads_over_a_receiver_are_all_answered(
+    make_front: MakeFront, costs: MeasuredCosts, permits: int
+) -> None:
+    front = make_front(costs, permits=permits, max_queue_size=512)
 
     def call(number: int) -> bool:
-        return int(ask(engine, kinds[number % 3]).label_R.item()) == number % 3
+        return bool(front.call(KINDS[number % 3]).result(PATIENCE_SECONDS).label_R.item() == number % 3)
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(call, range(400)))
 
 
-def test_a_raising_row_fails_alone_on_its_way_through_all_stages(make_engine: MakeEngine) -> None:
-    engine = make_engine()
-    with held_worker(engine):
-        good = submit(engine, HARD, MIDDLE, rule=EXACT)
-        bad = submit(engine, row(1, 1, 1, 1, fates=(0, RAISES)), rule=EXACT)
+def test_a_future_is_pending_while_the_permit_is_held(serve: Serve) -> None:
+    served = serve()
+    with held_worker(served.engine, served.version):
+        future = submit(served, EASY)
+        assert not future.done()
+
+    assert future.result(PATIENCE_SECONDS).label_R.tolist() == [0]
+
+
+@pytest.mark.parametrize("rule", [BALANCED, EXACT], ids=["balanced", "exact"])
+def test_answers_on_all_cores_are_those_on_one(serve: Serve, rule: ExitRule) -> None:
+    on_one = serve()
+    on_all = expect(serve(idle_threads=2), costs_of_rows(8, 1.0, 0.01))
+    rows = [EASY, MIDDLE, HARD, row(1, 0.3, 1.2, 2.0), row(2, 5, 0, 0)]
+
+    expected, got = ask(on_one, *rows, rule=rule), ask(on_all, *rows, rule=rule)
+
+    assert got.label_R.tolist() == expected.label_R.tolist()
+    assert got.exit_R.tolist() == expected.exit_R.tolist()
+    np.testing.assert_allclose(got.confidence_R, expected.confidence_R, rtol=1e-6)
+
+
+def test_callers_in_many_threads_get_their_own_answers(serve: Serve) -> None:
+    served = serve(permits=2, max_queue_size=512)
+
+    def call(number: int) -> bool:
+        return bool(ask(served, KINDS[number % 3]).label_R.item() == number % 3)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(400)))
+
+
+@pytest.mark.parametrize("permits", [1, 2])
+def test_eight_callers_over_four_versions_are_all_answered(serve: Serve, permits: int) -> None:
+    first = serve(permits=permits)
+    versions = [first, *[serve(engine=first.engine) for _ in range(3)]]
+    for served, costs in zip(versions, (SHORT, LONG, SHORT, LONG), strict=True):
+        expect(served, costs)
+
+    def call(caller: int) -> list[int]:
+        return [int(ask(versions[(caller + n) % 4], KINDS[n % 3]).label_R.item()) for n in range(60)]
+
+    with ThreadPoolExecutor(8) as pool:
+        answered = list(pool.map(call, range(8)))
+
+    assert answered == [[n % 3 for n in range(60)]] * 8
+    first.engine.wait_idle()
+    assert [served.held for served in versions] == [(0, 0, 0)] * 4
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Have the interpreter change threads as often as it can, so that races come about."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_a_request_whose_rows_run_in_several_batches_at_once_is_answered_whole(serve: Serve) -> None:
+    served = expect(serve(permits=4, max_batch_size=8, max_queue_size=4096), LONG)
+    rows = [KINDS[number % 3] for number in range(8)]
+
+    futures = [submit(served, *rows) for _ in range(400)]
+
+    expected = [number % 3 for number in range(8)]
+    assert [future.result(PATIENCE_SECONDS).label_R.tolist() for future in futures] == [expected] * 400
+    assert all(isinstance(future.result(), Answers) for future in futures)
+
+
+def test_a_raising_row_fails_alone_on_its_way_through_all_stages(serve: Serve) -> None:
+    served = serve()
+    with held_worker(served.engine, served.version):
+        good = submit(served, HARD, MIDDLE, rule=EXACT)
+        bad = submit(served, row(1, 1, 1, 1, fates=(0, RAISES)), rule=EXACT)
 
     assert good.result(PATIENCE_SECONDS).label_R.tolist() == [2, 1]
     assert "raised" in str(bad.exception(PATIENCE_SECONDS))
-
-
-def test_a_batch_that_takes_far_too_long_is_the_last_that_its_callers_thread_runs(
-    make_engine: MakeEngine,
-) -> None:
-    engine = make_engine(caller_seconds=1e-9)
-    engine.costs.side_by_side._seconds[0] = [0.0] * 9  # as a warm-up row that was far cheaper had it
-
-    assert submit(engine, EASY).done()
-    assert engine._caller_seconds == 0.0

@@ -34,6 +34,12 @@ class Decision:
     followed: list[tuple[Request, Integers]]
     """Shadow requests of rows that leave, with the rows' places in the batch."""
 
+    def send(self) -> None:
+        """Send the results of the requests that end; those that had ended before are struck off."""
+        self.ended = [(request, result) for request, result in self.ended if request.close(result)]
+        for shadow, result in self.shadows_ended:
+            shadow.close(result)
+
 
 def decide_batch(
     batch: Batch, execution: Execution, calibration_temperature: float, monitor: Monitor, *, final: bool

@@ -62,10 +62,10 @@ class Observation:
         self.statistics.count_failure(seconds)
         self._metrics.requests_ended(outcome_of(error), rows, [seconds])
 
-    def dropped(self, ended: Sequence[tuple[Request, Result]]) -> None:
-        """Record admitted requests that ended outside a batch: expired or cancelled."""
-        self._ended(ended, time.monotonic())
-        self._monitor.observe(ended)
+    def dropped(self, request: Request, error: Exception) -> None:
+        """Record an admitted request that ended without an answer, outside a batch."""
+        self.failed(error, request.rows, request.received_seconds)
+        self._monitor.observe([(request, error)])
 
     def _ended(self, ended: Sequence[tuple[Request, Result]], decided: float) -> None:
         now = time.monotonic()

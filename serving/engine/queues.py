@@ -58,11 +58,6 @@ class StageQueues:
             len(rows) - len(free) for rows, free in zip(self._rows_in_block, self._free_blocks, strict=True)
         )
 
-    @property
-    def last_stage(self) -> int:
-        """The number of the final stage."""
-        return len(self._queues) - 1
-
     def waiting_seconds(self) -> float:
         """Return how long the rows that wait take to where they may leave next."""
         return sum(
@@ -171,12 +166,11 @@ class StageQueues:
         leaves_B holds. followed: shadow requests with the places in the batch of their rows, which have
         left and go on for their full-depth answer.
         """
-        last = batch.exit
         for group in batch.groups:
             self._release(batch.stage - 1, group.block, len(group))
         for stage, block in zip(batch.stages[:-1], batch.blocks, strict=False):
             self._free_blocks[stage].append(block)
-        block = batch.blocks[-1]
+        last, block = batch.exit, batch.blocks[-1]
         survivors = list(self._survivors(batch, leaves_B, leaving, now))
         for request, at in followed:
             self.shadow_rows += request.rows

@@ -13,7 +13,7 @@ from serving.engine.queues import SHARED_SECONDS, StageQueues
 from serving.engine.request import Batch, Request
 from serving.errors import DeadlineExpired, InvalidRequest, ModelNotReady, Overloaded
 
-HAND_OVER_BATCH_SECONDS = 2e-3
+LONG_BATCH_SECONDS = 2e-3
 """A batch that takes longer is long: its thread first hands the receiver role to another."""
 
 Version = TypeVar("Version")
@@ -136,4 +136,4 @@ class Scheduler(Generic[Version]):
 
 def is_long(batch: Batch) -> bool:
     """Return whether a batch is long enough for its thread to hand the receiver role over first."""
-    return batch.seconds > HAND_OVER_BATCH_SECONDS
+    return batch.seconds > LONG_BATCH_SECONDS

@@ -9,7 +9,7 @@ from serving.engine.decision import Decision, decide_batch
 from serving.engine.execution import Execution, execute
 from serving.engine.observation import Observation
 from serving.engine.queues import StageQueues
-from serving.engine.request import Batch
+from serving.engine.request import Batch, Request
 from serving.engine.scheduler import Lane
 from serving.exits.points import PointsInForce
 from serving.metrics import ModelMetrics
@@ -97,6 +97,18 @@ class ServedVersion:
         temperature = self.manifest.exits[batch.exit].calibration_temperature
         final = batch.exit == len(self.manifest.stages) - 1
         return decide_batch(batch, execution, temperature, self.monitor, final=final)
+
+    def record(self, batch: Batch, execution: Execution, decision: Decision) -> None:
+        """Record what a batch did; the answers are sent by now, so a bug here fails none of them."""
+        try:
+            self.observation.finished(batch, execution, decision)
+        except Exception as error:
+            _LOG.error("batch not recorded", model=self.manifest.name, exc_info=error)
+
+    def end(self, request: Request, error: Exception) -> None:
+        """End a request with an error, unless it has ended, and record it."""
+        if request.close(error) and not request.is_shadow:
+            self.observation.dropped(request, error)
 
     def point_states(self) -> Iterator[PointState]:
         """Yield what each operating point stands for now, and what is known of its certificate."""

@@ -139,9 +139,9 @@ def _toml(settings: Mapping[str, Mapping[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def run_serving(*arguments: str) -> tuple[int, str, str]:
+def run_serving(*arguments: str, program: Sequence[str] = MODULE) -> tuple[int, str, str]:
     """Run a command of the server that ends by itself; gives exit code, stdout and stderr."""
     finished = subprocess.run(
-        [sys.executable, *MODULE, *arguments], capture_output=True, text=True, timeout=START_SECONDS
+        [sys.executable, *program, *arguments], capture_output=True, text=True, timeout=START_SECONDS
     )
     return finished.returncode, finished.stdout, finished.stderr

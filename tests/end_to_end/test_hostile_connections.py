@@ -3,14 +3,20 @@
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import grpc
 import numpy as np
+import psutil
+from numpy.typing import NDArray
 
+from serving.api.wire import INFERENCE_SERVICE, inference
 from serving.client import Client
 from serving.errors import OfframpError
 from tests.end_to_end.images import EASY, HARD
 from tests.end_to_end.server_process import ServerProcess
+from tests.serving.frontend import http2
+from tests.serving.live_server import eventually
 
 
 def test_random_bytes_on_the_port_leave_others_unaffected(server: ServerProcess) -> None:
@@ -37,7 +43,7 @@ def test_half_open_connections_leave_others_unaffected(server: ServerProcess) ->
 def test_callers_that_disconnect_mid_call_leave_others_unaffected(server: ServerProcess) -> None:
     requests = [np.repeat(HARD, 64, axis=0)] * 20
 
-    def ask_and_leave(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+    def ask_and_leave(images: NDArray[np.uint8]) -> None:
         client = Client(server.address)
         asking = threading.Thread(target=lambda: _ignore_errors(client, images))
         asking.start()
@@ -53,7 +59,58 @@ def test_callers_that_disconnect_mid_call_leave_others_unaffected(server: Server
     assert answers == [[2]] * 50
 
 
-def _ignore_errors(client: Client, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def test_hundreds_of_connections_at_once_leave_others_unaffected(server: ServerProcess) -> None:
+    port = int(server.address.rpartition(":")[2])
+    wire = _request(HARD)
+    with ExitStack() as stack, Client(server.address) as client:
+        for number in range(300):
+            hostile = stack.enter_context(http2.connection(port))
+            if number % 3 == 0:
+                hostile.sendall(http2.headers(1))  # its message never comes
+            elif number % 3 == 1:
+                hostile.sendall(http2.headers(1) + http2.message(1, wire))  # its answer is never read
+
+        assert [client.predict("scripted", HARD).label_N.tolist() for _ in range(50)] == [[2]] * 50
+
+    assert eventually(lambda: server.metric("offramp_requests_in_flight") == 0)
+
+
+def test_hundreds_of_calls_cancelled_at_once_leave_others_unaffected(server: ServerProcess) -> None:
+    wire = _request(np.repeat(HARD, 64, axis=0))
+    with grpc.insecure_channel(server.address) as channel, Client(server.address) as client:
+        call = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
+        for _ in range(10):
+            opened = [call.future(wire, timeout=20) for _ in range(50)]
+            for each in opened:
+                each.cancel()
+            assert client.predict("scripted", HARD).label_N.tolist() == [2]
+
+    assert eventually(lambda: server.metric("offramp_requests_in_flight") == 0)
+    assert eventually(lambda: server.metric("offramp_rows_waiting") == 0)
+
+
+def test_large_messages_again_and_again_leave_the_servers_memory_flat(server: ServerProcess) -> None:
+    call_size, process = 8_000_000, psutil.Process(server.pid)
+    with grpc.insecure_channel(server.address, [("grpc.max_send_message_length", -1)]) as channel:
+        call = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
+
+        def send(times: int) -> int:
+            for _ in range(times):
+                call.future(b"\xff" * call_size, timeout=20).exception()
+            resident: int = process.memory_info().rss
+            return resident
+
+        warm = send(5)
+        assert send(30) < warm + 5 * call_size
+
+
+def _request(images: NDArray[np.uint8]) -> bytes:
+    request = inference.ModelInferRequest(model_name="scripted", raw_input_contents=[images.tobytes()])
+    request.inputs.add(name="image", datatype="UINT8", shape=images.shape)
+    return request.SerializeToString()
+
+
+def _ignore_errors(client: Client, images: NDArray[np.uint8]) -> None:
     try:
         client.predict("scripted", images)
     except (OfframpError, ValueError, grpc.RpcError):  # closing under a call ends it in several ways

@@ -1,20 +1,28 @@
 """Starts that are refused: exit code 2 and one line that says why."""
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from serving.stages.devices import choose_device
-from tests.end_to_end.server_process import CANNOT_START, run_serving
+from tests.end_to_end.server_process import CANNOT_START, MODULE, run_serving
 from tests.serving import scripted_model
 
+WITHOUT_NATIVE = """
+import sys
+sys.modules["pygrpc_native"] = None
+import serving.__main__
+sys.exit(serving.__main__.main())
+"""
+"""The server where pygrpc-native is not installed."""
 
-def refuses_to_start(*arguments: str) -> str:
+
+def refuses_to_start(*arguments: str, program: Sequence[str] = MODULE) -> str:
     """Run a server that must not come up; gives its one line on stderr."""
-    code, output, errors = run_serving(
-        *("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu"), *arguments
-    )
+    ports = ("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu")
+    code, output, errors = run_serving(*ports, *arguments, program=program)
     lines = [line for line in errors.splitlines() if not line.startswith("{")]  # but for the log
     assert (code, output, len(lines)) == (CANNOT_START, "", 1), errors
     return lines[0].removeprefix("offramp: ")
@@ -71,3 +79,13 @@ def test_a_wrong_setting_stops_the_start(models: Path, tmp_path: Path) -> None:
     line = refuses_to_start("--model-repository", str(models), "--config", str(file))
 
     assert line.startswith(f"{file}: engine.worker: unknown key, known keys: max_batch_size, ")
+
+
+def test_a_native_front_end_that_is_not_installed_stops_the_start(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "serving.toml"
+    file.write_text('[server]\nfront_end = "native"\n')
+    arguments = ("--model-repository", str(models), "--config", str(file))
+
+    line = refuses_to_start(*arguments, program=("-c", WITHOUT_NATIVE))
+
+    assert line == 'server.front_end "native": expected the package pygrpc-native, which is not installed'

@@ -29,6 +29,7 @@ def only_reference_counts() -> Iterator[None]:
         pytest.param(request(model="other"), id="not found"),
         pytest.param(request(EASY, threshold={"double_param": 2.0}), id="invalid"),
         pytest.param(request(row(1, 0, 0, 0, fates=(RAISES, 0))), id="stage failed"),
+        pytest.param(request(EASY, row(1, 0, 0, 0, fates=(RAISES, 0))), id="stage failed on one row of two"),
         pytest.param(request(EASY), id="answered"),
     ],
 )

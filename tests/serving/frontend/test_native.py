@@ -1,0 +1,197 @@
+"""Calls on the native front end that end otherwise than by their answer, and what they leave: nothing."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from serving.api.tensors import decode_outputs
+from serving.api.wire import INFERENCE_SERVICE, inference
+from tests.serving.api.inference_calls import Request, infer, refused, request
+from tests.serving.frontend import http2
+from tests.serving.held_worker import held_worker
+from tests.serving.live_server import PATIENCE_SECONDS, LiveServer, eventually
+from tests.serving.scripted_model import EASY, HARD, RAISES, row
+
+MOST_CALLS = 6
+MODEL_INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
+
+
+@pytest.fixture
+def server(models: Path) -> Iterator[LiveServer]:
+    """A native server with one permit and small limits; after the test it may hold nothing."""
+    config = {
+        "server": {"max_message_bytes": 4096, "max_concurrent_rpcs": MOST_CALLS, "drain_seconds": 0.05},
+        "engine": {"workers": 1, "max_batch_size": 4, "max_queue_size": 32},
+    }
+    with LiveServer(models, config, front_end="native") as server:
+        yield server
+        assert eventually(lambda: pending(server) == 0)
+        assert eventually(lambda: server.version().rows_held == 0)
+        assert server.engine.alive
+
+
+def pending(server: LiveServer) -> int:
+    """Return how many calls the front end takes to be in progress."""
+    native = server.server._native
+    assert native is not None
+    return len(native._pending)
+
+
+def big(size: int = 10_000) -> Request:
+    asked = request()
+    asked.id = "x" * size
+    return asked
+
+
+def ask(channel: grpc.Channel, asked: Request) -> Any:  # noqa: ANN401 - grpc has no types
+    """Begin a call on a channel."""
+    call = channel.unary_unary(
+        MODEL_INFER,
+        request_serializer=Request.SerializeToString,
+        response_deserializer=inference.ModelInferResponse.FromString,
+    )
+    return call.future(asked, timeout=PATIENCE_SECONDS)
+
+
+def test_too_large_a_message_is_refused_with_both_sizes(server: LiveServer) -> None:
+    status, details = refused(server, big())
+
+    assert status == "RESOURCE_EXHAUSTED"
+    assert details == f"message: expected at most 4096 bytes, got {len(big().SerializeToString())}"
+
+
+def test_too_large_a_message_leaves_its_connections_other_calls_alone(server: LiveServer) -> None:
+    with held_worker(server.engine, server.version()):
+        held = ask(server.channel, request(HARD))
+        assert eventually(lambda: pending(server) == 1)
+        status, _ = refused(server, big())
+        later = ask(server.channel, request(EASY))
+
+    assert status == "RESOURCE_EXHAUSTED"
+    assert [decode_outputs(call.result())["label"].tolist() for call in (held, later)] == [[2], [0]]
+
+
+def test_many_too_large_messages_leave_others_alone(server: LiveServer) -> None:
+    with grpc.insecure_channel(server.address) as hostile:
+        calls = [ask(hostile, big(1_000_000)) for _ in range(30)]
+        answers = [infer(server, request(HARD))["label"] for _ in range(20)]
+        codes = {call.exception().code().name for call in calls}
+
+    assert answers == [[2]] * 20
+    assert codes == {"RESOURCE_EXHAUSTED"}
+
+
+def test_a_message_of_just_the_largest_size_is_looked_at(server: LiveServer) -> None:
+    asked = request()
+    asked.id = "x" * (4096 - len(asked.SerializeToString()) - 3)
+    assert len(asked.SerializeToString()) == 4096
+
+    assert infer(server, asked)["label"] == [0]
+
+
+def test_a_cancelled_call_is_dropped_at_once_and_counted(server: LiveServer) -> None:
+    with held_worker(server.engine, server.version()):
+        call = ask(server.channel, request(HARD, HARD))
+        assert eventually(lambda: pending(server) == 1)
+        call.cancel()
+        assert eventually(lambda: pending(server) == 0)
+        assert eventually(lambda: server.metric("offramp_requests_total", outcome="cancelled") == 1)
+
+    assert server.metric("offramp_rows_total", outcome="cancelled") == 2
+
+
+def test_a_deadline_that_passes_while_it_waits_is_counted_as_one(server: LiveServer) -> None:
+    with held_worker(server.engine, server.version()):
+        with pytest.raises(grpc.RpcError) as error:
+            server.send("ModelInfer", request(HARD), timeout=0.1)
+        assert eventually(lambda: pending(server) == 0)
+        assert eventually(lambda: server.metric("offramp_requests_total", outcome="deadline") == 1)
+
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert server.metric("offramp_requests_total", outcome="cancelled") == 0
+
+
+@pytest.mark.parametrize("connections", [1, MOST_CALLS + 1])
+def test_one_call_too_many_is_refused_however_many_connections_there_are(
+    server: LiveServer, connections: int
+) -> None:
+    with ExitStack() as stack:
+        channels = [
+            # Of its own: grpcio has equal channels share a connection otherwise.
+            stack.enter_context(
+                grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)])
+            )
+            for _ in range(connections)
+        ]
+        with held_worker(server.engine, server.version()):
+            held = [ask(channels[n % connections], request(HARD)) for n in range(MOST_CALLS)]
+            assert eventually(lambda: pending(server) == MOST_CALLS)
+            error = ask(channels[-1], request(HARD)).exception()
+
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error.details() == f"calls: expected at most {MOST_CALLS} in progress, got one more"
+        assert [decode_outputs(call.result())["label"].tolist() for call in held] == [[2]] * MOST_CALLS
+
+
+def test_health_answers_while_as_many_calls_as_may_are_in_progress(server: LiveServer) -> None:
+    with held_worker(server.engine, server.version()):
+        held = [ask(server.channel, request(HARD)) for _ in range(MOST_CALLS)]
+        assert eventually(lambda: pending(server) == MOST_CALLS)
+
+        assert server.call("ServerReady", timeout=5).ready
+
+    assert all(call.exception() is None for call in held)
+
+
+def test_a_failed_row_leaves_no_call_pending(server: LiveServer) -> None:
+    status, _ = refused(server, request(HARD, row(1, 0, 0, 0, fates=(RAISES, 0))))
+
+    assert (status, pending(server)) == ("INTERNAL", 0)
+
+
+def test_calls_that_are_opened_and_reset_at_once_leave_others_alone(server: LiveServer) -> None:
+    wire = request(HARD).SerializeToString()
+    answers = []
+    for _ in range(10):
+        with http2.connection(server.server.grpc_port) as hostile:
+            for number in range(50):
+                stream = 2 * number + 1
+                hostile.sendall(http2.headers(stream) + http2.message(stream, wire) + http2.reset(stream))
+            answers.append(infer(server, request(HARD))["label"])
+
+    assert answers == [[2]] * 10
+
+
+def test_calls_whose_message_never_comes_leave_others_alone(server: LiveServer) -> None:
+    with ExitStack() as stack:
+        for _ in range(200):
+            hostile = stack.enter_context(http2.connection(server.server.grpc_port))
+            hostile.sendall(http2.headers(1) + http2.message(1, b"x" * 50)[:20])
+
+        assert [infer(server, request(HARD))["label"] for _ in range(20)] == [[2]] * 20
+        assert pending(server) == 0
+
+
+def test_connections_that_close_under_their_calls_leave_nothing(server: LiveServer) -> None:
+    wire = request(HARD).SerializeToString()
+    with held_worker(server.engine, server.version()):
+        with ExitStack() as stack:
+            for _ in range(MOST_CALLS):
+                leaving = stack.enter_context(http2.connection(server.server.grpc_port))
+                leaving.sendall(http2.headers(1) + http2.message(1, wire))
+            assert eventually(lambda: pending(server) == MOST_CALLS)
+        assert eventually(lambda: pending(server) == 0)
+
+    assert server.metric("offramp_requests_total", outcome="cancelled") == MOST_CALLS
+
+
+def test_bytes_that_are_no_http2_leave_others_alone(server: LiveServer) -> None:
+    noise = bytes(range(256)) * 16
+    for sent in (noise, b"GET / HTTP/1.1\r\n\r\n", http2.PREFACE + noise):
+        with http2.connection(server.server.grpc_port, greet=False) as hostile:
+            hostile.sendall(sent)
+            assert infer(server, request(HARD))["label"] == [2]

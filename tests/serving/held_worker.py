@@ -9,6 +9,7 @@ import numpy as np
 from serving.engine.engine import Engine
 from serving.engine.request import NO_DEADLINE, FutureReply, Request
 from serving.engine.version import ServedVersion
+from serving.engine.worker import Worker
 from serving.exits.options import NO_OPTIONS, exit_rule
 from tests.serving.live_server import PATIENCE_SECONDS
 from tests.serving.scripted_model import row
@@ -26,12 +27,13 @@ def held_worker(engine: Engine, version: ServedVersion) -> Iterator[None]:
     reply = FutureReply()
     rule = exit_rule(version.points, NO_OPTIONS)
     request = Request({"image": np.stack([row(0, 5, 5, 5)])}, 1, rule, NO_DEADLINE, reply)
-    with engine._lock:  # in one step, so that no thread takes the row
-        engine._scheduler.admit(version.lane, request)
-        work = engine._scheduler.next_batch(time.monotonic(), [])
+    shared = engine._shared
+    with shared.lock:  # in one step, so that no thread takes the row
+        shared.scheduler.admit(version.lane, request)
+        work = shared.scheduler.next_batch(time.monotonic(), [])
     assert work is not None, "nothing else ran"
     try:
         yield
     finally:
-        engine._run(work)
+        Worker(shared, engine.permits)._run_batches(work)
         reply.result(PATIENCE_SECONDS)

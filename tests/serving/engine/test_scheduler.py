@@ -6,7 +6,7 @@ import pytest
 
 from serving.engine.queues import SHARED_SECONDS
 from serving.engine.request import Request
-from serving.engine.scheduler import HAND_OVER_BATCH_SECONDS, Lane, is_long
+from serving.engine.scheduler import LONG_BATCH_SECONDS, Lane, is_long
 from serving.errors import DeadlineExpired, InvalidRequest, ModelNotReady, Overloaded
 from tests.serving.engine.small_queues import cancel, costs_of_rows, make_request
 from tests.serving.engine.small_scheduler import ONE_STAGE, finish, make_lane, make_scheduler, next_of
@@ -145,7 +145,7 @@ def test_beside_a_long_batch_a_single_row_starts() -> None:
 
 @pytest.mark.parametrize(("factor", "long"), [(0.9, False), (1.1, True)])
 def test_a_batch_is_long_beyond_two_milliseconds(factor: float, *, long: bool) -> None:
-    lane = make_lane(costs=costs_of_rows(4, factor * HAND_OVER_BATCH_SECONDS))
+    lane = make_lane(costs=costs_of_rows(4, factor * LONG_BATCH_SECONDS))
     scheduler = make_scheduler(lane)
     scheduler.admit(lane, make_request(1, rule=ONE_STAGE))
 

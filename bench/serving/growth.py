@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from bench.serving import environments, servers
+from bench.serving import environments, page, servers
 from bench.serving.load import Load, Measured, measure
 from bench.serving.networks import (
     ROOT,
@@ -32,8 +32,8 @@ from bench.serving.networks import (
     prepare,
     prepare_untrained,
 )
-from bench.serving.page import replace
 from bench.table import row, rule
+from serving.repository.repository import PublishedVersion
 from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 OUTPUT = ROOT / "docs" / "performance"
@@ -41,7 +41,9 @@ PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- growth: written by `python -m bench.serving.growth` -->", "<!-- end of growth -->"
 ROUNDS = 3
 WINDOW_SECONDS = 0.35
-OFFERED = (250, 500, 1000, 1500, 2000, 2500, 3000)
+OFFERED = (250, 500, 1000, 2000, 3000, 4000)
+ROOMY = "[engine]\nmax_queue_size = 16384\n"
+"""perf_analyzer stops at a refusal: what is offered beyond the peak has to wait."""
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 DEPTHS = (1, 2, 4, 8)
 MODELS = (1, 2, 4, 8)
@@ -93,7 +95,7 @@ class Workshop:
 def offered_load(workshop: Workshop) -> Curves:
     """Offer more and more requests of one row to the released network, open loop."""
     lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
-    with servers.offramp(workshop.network, workshop.folder) as server:
+    with servers.offramp(workshop.network, workshop.folder, settings=ROOMY) as server:
         for _ in range(workshop.rounds):
             for offered in OFFERED:
                 load = Load(rows=1, concurrency=OPEN_LOOP_THREADS, requests_per_second=offered)
@@ -192,16 +194,14 @@ def _ask_copy(server: servers.Server, network: Network, number: int) -> servers.
 
 
 def _copies(network: Network, folder: Path, count: int) -> Network:
-    name = network.manifest.name
-    for number in range(count):
-        copied = folder / "models" / f"{name}-{number}" / "1"
+    """Publish a network's version under several names; returns the first."""
+    for number in reversed(range(count)):
+        name = f"{network.manifest.name}-{number}"
+        copied = folder / "models" / name / network.version.folder.name
         shutil.copytree(network.version.folder, copied)
-        manifest = network.manifest.model_copy(update={"name": f"{name}-{number}"})
+        manifest = network.manifest.model_copy(update={"name": name})
         (copied / "manifest.json").write_text(manifest.to_json())
-    version = type(network.version)(
-        folder / "models" / f"{name}-0" / "1", network.manifest.model_copy(update={"name": f"{name}-0"})
-    )
-    return Network(network.name, version, network.full_graph, network.images, network.exit_shares)
+    return replace(network, version=PublishedVersion(copied, manifest))
 
 
 def _spread(server: servers.Server, network: Network, count: int) -> Measured:
@@ -280,7 +280,7 @@ def main() -> None:
     (output / "growth.json").write_text(growth.model_dump_json(indent=1) + "\n")
     (output / "growth.svg").write_text(plot(growth.curves))
     if output == OUTPUT:
-        replace(PAGE, BEGIN, END, lines(growth))
+        page.replace(PAGE, BEGIN, END, lines(growth))
     print("\n".join(lines(growth)))
 
 

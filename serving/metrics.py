@@ -217,16 +217,12 @@ class ModelMetrics:
             shown = math.inf if threshold is None else threshold
             self._gauge(self._metrics.threshold, point, str(number)).set(shown)
 
-    def exit_drift(self, point: str, index: float) -> None:
-        """Show how far exit shares are from the manifest's."""
-        self._gauge(self._metrics.exit_drift, point).set(index)
-
-    def confidence_drift(self, index: float) -> None:
-        """Show how far confidences at exit 0 are from the manifest's."""
-        self._gauge(self._metrics.confidence_drift).set(index)
-
-    def drift_alarm(self, signal: str, *, alarmed: bool) -> None:
-        """Show whether a signal is too far off."""
+    def drift(self, signal: str, index: float, *, alarmed: bool, point: str | None) -> None:
+        """Show how far a signal is from the manifest's: exit shares of a point, or confidences (None)."""
+        if point is None:
+            self._gauge(self._metrics.confidence_drift).set(index)
+        else:
+            self._gauge(self._metrics.exit_drift, point).set(index)
         self._gauge(self._metrics.drift_alarm, signal).set(alarmed)
 
     def _gauge(self, family: Gauge, *labels: str) -> Gauge:

@@ -99,7 +99,11 @@ class Inference:
 
 
 def _reply(call: Call, form: AnswerForm, request_id: str, result: Result) -> None:
-    if isinstance(result, Answers):
-        call.answer(form.encode(request_id, result))
-    else:
-        call.refuse(refuse(RPC, request_id, result), request_id)
+    """Send a request's result; whatever goes wrong here is this call's alone."""
+    try:
+        if isinstance(result, Answers):
+            call.answer(form.encode(request_id, result))
+            return
+    except Exception as error:
+        result = error
+    call.refuse(refuse(RPC, request_id, result), request_id)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,10 @@ InputArrays = Mapping[str, NDArray[np.generic]]
 """A request's inputs by name, each [R, ...]."""
 NO_DEADLINE = float("inf")
 
-_closing = threading.Lock()
+_ending = threading.Lock()
 
 
-@dataclass(slots=True)
-class Answers:
+class Answers(NamedTuple):
     """What rows are answered with, an entry a row, in the datatypes of the wire."""
 
     label_R: NDArray[np.int64]
@@ -48,25 +47,14 @@ class Answers:
             readout.probabilities_BK.astype(np.float32),
         )
 
+    @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """Return every output, in the order of the fields."""
-        return (
-            self.label_R,
-            self.confidence_R,
-            self.exit_R,
-            self.exit_reason_R,
-            self.probabilities_RK,
-        )
+        """All outputs, in the order of the fields."""
+        return self
 
     def part(self, place: slice) -> "Answers":
         """Return consecutive rows, as views."""
-        return Answers(
-            self.label_R[place],
-            self.confidence_R[place],
-            self.exit_R[place],
-            self.exit_reason_R[place],
-            self.probabilities_RK[place],
-        )
+        return Answers._make([array[place] for array in self.arrays])
 
 
 Result = Answers | Exception
@@ -114,12 +102,14 @@ class Request:
 
     def add_answers(self, rows: Integers, source: Answers, which: Bools) -> Answers | None:
         """Take the answers of some rows from some of another's; returns all once none is missing."""
-        if self.answers is None:
-            self.answers = Answers(*[np.empty((self.rows, *a.shape[1:]), a.dtype) for a in source.arrays()])
-        for mine, theirs in zip(self.answers.arrays(), source.arrays(), strict=True):
-            mine[rows] = theirs[which]
-        self.unanswered -= len(rows)
-        return None if self.unanswered else self.answers
+        with _ending:  # several batches may answer rows of one request at once
+            if self.answers is None:
+                empty = [np.empty((self.rows, *array.shape[1:]), array.dtype) for array in source.arrays]
+                self.answers = Answers._make(empty)
+            for mine, theirs in zip(self.answers.arrays, source.arrays, strict=True):
+                mine[rows] = theirs[which]
+            self.unanswered -= len(rows)
+            return None if self.unanswered else self.answers
 
     def close(self, result: Result) -> bool:
         """End the request and send its result; False, and nothing is sent, where it had ended before.
@@ -127,7 +117,7 @@ class Request:
         This is the only place where a request ends. Its rows that still wait are dropped at the next
         stage boundary.
         """
-        with _closing:
+        with _ending:
             if self.closed:
                 return False
             self.closed = True

@@ -32,13 +32,15 @@ class Lane(Generic[Version]):
     """Device time given so far, by what batches were expected to take."""
     running: int = 0
     """Batches that run now."""
+    expiring: int = 0
+    """Requests whose deadline was found to have passed, and whose callers are yet to be told."""
     open: bool = True
     """Whether requests are admitted."""
 
     @property
     def idle(self) -> bool:
-        """Whether no row waits or runs."""
-        return not (self.queues.rows_held or self.queues.shadow_rows or self.running)
+        """Whether no row waits or runs, and every caller was answered."""
+        return not (self.queues.rows_held or self.queues.shadow_rows or self.running or self.expiring)
 
 
 @dataclass(eq=False)
@@ -49,6 +51,8 @@ class Scheduler(Generic[Version]):
     """Most batches that run at once."""
     lanes: list[Lane[Version]] = field(default_factory=list)
     _running: list[Batch] = field(default_factory=list)
+    _given_seconds: float = 0.0
+    """What the lane that was served last had been given before: time without work is no credit."""
 
     @property
     def running(self) -> int:
@@ -61,8 +65,7 @@ class Scheduler(Generic[Version]):
         return not self._running and all(lane.idle for lane in self.lanes)
 
     def add(self, lane: Lane[Version]) -> None:
-        """Serve a version, from the device time of the least served one on."""
-        lane.given_seconds = min((other.given_seconds for other in self.lanes), default=0.0)
+        """Serve a version."""
         self.lanes.append(lane)
 
     def admit(self, lane: Lane[Version], request: Request) -> None:
@@ -83,9 +86,8 @@ class Scheduler(Generic[Version]):
                 f"queue: expected room for {request.rows} rows, got {free} free "
                 f"of max_queue_size {lane.max_queue_size}"
             )
-        if lane.idle:  # time in which it had nothing to do is no credit
-            busy = [other.given_seconds for other in self.lanes if not other.idle]
-            lane.given_seconds = max(lane.given_seconds, min(busy, default=0.0))
+        if lane.idle:
+            lane.given_seconds = max(lane.given_seconds, self._given_seconds)
         queues.admit(request)
 
     @property
@@ -120,7 +122,9 @@ class Scheduler(Generic[Version]):
             late: list[Request] = []
             batch = lane.queues.next_batch(now, self.permits - self.running, late, alone=alone)
             expired += [(lane, request) for request in late]
+            lane.expiring += len(late)
             if batch is not None:
+                self._given_seconds = max(self._given_seconds, lane.given_seconds)
                 self._running.append(batch)
                 lane.running += 1
                 lane.given_seconds += batch.seconds

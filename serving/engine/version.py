@@ -56,18 +56,18 @@ class ServedVersion:
         """
         self.manifest = version.manifest
         self.max_batch_size = limits.max_batch_size
-        self.points = PointsInForce(self.manifest, revoked)
-        self.monitor = Monitor(self.manifest, self.points, watch or MonitorLimits(), metrics, on_revoked)
-        self.observation = Observation(self.manifest, metrics, self.monitor)
-        early = [max(FEWEST_BLOCKS, 2 * permits)] * (len(self.manifest.stages) - 1)
+        blocks = [max(FEWEST_BLOCKS, 2 * permits)] * (len(self.manifest.stages) - 1) + [permits]
         self._runner, self.costs, self._blocks = open_stages(
             version,
             device,
             max_batch_size=limits.max_batch_size,
-            blocks=[*early, permits],
+            blocks=blocks,
             idle_threads=limits.idle_threads,
         )
-        queues = StageQueues(self.costs, [*early, permits])
+        self.points = PointsInForce(self.manifest, revoked)
+        self.monitor = Monitor(self.manifest, self.points, watch or MonitorLimits(), metrics, on_revoked)
+        self.observation = Observation(self.manifest, metrics, self.monitor)
+        queues = StageQueues(self.costs, blocks)
         self.lane = Lane(self, queues, limits.max_queue_size)
         metrics.watch_waiting(lambda stage: queues.waiting[stage])
 

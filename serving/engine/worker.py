@@ -67,7 +67,10 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Take calls in, or run batches, until the engine is closed."""
         while (task := self._wait()) is not None:
-            task()
+            try:
+                task()
+            except Exception as error:  # our own bug: this thread goes on
+                _LOG.error("worker failed", exc_info=error)
 
     def _wait(self) -> Callable[[], None] | None:
         """Wait for the receiver role or for a batch; None once the engine is closed."""
@@ -108,7 +111,7 @@ class Worker(threading.Thread):
 
     def _run_batches(self, work: Work | None, expired: Sequence[Expired] = ()) -> None:
         """Run a batch, and what waits after it."""
-        _end_expired(expired)
+        self._end(expired)
         while work is not None:
             self.step(*work)
             work = self._next()
@@ -117,7 +120,7 @@ class Worker(threading.Thread):
         """Form the next batch, and end the requests whose deadline has passed."""
         with self._shared.lock:
             work, expired = self._schedule()
-        _end_expired(expired)
+        self._end(expired)
         return work
 
     def _schedule(self) -> tuple[Work | None, list[Expired]]:
@@ -128,6 +131,15 @@ class Worker(threading.Thread):
             self._shared.changed.notify()
         self._shared.emptied.notify_all()  # rows of ended requests may have been the last
         return work, expired
+
+    def _end(self, expired: Sequence[Expired]) -> None:
+        """End requests whose deadline has passed."""
+        for lane, request in expired:
+            late = DeadlineExpired("the deadline passed before the last row was answered")
+            lane.version.end(request, late)
+            with self._shared.lock:
+                lane.expiring -= 1
+                self._shared.emptied.notify_all()
 
     def step(self, lane: Lane[ServedVersion], batch: Batch) -> None:
         """Run a batch, answer the rows that leave, queue the others, and record what happened."""
@@ -145,9 +157,10 @@ class Worker(threading.Thread):
                 )
             decision.send()
             version.record(batch, execution, decision)
-        with self._shared.lock:
-            self._shared.scheduler.done(lane, batch, seconds)
-            self._shared.emptied.notify_all()
+        finally:
+            with self._shared.lock:
+                self._shared.scheduler.done(lane, batch, seconds)
+                self._shared.emptied.notify_all()
 
     def _give_up(self, lane: Lane[ServedVersion], batch: Batch, error: Exception) -> None:
         """Fail the requests of a batch that could not be finished."""
@@ -159,8 +172,3 @@ class Worker(threading.Thread):
             failure = StageFailed(f"stage {batch.stage} could not be finished")
             failure.__cause__ = error
             lane.version.end(group.request, failure)
-
-
-def _end_expired(expired: Sequence[Expired]) -> None:
-    for lane, request in expired:
-        lane.version.end(request, DeadlineExpired("the deadline passed before the last row was answered"))

@@ -86,6 +86,7 @@ class Monitor:
         self._limits = limits
         self._metrics = metrics
         self._on_revoked = on_revoked
+        self._who = {"model": manifest.name, "version": manifest.version}
         self._final_exit = len(manifest.stages) - 1
         self._full_depth = ExitRule((None,) * self._final_exit, self._final_exit, EXACT_POINT)
         self._lock = threading.RLock()
@@ -161,12 +162,11 @@ class Monitor:
                 watch = self._watch_of(request.rule)
                 exits = result.exit_R.tolist() if isinstance(result, Answers) else []
                 if watch is not None and watch.exits.add(exits):
-                    show = partial(self._metrics.exit_drift, watch.name)
-                    self._note_drift(watch.exits, f"exits of {watch.name}", show)
+                    self._show_drift(watch.exits, f"exits of {watch.name}", watch.name)
                 if request.sampled_rows:
                     self._settle(request, answered=isinstance(result, Answers))
             if self._confidence is not None and self._confidence.add(first_exit):
-                self._note_drift(self._confidence, "confidence", self._metrics.confidence_drift)
+                self._show_drift(self._confidence, "confidence", None)
 
     def _settle(self, request: Request, *, answered: bool) -> None:
         """Count the sampled rows that did not leave early."""
@@ -196,10 +196,6 @@ class Monitor:
                 revoked=name in self._points.revoked,
                 watch=self._watches.get(name),
             )
-
-    @property
-    def _who(self) -> dict[str, object]:
-        return {"model": self._manifest.name, "version": self._manifest.version}
 
     def _watch_of(self, rule: ExitRule) -> PointWatch | None:
         """Return the watch of a rule that is a point's own, uncapped."""
@@ -233,9 +229,8 @@ class Monitor:
         self._show_points()
         self._on_revoked(revocation)
 
-    def _note_drift(self, watch: DriftWatch, signal: str, show: Callable[[float], None]) -> None:
-        show(watch.index)
-        self._metrics.drift_alarm(signal, alarmed=watch.alarmed)
+    def _show_drift(self, watch: DriftWatch, signal: str, point: str | None) -> None:
+        self._metrics.drift(signal, watch.index, alarmed=watch.alarmed, point=point)
         if watch.alarmed != (signal in self._alarmed):
             self._alarmed ^= {signal}
             what = "drift" if watch.alarmed else "drift is over"

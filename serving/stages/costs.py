@@ -5,7 +5,7 @@ Batches that run side by side have one intra-op thread each; a batch that runs a
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 HAND_OVER_SECONDS = 250e-6
 """What it costs to start a batch in another thread: waking it, and both waiting for the interpreter."""
@@ -17,22 +17,23 @@ BATCHING_PAYS = 2.0
 
 
 class StageCosts:
-    """Seconds of each stage at each batch size up to the largest."""
+    """Seconds of each stage by batch size, as a straight line through the smallest and largest measured."""
 
     def __init__(self, seconds: Sequence[Mapping[int, float]], max_batch_size: int) -> None:
-        """Take measured seconds by rows, a mapping for each stage; between them a straight line is drawn."""
+        """Take measured seconds by rows, a mapping for each stage."""
         self.max_batch_size = max_batch_size
-        filled = [_fill(measured, max_batch_size) for measured in seconds]
-        self._seconds_before = [[0.0, *accumulate(of_stages)] for of_stages in zip(*filled, strict=True)]
-        """By rows, then by stage: the time that a batch takes in the stages before it."""
-        last = [each[-1] / max_batch_size for each in filled]
-        self.batching_pays = sum(each[1] for each in filled) > BATCHING_PAYS * sum(last)
+        lines = [_line(measured) for measured in seconds]
+        self._fixed_before = [0.0, *accumulate(fixed for fixed, _ in lines)]
+        """By stage: what a batch costs in the stages before it, however many rows it has."""
+        self._of_a_row_before = [0.0, *accumulate(of_a_row for _, of_a_row in lines)]
+        every = range(len(lines))
+        self.batching_pays = self.seconds(every, 1) > BATCHING_PAYS * self.row_seconds(every)
         """Whether a row costs far less in a large batch than alone: so on a GPU, hardly on a CPU."""
 
     def seconds(self, stages: range, rows: int) -> float:
         """Return the time of one batch in consecutive stages."""
-        before: list[float] = self._seconds_before[rows]
-        return before[stages.stop] - before[stages.start]
+        fixed = self._fixed_before[stages.stop] - self._fixed_before[stages.start]
+        return fixed + rows * (self._of_a_row_before[stages.stop] - self._of_a_row_before[stages.start])
 
     def row_seconds(self, stages: range) -> float:
         """Return the time of one row of the largest batch in consecutive stages."""
@@ -64,13 +65,10 @@ def batch_sizes(largest: int) -> Iterator[int]:
     yield largest
 
 
-def _fill(measured: Mapping[int, float], max_batch_size: int) -> list[float]:
-    """Return the seconds of 0 to max_batch_size rows; beyond the largest measured, in proportion."""
-    known = sorted({0: 0.0, **measured}.items())
-    filled = [0.0]
-    for (before, start), (after, end) in pairwise(known):
-        step = (end - start) / (after - before)
-        filled += [start + step * number for number in range(1, after - before + 1)]
-    largest, seconds = known[-1]
-    filled += [seconds * rows / largest for rows in range(largest + 1, max_batch_size + 1)]
-    return filled[: max_batch_size + 1]
+def _line(measured: Mapping[int, float]) -> tuple[float, float]:
+    """Return the fixed seconds of a batch and those of each row."""
+    fewest, most = min(measured), max(measured)
+    if fewest == most:
+        return 0.0, measured[most] / most
+    of_a_row = max(0.0, measured[most] - measured[fewest]) / (most - fewest)
+    return max(0.0, measured[fewest] - fewest * of_a_row), of_a_row

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.monitor.monitor import Revocation
 from serving.errors import ConfigurationError
+from serving.monitor.monitor import Revocation
 from serving.monitor.revocations import REVOCATIONS_FILE, Revocations
 
 REVOCATION = Revocation("fast", "balanced", 0.03, 0.05, shadow_rows=200, disagreements=19)

@@ -1,0 +1,52 @@
+"""Ways to watch a served version, and to read what was seen."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.engine.request import NO_DEADLINE, Answers, FutureReply, Reply, Request
+from serving.exits.policy import ExitRule
+from serving.monitor.monitor import MonitorLimits, PointState
+from tests.serving.conftest import Served
+from tests.serving.engine.engine_calls import BALANCED, ask
+from tests.serving.scripted_model import row
+
+ALL = MonitorLimits(shadow_share=1.0)
+MISTAKEN = row(1, 5, 5, 0)
+"""Leaves at exit 0 with label 1; the final exit gives all classes alike, and so states 0."""
+
+
+def state(served: Served, point: str = "balanced") -> PointState:
+    return next(each for each in served.version.point_states() if each.name == point)
+
+
+def counts(served: Served, point: str = "balanced") -> tuple[int, int, int]:
+    """Sampled rows that agreed, that differed and that are missing, once nothing runs any more."""
+    served.engine.wait_idle()
+    watch = state(served, point).watch
+    assert watch is not None
+    return watch.agreed, watch.differed, watch.missing
+
+
+def asked(served: Served, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED) -> Answers:
+    """Ask for rows, and wait until their full-depth answers are known too."""
+    answers = ask(served, *rows, rule=rule)
+    served.engine.wait_idle()
+    return answers
+
+
+def sampling(
+    rows: Sequence[NDArray[np.uint8]], sampled: Sequence[int], reply: Reply | None = None
+) -> Request:
+    """Write a request of which these rows are sampled, whatever the share is."""
+    inputs = {"image": np.stack(rows)}
+    return Request(inputs, len(rows), BALANCED, NO_DEADLINE, reply or FutureReply(), sampled_rows=sampled)
+
+
+def run(served: Served, *requests: Request) -> None:
+    """Have requests run and all that comes of them, those that fit in one batch."""
+    for request in requests:
+        served.engine.submit(served.version, request)
+    served.engine.wake()
+    served.engine.wait_idle()

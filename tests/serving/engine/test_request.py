@@ -104,7 +104,7 @@ def test_answers_that_come_in_parts_are_whole_in_the_order_of_the_rows(order: li
 
     assert part is None
     assert whole is not None
-    for array in whole.arrays():
+    for array in whole.arrays:
         assert array.reshape(6, -1)[:, 0].tolist() == list(range(6))
 
 

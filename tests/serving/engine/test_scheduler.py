@@ -184,7 +184,18 @@ def test_expired_requests_of_every_version_are_given_with_their_lanes() -> None:
 
     assert scheduler.next_batch(5.0, expired) is None
     assert expired == list(zip(lanes, requests, strict=True))
-    assert scheduler.idle
+
+
+def test_a_lane_is_idle_only_once_the_callers_of_expired_requests_were_told() -> None:
+    lane = make_lane()
+    scheduler, expired = make_scheduler(lane), list[tuple[Lane[str], Request]]()
+    scheduler.admit(lane, make_request(1, deadline=5.0))
+    scheduler.next_batch(5.0, expired)
+    assert not lane.idle
+
+    lane.expiring -= len(expired)
+
+    assert lane.idle
 
 
 def test_a_version_of_which_all_rows_ended_does_not_keep_another_from_running() -> None:

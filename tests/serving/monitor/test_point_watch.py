@@ -55,10 +55,10 @@ def test_a_row_counts_once_all_rows_before_it_are_settled() -> None:
     watch.compared(second, agreed=False)
     assert watch.test.rows == 0
 
-    watch.lost(first)
+    watch.reached_final_exit(first)
 
-    assert (watch.test.rows, watch.test.disagreements) == (2, 1)
-    assert (watch.agreed, watch.differed, watch.missing) == (1, 1, 1)
+    assert (watch.test.rows, watch.test.disagreements) == (3, 1)
+    assert (watch.agreed, watch.differed, watch.missing) == (2, 1, 0)
 
 
 def test_only_rows_that_left_early_show_whether_too_many_are_missing() -> None:
@@ -73,6 +73,20 @@ def test_only_rows_that_left_early_show_whether_too_many_are_missing() -> None:
     assert watch.paused
     assert watch.test is not None
     assert watch.test.rows < 10
+
+
+def test_a_missing_row_is_passed_over_once_its_turn_comes() -> None:
+    watch = make_watch()
+    assert watch.test is not None
+    for _ in range(10):
+        watch.compared(watch.add(), agreed=True)
+    missing, last = watch.add(), watch.add()
+    watch.compared(last, agreed=True)
+    assert watch.test.rows == 10
+
+    watch.lost(missing)
+
+    assert (watch.test.rows, watch.missing) == (11, 1)
 
 
 @pytest.mark.parametrize(("missing", "paused"), [(20, False), (21, True)])

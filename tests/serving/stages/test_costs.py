@@ -8,10 +8,25 @@ CPU_LIKE = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}
 GPU_LIKE = {1: 0.010, 2: 0.010, 4: 0.010, 8: 0.011}
 
 
-def test_between_measured_sizes_costs_are_a_straight_line_and_beyond_them_in_proportion() -> None:
-    costs = StageCosts([{1: 1.0, 4: 4.0, 8: 6.0}], 16)
+def test_costs_are_a_straight_line_through_the_smallest_and_the_largest_batch_measured() -> None:
+    costs = StageCosts([{1: 3.0, 4: 100.0, 8: 10.0}], 16)
 
-    assert [costs.seconds(range(1), rows) for rows in (1, 2, 6, 8, 16)] == pytest.approx([1, 2, 5, 6, 12])
+    assert [costs.seconds(range(1), rows) for rows in (1, 2, 8, 16)] == pytest.approx([3, 4, 10, 18])
+
+
+def test_where_one_size_was_measured_rows_cost_in_proportion() -> None:
+    costs = StageCosts([{4: 8.0}], 8)
+
+    assert [costs.seconds(range(1), rows) for rows in (1, 4, 8)] == pytest.approx([2, 8, 16])
+
+
+@given(st.floats(1e-6, 1.0), st.floats(1e-6, 1.0), st.integers(1, 64))
+def test_no_row_costs_less_than_nothing_however_a_measurement_failed(
+    one_row: float, full: float, rows: int
+) -> None:
+    costs = StageCosts([{1: one_row, 64: full}], 64)
+
+    assert 0 <= costs.seconds(range(1), rows) <= costs.seconds(range(1), rows + 1)
 
 
 @given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=5), st.data())

@@ -67,6 +67,14 @@ def test_the_cpu_has_at_least_one_worker() -> None:
     assert CPU.default_workers() >= 1
 
 
+@pytest.mark.parametrize(
+    ("device", "largest", "sizes"),
+    [(CPU, 64, []), (CUDA, 64, [8, 64]), (CUDA, 8, [1, 8]), (CUDA, 3, [1, 3]), (CUDA, 1, [1])],
+)
+def test_a_gpus_batches_come_in_at_most_two_sizes(device: Device, largest: int, sizes: list[int]) -> None:
+    assert device.batch_sizes(largest) == sizes
+
+
 @pytest.mark.gpu
 def test_auto_takes_cuda_where_a_session_runs_on_it(cuda: Device) -> None:
     assert choose_device("auto") == cuda

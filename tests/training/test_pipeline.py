@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from serving.stages.devices import CPU
 from serving.exits.policy import read_exit
-from serving.stages.runner import StageRunner, stage_files
 from serving.repository.manifest import Risk
 from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from tests.training.never_trains import NeverTrains
 from training.born_again.checkpoint import WEIGHTS_FILE
 from training.born_again.progress import ProgressBar

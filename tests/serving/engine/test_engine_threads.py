@@ -252,7 +252,7 @@ class RacingRequest(Request):
         super().__init__({"image": image}, len(image), BALANCED, NO_DEADLINE, reply)
 
     @property
-    def answers(self) -> Answers | None:  # type: ignore[override]
+    def answers(self) -> Answers | None:
         found = self._answers
         if found is None:
             with suppress(threading.BrokenBarrierError):

@@ -284,7 +284,8 @@ def test_a_batch_is_expected_to_take_what_its_rows_cost_in_its_stages(stages: ra
 
     batch = form(queues)
 
-    assert (batch.stages, batch.seconds) == (stages, pytest.approx(seconds))
+    assert batch.stages == stages
+    assert batch.seconds == pytest.approx(seconds)
 
 
 def test_what_waits_is_shared_among_the_batches_that_could_start() -> None:

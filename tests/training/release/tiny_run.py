@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from serving.stages.devices import CPU
 from serving.exits.policy import ExitRule
-from serving.stages.runner import StageRunner
 from serving.repository.manifest import TensorSpec
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner
 from training.architectures.deep_supervision import deep_supervision
 from training.architectures.heads import Features, HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation

@@ -21,7 +21,12 @@ TRAINING_MAY_USE = (
 
 FRONT_END_PARTS = ("grpc", "google", "pygrpc_native", "asyncio", "serving.api", "serving.frontend")
 """What speaks to callers: the parts that compute must do without."""
-QUEUES = ("serving.engine.queues", "serving.engine.scheduler", "serving.engine.engine")
+QUEUES = (
+    "serving.engine.queues",
+    "serving.engine.scheduler",
+    "serving.engine.worker",
+    "serving.engine.engine",
+)
 LIGHT_CLIENT = (
     "serving.client",
     "serving.connection",
@@ -44,8 +49,10 @@ DOES_WITHOUT = {
         "serving.server",
     ),
     "serving.engine.request": ("onnxruntime", *QUEUES, "serving.stages", "serving.monitor"),
-    "serving.engine.queues": ("threading", "time", "serving.engine.engine", "serving.monitor"),
-    "serving.engine.scheduler": ("threading", "time", "numpy", "serving.engine.engine", "serving.monitor"),
+    "serving.engine.queues": ("threading", "time", *QUEUES[1:], "serving.monitor", "serving.metrics"),
+    "serving.engine.scheduler": ("threading", "time", "numpy", *QUEUES[2:], "serving.monitor"),
+    "serving.engine.version": ("threading", "serving.engine.worker", "serving.engine.engine"),
+    "serving.engine.worker": ("serving.engine.engine", "serving.stages", "serving.monitor", "serving.exits"),
     "serving.engine.decision": ("threading", "time", *QUEUES, "serving.stages"),
     "serving.engine.execution": ("threading", *QUEUES, "serving.exits", "serving.monitor"),
     "serving.engine.observation": QUEUES,

@@ -27,7 +27,7 @@ class BulkHistogram(Collector):
         self._series: dict[tuple[str, ...], Series] = {}
 
     def labels(self, *values: str) -> "Series":
-        """Give the series of these labels' values."""
+        """Return the series of these labels' values."""
         return self._series.setdefault(values, Series(self._bounds))
 
     def describe(self) -> Iterable[Metric]:
@@ -35,7 +35,7 @@ class BulkHistogram(Collector):
         yield HistogramMetricFamily(self._name, self._text, labels=self._labels)
 
     def collect(self) -> Iterable[Metric]:
-        """Give all series as they stand."""
+        """Return all series as they stand."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         bounds = (*self._bounds.tolist(), float("inf"))
         names = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]

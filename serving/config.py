@@ -27,7 +27,8 @@ class ServerSettings(Settings):
     """What inference calls come in through. auto: native on loopback where pygrpc-native is installed,
     else grpcio."""
     max_message_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 64 * 1024 * 1024
-    """Largest message taken, in bytes; a larger one is refused with RESOURCE_EXHAUSTED."""
+    """Largest message taken, in bytes; a larger one is refused with RESOURCE_EXHAUSTED, on the native
+    front end after it was received."""
     drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Longest time for accepted calls to finish after SIGTERM, in seconds."""
     max_concurrent_rpcs: Annotated[int, Field(ge=1, le=2**31 - 1)] = 4096
@@ -36,7 +37,8 @@ class ServerSettings(Settings):
     keepalive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """How long a silent connection is left before it is probed, in seconds."""
     max_connection_age_seconds: Annotated[float, Field(gt=0, le=1_000_000)] = 3600.0
-    """How old a connection may grow before it is asked to reconnect, in seconds; calls on it finish."""
+    """How old a connection may grow before it is asked to reconnect, in seconds; calls on it finish. The
+    native front end has no such limit."""
 
 
 class EngineSettings(Settings):

@@ -95,12 +95,12 @@ def shown(text: str, characters: int = MAX_SHOWN_CHARACTERS) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Give an error's first line, or its name where it says nothing."""
+    """Return an error's first line, or its name where it says nothing."""
     return next(iter(str(error).splitlines()), repr(error))
 
 
 def first_complaint(error: ValidationError) -> str:
-    """Say a pydantic error's first complaint in one line: where, what, and the value got."""
+    """Return a pydantic error's first complaint in one line: where, what, and the value got."""
     first = error.errors(include_url=False)[0]
     where = shown(".".join(str(part) for part in first["loc"]))
     what = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid array")

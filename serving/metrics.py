@@ -149,7 +149,7 @@ class Metrics:
         self.requests.labels("", "", outcome).inc()
 
     def for_model(self, model: str, version: int, stages: int) -> "ModelMetrics":
-        """Give the instruments of one served version."""
+        """Return the instruments of one served version."""
         return ModelMetrics(self, model, str(version), stages)
 
 

@@ -269,15 +269,17 @@ class Server:
     def _load(self, version: PublishedVersion) -> ServedVersion:
         engine = self._config.engine
         manifest = version.manifest
-        # On a GPU a batch has one thread on the host however many rows it has.
-        cores = self._device.default_workers() if self._device.memory == "cpu" else 1
+        # On a GPU a batch has one thread on the host, however many rows it has.
+        idle_threads = 1
+        if self._device.memory == "cpu":
+            idle_threads = engine.idle_intra_op_threads or self._device.default_workers()
         loaded = ServedVersion(
             version,
             self._device,
             VersionLimits(
                 max_batch_size=engine.max_batch_size,
                 max_queue_size=engine.max_queue_size,
-                idle_threads=engine.idle_intra_op_threads or cores,
+                idle_threads=idle_threads,
             ),
             self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages)),
             permits=self._engine.permits,

@@ -43,14 +43,13 @@ class Decoded:
 
 @dataclass(slots=True)
 class _Template:
-    """A message's beginning, up to its rows, and what every message with it asks for."""
+    """The beginning of a message without an id, up to its rows, and what every such message asks for."""
 
     beginning: bytes
     model: str
     version_text: str
     checked: "weakref.ref[ServedVersion]"
     """The version that it was checked against, which this must not keep loaded."""
-    request_id: str
     form: AnswerForm
     options: ExitOptions
     input_name: str
@@ -75,7 +74,7 @@ class Decoder:
                 array = np.frombuffer(payload, template.dtype, offset=len(template.beginning))
                 inputs = {template.input_name: array.reshape(template.shape)}
                 rows = template.shape[0]
-                return Decoded(version, template.request_id, template.form, template.options, inputs, rows)
+                return Decoded(version, "", template.form, template.options, inputs, rows)
         return self._parse(payload, streamed=streamed)
 
     def _parse(self, payload: bytes, *, streamed: bool) -> Decoded:
@@ -94,7 +93,7 @@ class Decoder:
         self, payload: bytes, message: inference.ModelInferRequest, decoded: Decoded, *, streamed: bool
     ) -> None:
         """Keep a message's beginning, where its rows are one raw tensor and its last field."""
-        if len(message.raw_input_contents) != 1:
+        if message.id or len(message.raw_input_contents) != 1:  # an id is new each time
             return
         ((name, array),) = decoded.inputs.items()
         beginning = payload[: len(payload) - array.nbytes]
@@ -115,7 +114,6 @@ class Decoder:
             message.model_name,
             message.model_version,
             weakref.ref(decoded.version),
-            decoded.request_id,
             decoded.form,
             decoded.options,
             name,

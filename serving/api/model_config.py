@@ -33,7 +33,7 @@ OUTPUT_NAMES = tuple(spec.name for spec in output_specs(1))
 def answer_form(
     model: str, version: int, classes: int, names: tuple[str, ...], *, streamed: bool
 ) -> AnswerForm:
-    """Give the form of answers with those outputs."""
+    """Return the form of answers with those outputs."""
     specs = {spec.name: spec for spec in output_specs(classes)}
     return AnswerForm(model, version, [specs[name] for name in names], streamed=streamed)
 
@@ -54,7 +54,7 @@ def model_metadata(
 
 
 def operating_point_state(state: PointState) -> inference.OperatingPointState:
-    """Say what an operating point's name stands for now, and what drawn rows say of its certificate."""
+    """Describe what an operating point's name stands for now, and what sampled rows show about it."""
     watch = state.watch
     return inference.OperatingPointState(
         name=state.name,

@@ -72,19 +72,19 @@ class OpenInference:
         return {**handlers, **refused}
 
     async def server_live(self, _: inference.ServerLiveRequest, __: Context) -> inference.ServerLiveResponse:
-        """Say that the process answers."""
+        """Report that the process answers."""
         return inference.ServerLiveResponse(live=True)
 
     async def server_ready(
         self, _: inference.ServerReadyRequest, __: Context
     ) -> inference.ServerReadyResponse:
-        """Say whether new calls are taken."""
+        """Report whether new calls are taken."""
         return inference.ServerReadyResponse(ready=self._readiness.ready)
 
     async def model_ready(
         self, request: inference.ModelReadyRequest, _: Context
     ) -> inference.ModelReadyResponse:
-        """Say whether a model answers; an unknown one is not ready, which is no error."""
+        """Report whether a model answers; an unknown one is not ready, which is no error."""
         try:
             version = self._repository.get(request.name, parse_version(request.version))
         except ModelNotFound:
@@ -118,7 +118,7 @@ class OpenInference:
     async def model_statistics(
         self, request: inference.ModelStatisticsRequest, _: Context
     ) -> inference.ModelStatisticsResponse:
-        """Give running totals of one model's served versions, or of all."""
+        """Return running totals of one model's served versions, or of all."""
         wanted = parse_version(request.version)
         response = inference.ModelStatisticsResponse()
         for name, number, version in self._repository.served():
@@ -146,17 +146,16 @@ class OpenInference:
 def _statistics(name: str, number: int, version: ServedVersion) -> inference.ModelStatistics:
     totals = version.observation.statistics
 
-    def duration(field: str) -> inference.StatisticDuration:
-        total = getattr(totals, field)
-        return inference.StatisticDuration(count=total.count, ns=total.nanoseconds)
-
-    fields = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+    durations = {
+        field: inference.StatisticDuration(count=count, ns=nanoseconds)
+        for field, (count, nanoseconds) in totals.durations().items()
+    }
     return inference.ModelStatistics(
         name=name,
         version=str(number),
         last_inference=totals.last_inference_milliseconds,
         inference_count=totals.rows,
         execution_count=totals.first_stage_runs,
-        inference_stats=inference.InferStatistics(**{field: duration(field) for field in fields}),
+        inference_stats=inference.InferStatistics(**durations),
         operating_points=map(operating_point_state, version.point_states()),
     )

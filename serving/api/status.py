@@ -36,7 +36,7 @@ STATUS: Mapping[type[OfframpError], grpc.StatusCode] = {
 
 
 def status_of(error: OfframpError) -> grpc.StatusCode:
-    """Give the status of an error: its class's, or that of its nearest ancestor in the table."""
+    """Return the status of an error: its class's, or that of its nearest ancestor in the table."""
     for kind in type(error).__mro__:
         if kind in STATUS:
             return STATUS[kind]
@@ -44,7 +44,7 @@ def status_of(error: OfframpError) -> grpc.StatusCode:
 
 
 def error_of(status: grpc.StatusCode, details: str) -> OfframpError:
-    """Give the error that a status stands for, as the client raises it."""
+    """Return the error that a status stands for, as the client raises it."""
     for kind, code in STATUS.items():
         if code is status:
             return kind(details)

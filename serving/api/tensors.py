@@ -36,7 +36,7 @@ UNSUPPORTED_OUTPUT_PARAMETERS = ("classification", SHARED_MEMORY_PARAMETER)
 def decode_inputs(
     request: inference.ModelInferRequest, specs: Sequence[TensorSpec], max_rows: int
 ) -> dict[str, NDArray[np.generic]]:
-    """Give the request's input arrays by name, each [R, ...] with the same R in 1..max_rows.
+    """Return the request's input arrays by name, each [R, ...] with the same R in 1..max_rows.
 
     Raises InvalidRequest for a missing, unknown or repeated name, a datatype, a shape or a byte
     length other than the spec's, and for raw and typed contents at once.
@@ -140,7 +140,7 @@ def _from_contents(
 
 
 def requested_outputs(request: inference.ModelInferRequest, known: Sequence[str]) -> tuple[str, ...]:
-    """Give the names of the outputs that the request wants, in its order; all where it names none."""
+    """Return the names of the outputs that the request wants, in its order; all where it names none."""
     names: list[str] = []
     for output in request.outputs:
         name = output.name
@@ -161,7 +161,7 @@ def _check_output_parameters(output: inference.ModelInferRequest.InferRequestedO
 
 
 def decode_outputs(response: inference.ModelInferResponse) -> dict[str, NDArray[np.generic]]:
-    """Give a response's output arrays by name: the client's side of `encode_outputs`."""
+    """Return a response's output arrays by name: the client's side of `encode_outputs`."""
     return {
         tensor.name: np.frombuffer(raw, DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
         for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)

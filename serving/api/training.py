@@ -13,7 +13,7 @@ Context: TypeAlias = grpc.aio.ServicerContext
 
 
 def refusing_handler(why: str) -> grpc.GenericRpcHandler:
-    """Give handlers that refuse every call of the service, in words."""
+    """Return handlers that refuse every call of the service, with the reason."""
     refused = f"training is not offered by this server: {why}"
     names = [rpc.name for streams in (False, True) for rpc in service_rpcs(TRAINING_SERVICE, streams=streams)]
     handlers = {name: unsupported(name, refused) for name in names}
@@ -27,7 +27,7 @@ class Training:
         self._jobs = jobs
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
-        """Give the service's handlers, ready to be added to a server."""
+        """Return the service's handlers, ready to be added to a server."""
         handlers = {}
         for streams, made in (
             (False, grpc.unary_unary_rpc_method_handler),
@@ -59,7 +59,7 @@ class Training:
         return encode_job(await self._jobs.cancel(request.id))
 
     async def get(self, request: training.JobRequest, _: Context) -> training.Job:
-        """Give a job as it stands."""
+        """Return a job as it stands."""
         return encode_job(self._jobs.get(request.id))
 
     async def list(self, _: training.ListRequest, __: Context) -> training.ListResponse:

@@ -41,7 +41,7 @@ def _decoded(key: str, value: training.Value) -> SettingValue:
 
 
 def encode_value(value: SettingValue) -> training.Value | None:
-    """Give a value its message, None where there is none; a table, which no caller can set, is JSON."""
+    """Encode a value, None where there is none; a table, which no caller can set, is JSON."""
     if isinstance(value, bool):
         return training.Value(bool_value=value)
     if isinstance(value, int):
@@ -60,7 +60,7 @@ def _encoded(values: Iterable[SettingValue]) -> list[training.Value]:
 
 
 def encode_recipe(recipe: Recipe) -> training.Recipe:
-    """Give a recipe its message."""
+    """Encode a recipe."""
     return training.Recipe(
         name=recipe.name,
         description=recipe.description,
@@ -85,7 +85,7 @@ def _setting(setting: Setting) -> training.Setting:
 
 
 def encode_job(job: Job) -> training.Job:
-    """Give a job its message."""
+    """Encode a job."""
     return training.Job(
         id=job.id,
         recipe=job.recipe,
@@ -103,7 +103,7 @@ def encode_job(job: Job) -> training.Job:
 
 
 def encode_event(event: Event | Job) -> training.Event:
-    """Give an event its message; a job is the event of its state."""
+    """Encode an event; a job is the event of its state."""
     if isinstance(event, Job):
         return training.Event(
             number=event.progress.last_event,

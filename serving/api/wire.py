@@ -43,7 +43,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 def _contract(name: str) -> SimpleNamespace:
-    """Give a contract's messages and enum values under their own names, as a _pb2 module would."""
+    """Return a contract's messages and enum values under their own names, as a _pb2 module would."""
     file = POOL.FindFileByName(name)
     members: dict[str, Any] = {
         message: message_factory.GetMessageClass(descriptor)
@@ -78,7 +78,7 @@ def service_rpcs(service: str, *, streams: bool = False) -> list[Rpc]:
 
 
 def snake_case(rpc: str) -> str:
-    """Give the name of the Python method that answers an RPC."""
+    """Return the name of the Python method that answers an RPC."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", rpc).lower()
 
 

@@ -90,7 +90,7 @@ class Engine:
         return reply
 
     def cancel(self, version: ServedVersion, request: Request) -> None:
-        """Give a request up: its rows are dropped at the next stage boundary."""
+        """Cancel a request: its rows are dropped at the next stage boundary."""
         if time.monotonic() >= request.deadline_seconds:
             version.end(request, DeadlineExpired("the deadline passed before the last row was answered"))
         else:

@@ -26,6 +26,9 @@ class Duration:
         return round(self.seconds * 1e9)
 
 
+DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+
+
 @dataclass(slots=True)
 class Statistics:
     """Totals that any thread may add to."""
@@ -40,6 +43,12 @@ class Statistics:
     first_stage_runs: int = 0
     last_inference_milliseconds: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def durations(self) -> dict[str, tuple[int, int]]:
+        """Return each duration's count and nanoseconds by name, all of one moment."""
+        with self._lock:
+            found = {name: getattr(self, name) for name in DURATIONS}
+            return {name: (each.count, each.nanoseconds) for name, each in found.items()}
 
     def count_first_stage_run(self) -> None:
         """Count a run of stage 0."""

@@ -7,8 +7,8 @@ or for the role. A front end whose own threads bring the calls, by `Engine.submi
 
 Invariants: every row is answered exactly once; a row's answer does not depend on the others of its
 batch; a cancelled or failing row never strands or spoils another; NaN is never confident, and where a
-row would have to leave with it, its request fails. Scheduler and lanes are touched under the lock only;
-stages run, and answers are sent, outside it.
+row would have to leave with it, its request fails. Scheduler and lanes change under the lock only, and
+are read without it for hints alone; stages run, and answers are sent, outside it.
 """
 
 import threading
@@ -41,7 +41,7 @@ class Receiver(Protocol):
 
 
 class Shared:
-    """What the threads of one engine share; all but the conditions is touched under the lock only."""
+    """What the threads of one engine share; it changes under the lock only."""
 
     def __init__(self, permits: int) -> None:
         """Take how many batches may run at once."""
@@ -69,8 +69,10 @@ class Worker(threading.Thread):
         while (task := self._wait()) is not None:
             try:
                 task()
-            except Exception as error:  # our own bug: this thread goes on
+            except Exception as error:  # our own bug: the thread goes on, and somebody receives
                 _LOG.error("worker failed", exc_info=error)
+                with self._shared.lock:
+                    self._shared.role_is_free |= task == self._receive
 
     def _wait(self) -> Callable[[], None] | None:
         """Wait for the receiver role or for a batch; None once the engine is closed."""

@@ -67,7 +67,7 @@ class ExitRule:
         return DISABLED if threshold is None else threshold
 
     def next_exit(self, exit_number: int) -> int:
-        """Give the first exit from this one on where a row may leave: enabled, its cap, or the final one."""
+        """Return the first exit from here where a row may leave: enabled, its cap, or the final one."""
         last = min(self.max_exit, self.final_exit)
         for number in range(exit_number, last):
             if self.thresholds[number] is not None:
@@ -116,7 +116,7 @@ def decide(
 
 
 def route(confidence_EN: Floats, rule: ExitRule) -> Integers:
-    """Give the exit at which each row of a split leaves under one rule, as the server would.
+    """Return the exit at which each row of a split leaves under one rule, as the server would.
 
     confidence_EN holds every exit's confidence for every row; returns exit_N.
     """

@@ -34,7 +34,7 @@ class Pending(NamedTuple):
 
     request: Request
     cancel: Callable[[], None]
-    """Gives it up, unless it has ended."""
+    """Cancels it, unless it has ended."""
 
 
 Begin = Callable[[bytes, Call, float | None], Pending | None]

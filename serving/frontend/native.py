@@ -9,6 +9,9 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import grpc
+import structlog
+
 from serving.api.interceptors import refuse
 from serving.api.wire import INFERENCE_SERVICE
 from serving.config import ServerSettings
@@ -18,6 +21,8 @@ from serving.frontend.interface import Begin, Pending, Refusal
 
 if TYPE_CHECKING:
     from pygrpc_native import NativeGrpcFront
+
+_LOG = structlog.get_logger(__name__)
 
 MODEL_INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
 MAX_EVENTS = 64
@@ -77,10 +82,14 @@ class NativeFrontEnd:
         if events is None:
             return False
         for kind, number, _, payload, _, details in events:
-            if kind == self._cancel_event:
-                self._cancel(number)
-            else:
-                self._take(number, payload or b"", None if details is None else details[2])
+            try:
+                if kind == self._cancel_event:
+                    self._cancel(number)
+                else:
+                    self._take(number, payload or b"", None if details is None else details[2])
+            except Exception as error:  # our own bug: this call fails, the others go on
+                _LOG.error("call not taken in", exc_info=error)
+                self._front.fail(number, grpc.StatusCode.INTERNAL.value[0], "the call could not be taken in")
         return True
 
     def close(self, *, flush: bool) -> None:
@@ -139,7 +148,9 @@ class _NativeCall:
     def refuse(self, refusal: Refusal, request_id: str) -> None:  # noqa: ARG002 - streams need it
         self._pending.pop(self._number, None)
         code: int = refusal.status.value[0]
-        self._front.fail(self._number, code, refusal.details, refusal.trailers or None)
+        # The library reserves these keys and raises on them, so no retry hint can be sent.
+        trailers = [each for each in refusal.trailers if not each[0].startswith("grpc-")]
+        self._front.fail(self._number, code, refusal.details, trailers or None)
 
     def refuse_overloaded(self, details: str) -> None:
         """Refuse a call that is not even looked at."""

@@ -18,7 +18,7 @@ _LEAST_ROWS = 0.5
 
 
 def stability_index(counts_C: NDArray[np.number], baseline_C: Floats) -> float:
-    """Give the distance of counted rows from baseline shares: 0 where equal.
+    """Return the distance of counted rows from baseline shares: 0 where equal.
 
     By custom 0.1 is a moderate shift and 0.25 a major one; a thousand rows like the baseline stay below
     0.02 for a few cells.

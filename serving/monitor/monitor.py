@@ -114,7 +114,7 @@ class Monitor:
         return sampled if sampled and self._watch_of(rule) is not None else ()
 
     def admitted(self, request: Request) -> None:
-        """Give the sampled rows of a request their place; to be called before it can end."""
+        """Note a request with sampled rows; to be called before it can end."""
         watch = self._watch_of(request.rule)
         assert watch is not None, "rows are sampled only under a point's own rule"
         with self._lock:

@@ -73,7 +73,7 @@ class PointWatch:
         self._closed = True
 
     def add(self) -> SampledRow:
-        """Give a row that was admitted its place."""
+        """Add a row that was admitted, behind those before it."""
         row = SampledRow()
         self._in_order.append(row)
         return row

@@ -192,7 +192,7 @@ class ModelRepository(Generic[Loaded]):
                 self._close(loaded)
 
     def get(self, name: str, version: int | None = None) -> Loaded:
-        """Give a served version, the highest where none is named, or raise ModelNotFound."""
+        """Return a served version, the highest where none is named, or raise ModelNotFound."""
         versions = self._served.get(name)
         if not versions:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")

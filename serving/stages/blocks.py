@@ -1,7 +1,7 @@
 """Places for batches: each block holds one batch's inputs, its logits and the slots of its features.
 
 A block belongs to one batch at a time, so its buffers are written in place, and what is bound to them
-once is used again for every batch of as many rows. Which block is free is the scheduler's business.
+once is used again for every batch of as many rows. Which block is free is the business of the queues.
 """
 
 from collections.abc import Mapping, Sequence

@@ -14,6 +14,7 @@ ALL_CORES_SECONDS = 50e-6
 
 
 BATCHING_PAYS = 2.0
+"""Where a row alone costs so many times more than in the largest batch, survivors wait for others."""
 
 
 class StageCosts:

@@ -76,7 +76,7 @@ TENSORRT = Device("tensorrt", "TensorrtExecutionProvider", "cuda", padded=True)
 
 
 def choose_device(wanted: DeviceName) -> Device:
-    """Give the wanted device; 'auto' takes CUDA where a session runs on it, else the CPU.
+    """Return the wanted device; 'auto' takes CUDA where a session runs on it, else the CPU.
 
     Raises ConfigurationError where an explicitly wanted device is not there.
     """

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from serving.monitor.agreement import LAID_AT_ONCE, STAKES, AgreementTest, Power
+from serving.monitor.agreement import STARTED_AT_ONCE, STAKES, AgreementTest, Power
 
 EPSILON, DELTA = 0.02, 0.05
 
@@ -21,14 +21,14 @@ def test_nothing_seen_is_no_evidence() -> None:
 
 
 def kept(rows: int) -> float:
-    return (1 - LAID_AT_ONCE) * float(np.log(3) / np.log(rows + 3))
+    return (1 - STARTED_AT_ONCE) * float(np.log(3) / np.log(rows + 3))
 
 
 @given(st.lists(st.booleans(), max_size=40))
 def test_the_evidence_is_what_purses_laid_at_every_row_own_together(answers: list[bool]) -> None:
     laid = [kept(row) - kept(row + 1) for row in range(len(answers))]
     if answers:
-        laid[0] += LAID_AT_ONCE
+        laid[0] += STARTED_AT_ONCE
     owned = kept(len(answers)) if answers else 1.0
     for start, purse in enumerate(laid):
         for stake in STAKES:

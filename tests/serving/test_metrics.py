@@ -60,9 +60,8 @@ def touch_all(metrics: Metrics) -> None:
     model.shadow_missing("fast")
     model.evidence("fast", 1.5, paused=False)
     model.in_force("fast", (0.5, None), holds=True)
-    model.exit_drift("fast", 0.1)
-    model.confidence_drift(0.1)
-    model.drift_alarm("confidence", alarmed=True)
+    model.drift("exits of fast", 0.1, alarmed=False, point="fast")
+    model.drift("confidence", 0.1, alarmed=True, point=None)
     metrics.training_jobs.labels("running").set(1)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
     metrics.front_end.labels("native").set(1)
@@ -141,6 +140,22 @@ def test_a_request_of_no_model_has_empty_labels(metrics: Metrics, registry: Coll
 
     labels = {"model": "", "version": "", "outcome": "not_found"}
     assert registry.get_sample_value("offramp_requests_total", labels) == 1.0
+
+
+def test_drift_of_exits_and_of_confidences_are_told_apart(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.for_model("digits", 3, stages=2)
+    model.drift("exits of fast", 0.1, alarmed=False, point="fast")
+    model.drift("confidence", 0.3, alarmed=True, point=None)
+
+    def shown(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"model": "digits", "version": "3", **labels})
+
+    assert shown("offramp_exit_drift", operating_point="fast") == 0.1
+    assert shown("offramp_confidence_drift") == 0.3
+    assert shown("offramp_drift_alarm", signal="exits of fast") == 0
+    assert shown("offramp_drift_alarm", signal="confidence") == 1
 
 
 def test_a_disabled_exit_has_an_infinite_threshold(metrics: Metrics, registry: CollectorRegistry) -> None:

@@ -178,7 +178,11 @@ class Server:
             fallback = str(self._socket_folder / "fallback.sock")
             self._grpc.add_insecure_port(f"unix:{fallback}")
             await self._grpc.start()
-            self._native = NativeFrontEnd(host, port, fallback, settings, inference.begin)
+            try:
+                self._native = NativeFrontEnd(host, port, fallback, settings, inference.begin)
+            except ConfigurationError:
+                shutil.rmtree(self._socket_folder)
+                raise
             self.grpc_port = self._native.port
         else:
             self.grpc_port = grpcio.listen(self._grpc, host, port)

@@ -27,6 +27,9 @@ _LOG = structlog.get_logger(__name__)
 MODEL_INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
 MAX_EVENTS = 64
 """Calls and cancellations taken in at once, before the engine looks at what to run."""
+SPARE_STREAMS = 1024
+"""A connection's streams beyond the calls that may be in progress: a client at its limit of streams would
+hold further calls back, health checks too, where they should be answered or refused."""
 FLUSH_SECONDS = 2.0
 """How long the last answers may take to be written before the front end closes."""
 SETTLE_SECONDS = 0.2
@@ -66,7 +69,7 @@ class NativeFrontEnd:
                 call_details=True,
                 metrics=True,
                 keepalive_time_ms=round(settings.keepalive_seconds * 1e3),
-                max_concurrent_streams=settings.max_concurrent_rpcs,
+                max_concurrent_streams=settings.max_concurrent_rpcs + SPARE_STREAMS,
             )
             self._front.set_fallback(fallback)
             self._front.start()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from serving.monitor.agreement import STARTED_AT_ONCE, STAKES, AgreementTest, Power
+from serving.monitor.agreement import STAKES, STARTED_AT_ONCE, AgreementTest, Power
 
 EPSILON, DELTA = 0.02, 0.05
 

@@ -5,6 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.engine.request import Answers
+from serving.errors import RequestCancelled
 from serving.exits.options import NO_OPTIONS, ExitOptions, exit_rule
 from serving.monitor.monitor import Monitor, MonitorLimits, Revocation
 from serving.repository.manifest import ConfidenceShares
@@ -105,6 +106,16 @@ def test_a_certificate_is_revoked_once_however_many_rows_still_differ(serve: Ser
         shadow.close(answered([0] * 20))  # type: ignore[attr-defined]
 
     assert len(revoked) == 1
+
+
+def test_rows_whose_request_ended_in_this_moment_are_missing_and_not_followed(serve: Serve) -> None:
+    served, request = serve(), sampling([EASY], [0])
+    monitor = served.version.monitor
+    monitor.admitted(request)
+    monitor.observe([(request, RequestCancelled("given up"))])
+
+    assert monitor.follow(request, np.arange(1), 0, np.zeros(1, dtype=np.int64)) is None
+    assert counts(served) == (0, 0, 1)
 
 
 def test_too_many_missing_rows_pause_the_test_until_they_are_few_again(serve: Serve) -> None:

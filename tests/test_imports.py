@@ -106,7 +106,6 @@ DOES_WITHOUT = {
     "serving.frontend.grpcio": ("pygrpc_native", "threading", "serving.engine", "serving.frontend.native"),
     "serving.frontend.loop": ("pygrpc_native", "serving.frontend.native", "serving.frontend.grpcio"),
     "serving.frontend.native": (
-        "grpc",
         "google",
         "asyncio",
         "threading",

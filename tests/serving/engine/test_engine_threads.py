@@ -19,7 +19,7 @@ from tests.serving.conftest import Serve, Served
 from tests.serving.engine.engine_calls import BALANCED, EXACT, ask, submit
 from tests.serving.engine.small_queues import costs_of_rows
 from tests.serving.held_worker import held_worker
-from tests.serving.live_server import PATIENCE_SECONDS
+from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, confidence, row
 
 SHORT, LONG = costs_of_rows(8, 1e-5), costs_of_rows(8, 1.0)
@@ -40,9 +40,12 @@ class QueueReceiver:
     def __init__(self) -> None:
         self.threads: list[int] = []
         """Who received each call."""
+        self.waits = False
+        """Whether it was last asked to wait for a call."""
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def receive(self, *, wait: bool) -> bool:
+        self.waits = wait
         try:
             call = self._calls.get(block=wait)
         except queue.Empty:
@@ -50,6 +53,7 @@ class QueueReceiver:
         if call is None:
             self._calls.put(None)
             return False
+        self.waits = False
         self.threads.append(threading.get_ident())
         call()
         return True
@@ -165,6 +169,16 @@ def test_without_its_receiver_an_engine_runs_what_is_submitted(make_front: MakeF
 
     assert [ask(front.served, KINDS[label]).label_R.item() for label in range(3)] == [0, 1, 2]
     assert front.engine.alive
+
+
+def test_the_receiver_waits_for_calls_while_what_waits_is_left_to_others(make_front: MakeFront) -> None:
+    front = make_front(SHORT)
+    with held_worker(front.engine, front.served.version):
+        future = front.call(HARD)
+
+        assert eventually(lambda: len(front.receiver.threads) == 1 and front.receiver.waits)
+
+    assert future.result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
 def test_a_call_behind_a_running_batch_needs_no_other_call_to_be_run(

@@ -64,8 +64,8 @@ def decide_batch(
             _end(decision, request, failure)
         elif leaving:
             decision.left.append((request, place))
-            if request.sampled_rows:
-                decision.followed += _follow(batch, decision, monitor, group, place)
+            if request.sampled_rows and not final:
+                decision.followed += _follow(decision, monitor, group, place)
             if leaving == request.rows:
                 _end(decision, request, answers.part(place))
             else:
@@ -92,12 +92,11 @@ def _failure(batch: Batch, execution: Execution, decision: Decision, place: slic
 
 
 def _follow(
-    batch: Batch, decision: Decision, monitor: Monitor, group: RowGroup, place: slice
+    decision: Decision, monitor: Monitor, group: RowGroup, place: slice
 ) -> Iterator[tuple[Request, Integers]]:
-    """Have the sampled ones among the rows of a group that leave go on to full depth."""
-    at_B = np.flatnonzero(decision.leaves_B[place]) + place.start
-    rows = group.rows_G[at_B - place.start]
-    shadow = monitor.follow(group.request, rows, batch.exit, decision.answers.label_R[at_B])
-    if shadow is not None:
-        request, at = shadow
-        yield request, at_B[at]
+    """Have the sampled ones among the rows of a group that leave early go on to full depth."""
+    for at, number in enumerate(group.rows_G.tolist(), start=place.start):
+        if decision.leaves_B[at] and number in group.request.sampled_rows:
+            shadow = monitor.follow(group.request, number, int(decision.answers.label_R[at]))
+            if shadow is not None:
+                yield shadow, np.array([at])

@@ -6,8 +6,8 @@ name stands for the next safer point from then on. Beside it, shares of exits an
 compared with the manifest's baseline; that only warns. Safe to call from any thread; knows no queue
 and no session.
 
-A sampled row that leaves early is answered, then goes on to the final exit as a row of a shadow
-request, in the batches of the other rows: it is never shed, and costs only the stages that are left.
+A sampled row that leaves early is answered, then goes on to the final exit as a shadow request of its
+own, in the batches of the other rows: it is never shed, and costs only the stages that are left.
 """
 
 import threading
@@ -15,13 +15,11 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from serving.engine.request import NO_DEADLINE, Answers, Request, Result
 from serving.exits.points import PointsInForce
-from serving.exits.policy import ExitRule, Integers
+from serving.exits.policy import ExitRule
 from serving.metrics import ModelMetrics
 from serving.monitor.drift import DriftWatch
 from serving.monitor.point_watch import PointWatch, SampledRow
@@ -120,37 +118,25 @@ class Monitor:
         with self._lock:
             self._sampled[request] = watch, {number: watch.add() for number in request.sampled_rows}
 
-    def follow(
-        self, request: Request, rows: Integers, exit_number: int, labels: NDArray[np.int64]
-    ) -> tuple[Request, Integers] | None:
-        """Have the sampled ones among these rows, which leave a batch now, go on to full depth.
+    def follow(self, request: Request, number: int, label: int) -> Request | None:
+        """Have a sampled row, which leaves early with this label, go on to full depth.
 
-        Returns the shadow request for them, with their places in `rows`; None where there are none.
+        Returns the shadow request for it, whose reply compares both; None where its request has ended.
         """
-        if exit_number == self._final_exit:
-            return None
         with self._lock:
-            if request not in self._sampled:  # it ended in this moment
+            if request not in self._sampled:
                 return None
             watch, sampled = self._sampled[request]
-            at = np.flatnonzero(np.isin(rows, list(sampled)))
-            followed = [sampled.pop(number) for number in rows[at].tolist()]
-        if not followed:
-            return None
-        for row, label in zip(followed, labels[at].tolist(), strict=True):
-            row.label = label
-        reply = partial(self._end_shadow, watch, followed)
-        shadow = Request({}, len(followed), self._full_depth, NO_DEADLINE, reply, is_shadow=True)
-        return shadow, at
+            row = sampled.pop(number)
+        reply = partial(self._end_shadow, watch, row, label)
+        return Request({}, 1, self._full_depth, NO_DEADLINE, reply, is_shadow=True)
 
-    def _end_shadow(self, watch: PointWatch, rows: list[SampledRow], result: Result) -> None:
+    def _end_shadow(self, watch: PointWatch, row: SampledRow, label: int, result: Result) -> None:
         with self._lock:
             if isinstance(result, Exception):
-                for row in rows:
-                    watch.lost(row)
+                watch.lost(row)
                 return
-            for row, label in zip(rows, result.label_R.tolist(), strict=True):
-                watch.compared(row, agreed=label == row.label)
+            watch.compared(row, agreed=int(result.label_R[0]) == label)
             current = self._watches[watch.name] is watch  # else the point was reinstated meanwhile
             if watch.broken and current and watch.name not in self._points.revoked:
                 self._revoke(watch)

@@ -21,15 +21,13 @@ RECENT_ROWS = 100
 class SampledRow:
     """A sampled row, in its place among the others of its point."""
 
-    __slots__ = ("agreed", "label", "left_early", "settled")
+    __slots__ = ("agreed", "left_early", "settled")
 
     def __init__(self) -> None:
         self.settled = False
         self.agreed: bool | None = None
         """None while unknown, and where it is missing."""
         self.left_early = True
-        self.label: int | None = None
-        """The early answer, once it is given, that the full-depth answer is compared with."""
 
 
 class PointWatch:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.engine.request import Answers
+from serving.engine.request import Answers, Request
 from serving.errors import RequestCancelled
 from serving.exits.options import NO_OPTIONS, ExitOptions, exit_rule
 from serving.monitor.monitor import Monitor, MonitorLimits, Revocation
@@ -68,30 +68,29 @@ def test_a_point_is_reinstated_by_an_operator_alone_and_its_test_starts_anew(ser
     assert exit_rule(served.version.points, NO_OPTIONS).thresholds == (0.9, 0.9)
 
 
-def answered(labels: list[int]) -> Answers:
-    label_R, rows = np.array(labels), len(labels)
-    of_rows = np.zeros(rows, dtype=np.int32)
-    return Answers(label_R, np.ones(rows, dtype=np.float32), of_rows, of_rows, np.ones((rows, 3), np.float32))
+def answered(label: int) -> Answers:
+    of_rows = np.zeros(1, dtype=np.int32)
+    return Answers(np.array([label]), np.ones(1, np.float32), of_rows, of_rows, np.ones((1, 3), np.float32))
 
 
-def follow_all(monitor: Monitor, rows: int) -> object:
-    """Have a request's rows leave at exit 0 with label 1; returns the shadow request."""
+def follow_all(monitor: Monitor, rows: int) -> list[Request]:
+    """Have a request's rows leave at exit 0 with label 1; returns their shadow requests."""
     request = sampling([MISTAKEN] * rows, range(rows))
     monitor.admitted(request)
-    followed = monitor.follow(request, np.arange(rows), 0, np.ones(rows, dtype=np.int64))
-    assert followed is not None
-    return followed[0]
+    return [shadow for number in range(rows) if (shadow := monitor.follow(request, number, 1)) is not None]
 
 
 def test_rows_admitted_before_a_point_was_reinstated_do_not_revoke_it_again(serve: Serve) -> None:
     served = serve()
     monitor = served.version.monitor
     first, last = (follow_all(monitor, 20) for _ in range(2))
-    first.close(answered([0] * 20))  # type: ignore[attr-defined]
+    for shadow in first:
+        shadow.close(answered(0))
     assert state(served).revoked
     monitor.keep_revoked(set())
 
-    last.close(answered([0] * 20))  # type: ignore[attr-defined]
+    for shadow in last:
+        shadow.close(answered(0))
 
     assert not state(served).revoked
     assert counts(served) == (0, 0, 0)
@@ -100,21 +99,20 @@ def test_rows_admitted_before_a_point_was_reinstated_do_not_revoke_it_again(serv
 def test_a_certificate_is_revoked_once_however_many_rows_still_differ(serve: Serve) -> None:
     revoked: list[Revocation] = []
     served = serve(on_revoked=revoked.append)
-    shadows = [follow_all(served.version.monitor, 20) for _ in range(3)]
 
-    for shadow in shadows:
-        shadow.close(answered([0] * 20))  # type: ignore[attr-defined]
+    for shadow in follow_all(served.version.monitor, 60):
+        shadow.close(answered(0))
 
     assert len(revoked) == 1
 
 
-def test_rows_whose_request_ended_in_this_moment_are_missing_and_not_followed(serve: Serve) -> None:
+def test_a_row_whose_request_ended_in_this_moment_is_missing_and_not_followed(serve: Serve) -> None:
     served, request = serve(), sampling([EASY], [0])
     monitor = served.version.monitor
     monitor.admitted(request)
     monitor.observe([(request, RequestCancelled("given up"))])
 
-    assert monitor.follow(request, np.arange(1), 0, np.zeros(1, dtype=np.int64)) is None
+    assert monitor.follow(request, 0, 0) is None
     assert counts(served) == (0, 0, 1)
 
 

@@ -187,13 +187,12 @@ def test_a_row_that_fails_at_full_depth_takes_no_row_of_another_request_along(
     assert counts(served) == (2, 0, 1)
 
 
-def test_rows_of_a_request_that_left_together_are_missing_together(serve: Serve) -> None:
-    """They are one shadow request, and a request fails where one of its rows does."""
+def test_a_row_that_fails_at_full_depth_takes_no_other_row_of_its_request_along(serve: Serve) -> None:
     served = serve()
 
     run(served, sampling([EASY, EASY, MIDDLE, row(0, 5, 5, 5, fates=(0, RAISES))], [0, 1, 2, 3]))
 
-    assert counts(served) == (1, 0, 3)
+    assert counts(served) == (3, 0, 1)
 
 
 def test_sampled_rows_of_a_request_without_an_answer_are_missing(serve: Serve) -> None:

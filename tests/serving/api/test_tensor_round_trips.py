@@ -83,7 +83,8 @@ def test_outputs_decode_to_what_was_encoded(
 
     assert (response.model_name, response.model_version, response.id) == ("model", "3", "the id")
     assert response.parameters["triton_final_response"].bool_param is streamed
-    columns = (sent.label_R, sent.confidence_R, sent.exit_R, sent.exit_reason_R, sent.probabilities_RK)
+    columns: list[Array] = [sent.label_R, sent.confidence_R, sent.exit_R, sent.exit_reason_R]
+    columns.append(sent.probabilities_RK)
     decoded, arrays = decode_outputs(response), dict(zip(OUTPUT_NAMES, columns, strict=True))
     assert list(decoded) == names[:wanted]
     for name, array in decoded.items():

@@ -10,6 +10,7 @@ import pytest
 
 from serving.api.tensors import decode_outputs
 from serving.api.wire import INFERENCE_SERVICE, inference
+from tests.end_to_end.slow_model import publish_slow, slow_row
 from tests.serving.api.inference_calls import Request, infer, refused, request
 from tests.serving.frontend import http2
 from tests.serving.held_worker import held_worker
@@ -187,6 +188,20 @@ def test_connections_that_close_under_their_calls_leave_nothing(server: LiveServ
         assert eventually(lambda: pending(server) == 0)
 
     assert server.metric("offramp_requests_total", outcome="cancelled") == MOST_CALLS
+
+
+def test_a_batch_that_again_takes_longer_than_measured_holds_no_other_call_up(tmp_path: Path) -> None:
+    publish_slow(tmp_path)
+    slow = request(slow_row(1, turns=200), model="slow")
+    with LiveServer(tmp_path, {"server": {"drain_seconds": 0.05}}, front_end="native") as server:
+        assert server.send("ModelInfer", slow).model_name == "slow"
+        again = ask(server.channel, slow)
+        assert eventually(lambda: pending(server) == 1)
+
+        status, _ = refused(server, request(model="other"))
+
+        assert (status, again.done()) == ("NOT_FOUND", False)
+        again.result()
 
 
 def test_bytes_that_are_no_http2_leave_others_alone(server: LiveServer) -> None:

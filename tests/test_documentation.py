@@ -50,7 +50,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
             row = re.search(rf"\| `{section}\.{name}` \| ([^|]*) \|", README)
             assert row, f"{section}.{name} is missing"
             if field.default is not None:
-                assert row[1] == f"{field.default:g}" or row[1] == str(field.default)
+                assert row[1] == str(field.default) or row[1] == f"{field.default:g}"
     for name in ModelSettings.model_fields:
         assert f"`models.<name>.{name}`" in README
 

@@ -154,15 +154,17 @@ def test_a_failed_row_leaves_no_call_pending(server: LiveServer) -> None:
     assert (status, pending(server)) == ("INTERNAL", 0)
 
 
-def test_calls_that_are_opened_and_reset_at_once_leave_others_alone(server: LiveServer) -> None:
-    wire = request(HARD).SerializeToString()
-    answers = []
-    for _ in range(10):
-        with http2.connection(server.server.grpc_port) as hostile:
-            for number in range(50):
-                stream = 2 * number + 1
-                hostile.sendall(http2.headers(stream) + http2.message(stream, wire) + http2.reset(stream))
-            answers.append(infer(server, request(HARD))["label"])
+def test_calls_that_are_opened_and_reset_at_once_leave_others_alone(models: Path) -> None:
+    wire, answers = request(HARD).SerializeToString(), []
+    with LiveServer(models, {"server": {"drain_seconds": 0.05}}, front_end="native") as server:
+        for _ in range(10):
+            with http2.connection(server.server.grpc_port) as hostile:
+                for number in range(50):
+                    stream = 2 * number + 1
+                    hostile.sendall(http2.headers(stream) + http2.message(stream, wire) + http2.reset(stream))
+                answers.append(infer(server, request(HARD))["label"])
+        assert eventually(lambda: pending(server) == 0)
+        assert eventually(lambda: server.metric("offramp_requests_in_flight") == 0)
 
     assert answers == [[2]] * 10
 

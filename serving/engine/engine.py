@@ -11,6 +11,9 @@ from serving.engine.worker import Receiver, Shared, Worker
 from serving.errors import DeadlineExpired, RequestCancelled
 from serving.exits.policy import ExitRule
 
+DEADLINE_SLACK_SECONDS = 0.01
+"""A caller's clock starts before ours: a call that is given up so shortly before its deadline met it."""
+
 
 class Engine:
     """Versions, the requests for them, and the threads that run them; safe to call from any thread."""
@@ -91,7 +94,7 @@ class Engine:
 
     def cancel(self, version: ServedVersion, request: Request) -> None:
         """Cancel a request: its rows are dropped at the next stage boundary."""
-        if time.monotonic() >= request.deadline_seconds:
+        if time.monotonic() >= request.deadline_seconds - DEADLINE_SLACK_SECONDS:
             version.end(request, DeadlineExpired("the deadline passed before the last row was answered"))
         else:
             version.end(request, RequestCancelled("the caller gave the request up"))

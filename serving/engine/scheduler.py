@@ -16,6 +16,9 @@ from serving.errors import DeadlineExpired, InvalidRequest, ModelNotReady, Overl
 LONG_BATCH_SECONDS = 2e-3
 """A batch that takes longer is long: its thread first hands the receiver role to another."""
 
+FAR_LONGER = 4.0
+"""A batch that takes so many times longer than expected is expected to take as long again."""
+
 Version = TypeVar("Version")
 _given_seconds = attrgetter("given_seconds")
 
@@ -28,6 +31,8 @@ class Lane(Generic[Version]):
     queues: StageQueues
     max_queue_size: int
     """Most rows admitted and unanswered."""
+    slowness: dict[int, float] = field(default_factory=dict)
+    """Of stages whose last batch took far longer than measured at warm-up: how many times."""
     given_seconds: float = 0.0
     """Device time given so far, by what batches were expected to take."""
     running: int = 0
@@ -125,6 +130,7 @@ class Scheduler(Generic[Version]):
             lane.expiring += len(late)
             if batch is not None:
                 self._given_seconds = max(self._given_seconds, lane.given_seconds)
+                batch.seconds *= lane.slowness.get(batch.stage, 1.0)
                 self._running.append(batch)
                 lane.running += 1
                 lane.given_seconds += batch.seconds
@@ -136,6 +142,10 @@ class Scheduler(Generic[Version]):
         self._running.remove(batch)
         lane.running -= 1
         lane.given_seconds += seconds - batch.seconds
+        if seconds > max(LONG_BATCH_SECONDS, FAR_LONGER * batch.seconds):
+            lane.slowness[batch.stage] = seconds / batch.seconds * lane.slowness.get(batch.stage, 1.0)
+        elif seconds < LONG_BATCH_SECONDS:
+            lane.slowness.pop(batch.stage, None)
 
 
 def is_long(batch: Batch) -> bool:

@@ -159,6 +159,8 @@ class Worker(threading.Thread):
                 )
             decision.send()
             version.record(batch, execution, decision)
+            execution.failures.clear()  # their tracebacks hold this frame, and with it the requests
+            del decision
         finally:
             with self._shared.lock:
                 self._shared.scheduler.done(lane, batch, seconds)

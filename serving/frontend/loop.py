@@ -48,8 +48,9 @@ class InferenceHandlers:
         result = await self._infer(payload, context.time_remaining(), streamed=False)
         if isinstance(result, bytes):
             return result
-        del payload  # gRPC keeps what ends a call, and with it this frame
-        await context.abort(*result[0])
+        refusal = result[0]
+        del payload, result  # gRPC keeps what ends a call, and with it this frame
+        await context.abort(*refusal)
         raise AssertionError("abort returned")
 
     async def model_stream_infer(

@@ -84,11 +84,12 @@ class NativeFrontEnd:
         events = self._front.recv_batch_details(MAX_EVENTS, None if wait else 0)
         if events is None:
             return False
+        cancelled = {number for kind, number, *_ in events if kind == self._cancel_event}
         for kind, number, _, payload, _, details in events:
             try:
                 if kind == self._cancel_event:
                     self._cancel(number)
-                else:
+                elif number not in cancelled:
                     self._take(number, payload or b"", None if details is None else details[2])
             except Exception as error:  # our own bug: this call fails, the others go on
                 _LOG.error("call not taken in", exc_info=error)

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.stages.devices import CPU
-from serving.stages.runner import StageRunner
 from serving.repository.manifest import (
     EXACT_POINT,
     Exit,
@@ -26,6 +24,8 @@ from serving.repository.manifest import (
     ParetoPoint,
     TensorSpec,
 )
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner
 from training.data.splits import Dataset, Split
 from training.errors import RecipeError
 from training.exits.calibrate import calibration_temperature

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.stages.devices import CPU
-from serving.stages.runner import StageRunner, stage_files
 from serving.errors import RepositoryError, first_line
 from serving.repository.repository import PublishedVersion, find_versions, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
 from training.assessment import EVALUATION_SLOTS
 from training.data.splits import Split
 from training.exits.evaluate import evaluate

@@ -20,8 +20,8 @@ import onnxruntime
 import scipy
 from pydantic import ValidationError
 
-from serving.exits.policy import ExitRule
 from serving.errors import RepositoryError, first_complaint
+from serving.exits.policy import ExitRule
 from serving.repository.manifest import (
     EXACT_POINT,
     FORMAT_VERSION,

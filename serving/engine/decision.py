@@ -69,8 +69,8 @@ def decide_batch(
             if leaving == request.rows:
                 _end(decision, request, answers.part(place))
             else:
-                leaves_G = leaves_B[place]
-                complete = request.add_answers(group.rows_G[leaves_G], answers.part(place), leaves_G)
+                at_G = np.flatnonzero(leaves_B[place])
+                complete = request.add_answers(group.rows_G[at_G], answers.part(at_G + place.start))
                 if complete is not None:
                     _end(decision, request, complete)
     return decision

@@ -23,7 +23,7 @@ from serving.engine.request import Batch, Request, RowGroup
 from serving.exits.policy import Bools, Integers
 from serving.stages.costs import HAND_OVER_SECONDS, MeasuredCosts
 
-SHARED_SECONDS = 3 * HAND_OVER_SECONDS
+SHARED_SECONDS = 4 * HAND_OVER_SECONDS
 """Waiting rows are shared among batches only where each of them takes longer."""
 
 _NO_SLOTS: Integers = np.empty(0, dtype=np.int64)

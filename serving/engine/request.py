@@ -52,9 +52,9 @@ class Answers(NamedTuple):
         """All outputs, in the order of the fields."""
         return self
 
-    def part(self, place: slice) -> "Answers":
-        """Return consecutive rows, as views."""
-        return Answers._make([array[place] for array in self.arrays])
+    def part(self, which: slice | Integers) -> "Answers":
+        """Return some of the rows; those of a slice as views."""
+        return Answers._make([array[which] for array in self.arrays])
 
 
 Result = Answers | Exception
@@ -80,8 +80,8 @@ class Request:
     admitted_seconds: float = field(default_factory=time.monotonic)
     queue_seconds: float = 0.0
     """From admission until the first row entered stage 0."""
-    answers: Answers | None = None
-    """None until the first row has left."""
+    parts: list[tuple[Integers, Answers]] = field(default_factory=list)
+    """Where not all rows left together: the numbers of those that left, and their answers."""
     unanswered: int = field(init=False)
     rows_held: int = field(init=False)
     """Rows that still wait or run."""
@@ -100,16 +100,16 @@ class Request:
         if not self.queue_seconds:
             self.queue_seconds = now - self.admitted_seconds
 
-    def add_answers(self, rows: Integers, source: Answers, which: Bools) -> Answers | None:
-        """Take the answers of some rows from some of another's; returns all once none is missing."""
+    def add_answers(self, rows: Integers, answers: Answers) -> Answers | None:
+        """Take the answers of some rows; returns all, in the order of the rows, once none is missing."""
         with _ending:  # several batches may answer rows of one request at once
-            if self.answers is None:
-                empty = [np.empty((self.rows, *array.shape[1:]), array.dtype) for array in source.arrays]
-                self.answers = Answers._make(empty)
-            for mine, theirs in zip(self.answers.arrays, source.arrays, strict=True):
-                mine[rows] = theirs[which]
+            self.parts.append((rows, answers))
             self.unanswered -= len(rows)
-            return None if self.unanswered else self.answers
+            if self.unanswered:
+                return None
+        order = np.argsort(np.concatenate([numbers for numbers, _ in self.parts]))
+        columns = zip(*[part.arrays for _, part in self.parts], strict=True)
+        return Answers._make([np.concatenate(column)[order] for column in columns])
 
     def close(self, result: Result) -> bool:
         """End the request and send its result; False, and nothing is sent, where it had ended before.
@@ -199,6 +199,9 @@ class Batch:
 
     def count(self, mask_B: Bools) -> list[int]:
         """Count the rows of each group that a mask has."""
+        if len(self.sizes) == self.rows:
+            counts: list[int] = mask_B.tolist()
+            return counts
         counted = int(np.count_nonzero(mask_B))
         if len(self.sizes) == 1:
             return [counted]
@@ -207,8 +210,8 @@ class Batch:
         if counted == 0:
             return [0] * len(self.sizes)
         starts = [0, *accumulate(self.sizes[:-1])]
-        counts: list[int] = np.add.reduceat(mask_B, starts, dtype=np.int64).tolist()
-        return counts
+        counts = np.add.reduceat(mask_B, starts, dtype=np.int64).tolist()
+        return counts  # noqa: RET504 - numpy has no type for it
 
     def fill(self, buffers: Mapping[str, NDArray[np.generic]]) -> None:
         """Write the groups' input rows, or the slots of their features, to the first rows of the buffers."""

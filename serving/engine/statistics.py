@@ -15,9 +15,9 @@ class Duration:
     count: int = 0
     seconds: float = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one more."""
-        self.count += 1
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Count so many more, which took so long together."""
+        self.count += count
         self.seconds += seconds
 
     @property
@@ -57,15 +57,21 @@ class Statistics:
 
     def count_successes(self, requests: Sequence[Request], decided: float, sent: float) -> None:
         """Count requests whose last rows were decided, and whose answers were sent, at these times."""
+        received = admitted = queued = 0.0
+        rows, count = 0, len(requests)
+        for request in requests:
+            received += request.received_seconds
+            admitted += request.admitted_seconds
+            queued += request.queue_seconds
+            rows += request.rows
         with self._lock:
             self.last_inference_milliseconds = round(time.time() * 1e3)
-            for request in requests:
-                self.rows += request.rows
-                self.success.add(sent - request.received_seconds)
-                self.queue.add(request.queue_seconds)
-                self.compute_input.add(request.admitted_seconds - request.received_seconds)
-                self.compute_infer.add(decided - request.admitted_seconds - request.queue_seconds)
-                self.compute_output.add(sent - decided)
+            self.rows += rows
+            self.success.add(count * sent - received, count)
+            self.queue.add(queued, count)
+            self.compute_input.add(admitted - received, count)
+            self.compute_infer.add(count * decided - admitted - queued, count)
+            self.compute_output.add(count * (sent - decided), count)
 
     def count_failure(self, seconds: float) -> None:
         """Count a request that ended without an answer, after so long."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.exits.policy import Bools, ExitRule, Floats, Integers, read_exit, route
-from serving.stages.runner import StageRunner
 from serving.repository.manifest import Risk
+from serving.stages.runner import StageRunner
 from training.errors import NotFinite
 from training.exits.intervals import Estimate, Proportion, paired_difference
 

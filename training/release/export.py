@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from serving.stages.runner import StageFile, StageRunner
 from serving.repository.manifest import TensorSpec
+from serving.stages.runner import StageFile, StageRunner
 from training.architectures.network import MultiExitNetwork
 from training.errors import ExportMismatch
 from training.exits import cost

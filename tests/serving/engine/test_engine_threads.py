@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.engine.engine import Engine
-from serving.engine.request import NO_DEADLINE, Answers, FutureReply, Request, Result
+from serving.engine.request import NO_DEADLINE, FutureReply, Request, Result
 from serving.errors import Overloaded
-from serving.exits.policy import Bools, ExitRule, Integers
+from serving.exits.policy import ExitRule
 from serving.stages.costs import MeasuredCosts
 from tests.serving.conftest import Serve, Served
 from tests.serving.engine.engine_calls import BALANCED, EXACT, ask, submit
@@ -259,29 +259,22 @@ def test_eight_callers_over_four_versions_are_all_answered(serve: Serve, permits
 
 
 class RacingRequest(Request):
-    """Has two threads find that there are no answers yet, before either adds some, if that can be."""
+    """Has two threads read how many rows are unanswered before either writes it, if that can be."""
 
     def __init__(self, image: NDArray[np.uint8], reply: FutureReply) -> None:
-        self._meeting, self._added = threading.Barrier(2), threading.Event()
+        self._meeting = threading.Barrier(2)
         super().__init__({"image": image}, len(image), BALANCED, NO_DEADLINE, reply)
 
     @property
-    def answers(self) -> Answers | None:
-        found = self._answers
-        if found is None:
-            with suppress(threading.BrokenBarrierError):
-                if self._meeting.wait(0.5) > 0:
-                    self._added.wait(0.5)
+    def unanswered(self) -> int:
+        found = self._unanswered
+        with suppress(threading.BrokenBarrierError):
+            self._meeting.wait(0.5)
         return found
 
-    @answers.setter
-    def answers(self, answers: Answers | None) -> None:
-        self._answers = answers
-
-    def add_answers(self, rows: Integers, source: Answers, which: Bools) -> Answers | None:
-        whole = super().add_answers(rows, source, which)
-        self._added.set()
-        return whole
+    @unanswered.setter
+    def unanswered(self, rows: int) -> None:
+        self._unanswered = rows
 
 
 def test_rows_of_a_request_that_leave_two_batches_at_once_are_all_answered(serve: Serve) -> None:

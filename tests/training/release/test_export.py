@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from serving.stages.runner import StageFile
 from serving.repository.manifest import TensorSpec
+from serving.stages.runner import StageFile
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images, tiny_network
 from training.architectures.heads import Head
 from training.architectures.network import MultiExitNetwork, PixelNormalisation

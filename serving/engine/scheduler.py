@@ -16,6 +16,8 @@ from serving.errors import DeadlineExpired, InvalidRequest, ModelNotReady, Overl
 LONG_BATCH_SECONDS = 2e-3
 """A batch that takes longer is long: its thread first hands the receiver role to another."""
 
+LONG_LONE_BATCH_SECONDS = 20e-3
+"""The same for a batch that has all cores: nobody waits, and a thread that wakes would take a core away."""
 FAR_LONGER = 4.0
 """A batch that takes so many times longer than expected is expected to take as long again."""
 
@@ -150,4 +152,4 @@ class Scheduler(Generic[Version]):
 
 def is_long(batch: Batch) -> bool:
     """Return whether a batch is long enough for its thread to hand the receiver role over first."""
-    return batch.seconds > LONG_BATCH_SECONDS
+    return batch.seconds > (LONG_LONE_BATCH_SECONDS if batch.all_cores else LONG_BATCH_SECONDS)

@@ -55,7 +55,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class PointInForce:
-    """What an operating point's name stands for now, and what drawn rows say of its certificate."""
+    """What an operating point's name stands for now, and what sampled rows show about its certificate."""
 
     in_force: str
     """The point whose thresholds apply: another one where the certificate was revoked."""
@@ -67,7 +67,7 @@ class PointInForce:
     evidence: float
     """Against the certificate: 1 at the start, revoked at 1 / delta; 0 where none is tested."""
     paused: bool
-    """Whether too many drawn rows are missing for the test to go on."""
+    """Whether too many sampled rows are missing for the test to go on."""
 
 
 class Client(Connection):
@@ -193,7 +193,7 @@ def _points(client: Client, options: argparse.Namespace) -> int:
         thresholds = " ".join("-" if each is None else f"{each:.4g}" for each in point.thresholds)
         now = f"revoked, {point.in_force} in its place" if point.revoked else "in force"
         print(
-            f"{name}: {now}, thresholds {thresholds}; drawn rows: {point.shadow_agreed} agreed, "
+            f"{name}: {now}, thresholds {thresholds}; sampled rows: {point.shadow_agreed} agreed, "
             f"{point.shadow_differed} differed, {point.shadow_missing} missing; "
             f"evidence against it {point.evidence:.3g}{', paused' if point.paused else ''}"
         )

@@ -8,7 +8,7 @@ import time
 from serving.engine.request import NO_DEADLINE, FutureReply, InputArrays, Request
 from serving.engine.version import ServedVersion
 from serving.engine.worker import Receiver, Shared, Worker
-from serving.errors import DeadlineExpired, RequestCancelled
+from serving.errors import RequestCancelled
 from serving.exits.policy import ExitRule
 
 DEADLINE_SLACK_SECONDS = 0.01
@@ -95,7 +95,7 @@ class Engine:
     def cancel(self, version: ServedVersion, request: Request) -> None:
         """Cancel a request: its rows are dropped at the next stage boundary."""
         if time.monotonic() >= request.deadline_seconds - DEADLINE_SLACK_SECONDS:
-            version.end(request, DeadlineExpired("the deadline passed before the last row was answered"))
+            version.expire(request)
         else:
             version.end(request, RequestCancelled("the caller gave the request up"))
         self.wake()  # so that its rows do not keep a drain waiting

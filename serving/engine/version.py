@@ -11,6 +11,7 @@ from serving.engine.observation import Observation
 from serving.engine.queues import StageQueues
 from serving.engine.request import Batch, Request
 from serving.engine.scheduler import Lane
+from serving.errors import DeadlineExpired
 from serving.exits.points import PointsInForce
 from serving.metrics import ModelMetrics
 from serving.monitor.monitor import Monitor, MonitorLimits, PointState, Revocation
@@ -104,6 +105,10 @@ class ServedVersion:
             self.observation.finished(batch, execution, decision)
         except Exception as error:
             _LOG.error("batch not recorded", model=self.manifest.name, exc_info=error)
+
+    def expire(self, request: Request) -> None:
+        """End a request whose deadline has passed."""
+        self.end(request, DeadlineExpired("the deadline passed before the last row was answered"))
 
     def end(self, request: Request, error: Exception) -> None:
         """End a request with an error, unless it has ended, and record it."""

@@ -23,7 +23,7 @@ import structlog
 from serving.engine.request import Batch, Request
 from serving.engine.scheduler import LONG_BATCH_SECONDS, Lane, Scheduler, is_long
 from serving.engine.version import ServedVersion
-from serving.errors import DeadlineExpired, StageFailed
+from serving.errors import StageFailed
 
 Work = tuple[Lane[ServedVersion], Batch]
 """A batch, and the lane that it comes from."""
@@ -137,8 +137,7 @@ class Worker(threading.Thread):
     def _end(self, expired: Sequence[Expired]) -> None:
         """End requests whose deadline has passed."""
         for lane, request in expired:
-            late = DeadlineExpired("the deadline passed before the last row was answered")
-            lane.version.end(request, late)
+            lane.version.expire(request)
             with self._shared.lock:
                 lane.expiring -= 1
                 self._shared.emptied.notify_all()

@@ -160,6 +160,7 @@ class Server:
         described = OpenInference(
             self._repository,
             self._readiness,
+            self._engine,
             version=__version__,
             device=self._device.name,
             front_end=self.front_end,

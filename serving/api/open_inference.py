@@ -12,6 +12,7 @@ import grpc
 from serving.api.interceptors import guarded, unsupported
 from serving.api.model_config import model_config, model_metadata, operating_point_state
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs, snake_case
+from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion
 from serving.errors import InvalidRequest, ModelNotFound
 from serving.readiness import Readiness
@@ -47,6 +48,7 @@ class OpenInference:
         self,
         repository: ModelRepository[ServedVersion],
         readiness: Readiness,
+        engine: Engine,
         *,
         version: str,
         device: str,
@@ -54,6 +56,7 @@ class OpenInference:
     ) -> None:
         self._repository = repository
         self._readiness = readiness
+        self._engine = engine
         self._version = version
         self._device = device
         self._front_end = front_end
@@ -71,6 +74,10 @@ class OpenInference:
         refused = {name: unsupported(name, f"{name} is not offered by this server") for name in UNSUPPORTED}
         return {**handlers, **refused}
 
+    @property
+    def _ready(self) -> bool:
+        return self._readiness.ready and self._engine.alive
+
     async def server_live(self, _: inference.ServerLiveRequest, __: Context) -> inference.ServerLiveResponse:
         """Report that the process answers."""
         return inference.ServerLiveResponse(live=True)
@@ -79,7 +86,7 @@ class OpenInference:
         self, _: inference.ServerReadyRequest, __: Context
     ) -> inference.ServerReadyResponse:
         """Report whether new calls are taken."""
-        return inference.ServerReadyResponse(ready=self._readiness.ready)
+        return inference.ServerReadyResponse(ready=self._ready)
 
     async def model_ready(
         self, request: inference.ModelReadyRequest, _: Context
@@ -89,7 +96,7 @@ class OpenInference:
             version = self._repository.get(request.name, parse_version(request.version))
         except ModelNotFound:
             return inference.ModelReadyResponse(ready=False)
-        return inference.ModelReadyResponse(ready=self._readiness.ready and version.ready)
+        return inference.ModelReadyResponse(ready=self._ready and version.ready)
 
     async def server_metadata(
         self, _: inference.ServerMetadataRequest, __: Context

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from serving.engine.engine import Engine
 from serving.engine.request import FutureReply
 from serving.engine.version import ServedVersion, VersionLimits
-from serving.exits.options import ExitOptions, exit_rule
+from serving.exits.options import RequestOptions, exit_rule
 from serving.metrics import Metrics, ModelMetrics
 from serving.repository.repository import PublishedVersion
 from serving.stages.devices import CPU
@@ -49,7 +49,7 @@ def closed_loop_seconds(
     outstanding: int,
 ) -> float:
     """Return how long the requests take, of rows that follow each other and begin again at the end."""
-    rule = exit_rule(version.points, ExitOptions(operating_point=operating_point))
+    rule = exit_rule(version.points, RequestOptions(operating_point=operating_point))
     name = version.manifest.inputs[0].name
     places = len(images_NCHW) - request_rows + 1
     waiting: deque[FutureReply] = deque()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bench.closed_loop import closed_loop_seconds, engine_of, make_metrics
 from bench.serving.networks import load_images, prepare
 from bench.table import row, rule
-from serving.exits.options import ExitOptions, exit_rule
+from serving.exits.options import RequestOptions, exit_rule
 from serving.exits.policy import decide, read_exit
 from serving.repository.repository import PublishedVersion
 from serving.stages.blocks import open_stages
@@ -77,7 +77,7 @@ def _lone_row(
     stages = len(published.manifest.stages)
     _, _, blocks = open_stages(published, CPU, max_batch_size=1, blocks=[1] * stages, idle_threads=1)
     with engine_of(published, 1, make_metrics(published)) as (engine, version):
-        rule_ = exit_rule(version.points, ExitOptions(operating_point="exact", max_exit=max_exit))
+        rule_ = exit_rule(version.points, RequestOptions(operating_point="exact", max_exit=max_exit))
 
         def bare() -> None:
             for (block,) in blocks[: rule_.max_exit + 1]:

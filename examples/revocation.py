@@ -109,7 +109,8 @@ def report(name: str, asked: Asked, truth_N: NDArray[np.int64], client: Client, 
     )
     print(
         f"  sampled so far: {point.shadow_agreed} agreed, {point.shadow_differed} differed, "
-        f"{point.shadow_missing} missing; evidence against the certificate {point.evidence:.3g}"
+        f"{point.shadow_missing} missing; evidence against the certificate {point.evidence:.3g} "
+        f"of the {1 / point.delta:.3g} that break it"
     )
     print(f"  drift alarm: {', '.join(drifted) if drifted else 'none'}")
     print(f"  certificate: {'REVOKED, ' + point.in_force + ' in its place' if point.revoked else 'holds'}")
@@ -204,7 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         show(published(MODEL), Path(folder), options.shadow_share)
-    print(f"what each figure means: README, 'What a certificate promises'; served from {MODEL_REPOSITORY}/")
+    print(f"what each figure means: docs/certificates.md; served from {MODEL_REPOSITORY}/")
 
 
 if __name__ == "__main__":

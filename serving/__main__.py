@@ -14,7 +14,8 @@ from serving import __version__
 from serving.config import load_config
 from serving.errors import ConfigurationError, RepositoryError
 from serving.logs import configure_logs
-from serving.monitor.revocations import Revocations
+from serving.monitor import revocations
+from serving.repository.manifest import EXACT_POINT, NAME_PATTERN
 from serving.repository.repository import find_versions, read_version
 from serving.server import Address, Server
 from serving.training_service import TrainingOffer
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "verify":
             return verify(options.folder)
+        if options.command == "revoke":
+            return revoke(options.state_dir, options.point, options.model_repository)
         if options.command == "reinstate":
             return reinstate(options.state_dir, options.point)
         return asyncio.run(serve(options))
@@ -71,16 +74,47 @@ def verify(root: Path) -> int:
     return code
 
 
-def reinstate(state_dir: Path, point: tuple[str, int | None, str | None]) -> int:
+Scope = tuple[str, int | None, str | None]
+"""A model, and one version and operating point of it or all of them."""
+TAKEN_UP = "a running server takes it up within a minute, on SIGHUP at once"
+
+
+def revoke(state_dir: Path, scope: Scope, model_repository: Path) -> int:
+    """Revoke an operating point, or pin a model or one of its versions to full depth."""
+    _check_scope(scope, model_repository)
+    model, version, point = scope
+    entry = revocations.revoke(state_dir, *scope)
+    if point is None:
+        versions = "all its versions, also later ones" if version is None else f"version {version}"
+        print(f"pinned {model} to {EXACT_POINT}: every operating point of {versions}, since {entry.revoked}")
+    else:
+        print(f"revoked {entry.scope}, since {entry.revoked}")
+    print(TAKEN_UP)
+    return 0
+
+
+def _check_scope(scope: Scope, model_repository: Path) -> None:
+    """Check a scope against the model repository, as far as that is here; raise ConfigurationError."""
+    model, version, point = scope
+    if point == EXACT_POINT:
+        raise ConfigurationError(f"{EXACT_POINT}: expected a point that lets rows leave early")
+    found = find_versions(model_repository) if model_repository.is_dir() else {}
+    if model not in found or version not in {None, *found[model]}:
+        wanted = model if version is None else f"{model}/{version}"
+        print(f"note: {model_repository} holds no {wanted}; it is revoked all the same", file=sys.stderr)
+    elif point is not None:
+        points = read_version(model_repository / model / str(version)).manifest.operating_points
+        if point not in points:
+            raise ConfigurationError(
+                f'{model}/{version}: operating point: expected one of {", ".join(points)}, got "{point}"'
+            )
+
+
+def reinstate(state_dir: Path, scope: Scope) -> int:
     """Take revocations back: a line each, and exit code 2 where none matches."""
-    removed = Revocations(state_dir).remove(*point)
-    for each in removed:
-        print(f"reinstated {each.model}/{each.version}/{each.operating_point}, revoked {each.revoked}")
-    if not removed:
-        raise ConfigurationError(
-            f"{state_dir}: nothing revoked matches {'/'.join(map(str, filter(None, point)))}"
-        )
-    print("a running server takes it up on SIGHUP")
+    for each in revocations.reinstate(state_dir, *scope):
+        print(f"reinstated {each.scope}, revoked {each.revoked} by the {each.by}")
+    print(TAKEN_UP)
     return 0
 
 
@@ -112,16 +146,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="")
     check = commands.add_parser("verify", help="check every version's manifest and digests, serve nothing")
     check.add_argument("folder", type=Path)
-    back = commands.add_parser("reinstate", help="take a revocation back; SIGHUP makes the server see it")
-    back.add_argument("point", type=_point, metavar="MODEL[/VERSION[/POINT]]")
-    back.add_argument("--state-dir", type=Path, required=True, metavar="FOLDER")
+    take = commands.add_parser("revoke", help="revoke an operating point; without one, pin to full depth")
+    back = commands.add_parser("reinstate", help="put back in force what was revoked")
+    for command in (take, back):
+        command.add_argument("point", type=_point, metavar="MODEL[/VERSION[/POINT]]")
+        command.add_argument("--state-dir", type=Path, required=True, metavar="FOLDER")
     return parser
 
 
-def _point(text: str) -> tuple[str, int | None, str | None]:
+def _point(text: str) -> Scope:
     model, *rest = text.split("/")
     if (
-        not model
+        not re.fullmatch(NAME_PATTERN, model)
         or len(rest) > len(("version", "point"))
         or (rest and not re.fullmatch(r"[1-9][0-9]*", rest[0]))
     ):

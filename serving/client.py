@@ -6,7 +6,6 @@ alone, speaks of exits in words, and raises the errors of `serving.errors`.
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from serving.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Connect
 from serving.errors import InvalidRequest, OfframpError
 from serving.exits.policy import ExitReason
 from serving.image_files import read_images
+from serving.point_in_force import PointInForce
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,6 @@ class ModelInfo:
     """Each point as the manifest has it: thresholds, test figures, certificate."""
 
 
-@dataclass(frozen=True)
-class PointInForce:
-    """What an operating point's name stands for now, and what sampled rows show about its certificate."""
-
-    in_force: str
-    """The point whose thresholds apply: another one where the certificate was revoked."""
-    thresholds: tuple[float | None, ...]
-    revoked: bool
-    shadow_agreed: int
-    shadow_differed: int
-    shadow_missing: int
-    evidence: float
-    """Against the certificate: 1 at the start, revoked at 1 / delta; 0 where none is tested."""
-    paused: bool
-    """Whether too many sampled rows are missing for the test to go on."""
-
-
 class Client(Connection):
     """A connection to a server; usable as a context manager and from several threads."""
 
@@ -84,13 +67,15 @@ class Client(Connection):
         operating_point: str | None = None,
         threshold: float | None = None,
         max_exit: int | None = None,
+        synthetic: bool = False,
         timeout_seconds: float | None = None,
     ) -> Prediction:
         """Classify images [N, C, H, W] of raw uint8 pixels.
 
         operating_point or threshold (smallest confidence in [0, 1] that leaves early), not both;
-        max_exit caps the depth. None of them: the model's default operating point. Raises the
-        OfframpError that the server's status stands for.
+        max_exit caps the depth. None of them: the model's default operating point. synthetic: the rows
+        are no real traffic, so the server's monitor does not count them. Raises the OfframpError that
+        the server's status stands for.
         """
         if images.dtype != np.uint8:
             raise InvalidRequest(f"images: expected uint8 pixels, got {images.dtype}")
@@ -103,6 +88,8 @@ class Client(Connection):
             request.parameters["threshold"].double_param = threshold
         if max_exit is not None:
             request.parameters["max_exit"].int64_param = max_exit
+        if synthetic:
+            request.parameters["synthetic"].bool_param = True
         response = self._call(
             "ModelInfer", request, inference.ModelInferResponse, timeout_seconds=timeout_seconds
         )
@@ -135,19 +122,7 @@ class Client(Connection):
         """Ask what each operating point of a model stands for now."""
         request = inference.ModelMetadataRequest(name=name, version=version)
         metadata = self._call("ModelMetadata", request, inference.ModelMetadataResponse)
-        return {
-            state.name: PointInForce(
-                in_force=state.in_force,
-                thresholds=tuple(None if math.isinf(each) else each for each in state.thresholds),
-                revoked=state.revoked,
-                shadow_agreed=state.shadow_agreed,
-                shadow_differed=state.shadow_differed,
-                shadow_missing=state.shadow_missing,
-                evidence=state.evidence,
-                paused=state.paused,
-            )
-            for state in metadata.operating_points
-        }
+        return {state.name: PointInForce.of(state) for state in metadata.operating_points}
 
     def healthy(self) -> bool:
         """Ask the standard health check whether the server takes calls."""
@@ -177,6 +152,7 @@ def _predict(client: Client, options: argparse.Namespace) -> int:
         operating_point=options.operating_point,
         threshold=options.threshold,
         max_exit=options.max_exit,
+        synthetic=options.synthetic,
     )
     for row in range(len(images)):
         label = int(prediction.label_N[row])
@@ -190,13 +166,7 @@ def _predict(client: Client, options: argparse.Namespace) -> int:
 
 def _points(client: Client, options: argparse.Namespace) -> int:
     for name, point in client.points_in_force(options.model).items():
-        thresholds = " ".join("-" if each is None else f"{each:.4g}" for each in point.thresholds)
-        now = f"revoked, {point.in_force} in its place" if point.revoked else "in force"
-        print(
-            f"{name}: {now}, thresholds {thresholds}; sampled rows: {point.shadow_agreed} agreed, "
-            f"{point.shadow_differed} differed, {point.shadow_missing} missing; "
-            f"evidence against it {point.evidence:.3g}{', paused' if point.paused else ''}"
-        )
+        print(point.describe(name))
     return 0
 
 
@@ -219,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--operating-point", help="a name, such as exact, balanced or fast")
     predict.add_argument("--threshold", type=float, help="smallest confidence that leaves early, in [0, 1]")
     predict.add_argument("--max-exit", type=int, help="the deepest exit to use")
+    predict.add_argument("--synthetic", action="store_true", help="no real traffic: the monitor ignores it")
     predict.set_defaults(run=_predict)
     points = commands.add_parser("points", parents=[shared], help="what each operating point stands for now")
     points.add_argument("--model", required=True)

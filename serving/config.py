@@ -5,11 +5,12 @@ here. Unknown keys are refused, with the known ones listed.
 """
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serving.errors import ConfigurationError, first_complaint
 
@@ -64,6 +65,12 @@ class EngineSettings(Settings):
         return self
 
 
+def _text_key(key: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_.-]{1,128}", key) or key.endswith("-bin") or key.startswith("grpc-"):
+        raise ValueError("expected a metadata key of text: lower case, not grpc-*, not *-bin")
+    return key
+
+
 class MonitorSettings(Settings):
     """[monitor]: how certificates are held against what is served, and drift noticed."""
 
@@ -71,8 +78,14 @@ class MonitorSettings(Settings):
     """Chance that a row's full-depth answer is also computed, after its own answer was sent; 0 samples
     no row, and no certificate is ever revoked."""
     max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Share of the last 100 sampled rows that left early that may be missing; above it, the test of a
-    certificate pauses."""
+    """Share of the last 100 sampled rows that left early that may be missing; above it an alarm is raised:
+    a missing row counts as agreeing."""
+    on_broken: Literal["demote", "warn"] = "demote"
+    """What happens where a certificate is broken. demote: the point is revoked, and callers get a safer one.
+    warn: it is logged and shown."""
+    caller_metadata: Annotated[str, AfterValidator(_text_key)] | None = None
+    """Metadata key whose value names the caller, set by a proxy that you trust; by default a caller is an
+    IP address."""
     drift_rows: Annotated[int, Field(ge=500, le=10_000_000)] = 1000
     """Rows of a window whose exits and confidences are compared with the manifest's."""
     drift_alarm: Annotated[float, Field(gt=0)] = 0.1

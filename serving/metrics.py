@@ -95,16 +95,21 @@ class Metrics:
         )
         self.certificate_holds = gauge(
             "offramp_certificate_holds",
-            "1 while callers get the point that they ask for, 0 once revoked",
+            "0 once a point is revoked, or its certificate is found broken",
             point,
         )
         self.certificate_evidence = gauge(
             "offramp_certificate_evidence",
-            "Evidence against a certificate: 1 at the start, revoked at 1 / delta",
+            "Evidence against a certificate: 1 before any row; at 1 / delta it may be broken",
             point,
         )
-        self.certificate_paused = gauge(
-            "offramp_certificate_paused", "1 while too many sampled rows are missing to judge", point
+        self.certificate_suspected = gauge(
+            "offramp_certificate_suspected", "1 while one caller's rows alone speak against it", point
+        )
+        self.shadow_missing_alarm = gauge(
+            "offramp_shadow_missing_alarm",
+            "1 while too many sampled rows are missing to notice a broken certificate",
+            point,
         )
         self.threshold = gauge(
             "offramp_threshold",
@@ -130,6 +135,11 @@ class Metrics:
         )
         self.training_seconds = Counter(
             "offramp_training_seconds", "Time in which training jobs ran, each its own", registry=registry
+        )
+        self.revocations_unwritten = Gauge(
+            "offramp_revocations_unwritten",
+            "Revocations in force that the state folder does not hold yet",
+            registry=registry,
         )
         self.device = Gauge(
             "offramp_device_info",
@@ -205,10 +215,14 @@ class ModelMetrics:
         """Count a sampled row whose full-depth answer will never be known."""
         self._metrics.shadow_rows_missing.labels(*self._labels, point).inc()
 
-    def evidence(self, point: str, evidence: float, *, paused: bool) -> None:
-        """Show how much speaks against a certificate."""
+    def evidence(self, point: str, evidence: float, *, suspected: bool) -> None:
+        """Show how much speaks against a certificate, and whether only one caller's rows do."""
         self._gauge(self._metrics.certificate_evidence, point).set(evidence)
-        self._gauge(self._metrics.certificate_paused, point).set(paused)
+        self._gauge(self._metrics.certificate_suspected, point).set(suspected)
+
+    def missing_alarm(self, point: str, *, raised: bool) -> None:
+        """Show whether too many sampled rows are missing."""
+        self._gauge(self._metrics.shadow_missing_alarm, point).set(raised)
 
     def in_force(self, point: str, thresholds: Sequence[float | None], *, holds: bool) -> None:
         """Show what who asks for a point gets."""

@@ -6,10 +6,10 @@ asked for, look for new versions.
 """
 
 import asyncio
-import contextlib
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -33,10 +33,9 @@ from serving.frontend.address import is_loopback, join
 from serving.frontend.loop import InferenceHandlers
 from serving.frontend.native import NativeFrontEnd, is_installed
 from serving.metrics import Metrics
-from serving.monitor.monitor import MonitorLimits, Revocation
+from serving.monitor.monitor import MonitorLimits
 from serving.monitor.revocations import Revocations
 from serving.readiness import Phase, Readiness
-from serving.repository.manifest import Manifest
 from serving.repository.repository import ModelRepository, PublishedVersion
 from serving.scrapes import Scrapes, listen_for_scrapes
 from serving.stages.devices import DeviceName, choose_device
@@ -90,6 +89,7 @@ class Server:
         self._metrics = Metrics(self._registry)
         self._device = choose_device(device)
         self._revocations = Revocations(state_dir)
+        self._metrics.revocations_unwritten.set_function(lambda: len(self._revocations.unwritten()))
         self._training = TrainingService(
             training, model_repository, self._config.training, self._metrics, self.rescan
         )
@@ -108,7 +108,6 @@ class Server:
         self._forced = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[str] = set()
-        self._loop: asyncio.AbstractEventLoop
         self._grpc: grpc.aio.Server
         self._native: NativeFrontEnd | None = None
         self._socket_folder: Path | None = None
@@ -125,19 +124,24 @@ class Server:
             _LOG.info("stopped while loading")
             return 0
         await starting
-        print(
-            f"ready grpc={join(self._address.host, self.grpc_port)} "
-            f"metrics={join(self._address.host, self.metrics_port)} device={self._device.name} "
-            f"front_end={self.front_end}",
-            flush=True,
-        )
+        self._print_ready()
         await self._stopping.wait()
         return await self.drain()
+
+    def _print_ready(self) -> None:
+        line = (
+            f"ready grpc={join(self._address.host, self.grpc_port)} "
+            f"metrics={join(self._address.host, self.metrics_port)} device={self._device.name} "
+            f"front_end={self.front_end}"
+        )
+        try:
+            print(line, flush=True)
+        except OSError as error:  # a full disk
+            _LOG.warning("ready line not printed", error=str(error))
 
     async def start(self) -> None:
         """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""
         self._log_device()
-        self._loop = asyncio.get_running_loop()
         refused = await off_loop(self._repository.rescan)
         if refused:
             self._repository.close()
@@ -146,6 +150,7 @@ class Server:
             _LOG.warning("no model found; publish one, then send SIGHUP")
         self._scrapes = listen_for_scrapes(self._address.host, self._address.metrics_port, self._registry)
         self.metrics_port = self._scrapes.port
+        self._revocations.start(self._take_up_revocations)
         services = await self._listen()
         self._readiness.phase = Phase.READY
         for service in ("", *services):
@@ -156,6 +161,7 @@ class Server:
     async def _listen(self) -> list[str]:
         """Open the gRPC port; returns the services behind it."""
         host, port, settings = self._address.host, self._address.grpc_port, self._config.server
+        caller_metadata = self._config.monitor.caller_metadata
         inference = Inference(self._repository, self._engine, self._readiness, self._metrics)
         described = OpenInference(
             self._repository,
@@ -165,7 +171,10 @@ class Server:
             device=self._device.name,
             front_end=self.front_end,
         )
-        handlers = {**described.handlers(), **InferenceHandlers(inference, self._engine.wake).handlers()}
+        handlers = {
+            **described.handlers(),
+            **InferenceHandlers(inference, self._engine.wake, caller_metadata).handlers(),
+        }
         training = self._training.open()
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
         self._grpc = grpcio.make_server(
@@ -180,7 +189,9 @@ class Server:
             self._grpc.add_insecure_port(f"unix:{fallback}")
             await self._grpc.start()
             try:
-                self._native = NativeFrontEnd(host, port, fallback, settings, inference.begin)
+                self._native = NativeFrontEnd(
+                    host, port, fallback, settings, inference.begin, caller_metadata
+                )
             except ConfigurationError:
                 shutil.rmtree(self._socket_folder)
                 raise
@@ -198,10 +209,10 @@ class Server:
         await self._health.enter_graceful_shutdown()
         for task in self._tasks:
             task.cancel()
-        ends = asyncio.get_running_loop().create_task(asyncio.sleep(self._config.server.drain_seconds))
-        interrupting = asyncio.create_task(
-            self._training.close(JOBS_SHARE * self._config.server.drain_seconds)
-        )
+        drain_seconds = self._config.server.drain_seconds
+        deadline = time.monotonic() + drain_seconds
+        ends = asyncio.get_running_loop().create_task(asyncio.sleep(drain_seconds))
+        interrupting = asyncio.create_task(self._training.close(JOBS_SHARE * drain_seconds))
         await first_of(self._forced.wait(), asyncio.sleep(UNAVAILABLE_SECONDS), ends)
         idle = asyncio.create_task(off_loop(self._engine.wait_idle))
         await first_of(self._forced.wait(), idle, ends)
@@ -211,7 +222,7 @@ class Server:
         await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
         closing = asyncio.create_task(off_loop(partial(self._close, finished=finished)))
         await first_of(closing, self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
-        await first_of(self._write_revocations(), self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
+        await self._close_revocations(deadline)
         self._scrapes.close()
         ends.cancel()
         finished = finished and closing.done()
@@ -227,6 +238,13 @@ class Server:
         self._repository.close()
         self._engine.close()
 
+    async def _close_revocations(self, deadline: float) -> None:
+        """Have revocations written by the end of the drain, or log in one line that they are not."""
+        seconds = max(FLUSH_SECONDS, deadline - time.monotonic())
+        await first_of(off_loop(partial(self._revocations.close, seconds)), self._forced.wait())
+        if unwritten := self._revocations.unwritten():
+            _LOG.error("revocations are lost at the end", operating_points=unwritten)
+
     async def rescan(self) -> None:
         """Take up new versions; a refused one is logged in one line, and the old one goes on."""
         before = self._served()
@@ -240,33 +258,15 @@ class Server:
         for refusal in sorted(refused - self._refused):  # once: a timer would repeat it for ever
             _LOG.error("version refused", error=refusal)
         self._refused = refused
-        await self._reinstate()
+        self._revocations.look()
         after = self._served()
         if after != before:
             _LOG.info("versions changed", added=sorted(after - before), removed=sorted(before - after))
 
-    async def _reinstate(self) -> None:
-        """Put back in force what the operator took out of the state folder."""
-        await self._write_revocations()
-        try:
-            await off_loop(self._revocations.refresh)
-        except ConfigurationError as error:
-            _LOG.error("revocations unreadable", error=str(error))
-            return
+    def _take_up_revocations(self) -> None:
+        """Revoke and reinstate points of the served versions; called in the thread that keeps the file."""
         for name, number, version in self._repository.served():
-            version.monitor.keep_revoked(self._revocations.of(name, number))
-
-    def _note_revoked(self, manifest: Manifest, revocation: Revocation) -> None:
-        """Keep a revocation; called in the engine's thread that found the certificate broken."""
-        self._revocations.note(manifest.name, manifest.version, revocation)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it was written when it drained
-            self._loop.call_soon_threadsafe(lambda: self._spawn(self._write_revocations()))
-
-    async def _write_revocations(self) -> None:
-        try:
-            await off_loop(self._revocations.write)
-        except (OSError, ConfigurationError) as error:  # they hold in this process all the same
-            _LOG.error("revocation not written down", error=str(error))
+            version.monitor.take_up(partial(self._revocations.revoked_by, name, number))
 
     def _served(self) -> set[tuple[str, int]]:
         return {(name, version) for name, version, _ in self._repository.served()}
@@ -288,9 +288,13 @@ class Server:
             ),
             self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages)),
             permits=self._engine.permits,
-            watch=MonitorLimits(**self._config.monitor.model_dump()),
-            revoked=self._revocations.of(manifest.name, manifest.version),
-            on_revoked=partial(self._note_revoked, manifest),
+            watch=MonitorLimits(**self._config.monitor.model_dump(exclude={"caller_metadata"})),
+            revoked={
+                point: by
+                for point in manifest.operating_points
+                if (by := self._revocations.revoked_by(manifest.name, manifest.version, point))
+            },
+            on_revoked=partial(self._revocations.note, manifest.name, manifest.version),
         )
         self._engine.add(loaded)
         _LOG.info("version loaded", model=manifest.name, version=manifest.version, device=self._device.name)

@@ -31,6 +31,7 @@ LIGHT_CLIENT = (
     "serving.client",
     "serving.connection",
     "serving.image_files",
+    "serving.point_in_force",
     "serving.training_client",
     "serving.training_commands",
     "serving.training_display",

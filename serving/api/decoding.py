@@ -15,12 +15,12 @@ from google.protobuf.message import DecodeError
 from serving.api.answer_form import AnswerForm, varint
 from serving.api.interceptors import parse
 from serving.api.model_config import OUTPUT_NAMES, answer_form
-from serving.api.options import exit_options
+from serving.api.options import request_options
 from serving.api.tensors import decode_inputs, requested_outputs
 from serving.api.wire import inference
 from serving.engine.request import InputArrays
 from serving.engine.version import ServedVersion
-from serving.exits.options import ExitOptions
+from serving.exits.options import RequestOptions
 
 RAW_CONTENTS_TAG = b"\x3a"
 """Of ModelInferRequest.raw_input_contents: field 7, with a length."""
@@ -36,7 +36,7 @@ class Decoded:
     version: ServedVersion
     request_id: str
     form: AnswerForm
-    options: ExitOptions
+    options: RequestOptions
     inputs: InputArrays
     rows: int
 
@@ -51,7 +51,7 @@ class _Template:
     checked: "weakref.ref[ServedVersion]"
     """The version that it was checked against, which this must not keep loaded."""
     form: AnswerForm
-    options: ExitOptions
+    options: RequestOptions
     input_name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
@@ -84,7 +84,7 @@ class Decoder:
         outputs = requested_outputs(message, OUTPUT_NAMES)
         form = answer_form(manifest.name, manifest.version, len(manifest.labels), outputs, streamed=streamed)
         inputs = decode_inputs(message, manifest.inputs, version.max_batch_size)
-        options = exit_options(message.parameters)
+        options = request_options(message.parameters)
         decoded = Decoded(version, message.id, form, options, inputs, len(next(iter(inputs.values()))))
         self._keep(payload, message, decoded, streamed=streamed)
         return decoded

@@ -75,8 +75,12 @@ class Inference:
         version, rows = decoded.version, decoded.rows
         rule = exit_rule(version.points, decoded.options)
         reply = partial(_reply, call, decoded.form, decoded.request_id)
-        sampled = version.monitor.sample(rows, rule)
-        request = Request(decoded.inputs, rows, rule, deadline, reply, received, sampled)
+        is_synthetic = decoded.options.synthetic
+        sampled = () if is_synthetic else version.monitor.sample(rows, rule)
+        caller = call.caller if sampled else ""
+        request = Request(
+            decoded.inputs, rows, rule, deadline, reply, received, sampled, caller, is_synthetic
+        )
         self._engine.submit(version, request)
         return Pending(request, partial(self._engine.cancel, version, request))
 

@@ -56,16 +56,21 @@ def model_metadata(
 def operating_point_state(state: PointState) -> inference.OperatingPointState:
     """Describe what an operating point's name stands for now, and what sampled rows show about it."""
     watch = state.watch
+    test = watch.test if watch else None
     return inference.OperatingPointState(
         name=state.name,
         in_force=state.in_force,
         thresholds=[math.inf if threshold is None else threshold for threshold in state.thresholds],
-        revoked=state.revoked,
+        revoked=state.revoked_by is not None,
         shadow_agreed=watch.agreed if watch else 0,
         shadow_differed=watch.differed if watch else 0,
         shadow_missing=watch.missing if watch else 0,
-        evidence=watch.test.evidence if watch and watch.test else 0.0,
-        paused=watch is not None and watch.paused,
+        evidence=test.evidence if test else 0.0,
+        too_many_missing=watch is not None and watch.too_many_missing,
+        revoked_by=state.revoked_by or "",
+        verdict=watch.verdict if watch and test else "",
+        epsilon=test.epsilon if test else 0.0,
+        delta=test.delta if test else 0.0,
     )
 
 

@@ -1,26 +1,27 @@
-"""Reads early-exit options from a request's parameters.
+"""Reads a request's options from its parameters.
 
 Load generators can send only strings, integers and booleans, so a number may come as any of the
-protocol's kinds. Other parameters are ignored, except `triton_*`, which is reserved. An option that
-is not built yet is refused, never silently ignored.
+protocol's kinds, and a boolean as a string. Other parameters are ignored, except `triton_*`, which is
+reserved. An option that is not built yet is refused, never silently ignored.
 """
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from serving.api.wire import inference
-from serving.errors import InvalidRequest, Unsupported
-from serving.exits.options import NO_OPTIONS, ExitOptions
+from serving.errors import InvalidRequest, Unsupported, shown
+from serving.exits.options import NO_OPTIONS, RequestOptions
 
 Number = TypeVar("Number", int, float)
 
-_OPTIONS = frozenset({"operating_point", "threshold", "max_exit", "anytime"})
+_OPTIONS = frozenset({"operating_point", "threshold", "max_exit", "synthetic", "anytime"})
+_BOOLEANS = {"true": True, "false": False}
 _RESERVED_PREFIX = "triton_"
 _RESERVED_ALLOWED = "triton_enable_empty_final_response"
 
 
-def exit_options(parameters: Mapping[str, inference.InferParameter]) -> ExitOptions:
-    """Read operating_point, threshold and max_exit; raise InvalidRequest or Unsupported."""
+def request_options(parameters: Mapping[str, inference.InferParameter]) -> RequestOptions:
+    """Read a request's options; raise InvalidRequest or Unsupported."""
     if not parameters:
         return NO_OPTIONS
     values: dict[str, Any] = {}
@@ -34,10 +35,11 @@ def exit_options(parameters: Mapping[str, inference.InferParameter]) -> ExitOpti
     point = values.get("operating_point")
     if point is not None and not isinstance(point, str):
         raise InvalidRequest(f'parameter "operating_point": expected a string, got {point}')
-    return ExitOptions(
+    return RequestOptions(
         operating_point=point,
         threshold=_number("threshold", values.get("threshold"), float),
         max_exit=_number("max_exit", values.get("max_exit"), int),
+        synthetic=_boolean("synthetic", values.get("synthetic", False)),
     )
 
 
@@ -59,3 +61,11 @@ def _number(key: str, value: Any, kind: type[Number]) -> Number | None:  # noqa:
         return kind(value)
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(f'parameter "{key}": expected {wanted}, got {value!r}') from error
+
+
+def _boolean(key: str, value: Any) -> bool:  # noqa: ANN401
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in _BOOLEANS:
+        return _BOOLEANS[value]
+    raise InvalidRequest(f'parameter "{key}": expected true or false, got {shown(str(value))}')

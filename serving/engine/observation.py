@@ -54,7 +54,7 @@ class Observation:
             self._left(batch, decision, confidences)
         if decision.ended:
             self._ended(decision.ended, execution.times[-1])
-        self._monitor.observe(decision.ended, confidences if batch.exit == 0 else ())
+        self._monitor.observe(decision.ended, _first_exit_confidences(batch, confidences))
 
     def failed(self, error: Exception, rows: int, received: float) -> None:
         """Record a request that ended with an error; also one that was never admitted."""
@@ -109,6 +109,16 @@ class Observation:
     def close(self) -> None:
         """Stop showing what is gone."""
         self._metrics.forget()
+
+
+def _first_exit_confidences(batch: Batch, confidences: list[float]) -> list[float]:
+    """Return the confidences of a batch's rows at exit 0, where it ran to there; of real traffic alone."""
+    if batch.exit:
+        return []
+    if not any(group.request.is_synthetic for group in batch.groups):
+        return confidences
+    parts = [place for group, place in batch.parts() if not group.request.is_synthetic]
+    return [confidence for place in parts for confidence in confidences[place]]
 
 
 def outcome_of(error: Exception) -> Outcome:

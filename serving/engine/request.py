@@ -75,6 +75,10 @@ class Request:
     received_seconds: float = field(default_factory=time.monotonic)
     sampled_rows: Sequence[int] = ()
     """Rows whose full-depth answer is also computed, to check the operating point's certificate."""
+    caller: str = ""
+    """Who sent it, where rows are sampled."""
+    is_synthetic: bool = False
+    """Whether the monitor must leave it out: it is no real traffic."""
     is_shadow: bool = False
     """Whether its rows were answered before, and only their full-depth answer is computed now."""
     admitted_seconds: float = field(default_factory=time.monotonic)

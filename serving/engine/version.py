@@ -1,6 +1,6 @@
 """One served version: its stages, its operating points in force, its monitor and its totals."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -12,7 +12,7 @@ from serving.engine.queues import StageQueues
 from serving.engine.request import Batch, Request
 from serving.engine.scheduler import Lane
 from serving.errors import DeadlineExpired
-from serving.exits.points import PointsInForce
+from serving.exits.points import PointsInForce, RevokedBy
 from serving.metrics import ModelMetrics
 from serving.monitor.monitor import Monitor, MonitorLimits, PointState, Revocation
 from serving.repository.repository import PublishedVersion
@@ -47,13 +47,13 @@ class ServedVersion:
         *,
         permits: int,
         watch: MonitorLimits | None = None,
-        revoked: Iterable[str] = (),
+        revoked: Mapping[str, RevokedBy] | None = None,
         on_revoked: Callable[[Revocation], None] = lambda _: None,
     ) -> None:
         """Open and warm up the stages; raise RepositoryError where they don't fit the manifest.
 
-        permits: how many batches may run at once. revoked: operating points revoked before; on_revoked
-        is called with those revoked from now on.
+        permits: how many batches may run at once. revoked: operating points revoked before, and by
+        whom; on_revoked is called with those that the monitor revokes from now on.
         """
         self.manifest = version.manifest
         self.max_batch_size = limits.max_batch_size

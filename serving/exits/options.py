@@ -10,20 +10,22 @@ from serving.repository.manifest import CUSTOM_POINT
 
 
 @dataclass(frozen=True, slots=True)
-class ExitOptions:
-    """A request's early-exit parameters; None where the caller said nothing."""
+class RequestOptions:
+    """A request's parameters; None where the caller set none."""
 
     operating_point: str | None = None
     threshold: float | None = None
     """One smallest confidence for all early exits, in [0, 1]."""
     max_exit: int | None = None
     """The deepest exit to use, 0..E-1."""
+    synthetic: bool = False
+    """Whether it is no real traffic: it is answered, and the monitor never counts it."""
 
 
-NO_OPTIONS = ExitOptions()
+NO_OPTIONS = RequestOptions()
 
 
-def exit_rule(points: PointsInForce, options: ExitOptions) -> ExitRule:
+def exit_rule(points: PointsInForce, options: RequestOptions) -> ExitRule:
     """Return the rule for a request: that of the version's default operating point without options.
 
     It is that of the point in force: where a certificate was revoked, not the one asked for.

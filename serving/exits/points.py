@@ -2,22 +2,24 @@
 
 A point whose certificate was revoked stands for a safer one: at no exit does that let a row leave which
 the revoked one would keep, and at some exit it keeps more. Of those that are certified the fastest is
-taken, and `exact` is behind all. Nothing comes back by itself. Knows nothing of why a certificate was
-revoked.
+taken, and `exact` is behind all. Nothing comes back by itself. Knows nothing of why a point was revoked.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Literal
 
 from serving.exits.policy import ExitRule
 from serving.repository.manifest import EXACT_POINT, Manifest, Thresholds
+
+RevokedBy = Literal["monitor", "operator"]
 
 
 class PointsInForce:
     """The operating points of one served version."""
 
-    def __init__(self, manifest: Manifest, revoked: Iterable[str] = ()) -> None:
-        """Take the names that are revoked from the start; those the version does not know are passed over."""
+    def __init__(self, manifest: Manifest, revoked: Mapping[str, RevokedBy] | None = None) -> None:
+        """Take the names that are revoked from the start, and by whom; other versions' names are ignored."""
         self._manifest = manifest
         self._certified = {
             name: point
@@ -26,7 +28,13 @@ class PointsInForce:
         }
         self.default = manifest.default_operating_point
         self.final_exit = len(manifest.stages) - 1
-        self.revoked = {name for name in revoked if name in self._certified}
+        self.revocable = {
+            name
+            for name, point in manifest.operating_points.items()
+            if any(threshold is not None for threshold in point.thresholds)
+        }
+        """Names of the points that let rows leave early."""
+        self.revoked = {name: by for name, by in (revoked or {}).items() if name in self.revocable}
         self._rules: dict[tuple[str, int], ExitRule] = {}
 
     def rule(self, name: str, max_exit: int) -> ExitRule:
@@ -50,20 +58,20 @@ class PointsInForce:
         """Return the thresholds that apply to callers of that point."""
         return self._manifest.operating_point(self.in_force(name)).thresholds
 
-    def revoke(self, name: str) -> str:
-        """Revoke a point's certificate; returns the point that is in force instead."""
-        assert name in self._certified, f"{name} has no certificate to revoke"
-        self.revoked.add(name)
+    def revoke(self, name: str, by: RevokedBy) -> str:
+        """Revoke a point; returns the point that is in force instead."""
+        assert name in self.revocable, f"{name} lets no row leave early"
+        self.revoked[name] = by
         self._rules = {}
         return self.in_force(name)
 
     def reinstate(self, name: str) -> None:
         """Put a point's own thresholds back in force: on an operator's command, never by itself."""
-        self.revoked.discard(name)
+        del self.revoked[name]
         self._rules = {}
 
     def _next_safer(self, name: str) -> str:
-        revoked = self._certified[name].thresholds
+        revoked = self._manifest.operating_points[name].thresholds
         safer = [other for other, each in self._certified.items() if _is_safer(each.thresholds, revoked)]
         return min(safer, key=lambda other: self._certified[other].multiply_adds_share, default=EXACT_POINT)
 

@@ -19,8 +19,12 @@ class Refusal(NamedTuple):
 class Call(Protocol):
     """One ModelInfer call, or one message of a stream, in progress.
 
-    One of its methods is called, once, from any thread; neither raises, also where the caller has gone.
+    It is answered or refused, once, from any thread; neither raises, also where the caller has gone.
     """
+
+    @property
+    def caller(self) -> str:
+        """Who sent it: equal for calls that count as one caller's."""
 
     def answer(self, response: bytes) -> None:
         """Send a response."""

@@ -16,6 +16,7 @@ import grpc
 from serving.api.answer_form import streamed
 from serving.api.inference import Inference
 from serving.api.wire import inference
+from serving.frontend.callers import caller_of
 from serving.frontend.interface import Refusal
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -29,8 +30,15 @@ MAX_STREAMED = 256
 class InferenceHandlers:
     """The handlers of ModelInfer and ModelStreamInfer; belongs to the loop that runs where it is made."""
 
-    def __init__(self, inference_service: Inference, wake_engine: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        inference_service: Inference,
+        wake_engine: Callable[[], None],
+        caller_metadata: str | None = None,
+    ) -> None:
+        """Take the metadata key that names callers, where there is one."""
         self._inference = inference_service
+        self._caller_metadata = caller_metadata
         self._results = _Results()
         self._loop = asyncio.get_running_loop()
         self._wake_engine = wake_engine
@@ -45,7 +53,7 @@ class InferenceHandlers:
 
     async def model_infer(self, payload: bytes, context: Context) -> bytes:
         """Answer a ModelInferRequest's rows."""
-        result = await self._infer(payload, context.time_remaining(), streamed=False)
+        result = await self._infer(payload, context, streamed=False)
         if isinstance(result, bytes):
             return result
         refusal = result[0]
@@ -79,7 +87,7 @@ class InferenceHandlers:
         answers: "asyncio.Queue[asyncio.Task[bytes] | None]",
     ) -> None:
         async for payload in payloads:
-            answer = asyncio.create_task(self._answer_streamed(payload, context.time_remaining()))
+            answer = asyncio.create_task(self._answer_streamed(payload, context))
             try:
                 await answers.put(answer)
             except asyncio.CancelledError:  # the stream was ended while this one had no place yet
@@ -87,8 +95,8 @@ class InferenceHandlers:
                 raise
         await answers.put(None)
 
-    async def _answer_streamed(self, payload: bytes, seconds_left: float | None) -> bytes:
-        result = await self._infer(payload, seconds_left, streamed=True)
+    async def _answer_streamed(self, payload: bytes, context: Context) -> bytes:
+        result = await self._infer(payload, context, streamed=True)
         if isinstance(result, bytes):
             return streamed(result)
         refusal, request_id = result
@@ -96,10 +104,10 @@ class InferenceHandlers:
         response.infer_response.id = request_id
         return response.SerializeToString()
 
-    async def _infer(self, payload: bytes, seconds_left: float | None, *, streamed: bool) -> Result:
+    async def _infer(self, payload: bytes, context: Context, *, streamed: bool) -> Result:
         """Begin a call and wait for its end; where its caller goes away, its request is given up."""
-        call = _LoopCall(self._results)
-        pending = self._inference.begin(payload, call, seconds_left, streamed=streamed)
+        call = _LoopCall(self._results, context, self._caller_metadata)
+        pending = self._inference.begin(payload, call, context.time_remaining(), streamed=streamed)
         if not self._wake_up_is_due:  # once for all calls that came together, so that they run together
             self._wake_up_is_due = True
             self._loop.call_soon(self._wake_up)
@@ -118,11 +126,17 @@ class InferenceHandlers:
 class _LoopCall:
     """A call that a task of a loop waits for."""
 
-    __slots__ = ("_results", "future")
+    __slots__ = ("_caller_metadata", "_context", "_results", "future")
 
-    def __init__(self, results: "_Results") -> None:
+    def __init__(self, results: "_Results", context: Context, caller_metadata: str | None) -> None:
         self._results = results
+        self._context, self._caller_metadata = context, caller_metadata
         self.future = results.new_future()
+
+    @property
+    def caller(self) -> str:
+        metadata = self._context.invocation_metadata() or ()
+        return caller_of(self._context.peer(), metadata, self._caller_metadata)
 
     def answer(self, response: bytes) -> None:
         self._results.set(self.future, response)

@@ -17,6 +17,7 @@ from serving.api.wire import INFERENCE_SERVICE
 from serving.config import ServerSettings
 from serving.errors import ConfigurationError, Overloaded, first_line
 from serving.frontend.address import check_free, join
+from serving.frontend.callers import Metadata, caller_of
 from serving.frontend.interface import Begin, Pending, Refusal
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ MAX_EVENTS = 64
 SPARE_STREAMS = 1024
 """A connection's streams beyond the calls that may be in progress: a client at its limit of streams would
 hold further calls back, health checks too, where they should be answered or refused."""
+Details = tuple[Metadata, str, float | None]
+"""A call's metadata, its peer, and the seconds until its deadline, where it has one."""
+NO_DETAILS: Details = ((), "", None)
 FLUSH_SECONDS = 2.0
 """How long the last answers may take to be written before the front end closes."""
 SETTLE_SECONDS = 0.2
@@ -44,9 +48,18 @@ def is_installed() -> bool:
 class NativeFrontEnd:
     """Takes in inference calls for the engine, which drives it by `receive`."""
 
-    def __init__(self, host: str, port: int, fallback: str, settings: ServerSettings, begin: Begin) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        fallback: str,
+        settings: ServerSettings,
+        begin: Begin,
+        caller_metadata: str | None = None,
+    ) -> None:
         """Listen; calls wait until they are received. fallback: the path of the grpcio server's socket.
 
+        caller_metadata: the metadata key that names callers, where there is one.
         Raises ConfigurationError where pygrpc-native is not installed or the port is taken.
         """
         if not is_installed():
@@ -58,6 +71,7 @@ class NativeFrontEnd:
         self._cancel_event = EVENT_CANCEL
         self._settings = settings
         self._begin = begin
+        self._caller_metadata = caller_metadata
         self._pending: dict[int, Pending] = {}
         """Calls that were admitted and have not ended."""
         check_free(host, port)
@@ -90,7 +104,7 @@ class NativeFrontEnd:
                 if kind == self._cancel_event:
                     self._cancel(number)
                 elif number not in cancelled:
-                    self._take(number, payload or b"", None if details is None else details[2])
+                    self._take(number, payload or b"", details or NO_DETAILS)
             except Exception as error:  # our own bug: this call fails, the others go on
                 _LOG.error("call not taken in", exc_info=error)
                 self._front.fail(number, grpc.StatusCode.INTERNAL.value[0], "the call could not be taken in")
@@ -114,8 +128,8 @@ class NativeFrontEnd:
         calls = metrics["methods"][MODEL_INFER]
         return int(calls["started"]) - sum(int(each["count"]) for each in calls["status"].values())
 
-    def _take(self, number: int, payload: bytes, seconds_left: float | None) -> None:
-        call = _NativeCall(self._front, self._pending, number)
+    def _take(self, number: int, payload: bytes, details: Details) -> None:
+        call = _NativeCall(self._front, self._pending, number, details, self._caller_metadata)
         limits = self._settings
         if len(payload) > limits.max_message_bytes:
             call.refuse_overloaded(
@@ -125,7 +139,7 @@ class NativeFrontEnd:
             call.refuse_overloaded(
                 f"calls: expected at most {limits.max_concurrent_rpcs} in progress, got one more"
             )
-        elif (pending := self._begin(payload, call, seconds_left)) is not None:
+        elif (pending := self._begin(payload, call, details[2])) is not None:
             self._pending[number] = pending
             if pending.request.closed:  # it ended in this moment
                 self._pending.pop(number, None)
@@ -140,10 +154,23 @@ class NativeFrontEnd:
 class _NativeCall:
     """A call in progress; one whose caller has gone may be answered all the same."""
 
-    __slots__ = ("_front", "_number", "_pending")
+    __slots__ = ("_caller_metadata", "_details", "_front", "_number", "_pending")
 
-    def __init__(self, front: "NativeGrpcFront", pending: dict[int, Pending], number: int) -> None:
+    def __init__(
+        self,
+        front: "NativeGrpcFront",
+        pending: dict[int, Pending],
+        number: int,
+        details: Details,
+        caller_metadata: str | None,
+    ) -> None:
         self._front, self._pending, self._number = front, pending, number
+        self._details, self._caller_metadata = details, caller_metadata
+
+    @property
+    def caller(self) -> str:
+        metadata, peer, _ = self._details
+        return caller_of(peer, metadata, self._caller_metadata)
 
     def answer(self, response: bytes) -> None:
         self._pending.pop(self._number, None)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from examples.revocation import Images, as_they_are, darkened, drift_alarms, noisy
-from serving.client import Client, PointInForce
+from serving.client import Client
 from serving.monitor.agreement import Power
+from serving.point_in_force import PointInForce
 from serving.repository.manifest import Certificate, Manifest
 from serving.repository.repository import read_version
 from tests.end_to_end.server_process import ServerProcess

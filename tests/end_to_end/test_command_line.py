@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from serving import __version__
-from serving.monitor.monitor import Revocation
 from serving.monitor.revocations import Revocations
 from tests.end_to_end.server_process import CANNOT_START, run_serving
 from tests.serving import scripted_model
@@ -54,25 +53,32 @@ def test_verify_of_no_repository_is_exit_code_2(tmp_path: Path) -> None:
     assert (code, errors.count("\n")) == (CANNOT_START, 1)
 
 
-def revoke(folder: Path) -> None:
-    revocation = Revocation("fast", "balanced", 0.03, 0.05, shadow_rows=200, disagreements=19)
-    revocations = Revocations(folder)
-    revocations.note("digits", 3, revocation)
-    revocations.write()
-
-
-def test_reinstate_takes_out_what_it_names_and_says_so(tmp_path: Path) -> None:
-    revoke(tmp_path)
+def test_revoke_and_reinstate_name_what_they_did(tmp_path: Path) -> None:
+    code, output, errors = run_serving("revoke", "digits/3/fast", "--state-dir", str(tmp_path))
+    assert (code, errors) == (0, "note: models holds no digits/3; it is revoked all the same\n")
+    assert output.startswith("revoked digits/3/fast, since 20")
+    assert Revocations(tmp_path).revoked_by("digits", 3, "fast") == "operator"
 
     code, output, errors = run_serving("reinstate", "digits/3/fast", "--state-dir", str(tmp_path))
 
     assert (code, errors) == (0, "")
     assert output.startswith("reinstated digits/3/fast, revoked 20")
-    assert Revocations(tmp_path).of("digits", 3) == set()
+    assert Revocations(tmp_path).revoked_by("digits", 3, "fast") is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "pinned"), [("digits/3", "version 3"), ("digits", "all its versions, also later ones")]
+)
+def test_revoke_without_a_point_pins_to_full_depth(tmp_path: Path, scope: str, pinned: str) -> None:
+    code, output, _ = run_serving("revoke", scope, "--state-dir", str(tmp_path))
+
+    assert code == 0
+    assert output.startswith(f"pinned digits to exact: every operating point of {pinned}, since 20")
+    assert Revocations(tmp_path).revoked_by("digits", 3, "any") == "operator"
 
 
 def test_reinstate_of_what_was_not_revoked_is_exit_code_2(tmp_path: Path) -> None:
-    revoke(tmp_path)
+    run_serving("revoke", "digits/3/fast", "--state-dir", str(tmp_path))
 
     code, output, errors = run_serving("reinstate", "digits/4", "--state-dir", str(tmp_path))
 
@@ -80,9 +86,12 @@ def test_reinstate_of_what_was_not_revoked_is_exit_code_2(tmp_path: Path) -> Non
     assert errors == f"offramp: {tmp_path}: nothing revoked matches digits/4\n"
 
 
-@pytest.mark.parametrize("point", ["", "digits/x", "digits/0/fast", "a/1/b/c"])
-def test_reinstate_wants_a_model_a_version_and_a_point(tmp_path: Path, point: str) -> None:
-    code, _, errors = run_serving("reinstate", point, "--state-dir", str(tmp_path))
+@pytest.mark.parametrize("point", ["", "digits/x", "digits/0/fast", "a/1/b/c", "../digits"])
+@pytest.mark.parametrize("command", ["revoke", "reinstate"])
+def test_revoke_and_reinstate_want_a_model_a_version_and_a_point(
+    tmp_path: Path, command: str, point: str
+) -> None:
+    code, _, errors = run_serving(command, point, "--state-dir", str(tmp_path))
 
     assert code == CANNOT_START
     assert "expected MODEL, MODEL/VERSION or MODEL/VERSION/POINT" in errors

@@ -173,7 +173,7 @@ def _operating_point(thresholds: tuple[float | None, ...]) -> OperatingPoint:
         exit_shares=(0.0, 0.0, 1.0),
         split="test",
         n=10,
-        certificate=Certificate(epsilon=0.5, delta=0.05, n=10, disagreements=0, method="none")
+        certificate=Certificate(epsilon=0.1, delta=0.05, n=10, disagreements=0, method="none")
         if certified
         else None,
     )

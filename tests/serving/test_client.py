@@ -21,7 +21,7 @@ from serving.errors import (
     Overloaded,
     StageFailed,
 )
-from serving.exits.options import ExitOptions, exit_rule
+from serving.exits.options import RequestOptions, exit_rule
 from serving.exits.policy import ExitReason
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer
@@ -135,7 +135,7 @@ def test_a_timeout_comes_back_as_a_deadline(own_server: LiveServer) -> None:
 
 def test_a_full_queue_comes_back_as_overload(own_server: LiveServer) -> None:
     version, waiting = own_server.version(), np.stack([HARD] * 4)
-    rule = exit_rule(version.points, ExitOptions(operating_point="exact"))
+    rule = exit_rule(version.points, RequestOptions(operating_point="exact"))
     with Client(own_server.address) as client, held_worker(own_server.engine, version):
         for _ in range(2):
             own_server.engine.ask(version, {"image": waiting}, rule)

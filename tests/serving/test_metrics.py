@@ -22,7 +22,9 @@ PROMISED = {
     "offramp_shadow_rows_missing": {"model", "version", "operating_point"},
     "offramp_certificate_holds": {"model", "version", "operating_point"},
     "offramp_certificate_evidence": {"model", "version", "operating_point"},
-    "offramp_certificate_paused": {"model", "version", "operating_point"},
+    "offramp_certificate_suspected": {"model", "version", "operating_point"},
+    "offramp_shadow_missing_alarm": {"model", "version", "operating_point"},
+    "offramp_revocations_unwritten": set[str](),
     "offramp_threshold": {"model", "version", "operating_point", "exit"},
     "offramp_exit_drift": {"model", "version", "operating_point"},
     "offramp_confidence_drift": {"model", "version"},
@@ -58,7 +60,8 @@ def touch_all(metrics: Metrics) -> None:
     model.requests_ended(Outcome.OK, 4, [0.003])
     model.shadow_compared("fast", agreed=False)
     model.shadow_missing("fast")
-    model.evidence("fast", 1.5, paused=False)
+    model.evidence("fast", 1.5, suspected=False)
+    model.missing_alarm("fast", raised=False)
     model.in_force("fast", (0.5, None), holds=True)
     model.drift("exits of fast", 0.1, alarmed=False, point="fast")
     model.drift("confidence", 0.1, alarmed=True, point=None)

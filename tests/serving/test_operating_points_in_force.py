@@ -8,14 +8,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from serving.client import Client, main
-from serving.monitor.revocations import REVOCATIONS_FILE, Revocations
+from serving.monitor.revocation_file import REVOCATIONS_FILE
+from serving.monitor.revocations import reinstate, revoke
 from tests.serving import scripted_model
 from tests.serving.live_server import LiveServer, eventually
 from tests.serving.scripted_model import row
 
 WATCHED = {"server": {"drain_seconds": 0.05}, "monitor": {"shadow_share": 1.0}}
-MISTAKEN = np.stack([row(1, 5, 5, 0)] * 8)
-"""Leave at exit 0 with label 1; the final exit says 0."""
+MISTAKEN = np.stack([row(1, 5, 5, 0, fates=(0, number)) for number in range(16)])
+"""Different rows that leave at exit 0 with label 1; the final exit says 0."""
 
 
 @pytest.fixture
@@ -46,13 +47,14 @@ def break_certificate(client: Client) -> None:
 
 def test_callers_get_the_safer_point_and_metadata_says_so(server: LiveServer) -> None:
     with Client(server.address) as client:
-        assert client.predict("scripted", MISTAKEN).exit_N.tolist() == [0] * 8
+        assert client.predict("scripted", MISTAKEN).exit_N.tolist() == [0] * 16
         break_certificate(client)
 
-        assert client.predict("scripted", MISTAKEN).label_N.tolist() == [0] * 8
+        assert client.predict("scripted", MISTAKEN).label_N.tolist() == [0] * 16
         point = client.points_in_force("scripted")["balanced"]
 
     assert (point.in_force, point.thresholds, point.shadow_missing) == ("exact", (None, None), 0)
+    assert (point.revoked_by, point.verdict, point.epsilon, point.delta) == ("monitor", "broken", 0.1, 0.05)
     assert point.shadow_differed >= 8
     assert point.evidence >= 20
 
@@ -93,7 +95,7 @@ def test_a_revocation_outlives_a_restart_and_a_rescan(
 
     with LiveServer(root, WATCHED, state_dir=state_dir) as again, Client(again.address) as client:
         assert client.points_in_force("scripted")["balanced"].revoked
-        assert client.predict("scripted", MISTAKEN).exit_N.tolist() == [2] * 8
+        assert client.predict("scripted", MISTAKEN).exit_N.tolist() == [2] * 16
 
 
 def test_an_operators_word_puts_the_point_back_at_the_next_rescan(
@@ -102,12 +104,13 @@ def test_an_operators_word_puts_the_point_back_at_the_next_rescan(
     with Client(server.address) as client:
         break_certificate(client)
         assert eventually(lambda: (state_dir / REVOCATIONS_FILE).exists())
-        assert Revocations(state_dir).remove("scripted", 1, "balanced")
+        assert reinstate(state_dir, "scripted", 1, "balanced")
         server.run(server.server.rescan())
 
+        assert eventually(lambda: not client.points_in_force("scripted")["balanced"].revoked)
         point = client.points_in_force("scripted")["balanced"]
         assert (point.revoked, point.in_force, point.shadow_differed) == (False, "balanced", 0)
-        assert client.predict("scripted", MISTAKEN).exit_N.tolist() == [0] * 8
+        assert client.predict("scripted", MISTAKEN).exit_N.tolist() == [0] * 16
 
 
 def test_a_new_version_starts_with_its_certificates_in_force(root: Path, server: LiveServer) -> None:
@@ -119,41 +122,69 @@ def test_a_new_version_starts_with_its_certificates_in_force(root: Path, server:
         assert not client.points_in_force("scripted")["balanced"].revoked
 
 
-def test_a_state_file_that_was_spoilt_changes_nothing_and_is_said(
-    state_dir: Path, server: LiveServer
-) -> None:
-    with Client(server.address) as client, capture_logs() as logs:
-        break_certificate(client)
-        assert eventually(lambda: (state_dir / REVOCATIONS_FILE).exists())
-        (state_dir / REVOCATIONS_FILE).write_text("{")
-        server.run(server.server.rescan())
+def test_an_operator_pins_a_model_to_full_depth(root: Path, state_dir: Path, server: LiveServer) -> None:
+    revoke(state_dir, "scripted", None, None)
+    scripted_model.publish(root, version=2)
+    server.run(server.server.rescan())
 
-        assert client.points_in_force("scripted")["balanced"].revoked
-    assert [entry["event"] for entry in logs if entry["log_level"] == "error"][-1] == (
-        "revocations unreadable"
-    )
+    with Client(server.address) as client:
+        assert eventually(
+            lambda: (
+                {name: each.in_force for name, each in client.points_in_force("scripted").items()}
+                == {"exact": "exact", "balanced": "exact", "fast": "exact"}
+            )
+        )
+        assert client.predict("scripted", MISTAKEN).exit_N.tolist() == [2] * 16
+        assert client.predict("scripted", MISTAKEN, threshold=0.5).exit_N.tolist() == [0] * 16
 
 
-def test_a_revocation_that_cannot_be_written_holds_all_the_same(state_dir: Path, server: LiveServer) -> None:
+def test_a_revocation_that_cannot_be_written_holds_and_is_shown(state_dir: Path, server: LiveServer) -> None:
     (state_dir / REVOCATIONS_FILE).mkdir()
     with Client(server.address) as client, capture_logs() as logs:
         break_certificate(client)
-
+        assert eventually(lambda: "state folder unusable" in [entry["event"] for entry in logs])
         server.run(server.server.rescan())
+
         assert client.points_in_force("scripted")["balanced"].revoked
-    assert "revocation not written down" in [entry["event"] for entry in logs]
+    assert server.metric("offramp_revocations_unwritten") == 1
 
 
-def test_the_command_line_shows_a_line_a_point(
+def test_synthetic_rows_break_no_certificate(server: LiveServer) -> None:
+    with Client(server.address) as client:
+        for _ in range(20):
+            assert client.predict("scripted", MISTAKEN, synthetic=True).exit_N.tolist() == [0] * 16
+
+        point = client.points_in_force("scripted")["balanced"]
+    assert (point.revoked, point.shadow_agreed + point.shadow_differed) == (False, 0)
+
+
+def words(server: LiveServer, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["points", "--model", "scripted", "--address", server.address]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_line_says_in_words_what_each_point_stands_for(
     server: LiveServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert words(server, capsys) == (
+        "exact: in force, no row leaves early\n"
+        "balanced: in force, thresholds 0.9 0.9\n"
+        "  certificate holds: at most 0.1 of answers differ from the full network's; no row was sampled yet\n"
+        "  sampled rows: 0 agreed with the full network, 0 differed, 0 missing\n"
+        "fast: in force, thresholds 0.5 0.5\n"
+        "  certificate holds: at most 0.1 of answers differ from the full network's; no row was sampled yet\n"
+        "  sampled rows: 0 agreed with the full network, 0 differed, 0 missing\n"
+    )
+
     with Client(server.address) as client:
         break_certificate(client)
 
-    assert main(["points", "--model", "scripted", "--address", server.address]) == 0
-
-    exact, balanced, fast = capsys.readouterr().out.splitlines()[-3:]
-    assert exact.startswith("exact: in force, thresholds - -;")
-    revoked = "balanced: revoked, exact in its place, thresholds - -; sampled rows: 0 agreed,"
-    assert balanced.startswith(revoked)
-    assert fast.startswith("fast: in force, thresholds 0.5 0.5;")
+    balanced = words(server, capsys).partition("balanced: ")[2].partition("fast: ")[0]
+    assert balanced.startswith(
+        "revoked by the monitor, exact in its place, thresholds - -\n"
+        "  certificate broken: it states that at most 0.1 of answers differ from the full network's; "
+        "sampled rows show that more do\n"
+        "  sampled rows: 0 agreed with the full network, "
+    )
+    assert balanced.endswith("  until an operator puts it back in force: python -m serving reinstate\n")

@@ -124,7 +124,7 @@ class ModelMetadataResponse(_message.Message):
     def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[str]] = ..., platform: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelMetadataResponse.TensorMetadata, _Mapping]]] = ..., operating_points: _Optional[_Iterable[_Union[OperatingPointState, _Mapping]]] = ...) -> None: ...
 
 class OperatingPointState(_message.Message):
-    __slots__ = ("name", "in_force", "thresholds", "revoked", "shadow_agreed", "shadow_differed", "shadow_missing", "evidence", "paused")
+    __slots__ = ("name", "in_force", "thresholds", "revoked", "shadow_agreed", "shadow_differed", "shadow_missing", "evidence", "too_many_missing", "revoked_by", "verdict", "epsilon", "delta")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IN_FORCE_FIELD_NUMBER: _ClassVar[int]
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
@@ -133,7 +133,11 @@ class OperatingPointState(_message.Message):
     SHADOW_DIFFERED_FIELD_NUMBER: _ClassVar[int]
     SHADOW_MISSING_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
-    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    TOO_MANY_MISSING_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_BY_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
     name: str
     in_force: str
     thresholds: _containers.RepeatedScalarFieldContainer[float]
@@ -142,8 +146,12 @@ class OperatingPointState(_message.Message):
     shadow_differed: int
     shadow_missing: int
     evidence: float
-    paused: bool
-    def __init__(self, name: _Optional[str] = ..., in_force: _Optional[str] = ..., thresholds: _Optional[_Iterable[float]] = ..., revoked: _Optional[bool] = ..., shadow_agreed: _Optional[int] = ..., shadow_differed: _Optional[int] = ..., shadow_missing: _Optional[int] = ..., evidence: _Optional[float] = ..., paused: _Optional[bool] = ...) -> None: ...
+    too_many_missing: bool
+    revoked_by: str
+    verdict: str
+    epsilon: float
+    delta: float
+    def __init__(self, name: _Optional[str] = ..., in_force: _Optional[str] = ..., thresholds: _Optional[_Iterable[float]] = ..., revoked: _Optional[bool] = ..., shadow_agreed: _Optional[int] = ..., shadow_differed: _Optional[int] = ..., shadow_missing: _Optional[int] = ..., evidence: _Optional[float] = ..., too_many_missing: _Optional[bool] = ..., revoked_by: _Optional[str] = ..., verdict: _Optional[str] = ..., epsilon: _Optional[float] = ..., delta: _Optional[float] = ...) -> None: ...
 
 class InferParameter(_message.Message):
     __slots__ = ("bool_param", "int64_param", "string_param", "double_param", "uint64_param")

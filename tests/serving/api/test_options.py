@@ -7,28 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.api.options import exit_options
+from serving.api.options import request_options
 from serving.api.wire import inference
 from serving.errors import InvalidRequest, OfframpError, Unsupported
-from serving.exits.options import ExitOptions
+from serving.exits.options import RequestOptions
 
 
-def read(**parameters: dict[str, Any]) -> ExitOptions:
+def read(**parameters: dict[str, Any]) -> RequestOptions:
     """Read options from parameters given as {kind: value}."""
     request = inference.ModelInferRequest()
     for key, value in parameters.items():
         request.parameters[key].CopyFrom(inference.InferParameter(**value))
-    return exit_options(request.parameters)
+    return request_options(request.parameters)
 
 
 def test_no_parameter_is_no_option() -> None:
-    assert read() == ExitOptions()
+    assert read() == RequestOptions()
 
 
 def test_reading_options_adds_nothing_to_the_request() -> None:
     request = inference.ModelInferRequest()
 
-    exit_options(request.parameters)
+    request_options(request.parameters)
 
     assert request == inference.ModelInferRequest()
 
@@ -39,7 +39,7 @@ def test_reading_options_adds_nothing_to_the_request() -> None:
     ids=lambda value: next(iter(value)),
 )
 def test_a_threshold_comes_as_any_kind_of_number(value: dict[str, Any]) -> None:
-    assert read(threshold=value) == ExitOptions(threshold=1.0)
+    assert read(threshold=value) == RequestOptions(threshold=1.0)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,31 @@ def test_a_threshold_comes_as_any_kind_of_number(value: dict[str, Any]) -> None:
 def test_a_max_exit_comes_as_any_kind_of_integer(value: dict[str, Any]) -> None:
     options = read(max_exit=value)
 
-    assert options == ExitOptions(max_exit=2)
+    assert options == RequestOptions(max_exit=2)
     assert type(options.max_exit) is int
 
 
+@pytest.mark.parametrize(
+    ("value", "synthetic"),
+    [
+        ({"bool_param": True}, True),
+        ({"bool_param": False}, False),
+        ({"string_param": "true"}, True),
+        ({"string_param": "false"}, False),
+    ],
+)
+def test_a_request_says_that_it_is_synthetic(value: dict[str, Any], *, synthetic: bool) -> None:
+    assert read(synthetic=value) == RequestOptions(synthetic=synthetic)
+
+
+@pytest.mark.parametrize("value", [{"string_param": "yes"}, {"int64_param": 1}, {"double_param": 1.0}])
+def test_synthetic_is_true_or_false(value: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match='parameter "synthetic": expected true or false, got '):
+        read(synthetic=value)
+
+
 def test_an_operating_point_is_a_string() -> None:
-    assert read(operating_point={"string_param": "fast"}) == ExitOptions(operating_point="fast")
+    assert read(operating_point={"string_param": "fast"}) == RequestOptions(operating_point="fast")
 
 
 @given(st.floats(allow_nan=False))
@@ -109,15 +128,15 @@ def test_an_anytime_answer_is_refused_not_ignored(value: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("value", [{"bool_param": False}, {"string_param": "false"}])
 def test_asking_for_no_anytime_answer_is_granted(value: dict[str, Any]) -> None:
-    assert read(anytime=value) == ExitOptions()
+    assert read(anytime=value) == RequestOptions()
 
 
 def test_parameters_of_others_are_let_through() -> None:
-    assert read(priority={"uint64_param": 1}, timeout={"int64_param": 5}) == ExitOptions()
+    assert read(priority={"uint64_param": 1}, timeout={"int64_param": 5}) == RequestOptions()
 
 
 def test_an_empty_final_response_may_be_asked_for() -> None:
-    assert read(triton_enable_empty_final_response={"bool_param": True}) == ExitOptions()
+    assert read(triton_enable_empty_final_response={"bool_param": True}) == RequestOptions()
 
 
 @pytest.mark.parametrize("key", ["triton_final_response", "triton_", "triton_secret"])
@@ -141,6 +160,6 @@ ANY_VALUE = st.one_of(
 @given(st.sampled_from(["operating_point", "threshold", "max_exit", "anytime"]), ANY_VALUE)
 def test_any_value_is_an_option_or_a_clear_error(key: str, value: dict[str, Any]) -> None:
     try:
-        assert isinstance(read(**{key: value}), ExitOptions)
+        assert isinstance(read(**{key: value}), RequestOptions)
     except OfframpError as error:
         assert key in str(error)  # noqa: PT017 - both outcomes are right

@@ -29,64 +29,70 @@ def test_every_point_stands_for_itself_at_first(points: PointsInForce) -> None:
 
 
 def test_a_revoked_point_stands_for_the_next_safer_one(points: PointsInForce) -> None:
-    assert points.revoke("fast") == "balanced"
+    assert points.revoke("fast", "monitor") == "balanced"
     assert points.thresholds("fast") == (0.9, 0.9)
     assert points.in_force("balanced") == "balanced"
 
 
 def test_behind_the_safest_point_is_full_depth(points: PointsInForce) -> None:
-    assert points.revoke("balanced") == "exact"
+    assert points.revoke("balanced", "monitor") == "exact"
     assert points.thresholds("balanced") == (None, None)
 
 
 def test_the_same_thresholds_under_another_name_are_no_way_out(version: PublishedVersion) -> None:
     points = PointsInForce(with_points(version.manifest, night=(0.9, 0.9)))
 
-    assert points.revoke("balanced") == "exact"
+    assert points.revoke("balanced", "monitor") == "exact"
 
 
 def test_a_point_that_lets_rows_leave_sooner_at_any_exit_is_not_safer(version: PublishedVersion) -> None:
     points = PointsInForce(with_points(version.manifest, loose=(0.95, 0.8), strict=(0.95, None)))
 
-    assert points.revoke("balanced") == "strict"
+    assert points.revoke("balanced", "monitor") == "strict"
 
 
 def test_of_several_safer_points_the_fastest_is_taken(version: PublishedVersion) -> None:
     points = PointsInForce(with_points(version.manifest, slower=(0.99, 0.99), faster=(0.95, 0.95)))
 
-    assert points.revoke("balanced") == "faster"
+    assert points.revoke("balanced", "monitor") == "faster"
 
 
 def test_a_faster_point_does_not_fall_back_on_a_revoked_one(points: PointsInForce) -> None:
-    points.revoke("balanced")
+    points.revoke("balanced", "monitor")
 
     assert points.in_force("fast") == "fast"
-    assert points.revoke("fast") == "exact"
+    assert points.revoke("fast", "monitor") == "exact"
 
 
 def test_a_point_that_is_reinstated_stands_for_itself_again(points: PointsInForce) -> None:
-    points.revoke("balanced")
-    points.revoke("fast")
+    points.revoke("balanced", "monitor")
+    points.revoke("fast", "monitor")
     points.reinstate("balanced")
 
     assert (points.in_force("balanced"), points.in_force("fast")) == ("balanced", "balanced")
 
 
 def test_what_was_revoked_before_is_revoked_from_the_start(version: PublishedVersion) -> None:
-    points = PointsInForce(version.manifest, revoked=["fast", "a point of long ago"])
+    points = PointsInForce(
+        version.manifest, {"fast": "operator", "a point of long ago": "operator", "exact": "operator"}
+    )
 
-    assert points.revoked == {"fast"}
+    assert points.revoked == {"fast": "operator"}
 
 
-def test_a_promise_about_harm_is_not_one_that_a_server_can_see_broken(version: PublishedVersion) -> None:
+@pytest.mark.parametrize("certificate", [None, Risk.HARM])
+def test_a_point_whose_certificate_states_no_agreement_is_no_safer_one_and_can_be_revoked(
+    version: PublishedVersion, certificate: Risk | None
+) -> None:
     manifest = version.manifest
-    fast = manifest.operating_points["fast"]
-    assert fast.certificate is not None
-    harm = fast.certificate.model_copy(update={"risk": Risk.HARM})
-    changed = {**manifest.operating_points, "fast": fast.model_copy(update={"certificate": harm})}
-    points = PointsInForce(manifest.model_copy(update={"operating_points": changed}), revoked=["fast"])
+    balanced = manifest.operating_points["balanced"]
+    assert balanced.certificate is not None
+    other = None if certificate is None else balanced.certificate.model_copy(update={"risk": certificate})
+    changed = {**manifest.operating_points, "balanced": balanced.model_copy(update={"certificate": other})}
+    points = PointsInForce(manifest.model_copy(update={"operating_points": changed}))
 
-    assert points.in_force("fast") == "fast"
+    assert points.revoke("fast", "monitor") == "exact"
+    assert points.revoke("balanced", "operator") == "exact"
 
 
 def test_an_unknown_point_is_refused_with_those_known(points: PointsInForce) -> None:
@@ -96,7 +102,7 @@ def test_an_unknown_point_is_refused_with_those_known(points: PointsInForce) -> 
 
 def test_a_rule_has_the_thresholds_in_force_and_names_whose_they_are(points: PointsInForce) -> None:
     own = points.rule("fast", 1)
-    points.revoke("fast")
+    points.revoke("fast", "monitor")
 
     assert (own.thresholds, own.max_exit, own.operating_point) == ((0.5, 0.5), 1, "fast")
     other = points.rule("fast", 1)
@@ -108,7 +114,7 @@ def test_rules_of_other_caps_are_other_rules(points: PointsInForce) -> None:
 
 
 def test_a_reinstated_points_rule_is_its_own_again(points: PointsInForce) -> None:
-    points.revoke("fast")
+    points.revoke("fast", "monitor")
     points.rule("fast", 2)
     points.reinstate("fast")
 
@@ -142,9 +148,9 @@ def test_a_revocation_in_the_middle_of_a_look_up_holds_for_the_next(
     points = PointsInForce(interrupted(version.manifest, look_ups, lambda: revoke()))
 
     def revoke() -> None:
-        points.revoke("balanced")
+        points.revoke("balanced", "monitor")
 
     points.rule("balanced", 2)  # looks the point up twice, and began before the revocation
 
-    assert points.revoked == {"balanced"}
+    assert "balanced" in points.revoked
     assert points.rule("balanced", 2).thresholds == (None, None)

@@ -17,6 +17,11 @@ MISTAKEN = row(1, 5, 5, 0)
 """Leaves at exit 0 with label 1; the final exit gives all classes alike, and so states 0."""
 
 
+def mistaken(rows: int, first: int = 0) -> list[NDArray[np.uint8]]:
+    """Write rows like MISTAKEN that all differ from each other, from a number on."""
+    return [row(1, 5, 5, 0, fates=divmod(number, 250)) for number in range(first, first + rows)]
+
+
 def state(served: Served, point: str = "balanced") -> PointState:
     return next(each for each in served.version.point_states() if each.name == point)
 
@@ -37,11 +42,19 @@ def asked(served: Served, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED) -
 
 
 def sampling(
-    rows: Sequence[NDArray[np.uint8]], sampled: Sequence[int], reply: Reply | None = None
+    rows: Sequence[NDArray[np.uint8]], sampled: Sequence[int], reply: Reply | None = None, caller: str = ""
 ) -> Request:
     """Write a request of which these rows are sampled, whatever the share is."""
     inputs = {"image": np.stack(rows)}
-    return Request(inputs, len(rows), BALANCED, NO_DEADLINE, reply or FutureReply(), sampled_rows=sampled)
+    return Request(
+        inputs,
+        len(rows),
+        BALANCED,
+        NO_DEADLINE,
+        reply or FutureReply(),
+        sampled_rows=sampled,
+        caller=caller,
+    )
 
 
 def run(served: Served, *requests: Request) -> None:

@@ -1,94 +1,243 @@
+"""The test of a certificate: its level, its power, and what repeats and single callers can do to it."""
+
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from serving.monitor.agreement import STAKES, STARTED_AT_ONCE, AgreementTest, Power
+from serving.monitor.agreement import (
+    LARGEST,
+    LEAST_DIFFERING,
+    MOST_CALLERS,
+    REMEMBERED_ROWS,
+    STAKES,
+    STARTED_AT_ONCE,
+    AgreementTest,
+    Power,
+    Verdict,
+)
 
 EPSILON, DELTA = 0.02, 0.05
 
 
 def after(answers: list[bool], epsilon: float = EPSILON, delta: float = DELTA) -> AgreementTest:
+    """Count rows, all different and of one caller."""
     test = AgreementTest(epsilon, delta)
-    for agreed in answers:
-        test.count(agreed=agreed)
+    for number, agreed in enumerate(answers):
+        test.count(agreed=agreed, row=str(number).encode())
     return test
+
+
+def disagree(test: AgreementTest, caller: str, rows: int, first: int = 0) -> None:
+    """Count different rows of a caller, none of which agrees."""
+    for number in range(first, first + rows):
+        test.count(agreed=False, row=f"{caller} {number}".encode(), caller=caller)
 
 
 def test_nothing_seen_is_no_evidence() -> None:
     assert AgreementTest(EPSILON, DELTA).evidence == pytest.approx(1.0)
 
 
-def kept(rows: int) -> float:
+def not_started(rows: int) -> float:
     return (1 - STARTED_AT_ONCE) * float(np.log(3) / np.log(rows + 3))
 
 
-@given(st.lists(st.booleans(), max_size=40))
-def test_the_evidence_is_what_purses_laid_at_every_row_own_together(answers: list[bool]) -> None:
-    laid = [kept(row) - kept(row + 1) for row in range(len(answers))]
+def by_definition(answers: Sequence[bool | None]) -> float:
+    """Compute E as the weighted sum of all products; None for a row that is left out."""
+    weights = [not_started(row) - not_started(row + 1) for row in range(len(answers))]
     if answers:
-        laid[0] += STARTED_AT_ONCE
-    owned = kept(len(answers)) if answers else 1.0
-    for start, purse in enumerate(laid):
+        weights[0] += STARTED_AT_ONCE
+    evidence = not_started(len(answers)) if answers else 1.0
+    for start, weight in enumerate(weights):
+        counted = np.array([not agreed for agreed in answers[start:] if agreed is not None])
         for stake in STAKES:
-            gains = [1 + stake / EPSILON * ((not agreed) - EPSILON) for agreed in answers[start:]]
-            owned += purse / len(STAKES) * float(np.prod(gains))
-
-    assert after(answers).evidence == pytest.approx(owned)
+            evidence += weight / len(STAKES) * float(np.prod(1 + stake / EPSILON * (counted - EPSILON)))
+    return evidence
 
 
-def test_an_expected_row_neither_wins_nor_loses() -> None:
+@given(st.lists(st.booleans(), max_size=40))
+def test_the_evidence_is_the_weighted_sum_of_products_that_start_at_every_row(answers: list[bool]) -> None:
+    assume(all(by_definition(answers[:rows]) < LARGEST / DELTA for rows in range(len(answers) + 1)))
+
+    assert after(answers).evidence == pytest.approx(by_definition(answers))
+
+
+def test_a_row_at_the_stated_risk_changes_no_evidence_on_average() -> None:
     disagrees, agrees = after([False]).evidence, after([True]).evidence
 
     assert EPSILON * disagrees + (1 - EPSILON) * agrees == pytest.approx(1.0)
 
 
 def test_a_certificate_is_broken_once_the_evidence_reaches_one_over_delta() -> None:
-    answers: list[bool] = []
-    while not after(answers).broken:
+    answers = [False] * (LEAST_DIFFERING - 1) + [True] * 200
+    while after(answers).verdict is not Verdict.BROKEN:
         answers.append(False)
 
     assert after(answers).evidence >= 1 / DELTA > after(answers[:-1]).evidence
+    assert after(answers).disagreements > LEAST_DIFFERING
+
+
+def test_fewer_different_rows_than_the_least_never_break_it() -> None:
+    test = after([False] * (LEAST_DIFFERING - 1))
+    assert test.evidence > 1 / DELTA
+    before = test.verdict
+
+    test.count(agreed=False, row=b"one more")
+
+    assert (before, test.verdict) == (Verdict.HOLDS, Verdict.BROKEN)
+
+
+def test_a_row_that_differed_before_counts_as_agreeing() -> None:
+    test = after([True, False, True])
+    for _ in range(1000):
+        test.count(agreed=False, row=b"1")
+
+    assert test.evidence == pytest.approx(after([True, False] + [True] * 1001).evidence)
+    assert (test.rows, test.disagreements) == (1003, 1)
+
+
+def test_a_row_that_is_repeated_stays_remembered_while_others_are_forgotten() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    for number in range(REMEMBERED_ROWS + 10):
+        test.count(agreed=False, row=b"again and again")
+        test.count(agreed=False, row=str(number).encode())
+    before = test.disagreements
+
+    test.count(agreed=False, row=b"again and again")
+    assert test.disagreements == before
+    test.count(agreed=False, row=b"0")
+    assert test.disagreements == before + 1
+
+
+def test_one_of_several_callers_alone_only_makes_it_suspected() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    test.count(agreed=True, caller="good")
+
+    disagree(test, "foreign", 500)
+
+    assert (test.verdict, test.suspect) == (Verdict.SUSPECTED, "foreign")
+
+
+def test_a_lone_callers_rows_are_all_the_rows_there_are() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+
+    disagree(test, "lone", LEAST_DIFFERING)
+
+    assert (test.verdict, test.suspect) == (Verdict.BROKEN, None)
+
+
+def test_two_callers_that_disagree_break_it() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    disagree(test, "one", 50)
+    disagree(test, "other", LEAST_DIFFERING - 1)
+    assert (test.verdict, test.suspect) == (Verdict.SUSPECTED, "one")
+
+    disagree(test, "other", 1, first=LEAST_DIFFERING - 1)
+
+    assert test.verdict is Verdict.BROKEN
+
+
+def test_a_suspicion_ends_once_the_others_have_agreed_for_long() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    test.count(agreed=True, caller="good")
+    disagree(test, "foreign", 10_000)
+    assert test.verdict is Verdict.SUSPECTED
+
+    rows = 0
+    while test.verdict is Verdict.SUSPECTED:
+        test.count(agreed=True, caller="good")
+        rows += 1
+
+    assert rows < 2_000
+    assert test.verdict is Verdict.HOLDS
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=40))
+def test_without_a_caller_the_evidence_is_that_of_the_others_from_its_first_disagreement_on(
+    rows: list[tuple[bool, str]],
+) -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    answers: list[bool | None] = []
+    without: dict[str, list[bool | None]] = {}
+    for number, (agreed, caller) in enumerate(rows):
+        test.count(agreed=agreed, row=str(number).encode(), caller=caller)
+        if not agreed and caller not in without:
+            without[caller] = list(answers)
+        answers.append(agreed)
+        for other, those in without.items():
+            those.append(None if other == caller else agreed)
+        assume(by_definition(answers) < LARGEST / DELTA)
+
+    expected = {caller: pytest.approx(by_definition(those)) for caller, those in without.items()}
+    assert test.evidence_without() == expected
+
+
+def test_with_more_callers_than_are_kept_the_one_that_disagrees_most_is_left_out() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    for number in range(3 * MOST_CALLERS):
+        disagree(test, f"rarely {number}", 1)
+        for _ in range(60):
+            test.count(agreed=True, caller="good")
+
+    disagree(test, "foreign", 500)
+
+    assert (test.verdict, test.suspect) == (Verdict.SUSPECTED, "foreign")
+
+
+def test_callers_that_disagreed_first_do_not_keep_the_others_rows_from_counting() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    for number in range(2 * MOST_CALLERS):
+        disagree(test, f"early {number}", 1)
+        for _ in range(60):
+            test.count(agreed=True, caller="good")
+    before = test.verdict
+
+    for number in range(2 * MOST_CALLERS):
+        disagree(test, f"late {number}", 1)
+
+    assert (before, test.verdict) == (Verdict.HOLDS, Verdict.BROKEN)
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.03])
-def test_while_the_promise_holds_at_most_a_delta_share_is_ever_revoked(epsilon: float) -> None:
-    played = Power.of(epsilon, DELTA, epsilon, 4_000, servers=1_000)
+def test_while_a_certificate_holds_at_most_a_delta_share_is_ever_revoked(epsilon: float) -> None:
+    simulated = Power.of(epsilon, DELTA, epsilon, 4_000, servers=1_000)
 
-    assert 0 < played.chance(4_000) * 1_000 <= binom.ppf(0.999, 1_000, DELTA)
+    assert 0 < simulated.chance(4_000) * 1_000 <= binom.ppf(0.999, 1_000, DELTA)
 
 
-def test_rows_well_within_the_promise_revoke_almost_nothing() -> None:
+def test_rows_well_within_the_stated_risk_revoke_almost_nothing() -> None:
     assert Power.of(EPSILON, DELTA, EPSILON / 2, 4_000, servers=1_000).chance(4_000) <= 0.01
 
 
-@pytest.mark.parametrize(("risk", "published_median"), [(0.03, 1_615), (0.05, 212), (0.10, 42)])
+@pytest.mark.parametrize(("risk", "published_median"), [(0.03, 1_450), (0.05, 212), (0.10, 76)])
 def test_the_power_is_that_of_the_published_simulation(risk: float, published_median: int) -> None:
     median = Power.of(EPSILON, DELTA, risk, 4_000).rows_for(0.5)
 
     assert median == pytest.approx(published_median, rel=0.1)
 
 
-def test_a_promise_that_breaks_late_is_still_noticed() -> None:
+def test_a_certificate_that_breaks_late_is_still_noticed() -> None:
     late = Power.of(EPSILON, DELTA, 0.10, 1_000, before=(20_000, 0.01), servers=100)
 
     assert (late.revoked_after > 0).all()
     assert (late.rows_for(0.95) or 1_000) < 500
 
 
-def test_the_servers_played_count_as_a_server_does() -> None:
+def test_the_simulated_servers_count_as_a_server_does() -> None:
     generator = np.random.default_rng(7)
     differs = generator.random(400) < 0.08
     test = AgreementTest(EPSILON, DELTA)
     row = 0
-    while not test.broken:
-        test.count(agreed=not differs[row])
+    while test.verdict is not Verdict.BROKEN:
+        test.count(agreed=not differs[row], row=str(row).encode())
         row += 1
 
-    played = Power.of(EPSILON, DELTA, 0.08, 400, servers=1, seed=7)
+    simulated = Power.of(EPSILON, DELTA, 0.08, 400, servers=1, seed=7)
 
-    assert played.revoked_after.tolist() == [row]
+    assert simulated.revoked_after.tolist() == [row]
 
 
 def test_what_is_never_reached_takes_no_number_of_rows() -> None:

@@ -1,27 +1,44 @@
 """What is made of sampled rows: certificates are revoked and reinstated, drift is noticed."""
 
+import threading
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from serving.engine.request import Answers, Request
 from serving.errors import RequestCancelled
-from serving.exits.options import NO_OPTIONS, ExitOptions, exit_rule
+from serving.exits.options import NO_OPTIONS, RequestOptions, exit_rule
+from serving.exits.points import RevokedBy
 from serving.monitor.monitor import Monitor, MonitorLimits, Revocation
 from serving.repository.manifest import ConfidenceShares
 from serving.repository.repository import PublishedVersion
 from tests.serving.conftest import Serve, Served
 from tests.serving.engine.engine_calls import ask
-from tests.serving.monitor.shadows import ALL, MISTAKEN, asked, counts, sampling, state
+from tests.serving.monitor.shadows import ALL, MISTAKEN, asked, counts, mistaken, run, sampling, state
 from tests.serving.scripted_model import EASY, HARD, RAISES, row
 
 
-def revoke(served: Served) -> None:
-    """Have mistaken rows answered until the point that they were asked of is revoked."""
-    for _ in range(5):
-        if not state(served).revoked:
-            asked(served, *[MISTAKEN] * 8)
-    assert state(served).revoked
+def revoke(served: Served, first: int = 0) -> None:
+    """Have different mistaken rows answered until the point that they were asked of is revoked."""
+    for number in range(first, first + 40, 8):
+        if not is_revoked(served):
+            asked(served, *mistaken(8, number))
+    assert is_revoked(served)
+
+
+def is_revoked(served: Served) -> bool:
+    return state(served).revoked_by is not None
+
+
+def nobody(_: str) -> None:
+    """Revoke nothing."""
+
+
+def everything_by(by: RevokedBy) -> Callable[[str], RevokedBy]:
+    return lambda _: by
 
 
 def test_a_broken_certificate_is_revoked_and_its_name_stands_for_a_safer_point(
@@ -33,10 +50,9 @@ def test_a_broken_certificate_is_revoked_and_its_name_stands_for_a_safer_point(
 
     revoke(served)
 
-    assert [(each.operating_point, each.in_force, each.epsilon) for each in revoked] == [
-        ("balanced", "exact", 0.5)
-    ]
+    assert [(each.operating_point, each.epsilon) for each in revoked] == [("balanced", 0.1)]
     assert revoked[0].disagreements == revoked[0].shadow_rows >= 8
+    assert (state(served).in_force, state(served).revoked_by) == ("exact", "monitor")
     assert exit_rule(served.version.points, NO_OPTIONS).thresholds == (None, None)
     labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
     assert registry.get_sample_value("offramp_certificate_holds", labels) == 0
@@ -49,7 +65,7 @@ def test_the_other_points_keep_their_thresholds(serve: Serve) -> None:
 
     revoke(served)
 
-    fast = exit_rule(served.version.points, ExitOptions(operating_point="fast"))
+    fast = exit_rule(served.version.points, RequestOptions(operating_point="fast"))
     assert fast.thresholds == (0.5, 0.5)
 
 
@@ -58,12 +74,12 @@ def test_a_point_is_reinstated_by_an_operator_alone_and_its_test_starts_anew(ser
     revoke(served)
     for _ in range(20):
         asked(served, *[EASY] * 8)
-    served.version.monitor.keep_revoked({"balanced"})
-    assert state(served).revoked
+    served.version.monitor.take_up(everything_by("monitor"))
+    assert is_revoked(served)
 
-    served.version.monitor.keep_revoked(set())
+    served.version.monitor.take_up(nobody)
 
-    assert not state(served).revoked
+    assert not is_revoked(served)
     assert counts(served) == (0, 0, 0)
     assert exit_rule(served.version.points, NO_OPTIONS).thresholds == (0.9, 0.9)
 
@@ -73,9 +89,9 @@ def answered(label: int) -> Answers:
     return Answers(np.array([label]), np.ones(1, np.float32), of_rows, of_rows, np.ones((1, 3), np.float32))
 
 
-def follow_all(monitor: Monitor, rows: int) -> list[Request]:
+def follow_all(monitor: Monitor, rows: int, first: int = 0, caller: str = "") -> list[Request]:
     """Have a request's rows leave at exit 0 with label 1; returns their shadow requests."""
-    request = sampling([MISTAKEN] * rows, range(rows))
+    request = sampling(mistaken(rows, first), range(rows), caller=caller)
     monitor.admitted(request)
     return [shadow for number in range(rows) if (shadow := monitor.follow(request, number, 1)) is not None]
 
@@ -83,16 +99,16 @@ def follow_all(monitor: Monitor, rows: int) -> list[Request]:
 def test_rows_admitted_before_a_point_was_reinstated_do_not_revoke_it_again(serve: Serve) -> None:
     served = serve()
     monitor = served.version.monitor
-    first, last = (follow_all(monitor, 20) for _ in range(2))
+    first, last = (follow_all(monitor, 20, number) for number in (0, 100))
     for shadow in first:
         shadow.close(answered(0))
-    assert state(served).revoked
-    monitor.keep_revoked(set())
+    assert is_revoked(served)
+    monitor.take_up(nobody)
 
     for shadow in last:
         shadow.close(answered(0))
 
-    assert not state(served).revoked
+    assert not is_revoked(served)
     assert counts(served) == (0, 0, 0)
 
 
@@ -116,22 +132,135 @@ def test_a_row_whose_request_ended_in_this_moment_is_missing_and_not_followed(se
     assert counts(served) == (0, 0, 1)
 
 
-def test_too_many_missing_rows_pause_the_test_until_they_are_few_again(serve: Serve) -> None:
+def test_one_row_that_differs_again_and_again_revokes_nothing(serve: Serve) -> None:
     served = serve(watch=ALL)
-    watch = state(served).watch
-    assert watch is not None
-    assert watch.test is not None
-    asked(served, *[row(0, 5, 5, 5, fates=(0, RAISES))] * 8)
-    asked(served, HARD)
-    assert watch.paused
-    assert watch.test.rows == 0
+
+    for _ in range(20):
+        asked(served, *[MISTAKEN] * 8)
+
+    assert counts(served) == (0, 160, 0)
+    assert not is_revoked(served)
+
+
+def test_one_of_two_callers_whose_rows_differ_revokes_nothing_and_is_named(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
+    served = serve()
+    follow_all(served.version.monitor, 1, 500, caller="good")[0].close(answered(1))
+
+    with capture_logs() as logs:
+        for shadow in follow_all(served.version.monitor, 100, caller="foreign"):
+            shadow.close(answered(0))
+
+    assert not is_revoked(served)
+    assert [(each["event"], each["caller"]) for each in logs] == [("certificate suspected", "foreign")]
+    labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
+    assert registry.get_sample_value("offramp_certificate_suspected", labels) == 1
+    assert registry.get_sample_value("offramp_certificate_holds", labels) == 1
+
+
+def test_two_callers_whose_rows_differ_revoke(serve: Serve) -> None:
+    served = serve()
+    for first, caller in ((0, "one"), (100, "other")):
+        for shadow in follow_all(served.version.monitor, 20, first, caller):
+            shadow.close(answered(0))
+
+    assert is_revoked(served)
+
+
+def test_where_a_broken_certificate_only_warns_its_point_stays_in_force(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
+    revoked: list[Revocation] = []
+    served = serve(watch=MonitorLimits(shadow_share=1.0, on_broken="warn"), on_revoked=revoked.append)
+
+    with capture_logs() as logs:
+        for first in range(0, 80, 8):
+            asked(served, *mistaken(8, first))
+
+    assert [each["event"] for each in logs] == ["certificate broken"]
+    assert (revoked, is_revoked(served), state(served).in_force) == ([], False, "balanced")
+    labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
+    assert registry.get_sample_value("offramp_certificate_holds", labels) == 0
+
+
+def test_a_revocation_is_kept_before_it_takes_effect(serve: Serve) -> None:
+    in_force: list[bool] = []
+    served: Served
+
+    def keep(_: Revocation) -> None:
+        in_force.append(not is_revoked(served))
+
+    served = serve(watch=ALL, on_revoked=keep)
+    revoke(served)
+
+    assert in_force == [True]
+
+
+def test_a_revocation_made_while_others_are_taken_up_is_not_undone(serve: Serve) -> None:
+    kept: set[str] = set()
+    served = serve(on_revoked=lambda revocation: kept.add(revocation.operating_point))
+    monitor = served.version.monitor
+    shadows = follow_all(monitor, 20)
+    stop = threading.Event()
+
+    def revoked_by(name: str) -> RevokedBy | None:
+        return "monitor" if name in kept else None
+
+    def take_up() -> None:
+        while not stop.is_set():
+            monitor.take_up(revoked_by)
+
+    taker = threading.Thread(target=take_up)
+    taker.start()
+    for shadow in shadows:
+        shadow.close(answered(0))
+    stop.set()
+    taker.join()
+
+    assert is_revoked(served)
+
+
+def test_what_was_revoked_elsewhere_is_taken_up(serve: Serve) -> None:
+    served = serve()
+    with capture_logs() as logs:
+        served.version.monitor.take_up(everything_by("operator"))
+        served.version.monitor.take_up(everything_by("operator"))
+
+    assert [state(served, name).in_force for name in ("balanced", "fast")] == ["exact", "exact"]
+    assert state(served).revoked_by == "operator"
+    assert [(each["event"], each["operating_point"]) for each in logs] == [
+        ("operating point revoked", "balanced"),
+        ("operating point revoked", "fast"),
+    ]
+
+
+def test_synthetic_rows_are_answered_and_count_for_nothing(serve: Serve, registry: CollectorRegistry) -> None:
+    served = serve(watch=MonitorLimits(shadow_share=1.0, drift_rows=16))
 
     for _ in range(4):
-        asked(served, *[EASY] * 8)
+        request = sampling([EASY] * 8, ())
+        request.is_synthetic = True
+        run(served, request)
 
-    assert not watch.paused
-    asked(served, HARD)
-    assert watch.test.rows > 0
+    assert counts(served) == (0, 0, 0)
+    assert drift_alarm(registry, "exits of balanced") is None
+
+
+def test_too_many_missing_rows_raise_an_alarm_until_they_are_few_again(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
+    served = serve(watch=ALL)
+    labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
+    asked(served, *[row(0, 5, 5, 5, fates=(0, RAISES))] * 8)
+    counts(served)
+    assert registry.get_sample_value("offramp_shadow_missing_alarm", labels) == 1
+
+    for _ in range(5):
+        asked(served, *[EASY] * 8)
+    counts(served)
+
+    assert registry.get_sample_value("offramp_shadow_missing_alarm", labels) == 0
 
 
 def test_nothing_is_sampled_unless_asked_for(serve: Serve) -> None:
@@ -179,7 +308,7 @@ def test_rows_that_leave_elsewhere_raise_the_drift_alarm_and_revoke_nothing(
         asked(served, *[EASY] * 8)
 
     assert (like_the_baseline, drift_alarm(registry, "exits of balanced")) == (0, 1)
-    assert not state(served).revoked
+    assert not is_revoked(served)
 
 
 @pytest.mark.parametrize("permits", [1, 2])

@@ -1,17 +1,22 @@
 """What sampled rows show about one operating point, in the order of their admission."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from scipy.stats import binom
 
 from serving.metrics import Metrics
+from serving.monitor.agreement import LEAST_DIFFERING, Verdict
 from serving.monitor.drift import DriftWatch
-from serving.monitor.point_watch import PointWatch
+from serving.monitor.point_watch import PointWatch, SampledRow
 from serving.repository.manifest import Certificate, OperatingPoint
 
 
-def make_watch(epsilon: float = 0.02) -> PointWatch:
+def make_watch(
+    epsilon: float = 0.02, on_verdict: Callable[[PointWatch], None] = lambda _: None
+) -> PointWatch:
     point = OperatingPoint(
         thresholds=(0.9, 0.9),
         accuracy=0.9,
@@ -24,7 +29,14 @@ def make_watch(epsilon: float = 0.02) -> PointWatch:
     )
     metrics = Metrics(CollectorRegistry()).for_model("scripted", 1, 3)
     exits = DriftWatch(point.exit_shares, (1, 2), window_rows=10**6, alarm=1.0)
-    return PointWatch("balanced", point, metrics, max_missing_share=0.2, exits=exits)
+    return PointWatch("balanced", point, metrics, on_verdict=on_verdict, max_missing_share=0.2, exits=exits)
+
+
+def add(watch: PointWatch, digest: bytes = b"") -> SampledRow:
+    """Have a row admitted, and note its digest as if it had left early."""
+    row = watch.add("caller")
+    row.digest = digest
+    return row
 
 
 def test_what_differs_is_not_bunched_by_answering_early_rows_first() -> None:
@@ -34,13 +46,13 @@ def test_what_differs_is_not_bunched_by_answering_early_rows_first() -> None:
     for _ in range(servers):
         watch = make_watch(epsilon)
         for _ in range(15):
-            rows = [watch.add() for _ in range(100)]
+            rows = [add(watch, generator.bytes(16)) for _ in range(100)]
             early = generator.random(100) < 0.2
             for row in [each for each, left in zip(rows, early, strict=True) if left]:
                 watch.compared(row, agreed=bool(generator.random() >= epsilon / 0.2))
             for row in [each for each, left in zip(rows, early, strict=True) if not left]:
                 watch.reached_final_exit(row)
-            if watch.broken:
+            if watch.verdict is Verdict.BROKEN:
                 revoked += 1
                 break
 
@@ -50,7 +62,7 @@ def test_what_differs_is_not_bunched_by_answering_early_rows_first() -> None:
 def test_a_row_counts_once_all_rows_before_it_are_settled() -> None:
     watch = make_watch()
     assert watch.test is not None
-    first, second, third = (watch.add() for _ in range(3))
+    first, second, third = (add(watch) for _ in range(3))
     watch.compared(third, agreed=True)
     watch.compared(second, agreed=False)
     assert watch.test.rows == 0
@@ -64,50 +76,66 @@ def test_a_row_counts_once_all_rows_before_it_are_settled() -> None:
 def test_only_rows_that_left_early_show_whether_too_many_are_missing() -> None:
     watch = make_watch()
     for number in range(200):
-        row = watch.add()
+        row = add(watch)
         if number % 10:
             watch.reached_final_exit(row)
         else:
             watch.lost(row)
 
-    assert watch.paused
-    assert watch.test is not None
-    assert watch.test.rows < 10
+    assert watch.too_many_missing
 
 
-def test_a_missing_row_is_passed_over_once_its_turn_comes() -> None:
+def test_a_missing_row_counts_as_agreeing_once_its_turn_comes() -> None:
     watch = make_watch()
     assert watch.test is not None
     for _ in range(10):
-        watch.compared(watch.add(), agreed=True)
-    missing, last = watch.add(), watch.add()
+        watch.compared(add(watch), agreed=True)
+    missing, last = add(watch), add(watch)
     watch.compared(last, agreed=True)
     assert watch.test.rows == 10
 
     watch.lost(missing)
 
-    assert (watch.test.rows, watch.missing) == (11, 1)
+    assert (watch.test.rows, watch.test.disagreements, watch.missing) == (12, 0, 1)
 
 
-@pytest.mark.parametrize(("missing", "paused"), [(20, False), (21, True)])
-def test_a_test_pauses_above_its_share_of_missing_rows_among_the_last(missing: int, *, paused: bool) -> None:
+@pytest.mark.parametrize(("missing", "too_many"), [(20, False), (21, True)])
+def test_an_alarm_is_raised_above_a_share_of_missing_rows_among_the_last(
+    missing: int, *, too_many: bool
+) -> None:
     watch = make_watch()
     for _ in range(500):
-        watch.lost(watch.add())
+        watch.lost(add(watch))
     for number in range(100):
-        row = watch.add()
+        row = add(watch)
         if number < missing:
             watch.lost(row)
         else:
             watch.compared(row, agreed=True)
 
-    assert watch.paused is paused
+    assert watch.too_many_missing is too_many
 
 
-def test_a_closed_watch_counts_nothing_more() -> None:
+def test_a_change_of_the_verdict_is_reported_once_whichever_row_settles_it() -> None:
+    verdicts: list[Verdict] = []
+    watch = make_watch(on_verdict=lambda watch: verdicts.append(watch.verdict))
+    first = add(watch)
+    for number in range(2 * LEAST_DIFFERING):
+        watch.compared(add(watch, str(number).encode()), agreed=False)
+    assert verdicts == []
+
+    watch.reached_final_exit(first)
+
+    assert verdicts == [Verdict.BROKEN]
+
+
+def test_a_test_that_is_broken_counts_nothing_more() -> None:
     watch = make_watch()
-    watch.close()
-    watch.compared(watch.add(), agreed=False)
+    for number in range(LEAST_DIFFERING):
+        watch.compared(add(watch, str(number).encode()), agreed=False)
+
+    for _ in range(1000):
+        watch.compared(add(watch), agreed=True)
 
     assert watch.test is not None
-    assert (watch.test.rows, watch.differed) == (0, 1)
+    assert (watch.verdict, watch.test.rows, watch.agreed) == (Verdict.BROKEN, LEAST_DIFFERING, 1000)

@@ -1,45 +1,67 @@
+"""Which points are revoked, here and over restarts: nothing comes back but by an operator's command."""
+
 import json
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from serving.errors import ConfigurationError
+from serving.monitor import revocations as module
 from serving.monitor.monitor import Revocation
-from serving.monitor.revocations import REVOCATIONS_FILE, Revocations
+from serving.monitor.revocation_file import REVOCATIONS_FILE, RevocationFile
+from serving.monitor.revocations import Revocations, reinstate, revoke
+from tests.serving.live_server import PATIENCE_SECONDS, eventually
 
-REVOCATION = Revocation("fast", "balanced", 0.03, 0.05, shadow_rows=200, disagreements=19)
+REVOCATION = Revocation("fast", 0.03, 0.05, shadow_rows=200, disagreements=19)
 
 
-def revoke(folder: Path, model: str = "digits", version: int = 3) -> Revocations:
-    """Revoke a point as a server does, and write it down."""
+@contextmanager
+def kept(folder: Path, on_change: Callable[[], None] = lambda: None) -> Iterator[Revocations]:
+    """Keep revocations as a server does."""
     revocations = Revocations(folder)
-    revocations.note(model, version, REVOCATION)
-    revocations.write()
-    return revocations
+    revocations.start(on_change)
+    yield revocations
+    revocations.close(PATIENCE_SECONDS)
 
 
-def test_what_was_revoked_is_read_after_a_restart(tmp_path: Path) -> None:
-    revoke(tmp_path)
+def written(revocations: Revocations) -> bool:
+    return eventually(lambda: not revocations.unwritten())
+
+
+def look(revocations: Revocations, until: Callable[[], bool]) -> bool:
+    revocations.look()
+    return eventually(until)
+
+
+def test_what_was_revoked_is_known_after_a_restart(tmp_path: Path) -> None:
+    with kept(tmp_path) as revocations:
+        revocations.note("digits", 3, REVOCATION)
 
     again = Revocations(tmp_path)
 
-    assert again.of("digits", 3) == {"fast"}
-    assert again.of("digits", 4) == again.of("other", 3) == set()
+    assert again.revoked_by("digits", 3, "fast") == "monitor"
+    assert again.revoked_by("digits", 4, "fast") is again.revoked_by("other", 3, "fast") is None
 
 
 def test_without_a_folder_revocations_last_as_long_as_the_process() -> None:
     revocations = Revocations(None)
+    revocations.start(lambda: None)
     revocations.note("digits", 3, REVOCATION)
-    revocations.write()
-    revocations.refresh()
+    revocations.look()
 
-    assert revocations.of("digits", 3) == {"fast"}
-    assert Revocations(None).of("digits", 3) == set()
+    assert revocations.revoked_by("digits", 3, "fast") == "monitor"
+    assert revocations.unwritten() == []
+    revocations.close(0)
+    assert Revocations(None).revoked_by("digits", 3, "fast") is None
 
 
-def test_the_file_says_upon_what_and_when(tmp_path: Path) -> None:
-    revoke(tmp_path)
+def test_the_file_states_the_evidence_and_the_time(tmp_path: Path) -> None:
+    with kept(tmp_path) as revocations:
+        revocations.note("digits", 3, REVOCATION)
 
     (line,) = json.loads((tmp_path / REVOCATIONS_FILE).read_text())["revocations"]
     assert line.pop("revoked").endswith("+00:00")
@@ -47,97 +69,175 @@ def test_the_file_says_upon_what_and_when(tmp_path: Path) -> None:
         "model": "digits",
         "version": 3,
         "operating_point": "fast",
+        "by": "monitor",
         "epsilon": 0.03,
         "delta": 0.05,
         "shadow_rows": 200,
         "disagreements": 19,
+        "reinstated": None,
     }
 
 
-def test_a_line_that_the_operator_took_out_stays_out(tmp_path: Path) -> None:
-    server, operator = revoke(tmp_path), Revocations(tmp_path)
-
-    assert [each.operating_point for each in operator.remove("digits", None, None)] == ["fast"]
-    server.note("letters", 1, REVOCATION)
-    server.write()
-
-    assert (server.of("digits", 3), server.of("letters", 1)) == (set(), {"fast"})
-
-
-@pytest.mark.parametrize(
-    ("model", "version", "point", "left"),
-    [
-        ("digits", 3, "fast", 3),
-        ("digits", 3, None, 2),
-        ("digits", None, None, 1),
-        ("digits", None, "fast", 2),
-        ("digits", 9, None, 4),
-        ("letters", None, None, 3),
-    ],
-)
-def test_what_is_taken_out_is_what_matches(
-    tmp_path: Path, model: str, version: int | None, point: str | None, left: int
+def test_revocations_while_an_earlier_one_is_written_slowly_are_all_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    revocations = Revocations(tmp_path)
-    slow = Revocation("balanced", "exact", 0.01, 0.05, shadow_rows=100, disagreements=9)
-    for name, number, each in (
-        ("digits", 3, REVOCATION),
-        ("digits", 3, slow),
-        ("digits", 4, REVOCATION),
-        ("letters", 3, REVOCATION),
-    ):
-        revocations.note(name, number, each)
-    revocations.write()
+    begun, go_on = threading.Event(), threading.Event()
+    write_whole = RevocationFile.change
 
-    removed = revocations.remove(model, version, point)
+    def slow(file: RevocationFile, change: Callable[..., object]) -> object:
+        begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return write_whole(file, change)  # type: ignore[arg-type]
 
-    assert len(removed) == 4 - left
-    assert len(json.loads((tmp_path / REVOCATIONS_FILE).read_text())["revocations"]) == left
+    monkeypatch.setattr(RevocationFile, "change", slow)
+    with kept(tmp_path) as revocations:
+        revocations.note("digits", 1, REVOCATION)
+        assert begun.wait(PATIENCE_SECONDS)
+        for version in (2, 3, 4):
+            revocations.note("digits", version, REVOCATION)
+            revocations.look()
+        go_on.set()
+        assert written(revocations)
 
-
-@pytest.mark.parametrize("text", ["{", '{"revocations": 3}', '{"revoked": []}', "\x00"])
-def test_a_file_that_is_something_else_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / REVOCATIONS_FILE).write_text(text)
-
-    with pytest.raises(ConfigurationError, match=REVOCATIONS_FILE):
-        Revocations(tmp_path)
+        assert all(revocations.revoked_by("digits", version, "fast") for version in (1, 2, 3, 4))
+    assert {entry.version for entry in RevocationFile(tmp_path).read()} == {1, 2, 3, 4}
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"state folder .*/nowhere: expected a folder that can be"):
-        Revocations(tmp_path / "nowhere")
+def remove(file: Path) -> None:
+    file.unlink()
 
 
-def test_what_could_not_be_written_holds_and_is_written_with_the_next(tmp_path: Path) -> None:
-    revocations = Revocations(tmp_path)
-    (tmp_path / REVOCATIONS_FILE).mkdir()
-    revocations.note("digits", 3, REVOCATION)
-    with pytest.raises((OSError, ConfigurationError)):
-        revocations.write()
-    assert revocations.of("digits", 3) == {"fast"}
-    assert {path.name for path in tmp_path.iterdir()} == {REVOCATIONS_FILE, "revocations.lock"}
-
-    (tmp_path / REVOCATIONS_FILE).rmdir()
-    revocations.note("digits", 4, REVOCATION)
-    revocations.write()
-
-    again = Revocations(tmp_path)
-    assert again.of("digits", 3) == again.of("digits", 4) == {"fast"}
+def empty(file: Path) -> None:
+    file.write_text('{"revocations": []}')
 
 
-def test_a_file_that_went_away_is_no_operators_word(tmp_path: Path) -> None:
-    revocations = revoke(tmp_path)
-    (tmp_path / REVOCATIONS_FILE).unlink()
+@pytest.mark.parametrize("lose", [remove, empty])
+def test_an_entry_that_is_lost_from_the_file_is_written_again(
+    tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
+    with kept(tmp_path) as revocations:
+        revocations.note("digits", 3, REVOCATION)
+        assert written(revocations)
+        entries = RevocationFile(tmp_path).read()
 
-    with pytest.raises(ConfigurationError, match="expected the file that was there, got none"):
-        revocations.refresh()
+        lose(tmp_path / REVOCATIONS_FILE)
 
-    assert revocations.of("digits", 3) == {"fast"}
+        assert look(revocations, lambda: RevocationFile(tmp_path).read() == entries)
+        assert revocations.revoked_by("digits", 3, "fast") == "monitor"
 
 
-def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda version: revoke(tmp_path, version=version), range(1, 17)))
+def test_a_file_that_was_spoilt_changes_nothing_and_is_logged_once(tmp_path: Path) -> None:
+    with kept(tmp_path) as revocations, capture_logs() as logs:
+        revocations.note("digits", 3, REVOCATION)
+        assert written(revocations)
+        (tmp_path / REVOCATIONS_FILE).write_text("{")
 
-    kept = Revocations(tmp_path)
-    assert all(kept.of("digits", version) == {"fast"} for version in range(1, 17))
+        assert look(revocations, lambda: bool(logs))
+        revocations.note("digits", 4, REVOCATION)
+        revocations.look()
+
+        assert revocations.revoked_by("digits", 3, "fast") == "monitor"
+        assert revocations.unwritten() == ["digits/4/fast"]
+        (tmp_path / REVOCATIONS_FILE).unlink()
+        revocations.look()
+        assert written(revocations)
+    assert [entry["event"] for entry in logs] == ["state folder unusable"]
+
+
+def test_a_revocation_that_cannot_be_written_holds_and_is_written_later(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with kept(tmp_path / "state") as revocations, capture_logs() as logs:
+        (tmp_path / "state").rename(tmp_path / "elsewhere")
+        revocations.note("digits", 3, REVOCATION)
+        assert eventually(lambda: bool(logs))
+        assert revocations.revoked_by("digits", 3, "fast") == "monitor"
+        assert revocations.unwritten() == ["digits/3/fast"]
+
+        (tmp_path / "elsewhere").rename(tmp_path / "state")
+        revocations.look()
+        assert written(revocations)
+
+
+def test_what_another_server_or_an_operator_revoked_is_taken_up_and_announced(tmp_path: Path) -> None:
+    changes: list[str | None] = []
+    with kept(tmp_path, lambda: changes.append(one.revoked_by("digits", 3, "fast"))) as one:
+        with kept(tmp_path) as other:
+            other.note("digits", 3, REVOCATION)
+        assert look(one, lambda: changes[-1:] == ["monitor"])
+
+        revoke(tmp_path, "letters", None, None)
+        assert look(one, lambda: one.revoked_by("letters", 17, "any") == "operator")
+
+
+def test_a_reinstated_point_is_in_force_for_all_servers_and_revoked_again_by_new_evidence(
+    tmp_path: Path,
+) -> None:
+    with kept(tmp_path) as one, kept(tmp_path) as other:
+        one.note("digits", 3, REVOCATION)
+        assert written(one)
+        assert look(other, lambda: other.revoked_by("digits", 3, "fast") is not None)
+
+        assert [entry.scope for entry in reinstate(tmp_path, "digits", None, None)] == ["digits/3/fast"]
+
+        for each in (one, other):
+            assert look(each, lambda each=each: each.revoked_by("digits", 3, "fast") is None)  # type: ignore[misc]
+        one.note("digits", 3, REVOCATION)
+        assert written(one)
+        assert look(other, lambda: other.revoked_by("digits", 3, "fast") is not None)
+
+
+def test_a_reinstatement_does_not_touch_a_revocation_that_is_not_written_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 3600)
+    with kept(tmp_path) as revocations:
+        revocations.note("digits", 3, REVOCATION)
+        assert written(revocations)
+        reinstate(tmp_path, "digits", 3, "fast")
+        revocations.note("digits", 3, REVOCATION)
+        assert written(revocations)
+
+        assert revocations.revoked_by("digits", 3, "fast") == "monitor"
+    entries = RevocationFile(tmp_path).read()
+    assert [entry.reinstated is None for entry in entries] == [False, True]
+
+
+def test_nothing_to_reinstate_is_an_error(tmp_path: Path) -> None:
+    revoke(tmp_path, "digits", 3, "fast")
+
+    with pytest.raises(ConfigurationError, match="nothing revoked matches digits/3/balanced"):
+        reinstate(tmp_path, "digits", 3, "balanced")
+
+
+def test_a_point_that_a_pin_covers_cannot_be_reinstated_alone(tmp_path: Path) -> None:
+    revoke(tmp_path, "digits", 3, "fast")
+    revoke(tmp_path, "digits", None, None)
+
+    with pytest.raises(ConfigurationError, match="digits/3/fast is revoked by digits: reinstate digits"):
+        reinstate(tmp_path, "digits", 3, "fast")
+
+    assert {entry.scope for entry in reinstate(tmp_path, "digits", None, None)} == {"digits", "digits/3/fast"}
+
+
+def test_revoking_twice_is_revoking_once(tmp_path: Path) -> None:
+    first, second = (revoke(tmp_path, "digits", 3, "fast") for _ in range(2))
+
+    assert first == second
+    assert RevocationFile(tmp_path).read() == (first,)
+
+
+def test_closing_writes_what_is_not_written_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 3600)
+    (tmp_path / "state").mkdir()
+    revocations = Revocations(tmp_path / "state")
+    revocations.start(lambda: None)
+    (tmp_path / "state").rename(tmp_path / "elsewhere")
+    with capture_logs() as logs:
+        revocations.note("digits", 3, REVOCATION)
+        assert eventually(lambda: bool(logs))
+    (tmp_path / "elsewhere").rename(tmp_path / "state")
+
+    revocations.close(PATIENCE_SECONDS)
+
+    assert revocations.unwritten() == []
+    assert [entry.scope for entry in RevocationFile(tmp_path / "state").read()] == ["digits/3/fast"]

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion, VersionLimits
-from serving.exits.options import ExitOptions, exit_rule
+from serving.exits.options import RequestOptions, exit_rule
 from serving.metrics import Metrics
 from serving.repository.manifest import Risk
 from serving.stages.devices import CPU
@@ -276,7 +276,7 @@ def test_an_engine_serves_the_new_point_as_its_certificate_was_counted(models: P
     engine.start()
     labels = {}
     for name in ("exact", "cheap"):
-        rule = exit_rule(served.points, ExitOptions(operating_point=name))
+        rule = exit_rule(served.points, RequestOptions(operating_point=name))
         answers = engine.ask(served, {"image": digits.certify.images_NCHW}, rule)
         labels[name] = answers.result(PATIENCE_SECONDS).label_R
     engine.remove(served)

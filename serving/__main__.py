@@ -5,7 +5,7 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prometheus_client import disable_created_metrics
@@ -21,27 +21,44 @@ from serving.server import Address, Server
 from serving.training_service import TrainingOffer
 
 CANNOT_START = 2
+LAST_LINES_SECONDS = 1.0
+"""How long the last log lines may take to be written: a pipe that nobody reads must not hold the exit."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "verify":
-            return verify(options.folder)
-        if options.command == "revoke":
-            return revoke(options.state_dir, options.point, options.model_repository)
-        if options.command == "reinstate":
-            return reinstate(options.state_dir, options.point)
-        return asyncio.run(serve(options))
+        return serve(options) if options.command is None else _run_command(options)
     except (ConfigurationError, RepositoryError) as error:
         print(f"offramp: {error}", file=sys.stderr)
         return CANNOT_START
 
 
-async def serve(options: argparse.Namespace) -> int:
-    """Serve a model repository until a signal."""
-    configure_logs()
+def _run_command(options: argparse.Namespace) -> int:
+    try:
+        if options.command == "verify":
+            return verify(options.folder)
+        if options.command == "revoke":
+            return revoke(options.state_dir, options.point, options.model_repository)
+        return reinstate(options.state_dir, options.point)
+    finally:
+        sys.stdout.flush()  # os._exit does not
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve a model repository until a signal; meanwhile only the log writer's thread writes to stderr."""
+    writer = configure_logs()
+    try:
+        return asyncio.run(_serve(options, lambda: writer.dropped))
+    except (ConfigurationError, RepositoryError) as error:
+        writer.error(f"offramp: {error}")
+        return CANNOT_START
+    finally:
+        writer.close(LAST_LINES_SECONDS)
+
+
+async def _serve(options: argparse.Namespace, dropped_log_lines: Callable[[], int]) -> int:
     # Those would be a second series for each counter, which no scraper here needs.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     server = Server(
@@ -52,6 +69,7 @@ async def serve(options: argparse.Namespace) -> int:
         poll_seconds=options.poll_seconds,
         state_dir=options.state_dir,
         training=TrainingOffer(options.training_dir) if options.enable_training else None,
+        dropped_log_lines=dropped_log_lines,
     )
     return await server.run()
 
@@ -185,8 +203,6 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
     # Not sys.exit: a forced stop leaves workers inside onnxruntime, which aborts as Python tears down.
-    os._exit(code)
+    # stderr is not flushed here: it holds whole lines only, and a flush could wait or raise.
+    os._exit(main())

@@ -1,23 +1,235 @@
-"""Structured logs: one line an event, JSON on stderr; stdout is left to the ready line."""
+"""Structured logs: one line an event, JSON on stderr; stdout is left to the ready line.
+
+Logging never blocks a caller and never raises. Lines wait in a bounded queue for one thread that writes
+them. A line that does not fit, or that cannot be written, is dropped and counted. Each kind of line is
+limited to a rate, so that no client can fill the disk. Nothing here writes through sys.stderr: whoever
+holds its lock may wait for a reader of the pipe behind it.
+"""
 
 import logging
+import os
+import queue
 import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
+from structlog.typing import EventDict
+
+MAX_LINES = 10_000
+"""Lines that may wait to be written."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Size of all lines that wait."""
+BURST_LINES = 100
+"""Lines of one name that may follow each other without a pause."""
+LINES_PER_SECOND = 10.0
+"""Lines of one name after its burst."""
+MAX_NAMES = 256
+"""Names with a limit of their own; further names share one."""
+
+_OTHER_NAMES = "(other names)"
+_NEWLINE = ord("\n")
+
+_add_level = structlog.processors.add_log_level
+_add_time = structlog.processors.TimeStamper(fmt="iso", utc=True)
+_add_exception = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals hold whole requests
+)
+_to_json = structlog.processors.JSONRenderer()
+
+_LOG = structlog.get_logger(__name__)
 
 
-def configure_logs() -> None:
-    """Send structlog's events to stderr as JSON lines with level and UTC time."""
+def render_line(_: object, method: str, event: EventDict) -> str:
+    """Return an event as a JSON line with level and UTC time; structlog's last processor.
+
+    A field that cannot be rendered gives a line that says so: the call that logs it must not fail.
+    """
+    name = event.get("event")
+    try:
+        event = _add_exception(None, method, _add_time(None, method, _add_level(None, method, event)))
+        return str(_to_json(None, method, event))
+    except Exception as error:
+        known = name if isinstance(name, str) else type(name).__name__
+        problem = {"event": "log line not rendered", "of": known, "error": type(error).__name__}
+        return render_line(None, method, problem)
+
+
+class LogWriter:
+    """Writes lines to a file descriptor in a thread of its own. Has the methods of structlog's loggers.
+
+    Any thread may log, a signal handler or a finalizer in the middle of another log call too. Hence no
+    lock here that its own thread cannot take twice: queue.Queue has one.
+    """
+
+    def __init__(
+        self, descriptor: int = 2, *, max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES
+    ) -> None:
+        self._descriptor = descriptor
+        self._max_lines, self._max_bytes = max_lines, max_bytes
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()
+        self._waiting_bytes = 0
+        self._dropped = 0
+        self._dropped_and_logged = 0
+        self._torn = False
+        """Whether the last write stopped inside a line."""
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Number of lines that did not fit into the queue or could not be written."""
+        return self._dropped
+
+    def msg(self, line: str) -> None:
+        """Queue a line, or drop it where the queue is full."""
+        written = line.encode(errors="backslashreplace") + b"\n"
+        with self._lock:
+            bytes_after = self._waiting_bytes + len(written)
+            if self._lines.qsize() >= self._max_lines or bytes_after > self._max_bytes:
+                self._dropped += 1
+                return
+            self._waiting_bytes = bytes_after
+            self._lines.put(written)
+
+    debug = info = warning = error = critical = msg
+
+    def close(self, seconds: float) -> None:
+        """Stop once all waiting lines are written or dropped; wait at most this long."""
+        self._lines.put(None)
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            written = self._write(line)
+            with self._lock:
+                self._waiting_bytes -= len(line)
+                self._dropped += not written
+            if written and self._lines.empty():
+                self._log_dropped()
+        self._log_dropped()
+
+    def _write(self, line: bytes) -> bool:
+        """Write a line; return whether all of it is written."""
+        left = memoryview(b"\n" + line if self._torn else line)
+        try:
+            while left:
+                count = os.write(self._descriptor, left)
+                self._torn = left[count - 1] != _NEWLINE
+                left = left[count:]
+        except OSError:
+            return False
+        return True
+
+    def _log_dropped(self) -> None:
+        """Write how many lines were dropped since the last such line."""
+        dropped = self._dropped - self._dropped_and_logged
+        if not dropped:
+            return
+        line = render_line(None, "warning", {"event": "log lines dropped", "lines": dropped})
+        if self._write(line.encode() + b"\n"):
+            self._dropped_and_logged += dropped
+
+
+@dataclass
+class _Bucket:
+    """The lines of one name: how many may be written now, and how many were suppressed."""
+
+    tokens: float
+    filled_at: float
+    suppressed: int = 0
+
+
+class RateLimit:
+    """A token bucket for each event name; as structlog's first processor it drops events beyond it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the clock: seconds from any start."""
+        self._clock = clock
+        self._buckets: dict[str, _Bucket] = {}
+        self._lock = threading.RLock()  # a finalizer may log while it is held
+
+    def __call__(self, _: object, __: str, event: EventDict) -> EventDict:
+        """Return the event, with the number of suppressed ones before it; raise DropEvent beyond the rate."""
+        if suppressed := self.admit(str(event.get("event"))):
+            event["suppressed"] = suppressed
+        return event
+
+    def admit(self, name: str) -> int:
+        """Count a line of this name; return how many were suppressed since the last one that was admitted.
+
+        Raises DropEvent where the line is beyond the rate.
+        """
+        with self._lock:
+            now = self._clock()
+            bucket = self._buckets.get(name) or self._add_bucket(name, now)
+            refilled = bucket.tokens + LINES_PER_SECOND * (now - bucket.filled_at)
+            bucket.tokens, bucket.filled_at = min(refilled, BURST_LINES), now
+            if bucket.tokens < 1:
+                bucket.suppressed += 1
+                raise structlog.DropEvent
+            bucket.tokens -= 1
+            suppressed, bucket.suppressed = bucket.suppressed, 0
+            return suppressed
+
+    def _add_bucket(self, name: str, now: float) -> _Bucket:
+        if len(self._buckets) >= MAX_NAMES:
+            name = _OTHER_NAMES
+        return self._buckets.setdefault(name, _Bucket(BURST_LINES, now))
+
+
+class StandardHandler(logging.Handler):
+    """Sends the standard library's records to a writer: asyncio's, grpc's, warnings.
+
+    The rate is limited for each logger, because its messages are not names but texts.
+    """
+
+    def __init__(self, writer: LogWriter, limit: RateLimit) -> None:
+        super().__init__()
+        self._writer, self._limit = writer, limit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Render and queue a record."""
+        event: EventDict = {"logger": record.name, "exc_info": record.exc_info}
+        try:
+            if suppressed := self._limit.admit(record.name):
+                event["suppressed"] = suppressed
+            event["event"] = record.getMessage()
+        except structlog.DropEvent:
+            return
+        except Exception as error:  # arguments that do not fit the message
+            event.update(event=record.msg, error=type(error).__name__)
+        self._writer.msg(render_line(None, record.levelname.lower(), event))
+
+
+def configure_logs() -> LogWriter:
+    """Send structlog's events, the standard library's logs and uncaught errors to stderr as JSON lines."""
+    writer, limit = LogWriter(), RateLimit()
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # those hold whole requests
-            ),
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[limit, render_line],  # the limit comes first: rendering costs most
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[StandardHandler(writer, limit)], force=True)
+    logging.captureWarnings(True)
+    threading.excepthook = _log_thread_failed
+    sys.unraisablehook = _log_ignored
+    return writer
+
+
+def _log_thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread. Python's own hook prints, and a thread that waits there seems alive."""
+    if failed.exc_type is not SystemExit:
+        name = None if failed.thread is None else failed.thread.name
+        exc_info = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+        _LOG.error("thread failed", thread=name, exc_info=exc_info)
+
+
+def _log_ignored(ignored: "sys.UnraisableHookArgs") -> None:
+    """Log an error that nothing can catch, such as a finalizer's."""
+    exc_info = (ignored.exc_type, ignored.exc_value, ignored.exc_traceback)
+    _LOG.error("error ignored", of=ignored.object, exc_info=exc_info)

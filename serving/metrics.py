@@ -5,11 +5,13 @@ and version that are served (empty for a request that names none), stages, exits
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from serving.bulk_histogram import BulkHistogram
 
@@ -36,7 +38,8 @@ class Outcome(StrEnum):
 class Metrics:
     """The server's instruments; `for_model` gives a version's own."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
+        """Take what returns the number of log lines dropped so far; it is called at each scrape."""
         model = ("model", "version")
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -153,6 +156,7 @@ class Metrics:
             ("front_end",),
             registry=registry,
         )
+        registry.register(_DroppedLogLines(dropped_log_lines))
 
     def request_of_no_model(self, outcome: Outcome) -> None:
         """Count a request that named no served model; its rows are unknown."""
@@ -161,6 +165,23 @@ class Metrics:
     def for_model(self, model: str, version: int, stages: int) -> "ModelMetrics":
         """Return the instruments of one served version."""
         return ModelMetrics(self, model, str(version), stages)
+
+
+class _DroppedLogLines(Collector):
+    """A counter that is kept elsewhere: prometheus_client's own cannot be read from a function."""
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the number as it stands."""
+        yield CounterMetricFamily(
+            "offramp_log_lines_dropped",
+            "Log lines dropped because they could not be written in time",
+            value=self._read(),
+        )
+
+    describe = collect
 
 
 class ModelMetrics:

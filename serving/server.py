@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,7 @@ class Server:
         poll_seconds: float | None = None,
         state_dir: Path | None = None,
         training: TrainingOffer | None = None,
+        dropped_log_lines: Callable[[], int] = lambda: 0,
     ) -> None:
         """Take settings; raise ConfigurationError for a device or a state folder that is not there.
 
@@ -86,7 +87,7 @@ class Server:
         self._poll_seconds = poll_seconds
         self._readiness = Readiness()
         self._registry = CollectorRegistry()
-        self._metrics = Metrics(self._registry)
+        self._metrics = Metrics(self._registry, dropped_log_lines)
         self._device = choose_device(device)
         self._revocations = Revocations(state_dir)
         self._metrics.revocations_unwritten.set_function(lambda: len(self._revocations.unwritten()))

@@ -38,11 +38,16 @@ class ServerProcess:
         front_end: str | None = None,
         config: Mapping[str, Mapping[str, object]] | None = None,
         program: Sequence[str] = MODULE,
+        stderr: int | None = None,
     ) -> None:
-        """Take options, and settings by section; a front end of None is the one that it takes by itself."""
+        """Take options, and settings by section; a front end of None is the one that it takes by itself.
+
+        stderr: a file descriptor for the log, which `log` then cannot read.
+        """
         self._settings = {section: dict(values) for section, values in (config or {}).items()}
         if front_end is not None:
             self._settings.setdefault("server", {})["front_end"] = front_end
+        self._stderr = stderr
         self._command = [
             *(sys.executable, *program, "--model-repository", str(models)),
             *("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu", *options),
@@ -58,7 +63,7 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [*self._command, "--config", str(settings)],
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=log if self._stderr is None else self._stderr,
                 text=True,
                 bufsize=1,
             )

@@ -1,16 +1,27 @@
-"""What the process logs."""
+"""What the process logs, and that its log never holds calls up or fails them."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from serving.api.wire import INFERENCE_SERVICE, inference
 from serving.client import Client
-from serving.errors import OfframpError
+from serving.errors import ModelNotFound, OfframpError
+from serving.logs import BURST_LINES, LINES_PER_SECOND
 from tests.end_to_end.images import EASY
-from tests.end_to_end.server_process import ServerProcess
+from tests.end_to_end.server_process import CANNOT_START, MODULE, START_SECONDS, ServerProcess
 from tests.serving import scripted_model
+from tests.serving.live_server import eventually
 from tests.serving.scripted_model import row
 
 
@@ -36,3 +47,122 @@ def test_a_client_error_is_a_line_without_a_traceback_and_a_server_error_has_one
 
     assert "exception" not in entries["call refused"]
     assert "Gather" in json.dumps(entries["stage failed"]["exception"])
+
+
+CALLS_AT_ONCE = 50
+FULL_DISK = Path("/dev/full")
+
+
+def request(model: str, images: NDArray[np.uint8] = EASY) -> bytes:
+    """Return the wire's bytes of a request."""
+    asked = inference.ModelInferRequest(model_name=model, raw_input_contents=[images.tobytes()])
+    asked.inputs.add(name="image", datatype="UINT8", shape=images.shape)
+    return asked.SerializeToString()
+
+
+def call_unknown_model(server: ServerProcess, calls: int) -> Counter[str]:
+    """Call a model that is not served so many times, while the server answers; returns the statuses."""
+    statuses: Counter[str] = Counter()
+    with grpc.insecure_channel(server.address) as channel:
+        infer = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
+        for _ in range(calls // CALLS_AT_ONCE):
+            waiting = [infer.future(request("unknown"), timeout=20) for _ in range(CALLS_AT_ONCE)]
+            statuses.update(call.exception().code().name for call in waiting)
+            if "DEADLINE_EXCEEDED" in statuses:
+                break
+    return statuses
+
+
+def stream(server: ServerProcess, *models: str) -> list[str]:
+    """Send a request for each model in one stream; returns the errors, "" where there is none."""
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.stream_stream(
+            f"/{INFERENCE_SERVICE}/ModelStreamInfer",
+            response_deserializer=inference.ModelStreamInferResponse.FromString,
+        )
+        return [each.error_message for each in call(map(request, models), timeout=20)]
+
+
+@pytest.fixture
+def unread_pipe() -> Iterator[int]:
+    """The end to write to of a pipe that nobody reads, with room for some lines."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    os.read(reader, 4096)
+    yield writer
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_log_pipe_that_nobody_reads_holds_up_neither_calls_nor_the_stop(
+    models: Path, front_end: str, unread_pipe: int
+) -> None:
+    with ServerProcess(models, front_end=front_end, stderr=unread_pipe) as server:
+        assert call_unknown_model(server, 3000) == {"NOT_FOUND": 3000}
+        with Client(server.address) as client:
+            assert client.predict("scripted", EASY).label_N.tolist() == [1]
+
+        assert server.stop()[0] == 0
+
+
+@pytest.fixture
+def full_disk() -> Iterator[int]:
+    if not FULL_DISK.exists():
+        pytest.skip(f"there is no {FULL_DISK}")
+    descriptor = os.open(FULL_DISK, os.O_WRONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_full_log_disk_fails_no_call_and_its_lines_are_counted(
+    models: Path, front_end: str, full_disk: int
+) -> None:
+    with ServerProcess(models, front_end=front_end, stderr=full_disk) as server:
+        before = server.metric("offramp_log_lines_dropped_total")
+
+        assert call_unknown_model(server, CALLS_AT_ONCE) == {"NOT_FOUND": CALLS_AT_ONCE}
+
+        refused, answered = stream(server, "unknown", "scripted")
+        assert "unknown" in refused
+        assert answered == ""
+        with Client(server.address) as client:
+            assert client.predict("scripted", EASY).label_N.tolist() == [1]
+        assert eventually(
+            lambda: server.metric("offramp_log_lines_dropped_total") == before + CALLS_AT_ONCE + 1
+        )
+        assert server.stop()[0] == 0
+
+
+def test_a_start_that_is_refused_on_a_full_log_disk_has_its_exit_code(tmp_path: Path, full_disk: int) -> None:
+    command = [sys.executable, *MODULE, "--model-repository", str(tmp_path / "gone"), "--device", "cpu"]
+
+    finished = subprocess.run(command, stderr=full_disk, timeout=START_SECONDS)
+
+    assert finished.returncode == CANNOT_START
+
+
+def test_refused_calls_fill_no_disk_and_each_is_accounted_for(models: Path, front_end: str) -> None:
+    begun = time.monotonic()
+    with ServerProcess(models, front_end=front_end) as server, Client(server.address) as client:
+        calls = sum(call_unknown_model(server, 2000).values())
+
+        def refused_lines() -> list[dict[str, int]]:
+            entries = [json.loads(line) for line in server.log() if line.endswith("}")]
+            return [entry for entry in entries if entry["event"] == "call refused"]
+
+        def each_is_accounted_for() -> bool:
+            """Call once more: a line that is written states how many were suppressed before it."""
+            nonlocal calls
+            with pytest.raises(ModelNotFound):
+                client.predict("unknown", EASY)
+            calls += 1
+            lines = refused_lines()
+            return len(lines) + sum(line.get("suppressed", 0) for line in lines) == calls
+
+        assert eventually(each_is_accounted_for)
+        assert len(refused_lines()) <= BURST_LINES + LINES_PER_SECOND * (time.monotonic() - begun)

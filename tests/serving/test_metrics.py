@@ -35,6 +35,7 @@ PROMISED = {
     "offramp_device_info": {"device", "provider"},
     "offramp_front_end_info": {"front_end"},
     "offramp_requests_in_flight": set[str](),
+    "offramp_log_lines_dropped": set[str](),
 }
 
 
@@ -126,6 +127,16 @@ def test_rows_waiting_are_read_when_scraped(metrics: Metrics, registry: Collecto
     waiting[0] = 7.0
 
     assert registry.get_sample_value("offramp_rows_waiting", labels) == 7.0
+
+
+def test_dropped_log_lines_are_read_when_scraped(registry: CollectorRegistry) -> None:
+    dropped = [3]
+    Metrics(registry, lambda: dropped[0])
+    assert registry.get_sample_value("offramp_log_lines_dropped_total") == 3
+
+    dropped[0] = 7
+
+    assert registry.get_sample_value("offramp_log_lines_dropped_total") == 7
 
 
 def test_a_version_that_comes_back_is_watched_again(metrics: Metrics, registry: CollectorRegistry) -> None:

@@ -76,7 +76,7 @@ def test_hundreds_of_connections_at_once_leave_others_unaffected(server: ServerP
 
 
 def test_hundreds_of_calls_cancelled_at_once_leave_others_unaffected(server: ServerProcess) -> None:
-    wire = _request(np.repeat(HARD, 64, axis=0))
+    wire = _request(np.repeat(HARD, 16, axis=0))
     with grpc.insecure_channel(server.address) as channel, Client(server.address) as client:
         call = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
         for _ in range(10):

@@ -204,7 +204,7 @@ class Server:
         return services
 
     async def drain(self) -> int:
-        """Refuse new calls, finish accepted ones, stop; 0 where all finished in time, else 1."""
+        """Refuse new calls, finish accepted ones, stop; 0 where all finished in time and was kept, else 1."""
         _LOG.info("draining", seconds=self._config.server.drain_seconds)
         self._readiness.phase = Phase.DRAINING
         await self._health.enter_graceful_shutdown()
@@ -223,10 +223,10 @@ class Server:
         await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
         closing = asyncio.create_task(off_loop(partial(self._close, finished=finished)))
         await first_of(closing, self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
-        await self._close_revocations(deadline)
+        kept = await self._close_revocations(deadline)
         self._scrapes.close()
         ends.cancel()
-        finished = finished and closing.done()
+        finished = finished and closing.done() and kept
         _LOG.info("stopped", finished=finished)
         return 0 if finished else 1
 
@@ -239,12 +239,14 @@ class Server:
         self._repository.close()
         self._engine.close()
 
-    async def _close_revocations(self, deadline: float) -> None:
-        """Have revocations written by the end of the drain, or log in one line that they are not."""
+    async def _close_revocations(self, deadline: float) -> bool:
+        """Have revocations written by the end of the drain; False, and one log line, where they are not."""
         seconds = max(FLUSH_SECONDS, deadline - time.monotonic())
         await first_of(off_loop(partial(self._revocations.close, seconds)), self._forced.wait())
-        if unwritten := self._revocations.unwritten():
+        unwritten = self._revocations.unwritten()
+        if unwritten:
             _LOG.error("revocations are lost at the end", operating_points=unwritten)
+        return not unwritten
 
     async def rescan(self) -> None:
         """Take up new versions; a refused one is logged in one line, and the old one goes on."""

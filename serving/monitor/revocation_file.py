@@ -120,11 +120,17 @@ class RevocationFile:
             before = self.read()
             after = change(before)
             if after != before:
+                self._remove_drafts()
                 try:
                     write_whole(self._path, _Contents(revocations=after).model_dump_json(indent=2) + "\n")
                 except OSError as error:
                     raise ConfigurationError(f"{self._path}: cannot be written: {error}") from error
             return after
+
+    def _remove_drafts(self) -> None:
+        """Remove what writers left that were killed; who holds the lock is the only one that writes."""
+        for draft in self._path.parent.glob(f".{self._path.name}-*"):
+            draft.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -23,6 +23,14 @@ def own_models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """A folder for revocations, empty."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(scope="module", params=["grpcio", "native"])
 def front_end(request: pytest.FixtureRequest) -> str:
     """Each front end: what it serves has to be the same."""

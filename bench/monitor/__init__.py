@@ -1,0 +1,1 @@
+"""What the live test of a certificate does under simulated traffic."""

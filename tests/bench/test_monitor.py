@@ -1,0 +1,215 @@
+"""The simulation of the live test: the server's own test, traffic as described, and a page as counted."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from bench.monitor import page
+from bench.monitor.record import Ended, Record, Result, read
+from bench.monitor.scenarios import (
+    ATTACK,
+    CALLERS,
+    DIFFERENT,
+    EPSILONS,
+    FLOODS,
+    INDEPENDENT,
+    LARGE_ATTACKER,
+    LONE_ATTACKER,
+    NULL,
+    ONE_PICTURE,
+    ONE_PICTURE_ALL,
+    REPEATS,
+    REPEATS_DROPPED,
+    Scenario,
+    Source,
+    scenarios,
+)
+from bench.monitor.servers import DELTA, run_server, run_stakes, sampled_rows
+from bench.monitor.simulate import simulate
+from serving.monitor import agreement
+from serving.monitor.agreement import LEAST_DIFFERING, AgreementTest, Verdict
+
+RECORD = Path(__file__).parent.parent.parent / "docs" / "certificates" / "monitor.json"
+SECURITY = RECORD.parent.parent / "security.md"
+TRAFFIC = Scenario(
+    ATTACK,
+    "two honest callers and an attacker",
+    epsilon=0.02,
+    servers=2,
+    sources=(
+        Source(0.8, 0.1, range(2)),
+        Source(0.2, 0.5, range(2, 3), pictures=4, is_attacker=True),
+    ),
+    rows=2_000,
+)
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    return read(RECORD)
+
+
+@pytest.mark.parametrize("good_rows", [0, 500])
+@pytest.mark.parametrize("number", range(4))
+def test_a_server_revokes_where_the_verdict_after_every_row_is_broken(number: int, good_rows: int) -> None:
+    scenario = replace(TRAFFIC, good_rows=good_rows)
+    test = AgreementTest(scenario.epsilon, DELTA)
+    verdicts, attacks = [], []
+    for row, caller, is_attackers in sampled_rows(scenario, number):
+        test.count(agreed=row is None, row=row or b"", caller=caller)
+        verdicts.append(test.verdict)
+        attacks.append(is_attackers)
+    revoked = verdicts.index(Verdict.BROKEN) + 1
+
+    assert run_server(scenario, number) == Ended(
+        revoked - good_rows,
+        sum(attacks[good_rows:revoked]),
+        verdicts.index(Verdict.SUSPECTED) + 1 - good_rows,
+    )
+
+
+def test_sampled_rows_are_as_described() -> None:
+    rows = list(sampled_rows(replace(TRAFFIC, rows=40_000), 0))
+    by_caller = Counter(caller for _, caller, _ in rows)
+    differing = Counter(caller for row, caller, _ in rows if row is not None)
+    pictures = {row for row, _, is_attackers in rows if is_attackers and row is not None}
+    honest = [row for row, _, is_attackers in rows if not is_attackers and row is not None]
+
+    assert [by_caller[name] / 40_000 for name in "012"] == pytest.approx([0.4, 0.4, 0.2], abs=0.01)
+    assert differing["0"] / by_caller["0"] == pytest.approx(0.1, abs=0.01)
+    assert differing["2"] / by_caller["2"] == pytest.approx(0.5, abs=0.03)
+    assert len(pictures) == 4
+    assert len(set(honest)) == len(honest)
+    assert pictures.isdisjoint(honest)
+
+
+def test_rows_before_a_certificate_breaks_differ_half_as_often_as_it_allows() -> None:
+    rows = list(sampled_rows(replace(TRAFFIC, rows=1, good_rows=40_000), 0))
+
+    assert len(rows) == 40_001
+    assert np.mean([row is not None for row, _, _ in rows]) == pytest.approx(0.01, abs=0.002)
+
+
+def test_rows_of_a_run_are_of_one_caller() -> None:
+    callers = [caller for _, caller, _ in sampled_rows(replace(TRAFFIC, run_rows=20), 0)]
+
+    assert all(len(set(callers[first : first + 20])) == 1 for first in range(0, len(callers), 20))
+    assert set(callers) == set("012")
+
+
+def test_every_server_has_its_own_rows_and_the_same_again() -> None:
+    first, again, other = (list(sampled_rows(TRAFFIC, number)) for number in (0, 0, 1))
+
+    assert first == again
+    assert first != other
+
+
+def test_half_of_the_servers_have_no_median_where_fewer_revoke() -> None:
+    ended = [Ended(10, 1, None), Ended(30, 3, 5), Ended(None, 9, 7), Ended(None, 9, None)]
+    result = Result.of(TRAFFIC, ended)
+
+    assert (result.revoked, result.suspected) == (2, 2)
+    assert (result.median_rows, result.median_attacker_rows, result.median_suspected_rows) == (30, 3, 7)
+    assert result.most_rows is None
+    assert Result.of(TRAFFIC, ended[1:]).median_rows is None
+
+
+def test_a_larger_stake_is_tried_and_the_servers_own_comes_back() -> None:
+    own = agreement.STAKES.copy()
+    large, small = (run_stakes(largest, 0.03, 0.1, rows=400, servers=200) for largest in (0.1, 0.02))
+
+    assert large.median_rows is not None
+    assert small.median_rows is not None
+    assert large.median_rows < small.median_rows
+    assert np.array_equal(agreement.STAKES, own)
+
+
+def test_the_servers_of_all_processes_are_counted() -> None:
+    wanted = [replace(TRAFFIC, servers=12), replace(TRAFFIC, name="another", servers=3)]
+    counted = simulate(wanted, stakes_servers=5, stakes_rows=20)
+    expected = [Result.of(each, [run_server(each, n) for n in range(each.servers)]) for each in wanted]
+
+    assert list(counted.results) == expected
+    assert len(counted.other_stakes) == 3 * (4 + 3)
+
+
+def test_the_page_says_what_the_record_holds(record: Record) -> None:
+    assert "\n".join(page.lines(record)) in page.PAGE.read_text(), "run: python -m bench.monitor --page"
+
+
+def test_the_record_is_of_the_servers_own_test_and_of_every_scenario(record: Record) -> None:
+    assert record.stakes == (agreement.STAKES[0], agreement.STAKES[-1], len(agreement.STAKES))
+    assert record.least_differing == LEAST_DIFFERING
+    assert record.most_callers == agreement.MOST_CALLERS
+    wanted = [(each.table, each.name, each.epsilon, each.risk) for each in scenarios(1)]
+    assert [(each.table, each.name, each.epsilon, each.risk) for each in record.results] == wanted
+
+
+@pytest.mark.parametrize("name", [LONE_ATTACKER, DIFFERENT[10], CALLERS[1]])
+def test_the_record_is_of_todays_test(record: Record, name: str) -> None:
+    expected = next(each for each in record.results if each.name == name and each.risk in (None, 0.1))
+    (scenario,) = (
+        each
+        for each in scenarios(1)
+        if (each.name, each.epsilon, each.risk) == (name, expected.epsilon, expected.risk)
+    )
+    ended = [run_server(scenario, number) for number in range(expected.servers)]
+
+    assert Result.of(scenario, ended) == expected, "run: python -m bench.monitor"
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_a_certificate_that_holds_is_revoked_in_at_most_a_share_delta(record: Record, epsilon: float) -> None:
+    found = record.find(INDEPENDENT, epsilon)
+
+    assert found.revoked <= binom.ppf(0.999, found.servers, DELTA)
+    assert record.find(REPEATS, epsilon).revoked <= found.revoked
+    assert record.find(REPEATS_DROPPED, epsilon).revoked == found.servers
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_one_picture_or_one_of_several_callers_revokes_nothing_and_two_addresses_do(
+    record: Record, epsilon: float
+) -> None:
+    assert record.find(ONE_PICTURE_ALL, epsilon).revoked == 0
+    assert all(record.find(name, epsilon).revoked == 0 for name in ONE_PICTURE.values())
+    alone, two = (record.find(DIFFERENT[count], epsilon) for count in (1, 2))
+    assert (alone.revoked, alone.suspected) == (0, alone.servers)
+    assert two.revoked == two.servers
+    assert record.find(LONE_ATTACKER, epsilon).median_rows == LEAST_DIFFERING
+
+
+def test_the_security_page_has_the_records_figures(record: Record) -> None:
+    def find(name: str) -> Result:
+        return record.find(name, 0.01)
+
+    two, ten, large = find(DIFFERENT[2]), find(DIFFERENT[10]), find(LARGE_ATTACKER)
+    half, most = find(FLOODS[0.5]), find(FLOODS[0.9])
+    undisturbed = record.find(CALLERS[10], 0.01, 0.05)
+    assert two.median_rows is not None
+    assert two.median_attacker_rows is not None
+    page_ = SECURITY.read_text()
+    for figure in (
+        f"revokes {find(ONE_PICTURE[1]).revoked} of {two.servers} servers, from 1, 10 or 100 addresses",
+        f"revokes {find(DIFFERENT[1]).revoked} of {two.servers} servers. All {two.servers} suspect it",
+        f"revoke all {two.revoked} servers, half of them within {two.median_rows} sampled rows, "
+        f"{two.median_attacker_rows} of them the attacker's",
+        f"these are {100 * two.median_attacker_rows:,} rows sent, in {two.median_rows / 10:.0f} s",
+        f"Ten addresses need {ten.median_attacker_rows} sampled rows",
+        f"revokes {100 * large.revoked / large.servers:g} % of the fresh servers",
+        f"revocation to {half.median_rows} sampled rows, from {undisturbed.median_rows}",
+        f"prevents it: {most.revoked} of {most.servers} servers",
+        f"within {two.rows:,} sampled rows",
+    ):
+        assert figure in page_
+
+
+def test_every_table_is_on_the_page(record: Record) -> None:
+    written = "\n".join(page.lines(record))
+
+    assert all(f"| {each.name} |" in written for each in record.results)
+    assert {each.table for each in record.results} > {NULL, ATTACK}

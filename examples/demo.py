@@ -170,6 +170,7 @@ def _against_the_manifest(manifest: Manifest, truth_N: NDArray[np.int64], answer
     for name, given in answers.items():
         said = manifest.operating_points[name]
         left = np.bincount(given.exit_N, minlength=exits)
+        assert said.accuracy is not None, "a version that a recipe trained has labels"
         apart += abs(int((given.label_N == truth_N).sum()) - round(said.accuracy * rows))
         apart += sum(abs(int(a) - round(b * rows)) for a, b in zip(left, said.exit_shares, strict=True))
     if apart == 0:

@@ -1,4 +1,4 @@
-"""A small typed client: `Client(address).predict(model, images)`, and a command line over it.
+"""A small typed client: `Client(address).infer(model, {"image": images})`, and a command line over it.
 
 Any Open Inference Protocol client works with the server; this one needs numpy, grpcio and protobuf
 alone, speaks of exits in words, and raises the errors of `serving.errors`.
@@ -7,7 +7,7 @@ alone, speaks of exits in words, and raises the errors of `serving.errors`.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,14 @@ from serving import training_commands
 from serving.api.tensors import decode_outputs
 from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference
 from serving.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Connection
-from serving.errors import InvalidRequest, OfframpError
+from serving.datatypes import DTYPES
+from serving.errors import InvalidRequest, OfframpError, shown
 from serving.exits.policy import ExitReason
 from serving.image_files import read_images
 from serving.point_in_force import PointInForce
+from serving.row_files import read_rows
+
+IMAGE_DATATYPE, IMAGE_DIMENSIONS = "UINT8", 3
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,44 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class InputInfo:
+    """What a served model says of one of its inputs."""
+
+    name: str
+    datatype: str
+    """The wire's name, such as INT64; `serving.datatypes` has what it is in numpy."""
+    row_shape: tuple[int, ...]
+    """Shape of one row, without the batch."""
+
+    def __str__(self) -> str:
+        """Return name, datatype and the shape of a batch."""
+        return f"{self.name} {self.datatype} {[-1, *self.row_shape]}"
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What a served model says of itself."""
 
     name: str
     max_batch_size: int
-    row_shape: tuple[int, ...]
-    """Shape of one image, [C, H, W]."""
+    inputs: tuple[InputInfo, ...]
     labels: tuple[str, ...]
     device: str
     default_operating_point: str
     operating_points: dict[str, dict[str, Any]]
     """Each point as the manifest has it: thresholds, test figures, certificate."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one image, [C, H, W]; raises InvalidRequest where the model takes no images."""
+        (first, *others) = self.inputs
+        is_image = first.datatype == IMAGE_DATATYPE and len(first.row_shape) == IMAGE_DIMENSIONS
+        if others or not is_image:
+            takes = ", ".join(map(str, self.inputs))
+            raise InvalidRequest(
+                f'model "{self.name}": expected one input of {IMAGE_DATATYPE} images, got {takes}'
+            )
+        return first.row_shape
 
 
 class Client(Connection):
@@ -70,18 +100,47 @@ class Client(Connection):
         synthetic: bool = False,
         timeout_seconds: float | None = None,
     ) -> Prediction:
-        """Classify images [N, C, H, W] of raw uint8 pixels.
+        """Classify images [N, C, H, W] of raw uint8 pixels, for a model whose one input is `image`.
 
-        operating_point or threshold (smallest confidence in [0, 1] that leaves early), not both;
-        max_exit caps the depth. None of them: the model's default operating point. synthetic: the rows
-        are no real traffic, so the server's monitor does not count them. Raises the OfframpError that
-        the server's status stands for.
+        For options and errors see `infer`.
         """
         if images.dtype != np.uint8:
             raise InvalidRequest(f"images: expected uint8 pixels, got {images.dtype}")
+        return self.infer(
+            model,
+            {"image": images},
+            version=version,
+            operating_point=operating_point,
+            threshold=threshold,
+            max_exit=max_exit,
+            synthetic=synthetic,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        version: str = "",
+        operating_point: str | None = None,
+        threshold: float | None = None,
+        max_exit: int | None = None,
+        synthetic: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Prediction:
+        """Classify rows, given as an array [N, ...] for each of the model's inputs, by name.
+
+        An array's datatype on the wire is that of its dtype; nothing is cast. operating_point or threshold
+        (smallest confidence in [0, 1] that leaves early), not both; max_exit caps the depth. None of them:
+        the model's default operating point. synthetic: the rows are no real traffic, so the server's
+        monitor does not count them. Raises the OfframpError that the server's status stands for.
+        """
         request = inference.ModelInferRequest(model_name=model, model_version=version)
-        request.inputs.add(name="image", datatype="UINT8", shape=images.shape)
-        request.raw_input_contents.append(images.tobytes())
+        for name, array in inputs.items():
+            datatype = _datatype(name, array.dtype)
+            request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+            request.raw_input_contents.append(array.astype(DTYPES[datatype], copy=False).tobytes())
         if operating_point is not None:
             request.parameters["operating_point"].string_param = operating_point
         if threshold is not None:
@@ -111,7 +170,14 @@ class Client(Connection):
         return ModelInfo(
             name=config.name,
             max_batch_size=config.max_batch_size,
-            row_shape=tuple(config.input[0].dims),
+            inputs=tuple(
+                InputInfo(
+                    each.name,
+                    inference.DataType.Name(each.data_type).removeprefix("TYPE_"),
+                    tuple(each.dims),
+                )
+                for each in config.input
+            ),
             labels=tuple(json.loads(parameters["labels"])),
             device=parameters["device"],
             default_operating_point=parameters["default_operating_point"],
@@ -132,6 +198,15 @@ class Client(Connection):
         return response.status == health.HealthCheckResponse.SERVING
 
 
+def _datatype(name: str, dtype: np.dtype[Any]) -> str:
+    """Return the wire's name of a dtype, in either byte order; raise InvalidRequest where it has none."""
+    for datatype, known in DTYPES.items():
+        if known == dtype.newbyteorder("<"):
+            return datatype
+    names = ", ".join(str(known) for known in DTYPES.values())
+    raise InvalidRequest(f'input "{shown(name)}": expected a dtype of {names}, got {dtype}')
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 where it went well, 1 where the server said no."""
     options = _parser().parse_args(arguments)
@@ -145,23 +220,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(client: Client, options: argparse.Namespace) -> int:
     info = client.model(options.model)
-    images = read_images(options.file, info.row_shape)
-    prediction = client.predict(
+    prediction = client.infer(
         options.model,
-        images,
+        _read_inputs(options.file, info),
         operating_point=options.operating_point,
         threshold=options.threshold,
         max_exit=options.max_exit,
         synthetic=options.synthetic,
     )
-    for row in range(len(images)):
-        label = int(prediction.label_N[row])
+    for row, label in enumerate(prediction.label_N.tolist()):
         reason = ExitReason(prediction.exit_reason_N[row]).name.lower()
         print(
             f"{row}: {info.labels[label]} (label {label}), confidence {prediction.confidence_N[row]:.4f}, "
             f"left at exit {prediction.exit_N[row]} ({reason})"
         )
     return 0
+
+
+def _read_inputs(path: Path, info: ModelInfo) -> Mapping[str, NDArray[Any]]:
+    """Read a model's inputs from an .npz file; for a model of images also from an image or an .npy file."""
+    if path.suffix == ".npz":
+        return read_rows(path, [each.name for each in info.inputs])
+    try:
+        row_shape = info.row_shape
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{path}: expected .npz with an array for each input: {error}") from error
+    return {info.inputs[0].name: read_images(path, row_shape)}
 
 
 def _points(client: Client, options: argparse.Namespace) -> int:
@@ -183,9 +267,14 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--timeout-seconds", type=float, default=DEFAULT_TIMEOUT_SECONDS)
     shared.set_defaults(client=Client)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    predict = commands.add_parser("predict", parents=[shared], help="classify the images in a file")
+    predict = commands.add_parser("predict", parents=[shared], help="classify the rows in a file")
     predict.add_argument("--model", required=True)
-    predict.add_argument("file", type=Path, metavar="FILE", help=".npy of uint8, or an image where Pillow is")
+    predict.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help=".npz with an array for each input; for images also .npy of uint8, or a picture where Pillow is",
+    )
     predict.add_argument("--operating-point", help="a name, such as exact, balanced or fast")
     predict.add_argument("--threshold", type=float, help="smallest confidence that leaves early, in [0, 1]")
     predict.add_argument("--max-exit", type=int, help="the deepest exit to use")

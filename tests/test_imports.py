@@ -16,6 +16,7 @@ TRAINING_MAY_USE = (
     "serving.stages.runner",
     "serving.stages.devices",
     "serving.errors",
+    "serving.datatypes",
 )
 """All that training may know of serving: the format, the exit policy, and the stages as they are served."""
 
@@ -32,6 +33,7 @@ LIGHT_CLIENT = (
     "serving.connection",
     "serving.image_files",
     "serving.point_in_force",
+    "serving.row_files",
     "serving.training_client",
     "serving.training_commands",
     "serving.training_display",

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from bench.serving.full_graph import join_stages
 from serving.exits.policy import ExitRule, read_exit, route
 from serving.repository.manifest import (
+    FORMAT_VERSION,
     DatasetProvenance,
     Exit,
     Manifest,
@@ -219,7 +220,7 @@ def _manifest(name: str, exported: Sequence[ExportedStage], images_NCHW: NDArray
     }
     nothing = "0" * 64
     return Manifest(
-        format_version=2,
+        format_version=FORMAT_VERSION,
         name=name,
         version=1,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,6 +9,7 @@ Shapes lead with -1 for the rows of a batch. `E` exits, `K` classes.
 
 import json
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from serving.datatypes import Datatype
 from serving.errors import InvalidManifest, InvalidRequest, first_complaint, shown
 
-FORMAT_VERSION: Literal[2] = 2
+FORMAT_VERSION: Literal[3] = 3
 """What is written; what is read may also be of the formats before, in which newer keys have defaults."""
-READABLE_FORMATS = (1, FORMAT_VERSION)
+READABLE_FORMATS = (1, 2, FORMAT_VERSION)
+FIRST_WITHOUT_LABELS = 3
+"""The first format of versions that need no labels, made from a network that existed."""
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 EXACT_POINT = "exact"
@@ -40,6 +43,9 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UtcTime = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """A plain name: it cannot leave its folder."""
+SourceName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]{1,255}$")]
+"""The name of somebody else's file, without its folder."""
+TensorName = Annotated[str, Field(min_length=1)]
 Thresholds = tuple[Share | None, ...]
 """Smallest confidence that may leave, one an early exit; None disables the exit."""
 
@@ -62,7 +68,7 @@ class Section(BaseModel):
 class TensorSpec(Section):
     """Name, datatype and shape of a tensor; the first dimension, -1, counts rows."""
 
-    name: str = Field(min_length=1)
+    name: TensorName
     datatype: Datatype
     shape: tuple[int, ...]
 
@@ -112,8 +118,10 @@ class Exit(Section):
     """Where an answer may leave, and how good it is when every row leaves there."""
 
     calibration_temperature: CalibrationTemperature
-    accuracy: Share
-    expected_calibration_error: Share
+    accuracy: Share | None
+    """None where no labels were given."""
+    expected_calibration_error: Share | None
+    """None where no labels were given."""
     split: str
     n: Annotated[int, Field(ge=1)]
     confidence: ConfidenceShares | None = None
@@ -131,7 +139,7 @@ class Certificate(Section):
     method: str
     risk: Risk = Risk.DISAGREEMENT
     harms: Count | None = None
-    """Of those that differ, how many the final exit had right; None in format 1."""
+    """Of those that differ, how many the final exit had right; None in format 1 and without labels."""
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
@@ -153,7 +161,8 @@ class OperatingPoint(Section):
     """Named thresholds with what they gave on a split."""
 
     thresholds: Thresholds
-    accuracy: Share
+    accuracy: Share | None
+    """None where no labels were given."""
     disagreement: Share
     """Share of rows whose answer differs from the final exit's."""
     multiply_adds_share: Share
@@ -169,8 +178,8 @@ class ParetoPoint(Section):
     """One choice of thresholds worth having: in some loss and cost, no other found beats it in both."""
 
     thresholds: Thresholds
-    accuracy_loss: Annotated[float, Field(ge=-1.0, le=1.0)]
-    """Against the final exit; negative where leaving early was more often right."""
+    accuracy_loss: Annotated[float, Field(ge=-1.0, le=1.0)] | None
+    """Against the final exit; negative where leaving early was more often right. None without labels."""
     disagreement: Share
     multiply_adds_share: Share
 
@@ -219,22 +228,48 @@ class RetargetedFrom(Section):
         return self
 
 
+class AttachedTo(Section):
+    """The finished network that exits were attached to, and whose weights the stages have."""
+
+    file: SourceName
+    sha256: Digest
+    """Of the whole file."""
+    logits: TensorName
+    """The tensor that is the network's answer."""
+    cuts: tuple[TensorName, ...]
+    """The tensors at which it was cut into stages, in depth order."""
+    options: dict[str, Any]
+    """What was asked for, as it was given."""
+    rows: str
+    """States that the figures are of rows that must not have been trained on."""
+
+
 class Provenance(Section):
     """Where a version comes from."""
 
     recipe: dict[str, Any]
+    """Of the training run; empty where exits were attached."""
     seed: int
     generation: Count
     dataset: DatasetProvenance
     packages: dict[str, str]
     retargeted_from: RetargetedFrom | None = None
-    """None where it was trained."""
+    """None where it was trained, or its exits attached."""
+    attached_to: AttachedTo | None = None
+    """None where a recipe trained the whole network."""
+
+    @model_validator(mode="after")
+    def _attached_without_a_recipe(self) -> Self:
+        if self.attached_to is not None and self.recipe:
+            keys = shown(", ".join(self.recipe))
+            raise ValueError(f"recipe: expected none beside attached_to, got the keys {keys}")
+        return self
 
 
 class Manifest(Section):
     """Everything that a server needs to serve a version, and a reader to judge it."""
 
-    format_version: Literal[1, 2]
+    format_version: Literal[1, 2, 3]
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
     version: Annotated[int, Field(ge=1)]
     created: UtcTime
@@ -269,6 +304,34 @@ class Manifest(Section):
             raise ValueError(f'operating point "{EXACT_POINT}" must disable every early exit')
         self._point(self.default_operating_point)
         return self
+
+    @model_validator(mode="after")
+    def _says_what_its_format_can(self) -> Self:
+        missing = [place for place, figure in self._figures_of_labels() if figure is None]
+        measured = [place for place, figure in self._figures_of_labels() if figure is not None]
+        if self.format_version < FIRST_WITHOUT_LABELS:
+            if missing:
+                raise ValueError(f"{missing[0]}: expected a number in format {self.format_version}, got null")
+            if self.provenance.attached_to is not None:
+                raise ValueError(
+                    f"provenance.attached_to: expected none in format {self.format_version}, got one"
+                )
+        if missing and measured:
+            raise ValueError(
+                "accuracy, expected_calibration_error and accuracy_loss: expected all or none to be null, "
+                f"got null in {missing[0]} and a number in {measured[0]}"
+            )
+        return self
+
+    def _figures_of_labels(self) -> Iterator[tuple[str, float | None]]:
+        """Yield every figure that only labels can give, with its place."""
+        for number, each in enumerate(self.exits):
+            yield f"exits.{number}.accuracy", each.accuracy
+            yield f"exits.{number}.expected_calibration_error", each.expected_calibration_error
+        for name, point in self.operating_points.items():
+            yield f"operating_points.{name}.accuracy", point.accuracy
+        for number, row in enumerate(self.pareto_path.points):
+            yield f"pareto_path.points.{number}.accuracy_loss", row.accuracy_loss
 
     def _point(self, name: str) -> OperatingPoint:
         if name not in self.operating_points:
@@ -341,7 +404,7 @@ def read_manifest(path: Path) -> Manifest:
         raise InvalidManifest(f"{path}: expected a JSON object, got {type(document).__name__}")
     written = document.get("format_version")
     if written not in READABLE_FORMATS or isinstance(written, bool):
-        known = " or ".join(map(str, READABLE_FORMATS))
+        known = f"{', '.join(map(str, READABLE_FORMATS[:-1]))} or {READABLE_FORMATS[-1]}"
         raise InvalidManifest(f"{path}: format_version: expected {known}, got {shown(repr(written))}")
     try:
         return Manifest.model_validate_json(text)

@@ -48,7 +48,7 @@ def test_the_studys_page_and_plots_follow_from_its_counts(results: Results) -> N
 def test_the_released_record_is_of_the_released_version(results: Results) -> None:
     manifest, record = results.manifest, results.record
     origin = manifest.provenance.retargeted_from
-    assert origin is not None, "version 1 was trained in format 1, and published again in today's"
+    assert origin is not None, "version 1 was trained in format 1, and published again in format 2"
     assert (record.model, record.version) == (manifest.name, origin.version)
     chosen = record.generations[record.chosen_generation]
     assert chosen.exits == tuple(each.model_copy(update={"confidence": None}) for each in manifest.exits)

@@ -87,6 +87,7 @@ def test_accuracy_and_exit_shares_are_the_manifests(
     full_N, _ = ask(client, test, "exact")
     counts = np.bincount(exit_N, minlength=len(manifest.stages)).tolist()
     assert counts == [rows(share, point.n) for share in point.exit_shares]
+    assert point.accuracy is not None
     assert int((label_N == test.truth_N).sum()) == rows(point.accuracy, point.n)
     assert int((label_N != full_N).sum()) == rows(point.disagreement, point.n)
     spent = np.array(manifest.multiply_adds)[exit_N].sum() / (point.n * manifest.multiply_adds[-1])

@@ -8,6 +8,7 @@ import pytest
 from examples.demo import certificates, held_out
 from serving.repository.manifest import Risk
 from serving.repository.repository import PublishedVersion, read_version
+from tests.serving import token_model
 
 RELEASED = Path(__file__).parent.parent.parent / "models" / "fashion-mnist" / "2"
 
@@ -35,6 +36,13 @@ def test_each_promise_is_said_by_its_own_risk_and_exact_has_none(released: Publi
     )
     assert wild == "wild: UNCERTIFIED"
     assert what_it_means.endswith("not about truth.")
+
+
+def test_a_version_without_a_recipe_cannot_be_shown_and_is_told_why(tmp_path: Path) -> None:
+    version = read_version(token_model.publish(tmp_path))
+
+    with pytest.raises(SystemExit, match=r"^demo: .*tokens/1: expected a version that a recipe trained, got"):
+        held_out(version)
 
 
 def test_rows_other_than_those_of_the_versions_figures_are_refused(

@@ -13,7 +13,7 @@ from serving.engine.version import ServedVersion, VersionLimits
 from serving.metrics import Metrics
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
-from tests.serving import scripted_model
+from tests.serving import scripted_model, token_model
 from tests.serving.live_server import LiveServer, eventually
 
 
@@ -104,6 +104,23 @@ def front_end(request: pytest.FixtureRequest) -> str:
 def live_server(models: Path, front_end: str) -> Iterator[LiveServer]:
     """A server that all tests share, so none may change what it serves."""
     with LiveServer(models, front_end=front_end) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def token_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository that holds the token models and the table model; not to be written to."""
+    root = tmp_path_factory.mktemp("token-models")
+    token_model.publish(root)
+    token_model.publish(root, token_model.BOOL_MASKED, mask_datatype="BOOL")
+    token_model.publish_table(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def token_server(token_models: Path, front_end: str) -> Iterator[LiveServer]:
+    """A server of models that take no images; all tests share it, so none may change what it serves."""
+    with LiveServer(token_models, front_end=front_end) as server:
         yield server
 
 

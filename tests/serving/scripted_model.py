@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from serving.repository.manifest import (
+    FORMAT_VERSION,
     Certificate,
     DatasetProvenance,
     Exit,
@@ -125,7 +126,7 @@ def make_manifest(name: str, version: int, folder: Path, **changes: object) -> M
     )
     points = {"exact": (None, None), "balanced": (0.9, 0.9), "fast": (0.5, 0.5)}
     manifest = Manifest(
-        format_version=2,
+        format_version=FORMAT_VERSION,
         name=name,
         version=version,
         created="2026-01-01T00:00:00Z",

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.client import Client
+from serving.client import Client, InputInfo, ModelInfo
+from serving.datatypes import DTYPES
 from serving.errors import (
     DeadlineExpired,
     InvalidRequest,
@@ -23,9 +24,11 @@ from serving.errors import (
 )
 from serving.exits.options import RequestOptions, exit_rule
 from serving.exits.policy import ExitReason
+from tests.serving.client_commands import command, predict
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, confidence, row
+from tests.serving.token_model import BOOL_MASKED, NAME, ROWS_OF_TOKENS, TABLE
 
 
 @pytest.fixture
@@ -78,10 +81,107 @@ def test_pixels_of_another_type_are_refused_not_cast(client: Client, dtype: type
         client.predict("scripted", EASY[None].astype(dtype))
 
 
+@pytest.fixture
+def token_client(token_server: LiveServer) -> Iterator[Client]:
+    with Client(token_server.address) as client:
+        yield client
+
+
+def test_every_input_is_sent_by_name_in_the_datatype_of_its_array(token_client: Client) -> None:
+    prediction = token_client.infer(BOOL_MASKED, ROWS_OF_TOKENS)
+
+    assert prediction.label_N.tolist() == [1, 0]
+    assert prediction.exit_N.tolist() == [0, 1]
+
+
+def test_options_of_rows_that_are_no_images_are_passed_on(token_client: Client) -> None:
+    prediction = token_client.infer(
+        BOOL_MASKED, ROWS_OF_TOKENS, operating_point="exact", max_exit=1, synthetic=True
+    )
+
+    assert prediction.exit_reason_N.tolist() == [ExitReason.CAPPED] * 2
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_array_of_either_byte_order_is_sent_as_its_numbers(token_client: Client, order: str) -> None:
+    columns = np.array([[0, 9, 0], [0, 0, 9]], dtype=f"{order}f4")
+
+    assert token_client.infer(TABLE, {"columns": columns}).label_N.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("datatype", DTYPES)
+def test_an_array_of_another_known_dtype_is_refused_by_the_server_not_cast(
+    token_client: Client, datatype: str
+) -> None:
+    columns = np.zeros((1, 3), dtype=DTYPES[datatype])
+    if datatype == "FP32":
+        assert token_client.infer(TABLE, {"columns": columns}).label_N.tolist() == [0]
+        return
+
+    with pytest.raises(InvalidRequest, match=f'input "columns": expected datatype FP32, got {datatype}$'):
+        token_client.infer(TABLE, {"columns": columns})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint32", "int8", "<U3", "object", "datetime64[s]"])
+def test_an_array_without_a_datatype_on_the_wire_is_refused_with_the_known_dtypes(
+    token_client: Client, dtype: str
+) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        token_client.infer(TABLE, {"columns": np.zeros((1, 3), dtype=dtype)})
+
+    assert str(error.value) == (
+        'input "columns": expected a dtype of bool, uint8, int32, int64, float32, float64, '
+        f"got {np.dtype(dtype)}"
+    )
+
+
+def test_a_missing_input_is_refused_by_name(token_client: Client) -> None:
+    with pytest.raises(InvalidRequest, match='input "attention_mask": expected, got inputs'):
+        token_client.infer(BOOL_MASKED, {"token_ids": ROWS_OF_TOKENS["token_ids"]})
+
+
+def test_a_model_says_which_inputs_it_takes(token_client: Client) -> None:
+    assert token_client.model(BOOL_MASKED).inputs == (
+        InputInfo("token_ids", "INT64", (6,)),
+        InputInfo("attention_mask", "BOOL", (6,)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "takes"),
+    [
+        (NAME, r"token_ids INT64 \[-1, 6\], attention_mask INT64 \[-1, 6\]"),
+        (TABLE, r"columns FP32 \[-1, 3\]"),
+    ],
+)
+def test_a_model_without_images_has_no_shape_of_an_image(
+    token_client: Client, model: str, takes: str
+) -> None:
+    with pytest.raises(
+        InvalidRequest, match=f'model "{model}": expected one input of UINT8 images, got {takes}$'
+    ):
+        _ = token_client.model(model).row_shape
+
+
+def test_a_model_of_an_image_and_another_input_has_no_shape_of_an_image() -> None:
+    inputs = (InputInfo("image", "UINT8", (1, 2, 3)), InputInfo("age", "FP32", ()))
+    info = ModelInfo("two", 1, inputs, ("no", "yes"), "cpu", "exact", {})
+
+    with pytest.raises(InvalidRequest, match=r"got image UINT8 \[-1, 1, 2, 3\], age FP32 \[-1\]$"):
+        _ = info.row_shape
+
+
+def test_a_version_without_labels_has_no_accuracies(token_client: Client) -> None:
+    points = token_client.model(NAME).operating_points
+
+    assert [point["accuracy"] for point in points.values()] == [None] * 3
+
+
 def test_a_model_says_what_it_takes_and_promises(client: Client) -> None:
     info = client.model("scripted")
 
     assert (info.name, info.max_batch_size, info.row_shape) == ("scripted", 64, (1, 2, 3))
+    assert info.inputs == (InputInfo("image", "UINT8", (1, 2, 3)),)
     assert (info.labels, info.device, info.default_operating_point) == (
         ("ant", "bee", "cat"),
         "cpu",
@@ -155,20 +255,9 @@ def test_a_server_that_is_not_there_is_not_ready() -> None:
         client.healthy()
 
 
-def command(*arguments: str) -> tuple[int, str, str]:
-    finished = subprocess.run(
-        [sys.executable, "-m", "serving.client", *arguments], capture_output=True, text=True, timeout=60
-    )
-    return finished.returncode, finished.stdout, finished.stderr
-
-
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     return tmp_path / "images.npy"
-
-
-def predict(server: LiveServer, file: Path, *options: str) -> tuple[int, str, str]:
-    return command("predict", "--address", server.address, "--model", "scripted", *options, str(file))
 
 
 def test_predict_prints_a_line_a_row(live_server: LiveServer, images: Path) -> None:

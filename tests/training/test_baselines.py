@@ -80,6 +80,7 @@ def test_a_run_records_all_three_against_the_default_point(compared: Recipe, pla
     balanced = record.generations[record.chosen_generation].operating_points["balanced"]
     for each in record.baselines:
         assert each.n == balanced.n
+        assert balanced.accuracy is not None
         over = balanced.accuracy - each.accuracy
         assert (each.gained - each.lost) / each.n == pytest.approx(over)
         assert set(each.milliseconds) == set(record.stage_milliseconds)

@@ -3,33 +3,11 @@
 import threading
 from collections.abc import Iterator
 
-import grpc
-
 from serving.api.tensors import decode_outputs
-from serving.api.wire import INFERENCE_SERVICE, inference
-from tests.serving.api.inference_calls import Request, request
+from tests.serving.api.inference_calls import named, open_stream, request, stream
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, row
-
-Response = inference.ModelStreamInferResponse
-
-
-def open_stream(server: LiveServer, requests: Iterator[bytes], timeout: float = 20) -> grpc.Call:
-    call = server.channel.stream_stream(
-        f"/{INFERENCE_SERVICE}/ModelStreamInfer", response_deserializer=Response.FromString
-    )
-    return call(requests, timeout=timeout)
-
-
-def stream(server: LiveServer, *requests: Request | bytes) -> list[inference.ModelStreamInferResponse]:
-    sent = [each if isinstance(each, bytes) else each.SerializeToString() for each in requests]
-    return list(open_stream(server, iter(sent)))
-
-
-def named(request_id: str, asked: Request) -> Request:
-    asked.id = request_id
-    return asked
 
 
 def test_answers_come_in_the_order_of_the_requests(live_server: LiveServer) -> None:

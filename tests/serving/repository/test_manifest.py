@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.datatypes import DTYPES
 from serving.errors import InvalidManifest, InvalidRequest
-from serving.repository.manifest import MAX_MANIFEST_BYTES, Manifest, Risk, read_manifest
+from serving.repository.manifest import MAX_MANIFEST_BYTES, AttachedTo, Manifest, Risk, read_manifest
 from serving.repository.repository import PublishedVersion
 
 FORMAT_1 = Path(__file__).parent / "format-1.json"
 """As the first release wrote it: `git show 322b04a:models/fashion-mnist/1/manifest.json`."""
+FORMAT_2 = Path(__file__).parent / "format-2.json"
+"""As the released version has it: `git show fb7bd22:models/fashion-mnist/2/manifest.json`."""
 
 Document = dict[str, Any]
 Change = Callable[[Document], object]
@@ -23,6 +26,37 @@ def document(version: PublishedVersion) -> Document:
     """A right manifest as JSON, to be spoilt."""
     parsed: Document = json.loads(version.manifest.to_json())
     return parsed
+
+
+ATTACHED_TO: Document = {
+    "file": "Resnet 50 (v2).onnx",
+    "sha256": "ab" * 32,
+    "logits": "/classifier/Gemm_output_0",
+    "cuts": ["/layer1/Relu_output_0", "/layer2/Relu_output_0"],
+    "options": {"exits": 3, "cut": None},
+    "rows": "The figures are of rows that must not have been trained on.",
+}
+
+
+@pytest.fixture
+def attached(document: Document) -> Document:
+    """The manifest of a version whose exits were attached without labels, and which has two inputs."""
+    for each in document["exits"]:
+        each |= {"accuracy": None, "expected_calibration_error": None}
+    for point in document["operating_points"].values():
+        point["accuracy"] = None
+    for row in document["pareto_path"]["points"]:
+        row["accuracy_loss"] = None
+    document["inputs"] = [
+        {"name": "token_ids", "datatype": "INT64", "shape": [-1, 6]},
+        {"name": "attention_mask", "datatype": "BOOL", "shape": [-1, 6]},
+    ]
+    for number, stage in enumerate(document["stages"][:-1]):
+        mask = {"name": f"attention_mask_{number}", "datatype": "BOOL", "shape": [-1, 6]}
+        stage["features"].append(mask)
+    document["labels"] = ["0", "1", "2"]
+    document["provenance"] |= {"recipe": {}, "attached_to": dict(ATTACHED_TO)}
+    return document
 
 
 def complaint(folder: Path, content: str | bytes | Document) -> str:
@@ -56,6 +90,55 @@ def test_a_manifest_of_format_1_is_read_and_what_it_left_out_has_defaults() -> N
     assert manifest.provenance.retargeted_from is None
 
 
+def test_a_manifest_of_format_2_is_read_and_what_it_left_out_has_defaults() -> None:
+    manifest = read_manifest(FORMAT_2)
+
+    assert (manifest.format_version, manifest.name, manifest.version) == (2, "fashion-mnist", 2)
+    assert manifest.exits[-1].accuracy == 0.9354
+    promise = manifest.operating_points["balanced"].certificate
+    assert promise is not None
+    assert (promise.epsilon, promise.disagreements, promise.harms) == (0.01, 35, 20)
+    assert manifest.provenance.retargeted_from is not None
+    assert manifest.provenance.attached_to is None
+
+
+def test_a_version_without_labels_has_null_for_every_figure_that_takes_them(
+    attached: Document, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(attached))
+
+    manifest = read_manifest(tmp_path / "manifest.json")
+
+    assert {(each.accuracy, each.expected_calibration_error) for each in manifest.exits} == {(None, None)}
+    assert {point.accuracy for point in manifest.operating_points.values()} == {None}
+    assert {row.accuracy_loss for row in manifest.pareto_path.points} == {None}
+    assert json.loads(manifest.to_json()) == attached
+
+
+def test_an_attached_version_names_the_network_that_it_was_attached_to(attached: Document) -> None:
+    manifest = Manifest.model_validate_json(json.dumps(attached))
+
+    assert manifest.provenance.attached_to == AttachedTo(
+        file="Resnet 50 (v2).onnx",
+        sha256="ab" * 32,
+        logits="/classifier/Gemm_output_0",
+        cuts=("/layer1/Relu_output_0", "/layer2/Relu_output_0"),
+        options={"exits": 3, "cut": None},
+        rows="The figures are of rows that must not have been trained on.",
+    )
+    assert [(each.name, each.datatype) for each in manifest.inputs] == [
+        ("token_ids", "INT64"),
+        ("attention_mask", "BOOL"),
+    ]
+    assert manifest.stages[0].features[1].name == "attention_mask_0"
+
+
+def test_an_attached_version_may_have_labels(document: Document) -> None:
+    document["provenance"] |= {"recipe": {}, "attached_to": dict(ATTACHED_TO)}
+
+    assert Manifest.model_validate_json(json.dumps(document)).exits[0].accuracy == 0.9
+
+
 def test_a_retargeting_that_wrote_no_packages_down_has_none(document: Document) -> None:
     document["provenance"]["retargeted_from"] = {"version": 1, "options": {}, "goals": {}, "data": None}
 
@@ -77,7 +160,7 @@ def test_thresholds_keep_every_bit(version: PublishedVersion, first: float, seco
 
 
 def test_the_document_starts_with_its_format(version: PublishedVersion) -> None:
-    assert version.manifest.to_json().startswith('{\n  "format_version": 2,\n')
+    assert version.manifest.to_json().startswith('{\n  "format_version": 3,\n')
 
 
 def test_multiply_adds_are_running_sums(version: PublishedVersion) -> None:
@@ -123,18 +206,18 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
         read_manifest(path)
 
 
-@pytest.mark.parametrize("written", [0, 3, 99, "1", None, True])
+@pytest.mark.parametrize("written", [0, 4, 99, "1", None, True])
 def test_another_format_is_refused_with_both_numbers(
     document: Document, tmp_path: Path, written: object
 ) -> None:
     assert complaint(tmp_path, document | {"format_version": written}) == (
-        f"format_version: expected 1 or 2, got {written!r}"
+        f"format_version: expected 1, 2 or 3, got {written!r}"
     )
 
 
 def test_a_future_format_is_refused_before_its_new_keys(tmp_path: Path) -> None:
-    assert complaint(tmp_path, {"format_version": 3, "news": True}) == (
-        "format_version: expected 1 or 2, got 3"
+    assert complaint(tmp_path, {"format_version": 4, "news": True}) == (
+        "format_version: expected 1, 2 or 3, got 4"
     )
 
 
@@ -156,6 +239,8 @@ def _set(*path: str | int) -> Callable[[object], Change]:
 FILE = _set("stages", 0, "file")
 CERTIFICATE = ("operating_points", "fast", "certificate")
 GOALS = ("provenance", "retargeted_from")
+SOURCE = ("provenance", "attached_to")
+FROM = "provenance.attached_to"
 THRESHOLDS = _set("operating_points", "fast", "thresholds")
 SHAPE = _set("inputs", 0, "shape")
 FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
@@ -301,6 +386,116 @@ def test_a_broken_rule_of_the_format_names_its_culprit(
     assert complaint(tmp_path, document).startswith(culprit)
 
 
+FIGURES_OF_LABELS: list[tuple[str | int, ...]] = [
+    ("exits", 1, "accuracy"),
+    ("exits", 2, "expected_calibration_error"),
+    ("operating_points", "fast", "accuracy"),
+    ("pareto_path", "points", 0, "accuracy_loss"),
+]
+
+
+def _place(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+@pytest.mark.parametrize("path", FIGURES_OF_LABELS, ids=_place)
+def test_one_figure_that_is_null_where_others_are_not_is_refused_with_both_places(
+    document: Document, tmp_path: Path, path: tuple[str | int, ...]
+) -> None:
+    _set(*path)(None)(document)
+
+    assert complaint(tmp_path, document) == (
+        "accuracy, expected_calibration_error and accuracy_loss: expected all or none to be null, "
+        f"got null in {_place(path)} and a number in exits.0.accuracy"
+    )
+
+
+@pytest.mark.parametrize("path", FIGURES_OF_LABELS, ids=_place)
+def test_one_figure_that_is_a_number_where_others_are_null_is_refused_with_both_places(
+    attached: Document, tmp_path: Path, path: tuple[str | int, ...]
+) -> None:
+    _set(*path)(0.5)(attached)
+
+    assert complaint(tmp_path, attached) == (
+        "accuracy, expected_calibration_error and accuracy_loss: expected all or none to be null, "
+        f"got null in exits.0.accuracy and a number in {_place(path)}"
+    )
+
+
+@pytest.mark.parametrize("path", FIGURES_OF_LABELS, ids=_place)
+def test_a_figure_that_is_missing_is_not_the_same_as_null(
+    attached: Document, tmp_path: Path, path: tuple[str | int, ...]
+) -> None:
+    place: Any = attached
+    for step in path[:-1]:
+        place = place[step]
+    del place[path[-1]]
+
+    assert complaint(tmp_path, attached) == f"{_place(path)}: Field required"
+
+
+@pytest.mark.parametrize("written", [1, 2])
+@pytest.mark.parametrize("path", FIGURES_OF_LABELS, ids=_place)
+def test_before_format_3_no_figure_is_null(
+    document: Document, tmp_path: Path, path: tuple[str | int, ...], written: int
+) -> None:
+    document["format_version"] = written
+    _set(*path)(None)(document)
+
+    assert complaint(tmp_path, document) == f"{_place(path)}: expected a number in format {written}, got null"
+
+
+@pytest.mark.parametrize("written", [1, 2])
+def test_before_format_3_no_version_is_attached(document: Document, tmp_path: Path, written: int) -> None:
+    document["format_version"] = written
+    document["provenance"] |= {"recipe": {}, "attached_to": dict(ATTACHED_TO)}
+
+    assert complaint(tmp_path, document) == (
+        f"provenance.attached_to: expected none in format {written}, got one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        pytest.param(
+            _set("provenance", "recipe")({"model": "tiny", "seed": 1}),
+            "provenance: recipe: expected none beside attached_to, got the keys model, seed",
+            id="recipe",
+        ),
+        pytest.param(_set(*SOURCE, "file")("models/a.onnx"), f"{FROM}.file: ", id="path"),
+        pytest.param(_set(*SOURCE, "file")("C:\\a.onnx"), f"{FROM}.file: ", id="path of Windows"),
+        pytest.param(_set(*SOURCE, "file")("a\nb.onnx"), f"{FROM}.file: ", id="line break"),
+        pytest.param(_set(*SOURCE, "file")(""), f"{FROM}.file: ", id="no name"),
+        pytest.param(_set(*SOURCE, "sha256")("ab" * 31), f"{FROM}.sha256: ", id="short digest"),
+        pytest.param(_set(*SOURCE, "logits")(""), f"{FROM}.logits: ", id="no logits"),
+        pytest.param(_set(*SOURCE, "cuts")([""]), f"{FROM}.cuts.0: ", id="cut without a name"),
+        pytest.param(_set(*SOURCE, "rows")(None), f"{FROM}.rows: ", id="rows unsaid"),
+        pytest.param(_set(*SOURCE, "news")(1), f"{FROM}.news: unknown key", id="unknown key"),
+        pytest.param(
+            lambda d: d["provenance"]["attached_to"].pop("options"),
+            f"{FROM}.options: Field required",
+            id="no options",
+        ),
+    ],
+)
+def test_a_broken_record_of_where_exits_were_attached_names_its_culprit(
+    attached: Document, tmp_path: Path, change: Change, culprit: str
+) -> None:
+    change(attached)
+
+    assert complaint(tmp_path, attached).startswith(culprit)
+
+
+@pytest.mark.parametrize("datatype", DTYPES)
+def test_inputs_and_features_may_have_any_known_datatype(attached: Document, datatype: str) -> None:
+    attached["inputs"][1]["datatype"] = attached["stages"][0]["features"][1]["datatype"] = datatype
+
+    manifest = Manifest.model_validate_json(json.dumps(attached))
+
+    assert (manifest.inputs[1].datatype, manifest.stages[0].features[1].datatype) == (datatype, datatype)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -328,14 +523,8 @@ JSON = st.recursive(
 )
 
 
-@given(data=st.data(), value=JSON)
-def test_any_value_anywhere_is_read_or_refused_in_one_line(
-    version: PublishedVersion,
-    tmp_path_factory: pytest.TempPathFactory,
-    data: st.DataObject,
-    value: object,
-) -> None:
-    document = json.loads(version.manifest.to_json())
+def _changed_somewhere(document: Document, data: st.DataObject, value: object) -> Document:
+    """Put a value in the place of another one, anywhere in a document."""
     place: Any = document
     while True:
         keys = sorted(place) if isinstance(place, dict) else range(len(place))
@@ -345,6 +534,22 @@ def test_any_value_anywhere_is_read_or_refused_in_one_line(
             break
         place = place[key]
     place[key] = value
+    return document
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), value=JSON, without_labels=st.booleans())
+def test_any_value_anywhere_is_read_or_refused_in_one_line(
+    version: PublishedVersion,
+    attached: Document,
+    tmp_path_factory: pytest.TempPathFactory,
+    data: st.DataObject,
+    value: object,
+    *,
+    without_labels: bool,
+) -> None:
+    whole = json.dumps(attached) if without_labels else version.manifest.to_json()
+    document = _changed_somewhere(json.loads(whole), data, value)
     path = tmp_path_factory.getbasetemp() / "any-manifest.json"
     path.write_text(json.dumps(document))
 

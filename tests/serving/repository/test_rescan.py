@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import RepositoryError
+from serving.repository.manifest import FORMAT_VERSION
 from tests.serving.repository.changing_repository import Repository
 from tests.serving.scripted_model import edit
 
@@ -56,7 +57,7 @@ def _forget_manifest(folder: Path) -> None:
 
 
 def _write_future_format(folder: Path) -> None:
-    edit(folder, format_version=3)
+    edit(folder, format_version=FORMAT_VERSION + 1)
 
 
 @pytest.mark.parametrize(

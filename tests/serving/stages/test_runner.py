@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from serving.datatypes import DTYPES, Datatype
 from serving.errors import RepositoryError
-from serving.repository.repository import PublishedVersion
+from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageFile, StageRunner, stage_files
-from tests.serving import scripted_model
+from tests.serving import scripted_model, token_model
 from tests.serving.scripted_model import STAGES, row
 
 SLOTS = 16
@@ -54,6 +55,19 @@ def test_the_chain_through_slabs_equals_plain_sessions(
     logits_ENK = runner.run_every_stage({"image": images})
 
     np.testing.assert_allclose(logits_ENK, run_plain_sessions(version, images), rtol=1e-6)
+
+
+@pytest.mark.parametrize("datatype", DTYPES)
+def test_an_input_of_any_datatype_is_carried_to_every_stage(tmp_path: Path, datatype: Datatype) -> None:
+    version = read_version(token_model.publish(tmp_path, mask_datatype=datatype))
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=SLOTS)
+    random = np.random.default_rng(0)
+    token_ids = random.integers(0, token_model.KNOWN_TOKENS, (2 * SLOTS + 3, token_model.TOKENS))
+    mask = random.integers(0, 2, token_ids.shape).astype(DTYPES[datatype])
+
+    logits_ENK = runner.run_every_stage({"token_ids": token_ids, "attention_mask": mask})
+
+    np.testing.assert_array_equal(logits_ENK, token_model.logits(token_ids, mask))
 
 
 def test_more_rows_than_slots_run_in_several_batches(runner: StageRunner, version: PublishedVersion) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from serving.errors import DigestMismatch, InvalidManifest
 from serving.repository.manifest import (
+    FORMAT_VERSION,
     Certificate,
     DatasetProvenance,
     Exit,
@@ -27,7 +28,7 @@ Exported = tuple[ExportedStage, ...]
 def manifest_of(exported: Exported, version: int, name: str = "tiny") -> Manifest:
     nothing_off = (None,) * (len(exported) - 1)
     return Manifest(
-        format_version=2,
+        format_version=FORMAT_VERSION,
         name=name,
         version=version,
         created="2025-01-02T03:04:05Z",

@@ -83,5 +83,33 @@ def as_format_1(manifest: dict[str, Any]) -> None:
         goal.pop("certified_by")
 
 
+def as_format_2(manifest: dict[str, Any]) -> None:
+    manifest["format_version"] = 2
+    del manifest["provenance"]["attached_to"]
+
+
+def without_labels(manifest: dict[str, Any]) -> None:
+    for each in manifest["exits"]:
+        each |= {"accuracy": None, "expected_calibration_error": None}
+    for point in manifest["operating_points"].values():
+        point["accuracy"] = None
+    for row in manifest["pareto_path"]["points"]:
+        row["accuracy_loss"] = None
+
+
+def attached(manifest: dict[str, Any]) -> None:
+    manifest["provenance"] |= {
+        "recipe": {},
+        "attached_to": {
+            "file": "finished.onnx",
+            "sha256": "0" * 64,
+            "logits": "logits",
+            "cuts": ["a", "b"],
+            "options": {},
+            "rows": "The figures are of rows that must not have been trained on.",
+        },
+    }
+
+
 def without_fast(manifest: dict[str, Any]) -> None:
     del manifest["operating_points"]["fast"]

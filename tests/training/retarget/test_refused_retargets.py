@@ -12,7 +12,16 @@ from onnx import numpy_helper
 
 from serving.errors import RepositoryError
 from serving.repository.repository import file_digest
-from tests.training.retarget.retargets import Array, Arrays, own_arrays, published, refused, rewrite, start
+from tests.training.retarget.retargets import (
+    Array,
+    Arrays,
+    attached,
+    own_arrays,
+    published,
+    refused,
+    rewrite,
+    start,
+)
 from training.data.splits import Dataset
 from training.errors import DatasetError, NotFinite, RecipeError
 from training.release.origin import OwnData, Retargeting, data_of
@@ -109,6 +118,14 @@ def test_a_provenance_that_does_not_lead_back_to_goals_and_data_is_refused(
     rewrite(models / "tiny" / "1", lambda manifest: change(manifest["provenance"]))
 
     assert complaint in refused(models, Wish(epsilon=0.3))
+
+
+def test_a_version_whose_exits_were_attached_has_no_recipe_to_read_and_says_so(models: Path) -> None:
+    rewrite(models / "tiny" / "1", attached)
+
+    complaint = "expected a version that a recipe trained, got one whose exits were attached to finished"
+    with pytest.raises(RepositoryError, match=complaint):
+        data_of(published(models, 1))
 
 
 def test_a_point_without_a_goal_in_the_provenance_is_not_carried_over_to_new_data(
@@ -239,7 +256,9 @@ def test_labels_are_doubted_in_a_line_where_full_depth_was_over_20_points_more_a
     models: Path, own_file: Path, better: float, doubts: int
 ) -> None:
     start(models, Wish(), OwnData(file=str(own_file)))
-    accuracy = published(models, 2).manifest.operating_points["exact"].accuracy + better
+    own = published(models, 2).manifest.operating_points["exact"].accuracy
+    assert own is not None
+    accuracy = own + better
     rewrite(
         models / "tiny" / "1",
         lambda manifest: manifest["operating_points"]["exact"].update(accuracy=accuracy),
@@ -273,4 +292,4 @@ def test_parts_that_make_no_manifest_are_refused_and_nothing_is_written(models: 
     record = Retargeting(version=1, options={}, goals={}, data=None)
 
     with pytest.raises(RepositoryError, match=r"tiny/1: cannot be published again: exits must be"):
-        manifest_of(version, 2, found, data_of(version), record)
+        manifest_of(version, 2, found, version.manifest.provenance.dataset, record)

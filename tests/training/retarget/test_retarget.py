@@ -12,11 +12,14 @@ from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion, VersionLimits
 from serving.exits.options import RequestOptions, exit_rule
 from serving.metrics import Metrics
-from serving.repository.manifest import Risk
+from serving.repository.manifest import FORMAT_VERSION, Risk
+from serving.repository.repository import read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
+from tests.serving import token_model
 from tests.training.retarget.retargets import (
     as_format_1,
+    as_format_2,
     contents,
     measured,
     own_arrays,
@@ -25,15 +28,17 @@ from tests.training.retarget.retargets import (
     rewrite,
     start,
     without_fast,
+    without_labels,
 )
 from training.data.splits import Dataset
 from training.errors import DatasetError, Uncertified
 from training.exits.calibrate import calibration_temperature
 from training.exits.certify import METHOD, METHOD_OF_ONE_ROW
 from training.exits.evaluate import evaluate
+from training.exits.goals import OperatingPointSection
 from training.exits.intervals import STEPS
 from training.release.origin import OwnData
-from training.retarget import retarget
+from training.retarget import Retargeted, retarget
 from training.wish import Wish
 
 PATIENCE_SECONDS = 60.0
@@ -199,7 +204,7 @@ def test_what_an_older_format_left_out_is_counted_on_the_same_rows(models: Path)
     start(models, Wish("cheap", budget=0.6))
 
     new = published(models, 2).manifest
-    assert new.format_version == 2
+    assert new.format_version == FORMAT_VERSION
     assert new.exits == whole.exits
     assert new.operating_points["balanced"] == whole.operating_points["balanced"]
 
@@ -237,12 +242,53 @@ def test_a_version_of_an_older_format_is_published_in_todays_with_the_points_it_
     start(models, Wish())
 
     old, new = (published(models, number).manifest for number in (1, 2))
-    assert (old.format_version, new.format_version) == (1, 2)
+    assert (old.format_version, new.format_version) == (1, FORMAT_VERSION)
     assert new.exits[0].confidence is not None
     thresholds = [
         {name: point.thresholds for name, point in each.operating_points.items()} for each in (old, new)
     ]
     assert thresholds[0] == thresholds[1]
+
+
+def test_without_options_a_version_of_format_2_is_rewritten_in_the_current_format_unchanged(
+    models: Path,
+) -> None:
+    rewrite(models / "tiny" / "1", as_format_2)
+
+    start(models, Wish())
+
+    old, new = (published(models, number).manifest for number in (1, 2))
+    assert (old.format_version, new.format_version) == (2, FORMAT_VERSION)
+    assert (new.exits, new.operating_points, new.pareto_path) == (
+        old.exits,
+        old.operating_points,
+        old.pareto_path,
+    )
+    assert new.stages == old.stages
+
+
+def test_a_version_without_labels_gets_figures_of_all_labels_on_labelled_data(
+    models: Path, own_file: Path
+) -> None:
+    rewrite(models / "tiny" / "1", without_labels)
+    said: list[str] = []
+
+    retarget(models, "tiny", 1, Wish(), OwnData(file=str(own_file)), said.append)
+
+    new = published(models, 2).manifest
+    assert None not in {point.accuracy for point in new.operating_points.values()}
+    assert not any("are their labels numbered as the model's?" in line for line in said)
+
+
+def test_a_point_of_a_version_without_labels_is_described_without_an_accuracy(tmp_path: Path) -> None:
+    version = read_version(token_model.publish(tmp_path))
+
+    line = str(Retargeted(version, "balanced", OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.1)))
+
+    assert line.startswith(
+        "published tokens version 1, balanced: on 10 test rows 0 % differ from the full network, "
+        "100 % of its multiply-adds; certified: "
+    )
 
 
 def test_where_nothing_is_wished_for_every_point_stays_as_it_is_however_it_would_be_chosen_now(

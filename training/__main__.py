@@ -1,4 +1,4 @@
-"""The command line of training: `python -m training run RECIPE`, `retarget`, `study STUDY`, `recipes`.
+"""The command line of training: `attach MODEL.onnx`, `run RECIPE`, `retarget`, `study STUDY`, `recipes`.
 
 Exit codes: 0 done, or nothing left to do; 2 a mistake that the user can mend, said in one line on
 stderr; 130 interrupted, by Ctrl-C or SIGTERM, with a line that says how to resume.
@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from serving.errors import RepositoryError
 from training import interrupt, retarget_options, run_options
+from training.attach import options as attach_options
 from training.errors import RunError, TrainingError
 
 MISTAKE, INTERRUPTED = 2, 130
@@ -52,6 +53,7 @@ def _end(error: BaseException, options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m training", description="Train and publish a model.")
     commands = parser.add_subparsers(dest="command", required=True)
+    attach_options.add_to(commands.add_parser("attach", help=attach_options.HELP))
     recipes = commands.add_parser(
         "recipes", help="list the built-in recipes: needs, and time on this machine"
     )
@@ -106,6 +108,31 @@ def _about(seconds: float | None) -> str:
     if seconds < SECONDS_OF_A_MINUTE:
         return f"about {seconds:.0f} s, told from a few steps"
     return f"about {seconds / SECONDS_OF_A_MINUTE:.0f} min, told from a few steps"
+
+
+def _attach(options: argparse.Namespace) -> None:
+    # As of `run`.
+    with interrupt.held_back():
+        from training.attach.folder import AttachFolder
+        from training.attach.pipeline import attach
+        from training.attach.progress import Progress
+
+    folder = AttachFolder(attach_options.output(options))
+    record, did = attach(
+        attach_options.settings(options),
+        folder,
+        options.model_repository,
+        Progress(),
+        resume=options.resume,
+        force=options.force,
+    )
+    balanced = record.points["balanced"]
+    what = (
+        f"{record.settings.name} version {record.version}: balanced takes {balanced.cost_share:.1%} of the "
+        f"network's multiply-adds and differs on {balanced.disagreements} of {record.test_rows:,} test rows"
+    )
+    where = f"{record.published}, report: {folder.report.resolve()}"
+    print(f"published {what}: {where}" if did else f"nothing to do, already published {what}: {where}")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -178,6 +205,8 @@ def _output(options: argparse.Namespace) -> Path:
 def _how_to_resume(options: argparse.Namespace) -> str:
     if options.command in {"recipes", "retarget"}:
         return "nothing was written"
+    if options.command == "attach":
+        return "resume with the same command and --resume"
     command = ["python", "-m", "training", options.command]
     command += [options.recipe if options.command == "run" else options.study]
     command += ["--output", str(_output(options))]
@@ -188,7 +217,7 @@ def _how_to_resume(options: argparse.Namespace) -> str:
     return f"resume with: {shlex.join([*command, '--resume'])}"
 
 
-COMMANDS = {"run": _run, "retarget": _retarget, "study": _study, "recipes": _list_recipes}
+COMMANDS = {"attach": _attach, "run": _run, "retarget": _retarget, "study": _study, "recipes": _list_recipes}
 
 
 if __name__ == "__main__":

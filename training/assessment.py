@@ -8,7 +8,7 @@ becomes of the figures.
 Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative multiply-adds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -154,35 +154,43 @@ def trace(stages: Stages, dataset: Dataset) -> Traced:
 
 def choose(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> Chosen:
     """Calibrate, trace the trade-off and certify: one split each."""
-    return choose_points(stages, trace(stages, dataset), dataset.certify, goals)
+    traced = trace(stages, dataset)
+    held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, traced.calibration_temperatures)
+    return choose_points(traced, held_out, stages.cost_E, goals)
 
 
-def choose_points(stages: Stages, traced: Traced, certify_split: Split, goals: Mapping[str, Goal]) -> Chosen:
+def choose_points(
+    traced: Traced, certify_split: Readings, cost_E: Sequence[int], goals: Mapping[str, Goal]
+) -> Chosen:
     """Take the point of each goal from a path that the tune split traced, and `exact`.
 
     Raises RecipeError for a goal that cannot be reached, with the name of its point.
     """
-    temperatures, path = traced.calibration_temperatures, traced.path
-    held_out = read(stages.logits(certify_split), certify_split.truth_N, temperatures)
+    path = traced.path
     points = {EXACT_POINT: Certified(path[0], certificate=None, walked=())}
     for name, goal in goals.items():
         try:
-            points[name] = goal.reach(path, held_out, stages.cost_E)
+            points[name] = goal.reach(path, certify_split, cost_E)
         except RecipeError as error:
             raise RecipeError(f"operating point {name!r}: {error}") from error
-    return Chosen(temperatures, traced.tune, path, points)
+    return Chosen(traced.calibration_temperatures, traced.tune, path, points)
 
 
 def read_test_split(stages: Stages, chosen: Chosen, split: Split) -> Tested:
-    """Measure every exit, and every operating point as it was chosen."""
-    logits_ENK = stages.logits(split)
-    readings = read(logits_ENK, split.truth_N, chosen.calibration_temperatures)
+    """Measure every exit, and every operating point as it was chosen, on a split."""
+    return measure(stages.logits(split), split.truth_N, chosen, stages.cost_E)
+
+
+def measure(
+    logits_ENK: NDArray[np.float32], truth_N: NDArray[np.integer], chosen: Chosen, cost_E: Sequence[int]
+) -> Tested:
+    """Measure every exit, and every operating point as it was chosen, on the test split's logits."""
+    readings = read(logits_ENK, truth_N, chosen.calibration_temperatures)
     return Tested(
         logits_ENK=logits_ENK,
         readings=readings,
         outcomes={
-            name: outcome(readings, point.candidate.rule, stages.cost_E)
-            for name, point in chosen.points.items()
+            name: outcome(readings, point.candidate.rule, cost_E) for name, point in chosen.points.items()
         },
     )
 

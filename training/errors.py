@@ -4,6 +4,7 @@ TrainingError
 ├── RecipeError       the recipe is wrong: an unknown key, an impossible value, a name not known
 ├── DatasetError      the data is missing, damaged or too small for the splits
 ├── RunError          the output folder is not in a state to run or resume in
+├── AttachError       an ONNX file is damaged, of a form that cannot be cut, or ambiguous
 ├── ExportMismatch    the exported stages do not answer as the PyTorch network does
 ├── NotFinite         an exit answered with NaN or infinity
 └── Uncertified       a point faster than full depth has no certificate, and nobody said that it may
@@ -26,6 +27,14 @@ class DatasetError(TrainingError):
 
 class RunError(TrainingError):
     """Raised when the output folder holds something that the run would overwrite or cannot resume."""
+
+
+class AttachError(TrainingError):
+    """Raised when a finished ONNX file cannot be given exits as it is."""
+
+
+class NoSaving(AttachError):
+    """Raised before a network with exits is published that costs hardly less than without."""
 
 
 class ExportMismatch(TrainingError):

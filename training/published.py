@@ -1,4 +1,4 @@
-"""A published version of images, found and run: what its exits answer, as a server would have it.
+"""A published version, found and run: what its exits answer, as a server would have it.
 
 Needs no PyTorch. Knows nothing of what the answers are for.
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from serving.errors import RepositoryError, first_line
 from serving.repository.repository import PublishedVersion, find_versions, read_version
 from serving.stages.devices import CPU
-from serving.stages.runner import StageRunner, stage_files
+from serving.stages.runner import Arrays, StageRunner, stage_files
 from training.assessment import EVALUATION_SLOTS
 from training.data.splits import Split
 from training.exits.evaluate import evaluate
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 def find(model_repository: Path, name: str, number: int) -> PublishedVersion:
-    """Read a version whole, its digests verified; raise RepositoryError where it is not one of images."""
+    """Read a version whole, its digests verified; raise RepositoryError where it is not there."""
     found = find_versions(model_repository)
     if name not in found:
         known = ", ".join(found) or "none at all"
@@ -32,14 +32,17 @@ def find(model_repository: Path, name: str, number: int) -> PublishedVersion:
     if number not in found[name]:
         known = ", ".join(map(str, found[name]))
         raise RepositoryError(f'model "{name}": expected one of versions {known}, got {number}')
-    version = read_version(model_repository / name / str(number))
+    return read_version(model_repository / name / str(number))
+
+
+def check_takes_images(version: PublishedVersion) -> None:
+    """Raise RepositoryError where a version takes something else than images."""
     inputs = version.manifest.inputs
     if len(inputs) != 1 or inputs[0].datatype != "UINT8" or len(inputs[0].shape) != 4:
         got = ", ".join(f"{each.datatype} {list(each.shape)}" for each in inputs)
         raise RepositoryError(
             f"{version.folder}: inputs: expected one of UINT8 images [-1, C, H, W], got {got}"
         )
-    return version
 
 
 class PublishedStages:
@@ -65,6 +68,15 @@ class PublishedStages:
         self._cost_E = manifest.multiply_adds
         self._say = say
         self._answered: list[tuple[Split, NDArray[np.float32]]] = []
+
+    @property
+    def batch_rows(self) -> int:
+        """How many rows run at once."""
+        return self._runner.slots
+
+    def logits_of(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Run rows of any inputs through every stage: logits_ENK."""
+        return self._runner.run_every_stage(inputs)
 
     @property
     def cost_E(self) -> tuple[int, ...]:  # noqa: N802 - a shape suffix

@@ -44,13 +44,15 @@ from training.assessment import (
     point_entries,
     read_test_split,
 )
+from training.attach.assess import exits_of, path_of, points_of
+from training.attach.retarget import choose_on_rows
 from training.data.splits import UNTRAINED_SHARES, Dataset
 from training.errors import RecipeError
 from training.exits.certify import Certified
 from training.exits.evaluate import outcome, read
 from training.exits.goals import Goal, check_certify_rows
 from training.exits.thresholds import candidate
-from training.published import PublishedStages, Say, find
+from training.published import PublishedStages, Say, check_takes_images, find
 from training.release import promises
 from training.release.numerals import percent
 from training.release.origin import OwnData, Retargeting, data_of, goals_of, own_data_of
@@ -98,20 +100,35 @@ def retarget(
     Raises TrainingError or RepositoryError for a mistake, and then has written nothing.
     """
     version = find(model_repository, name, number)
+    is_attached = version.manifest.provenance.attached_to is not None
+    if not is_attached:
+        check_takes_images(version)
     known = goals_of(version)
     is_older = version.manifest.format_version < FORMAT_VERSION
     goals = known | {wish.point: wish.goal(known, may_repeat=is_older or data is not None)}
     _check_every_point_has_one(version, goals)
-    dataset = data_of(version) if data is None else data.load_untrained(version, say)
-    rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)
-    say(f"{name} version {number} on {dataset.name}, rows: {rows}")
-    chosen_now = goals if data is not None else _wished_for(version, wish.point, known, goals)
-    check_certify_rows(chosen_now, len(dataset.certify))
-    stages = PublishedStages(version, say)
-    if data is None:
-        found = choose_again(version, stages, dataset, chosen_now)
+    record = Retargeting(
+        version=number,
+        options=wish.given | (data.model_dump() if data is not None else {}),
+        goals=goals,
+        data=data if data is not None else own_data_of(version),
+    )
+    if is_attached:
+        chosen_now: Mapping[str, Goal] = goals
+        assessed, entry = choose_on_rows(version, goals, record.data, say)
+        found = Found(assessed.chosen.points, exits_of(assessed), points_of(assessed), path_of(assessed))
     else:
-        found = choose_anew(stages, dataset, chosen_now)
+        dataset = data_of(version) if data is None else data.load_untrained(version, say)
+        rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)
+        say(f"{name} version {number} on {dataset.name}, rows: {rows}")
+        chosen_now = goals if data is not None else _wished_for(version, wish.point, known, goals)
+        check_certify_rows(chosen_now, len(dataset.certify))
+        stages, entry = PublishedStages(version, say), dataset_entry(version, dataset, record)
+        if data is None:
+            found = choose_again(version, stages, dataset, chosen_now)
+        else:
+            found = choose_anew(stages, dataset, chosen_now)
+    if data is not None:
         for line in _doubts(version.manifest, found):
             say(line)
     for other, goal in chosen_now.items():
@@ -119,16 +136,10 @@ def retarget(
             say(f"also chosen on this data, {_in_figures(found.operating_points, other, goal)}")
     for line in promises.warnings(found.points, chosen_now):
         say(line)
-    record = Retargeting(
-        version=number,
-        options=wish.given | (data.model_dump() if data is not None else {}),
-        goals=goals,
-        data=data if data is not None else own_data_of(version),
-    )
     folder = publish(
         model_repository,
         name,
-        lambda next_number: manifest_of(version, next_number, found, dataset, record),
+        lambda next_number: manifest_of(version, next_number, found, entry, record),
         [version.stage_path(stage) for stage in range(len(version.manifest.stages))],
     )
     return Retargeted(read_version(folder), wish.point, goals[wish.point])
@@ -146,7 +157,8 @@ def choose_again(
         raise RepositoryError(
             f"{version.folder}: pareto_path: expected full depth as its first point, got none"
         )
-    chosen = choose_points(stages, Traced(temperatures, tune, path), dataset.certify, goals)
+    held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, temperatures)
+    chosen = choose_points(Traced(temperatures, tune, path), held_out, stages.cost_E, goals)
     tested = read_test_split(stages, chosen, dataset.test)
     entries = point_entries(chosen, tested)
     return Found(
@@ -173,7 +185,7 @@ def choose_anew(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> 
 
 
 def manifest_of(
-    version: PublishedVersion, number: int, found: Found, dataset: Dataset, record: Retargeting
+    version: PublishedVersion, number: int, found: Found, dataset: DatasetProvenance, record: Retargeting
 ) -> Manifest:
     """Say of a version what was found now, and of its stages what they were.
 
@@ -192,16 +204,17 @@ def manifest_of(
 
 
 def _manifest(
-    version: PublishedVersion, number: int, found: Found, dataset: Dataset, record: Retargeting
+    version: PublishedVersion, number: int, found: Found, dataset: DatasetProvenance, record: Retargeting
 ) -> Manifest:
     before = version.manifest
     provenance = Provenance(
         recipe=before.provenance.recipe,
         seed=before.provenance.seed,
         generation=before.provenance.generation,
-        dataset=_dataset_entry(version, dataset, record),
+        dataset=dataset,
         packages=before.provenance.packages,
         retargeted_from=RetargetedFrom(**record.model_dump(mode="json"), packages=_packages()),
+        attached_to=before.provenance.attached_to,
     )
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -223,7 +236,7 @@ def _manifest(
 def _doubts(before: Manifest, found: Found) -> Iterator[str]:
     """Say where the network is so much worse on other data that its labels may not be the model's."""
     own, here = (points[EXACT_POINT].accuracy for points in (before.operating_points, found.operating_points))
-    if own - here > FAR_BELOW:
+    if own is not None and here is not None and own - here > FAR_BELOW:
         yield (
             f"at full depth {percent(here)} of these test rows are right, where the version had "
             f"{percent(own)}: are their labels numbered as the model's?"
@@ -232,10 +245,12 @@ def _doubts(before: Manifest, found: Found) -> Iterator[str]:
 
 def _in_figures(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> str:
     """Say what a point gave on test and what is promised of it, in one line for a terminal."""
-    point = points[name]
+    point, full_depth = points[name], points[EXACT_POINT].accuracy
+    accuracy = ""
+    if point.accuracy is not None and full_depth is not None:
+        accuracy = f"accuracy {percent(point.accuracy, 2)} (full depth {percent(full_depth, 2)}), "
     return (
-        f"{name}: on {point.n:,} test rows accuracy {percent(point.accuracy, 2)} "
-        f"(full depth {percent(points[EXACT_POINT].accuracy, 2)}), "
+        f"{name}: on {point.n:,} test rows {accuracy}"
         f"{percent(point.disagreement, 2)} differ from the full network, "
         f"{percent(point.multiply_adds_share)} of its multiply-adds; {promises.in_short(point, goal)}"
     ).replace("\N{NO-BREAK SPACE}", " ")
@@ -257,7 +272,7 @@ def _check_every_point_has_one(version: PublishedVersion, goals: Mapping[str, Go
             )
 
 
-def _dataset_entry(version: PublishedVersion, dataset: Dataset, record: Retargeting) -> DatasetProvenance:
+def dataset_entry(version: PublishedVersion, dataset: Dataset, record: Retargeting) -> DatasetProvenance:
     """Say which data the figures are of: the recipe's, as the version has it, or the user's own."""
     if record.data is None:
         return version.manifest.provenance.dataset

@@ -62,9 +62,11 @@ class Wish:
         return goal
 
     def _merged(self, before: Goal | None) -> Goal:
-        wants_loss = self.max_accuracy_loss is not None
-        keeps_budget = isinstance(before, BudgetGoal) and not wants_loss
-        kind = BudgetGoal if self.budget is not None or keeps_budget else OperatingPointSection
+        kind: type[Goal] = type(before) if before is not None else OperatingPointSection
+        if self.budget is not None:
+            kind = BudgetGoal
+        elif self.max_accuracy_loss is not None:
+            kind = OperatingPointSection
         kept = before.model_dump() if before is not None else {}
         if self.budget is not None or not isinstance(before, kind):
             # A bound belongs to its target: another budget, or kind of target, has one of its own.

@@ -103,12 +103,13 @@ def expected_milliseconds(exit_shares: Sequence[float], stage_milliseconds: Sequ
 
 def _measure(runner: StageRunner, rows: int, repeats: int) -> tuple[float, ...]:
     for _ in range(_WARM_UP_REPEATS):
-        _time_stages(runner, rows)
-    times = [_time_stages(runner, rows) for _ in range(repeats)]
+        time_stages(runner, rows)
+    times = [time_stages(runner, rows) for _ in range(repeats)]
     return tuple(median(stage_times) for stage_times in zip(*times, strict=True))
 
 
-def _time_stages(runner: StageRunner, rows: int) -> list[float]:
+def time_stages(runner: StageRunner, rows: int) -> list[float]:
+    """Run blank rows through every stage once; returns each stage's milliseconds."""
     inputs = runner.blank_inputs(rows)
     marks = [time.perf_counter()]
     for stage in range(runner.stage_count):

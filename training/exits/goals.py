@@ -14,7 +14,7 @@ from training.errors import RecipeError
 from training.exits.certify import Certified, certify, certify_row, fewest_rows, upper_bound
 from training.exits.evaluate import Outcome, Readings
 from training.exits.intervals import rounded_up
-from training.exits.thresholds import Candidate, safest_within, target_row
+from training.exits.thresholds import Candidate, cheapest_within, safest_within, target_row
 from training.section import OpenShare, Section, Share
 
 DEFAULT_POINT = "balanced"
@@ -110,7 +110,37 @@ class BudgetGoal(Section):
         )
 
 
-Goal = OperatingPointSection | BudgetGoal
+class AgreementGoal(Section):
+    """What a point aims at without labels: a share of its bound on tune, so that certifying succeeds."""
+
+    tune_share: Share
+    """The risk aimed at on the tune split, as a share of epsilon."""
+    epsilon: OpenShare
+    """Certified bound on the risk, as a share of rows."""
+    delta: OpenShare = 0.05
+    """Chance that the certificate may be wrong. Default 0.05."""
+    certified_by: Literal["disagreement", "harm"] = "disagreement"
+    """As of `OperatingPointSection`. Default disagreement."""
+
+    @property
+    def risk(self) -> Risk:
+        """What is bounded."""
+        return Risk.HARM if self.certified_by == "harm" else Risk.DISAGREEMENT
+
+    @property
+    def fewest_rows(self) -> int:
+        """The fewest certify rows that could certify anything."""
+        return fewest_rows(self.epsilon, self.delta)
+
+    def reach(self, path: Sequence[Candidate], certify_split: Readings, cost_E: Sequence[int]) -> Certified:
+        """Take the fastest certified row not beyond the target, the cheapest within the risk on tune."""
+        target = cheapest_within(path, self.tune_share * self.epsilon, self.risk)
+        return certify(
+            path, target, certify_split, cost_E, epsilon=self.epsilon, delta=self.delta, risk=self.risk
+        )
+
+
+Goal = OperatingPointSection | BudgetGoal | AgreementGoal
 
 
 class OperatingPointsSection(Section):

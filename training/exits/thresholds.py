@@ -187,6 +187,12 @@ def target_row(path: Sequence[Candidate], max_accuracy_loss: float) -> Candidate
     return min(allowed, key=lambda row: (row.multiply_adds_share, row.disagreement))
 
 
+def cheapest_within(path: Sequence[Candidate], most_risk: float, risk: Risk) -> Candidate:
+    """Return the cheapest row of the path whose risk on tune is at most so much, a share; ties: the safer."""
+    allowed = [row for row in path if row.risk(risk) <= most_risk]
+    return min(allowed, key=lambda row: (row.multiply_adds_share, row.risk(risk)))
+
+
 def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candidate:
     """Give the row of least risk that is faster than full depth and within the budget; ties: the costlier.
 

@@ -12,7 +12,6 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,8 @@ from serving.stages.runner import StageFile, StageRunner
 from training.architectures.network import MultiExitNetwork
 from training.errors import ExportMismatch
 from training.exits import cost
-
-LOGIT_TOLERANCE = 1e-4
-"""Largest difference between a network's logit and its exported stage's, as a share of the exit's
-largest logit (at least 1): what another order of FP32 sums may move."""
+from training.release.exported_stage import LOGIT_TOLERANCE
+from training.release.exported_stage import ExportedStage as ExportedStage
 
 PARITY_BATCH_ROWS = 256
 
@@ -38,16 +35,6 @@ PARITY_BATCH_ROWS = 256
 _EXAMPLE_ROWS, _EXAMPLE_SLOTS = 2, 3
 
 _CHATTY_LOGGER = "torch.onnx._internal.exporter._registration"
-
-
-@dataclass(frozen=True)
-class ExportedStage:
-    """A stage as it was written, with what it costs."""
-
-    file: StageFile
-    multiply_adds: int
-    """Of this stage and its head alone, for one row."""
-    parameters: int
 
 
 def export_stages(

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import PublishedVersion
+from training.attach.goals import attached_goals
 from training.data.npz import load_labelled_npz
 from training.data.same_images import rows_also_in
 from training.data.section import DatasetSection
@@ -94,6 +95,8 @@ def goals_of(version: PublishedVersion) -> dict[str, Goal]:
     before = retargeting(version)
     if before is not None:
         return dict(before.goals)
+    if version.manifest.provenance.attached_to is not None:
+        return attached_goals(version.manifest)
     return dict(_section(version, "operating_points", OperatingPointsSection).goals)
 
 
@@ -135,8 +138,17 @@ def _as_published(version: PublishedVersion, dataset: Dataset) -> Dataset:
 
 
 def _section(version: PublishedVersion, key: str, kind: type[_Settings]) -> _Settings:
-    """Read a section of the recipe in a version's provenance; JSON's lists stand for its tuples."""
-    recipe = version.manifest.provenance.recipe
+    """Read a section of the recipe in a version's provenance; JSON's lists stand for its tuples.
+
+    Raises RepositoryError where there is no recipe, since exits were attached to a finished network.
+    """
+    provenance = version.manifest.provenance
+    if provenance.attached_to is not None:
+        raise RepositoryError(
+            f"{version.folder}: expected a version that a recipe trained, "
+            f"got one whose exits were attached to {provenance.attached_to.file}"
+        )
+    recipe = provenance.recipe
     if key not in recipe:
         raise InvalidManifest(
             f"{version.folder / MANIFEST_FILE}: provenance.recipe.{key}: expected a section, got none"

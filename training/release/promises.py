@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from serving.repository.manifest import Certificate, OperatingPoint, Risk
 from training.exits.certify import Certified, allowed_losses
-from training.exits.goals import BudgetGoal, Goal
+from training.exits.goals import AgreementGoal, BudgetGoal, Goal
 from training.release.numerals import exactly, percent
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -100,6 +100,8 @@ def _refusal(goal: Goal, certified: Certified) -> str:
 def _target(goal: Goal) -> str:
     if isinstance(goal, BudgetGoal):
         return f"costs at most {percent(goal.budget)} of full depth"
+    if isinstance(goal, AgreementGoal):
+        return f"has {bound(goal.risk, goal.tune_share * goal.epsilon)}"
     return f"loses at most {percent(goal.max_accuracy_loss)} of accuracy"
 
 

@@ -7,7 +7,7 @@ and computes nothing: all figures come with the summary.
 import json
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from training.release import numerals, plots, promises, reliability_plots, words
@@ -27,25 +27,22 @@ def write_report(path: Path, summary: RunSummary) -> None:
 
 def render(summary: RunSummary) -> str:
     """Render the page as HTML."""
-    return (
-        _environment()
-        .get_template(_TEMPLATE)
-        .render(
-            run=summary,
-            plots={
-                "generations": Markup(plots.plot_generations(summary)),  # noqa: S704 - drawn by us
-                "trade_off": Markup(plots.plot_trade_off(summary)),  # noqa: S704
-                "exit_shares": Markup(plots.plot_exit_shares(summary)),  # noqa: S704
-                "reliability": Markup(reliability_plots.plot_reliability(summary)),  # noqa: S704
-                "risk_coverage": Markup(reliability_plots.plot_risk_coverage(summary)),  # noqa: S704
-            },
-            settings=json.dumps(summary.settings, indent=2, ensure_ascii=False, default=str),
-            exit_colour=page_exit_colour,
-        )
+    return report_template(_TEMPLATE).render(
+        run=summary,
+        plots={
+            "generations": Markup(plots.plot_generations(summary)),  # noqa: S704 - drawn by us
+            "trade_off": Markup(plots.plot_trade_off(summary)),  # noqa: S704
+            "exit_shares": Markup(plots.plot_exit_shares(summary)),  # noqa: S704
+            "reliability": Markup(reliability_plots.plot_reliability(summary)),  # noqa: S704
+            "risk_coverage": Markup(reliability_plots.plot_risk_coverage(summary)),  # noqa: S704
+        },
+        settings=json.dumps(summary.settings, indent=2, ensure_ascii=False, default=str),
+        exit_colour=page_exit_colour,
     )
 
 
-def _environment() -> Environment:
+def report_template(name: str) -> Template:
+    """Load a report's template, with the words and numerals that reports share."""
     environment = Environment(
         loader=PackageLoader("training.release", "."),
         autoescape=True,
@@ -54,4 +51,4 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(words=words, numerals=numerals, promises=promises)
-    return environment
+    return environment.get_template(name)

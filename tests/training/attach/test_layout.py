@@ -1,0 +1,108 @@
+"""What a rank-3 or rank-4 tensor is taken for, by what is around it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.attach import networks
+from tests.training.attach.networks import Writer
+from tests.training.attach.opened import opened
+
+
+def kinds(write: Writer, value: str, folder: Path) -> dict[str, str]:
+    """End a network at a value [N, ...] of 24 numbers, and return the kind of each of its cuts."""
+    flat = write.add("Reshape", value, write.hold([-1, 24], dtype=np.int64))
+    write.linear(flat, 24, 3, "answer")
+    write.output("answer", 3)
+    return {cut.tensor: cut.kind for cut in opened(write.model(), folder).cuts}
+
+
+def conv(write: Writer, value: str, channels: int, name: str = "") -> str:
+    return write.add("Conv", value, write.weight(channels, channels, 1, 1), name=name)
+
+
+def test_between_convolutions_channels_come_first(tmp_path: Path) -> None:
+    write = Writer(17)
+    value = write.add("Relu", conv(write, write.input("image", 4, 2, 3), 4), name="value")
+
+    assert kinds(write, conv(write, value, 4), tmp_path)["value"] == "channels_first"
+
+
+def test_between_transposes_around_convolutions_channels_come_last(tmp_path: Path) -> None:
+    write = Writer(17)
+    value = write.add("Transpose", conv(write, write.input("image", 4, 2, 3), 4), perm=[0, 2, 3, 1])
+    value = write.add("Relu", value, name="value")
+
+    assert kinds(write, value, tmp_path)["value"] == "channels_last"
+
+
+def test_before_a_layer_normalisation_channels_come_last(tmp_path: Path) -> None:
+    write = Writer(17)
+    value = write.add("MatMul", write.input("image", 2, 3, 4), write.weight(4, 4), name="value")
+    value = write.add("LayerNormalization", value, write.weight(4), write.weight(4), axis=-1)
+
+    assert kinds(write, value, tmp_path)["value"] == "channels_last"
+
+
+@pytest.mark.parametrize(
+    ("opset", "axes", "kind"), [(17, [2, 3], "channels_first"), (18, [1, 2], "channels_last")]
+)
+def test_a_mean_over_two_axes_leaves_the_channels(
+    opset: int, axes: list[int], kind: str, tmp_path: Path
+) -> None:
+    write = Writer(opset)
+    figures = write.linear(write.input("figures", 7), 7, 24)
+    value = write.add("Reshape", figures, write.hold([-1, 4, 2, 3], dtype=np.int64), name="value")
+    pooled = write.mean(value, axes, keep=False)
+    write.linear(pooled, 4 if axes == [2, 3] else 3, 3, "answer")
+    write.output("answer", 3)
+
+    found = {cut.tensor: cut.kind for cut in opened(write.model(), tmp_path).cuts}
+
+    assert found["value"] == kind
+
+
+def test_a_map_that_nothing_tells_of_is_no_cut(tmp_path: Path) -> None:
+    write = Writer(17)
+    figures = write.linear(write.input("figures", 7), 7, 24, "figures_out")
+    value = write.add("Reshape", figures, write.hold([-1, 4, 2, 3], dtype=np.int64), name="value")
+
+    found = kinds(write, write.add("Transpose", value, perm=[0, 2, 1, 3]), tmp_path)
+
+    assert "figures_out" in found
+    assert "value" not in found
+
+
+def steps_conv(write: Writer, value: str) -> str:
+    return write.add("Conv", value, write.weight(4, 4, 1), name="value")
+
+
+def steps_linear(write: Writer, value: str) -> str:
+    turned = write.add("Transpose", value, perm=[0, 2, 1])
+    return write.add("MatMul", turned, write.weight(4, 4), name="value")
+
+
+@pytest.mark.parametrize(("layer", "kind"), [(steps_conv, "channels_first"), (steps_linear, "sequence")])
+def test_steps_in_time_may_have_their_channels_first_or_last(
+    layer: Callable[[Writer, str], str], kind: str, tmp_path: Path
+) -> None:
+    write = Writer(17)
+
+    assert kinds(write, layer(write, write.input("steps", 4, 6)), tmp_path)["value"] == kind
+
+
+def test_a_tensor_of_rank_five_is_no_cut(tmp_path: Path) -> None:
+    write = Writer(17)
+    weight = write.weight(2, 2, 1, 1, 1)
+    value = write.add("Conv", write.input("scan", 2, 3, 2, 2), weight, name="value")
+
+    assert "value" not in kinds(write, value, tmp_path)
+
+
+def test_the_nhwc_network_has_both_kinds(tmp_path: Path) -> None:
+    found = {cut.tensor: cut.kind for cut in opened(networks.nhwc_convnet(), tmp_path).cuts}
+
+    assert (found["conv_1"], found["transpose_2"]) == ("channels_first", "channels_last")
+    assert found["block_1"] == "channels_last"

@@ -1,0 +1,73 @@
+"""Writes down what an attaching found as a server reads it. Computes nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.repository.manifest import (
+    FORMAT_VERSION,
+    AttachedTo,
+    DatasetProvenance,
+    Manifest,
+    Provenance,
+)
+from training.attach.assess import Assessed, exits_of, path_of, points_of
+from training.attach.record import AttachRecord
+from training.attach.row_splits import AttachSplits
+from training.attach.rows import Rows
+from training.attach.source import SourceModel
+from training.exits.goals import DEFAULT_POINT
+from training.release.exported_stage import ExportedStage
+from training.release.findings import package_versions
+from training.release.publish import check_certified, stage_entry
+
+ROWS_NOTE = "The figures hold only where the network was not trained on these rows."
+
+
+def make_manifest(
+    record: AttachRecord,
+    version: int,
+    source: SourceModel,
+    rows: Rows,
+    splits: AttachSplits,
+    cuts: Sequence[str],
+    stages: Sequence[ExportedStage],
+    assessed: Assessed,
+) -> Manifest:
+    """Return the manifest of an attached version; raise Uncertified for a point that lacks a certificate."""
+    settings = record.settings
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=settings.name,
+        version=version,
+        created=record.created,
+        labels=settings.labels or tuple(map(str, range(source.classes))),
+        inputs=source.inputs,
+        confidence="max_probability",
+        stages=tuple(stage_entry(stage) for stage in stages),
+        exits=exits_of(assessed),
+        operating_points=points_of(assessed),
+        default_operating_point=DEFAULT_POINT,
+        pareto_path=path_of(assessed),
+        provenance=Provenance(
+            recipe={},
+            seed=settings.seed,
+            generation=0,
+            dataset=DatasetProvenance(
+                name=rows.path.name,
+                digest=rows.digest,
+                split_seed=settings.seed,
+                split_digests=splits.digests,
+                test_rows=tuple(splits.test.tolist()),
+            ),
+            packages=package_versions(),
+            attached_to=AttachedTo(
+                file=Path(settings.model).name,
+                sha256=source.sha256,
+                logits=source.logits,
+                cuts=tuple(cuts),
+                options=settings.model_dump(mode="json"),
+                rows=ROWS_NOTE,
+            ),
+        ),
+    )
+    return check_certified(manifest, waived=())

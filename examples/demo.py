@@ -93,9 +93,9 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def server(log: Path, *options: str) -> Iterator[RunningServer]:
-    """Serve the model repository in a process of its own."""
-    command = [sys.executable, "-m", "serving", "--model-repository", str(MODEL_REPOSITORY)]
+def server(log: Path, *options: str, model_repository: Path = MODEL_REPOSITORY) -> Iterator[RunningServer]:
+    """Serve a model repository in a process of its own."""
+    command = [sys.executable, "-m", "serving", "--model-repository", str(model_repository)]
     command += ["--grpc-port", "0", "--metrics-port", "0", *options]
     log.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -67,7 +67,7 @@ def train_baselines(
 
     most_multiply_adds is what a row of the smaller ones may cost, teacher the published generation.
     """
-    alone = _without_exits(recipe)
+    alone = without_exits(recipe)
     narrow = narrowed(alone, dataset, most_multiply_adds)
     plans: Sequence[tuple[str, Recipe, Sequence[Generation]]] = (
         (BACKBONE, alone, ()),
@@ -108,8 +108,8 @@ def narrowed(recipe: Recipe, dataset: Dataset, most_multiply_adds: float) -> Rec
     return scaled(max(1, bisect_right(steps, most_multiply_adds, key=cost)))
 
 
-def _without_exits(recipe: Recipe) -> Recipe:
-    """Leave out what only a network with exits has."""
+def without_exits(recipe: Recipe) -> Recipe:
+    """Return the recipe without what only a network with exits has."""
     supervision = recipe.deep_supervision.model_copy(update={"hint_weight": 0.0})
     return _with_generations(recipe, 1).model_copy(update={"deep_supervision": supervision})
 

@@ -1,1 +1,1 @@
-"""Early exits for a finished ONNX network: find cuts, fit heads, write stages; its weights stay as they are."""
+"""Early exits for a finished ONNX network: find cuts, fit heads, write stages. Its weights stay the same."""

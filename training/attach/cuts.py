@@ -54,7 +54,7 @@ def find_cuts(source: SourceModel, measured: Measured) -> tuple[Cut, ...]:
         kind = kind_of(source.model.graph, spec, ranks)
         if kind is None:
             continue
-        carried = graph.slice_behind(source.model.graph, [source.logits], {tensor}).inputs
+        carried = graph.slice_behind(source.model.graph, [source.logits], {tensor, source.row_count}).inputs
         between = [spec, *(each for each in source.inputs if each.name in carried)]
         mask = _mask(source, spec) if kind == "sequence" else None
         cuts.append(Cut(tensor, spec, carried, spent, kind, mask, sum(map(_row_bytes, between))))

@@ -47,6 +47,11 @@ def slice_behind(
     )
 
 
+def is_read(graph: onnx.GraphProto, part: Slice, tensor: str) -> bool:
+    """Return whether a node of the slice reads a tensor."""
+    return any(tensor in graph.node[number].input for number in part.nodes)
+
+
 def producer_of(nodes: Sequence[NodeProto]) -> dict[str, int]:
     """Map each tensor to the number of the node that computes it."""
     return {name: number for number, node in enumerate(nodes) for name in node.output if name}

@@ -228,7 +228,7 @@ def _write(path: Path, key: str, head: HeadWeights) -> None:
 def _read(path: Path, key: str) -> HeadWeights | None:
     """Read a head; None where there is none, or another one."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:
                 return None
             layers = len(arrays.files) // 2

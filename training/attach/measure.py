@@ -106,7 +106,7 @@ def _take(rows: Arrays, numbers: Iterable[int]) -> Arrays:
 
 
 def _check_alone(source: SourceModel, rows: Arrays, logits_BK: NDArray[np.float32]) -> None:
-    session = open_session(with_outputs(source.model, [source.logits]), optimised=False)
+    session = open_session(with_outputs(source.as_file(), [source.logits]), optimised=False)
     tolerance = LOGIT_TOLERANCE * max(1.0, float(np.abs(logits_BK).max()))
     for row, expected_K in enumerate(logits_BK):
         got_K = run(session, [source.logits], _take(rows, [row]))[0][0]

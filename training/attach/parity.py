@@ -51,7 +51,7 @@ def check_parity(source: SourceModel, logits_NK: Floats, rows: Arrays) -> Parity
     Raises ExportMismatch where a logit differs by more than LOGIT_TOLERANCE of the batch's largest (at
     least 1). Within it, a label can differ only where its lead is below twice the tolerance.
     """
-    session = open_session(with_outputs(source.model, dict.fromkeys([source.logits, source.output])))
+    session = open_session(with_outputs(source.as_file(), dict.fromkeys([source.logits, source.output])))
     largest = difference = 0.0
     other_labels = 0
     for start in range(0, len(logits_NK), BATCH_ROWS):

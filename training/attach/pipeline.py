@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import file_digest
-from serving.stages.devices import CPU
+from serving.stages.devices import CPU, choose_device
 from serving.stages.runner import StageRunner
 from training.attach.assess import Assessed, assess
 from training.attach.choice import SAVING_AT_MOST, ChosenExits, Level, SplitAnswers, choose_exits, count_sets
@@ -145,7 +145,7 @@ def _cache(
     size = expected_bytes(model, len(rows)) / 2**20
     progress.say(f"features of all rows take {size:,.0f} MiB in {folder.features}")
     with progress.bar("features", len(rows), "row") as told:
-        return cache(model, rows, folder.features, told)
+        return cache(model, rows, folder.features, told, device=choose_device("auto"))
 
 
 def _train_heads(

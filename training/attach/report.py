@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from serving.repository.manifest import Manifest, read_manifest
 from training.attach.record import AttachRecord
-from training.drawing import ACCENT, INK, MUTED, PAPER, exit_colour
+from training.drawing import ACCENT, INK, MUTED, PAPER, Draw, exit_colour
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion
 from training.release.page_svg import page_svg
@@ -40,12 +40,14 @@ def render(record: AttachRecord, manifest: Manifest) -> str:
         disagreement={
             name: Proportion(point.disagreements, record.test_rows) for name, point in record.points.items()
         },
-        plot=Markup(plot_trade_off(record)),  # noqa: S704 - drawn by us
+        plot=Markup(  # noqa: S704 - drawn by us
+            page_svg(draw_trade_off(record), "attach-trade-off", 4.0, max(1, len(record.curves)))
+        ),
     )
 
 
-def plot_trade_off(record: AttachRecord) -> str:
-    """Draw disagreement against cost: the best exits of each number on tune, the points on test."""
+def draw_trade_off(record: AttachRecord) -> Draw:
+    """Return what draws disagreement against cost: the best exits on tune, the points on test."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -72,7 +74,7 @@ def plot_trade_off(record: AttachRecord) -> str:
         axes.set_title("Answers that differ from the network's, %")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
-    return page_svg(draw, "attach-trade-off", 4.0, max(1, len(record.curves)))
+    return draw
 
 
 def _draw_points(axes: Axes, record: AttachRecord) -> None:

@@ -1,8 +1,8 @@
 """Reads a finished ONNX file and checks that exits can be attached to it.
 
-The weights and operators stay as they are. Three things may change in memory: functions are inlined,
-a batch fixed in the inputs becomes dynamic, and nodes are added behind the file's own where its logits
-are no [N, K] tensor yet.
+The weights stay as they are. In memory, functions are inlined, a batch fixed in the inputs becomes
+dynamic, nodes are added behind the file's own where its logits are no [N, K] tensor yet, and sizes
+that are read from tensors become sums (see `shapes.py`).
 
 Shapes: `N` rows, `K` classes.
 """
@@ -25,6 +25,7 @@ from serving.repository.manifest import RESERVED_TENSORS, TensorSpec
 from training.attach import graph
 from training.attach.logits import Ending, find_logits
 from training.attach.sessions import Arrays
+from training.attach.shapes import free_shapes
 from training.errors import AttachError
 
 FIRST_OPSET = 11
@@ -62,6 +63,10 @@ class SourceModel:
     sha256: str
     """Of the file; external data are not part of it."""
     model: onnx.ModelProto
+    file_nodes: tuple[NodeProto, ...]
+    """The model's nodes before sizes became sums."""
+    row_count: str
+    """An INT64 tensor [1] of the model, if it needs one: how many rows there are."""
     inputs: tuple[TensorSpec, ...]
     output: str
     """The tensor that the file itself offers as its answer."""
@@ -76,6 +81,14 @@ class SourceModel:
         """The version of ONNX's own operators."""
         return graph.opset_of(self.model)
 
+    def as_file(self) -> onnx.ModelProto:
+        """Return the model with the file's own nodes, to compare with."""
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self.model)
+        del copy.graph.node[:]
+        copy.graph.node.extend(self.file_nodes)
+        return copy
+
 
 def read_source(path: Path, logits: str | None = None) -> SourceModel:
     """Read and check a file; logits names the tensor to reproduce where the file leaves it open.
@@ -88,17 +101,22 @@ def read_source(path: Path, logits: str | None = None) -> SourceModel:
         _check_operators(model)
         _check_no_narrow_floats(model)
         inputs = _make_batch_dynamic(model)
-        found = find_logits(model, [blank_rows(inputs, rows) for rows in (1, 2, 3)], logits)
+        blank = [blank_rows(inputs, rows) for rows in (1, 2, 3)]
+        found = find_logits(model, blank, logits)
+        model.graph.node.extend(found.added_nodes)
+        model.graph.initializer.extend(found.added_initialisers)
+        file_nodes = tuple(NodeProto.FromString(node.SerializeToString()) for node in model.graph.node)
+        row_count = free_shapes(model, blank)
     except OSError as error:
         raise AttachError(f"{path}: cannot be read: {error.strerror}") from error
     except AttachError as error:
         raise AttachError(f"{path}: {error}") from error
-    model.graph.node.extend(found.added_nodes)
-    model.graph.initializer.extend(found.added_initialisers)
     return SourceModel(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
         model=model,
+        file_nodes=file_nodes,
+        row_count=row_count,
         inputs=inputs,
         output=found.output,
         logits=found.tensor,

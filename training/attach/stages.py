@@ -77,7 +77,10 @@ def _check_heads(source: SourceModel, cuts: Sequence[Cut], heads: Sequence[HeadW
 
 def _plans(source: SourceModel, cuts: Sequence[Cut], heads: Sequence[HeadWeights], total: int) -> list[_Plan]:
     bounds = ["", *(cut.tensor for cut in cuts), source.logits]
-    parts = [graph.slice_behind(source.model.graph, [end], {start}) for start, end in pairwise(bounds)]
+    parts = [
+        graph.slice_behind(source.model.graph, [end], {start, source.row_count} if start else ())
+        for start, end in pairwise(bounds)
+    ]
     handovers: list[Handover] = [_handover(source, cuts, parts, number) for number in range(len(cuts))]
     costs = [0, *(cut.multiply_adds for cut in cuts), total]
     return [
@@ -121,6 +124,8 @@ def _write(source: SourceModel, plan: _Plan, folder: Path) -> ExportedStage:
     piece = Piece(source, names, reserved)
     for tensor, spec in plan.taken.items():
         piece.add("Gather", [spec.name, _ROWS.name], piece.name_of(tensor), axis=0)
+    if not is_first and graph.is_read(source.model.graph, plan.part, source.row_count):
+        piece.add("Shape", [_ROWS.name], piece.name_of(source.row_count))
     piece.copy(plan.part)
     if is_first:
         for tensor, spec in list(plan.left.items())[1:]:

@@ -168,13 +168,12 @@ def _outputs(
 
 @contextlib.contextmanager
 def _open_to_append(path: Path, rows: int, width: int, done: int) -> Iterator[IO[bytes]]:
-    """Open a NumPy file of so many rows behind those that are done; what follows them is cut off."""
+    """Open a NumPy file of so many rows behind those that are done, to write over what follows them."""
     header = _header(rows, width)
     with path.open("r+b" if done else "wb") as file:
         if not done:
             file.write(header)
         file.seek(len(header) + _bytes(done, width))
-        file.truncate()
         yield file
 
 

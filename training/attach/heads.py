@@ -115,7 +115,7 @@ def train_head(
     hidden = [settings.hidden] if settings.kind == "mlp" else []
     widths = [features_NP.shape[1], *hidden, logits_NK.shape[1]]
     layers = [_fresh_layer(inputs, outputs, generator, device) for inputs, outputs in pairwise(widths)]
-    # One thread: steps are so short that threads wait for each other longer than they compute.
+    # One thread: steps are short, and threads that share cores with others wait longer than they compute.
     with reproducible(threads=1, device=device):
         standard_NP = torch.from_numpy(scale.apply(features_NP)).to(device)
         target_NK = functional.log_softmax(torch.from_numpy(logits_NK.astype(np.float64)), dim=1).float()

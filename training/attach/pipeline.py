@@ -20,7 +20,7 @@ from serving.stages.devices import CPU, choose_device
 from serving.stages.runner import StageRunner
 from training.attach.assess import Assessed, assess
 from training.attach.choice import SAVING_AT_MOST, ChosenExits, Level, SplitAnswers, choose_exits, count_sets
-from training.attach.cuts import Cut, find_cuts, levels, pick, table
+from training.attach.cuts import MOST_OF_THE_COST, Cut, find_cuts, levels, pick, table
 from training.attach.features import CachedFeatures, cache, expected_bytes
 from training.attach.folder import AttachFolder, Begun
 from training.attach.head_weights import HeadWeights
@@ -100,6 +100,11 @@ def attach(
     measured = measure(source, rows.batch(0, MEASURED_ROWS))
     cuts = find_cuts(source, measured)
     candidates = pick(cuts, settings.cuts) if settings.cuts else levels(cuts, measured.total, LEVELS)
+    if not candidates:
+        raise AttachError(
+            f"{settings.model}: no usable cut: no place before {MOST_OF_THE_COST:.0%} of the multiply-adds where "
+            "one tensor crosses; --cut names another of those that there are"
+        )
     progress.say(f"{len(cuts)} places to cut {settings.model}; heads are tried at:")
     progress.say(table(candidates, measured.total))
     cached = _cache(source, candidates, rows, folder, progress)

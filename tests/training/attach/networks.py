@@ -1,6 +1,6 @@
 """Finished networks as strangers write them: real ONNX models, small enough for a test."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,8 @@ def colliding_network(opset: int = 17) -> onnx.ModelProto:
     write.weight(4, 4, name="rows")
     write.hold(np.zeros(4), name="pooled_0")
     value = write.add("Add", write.add("MatMul", "x", "rows", name="logits"), "pooled_0", name="features_1")
-    value = write.add("Add", write.add("Relu", value), "x", name="features_0")
+    value = write.add("Mul", write.add("Relu", value), write.weight(4, name="offramp.constant"))
+    value = write.add("Add", value, "x", name="features_0")
     value = write.add("Add", write.linear(value, 4, 4, "x_1"), "x_0", name="x_0_1")
     value = write.add("Add", write.linear(value, 4, 4, "pooled_1"), "x", name="features_2")
     write.linear(value, 4, 3, "answer")
@@ -262,7 +263,7 @@ def tensors(model: onnx.ModelProto, names: Sequence[str], rows: Arrays) -> list[
     return found
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[[int], onnx.ModelProto]] = {
     "convnet": convnet,
     "nhwc": nhwc_convnet,
     "encoder": encoder,

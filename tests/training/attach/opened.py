@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from tests.training.attach.networks import Arrays, random_rows, save
+from tests.training.attach.networks import Array, Arrays, random_rows, save, session
 from training.attach.cuts import Cut, find_cuts
 from training.attach.head_weights import HeadWeights
 from training.attach.measure import Measured, measure
 from training.attach.pooling import pooled_width
 from training.attach.source import SourceModel, read_source
+from training.attach.stages import write_stages
+from training.release.exported_stage import ExportedStage
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,22 @@ def random_heads(cuts: Sequence[Cut], classes: int, hidden: Sequence[int] = (6,)
         )
 
     return [head(pooled_width(cut)) for cut in cuts]
+
+
+def written(found: Opened, cuts: Sequence[Cut], folder: Path) -> tuple[ExportedStage, ...]:
+    heads = random_heads(cuts, found.source.classes)
+    return write_stages(found.source, cuts, heads, folder, total=found.measured.total)
+
+
+def chain(stages: Sequence[ExportedStage], rows: Arrays) -> list[Array]:
+    """Run stages as they stand, with slots beyond the batch and in another order, and return their logits."""
+    count = len(next(iter(rows.values())))
+    order = np.random.default_rng(0).permutation(count)
+    taken, logits = rows, []
+    for stage in stages:
+        names = ["logits", *(spec.name for spec in stage.file.features)]
+        answers = dict(zip(names, session(stage.file.path).run(names, taken), strict=True))
+        logits.append(answers.pop("logits"))
+        slots = {name: np.concatenate([array[order], array[:2]]) for name, array in answers.items()}
+        taken = slots | {"rows": np.argsort(order)}
+    return logits

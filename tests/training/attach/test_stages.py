@@ -13,33 +13,13 @@ from serving.repository.manifest import TensorSpec
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from tests.training.attach import networks
-from tests.training.attach.networks import Array, Arrays, random_rows, session, tensors
-from tests.training.attach.opened import Opened, opened, random_heads
+from tests.training.attach.networks import Arrays, random_rows, session, tensors
+from tests.training.attach.opened import chain, opened, random_heads, written
 from tests.training.attach.random_graphs import random_graphs
 from training.attach.cuts import Cut
 from training.attach.multiply_adds import multiply_adds
 from training.attach.pooling import pooled_model
 from training.attach.stages import write_stages
-from training.release.exported_stage import ExportedStage
-
-
-def written(found: Opened, cuts: Sequence[Cut], folder: Path) -> tuple[ExportedStage, ...]:
-    heads = random_heads(cuts, found.source.classes)
-    return write_stages(found.source, cuts, heads, folder, total=found.measured.total)
-
-
-def chain(stages: Sequence[ExportedStage], rows: Arrays) -> list[Array]:
-    """Run stages as they stand, with slots beyond the batch and in another order, and return their logits."""
-    count = len(next(iter(rows.values())))
-    order = np.random.default_rng(0).permutation(count)
-    taken, logits = rows, []
-    for stage in stages:
-        names = ["logits", *(spec.name for spec in stage.file.features)]
-        answers = dict(zip(names, session(stage.file.path).run(names, taken), strict=True))
-        logits.append(answers.pop("logits"))
-        slots = {name: np.concatenate([array[order], array[:2]]) for name, array in answers.items()}
-        taken = slots | {"rows": np.argsort(order)}
-    return logits
 
 
 def pairs(cuts: Sequence[Cut]) -> list[tuple[Cut, ...]]:

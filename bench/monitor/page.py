@@ -44,9 +44,9 @@ def lines(record: Record) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
     yield (
         f"delta {record.delta:g}; {stakes} stakes, lambda · epsilon from {smallest:g} to {largest:g}; at "
-        f"least {record.least_differing} different rows; {record.most_callers} callers left out in turn. "
-        f"Each simulated server has a test and a seed of its own (seed {record.seed}). All rows are sampled "
-        f"rows. {versions}."
+        f"least {record.least_differing} different rows; at least {record.lone_caller_rows} rows of a lone "
+        f"caller; {record.most_callers} callers left out in turn. Each simulated server has a test and a "
+        f"seed of its own (seed {record.seed}). All rows are sampled rows. {versions}."
     )
     yield ""
     yield from summary(record)
@@ -90,8 +90,8 @@ def summary(record: Record) -> Iterator[str]:
         f"{_rows(pair.median_attacker_rows)} of them the attacker's."
     )
     yield (
-        f"- One address that sends 90 % of the rows revokes {both(LARGE_ATTACKER)}: those where "
-        f"{record.least_differing} rows differed before an honest caller's row was sampled."
+        f"- One address that sends 90 % of the rows revokes {both(LARGE_ATTACKER)}: it would have to send "
+        f"the first {record.lone_caller_rows} rows that are sampled."
     )
 
 

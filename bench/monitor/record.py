@@ -89,6 +89,7 @@ class Record(Section):
     stakes: tuple[float, float, int]
     """The smallest and the largest, as lambda · epsilon, and how many."""
     least_differing: int
+    lone_caller_rows: int
     most_callers: int
     stakes_servers: int
     stakes_rows: int

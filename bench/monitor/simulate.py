@@ -12,7 +12,7 @@ from tqdm import tqdm
 from bench.monitor.record import Ended, Record, Result, StakesResult
 from bench.monitor.scenarios import EPSILONS, RISKS, ROWS, Scenario
 from bench.monitor.servers import DELTA, SEED, run_server, run_stakes
-from serving.monitor.agreement import LEAST_DIFFERING, MOST_CALLERS, STAKES
+from serving.monitor.agreement import LEAST_DIFFERING, LONE_CALLER_ROWS, MOST_CALLERS, STAKES
 
 PROCESSES = 2
 LARGEST_STAKES = (0.5, 0.1, 0.02)
@@ -51,6 +51,7 @@ def simulate(
         delta=DELTA,
         stakes=(float(STAKES[0]), float(STAKES[-1]), len(STAKES)),
         least_differing=LEAST_DIFFERING,
+        lone_caller_rows=LONE_CALLER_ROWS,
         most_callers=MOST_CALLERS,
         stakes_servers=stakes_servers,
         stakes_rows=stakes_rows,

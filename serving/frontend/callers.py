@@ -1,9 +1,10 @@
 """Who sent a call, as far as the monitor tells callers apart.
 
 That is the value of a metadata key, where the operator names one that a trusted proxy sets; else the IP
-address, for IPv6 its /64 network, which is what one site gets. All programs on this machine are one
-caller, and so is whatever comes through the native front end's Unix socket. (Peers are written as in
-gRPC, "Name Resolution": `ipv4:1.2.3.4:5`, `ipv6:%5B::1%5D:5`, `unix:path`.)
+address, for IPv6 its /64 network, which is what one site gets. Where the key occurs several times, its
+last value counts: a proxy that appends a value cannot be overridden by the client. All programs on this
+machine are one caller, and so is whatever comes through the native front end's Unix socket. (Peers are
+written as in gRPC, "Name Resolution": `ipv4:1.2.3.4:5`, `ipv6:%5B::1%5D:5`, `unix:path`.)
 """
 
 import ipaddress
@@ -19,12 +20,13 @@ Metadata = Iterable[tuple[str, str | bytes]]
 def caller_of(peer: str, metadata: Metadata, key: str | None) -> str:
     """Return a name for the sender of a call: equal for calls that count as one caller's.
 
-    key: the metadata key that names the caller; None, or a call without it: its address names it.
+    key: the metadata key that names the caller, by its last value. The address names it where the key is
+    None, or is not in the call, or its last value is empty.
     """
     if key is not None:
-        for name, value in metadata:
-            if name == key and isinstance(value, str) and value:
-                return f"{key}={shown(value)}"
+        *_, last = "", *(value for name, value in metadata if name == key)
+        if isinstance(last, str) and last:
+            return f"{key}={shown(last)}"
     kind, _, address = peer.partition(":")
     if kind not in {"ipv4", "ipv6"}:
         return LOCAL

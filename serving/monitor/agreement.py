@@ -9,7 +9,7 @@ Ville's inequality the chance that E *ever* reaches 1 / delta is at most delta w
 holds, however often one looks. The products that start later notice a certificate that held for a
 million rows and then broke: those that start at row 1 are close to zero by then.
 
-Real traffic is not independent rows, so three rules are added. Each can only prevent a revocation, and
+Real traffic is not independent rows, so four rules are added. Each can only prevent a revocation, and
 so keeps the level delta:
 
 - A row that differs and whose bytes were counted as differing before counts as agreeing.
@@ -17,6 +17,7 @@ so keeps the level delta:
 - Where rows of more than one caller were sampled, E must reach 1 / delta without any one of them: the
   same products are kept for each caller that disagreed, with a factor of 1 in place of that caller's
   rows.
+- While rows of one caller only were counted, at least LONE_CALLER_ROWS of them must have been.
 
 Rows must be counted in the order in which they were admitted, whenever their full-depth answers are
 known: agreement is known sooner than disagreement, and any other order would bunch what differs.
@@ -39,6 +40,8 @@ detects a risk just above epsilon, a large one detects a high risk soon."""
 STARTED_AT_ONCE = 0.5
 LEAST_DIFFERING = 8
 """Fewest different rows that must have differed."""
+LONE_CALLER_ROWS = 100
+"""Fewest rows with which a caller breaks a certificate while no other caller's row was counted."""
 MOST_CALLERS = 64
 """Callers that are left out in turn: those with the most rows that differed."""
 LARGEST = 100.0
@@ -120,7 +123,8 @@ class AgreementTest:
         shows_T = self._test_results()
         if not shows_T[0]:
             return Verdict.HOLDS
-        return Verdict.BROKEN if shows_T.all() or not self._has_several_callers else Verdict.SUSPECTED
+        broken = shows_T.all() if self._has_several_callers else self.rows >= LONE_CALLER_ROWS
+        return Verdict.BROKEN if broken else Verdict.SUSPECTED
 
     @property
     def suspect(self) -> str | None:
@@ -223,7 +227,7 @@ class Power:
             differing_S += differs_S
             products_SL = (products_SL + _started(row)) * np.where(differs_S[:, np.newaxis], differed, agreed)
             broken_S: Bools = products_SL.sum(axis=1) + _not_started(row) >= 1 / delta
-            broken_S &= (differing_S >= LEAST_DIFFERING) & (revoked_after > rows)
+            broken_S &= (differing_S >= LEAST_DIFFERING) & (row >= LONE_CALLER_ROWS) & (revoked_after > rows)
             revoked_after[broken_S] = max(0, row - clean_rows)
             np.minimum(products_SL, LARGEST / delta, out=products_SL)
         return cls(revoked_after, rows)

@@ -31,7 +31,7 @@ from bench.monitor.scenarios import (
 from bench.monitor.servers import DELTA, run_server, run_stakes, sampled_rows
 from bench.monitor.simulate import simulate
 from serving.monitor import agreement
-from serving.monitor.agreement import LEAST_DIFFERING, AgreementTest, Verdict
+from serving.monitor.agreement import LEAST_DIFFERING, LONE_CALLER_ROWS, AgreementTest, Verdict
 
 RECORD = Path(__file__).parent.parent.parent / "docs" / "certificates" / "monitor.json"
 SECURITY = RECORD.parent.parent / "security.md"
@@ -70,6 +70,14 @@ def test_a_server_revokes_where_the_verdict_after_every_row_is_broken(number: in
         sum(attacks[good_rows:revoked]),
         verdicts.index(Verdict.SUSPECTED) + 1 - good_rows,
     )
+
+
+def test_a_server_of_a_lone_caller_revokes_at_the_hundredth_row_though_that_agrees() -> None:
+    scenario = replace(TRAFFIC, sources=(Source(1, 0.3),))
+    hundredth, _, _ = list(sampled_rows(scenario, 0))[LONE_CALLER_ROWS - 1]
+    assert hundredth is None
+
+    assert run_server(scenario, 0).revoked_after == LONE_CALLER_ROWS
 
 
 def test_sampled_rows_are_as_described() -> None:
@@ -144,6 +152,7 @@ def test_the_page_says_what_the_record_holds(record: Record) -> None:
 def test_the_record_is_of_the_servers_own_test_and_of_every_scenario(record: Record) -> None:
     assert record.stakes == (agreement.STAKES[0], agreement.STAKES[-1], len(agreement.STAKES))
     assert record.least_differing == LEAST_DIFFERING
+    assert record.lone_caller_rows == LONE_CALLER_ROWS
     assert record.most_callers == agreement.MOST_CALLERS
     wanted = [(each.table, each.name, each.epsilon, each.risk) for each in scenarios(1)]
     assert [(each.table, each.name, each.epsilon, each.risk) for each in record.results] == wanted
@@ -180,7 +189,7 @@ def test_one_picture_or_one_of_several_callers_revokes_nothing_and_two_addresses
     alone, two = (record.find(DIFFERENT[count], epsilon) for count in (1, 2))
     assert (alone.revoked, alone.suspected) == (0, alone.servers)
     assert two.revoked == two.servers
-    assert record.find(LONE_ATTACKER, epsilon).median_rows == LEAST_DIFFERING
+    assert record.find(LONE_ATTACKER, epsilon).median_rows == LONE_CALLER_ROWS
 
 
 def test_the_security_page_has_the_records_figures(record: Record) -> None:

@@ -55,7 +55,7 @@ def test_one_caller_of_several_makes_a_certificate_suspected_and_a_second_one_re
         ServerProcess(models, front_end=front_end, config=config) as server,
         Client(server.address) as client,
         Caller(server.address, (CALLER_KEY, "ann")) as ann,
-        Caller(server.address, (CALLER_KEY, "mallory")) as mallory,
+        Caller(server.address, (CALLER_KEY, "ann"), (CALLER_KEY, "mallory")) as mallory,
         Caller(server.address, (CALLER_KEY, "ben")) as ben,
     ):
         ann.send(np.repeat(EASY, REQUEST_ROWS, axis=0))

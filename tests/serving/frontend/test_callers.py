@@ -33,10 +33,11 @@ METADATA: Metadata = (("user-agent", "x"), ("x-team", "vision"), ("x-team", "oth
 @pytest.mark.parametrize(
     ("key", "metadata", "caller"),
     [
-        ("x-team", METADATA, "x-team=vision"),
+        ("x-team", METADATA, "x-team=other"),
         (None, METADATA, "192.0.2.7"),
         ("x-user", METADATA, "192.0.2.7"),
         ("x-team", (("x-team", ""),), "192.0.2.7"),
+        ("x-team", (("x-team", "vision"), ("x-team", "")), "192.0.2.7"),
         ("x-team", (("x-team", b"bytes"),), "192.0.2.7"),
         ("x-team", (("x-team", "a\nb"),), r"x-team=a\nb"),
     ],
@@ -45,6 +46,12 @@ def test_a_metadata_key_names_the_caller_where_the_operator_says_so(
     key: str | None, metadata: Metadata, caller: str
 ) -> None:
     assert caller_of("ipv4:192.0.2.7:50012", metadata, key) == caller
+
+
+def test_a_proxy_that_appends_the_key_is_not_overridden_by_the_client() -> None:
+    metadata = (("x-team", "claimed"), ("user-agent", "x"), ("x-team", "true"))
+
+    assert caller_of("ipv4:192.0.2.7:50012", metadata, "x-team") == "x-team=true"
 
 
 def test_a_callers_name_is_bounded() -> None:

@@ -11,6 +11,7 @@ from scipy.stats import binom
 from serving.monitor.agreement import (
     LARGEST,
     LEAST_DIFFERING,
+    LONE_CALLER_ROWS,
     MOST_CALLERS,
     REMEMBERED_ROWS,
     STAKES,
@@ -81,7 +82,7 @@ def test_a_certificate_is_broken_once_the_evidence_reaches_one_over_delta() -> N
 
 
 def test_fewer_different_rows_than_the_least_never_break_it() -> None:
-    test = after([False] * (LEAST_DIFFERING - 1))
+    test = after([True] * LONE_CALLER_ROWS + [False] * (LEAST_DIFFERING - 1))
     assert test.evidence > 1 / DELTA
     before = test.verdict
 
@@ -121,12 +122,37 @@ def test_one_of_several_callers_alone_only_makes_it_suspected() -> None:
     assert (test.verdict, test.suspect) == (Verdict.SUSPECTED, "foreign")
 
 
-def test_a_lone_callers_rows_are_all_the_rows_there_are() -> None:
+def test_a_lone_callers_first_99_rows_only_make_it_suspected_and_the_hundredth_breaks_it() -> None:
     test = AgreementTest(EPSILON, DELTA)
+    disagree(test, "lone", LEAST_DIFFERING - 1)
+    assert test.verdict is Verdict.HOLDS
 
-    disagree(test, "lone", LEAST_DIFFERING)
+    for number in range(LEAST_DIFFERING - 1, 99):
+        disagree(test, "lone", 1, first=number)
+        assert (test.verdict, test.suspect) == (Verdict.SUSPECTED, "lone")
 
+    disagree(test, "lone", 1, first=99)
     assert (test.verdict, test.suspect) == (Verdict.BROKEN, None)
+
+
+def test_a_lone_callers_hundredth_row_breaks_it_though_it_agrees() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    disagree(test, "lone", 99)
+
+    test.count(agreed=True, caller="lone")
+
+    assert test.verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("place", [0, 50, 99])
+def test_a_second_callers_row_among_the_first_hundred_keeps_it_suspected(place: int) -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    disagree(test, "first", place)
+    test.count(agreed=True, caller="second")
+
+    disagree(test, "first", 500, first=place)
+
+    assert (test.verdict, test.suspect) == (Verdict.SUSPECTED, "first")
 
 
 def test_two_callers_that_disagree_break_it() -> None:
@@ -212,7 +238,7 @@ def test_rows_well_within_the_stated_risk_revoke_almost_nothing() -> None:
     assert Power.of(EPSILON, DELTA, EPSILON / 2, 4_000, servers=1_000).chance(4_000) <= 0.01
 
 
-@pytest.mark.parametrize(("risk", "published_median"), [(0.03, 1_450), (0.05, 212), (0.10, 76)])
+@pytest.mark.parametrize(("risk", "published_median"), [(0.03, 1_450), (0.05, 212), (0.10, 100)])
 def test_the_power_is_that_of_the_published_simulation(risk: float, published_median: int) -> None:
     median = Power.of(EPSILON, DELTA, risk, 4_000).rows_for(0.5)
 
@@ -226,16 +252,17 @@ def test_a_certificate_that_breaks_late_is_still_noticed() -> None:
     assert (late.rows_for(0.95) or 1_000) < 500
 
 
-def test_the_simulated_servers_count_as_a_server_does() -> None:
+@pytest.mark.parametrize("risk", [0.04, 0.3])
+def test_the_simulated_servers_count_as_a_server_does(risk: float) -> None:
     generator = np.random.default_rng(7)
-    differs = generator.random(400) < 0.08
+    differs = generator.random(400) < risk
     test = AgreementTest(EPSILON, DELTA)
     row = 0
     while test.verdict is not Verdict.BROKEN:
         test.count(agreed=not differs[row], row=str(row).encode())
         row += 1
 
-    simulated = Power.of(EPSILON, DELTA, 0.08, 400, servers=1, seed=7)
+    simulated = Power.of(EPSILON, DELTA, risk, 400, servers=1, seed=7)
 
     assert simulated.revoked_after.tolist() == [row]
 

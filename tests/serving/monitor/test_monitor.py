@@ -12,6 +12,7 @@ from serving.engine.request import Answers, Request
 from serving.errors import RequestCancelled
 from serving.exits.options import NO_OPTIONS, RequestOptions, exit_rule
 from serving.exits.points import RevokedBy
+from serving.monitor.agreement import LONE_CALLER_ROWS
 from serving.monitor.monitor import Monitor, MonitorLimits, Revocation
 from serving.repository.manifest import ConfidenceShares
 from serving.repository.repository import PublishedVersion
@@ -21,11 +22,10 @@ from tests.serving.monitor.shadows import ALL, MISTAKEN, asked, counts, mistaken
 from tests.serving.scripted_model import EASY, HARD, RAISES, row
 
 
-def revoke(served: Served, first: int = 0) -> None:
+def revoke(served: Served) -> None:
     """Have different mistaken rows answered until the point that they were asked of is revoked."""
-    for number in range(first, first + 40, 8):
-        if not is_revoked(served):
-            asked(served, *mistaken(8, number))
+    for number in range(0, LONE_CALLER_ROWS, 8):
+        asked(served, *mistaken(8, number))
     assert is_revoked(served)
 
 
@@ -51,7 +51,7 @@ def test_a_broken_certificate_is_revoked_and_its_name_stands_for_a_safer_point(
     revoke(served)
 
     assert [(each.operating_point, each.epsilon) for each in revoked] == [("balanced", 0.1)]
-    assert revoked[0].disagreements == revoked[0].shadow_rows >= 8
+    assert revoked[0].disagreements == revoked[0].shadow_rows >= LONE_CALLER_ROWS
     assert (state(served).in_force, state(served).revoked_by) == ("exact", "monitor")
     assert exit_rule(served.version.points, NO_OPTIONS).thresholds == (None, None)
     labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
@@ -99,7 +99,7 @@ def follow_all(monitor: Monitor, rows: int, first: int = 0, caller: str = "") ->
 def test_rows_admitted_before_a_point_was_reinstated_do_not_revoke_it_again(serve: Serve) -> None:
     served = serve()
     monitor = served.version.monitor
-    first, last = (follow_all(monitor, 20, number) for number in (0, 100))
+    first, last = (follow_all(monitor, LONE_CALLER_ROWS, number) for number in (0, LONE_CALLER_ROWS))
     for shadow in first:
         shadow.close(answered(0))
     assert is_revoked(served)
@@ -116,7 +116,7 @@ def test_a_certificate_is_revoked_once_however_many_rows_still_differ(serve: Ser
     revoked: list[Revocation] = []
     served = serve(on_revoked=revoked.append)
 
-    for shadow in follow_all(served.version.monitor, 60):
+    for shadow in follow_all(served.version.monitor, 2 * LONE_CALLER_ROWS):
         shadow.close(answered(0))
 
     assert len(revoked) == 1
@@ -159,6 +159,26 @@ def test_one_of_two_callers_whose_rows_differ_revokes_nothing_and_is_named(
     assert registry.get_sample_value("offramp_certificate_holds", labels) == 1
 
 
+def test_a_lone_caller_is_named_until_a_hundred_of_its_rows_revoke(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
+    served = serve()
+    labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
+    with capture_logs() as logs:
+        *others, last = follow_all(served.version.monitor, LONE_CALLER_ROWS, caller="lone")
+        for shadow in others:
+            shadow.close(answered(0))
+        assert [(each["event"], each["caller"]) for each in logs] == [("certificate suspected", "lone")]
+        assert registry.get_sample_value("offramp_certificate_suspected", labels) == 1
+        assert not is_revoked(served)
+
+        last.close(answered(0))
+
+    assert is_revoked(served)
+    assert logs[-1]["event"] == "certificate revoked"
+    assert registry.get_sample_value("offramp_certificate_suspected", labels) == 0
+
+
 def test_two_callers_whose_rows_differ_revoke(serve: Serve) -> None:
     served = serve()
     for first, caller in ((0, "one"), (100, "other")):
@@ -175,10 +195,10 @@ def test_where_a_broken_certificate_only_warns_its_point_stays_in_force(
     served = serve(watch=MonitorLimits(shadow_share=1.0, on_broken="warn"), on_revoked=revoked.append)
 
     with capture_logs() as logs:
-        for first in range(0, 80, 8):
+        for first in range(0, 2 * LONE_CALLER_ROWS, 8):
             asked(served, *mistaken(8, first))
 
-    assert [each["event"] for each in logs] == ["certificate broken"]
+    assert [each["event"] for each in logs] == ["certificate suspected", "certificate broken"]
     assert (revoked, is_revoked(served), state(served).in_force) == ([], False, "balanced")
     labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
     assert registry.get_sample_value("offramp_certificate_holds", labels) == 0
@@ -201,7 +221,7 @@ def test_a_revocation_made_while_others_are_taken_up_is_not_undone(serve: Serve)
     kept: set[str] = set()
     served = serve(on_revoked=lambda revocation: kept.add(revocation.operating_point))
     monitor = served.version.monitor
-    shadows = follow_all(monitor, 20)
+    shadows = follow_all(monitor, LONE_CALLER_ROWS)
     stop = threading.Event()
 
     def revoked_by(name: str) -> RevokedBy | None:

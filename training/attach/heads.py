@@ -209,7 +209,7 @@ def _forward(layers: Sequence[TorchLayer], features_BP: Tensor) -> Tensor:
 def _key(
     cached: CachedFeatures, level: int, row_N: NDArray[np.int64], settings: HeadTraining, seed: int
 ) -> str:
-    """Tell a trained head by all that it depends on."""
+    """Compute a digest of all that a trained head depends on."""
     digest = hashlib.sha256(row_N.astype("<i8").tobytes())
     digest.update(f"{cached.key} {level} {settings.model_dump_json()} {seed} {torch.__version__}".encode())
     return digest.hexdigest()
@@ -240,4 +240,4 @@ def _read(path: Path, key: str) -> HeadWeights | None:
 
 
 def _nobody(_epochs: int) -> None:
-    """Tell nobody how far it is."""
+    """Ignore progress."""

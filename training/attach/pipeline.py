@@ -52,7 +52,7 @@ from training.run_folder import check_writable
 LEVELS = 7
 """Places in the network where a head is tried."""
 MEASURED_ROWS = 3
-EVALUATION_SLOTS = 256
+EVALUATION_SLOTS = 64
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class AttachSplits:
         }
 
     def table(self, epsilon: float, delta: float) -> str:
-        """Lay out in lines what each split has and decides."""
+        """Return a line a split: what it has and decides."""
         allowed, on_tune = (
             allowed_losses(len(self.certify), epsilon, delta),
             allowed_on_tune(epsilon, len(self.tune)),
@@ -108,7 +108,7 @@ def choose_sizes(
     Raises DatasetError with what is needed where there are too few distinct rows.
     """
     given = given or {}
-    fewest, aimed = _fewest(epsilon, delta), _aimed(epsilon)
+    fewest, aimed = _fewest(epsilon, delta), _aimed(epsilon, delta)
     _check_given(rows, given, fewest["certify"], epsilon, delta)
     there = len(rows.distinct_N)
     needed = {name: given.get(name, fewest[name]) for name in SPLITS}
@@ -116,12 +116,11 @@ def choose_sizes(
         raise DatasetError(_too_few(rows, needed, given, epsilon, delta))
     free = [name for name in SPLITS if name not in given]
     more = sum(aimed[name] - fewest[name] for name in free)
-    spare = there - sum(needed.values())
-    sizes = dict(needed)
-    for name in free:  # the same share of the way from fewest to aimed, and beyond
-        sizes[name] += int(Fraction(spare, more) * (aimed[name] - fewest[name]))
+    # All go the same share of the way from fewest to aimed, and beyond.
+    share = Fraction(there - sum(needed.values()), more) if more else Fraction(0)
+    sizes = needed | {name: fewest[name] + int(share * (aimed[name] - fewest[name])) for name in free}
     if "heads" in free:
-        sizes["heads"] = min(sizes["heads"], max(MOST_HEAD_ROWS, fewest["heads"]))
+        sizes["heads"] = min(sizes["heads"], MOST_HEAD_ROWS)
     for name in _LEFTOVER_GOES_TO:
         if name in free:
             sizes[name] += there - sum(sizes.values())
@@ -154,13 +153,13 @@ def _fewest(epsilon: float, delta: float) -> dict[str, int]:
     }
 
 
-def _aimed(epsilon: float) -> dict[str, int]:
+def _aimed(epsilon: float, delta: float) -> dict[str, int]:
     """Return the sizes that rows are shared out by: more of them gain little, but in certify."""
     return {
         "heads": 10_000,
         "temperature": 1_000,
         "tune": math.ceil(30 / epsilon),
-        "certify": math.ceil(50 / epsilon),
+        "certify": max(math.ceil(50 / epsilon), fewest_rows(epsilon, delta)),
         "test": 2_000,
     }
 
@@ -193,5 +192,5 @@ def _too_few(
         larger = percent / 100
         sizes = {name: given.get(name, fewest) for name, fewest in _fewest(larger, delta).items()}
         if larger > epsilon and sum(sizes.values()) <= there:
-            return f"{message}: they do for epsilon {larger}"
+            return f"{message}, enough for epsilon {larger}"
     return message

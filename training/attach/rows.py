@@ -137,7 +137,7 @@ def _check_array(path: Path, key: str, array: NDArray[Any], spec: TensorSpec) ->
 
 
 def _shape_advice(got: tuple[int, ...], row_shape: tuple[int, ...]) -> str:
-    """Say how to get the right shape, where that can be told."""
+    """Return how to get the right shape, where that can be told, to end a message with."""
     axes = ", ".join(map(str, row_shape))
     if got == row_shape:
         return ": one row alone needs a first axis too: array[None]"

@@ -68,19 +68,29 @@ def test_a_larger_epsilon_takes_fewer_rows_to_certify(tmp_path: Path) -> None:
     assert strict.heads < lax.heads
 
 
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.001, 1e-30), (0.5, 0.5), (0.9, 0.001)])
+def test_sizes_hold_for_unusual_certificates(tmp_path: Path, epsilon: float, delta: float) -> None:
+    count = 90_000 if epsilon < 0.01 else 500
+    sizes = choose_sizes(rows_of(tmp_path, count), epsilon=epsilon, delta=delta)
+
+    assert sizes.total == count
+    assert sizes.certify >= fewest_rows(epsilon, delta)
+    assert sizes.heads >= 300
+
+
 def test_too_few_rows_say_how_many_are_needed_and_for_which_epsilon(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, FEWEST_AT_001 - 1, repeats=5)
     with pytest.raises(
         DatasetError,
         match=r"rows.npz: expected at least 853 different rows for epsilon 0.01 at delta 0.05 \(heads 300, "
-        r"temperature 50, tune 154, certify 299, test 50\), got 852: they do for epsilon 0.02$",
+        r"temperature 50, tune 154, certify 299, test 50\), got 852, enough for epsilon 0.02$",
     ):
         choose_sizes(rows, epsilon=0.01, delta=0.05)
 
 
 def test_the_epsilon_that_is_said_to_do_does(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, 600)
-    with pytest.raises(DatasetError, match=r"got 600: they do for epsilon 0.03$"):
+    with pytest.raises(DatasetError, match=r"got 600, enough for epsilon 0.03$"):
         choose_sizes(rows, epsilon=0.01, delta=0.05)
     choose_sizes(rows, epsilon=0.03, delta=0.05)
     with pytest.raises(DatasetError):

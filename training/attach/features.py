@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import onnx
@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from serving.errors import first_line
 from serving.stages.devices import CPU, FATAL_LOGS, Device
-from training.attach.rows import Rows
 from training.errors import AttachError, NotFinite, RunError
 from training.whole_file import whole_file
 
@@ -41,6 +40,23 @@ _VALUE = np.dtype("<f4")
 
 Told = Callable[[int], object]
 """Is told how much was done since it was last called, such as the `update` of a tqdm bar."""
+
+
+class RowSource(Protocol):
+    """Rows of a network's inputs, read piece by piece."""
+
+    @property
+    def path(self) -> Path:
+        """The file that they came from."""
+
+    @property
+    def inputs_digest(self) -> str:
+        """What tells them from all others."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Return some consecutive rows of every input."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ def expected_bytes(model: onnx.ModelProto, rows: int) -> int:
 
 def cache(
     model: onnx.ModelProto,
-    rows: Rows,
+    rows: RowSource,
     folder: Path,
     progress: Told | None = None,
     *,
@@ -96,7 +112,7 @@ def _widths(model: onnx.ModelProto) -> dict[str, int]:
     return widths
 
 
-def _key(model: onnx.ModelProto, rows: Rows, device: Device) -> str:
+def _key(model: onnx.ModelProto, rows: RowSource, device: Device) -> str:
     digest = hashlib.sha256(model.SerializeToString(deterministic=True))
     digest.update(f"{rows.inputs_digest} {device.name}".encode())
     return digest.hexdigest()
@@ -123,7 +139,7 @@ def _holds(path: Path, rows: int, width: int, done: int) -> bool:
 
 def _fill(
     session: onnxruntime.InferenceSession,
-    rows: Rows,
+    rows: RowSource,
     folder: Path,
     key: str,
     widths: Mapping[str, int],
@@ -150,7 +166,7 @@ def _fill(
 
 
 def _outputs(
-    session: onnxruntime.InferenceSession, rows: Rows, names: list[str], done: int
+    session: onnxruntime.InferenceSession, rows: RowSource, names: list[str], done: int
 ) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
     """Yield the first row of each batch, and what the model returns for it, checked."""
     for start in range(done, len(rows), BATCH_ROWS):
@@ -215,14 +231,14 @@ def _mebibytes(count: int) -> str:
     return f"{math.ceil(count / 2**20):,} MiB"
 
 
-def _check_finite(rows: Rows, name: str, values_BP: NDArray[np.float32], start: int) -> None:
+def _check_finite(rows: RowSource, name: str, values_BP: NDArray[np.float32], start: int) -> None:
     spoiled_B = ~np.isfinite(values_BP).all(axis=1)
     if spoiled_B.any():
         row = start + int(spoiled_B.argmax())
         raise NotFinite(f"{rows.path}: row {row}: expected finite {name} of the network, got NaN or infinity")
 
 
-def _check_classes(rows: Rows, logits_NK: NDArray[np.float32]) -> None:
+def _check_classes(rows: RowSource, logits_NK: NDArray[np.float32]) -> None:
     """Raise AttachError where the network says the same of every row: there is nothing to learn."""
     first = int(logits_NK[0].argmax())
     if (logits_NK.argmax(axis=1) == first).all():

@@ -63,6 +63,11 @@ def add_to(command: argparse.ArgumentParser) -> None:
         help="the risk: answers that differ from the network's, or that are wrong where its is right; the "
         "latter needs labels",
     )
+    command.add_argument(
+        "--no-mixtures",
+        action="store_true",
+        help="heads learn from the rows alone: quicker where the network is slow, and they agree less",
+    )
     for split in SPLITS:
         command.add_argument(
             f"--{split}-rows", type=int, metavar="N", help="default: by what certificates need"
@@ -95,6 +100,7 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
             logits=options.logits,
             exits=options.exits,
             cuts=tuple(options.cut),
+            mixtures=not options.no_mixtures,
             heads=HeadTraining(kind=options.head),
             epsilon=options.epsilon,
             fast_epsilon=options.fast_epsilon,

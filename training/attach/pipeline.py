@@ -28,12 +28,13 @@ from training.attach.heads import kept_head
 from training.attach.manifest import make_manifest
 from training.attach.measure import measure
 from training.attach.milliseconds import Milliseconds, measure_milliseconds
+from training.attach.mixtures import MixedRows
 from training.attach.parity import check_early_exits, check_parity
 from training.attach.pooling import pooled_model, pooling_multiply_adds
 from training.attach.progress import Progress
 from training.attach.record import AttachRecord, CurveRecord, LevelRecord, PointRecord
 from training.attach.report import write_report
-from training.attach.row_splits import AttachSplits, choose_sizes, split_rows
+from training.attach.row_splits import MOST_HEAD_ROWS, AttachSplits, choose_sizes, split_rows
 from training.attach.rows import Rows, check_labels, read_rows
 from training.attach.settings import AttachSettings
 from training.attach.source import SourceModel, read_source
@@ -102,14 +103,16 @@ def attach(
     candidates = pick(cuts, settings.cuts) if settings.cuts else levels(cuts, measured.total, LEVELS)
     if not candidates:
         raise AttachError(
-            f"{settings.model}: no usable cut: no place before {MOST_OF_THE_COST:.0%} of the multiply-adds where "
-            "one tensor crosses; --cut names another of those that there are"
+            f"{settings.model}: no usable cut: expected a place before {MOST_OF_THE_COST:.0%} of the "
+            f"multiply-adds where one tensor crosses, got none of {len(cuts)}"
         )
     progress.say(f"{len(cuts)} places to cut {settings.model}; heads are tried at:")
     progress.say(table(candidates, measured.total))
-    cached = _cache(source, candidates, rows, folder, progress)
-    heads = _train_heads(candidates, cached, splits, settings, folder, progress)
-    chosen = _choose(candidates, heads, cached, splits, measured.total, settings, progress)
+    wanted = MOST_HEAD_ROWS if settings.mixtures else 0
+    mixed = MixedRows.up_to(rows, splits.heads, wanted, settings.seed)
+    cached = _cache(source, candidates, mixed, folder, progress)
+    heads = _train_heads(candidates, cached, mixed.training_N, settings, folder, progress)
+    chosen = _choose(candidates, heads, cached, rows, splits, measured.total, settings, progress)
     stages = write_stages(source, chosen.cuts, chosen.heads, folder.path, total=measured.total)
     runner = StageRunner([stage.file for stage in stages], source.inputs, CPU, slots=EVALUATION_SLOTS)
     logits_ENK = _run(runner, rows, progress)
@@ -144,11 +147,14 @@ def _check(settings: AttachSettings, source: SourceModel, rows: Rows) -> None:
 
 
 def _cache(
-    source: SourceModel, cuts: Sequence[Cut], rows: Rows, folder: AttachFolder, progress: Progress
+    source: SourceModel, cuts: Sequence[Cut], rows: MixedRows, folder: AttachFolder, progress: Progress
 ) -> CachedFeatures:
     model = pooled_model(source, cuts)
     size = expected_bytes(model, len(rows)) / 2**20
-    progress.say(f"features of all rows take {size:,.0f} MiB in {folder.features}")
+    progress.say(
+        f"features of the rows and of {rows.mixtures:,} mixtures of head rows take {size:,.0f} MiB in "
+        f"{folder.features}"
+    )
     with progress.bar("features", len(rows), "row") as told:
         return cache(model, rows, folder.features, told, device=choose_device("auto"))
 
@@ -156,14 +162,14 @@ def _cache(
 def _train_heads(
     cuts: Sequence[Cut],
     cached: CachedFeatures,
-    splits: AttachSplits,
+    row_N: NDArray[np.int64],
     settings: AttachSettings,
     folder: AttachFolder,
     progress: Progress,
 ) -> list[HeadWeights]:
     with progress.bar("heads", len(cuts) * settings.heads.epochs, "epoch") as told:
         return [
-            kept_head(folder.heads, cached, level, splits.heads, settings.heads, settings.seed, told)
+            kept_head(folder.heads, cached, level, row_N, settings.heads, settings.seed, told)
             for level in range(len(cuts))
         ]
 
@@ -172,13 +178,15 @@ def _choose(
     cuts: Sequence[Cut],
     heads: Sequence[HeadWeights],
     cached: CachedFeatures,
+    rows: Rows,
     splits: AttachSplits,
     total: int,
     settings: AttachSettings,
     progress: Progress,
 ) -> Chosen:
     if settings.cuts:
-        return Chosen(cuts, heads, cached.levels, tuple(_level(cut, total) for cut in cuts), None)
+        pooled = [features[: len(rows)] for features in cached.levels]
+        return Chosen(cuts, heads, pooled, tuple(_level(cut, total) for cut in cuts), None)
     candidates = [
         Level(cut.tensor, cut.multiply_adds, pooling_multiply_adds(cut) + head.multiply_adds)
         for cut, head in zip(cuts, heads, strict=True)
@@ -197,7 +205,7 @@ def _choose(
     return Chosen(
         [cuts[number] for number in picked],
         [heads[number] for number in picked],
-        [cached.levels[number] for number in picked],
+        [cached.levels[number][: len(rows)] for number in picked],
         tuple(
             _level(cut, total, figures.agreement, figures.leaving, chosen=number in picked)
             for number, (cut, figures) in enumerate(zip(cuts, found.levels, strict=True))

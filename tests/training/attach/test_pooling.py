@@ -7,6 +7,7 @@ import torch
 from onnx import TensorProto
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
+from serving.repository.manifest import TensorSpec
 from tests.training.attach import networks
 from tests.training.attach.networks import OPSETS, Array, Arrays, Writer, random_rows, session, tensors
 from tests.training.attach.opened import Opened, opened
@@ -33,9 +34,22 @@ def map_network(opset: int, *row_shape: int) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("sizes", [(8, 8), (4, 4), (12, 4), (7, 9), (3, 10), (1, 1), (2, 16)])
-def test_a_map_is_averaged_over_a_grid_of_at_most_4_by_4(
-    sizes: tuple[int, int], opset: int, tmp_path: Path
+@pytest.mark.parametrize(
+    ("sizes", "grid"),
+    [
+        ((8, 8), (4, 4)),
+        ((4, 4), (4, 4)),
+        ((14, 14), (7, 7)),
+        ((12, 4), (6, 4)),
+        ((11, 11), (7, 7)),
+        ((7, 9), (7, 7)),
+        ((3, 10), (3, 5)),
+        ((1, 1), (1, 1)),
+        ((2, 16), (2, 4)),
+    ],
+)
+def test_a_map_is_averaged_over_a_grid_that_divides_it_or_else_of_7_by_7(
+    sizes: tuple[int, int], grid: tuple[int, int], opset: int, tmp_path: Path
 ) -> None:
     found = opened(map_network(opset, 2, *sizes), tmp_path)
     cuts, rows = found.named("map"), found.rows(3)
@@ -43,21 +57,20 @@ def test_a_map_is_averaged_over_a_grid_of_at_most_4_by_4(
     got, _logits = pooled(found, cuts, rows)
 
     (features,) = tensors(found.source.model, ["map"], rows)
-    grid = (min(4, sizes[0]), min(4, sizes[1]))
     expected = adaptive_avg_pool2d(torch.from_numpy(features), grid).flatten(1).numpy()
     np.testing.assert_allclose(got, expected, atol=1e-6)
     assert pooled_width(cuts[0]) == got.shape[1] == 5 * grid[0] * grid[1]
 
 
-@pytest.mark.parametrize("length", [12, 10, 3])
-def test_a_map_of_one_axis_is_averaged_over_at_most_4_cells(length: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("length", "cells"), [(12, 6), (10, 5), (11, 7), (3, 3)])
+def test_a_map_of_one_axis_is_averaged_likewise(length: int, cells: int, tmp_path: Path) -> None:
     found = opened(map_network(17, 2, length), tmp_path)
     rows = found.rows(3)
 
     got, _logits = pooled(found, found.named("map"), rows)
 
     (features,) = tensors(found.source.model, ["map"], rows)
-    expected = adaptive_avg_pool1d(torch.from_numpy(features), min(4, length)).flatten(1).numpy()
+    expected = adaptive_avg_pool1d(torch.from_numpy(features), cells).flatten(1).numpy()
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -68,7 +81,7 @@ def test_a_map_with_channels_last_is_pooled_alike_in_its_own_order(size: int, tm
 
     last, first, _logits = pooled(found, (*found.named("transpose_2"), *found.named("conv_1")), rows)
 
-    grid = min(4, size)
+    grid = {3: 3, 8: 4, 9: 7}[size]
     turned = first.reshape(3, 4, grid, grid).transpose(0, 2, 3, 1).reshape(3, -1)
     np.testing.assert_allclose(last, turned, atol=1e-6)
 
@@ -156,3 +169,10 @@ def test_all_cuts_and_the_logits_come_from_one_run(name: str, tmp_path: Path) ->
     *features, logits = pooled(found, found.cuts, rows)
     assert [each.shape for each in features] == [(5, pooled_width(cut)) for cut in found.cuts]
     np.testing.assert_array_equal(logits, tensors(found.source.model, [found.source.logits], rows)[0])
+
+
+@pytest.mark.parametrize(("channels", "grid"), [(65, 7), (66, 6), (100, 5), (200, 4), (1000, 1), (4000, 1)])
+def test_a_map_of_many_channels_is_pooled_more_coarsely(channels: int, grid: int) -> None:
+    spec = TensorSpec(name="map", datatype="FP32", shape=(-1, channels, 11, 11))
+
+    assert pooled_width(Cut("map", spec, (), 1, "channels_first", None, 1)) == channels * grid * grid

@@ -1,0 +1,25 @@
+"""What the training guide shows of attached exits is what was measured, and meets what is asked of it."""
+
+from bench.attach import BEGIN, DOCS, END, PAGE, Measurement, lines, plot
+
+MEASURED = Measurement.model_validate_json((DOCS / "fashion-mnist.json").read_text())
+
+
+def test_the_page_is_written_from_the_measurement() -> None:
+    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip()
+
+    assert shown == "\n".join(lines(MEASURED))
+
+
+def test_the_plot_is_drawn_from_the_measurement() -> None:
+    assert (DOCS / "fashion-mnist.svg").read_text() == plot(MEASURED.record)
+
+
+def test_at_exact_every_answer_is_the_files() -> None:
+    assert MEASURED.exact_differs == 0
+    assert {each.exact_differs for each in MEASURED.served} == {0}
+
+
+def test_balanced_differs_on_unused_rows_within_twice_its_bound() -> None:
+    for each in MEASURED.served:
+        assert each.balanced_differs <= 2 * MEASURED.record.settings.epsilon * each.rows

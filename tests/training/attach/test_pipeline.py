@@ -253,7 +253,7 @@ def test_a_network_that_no_exit_makes_cheaper_is_only_published_by_force(
 ) -> None:
     assert attach_at(own, "relu_2") == 2
 
-    assert "error: no saving found: balanced takes 1" in capsys.readouterr().err
+    assert "error: no saving found: balanced takes " in capsys.readouterr().err
     assert not (own / "models" / "tables").exists()
     assert attach_at(own, "relu_2", more=("--resume", "--force")) == 0
 

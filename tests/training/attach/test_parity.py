@@ -93,13 +93,9 @@ def test_a_wrong_row_late_in_the_rows_is_named(convnet: Attached) -> None:
     logits_ENK = convnet.answers()
     logits_ENK[:, ROWS - 1, 2] = np.nan
 
-    with pytest.raises(
-        ExportMismatch, match=rf"^final exit, row {ROWS - 1}, logit 2: expected \S+ within .* got nan"
-    ):
+    with pytest.raises(ExportMismatch, match=rf"^final exit, row {ROWS - 1}, logit 2: expected \S+ within .* got nan"):
         check_parity(convnet.found.source, logits_ENK[-1], convnet.rows)
-    with pytest.raises(
-        ExportMismatch, match=rf"^exit 0, row {ROWS - 1}, logit 2: expected \S+ within .* got nan"
-    ):
+    with pytest.raises(ExportMismatch, match=rf"^exit 0, row {ROWS - 1}, logit 2: expected \S+ within .* got nan"):
         check_early_exits(convnet.heads, convnet.pooled(), logits_ENK)
 
 

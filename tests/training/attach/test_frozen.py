@@ -76,7 +76,7 @@ class Place:
     def start(self, recipe: Recipe, progress: ProgressBar, *, resume: bool = False) -> None:
         run(recipe, "tiny", self.folder, self.root / "models", progress, resume=resume)
 
-    def logits(self, split: Split) -> np.ndarray:  # type: ignore[type-arg]
+    def logits(self, split: Split) -> np.ndarray:
         """Run a split through the published stages: logits_ENK."""
         version = read_version(self.version)
         runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=64)

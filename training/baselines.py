@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.architectures.network import MultiExitNetwork
 from training.assessment import Exported, export
 from training.born_again.generations import Generation
 from training.born_again.progress import Progress
 from training.data.splits import Dataset, Split
 from training.exits.cost import measure_milliseconds, multiply_adds
-from training.from_recipe import make_network, train
+from training.from_recipe import make_backbone, train
 from training.recipe import Recipe
 from training.run_folder import RunFolder
+from training.settings import ExitsSection
 
 BACKBONE, SMALLER, SMALLER_TAUGHT = "backbone", "smaller", "smaller, taught"
 WIDTH_STEPS = 200
@@ -85,11 +85,6 @@ def train_baselines(
     return baselines
 
 
-def make_backbone(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
-    """Build the recipe's network with the final exit alone."""
-    return make_network(recipe, dataset).without_early_exits()
-
-
 def narrowed(recipe: Recipe, dataset: Dataset, most_multiply_adds: float) -> Recipe:
     """Give the recipe with every width scaled by the largest factor whose backbone stays within a cost.
 
@@ -111,7 +106,8 @@ def narrowed(recipe: Recipe, dataset: Dataset, most_multiply_adds: float) -> Rec
 def without_exits(recipe: Recipe) -> Recipe:
     """Return the recipe without what only a network with exits has."""
     supervision = recipe.deep_supervision.model_copy(update={"hint_weight": 0.0})
-    return _with_generations(recipe, 1).model_copy(update={"deep_supervision": supervision})
+    update = {"deep_supervision": supervision, "exits": ExitsSection()}
+    return _with_generations(recipe, 1).model_copy(update=update)
 
 
 def _with_generations(recipe: Recipe, count: int) -> Recipe:

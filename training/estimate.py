@@ -16,7 +16,7 @@ from training.born_again.generations import Generation, choose_training_device, 
 from training.born_again.precision import Precision
 from training.data.registry import DATASETS, Extent
 from training.data.splits import Dataset, Split
-from training.from_recipe import make_network
+from training.from_recipe import make_trained_network
 from training.recipe import Recipe
 
 WARM_UP_STEPS = 3
@@ -61,7 +61,7 @@ def _step_seconds(recipe: Recipe, extent: Extent, precision: Precision) -> Itera
         teachers = len(earlier) if recipe.generations.teacher == "ensemble" else min(len(earlier), 1)
         rows = recipe.schedule.batch_rows * (WARM_UP_STEPS + TIMED_STEPS)
         dataset = random_dataset(extent, rows)
-        network = make_network(recipe, dataset)
+        network = make_trained_network(recipe, dataset)
         if teachers not in seconds_of_teachers:
             fit = make_fit(number, network, earlier, dataset.train, dataset.tune, recipe, precision)
             seconds_of_teachers[teachers] = _time(fit, network)

@@ -34,6 +34,17 @@ def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
     )
 
 
+def make_backbone(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
+    """Build the recipe's network with the final exit alone."""
+    return make_network(recipe, dataset).without_early_exits()
+
+
+def make_trained_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
+    """Build the network that the recipe's generations train: without early exits where they follow later."""
+    make = make_backbone if recipe.exits.train == "frozen" else make_network
+    return make(recipe, dataset)
+
+
 def train(
     recipe: Recipe,
     dataset: Dataset,
@@ -41,7 +52,7 @@ def train(
     progress: Progress,
     *,
     earlier: Sequence[Generation] = (),
-    make: Callable[[Recipe, Dataset], MultiExitNetwork] = make_network,
+    make: Callable[[Recipe, Dataset], MultiExitNetwork] = make_trained_network,
 ) -> list[Generation]:
     """Train every generation that neither the folder holds nor another run has trained earlier."""
     return train_generations(

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.assessment import Assessment, choose, export, read_test_split
+from training.assessment import Assessment, Exported, choose, export, read_test_split
+from training.attach.frozen import attach_to_generations
 from training.baselines import Baseline, train_baselines
 from training.born_again.generations import Generation
 from training.born_again.progress import Progress
@@ -81,6 +82,19 @@ def release(findings: Findings, model_repository: Path, folder: RunFolder, progr
     return record
 
 
+def export_generations(
+    recipe: Recipe,
+    dataset: Dataset,
+    generations: Sequence[Generation],
+    folder: RunFolder,
+    progress: Progress,
+) -> list[Exported]:
+    """Write the stages of every generation; early exits are attached to those trained without any."""
+    if recipe.exits.train == "frozen":
+        return attach_to_generations(recipe, dataset, generations, folder, progress)
+    return [export(each.network, dataset, folder.generation_folder(each.number)) for each in generations]
+
+
 def find_out(
     recipe: Recipe,
     recipe_name: str,
@@ -90,7 +104,7 @@ def find_out(
     progress: Progress,
 ) -> Findings:
     """Export, choose and promote, and after every choice read the test split, once."""
-    exported = [export(each.network, dataset, folder.generation_folder(each.number)) for each in generations]
+    exported = export_generations(recipe, dataset, generations, folder, progress)
     chosen = [choose(each, dataset, recipe.operating_points.goals) for each in exported]
     promotion = promote([each.tune.correct_EN[-1] for each in chosen], planned=recipe.generations.count)
     baselines: list[Baseline] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from serving.repository.manifest import NAME_PATTERN
 from training.data.section import DatasetSection
@@ -19,10 +19,12 @@ from training.exits.goals import OperatingPointsSection
 from training.overrides import Overrides, concerns, overridden
 from training.section import LARGEST_SEED, Section, Seed, complaint, one_line
 from training.settings import (
+    FEWEST_PHASED_EPOCHS,
     ArchitectureSection,
     AugmentationSection,
     BaselinesSection,
     DeepSupervisionSection,
+    ExitsSection,
     GenerationsSection,
     ScheduleSection,
 )
@@ -49,10 +51,26 @@ class Recipe(Section):
     augmentation: AugmentationSection = AugmentationSection()
     architecture: ArchitectureSection = ArchitectureSection()
     generations: GenerationsSection = GenerationsSection()
+    exits: ExitsSection = ExitsSection()
     deep_supervision: DeepSupervisionSection = DeepSupervisionSection()
     schedule: ScheduleSection = ScheduleSection()
     baselines: BaselinesSection = BaselinesSection()
     operating_points: OperatingPointsSection = OperatingPointsSection()
+
+    @model_validator(mode="after")
+    def _fits_the_way_of_training_exits(self) -> Self:
+        way = self.exits.train
+        if way == "frozen" and self.deep_supervision.hint_weight > 0:
+            raise ValueError(
+                f'deep_supervision.hint_weight: expected 0 where exits.train is "frozen", '
+                f"got {self.deep_supervision.hint_weight}"
+            )
+        if way == "frozen-then-joint" and self.schedule.epochs < FEWEST_PHASED_EPOCHS:
+            raise ValueError(
+                f'schedule.epochs: expected at least {FEWEST_PHASED_EPOCHS} where exits.train is "{way}", '
+                f"got {self.schedule.epochs}"
+            )
+        return self
 
     def with_seed(self, seed: int) -> Self:
         """Replace the seed alone, for runs that differ by nothing else; raise RecipeError out of range."""

@@ -3,7 +3,8 @@
     recipe.json             the recipe, every default filled in: written first
     data.json               digests of the data it was begun with
     checkpoint.pt           the epoch to resume from
-    generation-<g>/         weights.pt, and stage-<k>.onnx as exported
+    generation-<g>/         weights.pt, and stage-<k>.onnx as exported; where exits were attached to a trained
+                            backbone, also whole/stage-0.onnx without them, and heads/
     baselines/<name>/       the same for networks without exits, where the recipe compares with them
     run.json                the run's record: written once its version is published
     report.html             written last: the run is finished

@@ -15,6 +15,8 @@ from training.born_again.rules import RULES
 from training.section import Count, OneOf, Positive, Section, Share
 
 MOST_EXITS = 16
+FEWEST_PHASED_EPOCHS = 3
+"""`frozen-then-joint` takes an epoch for each of its phases."""
 
 Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
 
@@ -95,6 +97,16 @@ class GenerationsSection(Section):
     """How much exit k learns from the teacher's exit k instead of its final one. Default 0.0."""
     patience: Count | None = None
     """Stop once so many in a row gained nothing on tune beyond noise. Default none: train all."""
+
+
+class ExitsSection(Section):
+    """When the early exits are trained."""
+
+    train: Literal["joint", "frozen", "frozen-then-joint"] = "joint"
+    """`joint` trains the backbone and all exits together. `frozen` trains the backbone with its final exit
+    alone, and then chooses early exits for it as `attach` does. `frozen-then-joint` trains the backbone
+    alone, then the architecture's early heads on it, then all together at a small learning rate.
+    Default joint."""
 
 
 class DeepSupervisionSection(Section):

@@ -7,7 +7,6 @@ trained heads; the rest repeats itself exactly. Knows nothing of the command lin
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,29 +15,22 @@ from numpy.typing import NDArray
 
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import file_digest
-from serving.stages.devices import CPU, choose_device
+from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from training.attach.assess import Assessed, assess
-from training.attach.choice import SAVING_AT_MOST, ChosenExits, Level, SplitAnswers, choose_exits, count_sets
-from training.attach.cuts import MOST_OF_THE_COST, Cut, find_cuts, levels, pick, table
-from training.attach.features import CachedFeatures, cache, expected_bytes
+from training.attach.choice import SAVING_AT_MOST
+from training.attach.core import Chosen, attach_exits
 from training.attach.folder import AttachFolder, Begun
-from training.attach.head_weights import HeadWeights
-from training.attach.heads import kept_head
 from training.attach.manifest import make_manifest
-from training.attach.measure import measure
 from training.attach.milliseconds import Milliseconds, measure_milliseconds
-from training.attach.mixtures import MixedRows
 from training.attach.parity import check_early_exits, check_parity
-from training.attach.pooling import pooled_model, pooling_multiply_adds
 from training.attach.progress import Progress
-from training.attach.record import AttachRecord, CurveRecord, LevelRecord, PointRecord
+from training.attach.record import AttachRecord, CurveRecord, PointRecord
 from training.attach.report import write_report
-from training.attach.row_splits import MOST_HEAD_ROWS, AttachSplits, choose_sizes, split_rows
+from training.attach.row_splits import AttachSplits, choose_sizes, split_rows
 from training.attach.rows import Rows, check_labels, read_rows
 from training.attach.settings import AttachSettings
 from training.attach.source import SourceModel, read_source
-from training.attach.stages import write_stages
 from training.errors import AttachError, NoSaving
 from training.exits.cost import expected_milliseconds
 from training.exits.evaluate import cumulative
@@ -50,23 +42,7 @@ from training.release.findings import hardware
 from training.release.publish import publish
 from training.run_folder import check_writable
 
-LEVELS = 7
-"""Places in the network where a head is tried."""
-MEASURED_ROWS = 3
 EVALUATION_SLOTS = 64
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Where the network is cut, with a head for each cut."""
-
-    cuts: Sequence[Cut]
-    heads: Sequence[HeadWeights]
-    pooled: Sequence[NDArray[np.float32]]
-    """What each head takes of all rows, [N, P]."""
-    levels: tuple[LevelRecord, ...]
-    exits: ChosenExits | None
-    """None where the user named the cuts."""
 
 
 def attach(
@@ -98,22 +74,8 @@ def attach(
     check_writable(model_repository / settings.name)
     progress.say(f"{len(rows):,} rows of {settings.data}, which the network must not have been trained on:")
     progress.say(splits.table(settings.epsilon, settings.delta))
-    measured = measure(source, rows.batch(0, MEASURED_ROWS))
-    cuts = find_cuts(source, measured)
-    candidates = pick(cuts, settings.cuts) if settings.cuts else levels(cuts, measured.total, LEVELS)
-    if not candidates:
-        raise AttachError(
-            f"{settings.model}: no usable cut: expected a place before {MOST_OF_THE_COST:.0%} of the "
-            f"multiply-adds where one tensor crosses, got none of {len(cuts)}"
-        )
-    progress.say(f"{len(cuts)} places to cut {settings.model}; heads are tried at:")
-    progress.say(table(candidates, measured.total))
-    wanted = MOST_HEAD_ROWS if settings.mixtures else 0
-    mixed = MixedRows.up_to(rows, splits.heads, wanted, settings.seed)
-    cached = _cache(source, candidates, mixed, folder, progress)
-    heads = _train_heads(candidates, cached, mixed.training_N, settings, folder, progress)
-    chosen = _choose(candidates, heads, cached, rows, splits, measured.total, settings, progress)
-    stages = write_stages(source, chosen.cuts, chosen.heads, folder.path, total=measured.total)
+    attached = attach_exits(source, rows, splits, settings, folder, progress)
+    chosen, stages = attached.chosen, attached.stages
     runner = StageRunner([stage.file for stage in stages], source.inputs, CPU, slots=EVALUATION_SLOTS)
     logits_ENK = _run(runner, rows, progress)
     parity = check_parity(source, logits_ENK[-1], rows.inputs)
@@ -123,7 +85,15 @@ def attach(
     assessed = assess(logits_ENK, rows.truth_N, splits, cost_E, settings.goals)
     milliseconds = measure_milliseconds(source, runner)
     record = _record(
-        settings, rows, splits, chosen, measured.total, assessed, milliseconds, str(parity), started
+        settings,
+        rows,
+        splits,
+        chosen,
+        attached.network_multiply_adds,
+        assessed,
+        milliseconds,
+        str(parity),
+        started,
     )
     _check_saving(record, force=force)
     for line in promises.warnings(assessed.chosen.points, settings.goals):
@@ -144,99 +114,6 @@ def _check(settings: AttachSettings, source: SourceModel, rows: Rows) -> None:
         )
     if settings.certified_by == "harm" and rows.truth_N is None:
         raise AttachError(f"{settings.data}: y: expected labels to certify by harm, got none")
-
-
-def _cache(
-    source: SourceModel, cuts: Sequence[Cut], rows: MixedRows, folder: AttachFolder, progress: Progress
-) -> CachedFeatures:
-    model = pooled_model(source, cuts)
-    size = expected_bytes(model, len(rows)) / 2**20
-    progress.say(
-        f"features of the rows and of {rows.mixtures:,} mixtures of head rows take {size:,.0f} MiB in "
-        f"{folder.features}"
-    )
-    with progress.bar("features", len(rows), "row") as told:
-        return cache(model, rows, folder.features, told, device=choose_device("auto"))
-
-
-def _train_heads(
-    cuts: Sequence[Cut],
-    cached: CachedFeatures,
-    row_N: NDArray[np.int64],
-    settings: AttachSettings,
-    folder: AttachFolder,
-    progress: Progress,
-) -> list[HeadWeights]:
-    with progress.bar("heads", len(cuts) * settings.heads.epochs, "epoch") as told:
-        return [
-            kept_head(folder.heads, cached, level, row_N, settings.heads, settings.seed, told)
-            for level in range(len(cuts))
-        ]
-
-
-def _choose(
-    cuts: Sequence[Cut],
-    heads: Sequence[HeadWeights],
-    cached: CachedFeatures,
-    rows: Rows,
-    splits: AttachSplits,
-    total: int,
-    settings: AttachSettings,
-    progress: Progress,
-) -> Chosen:
-    if settings.cuts:
-        pooled = [features[: len(rows)] for features in cached.levels]
-        return Chosen(cuts, heads, pooled, tuple(_level(cut, total) for cut in cuts), None)
-    candidates = [
-        Level(cut.tensor, cut.multiply_adds, pooling_multiply_adds(cut) + head.multiply_adds)
-        for cut, head in zip(cuts, heads, strict=True)
-    ]
-    with progress.bar("choosing exits", count_sets(len(cuts), settings.exits), "set") as told:
-        found = choose_exits(
-            candidates,
-            total,
-            _answers(heads, cached, splits.temperature),
-            _answers(heads, cached, splits.tune),
-            epsilon=settings.epsilon,
-            exits=settings.exits,
-            progress=told,
-        )
-    picked = found.best.levels
-    return Chosen(
-        [cuts[number] for number in picked],
-        [heads[number] for number in picked],
-        [cached.levels[number][: len(rows)] for number in picked],
-        tuple(
-            _level(cut, total, figures.agreement, figures.leaving, chosen=number in picked)
-            for number, (cut, figures) in enumerate(zip(cuts, found.levels, strict=True))
-        ),
-        found,
-    )
-
-
-def _answers(heads: Sequence[HeadWeights], cached: CachedFeatures, row_N: NDArray[np.int64]) -> SplitAnswers:
-    levels_LNK = [
-        head.logits(np.asarray(features[row_N])) for head, features in zip(heads, cached.levels, strict=True)
-    ]
-    return SplitAnswers(np.stack(levels_LNK), np.asarray(cached.logits_NK[row_N]))
-
-
-def _level(
-    cut: Cut,
-    total: int,
-    agreement: float | None = None,
-    leaving: float | None = None,
-    *,
-    chosen: bool = True,
-) -> LevelRecord:
-    return LevelRecord(
-        tensor=cut.tensor,
-        row_shape=cut.spec.row_shape,
-        cost_share=cut.multiply_adds / total,
-        agreement=agreement,
-        leaving=leaving,
-        chosen=chosen,
-    )
 
 
 def _run(runner: StageRunner, rows: Rows, progress: Progress) -> NDArray[np.float32]:

@@ -79,12 +79,16 @@ def read_rows(path: Path, inputs: Sequence[TensorSpec]) -> Rows:
     _check_counts(path, {key_of_input[name]: len(array) for name, array in found.items()})
     for name, array in found.items():
         _check_finite(path, key_of_input[name], array)
-    truth_N = _labels(path, arrays, found)
-    row_digests = list(_row_digests(found))
-    inputs_digest = _digest(found, row_digests)
+    return make_rows(path, found, _labels(path, arrays, found))
+
+
+def make_rows(path: Path, inputs: Arrays, truth_N: Labels | None) -> Rows:
+    """Build rows from arrays that are known to fit the graph's inputs; path names them in messages."""
+    row_digests = list(_row_digests(inputs))
+    inputs_digest = _digest(inputs, row_digests)
     return Rows(
         path=path,
-        inputs=found,
+        inputs=inputs,
         truth_N=truth_N,
         first_equal_N=_first_equal(row_digests),
         inputs_digest=inputs_digest,

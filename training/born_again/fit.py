@@ -9,7 +9,7 @@ Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `K` classes, `C H W
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from training.architectures.network import MultiExitNetwork
 from training.born_again.checkpoint import Checkpoint, Epoch
 from training.born_again.hints import Hints
 from training.born_again.losses import composed_loss
+from training.born_again.phases import Phase, phases
 from training.born_again.precision import Precision
 from training.born_again.rules import RULES, Lesson, RuleSettings
 from training.born_again.schedule import one_cycle, ramp
@@ -51,6 +52,9 @@ class Fit:
     ) -> None:
         self._generation = generation
         self._student = precision.place(student)
+        self._trained = self._student
+        """What runs in training: in a phase without early exits, the student without them."""
+        self._phases = phases(recipe.exits.train, recipe.schedule.epochs)
         self._teachers = teachers
         self._hints = hints.to(precision.device) if hints is not None else None
         self._precision = precision
@@ -98,7 +102,7 @@ class Fit:
 
     def run_epoch(self, on_step: Callable[[], None]) -> Epoch:
         """Train on every row once; raise RecipeError where the loss is no longer a number."""
-        self._student.train()
+        self._trained = self._phase.prepare(self._student)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._truth_N.device)
         first_step = len(self._history) * self.steps_per_epoch
         for step, (images_BCHW, truth_B) in enumerate(self.batches(), first_step):
@@ -118,10 +122,13 @@ class Fit:
 
     def step(self, step: int, images_BCHW: Tensor, truth_B: Tensor) -> Tensor:
         """Take one step of the optimizer; gives the loss before it."""
-        schedule = self._recipe.schedule
+        schedule, phase = self._recipe.schedule, self._phase
         for group in self._optimizer.param_groups:
             group["lr"] = one_cycle(
-                step, self._steps, peak=schedule.learning_rate, warm_up_share=schedule.warm_up_share
+                step - phase.first_epoch * self.steps_per_epoch,
+                phase.epochs * self.steps_per_epoch,
+                peak=schedule.learning_rate * phase.peak_share,
+                warm_up_share=schedule.warm_up_share,
             )
         loss = self._loss(step, images_BCHW, truth_B)
         self._optimizer.zero_grad(set_to_none=True)
@@ -130,16 +137,22 @@ class Fit:
         return loss.detach()
 
     @property
+    def _phase(self) -> Phase:
+        """The phase of the epoch that is next, or under way."""
+        done = len(self._history)
+        return next(each for each in self._phases if done < each.first_epoch + each.epochs)
+
+    @property
     def _steps(self) -> int:
         return self._recipe.schedule.epochs * self.steps_per_epoch
 
     def _loss(self, step: int, images_BCHW: Tensor, truth_B: Tensor) -> Tensor:
         supervision = self._recipe.deep_supervision
         with self._precision.autocast():
-            logits_EBK, embeddings = self._student.answer(
+            logits_EBK, embeddings = self._trained.answer(
                 images_BCHW, gradient_equilibrium=supervision.gradient_equilibrium
             )
-            loss_of_exit = self._loss_of_exit(step, images_BCHW, truth_B, classes=logits_EBK.shape[2])
+            loss_of_exit = self._loss_of_exit(step, images_BCHW, truth_B, logits_EBK.shape)
         loss = composed_loss(
             logits_EBK,
             loss_of_exit,
@@ -147,7 +160,7 @@ class Fit:
             distillation_share=supervision.distillation_share,
             distillation_temperature=supervision.distillation_temperature,
         )
-        if self._hints is not None:
+        if self._hints is not None and self._trained is self._student:
             with self._precision.autocast():
                 loss = loss + supervision.hint_weight * self._hints(embeddings)
         return loss
@@ -160,7 +173,7 @@ class Fit:
         return ramp(step, self._steps, start=start, end=supervision.exit_weight)
 
     def _loss_of_exit(
-        self, step: int, images_BCHW: Tensor, truth_B: Tensor, *, classes: int
+        self, step: int, images_BCHW: Tensor, truth_B: Tensor, shape_EBK: Sequence[int]
     ) -> Callable[[int, Tensor], Tensor]:
         """Give G: cross-entropy with the labels without a teacher, else the recipe's rule."""
         if self._teachers is None:
@@ -169,7 +182,9 @@ class Fit:
         rule = RULES[generations.rule]
         settings = RuleSettings(generations.alpha, generations.distillation_temperature)
         targets = self._teachers.targets(images_BCHW)
-        noise_BK = self._noise(step, len(truth_B), classes).to(truth_B.device)
+        exits, rows, classes = shape_EBK
+        targets = targets[-exits:]  # a backbone alone learns from the teacher's final exit
+        noise_BK = self._noise(step, rows, classes).to(truth_B.device)
         return lambda number, logits_BK: rule(logits_BK, Lesson(truth_B, targets[number], noise_BK), settings)
 
     def _noise(self, step: int, rows: int, classes: int) -> Tensor:

@@ -46,6 +46,11 @@ class Study(Section):
                 f"recipe.generations.count: expected at least {FEWEST_GENERATIONS}, "
                 f"got {self.recipe.generations.count}"
             )
+        if self.recipe.exits.train == "frozen":
+            raise ValueError(
+                "recipe.exits.train: expected 'joint' or 'frozen-then-joint', "
+                "at whose exits a study compares its networks, got 'frozen'"
+            )
         for name, goal in self.recipe.operating_points.goals.items():
             if goal.certified_by != "disagreement":
                 raise ValueError(

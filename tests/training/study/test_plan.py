@@ -51,6 +51,11 @@ def test_the_rules_to_repeat_have_most_tune_rows_right(study: Study) -> None:
             "recipe.operating_points.fast.certified_by: expected 'disagreement', at which a study compares",
         ),
         (
+            "[recipe.schedule]",
+            '[recipe.exits]\ntrain = "frozen"\n[recipe.schedule]',
+            "recipe.exits.train: expected 'joint' or 'frozen-then-joint', at whose exits a study compares",
+        ),
+        (
             "repeated_rules = 1",
             "repeated_rules = 1\nrepeats = 1",
             "repeats: unknown key, known: description, rules, seeds",

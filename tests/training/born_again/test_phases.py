@@ -1,0 +1,157 @@
+"""`frozen-then-joint`: the backbone alone, then the early heads, then everything together."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from serving.repository.repository import read_version
+from tests.training.born_again.test_generations import Counts, Interrupted, StopsAfter
+from training.architectures.heads import HeadSettings
+from training.architectures.network import MultiExitNetwork
+from training.born_again.fit import Fit
+from training.born_again.phases import phases
+from training.born_again.precision import Precision
+from training.born_again.progress import Progress, ProgressBar
+from training.born_again.teachers import Teachers
+from training.data.splits import Dataset
+from training.from_recipe import make_network, train
+from training.pipeline import run
+from training.recipe import Recipe
+from training.run_folder import RunFolder
+from training.settings import ExitsSection
+
+FP32 = Precision(torch.device("cpu"), is_bf16=False)
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture
+def recipe(tiny_recipe: Recipe) -> Recipe:
+    """Give an epoch to each phase, and heads whose batch norm would show that they ran."""
+    heads = (HeadSettings(kind="separable"), HeadSettings(kind="separable"), HeadSettings())
+    return tiny_recipe.model_copy(
+        update={
+            "exits": ExitsSection(train="frozen-then-joint"),
+            "schedule": tiny_recipe.schedule.model_copy(update={"epochs": 3}),
+            "architecture": tiny_recipe.architecture.model_copy(update={"heads": heads}),
+        }
+    )
+
+
+def shortened(recipe: Recipe, train: str, epochs: int) -> Recipe:
+    schedule = recipe.schedule.model_copy(update={"epochs": epochs})
+    exits = ExitsSection.model_validate({"train": train})
+    return recipe.model_copy(update={"exits": exits, "schedule": schedule})
+
+
+def seeded_network(recipe: Recipe, digits: Dataset, seed: int) -> MultiExitNetwork:
+    torch.manual_seed(seed)
+    return make_network(recipe, digits)
+
+
+def make_fit(
+    student: MultiExitNetwork, digits: Dataset, recipe: Recipe, teachers: Teachers | None = None
+) -> Fit:
+    return Fit(0, student, teachers, digits.train, digits.tune, recipe, FP32, order_seed=1)
+
+
+def copied(network: MultiExitNetwork) -> Weights:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def changed(before: Weights, after: Weights) -> set[str]:
+    """Name the modules whose numbers changed, such as `heads.0`."""
+    return {".".join(name.split(".")[:2]) for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("epochs", [3, 4, 5, 8, 25, 100])
+def test_the_phases_share_the_epochs(epochs: int) -> None:
+    found = phases("frozen-then-joint", epochs)
+    assert [each.trains for each in found] == ["backbone", "early heads", "all"]
+    assert all(each.epochs >= 1 for each in found)
+    assert [each.first_epoch for each in found] == [0, found[0].epochs, found[0].epochs + found[1].epochs]
+    assert sum(each.epochs for each in found) == epochs
+
+
+@pytest.mark.parametrize("train", ["joint", "frozen"])
+def test_any_other_way_has_one_phase(train: str) -> None:
+    (only,) = phases(train, 8)
+    assert (only.trains, only.first_epoch, only.epochs, only.peak_share) == ("all", 0, 8, 1.0)
+
+
+def test_each_phase_changes_its_own_part_alone(recipe: Recipe, digits: Dataset) -> None:
+    network = seeded_network(recipe, digits, 0)
+    fit = make_fit(network, digits, recipe)
+    states = [copied(network)]
+    for _ in range(3):
+        fit.run_epoch(lambda: None)
+        states.append(copied(network))
+    stages = {"stages.0", "stages.1", "stages.2"}
+    backbone, heads, together = (changed(before, after) for before, after in pairwise(states))
+    assert backbone == {*stages, "heads.2"}
+    assert heads == {"heads.0", "heads.1"}
+    assert together == {*stages, "heads.0", "heads.1", "heads.2"}
+
+
+def test_the_first_phase_is_that_of_a_backbone_alone(recipe: Recipe, digits: Dataset) -> None:
+    network = seeded_network(recipe, digits, 0)
+    alone = seeded_network(recipe, digits, 0).without_early_exits()
+    make_fit(network, digits, recipe).run_epoch(lambda: None)
+    make_fit(alone, digits, shortened(recipe, "frozen", 1)).run_epoch(lambda: None)
+    assert changed(copied(alone), copied(network.without_early_exits())) == set()
+
+
+def test_a_backbone_alone_learns_from_its_teachers_final_exit(recipe: Recipe, digits: Dataset) -> None:
+    teacher = seeded_network(recipe, digits, 7)
+    network = seeded_network(recipe, digits, 0)
+    alone = seeded_network(recipe, digits, 0).without_early_exits()
+    taught = Teachers([teacher], teaching_mix=1.0)
+    make_fit(network, digits, recipe, taught).run_epoch(lambda: None)
+    taught_by_final = Teachers([teacher.without_early_exits()], teaching_mix=1.0)
+    make_fit(alone, digits, shortened(recipe, "frozen", 1), taught_by_final).run_epoch(lambda: None)
+    assert changed(copied(alone), copied(network.without_early_exits())) == set()
+
+
+def test_each_phase_has_its_own_cycle_and_the_last_a_tenth_of_the_peak(
+    recipe: Recipe, digits: Dataset
+) -> None:
+    fit = make_fit(seeded_network(recipe, digits, 0), digits, recipe)
+    rates: list[float] = []
+    for _ in range(3):
+        fit.run_epoch(lambda: rates.append(fit.checkpoint().optimizer["param_groups"][0]["lr"]))
+    first, second, third = (rates[start : start + fit.steps_per_epoch] for start in (0, 8, 16))
+    assert second == first
+    assert third == pytest.approx([rate / 10 for rate in first])
+
+
+@pytest.fixture
+def train_in(recipe: Recipe, digits: Dataset, tmp_path: Path) -> Callable[[str, Progress], Sequence[Weights]]:
+    def train_in(name: str, progress: Progress) -> Sequence[Weights]:
+        folder = RunFolder(tmp_path / name)
+        folder.begin(recipe, digits.digests)
+        return [copied(each.network) for each in train(recipe, digits, folder, progress)]
+
+    return train_in
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
+def test_an_interrupt_at_any_phase_changes_nothing(
+    train_in: Callable[[str, Progress], Sequence[Weights]], epochs: int
+) -> None:
+    undisturbed = train_in("whole", ProgressBar(quiet=True))
+    with pytest.raises(Interrupted):
+        train_in("resumed", StopsAfter("epoch", epochs))
+    counts = Counts()
+    resumed = train_in("resumed", counts)
+    assert counts.epochs == 2 * 3 - epochs
+    assert [changed(*each) for each in zip(undisturbed, resumed, strict=True)] == [set(), set()]
+
+
+def test_a_run_publishes_the_architectures_own_exits(recipe: Recipe, tmp_path: Path) -> None:
+    run(recipe, "tiny", RunFolder(tmp_path / "run"), tmp_path / "models", Counts(), resume=False)
+    manifest = read_version(tmp_path / "models" / "tiny" / "1").manifest
+    assert len(manifest.exits) == len(manifest.stages) == recipe.architecture.exits
+    assert manifest.provenance.recipe["exits"] == {"train": "frozen-then-joint"}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.stages.devices import choose_device
+from training.attach.augmentation import AugmentedRows, image_axes
 from training.attach.choice import ChosenExits, Level, SplitAnswers, choose_exits, count_sets
 from training.attach.cuts import MOST_OF_THE_COST, Cut, find_cuts, levels, pick, table
 from training.attach.features import CachedFeatures, cache, expected_bytes
@@ -18,11 +19,10 @@ from training.attach.folder import AttachFolder
 from training.attach.head_weights import HeadWeights
 from training.attach.heads import kept_head
 from training.attach.measure import measure
-from training.attach.mixtures import MixedRows
 from training.attach.pooling import pooled_model, pooling_multiply_adds
 from training.attach.progress import Progress
 from training.attach.record import LevelRecord
-from training.attach.row_splits import MOST_HEAD_ROWS, AttachSplits
+from training.attach.row_splits import AttachSplits
 from training.attach.rows import Rows
 from training.attach.settings import AttachSettings
 from training.attach.source import SourceModel
@@ -77,22 +77,23 @@ def attach_exits(
         )
     progress.say(f"{len(cuts)} places to cut {settings.model}; heads are tried at:")
     progress.say(table(candidates, measured.total))
-    wanted = MOST_HEAD_ROWS if settings.mixtures else 0
-    mixed = MixedRows.up_to(rows, splits.heads, wanted, settings.seed)
-    cached = _cache(source, candidates, mixed, folder, progress)
-    heads = _train_heads(candidates, cached, mixed.training_N, settings, folder, progress)
+    augmented = AugmentedRows.none(rows, splits.heads)
+    if settings.augmentation:
+        augmented = AugmentedRows.of(rows, splits.heads, image_axes(source, measured), settings.seed)
+    cached = _cache(source, candidates, augmented, folder, progress)
+    heads = _train_heads(candidates, cached, augmented.training_N, settings, folder, progress)
     chosen = _choose(candidates, heads, cached, rows, splits, measured.total, settings, progress)
     stages = write_stages(source, chosen.cuts, chosen.heads, folder.path, total=measured.total)
     return Attached(chosen, stages, measured.total)
 
 
 def _cache(
-    source: SourceModel, cuts: Sequence[Cut], rows: MixedRows, folder: AttachFolder, progress: Progress
+    source: SourceModel, cuts: Sequence[Cut], rows: AugmentedRows, folder: AttachFolder, progress: Progress
 ) -> CachedFeatures:
     model = pooled_model(source, cuts)
     size = expected_bytes(model, len(rows)) / 2**20
     progress.say(
-        f"features of the rows and of {rows.mixtures:,} mixtures of head rows take {size:,.0f} MiB in "
+        f"features of the rows and of {rows.copies:,} altered copies of head rows take {size:,.0f} MiB in "
         f"{folder.features}"
     )
     with progress.bar("features", len(rows), "row") as told:

@@ -50,8 +50,8 @@ class HeadTraining(Section):
 
     kind: Literal["mlp", "linear"] = "mlp"
     """`mlp` has one hidden layer, `linear` none. Default mlp."""
-    hidden: Annotated[int, Field(ge=1, le=4096)] = 128
-    """Hidden units of an mlp. Default 128."""
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Hidden units of an mlp. Default 64."""
     epochs: Count = 30
     """Passes over the head rows. Default 30."""
     batch_rows: Annotated[int, Field(ge=1)] = 256

@@ -64,9 +64,10 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "latter needs labels",
     )
     command.add_argument(
-        "--no-mixtures",
+        "--no-augmentation",
         action="store_true",
-        help="heads learn from the rows alone: quicker where the network is slow, and they agree less",
+        help="train heads on the rows alone, without mixed, shifted and mirrored copies: quicker, but heads "
+        "agree less",
     )
     for split in SPLITS:
         command.add_argument(
@@ -100,7 +101,7 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
             logits=options.logits,
             exits=options.exits,
             cuts=tuple(options.cut),
-            mixtures=not options.no_mixtures,
+            augmentation=not options.no_augmentation,
             heads=HeadTraining(kind=options.head),
             epsilon=options.epsilon,
             fast_epsilon=options.fast_epsilon,

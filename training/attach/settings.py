@@ -31,8 +31,8 @@ class AttachSettings(Section):
     """Most early exits. Default 3."""
     cuts: Annotated[tuple[str, ...], Field(max_length=MOST_EXITS)] = ()
     """Tensors to cut at, each with an exit; default: chosen."""
-    mixtures: bool = True
-    """Whether heads also learn from mixtures of rows, where the inputs can be mixed. Default true."""
+    augmentation: bool = True
+    """Whether heads also learn from altered copies of head rows, where the inputs allow. Default true."""
     heads: HeadTraining = HeadTraining()
     """How every head is built and trained."""
     epsilon: OpenShare = 0.01

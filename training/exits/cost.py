@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serving.stages.runner import StageRunner
+from serving.stages.runner import StageRun, StageRunner
 from training.architectures.network import MultiExitNetwork
 
 BATCH_ROWS = (1, 8, 32)
@@ -92,27 +92,35 @@ def measure_milliseconds(
         raise ValueError(
             f"batch rows: expected at most the runner's {runner.slots} slots, got {max(batch_rows)}"
         )
-    return {rows: _measure(runner, rows, repeats) for rows in batch_rows}
+    return {rows: _measure(bind_stages(runner, rows), repeats) for rows in batch_rows}
 
 
 def expected_milliseconds(exit_shares: Sequence[float], stage_milliseconds: Sequence[float]) -> float:
-    """Give what a row takes on average: each stage's time, by the share of rows that come to it."""
+    """Return what a row takes on average: each stage's time, by the share of rows that come to it."""
     reaching = (sum(exit_shares[number:]) for number in range(len(exit_shares)))
     return sum(share * each for share, each in zip(reaching, stage_milliseconds, strict=True))
 
 
-def _measure(runner: StageRunner, rows: int, repeats: int) -> tuple[float, ...]:
+def _measure(runs: Sequence[StageRun], repeats: int) -> tuple[float, ...]:
     for _ in range(_WARM_UP_REPEATS):
-        time_stages(runner, rows)
-    times = [time_stages(runner, rows) for _ in range(repeats)]
+        time_stages(runs)
+    times = [time_stages(runs) for _ in range(repeats)]
     return tuple(median(stage_times) for stage_times in zip(*times, strict=True))
 
 
-def time_stages(runner: StageRunner, rows: int) -> list[float]:
-    """Run blank rows through every stage once; returns each stage's milliseconds."""
-    inputs = runner.blank_inputs(rows)
+def bind_stages(runner: StageRunner, rows: int) -> list[StageRun]:
+    """Bind every stage to blank rows in slots from 0, as the engine does once for each of its blocks."""
+    logits_BK = [np.empty((rows, runner.classes), np.float32) for _ in range(runner.stage_count)]
+    first, *others = logits_BK
+    runs = [runner.bind(0, runner.blank_inputs(rows), first, 0)]
+    rows_B = {"rows": np.arange(rows)}
+    return runs + [runner.bind(stage, rows_B, logits, 0) for stage, logits in enumerate(others, 1)]
+
+
+def time_stages(runs: Sequence[StageRun]) -> list[float]:
+    """Run bound stages once, one after the other; returns each one's milliseconds."""
     marks = [time.perf_counter()]
-    for stage in range(runner.stage_count):
-        runner.run(stage, inputs if stage == 0 else {"rows": np.arange(rows)}, 0)
+    for run in runs:
+        run.execute()
         marks.append(time.perf_counter())
     return [(end - start) * 1e3 for start, end in pairwise(marks)]

@@ -81,7 +81,7 @@ def test_more_rows_agree_better() -> None:
 
 def test_a_head_of_few_rows_takes_enough_steps() -> None:
     few_NP = features(120)
-    head = train_head(few_NP, network(few_NP), HeadTraining(), seed=0)
+    head = train_head(few_NP, network(few_NP), HeadTraining(hidden=128), seed=0)
 
     own: Array = head.logits(few_NP).argmax(axis=1) == network(few_NP).argmax(axis=1)
     assert own.mean() > 0.97

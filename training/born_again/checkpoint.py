@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from training.errors import RunError
-from training.recipe import Recipe
+from training.recipe import Recipe, first_difference
 from training.run_folder import RunFolder
 from training.whole_file import whole_file
 
@@ -64,7 +64,7 @@ class CheckpointFolder:
 
     def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
         self._folder = folder
-        self._recipe_json = recipe.model_dump_json(exclude={"description"})
+        self._recipe = recipe
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the epoch to resume from."""
@@ -88,20 +88,21 @@ class CheckpointFolder:
     def _write(self, path: Path, content: Checkpoint | Weights) -> None:
         state = {**vars(content), "history": [asdict(epoch) for epoch in content.history]}
         with whole_file(path) as file:
-            torch.save({"recipe": self._recipe_json, "state": state}, file)
+            torch.save({"recipe": self._recipe.model_dump_json(), "state": state}, file)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         if not path.exists():
             return None
         try:
             document = torch.load(path, map_location="cpu", weights_only=True)
-            recipe_json, state = document["recipe"], dict(document["state"])
+            recipe, state = Recipe.model_validate_json(document["recipe"]), dict(document["state"])
             state["history"] = _history(state["history"])
         except Exception as error:  # torch raises many classes for a damaged file
             complaint = (str(error).splitlines() or [type(error).__name__])[0]
             raise RunError(f"{path}: expected a whole checkpoint, got: {complaint}") from error
-        if recipe_json != self._recipe_json:
-            raise RunError(f"{path}: expected a checkpoint of this run's recipe, got one of another recipe")
+        difference = first_difference(self._recipe, recipe)
+        if difference:
+            raise RunError(f"{path}: checkpoint of another recipe: {difference}")
         return state
 
 

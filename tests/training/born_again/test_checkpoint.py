@@ -54,8 +54,19 @@ def test_a_checkpoint_of_another_recipe_is_refused(
 ) -> None:
     checkpoints.save_checkpoint(CHECKPOINT)
     other = CheckpointFolder(RunFolder(tmp_path), tiny_recipe.with_seed(5))
-    with pytest.raises(RunError, match=r"checkpoint.pt: expected a checkpoint of this run's recipe"):
+    with pytest.raises(RunError, match=r"checkpoint.pt: checkpoint of another recipe: .*seed: expected 5"):
         other.load_checkpoint(1)
+
+
+def test_a_checkpoint_written_before_a_setting_existed_has_its_default(
+    checkpoints: CheckpointFolder, tmp_path: Path, tiny_recipe: Recipe
+) -> None:
+    checkpoints.save_checkpoint(CHECKPOINT)
+    document = torch.load(tmp_path / CHECKPOINT_FILE)
+    document["recipe"] = tiny_recipe.model_dump_json(exclude={"exits"})
+    torch.save(document, tmp_path / CHECKPOINT_FILE)
+
+    assert checkpoints.load_checkpoint(1) is not None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])

@@ -23,10 +23,12 @@ from training.attach.measure import Measured
 from training.attach.rows import Rows
 from training.attach.source import SourceModel
 
-MOST_TRAINING_ROWS = 40_000
+MOST_TRAINING_ROWS = 80_000
 """Head rows and copies together; no copies are made beyond them."""
-MOST_OF_A_ROW = 4
+MOST_OF_A_ROW = 8
 """Mixtures that each head row begins, at most, and as many shifted copies where there is an image."""
+MOST_MULTIPLY_ADDS = 20 * 10**12
+"""For running the network over all copies: a few minutes on two cores."""
 FARTHEST_SHIFT = 1 / 14
 """Share of an image's side."""
 _ROUNDED = np.dtype(np.uint8)
@@ -72,12 +74,17 @@ class AugmentedRows:
     seed: int
 
     @classmethod
-    def of(cls, rows: Rows, head_N: NDArray[np.int64], images: ImageAxes, seed: int) -> "AugmentedRows":
-        """Add as many copies as are useful; none where an input cannot be altered."""
+    def of(
+        cls, rows: Rows, head_N: NDArray[np.int64], images: ImageAxes, seed: int, *, multiply_adds: int
+    ) -> "AugmentedRows":
+        """Add as many copies as are useful; none where an input cannot be altered.
+
+        multiply_adds: of the network, for one row.
+        """
         useful = MOST_OF_A_ROW * (2 if images else 1) * len(head_N)
         can_mix = all(array.dtype.kind == "f" or array.dtype == _ROUNDED for array in rows.inputs.values())
-        copies = min(MOST_TRAINING_ROWS - len(head_N), useful) if can_mix else 0
-        return cls(rows, head_N, max(0, copies), images, seed)
+        bounds = (useful, MOST_TRAINING_ROWS - len(head_N), MOST_MULTIPLY_ADDS // multiply_adds)
+        return cls(rows, head_N, max(0, min(bounds)) if can_mix else 0, images, seed)
 
     @classmethod
     def none(cls, rows: Rows, head_N: NDArray[np.int64]) -> "AugmentedRows":

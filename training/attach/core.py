@@ -17,7 +17,7 @@ from training.attach.cuts import MOST_OF_THE_COST, Cut, find_cuts, levels, pick,
 from training.attach.features import CachedFeatures, cache, expected_bytes
 from training.attach.folder import AttachFolder
 from training.attach.head_weights import HeadWeights
-from training.attach.heads import kept_head
+from training.attach.heads import HeadTraining, kept_head
 from training.attach.measure import measure
 from training.attach.pooling import pooled_model, pooling_multiply_adds
 from training.attach.progress import Progress
@@ -79,9 +79,11 @@ def attach_exits(
     progress.say(table(candidates, measured.total))
     augmented = AugmentedRows.none(rows, splits.heads)
     if settings.augmentation:
-        augmented = AugmentedRows.of(rows, splits.heads, image_axes(source, measured), settings.seed)
+        images = image_axes(source, measured)
+        augmented = AugmentedRows.of(rows, splits.heads, images, settings.seed, multiply_adds=measured.total)
     cached = _cache(source, candidates, augmented, folder, progress)
-    heads = _train_heads(candidates, cached, augmented.training_N, settings, folder, progress)
+    training = settings.heads.with_copies() if augmented.copies else settings.heads
+    heads = _train_heads(candidates, cached, augmented.training_N, training, settings.seed, folder, progress)
     chosen = _choose(candidates, heads, cached, rows, splits, measured.total, settings, progress)
     stages = write_stages(source, chosen.cuts, chosen.heads, folder.path, total=measured.total)
     return Attached(chosen, stages, measured.total)
@@ -104,14 +106,14 @@ def _train_heads(
     cuts: Sequence[Cut],
     cached: CachedFeatures,
     row_N: NDArray[np.int64],
-    settings: AttachSettings,
+    training: HeadTraining,
+    seed: int,
     folder: AttachFolder,
     progress: Progress,
 ) -> list[HeadWeights]:
-    with progress.bar("heads", len(cuts) * settings.heads.epochs, "epoch") as told:
+    with progress.bar("heads", len(cuts) * training.epochs, "epoch") as told:
         return [
-            kept_head(folder.heads, cached, level, row_N, settings.heads, settings.seed, told)
-            for level in range(len(cuts))
+            kept_head(folder.heads, cached, level, row_N, training, seed, told) for level in range(len(cuts))
         ]
 
 

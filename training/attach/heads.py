@@ -53,13 +53,19 @@ class HeadTraining(Section):
     hidden: Annotated[int, Field(ge=1, le=4096)] = 64
     """Hidden units of an mlp. Default 64."""
     epochs: Count = 30
-    """Passes over the head rows. Default 30."""
+    """Passes over the head rows, where there are no copies of them. Default 30."""
+    epochs_with_copies: Count = 8
+    """Passes over the head rows and their altered copies. Default 8: with 30, heads overfit."""
     batch_rows: Annotated[int, Field(ge=1)] = 256
     """Rows a step; fewer where the head rows are so few that this made less than 1,000 steps. Default 256."""
     learning_rate: Positive = 0.008
     """The peak of one cycle. Default 0.008."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     """AdamW's decoupled decay. Default 0.1."""
+
+    def with_copies(self) -> "HeadTraining":
+        """Return the same with the passes that suit rows with copies."""
+        return self.model_copy(update={"epochs": self.epochs_with_copies})
 
 
 @dataclass(frozen=True)

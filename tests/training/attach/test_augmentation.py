@@ -34,10 +34,10 @@ def rows(tmp_path: Path) -> Rows:
 
 
 def augment(rows: Rows, images: ImageAxes = {}, seed: int = 1) -> AugmentedRows:  # noqa: B006 - not changed
-    return AugmentedRows.of(rows, HEADS, images, seed)
+    return AugmentedRows.of(rows, HEADS, images, seed, multiply_adds=1)
 
 
-@pytest.mark.parametrize(("images", "copies"), [({}, 80), (IMAGES, 160)])
+@pytest.mark.parametrize(("images", "copies"), [({}, 160), (IMAGES, 320)])
 def test_copies_follow_the_rows(rows: Rows, images: ImageAxes, copies: int) -> None:
     augmented = augment(rows, images)
 
@@ -52,10 +52,16 @@ def test_heads_and_copies_are_bounded_together(rows: Rows, monkeypatch: pytest.M
     assert augment(rows).copies == 13
 
 
+def test_a_costly_network_answers_fewer_copies(rows: Rows) -> None:
+    tenth = augmentation.MOST_MULTIPLY_ADDS // 10
+
+    assert AugmentedRows.of(rows, HEADS, {}, 1, multiply_adds=tenth).copies == 10
+
+
 def test_a_mixture_lies_between_two_head_rows_nearer_to_the_first(rows: Rows) -> None:
     image = rows.inputs["image"].astype(float)
 
-    for place, mixture in enumerate(augment(rows).batch(50, 130)["image"].astype(float)):
+    for place, mixture in enumerate(augment(rows).batch(50, 210)["image"].astype(float)):
         first = image[HEADS[place % len(HEADS)]]
         between = [
             np.all(
@@ -93,7 +99,7 @@ def possible_shifts(image_HW: NDArray[Any]) -> dict[bytes, tuple[int, int, bool]
 def test_every_other_turn_shifts_images_by_a_fourteenth_at_most(rows: Rows) -> None:
     image = rows.inputs["image"][:, 0]
 
-    copies = augment(rows, IMAGES).batch(50, 210)["image"][:, 0].reshape(8, len(HEADS), 14, 28)
+    copies = augment(rows, IMAGES).batch(50, 370)["image"][:, 0].reshape(16, len(HEADS), 14, 28)
 
     seen = {
         possible_shifts(image[head])[copy.tobytes()]
@@ -108,7 +114,7 @@ def test_every_other_turn_shifts_images_by_a_fourteenth_at_most(rows: Rows) -> N
 def test_the_other_turns_are_mixtures(rows: Rows) -> None:
     image = rows.inputs["image"][:, 0]
 
-    copies = augment(rows, IMAGES).batch(50, 210)["image"][:, 0].reshape(8, len(HEADS), 14, 28)
+    copies = augment(rows, IMAGES).batch(50, 370)["image"][:, 0].reshape(16, len(HEADS), 14, 28)
 
     for turn in copies[::2]:
         shifted = [
@@ -137,7 +143,7 @@ def test_batches_give_the_same_rows_wherever_they_begin(rows: Rows) -> None:
 
 def test_other_seeds_head_rows_and_images_are_other_rows(rows: Rows) -> None:
     digests = {
-        AugmentedRows.of(rows, heads, images, seed).inputs_digest
+        AugmentedRows.of(rows, heads, images, seed, multiply_adds=1).inputs_digest
         for heads, images, seed in (
             (HEADS, IMAGES, 1),
             (HEADS, IMAGES, 2),

@@ -45,9 +45,14 @@ class AttachFolder:
         self.report = path / REPORT_FILE
 
     def begin(self, begun: Begun, *, resume: bool) -> None:
-        """Make the folder, or go on with what it was begun with; raise RunError for anything else."""
-        before = self._read(BEGUN_FILE, Begun)
-        entries = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        """Make the folder, or go on with what it was begun with; raise RunError for anything else.
+
+        A folder of a run that was refused before it kept anything counts as empty.
+        """
+        entries = (
+            [entry for entry in self.path.iterdir() if entry.name != BEGUN_FILE] if self.path.is_dir() else []
+        )
+        before = self._read(BEGUN_FILE, Begun) if entries else None
         if entries and not resume:
             raise RunError(
                 f"output folder {self.path}: expected an empty one, got {len(entries)} entries: "

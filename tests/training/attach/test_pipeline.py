@@ -223,6 +223,12 @@ def attach_at(folder: Path, *cuts: str, more: tuple[str, ...] = ()) -> int:
     )
 
 
+def test_a_mistyped_cut_leaves_the_folder_free_for_another_try(own: Path) -> None:
+    assert attach_at(own, "relu_O") == 2
+
+    assert attach_at(own, "relu_0") == 0
+
+
 def test_a_published_version_is_retargeted_on_its_rows_and_on_others(made: Path, own: Path) -> None:
     shutil.copytree(made / "models", own / "models")
 

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.table import row, rule
-from training.assessment import export, trace
-from training.born_again.generations import Generation
+from training.assessment import Exported, trace
 from training.born_again.progress import Progress, ProgressBar
 from training.data.splits import Dataset
 from training.exits.cost import expected_milliseconds, measure_milliseconds
 from training.exits.evaluate import outcome
 from training.exits.thresholds import Candidate
 from training.from_recipe import load, train
+from training.pipeline import export_generations
 from training.recipe import Recipe, load_recipe
 from training.release.numerals import percent
 from training.run_folder import RunFolder
@@ -78,16 +78,16 @@ def finished(recipe: Recipe, folder: RunFolder, progress: Progress) -> Sequence[
         started = time.perf_counter()
         generations = train(recipe, dataset, folder, progress)
         seconds = (time.perf_counter() - started) / (len(generations) * recipe.schedule.epochs)
-        lines = [measure(each, dataset, folder) | {"epoch_seconds": seconds} for each in generations]
+        exported = export_generations(recipe, dataset, generations, folder, progress)
+        lines = [measure(each, dataset) | {"epoch_seconds": seconds} for each in exported]
         with whole_file(path) as file:
             file.write(json.dumps(lines, indent=2).encode())
     figures: Sequence[Figures] = json.loads(path.read_text())
     return figures
 
 
-def measure(generation: Generation, dataset: Dataset, folder: RunFolder) -> dict[str, Any]:
-    """Measure a trained network on the tune split, as it would be served."""
-    exported = export(generation.network, dataset, folder.generation_folder(generation.number))
+def measure(exported: Exported, dataset: Dataset) -> dict[str, Any]:
+    """Measure an exported network on the tune split, as it would be served."""
     traced = trace(exported, dataset)
     tune, chosen = traced.tune, cheapest(traced.path)
     shares = outcome(tune, chosen.rule, exported.cost_E).exit_shares

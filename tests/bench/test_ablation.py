@@ -12,6 +12,7 @@ from training.born_again.progress import ProgressBar
 from training.exits.thresholds import Candidate
 from training.recipe import Recipe, load_recipe
 from training.run_folder import RunFolder
+from training.settings import ExitsSection
 
 ROOT = Path(__file__).parent.parent.parent
 VARIANTS = """
@@ -67,6 +68,17 @@ def test_a_finished_variant_is_read_and_not_trained(
     head, rule, *rows = capsys.readouterr().out.splitlines()
     assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
     assert len(rows) == len(first)
+
+
+def test_exits_on_a_frozen_backbone_are_measured_where_they_were_cut(
+    tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe.model_copy(update={"exits": ExitsSection(train="frozen")})
+
+    *_, figures = finished(recipe, RunFolder(tmp_path / "frozen"), ProgressBar(quiet=True))
+
+    assert figures["multiply_adds_share"] <= 1
+    assert (tmp_path / "frozen" / "generation-0" / "heads").is_dir()
 
 
 def test_the_published_variants_are_recipes() -> None:

@@ -106,7 +106,7 @@ def narrowed(recipe: Recipe, dataset: Dataset, most_multiply_adds: float) -> Rec
 def without_exits(recipe: Recipe) -> Recipe:
     """Return the recipe without what only a network with exits has."""
     supervision = recipe.deep_supervision.model_copy(update={"hint_weight": 0.0})
-    update = {"deep_supervision": supervision, "exits": ExitsSection()}
+    update = {"deep_supervision": supervision, "exits": ExitsSection(train="joint")}
     return _with_generations(recipe, 1).model_copy(update=update)
 
 

@@ -5,7 +5,7 @@ only long step, and what is trained stays on disk; the rest repeats itself exact
 does it again. Knows nothing of the command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from training.release.publish import publish
 from training.release.report import write_report
 from training.release.summarise import make_summary
 from training.run_folder import RunFolder, RunRecord, check_writable
+from training.settings import DeepSupervisionSection
 
 
 def run(
@@ -57,6 +58,8 @@ def run(
     make_network(recipe, dataset)  # says before any training whether the images fit the architecture
     check_writable(model_repository / recipe.model)
     folder.begin(recipe, dataset.digests)
+    for line in unused_settings(recipe):
+        progress.say(line)
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
     findings = find_out(recipe, recipe_name, dataset, generations, folder, progress)
@@ -65,6 +68,12 @@ def run(
             record = release(findings, model_repository, folder, progress)
         write_report(folder.report_path, make_summary(findings, Path(record.published)))
     return record, True
+
+
+def unused_settings(recipe: Recipe) -> Iterator[str]:
+    """Yield a line where a recipe sets what its way of training exits does not use."""
+    if recipe.exits.train == "frozen" and recipe.deep_supervision != DeepSupervisionSection():
+        yield 'deep_supervision is not used: exits.train is "frozen"; "joint" trains exits with the backbone'
 
 
 def release(findings: Findings, model_repository: Path, folder: RunFolder, progress: Progress) -> RunRecord:

@@ -72,6 +72,14 @@ class Recipe(Section):
             )
         return self
 
+    @classmethod
+    def recorded(cls, text: str | bytes) -> Self:
+        """Read the JSON of a recipe as runs record it, every default filled in.
+
+        Where `exits` is missing, there was no such setting yet, and all exits were trained jointly.
+        """
+        return cls.model_validate({"exits": {"train": "joint"}} | json.loads(text))
+
     def with_seed(self, seed: int) -> Self:
         """Replace the seed alone, for runs that differ by nothing else; raise RecipeError out of range."""
         if not 0 <= seed <= LARGEST_SEED:

@@ -14,6 +14,7 @@ Knows nothing of how a run goes on.
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -149,7 +150,7 @@ class RunFolder:
                 f"output folder {self.path}: expected an empty one, got {len(entries)} entries: "
                 "go on with that run by --resume, or give another --output"
             )
-        begun_with = self._read(RECIPE_FILE, Recipe)
+        begun_with = self._read(RECIPE_FILE, Recipe.recorded)
         if begun_with is None:
             raise RunError(f"output folder {self.path}: expected {RECIPE_FILE} of an earlier run, got none")
         difference = first_difference(begun_with, recipe)
@@ -164,7 +165,7 @@ class RunFolder:
         make_writable(self.path)
         if not (self.path / RECIPE_FILE).exists():
             self._write(RECIPE_FILE, recipe)
-        begun_with = self._read(DATA_FILE, DataDigests)
+        begun_with = self._read(DATA_FILE, DataDigests.model_validate_json)
         if begun_with is None:
             self._write(DATA_FILE, data)
         elif begun_with != data:
@@ -180,7 +181,7 @@ class RunFolder:
 
     def read_record(self) -> RunRecord | None:
         """Give the record of a run that has published; None where it has not."""
-        return self._read(RECORD_FILE, RunRecord)
+        return self._read(RECORD_FILE, RunRecord.model_validate_json)
 
     def write_record(self, record: RunRecord) -> None:
         """Write the record of what was published."""
@@ -194,12 +195,12 @@ class RunFolder:
             return []
         return [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
 
-    def _read(self, name: str, kind: type[_Document]) -> _Document | None:
+    def _read(self, name: str, parse: Callable[[bytes], _Document]) -> _Document | None:
         path = self.path / name
         if not path.is_file():
             return None
         try:
-            return kind.model_validate_json(path.read_bytes())
+            return parse(path.read_bytes())
         except ValidationError as error:
             raise RunError(f"{path}: not of this program's version: {first_complaint(error)}") from error
 

@@ -102,11 +102,10 @@ class GenerationsSection(Section):
 class ExitsSection(Section):
     """When the early exits are trained."""
 
-    train: Literal["joint", "frozen", "frozen-then-joint"] = "joint"
-    """`joint` trains the backbone and all exits together. `frozen` trains the backbone with its final exit
-    alone, and then chooses early exits for it as `attach` does. `frozen-then-joint` trains the backbone
-    alone, then the architecture's early heads on it, then all together at a small learning rate.
-    Default joint."""
+    train: Literal["joint", "frozen", "frozen-then-joint"] = "frozen"
+    """`frozen` trains the backbone with its final exit alone, and then chooses early exits for it as `attach`
+    does. `joint` trains the backbone and all exits together. `frozen-then-joint` trains the backbone alone,
+    then the architecture's early heads on it, then all together at a small learning rate. Default frozen."""
 
 
 class DeepSupervisionSection(Section):

@@ -24,6 +24,9 @@ test_rows = 360
 width = 4
 heads = [{ grid = 4 }]
 
+[exits]
+train = "joint"
+
 [generations]
 count = 2
 

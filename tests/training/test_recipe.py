@@ -5,7 +5,9 @@ import pytest
 
 from training.errors import RecipeError
 from training.exits.goals import check_certify_rows
+from training.pipeline import unused_settings
 from training.recipe import Recipe, built_in_recipes, first_difference, load_recipe
+from training.settings import DeepSupervisionSection, ExitsSection
 
 DATASET = '[dataset]\nname = "digits"\ntest_rows = 360\n'
 LEAST = 'model = "m"\n' + DATASET
@@ -244,3 +246,18 @@ def test_every_rule_is_one_line_away(tmp_path: Path, rule: str) -> None:
     path = tmp_path / "r.toml"
     path.write_text(LEAST + f'[generations]\nrule = "{rule}"\n')
     assert load_recipe(str(path)).generations.rule == rule
+
+
+def test_a_recipe_recorded_before_exits_could_be_trained_otherwise_is_joint(tiny_recipe: Recipe) -> None:
+    before = tiny_recipe.model_dump_json(exclude={"exits"})
+
+    assert Recipe.recorded(before).exits.train == "joint"
+    assert Recipe.recorded(tiny_recipe.model_dump_json()) == tiny_recipe
+
+
+def test_settings_that_a_frozen_backbone_does_not_use_are_named(tiny_recipe: Recipe) -> None:
+    frozen = tiny_recipe.model_copy(update={"exits": ExitsSection(train="frozen")})
+    supervised = frozen.model_copy(update={"deep_supervision": DeepSupervisionSection(exit_weight=1.0)})
+
+    assert list(unused_settings(frozen)) == []
+    assert ["deep_supervision is not used" in line for line in unused_settings(supervised)] == [True]

@@ -95,7 +95,7 @@ class CheckpointFolder:
             return None
         try:
             document = torch.load(path, map_location="cpu", weights_only=True)
-            recipe, state = Recipe.model_validate_json(document["recipe"]), dict(document["state"])
+            recipe, state = Recipe.recorded(document["recipe"]), dict(document["state"])
             state["history"] = _history(state["history"])
         except Exception as error:  # torch raises many classes for a damaged file
             complaint = (str(error).splitlines() or [type(error).__name__])[0]

@@ -30,6 +30,7 @@ RECIPE = Recipe.model_validate(
             "width": 4,
             "heads": [{"kind": "separable", "attention": True}, {"grid": 2}, {}],
         },
+        "exits": {"train": "joint"},
         "deep_supervision": {
             "exit_weight_start": 0.1,
             "distillation_share": 0.5,

@@ -58,7 +58,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(
         other.load_checkpoint(1)
 
 
-def test_a_checkpoint_written_before_a_setting_existed_has_its_default(
+def test_a_checkpoint_written_before_exits_could_be_trained_otherwise_is_joint(
     checkpoints: CheckpointFolder, tmp_path: Path, tiny_recipe: Recipe
 ) -> None:
     checkpoints.save_checkpoint(CHECKPOINT)

@@ -31,6 +31,9 @@ heads = [{ grid = 4 }]
 [recipe.generations]
 count = 3
 
+[recipe.exits]
+train = "joint"
+
 [recipe.schedule]
 epochs = 1
 batch_rows = 128

@@ -51,8 +51,8 @@ def test_the_rules_to_repeat_have_most_tune_rows_right(study: Study) -> None:
             "recipe.operating_points.fast.certified_by: expected 'disagreement', at which a study compares",
         ),
         (
-            "[recipe.schedule]",
-            '[recipe.exits]\ntrain = "frozen"\n[recipe.schedule]',
+            'train = "joint"',
+            'train = "frozen"',
             "recipe.exits.train: expected 'joint' or 'frozen-then-joint', at whose exits a study compares",
         ),
         (

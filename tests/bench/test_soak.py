@@ -1,5 +1,6 @@
 """The soak: its verdict on made-up samples, and a short run against a real server."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 FLAT = {"resident_mib": 200.0, "file_descriptors": 30.0, "threads": 20.0}
 
 
-def run_of(exit_code: int = 0, counts: dict[str, dict[str, int]] | None = None, **last: float) -> Run:
+def run_of(
+    last: Mapping[str, float] = FLAT, counts: Mapping[str, dict[str, int]] | None = None, exit_code: int = 0
+) -> Run:
     """Record a run whose measures are flat, but for those that end elsewhere."""
     return Run(
         front_end="native",
@@ -24,14 +27,14 @@ def run_of(exit_code: int = 0, counts: dict[str, dict[str, int]] | None = None, 
         samples={
             each: (1.0,) * 10 + (FLAT[each],) * 80 + (last.get(each, FLAT[each]),) * 10 for each in FLAT
         },
-        counts={kind: {} for kind in KINDS} | (counts or {}),
+        counts={kind: {} for kind in KINDS} | dict(counts or {}),
         reloads=3,
         exit_code=exit_code,
     )
 
 
 def test_what_stays_within_its_bound_is_flat() -> None:
-    run = run_of(resident_mib=209.0, file_descriptors=35.0, threads=22.0)
+    run = run_of({"resident_mib": 209.0, "file_descriptors": 35.0, "threads": 22.0})
 
     assert list(run.faults()) == []
 
@@ -40,7 +43,7 @@ def test_what_stays_within_its_bound_is_flat() -> None:
     ("measure", "last"), [("resident_mib", 211.0), ("file_descriptors", 36.0), ("threads", 23.0)]
 )
 def test_what_grows_beyond_its_bound_is_named(measure: str, last: float) -> None:
-    (fault,) = run_of(**{measure: last}).faults()
+    (fault,) = run_of({measure: last}).faults()
 
     assert fault == f"native: {measure} grew from {FLAT[measure]:g} to {last:g}"
 

@@ -366,6 +366,20 @@ def test_rows_that_leave_elsewhere_raise_the_drift_alarm_and_revoke_nothing(
     assert not is_revoked(served)
 
 
+def test_a_drift_is_logged_where_it_begins_and_where_it_is_over(serve: Serve) -> None:
+    served = serve(watch=MonitorLimits(drift_rows=8))
+
+    with capture_logs() as logged:
+        for rows in (HARD, EASY, EASY, HARD, HARD, EASY):  # a window each
+            asked(served, *[rows] * 8)
+
+    assert [(each["event"], each["signal"]) for each in logged] == [
+        ("drift", "exits of balanced"),
+        ("drift is over", "exits of balanced"),
+        ("drift", "exits of balanced"),
+    ]
+
+
 @pytest.mark.parametrize("permits", [1, 2])
 def test_answers_under_a_full_shadow_are_those_without(serve: Serve, permits: int) -> None:
     plain, watched = serve(), serve(watch=ALL, permits=permits)

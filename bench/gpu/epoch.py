@@ -1,5 +1,6 @@
 """One epoch of training on one device, of random images in the shape of the recipe's dataset."""
 
+import os
 import time
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from bench.gpu.record import Epoch
 from training.born_again.generations import make_fit
 from training.born_again.precision import Precision
+from training.born_again.reproducible import reproducible
 from training.data.registry import DATASETS
 from training.estimate import random_dataset
 from training.from_recipe import make_network
@@ -20,15 +22,16 @@ def epoch(device: torch.device, rows: int, threads: int) -> Epoch:
     recipe = load_recipe(RECIPE)
     extent = DATASETS[recipe.dataset.name].extent
     assert extent is not None, "the released recipe's dataset has a known shape"
-    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `python -m training` does
     precision = Precision.choose(recipe.schedule.precision, device)
     dataset = random_dataset(extent, rows)
     few = random_dataset(extent, 2 * recipe.schedule.batch_rows)
     for each in (few, dataset):
         fit = make_fit(0, make_network(recipe, each), [], each.train, few.tune, recipe, precision)
-        begun = time.perf_counter()
-        fit.run_epoch(lambda: None)  # ends with figures on the host, so the device has ended too
-        seconds = time.perf_counter() - begun
+        with reproducible(threads=threads, device=device):
+            begun = time.perf_counter()
+            fit.run_epoch(lambda: None)  # ends with figures on the host, so the device has ended too
+            seconds = time.perf_counter() - begun
     return Epoch(
         device=device.type,
         precision=str(precision),

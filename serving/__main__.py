@@ -18,6 +18,7 @@ from serving.monitor import revocations
 from serving.repository.manifest import EXACT_POINT, NAME_PATTERN
 from serving.repository.repository import find_versions, read_version
 from serving.server import Address, Server
+from serving.standard_streams import complain, run_command
 from serving.training_service import TrainingOffer
 
 CANNOT_START = 2
@@ -31,24 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return serve(options) if options.command is None else _run_command(options)
     except (ConfigurationError, RepositoryError) as error:
-        print(f"offramp: {error}", file=sys.stderr)
+        complain(f"offramp: {error}")
         return CANNOT_START
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    try:
-        if options.command == "verify":
-            return verify(options.folder)
-        if options.command == "revoke":
-            return revoke(options.state_dir, options.point, options.model_repository)
-        return reinstate(options.state_dir, options.point)
-    finally:
-        sys.stdout.flush()  # os._exit does not
+    if options.command == "verify":
+        return verify(options.folder)
+    if options.command == "revoke":
+        return revoke(options.state_dir, options.point, options.model_repository)
+    return reinstate(options.state_dir, options.point)
 
 
 def serve(options: argparse.Namespace) -> int:
     """Serve a model repository until a signal; meanwhile only the log writer's thread writes to stderr."""
-    writer = configure_logs()
+    writer = configure_logs(sys.stderr.fileno())
     try:
         return asyncio.run(_serve(options, lambda: writer.dropped))
     except (ConfigurationError, RepositoryError) as error:
@@ -119,7 +117,7 @@ def _check_scope(scope: Scope, model_repository: Path) -> None:
     found = find_versions(model_repository) if model_repository.is_dir() else {}
     if model not in found or version not in {None, *found[model]}:
         wanted = model if version is None else f"{model}/{version}"
-        print(f"note: {model_repository} holds no {wanted}; it is revoked all the same", file=sys.stderr)
+        complain(f"note: {model_repository} holds no {wanted}; it is revoked all the same")
     elif point is not None:
         points = read_version(model_repository / model / str(version)).manifest.operating_points
         if point not in points:
@@ -204,5 +202,4 @@ def _seconds(text: str) -> float:
 
 if __name__ == "__main__":
     # Not sys.exit: a forced stop leaves workers inside onnxruntime, which aborts as Python tears down.
-    # stderr is not flushed here: it holds whole lines only, and a flush could wait or raise.
-    os._exit(main())
+    os._exit(run_command(main, unwritten=CANNOT_START))

@@ -25,6 +25,7 @@ from serving.exits.policy import ExitReason
 from serving.image_files import read_images
 from serving.point_in_force import PointInForce
 from serving.row_files import read_rows
+from serving.standard_streams import complain, run_command
 
 IMAGE_DATATYPE, IMAGE_DIMENSIONS = "UINT8", 3
 
@@ -213,8 +214,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with options.client(options.address, timeout_seconds=options.timeout_seconds) as client:
             return int(options.run(client, options))
+    except BrokenPipeError:
+        raise
     except (OfframpError, OSError, ValueError) as error:
-        print(f"offramp: {error}", file=sys.stderr)
+        complain(f"offramp: {error}")
         return 1
 
 
@@ -290,4 +293,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main, unwritten=1))

@@ -205,9 +205,9 @@ class StandardHandler(logging.Handler):
         self._writer.msg(render_line(None, record.levelname.lower(), event))
 
 
-def configure_logs() -> LogWriter:
+def configure_logs(descriptor: int = 2) -> LogWriter:
     """Send structlog's events, the standard library's logs and uncaught errors to stderr as JSON lines."""
-    writer, limit = LogWriter(), RateLimit()
+    writer, limit = LogWriter(descriptor), RateLimit()
     structlog.configure(
         processors=[limit, render_line],  # the limit comes first: rendering costs most
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

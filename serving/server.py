@@ -8,6 +8,7 @@ asked for, look for new versions.
 import asyncio
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
@@ -39,6 +40,7 @@ from serving.readiness import Phase, Readiness
 from serving.repository.repository import ModelRepository, PublishedVersion
 from serving.scrapes import Scrapes, listen_for_scrapes
 from serving.stages.devices import DeviceName, choose_device
+from serving.standard_streams import discard_unwritten
 from serving.training_service import TrainingOffer, TrainingService
 from serving.waiting import first_of, off_loop
 
@@ -137,8 +139,9 @@ class Server:
         )
         try:
             print(line, flush=True)
-        except OSError as error:  # a full disk
+        except OSError as error:  # a full disk, a pipe whose reader has gone: callers are served all the same
             _LOG.warning("ready line not printed", error=str(error))
+            discard_unwritten(sys.stdout)
 
     async def start(self) -> None:
         """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""

@@ -17,8 +17,10 @@ TRAINING_MAY_USE = (
     "serving.stages.devices",
     "serving.errors",
     "serving.datatypes",
+    "serving.standard_streams",
 )
-"""All that training may know of serving: the format, the exit policy, and the stages as they are served."""
+"""All that training may know of serving: the format, the exit policy, the stages as they are served, and
+what every command does with its standard streams."""
 
 FRONT_END_PARTS = ("grpc", "google", "pygrpc_native", "asyncio", "serving.api", "serving.frontend")
 """What speaks to callers: the parts that compute must do without."""
@@ -141,6 +143,7 @@ DOES_WITHOUT = {
         "serving.monitor",
         "serving.repository",
     ),
+    "serving.standard_streams": ("serving",),
     "serving.bulk_histogram": ("grpc", "onnxruntime", "serving"),
     **dict.fromkeys(
         LIGHT_CLIENT,

@@ -1,7 +1,8 @@
 """The command line of training: `attach MODEL.onnx`, `run RECIPE`, `retarget`, `study STUDY`, `recipes`.
 
 Exit codes: 0 done, or nothing left to do; 2 a mistake that the user can mend, said in one line on
-stderr; 130 interrupted, by Ctrl-C or SIGTERM, with a line that says how to resume.
+stderr; 130 interrupted, by Ctrl-C or SIGTERM, with a line that says how to resume; 141 where the reader
+of stdout or stderr has gone.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from serving.errors import RepositoryError
+from serving.standard_streams import complain, run_command
 from training import interrupt, retarget_options, run_options
 from training.attach import options as attach_options
 from training.errors import RunError, TrainingError
@@ -30,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         COMMANDS[options.command](options)
+    except BrokenPipeError:
+        raise
     except (Exception, KeyboardInterrupt) as error:
         return _end(error, options)
     return 0
@@ -39,13 +43,13 @@ def _end(error: BaseException, options: argparse.Namespace) -> int:
     """Say in a line what ended a command, and give its exit code; raise again what is our own bug."""
     if isinstance(error, KeyboardInterrupt) or interrupt.came():
         interrupt.hold_back()
-        print(f"interrupted; {_how_to_resume(options)}", file=sys.stderr)
+        complain(f"interrupted; {_how_to_resume(options)}")
         return INTERRUPTED
     if isinstance(error, (TrainingError, RepositoryError)):
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return MISTAKE
     if isinstance(error, OSError):  # a full disk, a folder that went away
-        print(f"error: {error}; {_how_to_resume(options)}", file=sys.stderr)
+        complain(f"error: {error}; {_how_to_resume(options)}")
         return MISTAKE
     raise error
 
@@ -222,6 +226,6 @@ COMMANDS = {"attach": _attach, "run": _run, "retarget": _retarget, "study": _stu
 
 if __name__ == "__main__":
     interrupt.take_signals()
-    exit_code = main()
+    exit_code = run_command(main, unwritten=MISTAKE)
     interrupt.hold_back()
     sys.exit(exit_code)

@@ -98,7 +98,6 @@ class Engine:
             version.expire(request)
         else:
             version.end(request, RequestCancelled("the caller gave the request up"))
-        self.wake()  # so that its rows do not keep a drain waiting
 
     def wait_idle(self) -> None:
         """Wait until no request is in flight and every answer was handed over."""

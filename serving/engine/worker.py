@@ -1,9 +1,10 @@
 """The loop: a thread takes calls in, forms a batch, runs it, answers, and goes on with what waits.
 
-Threads are one more than batches may run at once. One of them holds the receiver role and takes calls
-from the front end. It keeps the role while its batches are short, and hands it over before a long one,
-so calls are received and refused while long stages run. The others wait on one condition, for a batch
-or for the role. A front end whose own threads bring the calls, by `Engine.submit`, needs no receiver.
+With a receiver, threads are one more than batches may run at once. One of them holds the receiver role
+and takes calls from the front end. It keeps the role while its batches are short, and hands it over
+before a long one, so calls are received and refused while long stages run. The others wait on one
+condition, for a batch or for the role. A front end whose own threads bring the calls, by `Engine.submit`,
+has no receiver: then there is a thread for each batch that may run at once.
 
 Invariants: every row is answered exactly once; a row's answer does not depend on the others of its
 batch; a cancelled or failing row never strands or spoils another; NaN is never confident, and where a

@@ -7,6 +7,7 @@
                         alive         locked by the process while it lives
 
 Knows nothing of how a job runs. A lock tells a living process from a number that another one has by now.
+A damaged record hides its job and nothing else: it is named in the log, and left as it is for repair.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import structlog
 from pydantic import ValidationError
 
 from serving.errors import ConfigurationError, JobNotFound, first_complaint, shown
@@ -26,6 +28,8 @@ from serving.whole_file import write_whole
 
 if os.name == "posix":
     import fcntl
+
+_LOG = structlog.get_logger(__name__)
 
 ID_BYTES = 8
 ID_PATTERN = r"[0-9a-f]{16}"
@@ -131,13 +135,18 @@ class JobStore:
         return JobFolder(self.root / job_id)
 
     def read_all(self) -> list[Job]:
-        """Read every record; for one that is none raise ConfigurationError, and let the folder go."""
-        records = [JobFolder(path).record for path in sorted(self.root.iterdir())]
-        ours = [each for each in records if re.fullmatch(ID_PATTERN, each.parent.name) and each.exists()]
-        with contextlib.ExitStack() as failing:
-            failing.callback(self.close)
-            jobs = [_read(record) for record in ours]
-            failing.pop_all()
+        """Read every record; a damaged one is left out, and logged in one line."""
+        jobs = []
+        for path in sorted(self.root.iterdir()):
+            record = JobFolder(path).record
+            if re.fullmatch(ID_PATTERN, path.name) and path.is_dir():
+                try:
+                    jobs.append(_read(record))
+                except FileNotFoundError:  # its server died before it wrote one
+                    continue
+                except (OSError, ValueError) as error:
+                    complaint = first_complaint(error) if isinstance(error, ValidationError) else str(error)
+                    _LOG.error("training record damaged", file=str(record), error=complaint)
         return jobs
 
     def free_bytes(self) -> int:
@@ -146,12 +155,13 @@ class JobStore:
 
 
 def _read(record: Path) -> Job:
-    try:
-        return Job.model_validate_json(record.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"{record}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise ConfigurationError(f"{record}: {first_complaint(error)}") from error
+    """Read a record; raise OSError or ValueError where it is none."""
+    if record.exists() and not record.is_file():
+        raise ValueError("expected a regular file, got something else")
+    job = Job.model_validate_json(record.read_bytes())
+    if job.id != record.parent.name:
+        raise ValueError(f"id: expected {record.parent.name}, got {shown(repr(job.id))}")
+    return job
 
 
 def _locked(path: Path) -> IO[bytes]:

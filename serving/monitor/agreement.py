@@ -4,10 +4,10 @@ The certificate states that at most a share epsilon of answers differ from the f
 of rows sampled at random are known; x = 1 where they differ. For a stake lambda and a first row, the
 product of `1 + lambda·(x - epsilon)` over the rows from that one on does not grow on average while the
 certificate holds. The statistic E is a weighted mean of such products, over a grid of stakes and over
-first rows: half the weight starts at row 1, the rest is spread over all later rows, ever less a row. By
-Ville's inequality the chance that E *ever* reaches 1 / delta is at most delta while the certificate
-holds, however often one looks. The products that start later notice a certificate that held for a
-million rows and then broke: those that start at row 1 are close to zero by then.
+first rows: half the weight starts at row 1, the rest is spread over all rows, ever less a row. By Ville's
+inequality the chance that E *ever* reaches 1 / delta is at most delta while the certificate holds,
+however often one looks. The products that start later notice a certificate that held for a million rows
+and then broke: those that start at row 1 are close to zero by then.
 
 Real traffic is not independent rows, so four rules are added. Each can only prevent a revocation, and
 so keeps the level delta:
@@ -19,8 +19,10 @@ so keeps the level delta:
   rows.
 - While rows of one caller only were counted, at least LONE_CALLER_ROWS of them must have been.
 
-Rows must be counted in the order in which they were admitted, whenever their full-depth answers are
-known: agreement is known sooner than disagreement, and any other order would bunch what differs.
+Rows must be counted in the order in which they were admitted, which is known before any answer is.
+Full-depth answers become known in another order, and that one may depend on whether they agree: only a
+row that left early can differ, and a row that did not is known to agree when its whole request ends.
+`PointWatch` keeps the order.
 
 Shapes: `T` tests, the first over all rows and each other one without one caller; `L` stakes; `S` servers.
 """

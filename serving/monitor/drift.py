@@ -37,7 +37,7 @@ class DriftWatch:
     ) -> None:
         """Take the baseline's shares of the cells, and the cells' rising edges, one fewer than shares.
 
-        A value that equals an edge lies above it. alarm: the index that is one too many.
+        A value that equals an edge lies above it. alarm: the largest index that raises no alarm.
         """
         self._baseline_C = np.asarray(baseline_C, dtype=np.float64)
         self._edges = np.asarray(edges, dtype=np.float64)

@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from serving.engine.engine import Engine
 from serving.engine.request import NO_DEADLINE, FutureReply, Request, Result
@@ -161,6 +162,20 @@ def test_a_request_submitted_from_elsewhere_runs_while_the_receiver_waits(make_f
     front.call(EASY).result(PATIENCE_SECONDS)
 
     assert ask(front.served, HARD).label_R.tolist() == [2]
+
+
+def test_a_failure_to_receive_is_logged_and_calls_are_received_again(make_front: MakeFront) -> None:
+    front = make_front(SHORT)
+
+    def fail() -> None:
+        raise ValueError("a bug of the front end")
+
+    with capture_logs() as logged:
+        front.receiver.bring(fail)
+        future = front.call(HARD)
+
+        assert future.result(PATIENCE_SECONDS).label_R.tolist() == [2]
+    assert [each["event"] for each in logged] == ["worker failed"]
 
 
 def test_without_its_receiver_an_engine_runs_what_is_submitted(make_front: MakeFront) -> None:

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
-from serving.errors import ConfigurationError, ModelNotReady
+from serving.errors import ConfigurationError, JobNotFound, ModelNotReady
 from serving.jobs import jobs as jobs_module
 from serving.jobs.job import JobState
 from serving.jobs.jobs import Jobs
@@ -17,6 +19,8 @@ from tests.serving.jobs.conftest import MakeJobs
 from tests.serving.jobs.training_jobs import ended, files_of, start, start_held, watched
 
 pytestmark = pytest.mark.asyncio
+
+DAMAGED_ID = "0" * 16
 
 
 def die_with_a_job(training_dir: Path, kind: str = "obedient") -> str:
@@ -131,14 +135,70 @@ async def test_two_servers_cannot_have_one_folder(jobs: Jobs, make_jobs: MakeJob
         make_jobs()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": "x"}'])
-async def test_a_record_that_is_none_is_named(make_jobs: MakeJobs, training_dir: Path, text: str) -> None:
-    record = training_dir / ("0" * 16) / "job.json"
+def damaged(training_dir: Path, text: str) -> Path:
+    """Lay a damaged record where a job's would be."""
+    record = training_dir / DAMAGED_ID / "job.json"
     record.parent.mkdir(parents=True)
     record.write_text(text)
+    return record
 
-    with pytest.raises(ConfigurationError, match=f"^{record}: "):
-        make_jobs()
+
+WHOLE = {
+    "id": DAMAGED_ID,
+    "recipe": "stand-in",
+    "model": "m",
+    "overrides": {},
+    "serve": False,
+    "created_seconds": 1.0,
+    "started_seconds": 1.0,
+    "state": "running",
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"id": "x"}', "\0" * 100),
+        json.dumps(WHOLE)[:-20],
+        json.dumps({**WHOLE, "id": "f" * 16}),
+        json.dumps({**WHOLE, "id": "../x"}),
+    ],
+)
+async def test_a_damaged_record_is_named_in_one_line_and_the_other_jobs_are_there(
+    make_jobs: MakeJobs, training_dir: Path, text: str
+) -> None:
+    before = make_jobs()
+    job = await start(before)
+    await ended(before, job.id)
+    await before.close(5)
+    record = damaged(training_dir, text)
+
+    with structlog.testing.capture_logs() as logged:
+        jobs = make_jobs()
+
+    (line,) = [each for each in logged if each["event"] == "training record damaged"]
+    assert (line["file"], line["log_level"]) == (str(record), "error")
+    assert line["error"]
+    assert [each.id for each in jobs.latest()] == [job.id]
+    assert record.read_text() == text
+
+
+async def test_a_record_that_is_no_file_is_not_waited_for(make_jobs: MakeJobs, training_dir: Path) -> None:
+    record = training_dir / DAMAGED_ID / "job.json"
+    record.parent.mkdir(parents=True)
+    os.mkfifo(record)
+
+    with structlog.testing.capture_logs() as logged:
+        assert make_jobs().latest() == []
+
+    assert [each["event"] for each in logged] == ["training record damaged"]
+
+
+async def test_a_damaged_job_is_not_found(make_jobs: MakeJobs, training_dir: Path) -> None:
+    damaged(training_dir, "{")
+
+    with pytest.raises(JobNotFound):
+        await make_jobs().resume(DAMAGED_ID)
 
 
 async def test_a_folder_that_cannot_be_made_is_named(make_jobs: MakeJobs, training_dir: Path) -> None:

@@ -106,6 +106,7 @@ def test_a_row_that_is_repeated_stays_remembered_while_others_are_forgotten() ->
         test.count(agreed=False, row=b"again and again")
         test.count(agreed=False, row=str(number).encode())
     before = test.disagreements
+    assert before == 1 + REMEMBERED_ROWS + 10
 
     test.count(agreed=False, row=b"again and again")
     assert test.disagreements == before
@@ -211,6 +212,18 @@ def test_with_more_callers_than_are_kept_the_one_that_disagrees_most_is_left_out
     disagree(test, "foreign", 500)
 
     assert (test.verdict, test.suspect) == (Verdict.SUSPECTED, "foreign")
+
+
+def test_a_caller_that_disagrees_often_is_left_out_however_many_others_come_between() -> None:
+    test = AgreementTest(EPSILON, DELTA)
+    for number in range(MOST_CALLERS):
+        disagree(test, f"early {number}", 3)
+
+    for number in range(200):
+        disagree(test, "foreign", 1, first=number)
+        disagree(test, f"late {number}", 1)
+
+    assert "foreign" in test.evidence_without()
 
 
 def test_callers_that_disagreed_first_do_not_keep_the_others_rows_from_counting() -> None:

@@ -69,7 +69,9 @@ def test_the_other_points_keep_their_thresholds(serve: Serve) -> None:
     assert fast.thresholds == (0.5, 0.5)
 
 
-def test_a_point_is_reinstated_by_an_operator_alone_and_its_test_starts_anew(serve: Serve) -> None:
+def test_a_point_is_reinstated_by_an_operator_alone_and_its_test_starts_anew(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
     served = serve(watch=ALL)
     revoke(served)
     for _ in range(20):
@@ -82,6 +84,8 @@ def test_a_point_is_reinstated_by_an_operator_alone_and_its_test_starts_anew(ser
     assert not is_revoked(served)
     assert counts(served) == (0, 0, 0)
     assert exit_rule(served.version.points, NO_OPTIONS).thresholds == (0.9, 0.9)
+    labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
+    assert registry.get_sample_value("offramp_certificate_evidence", labels) == 1
 
 
 def answered(label: int) -> Answers:
@@ -110,6 +114,37 @@ def test_rows_admitted_before_a_point_was_reinstated_do_not_revoke_it_again(serv
 
     assert not is_revoked(served)
     assert counts(served) == (0, 0, 0)
+
+
+def test_rows_admitted_before_an_operator_revoked_and_reinstated_a_point_do_not_revoke_it(
+    serve: Serve,
+) -> None:
+    revoked: list[Revocation] = []
+    served = serve(on_revoked=revoked.append)
+    monitor = served.version.monitor
+    before = follow_all(monitor, 2 * LONE_CALLER_ROWS)
+    monitor.take_up(everything_by("operator"))
+    monitor.take_up(nobody)
+
+    for shadow in before:
+        shadow.close(answered(0))
+
+    assert not is_revoked(served)
+    assert revoked == []
+
+
+def test_rows_of_a_point_that_an_operator_revoked_revoke_it_no_more(serve: Serve) -> None:
+    revoked: list[Revocation] = []
+    served = serve(on_revoked=revoked.append)
+    before = follow_all(served.version.monitor, 2 * LONE_CALLER_ROWS)
+    served.version.monitor.take_up(everything_by("operator"))
+
+    with capture_logs() as logged:
+        for shadow in before:
+            shadow.close(answered(0))
+
+    assert (revoked, logged) == ([], [])
+    assert state(served).revoked_by == "operator"
 
 
 def test_a_certificate_is_revoked_once_however_many_rows_still_differ(serve: Serve) -> None:
@@ -329,6 +364,20 @@ def test_rows_that_leave_elsewhere_raise_the_drift_alarm_and_revoke_nothing(
 
     assert (like_the_baseline, drift_alarm(registry, "exits of balanced")) == (0, 1)
     assert not is_revoked(served)
+
+
+def test_a_drift_is_logged_where_it_begins_and_where_it_is_over(serve: Serve) -> None:
+    served = serve(watch=MonitorLimits(drift_rows=8))
+
+    with capture_logs() as logged:
+        for rows in (HARD, EASY, EASY, HARD, HARD, EASY):  # a window each
+            asked(served, *[rows] * 8)
+
+    assert [(each["event"], each["signal"]) for each in logged] == [
+        ("drift", "exits of balanced"),
+        ("drift is over", "exits of balanced"),
+        ("drift", "exits of balanced"),
+    ]
 
 
 @pytest.mark.parametrize("permits", [1, 2])

@@ -158,6 +158,23 @@ def test_a_revocation_that_cannot_be_written_holds_and_is_written_later(tmp_path
         assert written(revocations)
 
 
+def test_what_could_not_be_written_is_tried_again_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 3600)
+    file = tmp_path / REVOCATIONS_FILE
+    with kept(tmp_path) as revocations, capture_logs() as logs:
+        for failures in (1, 2):
+            file.write_text("spoilt")
+            revocations.note("digits", failures, REVOCATION)
+            assert eventually(lambda failures=failures: len(logs) == failures)  # type: ignore[misc]
+            file.unlink()
+            assert written(revocations)
+
+    assert {each["event"] for each in logs} == {"state folder unusable"}
+
+
 def test_what_another_server_or_an_operator_revoked_is_taken_up_and_announced(tmp_path: Path) -> None:
     changes: list[str | None] = []
     with kept(tmp_path, lambda: changes.append(one.revoked_by("digits", 3, "fast"))) as one:
@@ -241,3 +258,22 @@ def test_closing_writes_what_is_not_written_yet(tmp_path: Path, monkeypatch: pyt
 
     assert revocations.unwritten() == []
     assert [entry.scope for entry in RevocationFile(tmp_path / "state").read()] == ["digits/3/fast"]
+
+
+def test_what_is_revoked_in_the_last_look_before_a_close_is_written(tmp_path: Path) -> None:
+    closing: list[threading.Thread] = []
+
+    def note_while_closing() -> None:
+        if closing:
+            return
+        revocations.note("digits", 3, REVOCATION)
+        closing.append(threading.Thread(target=revocations.close, args=(PATIENCE_SECONDS,)))
+        closing[0].start()
+        assert eventually(lambda: revocations._closing)
+
+    revocations = Revocations(tmp_path)
+    revocations.start(note_while_closing)
+    assert eventually(lambda: bool(closing))
+    closing[0].join(PATIENCE_SECONDS)
+
+    assert [entry.scope for entry in RevocationFile(tmp_path).read()] == ["digits/3/fast"]

@@ -1,5 +1,6 @@
 """Sampled rows that leave early are answered at once, and go on to the final exit."""
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ from tests.serving.conftest import Serve
 from tests.serving.engine.engine_calls import BALANCED, EXACT, ask, stage_labels, submit
 from tests.serving.engine.small_queues import costs_of_rows, flat_costs
 from tests.serving.held_worker import held_worker
-from tests.serving.live_server import PATIENCE_SECONDS
+from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.monitor.shadows import ALL, MISTAKEN, asked, counts, run, sampling
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, NAN, RAISES, row
 
@@ -237,13 +238,29 @@ def test_a_row_that_left_before_its_request_was_cancelled_is_still_compared(
 def test_a_version_is_removed_once_its_shadow_rows_have_run(
     serve: Serve, registry: CollectorRegistry
 ) -> None:
-    for number in range(20):
-        served = serve(watch=ALL, permits=2)
-        ask(served, *[EASY] * 8)
+    served, seen = serve(), list[bool]()
+    other = serve(engine=served.engine)
+    engine, version = served.engine, served.version
+    removing = threading.Thread(target=engine.remove, args=(version,))
 
-        served.close()
+    def ask_other(_: Result) -> None:
+        """Let the other version's row go before the shadow rows: it was given less device time."""
+        engine.submit(other.version, Request({"image": np.stack([EASY])}, 1, BALANCED, NO_DEADLINE, remove))
 
-        assert served.held == (0, 0, 0)
-        assert counts(served) == (8, 0, 0)
-        labels = {"model": "scripted", "version": str(number + 1), "operating_point": "balanced"}
-        assert registry.get_sample_value("offramp_certificate_evidence", labels) is None
+    def remove(_: Result) -> None:
+        """Begin while the shadow rows wait and the other version's batch is the only one that runs."""
+        removing.start()
+        assert eventually(lambda: not version.ready)
+        with engine._shared.lock:
+            seen.extend((version.lane.running == 0, version.lane in engine._shared.scheduler.lanes))
+
+    engine.submit(version, sampling([EASY] * 8, range(8), ask_other))
+    engine.wake()
+    assert eventually(lambda: bool(seen))
+    removing.join(PATIENCE_SECONDS)
+
+    assert seen == [True, True]
+    assert served.held == (0, 0, 0)
+    assert counts(served) == (8, 0, 0)
+    labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
+    assert registry.get_sample_value("offramp_certificate_evidence", labels) is None

@@ -1,0 +1,1 @@
+"""A server under mixed load for minutes: whether its memory, file descriptors and threads stay flat."""

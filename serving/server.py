@@ -149,7 +149,8 @@ class Server:
             raise refused[0]
         if not self._repository.served():
             _LOG.warning("no model found; publish one, then send SIGHUP")
-        self._scrapes = listen_for_scrapes(self._address.host, self._address.metrics_port, self._registry)
+        address = self._address
+        self._scrapes = listen_for_scrapes(address.host, address.metrics_port, self._registry, self._metrics)
         self.metrics_port = self._scrapes.port
         self._revocations.start(self._take_up_revocations)
         services = await self._listen()
@@ -281,24 +282,29 @@ class Server:
         idle_threads = 1
         if self._device.memory == "cpu":
             idle_threads = engine.idle_intra_op_threads or self._device.default_workers()
-        loaded = ServedVersion(
-            version,
-            self._device,
-            VersionLimits(
-                max_batch_size=engine.max_batch_size,
-                max_queue_size=engine.max_queue_size,
-                idle_threads=idle_threads,
-            ),
-            self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages)),
-            permits=self._engine.permits,
-            watch=MonitorLimits(**self._config.monitor.model_dump(exclude={"caller_metadata"})),
-            revoked={
-                point: by
-                for point in manifest.operating_points
-                if (by := self._revocations.revoked_by(manifest.name, manifest.version, point))
-            },
-            on_revoked=partial(self._revocations.note, manifest.name, manifest.version),
-        )
+        metrics = self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages))
+        try:
+            loaded = ServedVersion(
+                version,
+                self._device,
+                VersionLimits(
+                    max_batch_size=engine.max_batch_size,
+                    max_queue_size=engine.max_queue_size,
+                    idle_threads=idle_threads,
+                ),
+                metrics,
+                permits=self._engine.permits,
+                watch=MonitorLimits(**self._config.monitor.model_dump(exclude={"caller_metadata"})),
+                revoked={
+                    point: by
+                    for point in manifest.operating_points
+                    if (by := self._revocations.revoked_by(manifest.name, manifest.version, point))
+                },
+                on_revoked=partial(self._revocations.note, manifest.name, manifest.version),
+            )
+        except BaseException:
+            metrics.forget()
+            raise
         self._engine.add(loaded)
         _LOG.info("version loaded", model=manifest.name, version=manifest.version, device=self._device.name)
         return loaded

@@ -143,7 +143,8 @@ class ModelRepository(Generic[Loaded]):
                 try:
                     self._update(name, versions)
                 except RepositoryError as error:
-                    refused.append(error)
+                    # Anew: the frames of its traceback hold the sessions of what failed, and this list.
+                    refused.append(type(error)(*error.args))
             for name in set(self._served) - set(found):
                 self._swap(name, {})
             return refused

@@ -125,9 +125,9 @@ class LiveServer:
             response_deserializer=known.response.FromString,
         )
 
-    def scrape(self) -> str:
+    def scrape(self, query: str = "") -> str:
         """The metrics page."""
-        url = f"http://{HOST}:{self.server.metrics_port}/metrics"
+        url = f"http://{HOST}:{self.server.metrics_port}/metrics{query}"
         with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as page:
             text: str = page.read().decode()
         return text

@@ -141,6 +141,7 @@ DOES_WITHOUT = {
         "serving.monitor",
         "serving.repository",
     ),
+    "serving.trial": (*FRONT_END_PARTS, "asyncio", "serving.engine", "serving.metrics", "serving.monitor"),
     "serving.bulk_histogram": ("grpc", "onnxruntime", "serving"),
     **dict.fromkeys(
         LIGHT_CLIENT,

@@ -51,7 +51,7 @@ def reload(server: LiveServer, root: Path, version: int) -> None:
 
 def sessions() -> int:
     """Count the sessions that are open in this process."""
-    return sum(isinstance(each, onnxruntime.InferenceSession) for each in gc.get_objects())
+    return sum(type(each) is onnxruntime.InferenceSession for each in gc.get_objects())
 
 
 def test_a_closed_version_is_freed_at_once(server: LiveServer, root: Path, no_collection: None) -> None:

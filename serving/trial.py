@@ -80,11 +80,14 @@ class Trials:
         if process is None:
             return f"{folder}: {STOPPED}"
         with process:
-            broken = self._watch(process)
-            assert process.stdout is not None, "it was asked for"
-            said = process.stdout.read(MAX_COMPLAINT_CHARACTERS)
-        with self._lock:
-            self._processes.remove(process)
+            try:
+                broken = self._watch(process)
+                assert process.stdout is not None, "it was asked for"
+                said = process.stdout.read(MAX_COMPLAINT_CHARACTERS)
+            finally:
+                process.kill()
+                with self._lock:
+                    self._processes.remove(process)
         return f"{folder}: {broken}" if broken else _verdict(folder, process.returncode, said)
 
     def _start(self, folder: Path, digest: str) -> subprocess.Popen[str] | None:
@@ -99,6 +102,7 @@ class Trials:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                errors="replace",
                 start_new_session=True,
             )
             self._processes.add(process)

@@ -48,6 +48,8 @@ class Trials:
         self._pool = ThreadPoolExecutor(AT_ONCE, "trial")
         self._lock = threading.Lock()
         self._verdicts: dict[str, Future[str | None]] = {}
+        self._not_started: set[str] = set()
+        """Of those, what no process could be had for: that is the machine's fault."""
         self._processes: set[subprocess.Popen[str]] = set()
         self._closed = False
 
@@ -60,7 +62,11 @@ class Trials:
         with self._lock:
             if digest not in self._verdicts and not self._closed:
                 self._verdicts[digest] = self._pool.submit(self._try, version.folder, digest)
-            return self._verdicts.get(digest) or _settled(f"{version.folder}: {STOPPED}")
+            verdict = self._verdicts.get(digest) or _settled(f"{version.folder}: {STOPPED}")
+            if digest in self._not_started and verdict.done():
+                self._not_started.remove(digest)
+                del self._verdicts[digest]  # the next to ask has it tried again
+            return verdict
 
     def close(self) -> None:
         """Kill the trials that run, and begin no more."""
@@ -73,9 +79,9 @@ class Trials:
     def _try(self, folder: Path, digest: str) -> str | None:
         try:
             process = self._start(folder, digest)
-        except OSError as error:  # the machine's fault: the next to ask has it tried again
+        except OSError as error:
             with self._lock:
-                del self._verdicts[digest]
+                self._not_started.add(digest)
             return f"{folder}: trial: cannot be started: {error.strerror}"
         if process is None:
             return f"{folder}: {STOPPED}"

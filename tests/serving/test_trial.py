@@ -121,6 +121,19 @@ def test_a_version_is_tried_once(trials: Trials, version: PublishedVersion) -> N
     assert trials.verdict(read_version(version.folder)) is first
 
 
+def test_a_trial_that_cannot_be_started_is_told_once_and_tried_again(
+    trials: Trials, version: PublishedVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nowhere/python")
+        begun = trials.verdict(version)
+        refusal = begun.result(PATIENCE_SECONDS)
+
+    assert refusal == f"{version.folder}: trial: cannot be started: No such file or directory"
+    assert trials.verdict(version) is begun
+    assert verdict(trials, version.folder) is None
+
+
 def test_another_content_under_the_same_number_is_tried_anew(trials: Trials, tmp_path: Path) -> None:
     folder = scripted_model.publish(tmp_path)
     assert verdict(trials, folder) is None

@@ -5,7 +5,7 @@ as much as deciding an exit. What is exposed is the same.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from prometheus_client import Metric
@@ -29,6 +29,13 @@ class BulkHistogram(Collector):
     def labels(self, *values: str) -> "Series":
         """Return the series of these labels' values."""
         return self._series.setdefault(values, Series(self._bounds))
+
+    def remove_by_labels(self, labels: Mapping[str, str]) -> None:
+        """Remove every series that has these labels."""
+        wanted = labels.items()
+        for values in list(self._series):
+            if wanted <= dict(zip(self._labels, values, strict=True)).items():
+                self._series.pop(values, None)
 
     def describe(self) -> Iterable[Metric]:
         """Name the metric, for the registry."""

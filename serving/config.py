@@ -92,6 +92,18 @@ class MonitorSettings(Settings):
     """Population stability index beyond which a window raises the alarm."""
 
 
+class TrialSettings(Settings):
+    """[trial]: the process of its own in which a new version is opened and run before it is loaded."""
+
+    enabled: bool = True
+    """Whether there is one. Without it a version that loops for ever blocks all loads, and one that takes
+    all memory ends the server."""
+    max_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """Longest time for it, in seconds; a version that takes longer is refused."""
+    max_memory_bytes: Annotated[int, Field(ge=2**27)] = 4 * 1024**3
+    """Most resident memory of it, in bytes, on Linux; a version that takes more is refused."""
+
+
 class TrainingSettings(Settings):
     """[training]: what jobs may take of the machine, where the server takes any (`--enable-training`)."""
 
@@ -123,6 +135,7 @@ class Config(Settings):
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
     monitor: MonitorSettings = MonitorSettings()
+    trial: TrialSettings = TrialSettings()
     training: TrainingSettings = TrainingSettings()
     models: dict[str, ModelSettings] = {}
 
@@ -150,6 +163,7 @@ def _known_keys(error: ValidationError) -> str:
         "server": ServerSettings,
         "engine": EngineSettings,
         "monitor": MonitorSettings,
+        "trial": TrialSettings,
         "training": TrainingSettings,
         "models": ModelSettings,
     }

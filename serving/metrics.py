@@ -2,9 +2,11 @@
 
 Base units, `_total` on counters, histograms from 0.25 ms. Labels come from bounded sets only: a model
 and version that are served (empty for a request that names none), stages, exits, published points.
+Of a version that is gone, gauges are removed at once, counters and histograms after one more scrape.
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from functools import partial
@@ -20,6 +22,12 @@ SECONDS_BUCKETS = (
 )  # fmt: skip
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+MOST_GONE = 16
+"""Versions that are gone whose counts wait for a scrape; of more, those gone longest are removed unseen."""
+
+MODEL_LABELS = ("model", "version")
+ModelAndVersion = tuple[str, str]
+"""Their values."""
 
 
 class Outcome(StrEnum):
@@ -40,14 +48,27 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
         """Take what returns the number of log lines dropped so far; it is called at each scrape."""
-        model = ("model", "version")
+        model = MODEL_LABELS
+        self._counts: list[Counter | BulkHistogram] = []
+        self._gauges: list[Gauge] = []
+        self._gone: dict[ModelAndVersion, None] = {}
+        """Versions that are gone and whose counts are still shown, those gone longest first."""
+        self._lock = threading.Lock()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, (*model, *labels), registry=registry)
+            made = Counter(name, text, (*model, *labels), registry=registry)
+            self._counts.append(made)
+            return made
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            made = Gauge(name, text, (*model, *labels), registry=registry)
+            self._gauges.append(made)
+            return made
 
         def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> BulkHistogram:
             made = BulkHistogram(name, text, (*model, *labels), buckets)
             registry.register(made)
+            self._counts.append(made)
             return made
 
         self.requests = counter("offramp_requests", "Requests by how they ended", "outcome")
@@ -75,9 +96,7 @@ class Metrics:
         )
         self.stage_seconds = histogram("offramp_stage_seconds", "A stage's runs", SECONDS_BUCKETS, "stage")
         self.batch_rows = histogram("offramp_batch_rows", "Rows in a stage's batch", ROWS_BUCKETS, "stage")
-        self.rows_waiting = Gauge(
-            "offramp_rows_waiting", "Rows that wait for a stage now", (*model, "stage"), registry=registry
-        )
+        self.rows_waiting = gauge("offramp_rows_waiting", "Rows that wait for a stage now", "stage")
         self.confidence = histogram(
             "offramp_confidence", "Confidence of rows where they left", CONFIDENCE_BUCKETS, "exit"
         )
@@ -85,9 +104,6 @@ class Metrics:
         self.multiply_adds_saved = counter(
             "offramp_multiply_adds_saved", "Multiply-adds that answered rows did not need"
         )
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, (*model, *labels), registry=registry)
 
         point = "operating_point"
         self.shadow_rows = counter(
@@ -163,8 +179,37 @@ class Metrics:
         self.requests.labels("", "", outcome).inc()
 
     def for_model(self, model: str, version: int, stages: int) -> "ModelMetrics":
-        """Return the instruments of one served version."""
+        """Return the instruments of one served version; one that comes back goes on with its series."""
+        with self._lock:
+            self._gone.pop((model, str(version)), None)
         return ModelMetrics(self, model, str(version), stages)
+
+    def gone(self) -> list[ModelAndVersion]:
+        """List the versions that are gone and whose counts are still shown."""
+        with self._lock:
+            return list(self._gone)
+
+    def forget(self, version: ModelAndVersion) -> None:
+        """Remove a version's gauges; its counts go after the next scrape."""
+        with self._lock:
+            _remove(self._gauges, version)
+            self._gone[version] = None
+            unseen = list(self._gone)[:-MOST_GONE]
+        self.remove(unseen)
+
+    def remove(self, versions: Iterable[ModelAndVersion]) -> None:
+        """Remove the counts of versions that are gone, but for those that have come back meanwhile."""
+        with self._lock:
+            for version in versions:
+                if version in self._gone:
+                    del self._gone[version]
+                    _remove(self._counts, version)
+
+
+def _remove(families: Iterable[Counter | Gauge | BulkHistogram], version: ModelAndVersion) -> None:
+    """Remove every series of a version."""
+    for family in families:
+        family.remove_by_labels(dict(zip(MODEL_LABELS, version, strict=True)))
 
 
 class _DroppedLogLines(Collector):
@@ -199,7 +244,6 @@ class ModelMetrics:
         self._rows = {each: metrics.rows.labels(*self._labels, each) for each in Outcome}
         self._request_seconds = metrics.request_seconds.labels(*self._labels)
         self._exited: dict[tuple[str, str, str], Counter] = {}
-        self._shown: set[tuple[Gauge, tuple[str, ...]]] = set()
         self._multiply_adds = metrics.multiply_adds.labels(*self._labels)
         self._multiply_adds_saved = metrics.multiply_adds_saved.labels(*self._labels)
 
@@ -261,7 +305,6 @@ class ModelMetrics:
         self._gauge(self._metrics.drift_alarm, signal).set(alarmed)
 
     def _gauge(self, family: Gauge, *labels: str) -> Gauge:
-        self._shown.add((family, labels))
         return family.labels(*self._labels, *labels)
 
     def watch_waiting(self, waiting: Callable[[int], float]) -> None:
@@ -270,10 +313,8 @@ class ModelMetrics:
             self._gauge(self._metrics.rows_waiting, stage).set_function(partial(waiting, number))
 
     def forget(self) -> None:
-        """Show nothing more of a version that is gone; counters stay, as Prometheus wants them."""
-        for family, labels in self._shown:
-            family.remove(*self._labels, *labels)
-        self._shown.clear()
+        """Remove the gauges of the version, which is gone; its counts go after the next scrape."""
+        self._metrics.forget(self._labels)
 
     def requests_ended(self, outcome: Outcome, rows: int, seconds: Sequence[float]) -> None:
         """Count requests that ended alike: their rows in all, and for each the seconds that it took."""

@@ -8,16 +8,19 @@ import contextlib
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, MetricsHandler
+from prometheus_client import CollectorRegistry, Metric, MetricsHandler
+from prometheus_client.registry import RestrictedRegistry
 
 from serving.errors import ConfigurationError
 from serving.frontend.address import join
+from serving.metrics import Metrics
 
 _LOG = structlog.get_logger(__name__)
 
@@ -31,7 +34,7 @@ class _Server(ThreadingHTTPServer):
 
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+    def __init__(self, host: str, port: int, registry: "_ScrapedRegistry") -> None:
         self._opened: dict[socket.socket, float] = {}
         """When each connection was accepted, on the monotonic clock."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -84,10 +87,29 @@ class Scrapes:
         self.thread.join()
 
 
-def listen_for_scrapes(host: str, port: int, registry: CollectorRegistry) -> Scrapes:
-    """Serve the registry over HTTP; raise ConfigurationError where the port can't be had."""
+@dataclass(frozen=True)
+class _ScrapedRegistry:
+    """A registry from which the series of versions that are gone are removed once they were scraped."""
+
+    registry: CollectorRegistry
+    metrics: Metrics
+
+    def collect(self) -> Iterable[Metric]:
+        gone = self.metrics.gone()
+        yield from self.registry.collect()
+        self.metrics.remove(gone)
+
+    def restricted_registry(self, names: Iterable[str]) -> RestrictedRegistry:
+        return self.registry.restricted_registry(names)
+
+
+def listen_for_scrapes(host: str, port: int, registry: CollectorRegistry, metrics: Metrics) -> Scrapes:
+    """Serve the registry over HTTP; raise ConfigurationError where the port can't be had.
+
+    metrics: whose instruments are in the registry.
+    """
     try:
-        server = _Server(host, port, registry)
+        server = _Server(host, port, _ScrapedRegistry(registry, metrics))
     except OSError as error:
         where = join(host, port)
         raise ConfigurationError(f"metrics port: cannot listen on {where}: {error.strerror}") from error

@@ -2,7 +2,7 @@
 
 The first SIGTERM or SIGINT drains: readiness goes off at once, new calls are answered UNAVAILABLE for a
 moment so that balancers notice, accepted calls finish. A second one forces. SIGHUP, and a timer where
-asked for, look for new versions.
+asked for, look for new versions. So does the end of a trial: no rescan waits for one.
 """
 
 import asyncio
@@ -42,7 +42,8 @@ from serving.scrapes import Scrapes, listen_for_scrapes
 from serving.stages.devices import DeviceName, choose_device
 from serving.standard_streams import discard_unwritten
 from serving.training_service import TrainingOffer, TrainingService
-from serving.waiting import first_of, off_loop
+from serving.trial import Trials
+from serving.waiting import done, first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
 
@@ -99,17 +100,20 @@ class Server:
         engine = self._config.engine
         self._engine = Engine(engine.workers or self._device.default_workers())
         self._metrics.requests_in_flight.set_function(lambda: self._engine.requests_in_flight)
+        self._trials = Trials(self._config.trial, engine.max_batch_size)
         self._repository = ModelRepository[ServedVersion](
             model_repository,
             load=self._load,
             close=self._engine.remove,
             also_serve={name: model.versions for name, model in self._config.models.items()},
+            try_out=self._trials.verdict if self._config.trial.enabled else None,
         )
         self.front_end = self._choose_front_end()
         self._health = health.aio.HealthServicer()
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked_to_look = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
         self._refused: set[str] = set()
         self._grpc: grpc.aio.Server
         self._native: NativeFrontEnd | None = None
@@ -124,6 +128,7 @@ class Server:
         starting = asyncio.create_task(self.start())
         await first_of(starting, self._stopping.wait())
         if not starting.done():
+            self._trials.close()
             _LOG.info("stopped while loading")
             return 0
         await starting
@@ -147,20 +152,24 @@ class Server:
         """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""
         self._log_device()
         refused = await off_loop(self._repository.rescan)
+        while self._repository.on_trial and not refused:
+            await first_of(*self._verdicts())
+            refused = await off_loop(self._repository.rescan)
         if refused:
+            self._trials.close()
             self._repository.close()
             raise refused[0]
         if not self._repository.served():
             _LOG.warning("no model found; publish one, then send SIGHUP")
-        self._scrapes = listen_for_scrapes(self._address.host, self._address.metrics_port, self._registry)
+        address = self._address
+        self._scrapes = listen_for_scrapes(address.host, address.metrics_port, self._registry, self._metrics)
         self.metrics_port = self._scrapes.port
         self._revocations.start(self._take_up_revocations)
         services = await self._listen()
         self._readiness.phase = Phase.READY
         for service in ("", *services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        if self._poll_seconds is not None:
-            self._spawn(self._poll(self._poll_seconds))
+        self._looking = asyncio.create_task(self._look())
 
     async def _listen(self) -> list[str]:
         """Open the gRPC port; returns the services behind it."""
@@ -211,8 +220,9 @@ class Server:
         _LOG.info("draining", seconds=self._config.server.drain_seconds)
         self._readiness.phase = Phase.DRAINING
         await self._health.enter_graceful_shutdown()
-        for task in self._tasks:
-            task.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+        self._trials.close()
         drain_seconds = self._config.server.drain_seconds
         deadline = time.monotonic() + drain_seconds
         ends = asyncio.get_running_loop().create_task(asyncio.sleep(drain_seconds))
@@ -252,6 +262,25 @@ class Server:
         return not unwritten
 
     async def rescan(self) -> None:
+        """Take up new versions, and wait for those that are on trial."""
+        await self._rescan()
+        while self._repository.on_trial:
+            await first_of(*self._verdicts())
+            await self._rescan()
+
+    async def _look(self) -> None:
+        """Take up new versions on SIGHUP, as trials end and, where asked for, at intervals."""
+        while True:
+            interval = [] if self._poll_seconds is None else [asyncio.sleep(self._poll_seconds)]
+            await first_of(self._asked_to_look.wait(), *interval, *self._verdicts())
+            self._asked_to_look.clear()
+            await self._rescan()
+
+    def _verdicts(self) -> list[Coroutine[None, None, None]]:
+        """Return a wait for each verdict that the last rescan found missing."""
+        return [done(verdict) for verdict in self._repository.on_trial]
+
+    async def _rescan(self) -> None:
         """Take up new versions; a refused one is logged in one line, and the old one goes on."""
         before = self._served()
         try:
@@ -284,24 +313,29 @@ class Server:
         idle_threads = 1
         if self._device.memory == "cpu":
             idle_threads = engine.idle_intra_op_threads or self._device.default_workers()
-        loaded = ServedVersion(
-            version,
-            self._device,
-            VersionLimits(
-                max_batch_size=engine.max_batch_size,
-                max_queue_size=engine.max_queue_size,
-                idle_threads=idle_threads,
-            ),
-            self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages)),
-            permits=self._engine.permits,
-            watch=MonitorLimits(**self._config.monitor.model_dump(exclude={"caller_metadata"})),
-            revoked={
-                point: by
-                for point in manifest.operating_points
-                if (by := self._revocations.revoked_by(manifest.name, manifest.version, point))
-            },
-            on_revoked=partial(self._revocations.note, manifest.name, manifest.version),
-        )
+        metrics = self._metrics.for_model(manifest.name, manifest.version, len(manifest.stages))
+        try:
+            loaded = ServedVersion(
+                version,
+                self._device,
+                VersionLimits(
+                    max_batch_size=engine.max_batch_size,
+                    max_queue_size=engine.max_queue_size,
+                    idle_threads=idle_threads,
+                ),
+                metrics,
+                permits=self._engine.permits,
+                watch=MonitorLimits(**self._config.monitor.model_dump(exclude={"caller_metadata"})),
+                revoked={
+                    point: by
+                    for point in manifest.operating_points
+                    if (by := self._revocations.revoked_by(manifest.name, manifest.version, point))
+                },
+                on_revoked=partial(self._revocations.note, manifest.name, manifest.version),
+            )
+        except BaseException:
+            metrics.forget()
+            raise
         self._engine.add(loaded)
         _LOG.info("version loaded", model=manifest.name, version=manifest.version, device=self._device.name)
         return loaded
@@ -328,21 +362,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        loop.add_signal_handler(signal.SIGHUP, self._asked_to_look.set)
 
     def _stop(self) -> None:
         (self._forced if self._stopping.is_set() else self._stopping).set()
-
-    def _hang_up(self) -> None:
-        if self._readiness.ready:
-            self._spawn(self.rescan())
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _poll(self, seconds: float) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            await self.rescan()

@@ -1,9 +1,10 @@
-"""Ways to wait on the event loop: for the first of several things, and for work in a thread."""
+"""Ways to wait on the event loop: for the first of several things, for work in a thread, for its result."""
 
 import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -12,10 +13,24 @@ Result = TypeVar("Result")
 async def first_of(*waits: Awaitable[object]) -> None:
     """Wait until one of them is over; those made here are given up then, tasks handed in go on."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task, wait in zip(tasks, waits, strict=True):
-        if task is not wait:
-            task.cancel()
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task, wait in zip(tasks, waits, strict=True):
+            if task is not wait:
+                task.cancel()
+
+
+async def done(future: Future[Result]) -> None:
+    """Wait for a future that a thread sets, also where it does so once the loop is closed."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_: Future[Result]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(event.set)
+
+    future.add_done_callback(tell)
+    await event.wait()
 
 
 async def off_loop(work: Callable[[], Result]) -> Result:

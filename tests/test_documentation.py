@@ -21,6 +21,7 @@ from serving.config import (
     MonitorSettings,
     ServerSettings,
     TrainingSettings,
+    TrialSettings,
 )
 from serving.exits.policy import ExitReason
 from serving.metrics import Metrics, Outcome
@@ -43,6 +44,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         "server": ServerSettings,
         "engine": EngineSettings,
         "monitor": MonitorSettings,
+        "trial": TrialSettings,
         "training": TrainingSettings,
     }
     for section, settings in sections.items():
@@ -50,7 +52,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
             row = re.search(rf"\| `{section}\.{name}` \| ([^|]*) \|", README)
             assert row, f"{section}.{name} is missing"
             if field.default is not None:
-                assert row[1] == str(field.default) or row[1] == f"{field.default:g}"
+                assert row[1] == str(field.default).lower() or row[1] == f"{field.default:g}"
     for name in ModelSettings.model_fields:
         assert f"`models.<name>.{name}`" in README
 

@@ -144,6 +144,7 @@ DOES_WITHOUT = {
         "serving.repository",
     ),
     "serving.standard_streams": ("serving",),
+    "serving.trial": (*FRONT_END_PARTS, "asyncio", "serving.engine", "serving.metrics", "serving.monitor"),
     "serving.bulk_histogram": ("grpc", "onnxruntime", "serving"),
     **dict.fromkeys(
         LIGHT_CLIENT,

@@ -48,15 +48,14 @@ class Engine:
             self._shared.scheduler.add(version.lane)
 
     def remove(self, version: ServedVersion) -> None:
-        """Refuse new requests for a version, answer those admitted, and let it go; blocks until then."""
-        lanes = self._shared.scheduler.lanes
+        """Refuse new requests for a version, answer those admitted, and close it; blocks until then."""
         with self._shared.lock:
             version.lane.open = False
             self._shared.emptied.wait_for(lambda: version.lane.idle)
-            if version.lane not in lanes:
+            if version.lane not in self._shared.scheduler.lanes:
                 return
-            lanes.remove(version.lane)
-        version.observation.close()
+            self._shared.scheduler.remove(version.lane)
+        version.close()
 
     def submit(self, version: ServedVersion, request: Request) -> None:
         """Admit a request whole, or raise; its reply is called once, with its answers or an error.

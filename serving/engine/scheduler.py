@@ -30,6 +30,7 @@ class Lane(Generic[Version]):
     """One version's place in the scheduler."""
 
     version: Version
+    """Held until the lane is removed: a version holds its lane too."""
     queues: StageQueues
     max_queue_size: int
     """Most rows admitted and unanswered."""
@@ -74,6 +75,11 @@ class Scheduler(Generic[Version]):
     def add(self, lane: Lane[Version]) -> None:
         """Serve a version."""
         self.lanes.append(lane)
+
+    def remove(self, lane: Lane[Version]) -> None:
+        """Let a lane go that is idle and admits no request, and with it its hold on the version."""
+        self.lanes.remove(lane)
+        del lane.version
 
     def admit(self, lane: Lane[Version], request: Request) -> None:
         """Queue a request whole, or raise.

@@ -119,6 +119,13 @@ class ServedVersion:
         """Yield what each operating point stands for now, and what is known of its certificate."""
         return self.monitor.states()
 
+    def close(self) -> None:
+        """Free the sessions and the slabs at once, whoever still holds the version; nothing of it may run."""
+        self._blocks.clear()
+        self._runner.close()
+        self.monitor.close()
+        self.observation.close()
+
     def _probe(self, stage: int) -> None:
         try:
             self._runner.probe()

@@ -74,6 +74,7 @@ class Worker(threading.Thread):
                 _LOG.error("worker failed", exc_info=error)
                 with self._shared.lock:
                     self._shared.role_is_free |= task == self._receive
+            del task  # it holds its batch, which must not outlive it while this thread waits
 
     def _wait(self) -> Callable[[], None] | None:
         """Wait for the receiver role or for a batch; None once the engine is closed."""
@@ -111,6 +112,7 @@ class Worker(threading.Thread):
                 self._run_batches(work)
                 return
             self.step(*work)
+            del work  # as above
 
     def _run_batches(self, work: Work | None, expired: Sequence[Expired] = ()) -> None:
         """Run a batch, and what waits after it."""

@@ -198,6 +198,11 @@ class Monitor:
                 watch=self._watches.get(name),
             )
 
+    def close(self) -> None:
+        """Let the watches go, which hold the monitor: no request may be in flight or come."""
+        with self._lock:
+            self._watches.clear()
+
     def _watch_of(self, rule: ExitRule) -> PointWatch | None:
         """Return the watch of a rule that is a point's own, uncapped."""
         return self._watches.get(rule.operating_point) if rule.max_exit == self._final_exit else None

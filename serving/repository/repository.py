@@ -2,17 +2,20 @@
 
 Layout: `<root>/<name>/<version>/` with versions as positive integers. The highest version of a name
 is served, and beside it those that the configuration also names. Knows nothing of onnxruntime: how a
-version is loaded and closed is handed in.
+version is tried, loaded and closed is handed in.
 
-Invariants: a version is served only after its manifest and every stage file were verified and its
-loader returned; all of a version swaps at once; a version that fails leaves the old one in place.
+Invariants: a version is served only after its manifest and every stage file were verified, its trial was
+passed and its loader returned; all of a version swaps at once; a version that fails leaves the old one in
+place. A rescan waits for no trial: the version is taken up by the first rescan after it.
 """
 
 import hashlib
 import re
 import stat
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -21,6 +24,8 @@ from serving.errors import DigestMismatch, InvalidManifest, InvalidRequest, Mode
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, read_manifest
 
 Loaded = TypeVar("Loaded")
+Verdict = Future[str | None]
+"""Of a version's trial: what is wrong with it, None where nothing."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,12 @@ class ModelRepository(Generic[Loaded]):
         load: Callable[[PublishedVersion], Loaded],
         close: Callable[[Loaded], None],
         also_serve: Mapping[str, Sequence[int]] | None = None,
+        try_out: Callable[["PublishedVersion"], Verdict] | None = None,
     ) -> None:
+        """Take what loads a version and closes it; try_out begins a trial, None: there are none."""
+        self._try_out = try_out
+        self.on_trial: Sequence[Verdict] = ()
+        """Verdicts that the last rescan found missing."""
         self._root = root
         self._load = load
         self._close = close
@@ -133,29 +143,40 @@ class ModelRepository(Generic[Loaded]):
 
         One model's failure keeps that model as it was and leaves the others alone.
         """
+        on_trial: list[Verdict] = []
         with self._rescanning:
-            found = find_versions(self._root)
-            refused = [
-                RepositoryError(f'model "{name}": configured, but not found in {self._root}')
-                for name in sorted(set(self._also_serve) - set(found))
-            ]
-            for name, versions in found.items():
-                try:
-                    self._update(name, versions)
-                except RepositoryError as error:
-                    refused.append(error)
-            for name in set(self._served) - set(found):
-                self._swap(name, {})
-            return refused
+            try:
+                return self._take_up(on_trial)
+            finally:
+                self.on_trial = on_trial
 
-    def _update(self, name: str, versions: list[int]) -> None:
+    def _take_up(self, on_trial: list[Verdict]) -> list[RepositoryError]:
+        found = find_versions(self._root)
+        refused = [
+            RepositoryError(f'model "{name}": configured, but not found in {self._root}')
+            for name in sorted(set(self._also_serve) - set(found))
+        ]
+        for name, versions in found.items():
+            try:
+                self._update(name, versions, on_trial)
+            except RepositoryError as error:
+                # Anew: the frames of its traceback hold the sessions of what failed, and this list.
+                refused.append(type(error)(*error.args))
+        for name in set(self._served) - set(found):
+            self._swap(name, {})
+        return refused
+
+    def _update(self, name: str, versions: list[int], on_trial: list[Verdict]) -> None:
+        """Serve what is wanted of a name; where a trial is not over, add it to a list and change nothing."""
         current = self._served.get(name, {})
         wanted = self._wanted(name, versions)
+        published = {number: self._read(name, number) for number in wanted if number not in current}
+        if not self._passed(published.values(), on_trial):
+            return
         fresh: dict[int, Loaded] = {}
         try:
-            for number in wanted:
-                if number not in current:
-                    fresh[number] = self._open(name, number)
+            for number, version in published.items():
+                fresh[number] = self._open(version)
         except BaseException:
             for loaded in fresh.values():
                 self._close(loaded)
@@ -169,14 +190,41 @@ class ModelRepository(Generic[Loaded]):
             raise RepositoryError(f'model "{name}": version {missing[0]} is configured, found {versions}')
         return sorted({versions[-1], *also})
 
-    def _open(self, name: str, number: int) -> Loaded:
+    def _read(self, name: str, number: int) -> PublishedVersion:
+        with self._reason_kept(name, number):
+            return read_version(self._root / name / str(number))
+
+    def _passed(self, published: Iterable[PublishedVersion], on_trial: list[Verdict]) -> bool:
+        """Return whether versions passed their trials, which begin here; raise what is wrong with one."""
+        if self._try_out is None:
+            return True
+        verdicts = [(version.manifest, self._try_out(version)) for version in published]
+        missing = 0
+        for manifest, verdict in verdicts:
+            if not verdict.done():
+                self._reasons[manifest.name, manifest.version] = "on trial"
+                on_trial.append(verdict)
+                missing += 1
+            elif (wrong := verdict.result()) is not None:
+                with self._reason_kept(manifest.name, manifest.version):
+                    raise RepositoryError(wrong)
+        return not missing
+
+    def _open(self, version: PublishedVersion) -> Loaded:
+        name, number = version.manifest.name, version.manifest.version
+        with self._reason_kept(name, number):
+            loaded = self._load(version)
+        self._reasons.pop((name, number), None)
+        return loaded
+
+    @contextmanager
+    def _reason_kept(self, name: str, number: int) -> Iterator[None]:
+        """Keep why a version is refused, for the index."""
         try:
-            loaded = self._load(read_version(self._root / name / str(number)))
+            yield
         except RepositoryError as error:
             self._reasons[name, number] = str(error)
             raise
-        self._reasons.pop((name, number), None)
-        return loaded
 
     def _swap(self, name: str, versions: dict[int, Loaded]) -> None:
         """Replace what a name serves in one assignment; what is no longer served drains and closes."""

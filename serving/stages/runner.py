@@ -12,6 +12,8 @@ On the CPU a stage has two sessions where threads allow: one intra-op thread for
 by side, and all cores for a batch that runs alone. The choice changes a batch's time, not its answers.
 """
 
+import ctypes
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,9 @@ MEASURED_SECONDS, FEWEST_MEASURED_RUNS, MOST_MEASURED_RUNS = 3e-3, 3, 8
 """How long, and how often, a stage is timed at a batch size, after a first run."""
 LONGEST_MEASURED_SECONDS = 20e-3
 """Sizes beyond a batch that takes longer are not timed."""
+
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+"""Of glibc, which would keep most of what is freed: returns it to the system."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,13 @@ class StageRunner:
         self.run(0, self.blank_inputs(1), self.slots)
         for stage in range(1, self.stage_count):
             self.run(stage, {"rows": np.array([self.slots])}, self.slots)
+
+    def close(self) -> None:
+        """Free the sessions and the slabs; no stage may run then or after."""
+        for held in (self._sessions, self._idle_sessions, self._sized_sessions, self._slabs):
+            held.clear()
+        if _malloc_trim is not None:
+            _malloc_trim(0)
 
     def blank_inputs(self, rows: int) -> dict[str, NDArray[np.generic]]:
         """Return inputs of that many rows, all zero: for runs without a caller."""

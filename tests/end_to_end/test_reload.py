@@ -1,16 +1,24 @@
 """SIGHUP: new versions are taken up, and bad ones are not, while calls go on."""
 
 import json
+import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
+import psutil
 
 from serving.client import Client
 from tests.end_to_end.images import EASY, HARD
 from tests.end_to_end.server_process import ServerProcess
 from tests.serving import scripted_model
 from tests.serving.live_server import eventually
+
+RELEASED = Path(__file__).parents[2] / "models" / "fashion-mnist" / "2"
+MEMORY_GROWTH = 1.2
+"""Most that the memory of a server may grow by reloads after the first."""
 
 
 def test_sighup_takes_up_a_new_version_under_traffic_without_a_failed_call(
@@ -52,3 +60,33 @@ def test_sighup_with_a_bad_version_logs_one_line_and_the_old_one_goes_on(
         (folder / "manifest.json").write_text(text)
         server.send(signal.SIGHUP)
         assert eventually(lambda: client.predict("scripted", EASY).model_version == "2")
+
+
+def publish_released(root: Path, version: int) -> None:
+    """Publish the released model under another number, in place of the one before."""
+    aside = root / "aside"
+    shutil.copytree(RELEASED, aside)
+    scripted_model.edit(aside, version=version)
+    aside.rename(root / "fashion-mnist" / str(version))
+    shutil.rmtree(root / "fashion-mnist" / str(version - 1), ignore_errors=True)
+
+
+def reloads(server: ServerProcess) -> int:
+    """Count the reloads that are over, with the version before closed."""
+    return sum('"event": "versions changed"' in line for line in server.log())
+
+
+def test_reloads_leave_no_memory_behind(tmp_path: Path, front_end: str) -> None:
+    (tmp_path / "fashion-mnist").mkdir()
+    publish_released(tmp_path, 1)
+    images = np.zeros((4, 1, 28, 28), np.uint8)
+    held: list[int] = []
+    with ServerProcess(tmp_path, front_end=front_end) as server, Client(server.address) as client:
+        for number in range(2, 9):
+            publish_released(tmp_path, number)
+            server.send(signal.SIGHUP)
+            assert eventually(lambda number=number: reloads(server) == number - 1)  # type: ignore[misc]
+            assert client.predict("fashion-mnist", images).model_version == str(number)
+            held.append(psutil.Process(server.pid).memory_info().rss)
+
+    assert max(held) < MEMORY_GROWTH * held[0]

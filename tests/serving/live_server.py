@@ -48,11 +48,15 @@ class LiveServer:
         state_dir: Path | None = None,
         training: TrainingOffer | None = None,
     ) -> None:
-        """Take settings as a file has them; by default one batch runs at once, and no row is sampled."""
+        """Take settings as a file has them; by default one batch runs at once.
+
+        By default also no row is sampled, and no version is tried before it is loaded.
+        """
         defaults = {
             "server": {"front_end": front_end},
             "engine": {"workers": 1},
             "monitor": {"shadow_share": 0},
+            "trial": {"enabled": False},
         }
         given = config or {}
         settings = given | {section: values | given.get(section, {}) for section, values in defaults.items()}
@@ -125,9 +129,9 @@ class LiveServer:
             response_deserializer=known.response.FromString,
         )
 
-    def scrape(self) -> str:
+    def scrape(self, query: str = "") -> str:
         """The metrics page."""
-        url = f"http://{HOST}:{self.server.metrics_port}/metrics"
+        url = f"http://{HOST}:{self.server.metrics_port}/metrics{query}"
         with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as page:
             text: str = page.read().decode()
         return text

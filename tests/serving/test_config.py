@@ -44,7 +44,7 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("bogus = 1", "bogus: unknown key, known keys: server, engine, monitor, training, models"),
+        ("bogus = 1", "bogus: unknown key, known keys: server, engine, monitor, trial, training, models"),
         (
             "[server]\nbogus = 1",
             "server.bogus: unknown key, known keys: front_end, max_message_bytes, drain_seconds",
@@ -70,6 +70,10 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
         ("[server]\nkeepalive_seconds = inf", "server.keepalive_seconds: "),
         ("[server]\nmax_message_bytes = 2147483648", "server.max_message_bytes: "),
         ("[server]\nmax_concurrent_rpcs = 0", "server.max_concurrent_rpcs: "),
+        ("[trial]\nenabled = 1", "trial.enabled: Input should be a valid boolean, got 1"),
+        ("[trial]\nmax_seconds = 0", "trial.max_seconds: "),
+        ("[trial]\nmax_memory_bytes = 1000", "trial.max_memory_bytes: "),
+        ("[trial]\nbogus = 1", "trial.bogus: unknown key, known keys: enabled, max_seconds, max_memory"),
         ("[training]\nmax_jobs = 0", "training.max_jobs: "),
         ("[training]\nthreads = 0", "training.threads: "),
         ("[training]\nmax_memory_bytes = 1000", "training.max_memory_bytes: "),

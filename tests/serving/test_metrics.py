@@ -149,6 +149,29 @@ def test_a_version_that_comes_back_is_watched_again(metrics: Metrics, registry: 
     assert registry.get_sample_value("offramp_rows_waiting", labels) is None
 
 
+def test_no_series_of_a_version_that_is_gone_is_left(metrics: Metrics, registry: CollectorRegistry) -> None:
+    touch_all(metrics)
+    metrics.forget(("digits", "3"))
+
+    metrics.remove(metrics.gone())
+
+    labels = [sample.labels for family in registry.collect() for sample in family.samples]
+    assert not [each for each in labels if each.get("version") == "3"]
+
+
+def test_a_version_that_comes_back_during_a_scrape_keeps_its_series(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    metrics.for_model("digits", 3, stages=2).forget()
+    scraped = metrics.gone()
+    metrics.for_model("digits", 3, stages=2).requests_ended(Outcome.OK, 4, [0.003])
+
+    metrics.remove(scraped)
+
+    labels = {"model": "digits", "version": "3", "outcome": "ok"}
+    assert registry.get_sample_value("offramp_requests_total", labels) == 1.0
+
+
 def test_a_request_of_no_model_has_empty_labels(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics.request_of_no_model(Outcome.NOT_FOUND)
 

@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 from serving import scrapes
+from serving.metrics import Metrics
 from serving.scrapes import Scrapes, listen_for_scrapes
 from tests.serving.live_server import HOST, PATIENCE_SECONDS, eventually
 
@@ -26,7 +27,7 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def port(registry: CollectorRegistry) -> Iterator[Scrapes]:
     Gauge("answer", "What is asked for.", registry=registry).set(42)
-    listening = listen_for_scrapes(HOST, 0, registry)
+    listening = listen_for_scrapes(HOST, 0, registry, Metrics(registry))
     yield listening
     listening.close()
 

@@ -1,9 +1,11 @@
 import asyncio
+import logging
 import threading
+from concurrent.futures import Future
 
 import pytest
 
-from serving.waiting import first_of, off_loop
+from serving.waiting import done, first_of, off_loop
 
 
 @pytest.mark.asyncio
@@ -100,3 +102,47 @@ def test_a_loop_that_closed_does_not_wait_for_the_work() -> None:
     assert not over.is_set()
     release.set()
     assert over.wait(10)
+
+
+@pytest.mark.asyncio
+async def test_a_wait_that_is_cancelled_gives_all_up() -> None:
+    never = asyncio.create_task(asyncio.Event().wait())
+    begun, given_up = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_ever() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    waiting = asyncio.create_task(first_of(wait_for_ever(), never))
+    await begun.wait()
+    waiting.cancel()
+
+    await asyncio.wait_for(given_up.wait(), 10)
+    assert not never.done()
+    never.cancel()
+
+
+@pytest.mark.asyncio
+async def test_a_future_that_a_thread_sets_ends_the_wait() -> None:
+    future = Future[int]()
+    threading.Thread(target=future.set_result, args=(3,)).start()
+
+    await asyncio.wait_for(done(future), 10)
+
+    assert future.result(0) == 3
+
+
+def test_a_future_may_be_set_once_its_loop_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    future = Future[int]()
+
+    async def give_up() -> None:
+        await first_of(done(future), asyncio.sleep(0.001))
+
+    asyncio.run(give_up())
+    with caplog.at_level(logging.DEBUG):
+        future.set_result(3)
+
+    assert caplog.records == []

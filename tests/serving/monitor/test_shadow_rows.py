@@ -20,7 +20,7 @@ from tests.serving.engine.engine_calls import BALANCED, EXACT, ask, stage_labels
 from tests.serving.engine.small_queues import costs_of_rows, flat_costs
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import PATIENCE_SECONDS, eventually
-from tests.serving.monitor.shadows import ALL, MISTAKEN, asked, counts, run, sampling
+from tests.serving.monitor.shadows import ALL, MISTAKEN, asked, counts, run, sampling, state
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, NAN, RAISES, row
 
 
@@ -238,7 +238,8 @@ def test_a_row_that_left_before_its_request_was_cancelled_is_still_compared(
 def test_a_version_is_removed_once_its_shadow_rows_have_run(
     serve: Serve, registry: CollectorRegistry
 ) -> None:
-    served, seen = serve(), list[bool]()
+    served, seen = serve(watch=ALL), list[bool]()
+    watch = state(served).watch
     other = serve(engine=served.engine)
     engine, version = served.engine, served.version
     removing = threading.Thread(target=engine.remove, args=(version,))
@@ -261,6 +262,7 @@ def test_a_version_is_removed_once_its_shadow_rows_have_run(
 
     assert seen == [True, True]
     assert served.held == (0, 0, 0)
-    assert counts(served) == (8, 0, 0)
+    assert watch is not None
+    assert (watch.agreed, watch.differed, watch.missing) == (8, 0, 0)
     labels = {"model": "scripted", "version": "1", "operating_point": "balanced"}
     assert registry.get_sample_value("offramp_certificate_evidence", labels) is None

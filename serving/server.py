@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 from serving import __version__
 from serving.api.inference import Inference
 from serving.api.open_inference import OpenInference
+from serving.api.places import side_places
 from serving.api.wire import INFERENCE_SERVICE, TRAINING_SERVICE
 from serving.config import Config
 from serving.engine.engine import Engine
@@ -30,7 +31,7 @@ from serving.engine.version import ServedVersion, VersionLimits
 from serving.errors import ConfigurationError, RepositoryError
 from serving.frontend import grpcio
 from serving.frontend.address import is_loopback, join
-from serving.frontend.loop import InferenceHandlers
+from serving.frontend.handlers import InferenceHandlers
 from serving.frontend.native import NativeFrontEnd, is_installed
 from serving.metrics import Metrics
 from serving.monitor.monitor import MonitorLimits
@@ -110,6 +111,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[str] = set()
         self._grpc: grpc.aio.Server
+        self._inference: InferenceHandlers
         self._native: NativeFrontEnd | None = None
         self._socket_folder: Path | None = None
         self._scrapes: Scrapes
@@ -172,17 +174,19 @@ class Server:
             device=self._device.name,
             front_end=self.front_end,
         )
-        handlers = {
-            **described.handlers(),
-            **InferenceHandlers(inference, self._engine.wake, caller_metadata).handlers(),
-        }
-        training = self._training.open()
+        self._inference = InferenceHandlers(
+            inference, self._engine.wake, self._readiness, settings, caller_metadata
+        )
+        places = side_places()
+        handlers = {**described.handlers(places), **self._inference.handlers()}
+        training = self._training.open(places)
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
         self._grpc = grpcio.make_server(
             settings,
             [grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers), training],
             self._health,
             services,
+            places,
         )
         if self.front_end == "native":
             self._socket_folder = Path(tempfile.mkdtemp(prefix="offramp-"))
@@ -207,6 +211,8 @@ class Server:
         """Refuse new calls, finish accepted ones, stop; 0 where all finished in time and was kept, else 1."""
         _LOG.info("draining", seconds=self._config.server.drain_seconds)
         self._readiness.phase = Phase.DRAINING
+        self._inference.drain()
+        self._engine.refuse_waiting(self._readiness.refusal())
         await self._health.enter_graceful_shutdown()
         for task in self._tasks:
             task.cancel()

@@ -46,7 +46,7 @@ class Inference:
     def begin(
         self, payload: bytes, call: Call, seconds_left: float | None, *, streamed: bool = False
     ) -> Pending | None:
-        """Admit a call, or refuse it at once and return None.
+        """Admit a call, or refuse it at once and return None; one of a stream waits where there is no room.
 
         payload: a ModelInferRequest. seconds_left: until the caller's deadline, where it has one.
         streamed: the answer states that it is the last of its request. The call is answered or refused
@@ -60,18 +60,20 @@ class Inference:
             decoded = self._decoder.decode(payload, streamed=streamed)
             rows = decoded.rows
             try:
-                return self._submit(decoded, call, received, deadline)
+                return self._submit(decoded, call, received, deadline, streamed=streamed)
             except ModelNotReady:  # the version may have been replaced since it was found
                 successor = self._decoder.decode(payload, streamed=streamed)
                 if successor.version is decoded.version:
                     raise
-                return self._submit(successor, call, received, deadline)
+                return self._submit(successor, call, received, deadline, streamed=streamed)
         except Exception as error:
             self._refuse(payload, call, error, rows, received)
             error.__traceback__ = None  # its frames hold the request
             return None
 
-    def _submit(self, decoded: Decoded, call: Call, received: float, deadline: float) -> Pending:
+    def _submit(
+        self, decoded: Decoded, call: Call, received: float, deadline: float, *, streamed: bool
+    ) -> Pending:
         version, rows = decoded.version, decoded.rows
         rule = exit_rule(version.points, decoded.options)
         reply = partial(_reply, call, decoded.form, decoded.request_id)
@@ -79,7 +81,16 @@ class Inference:
         sampled = () if is_synthetic else version.monitor.sample(rows, rule)
         caller = call.caller if sampled else ""
         request = Request(
-            decoded.inputs, rows, rule, deadline, reply, received, sampled, caller, is_synthetic
+            decoded.inputs,
+            rows,
+            rule,
+            deadline,
+            reply,
+            received,
+            sampled,
+            caller,
+            is_synthetic,
+            is_streamed=streamed,
         )
         self._engine.submit(version, request)
         return Pending(request, partial(self._engine.cancel, version, request))

@@ -195,7 +195,7 @@ class Server:
             await self._grpc.start()
             try:
                 self._native = NativeFrontEnd(
-                    host, port, fallback, settings, inference.begin, caller_metadata
+                    host, port, fallback, settings, inference.begin, self._engine.wake, caller_metadata
                 )
             except ConfigurationError:
                 shutil.rmtree(self._socket_folder)

@@ -7,12 +7,10 @@ is the front end's business; which rows run when, the engine's.
 import time
 from functools import partial
 
-from google.protobuf.message import DecodeError
-
 from serving.api.answer_form import AnswerForm
 from serving.api.decoding import Decoded, Decoder
 from serving.api.interceptors import refuse
-from serving.api.wire import inference
+from serving.api.outline import read_names
 from serving.engine.engine import Engine
 from serving.engine.observation import outcome_of
 from serving.engine.request import NO_DEADLINE, Answers, Request, Result
@@ -100,13 +98,12 @@ class Inference:
 
     def _refuse(self, payload: bytes, call: Call, error: Exception, rows: int, received: float) -> None:
         """Refuse a call, and count it for the version that it names, if there is one."""
-        message, version = inference.ModelInferRequest(), None
+        model, number, request_id = read_names(payload)
         try:
-            message.ParseFromString(payload)
-            version = self._find(message.model_name, message.model_version)
-        except (DecodeError, OfframpError):
+            version = self._find(model, number)
+        except OfframpError:
             version = None
-        call.refuse(refuse(RPC, message.id, error), message.id)
+        call.refuse(refuse(RPC, request_id, error), request_id)
         if version is None:
             self._metrics.request_of_no_model(outcome_of(error))
         else:

@@ -117,8 +117,13 @@ def parse(name: str, message: type[Message], received: bytes) -> Any:  # noqa: A
     try:
         return message.FromString(received)
     except DecodeError as error:
-        kind = message.DESCRIPTOR.name
-        raise InvalidRequest(f"{name}: expected a {kind}, got {len(received)} bytes that are none") from error
+        raise no_message(name, message, received) from error
+
+
+def no_message(name: str, message: type[Message], received: bytes) -> InvalidRequest:
+    """Return the error of bytes that are no such message."""
+    kind = message.DESCRIPTOR.name
+    return InvalidRequest(f"{name}: expected a {kind}, got {len(received)} bytes that are none")
 
 
 def _details(error: OfframpError) -> str:

@@ -41,8 +41,5 @@ class Pending(NamedTuple):
     """Cancels it, unless it has ended."""
 
 
-LARGE_MESSAGE_BYTES = 64 * 1024
-"""A longer message is decoded in a thread of its own, so that others' calls are received meanwhile."""
-
 Begin = Callable[[bytes, Call, float | None], Pending | None]
 """`serving.api.inference.Inference.begin`."""

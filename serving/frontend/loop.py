@@ -17,8 +17,9 @@ from typing import TypeAlias
 import grpc
 
 from serving.api.inference import Inference
+from serving.api.outline import LARGE_MESSAGE_BYTES
 from serving.frontend.callers import caller_of
-from serving.frontend.interface import LARGE_MESSAGE_BYTES, Pending, Refusal
+from serving.frontend.interface import Pending, Refusal
 
 Context: TypeAlias = grpc.aio.ServicerContext
 Result = bytes | tuple[Refusal, str]

@@ -62,7 +62,7 @@ def guarded(
         except grpc.aio.AbortError:
             del received, request  # as below
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, grpc.aio.InternalError):  # its caller has gone
             refusal = None
         except Exception as error:
             refusal = refuse(name, str(getattr(request, "id", "")), error)
@@ -70,10 +70,10 @@ def guarded(
         # gRPC keeps what ends a call, and with it every frame on its way: a request that was refused
         # would stay in memory until the garbage collector runs.
         del received, request
-        if refusal is None:
-            raise asyncio.CancelledError
-        await context.abort(*refusal)
-        raise AssertionError("abort returned")
+        if refusal is not None:
+            with contextlib.suppress(grpc.aio.InternalError):  # its caller has gone
+                await context.abort(*refusal)
+        raise asyncio.CancelledError
 
     return call
 

@@ -54,9 +54,9 @@ class Lane(Generic[Version]):
 
     @property
     def idle(self) -> bool:
-        """Whether no row waits or runs, and every caller was answered."""
+        """Whether no row waits or runs, and every caller was answered; where a line is, rows are held."""
         queues = self.queues
-        return not (queues.rows_held or queues.shadow_rows or self.running or self.expiring or self.line)
+        return not (queues.rows_held or queues.shadow_rows or self.running or self.expiring)
 
     @property
     def max_streamed_rows(self) -> int:

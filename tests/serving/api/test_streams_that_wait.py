@@ -8,7 +8,6 @@ import grpc
 import pytest
 
 from serving.api.tensors import decode_outputs
-from serving.frontend.handlers import MAX_UNWRITTEN
 from tests.serving.api.inference_calls import infer, named, open_stream, request, stream
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer, eventually
@@ -54,7 +53,7 @@ def test_a_flood_of_unary_calls_and_a_stream_are_both_answered(own_server: LiveS
 def waiting_streams(server: LiveServer, streams: int) -> list[grpc.Call]:
     """Open streams of 5 requests, and wait until one request is admitted and the line holds what it may."""
     calls = [open_stream(server, iter([FULL.SerializeToString()] * 5)) for _ in range(streams)]
-    assert eventually(lambda: in_line(server) == streams * MAX_UNWRITTEN - 1)
+    assert eventually(lambda: in_line(server) == 2 * streams - 1)
     return calls
 
 
@@ -65,7 +64,7 @@ def test_while_its_answers_are_unwritten_a_stream_is_not_read(own_server: LiveSe
             assert own_server.call("ServerReady").ready
         read = in_line(own_server)
 
-    assert read == 4 * MAX_UNWRITTEN - 1
+    assert read == 2 * 4 - 1
     assert [len(list(call)) for call in calls] == [5] * 4
 
 

@@ -1,5 +1,6 @@
 """Calls on the native front end that end otherwise than by their answer, and what they leave: nothing."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -155,12 +156,17 @@ def test_a_large_call_that_is_cancelled_while_it_is_decoded_leaves_nothing(model
     with LiveServer(models, {"server": {"drain_seconds": 0.05}}, front_end="native") as server:
         native = server.server._native
         assert native is not None
+        decoding = threading.Event()
+        native._decoder.submit(decoding.wait, PATIENCE_SECONDS)
         with held_worker(server.engine, server.version()):
-            for _ in range(50):
-                ask(server.channel, asked).cancel()
-            held = ask(server.channel, asked)
+            queued, begun, held = (ask(server.channel, asked) for _ in range(3))
+            assert eventually(lambda: len(native._decoding) == 3)
+            queued.cancel()
+            begun.cancel()
+            assert eventually(lambda: len(native._gone) == 2)
+            decoding.set()
             assert eventually(lambda: pending(server) == 1 and not native._decoding)
-            assert native._gone == set()
+            assert (native._gone, server.version().rows_held) == (set(), 1 + 4)
 
         assert held.result().id == asked.id
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from prometheus_client import disable_created_metrics
 
+# Before gRPC is imported: its core would write to stderr itself, past the log writer.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from serving import __version__
 from serving.config import load_config
 from serving.errors import ConfigurationError, RepositoryError

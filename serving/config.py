@@ -32,9 +32,11 @@ class ServerSettings(Settings):
     front end after it was received."""
     drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Longest time for accepted calls to finish after SIGTERM, in seconds."""
-    max_concurrent_rpcs: Annotated[int, Field(ge=1, le=2**31 - 1)] = 4096
-    """Most calls in progress, on the native front end of inference alone; more are refused with
-    RESOURCE_EXHAUSTED."""
+    max_concurrent_rpcs: Annotated[int, Field(ge=1, le=2**30)] = 4096
+    """Most ModelInfer calls in progress; more are refused with RESOURCE_EXHAUSTED."""
+    max_streams: Annotated[int, Field(ge=1, le=2**30)] = 256
+    """Most inference streams that are open; more are refused with RESOURCE_EXHAUSTED. Each holds two
+    requests or answers at most, and what is read ahead of it."""
     keepalive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """How long a silent connection is left before it is probed, in seconds."""
     max_connection_age_seconds: Annotated[float, Field(gt=0, le=1_000_000)] = 3600.0

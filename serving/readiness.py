@@ -27,4 +27,8 @@ class Readiness:
     def check(self) -> None:
         """Raise ModelNotReady where new calls are not taken."""
         if self.phase is not Phase.READY:
-            raise ModelNotReady(f"the server is {self.phase.name.lower()}: another replica may answer")
+            raise self.refusal()
+
+    def refusal(self) -> ModelNotReady:
+        """Return the error of a call that is not taken in this phase."""
+        return ModelNotReady(f"the server is {self.phase.name.lower()}: another replica may answer")

@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from serving import __version__
 from serving.api.inference import Inference
 from serving.api.open_inference import OpenInference
+from serving.api.places import side_places
 from serving.api.wire import INFERENCE_SERVICE, TRAINING_SERVICE
 from serving.config import Config
 from serving.engine.engine import Engine
@@ -31,7 +32,8 @@ from serving.engine.version import ServedVersion, VersionLimits
 from serving.errors import ConfigurationError, RepositoryError
 from serving.frontend import grpcio
 from serving.frontend.address import is_loopback, join
-from serving.frontend.loop import InferenceHandlers
+from serving.frontend.connections import end_connections
+from serving.frontend.handlers import InferenceHandlers
 from serving.frontend.native import NativeFrontEnd, is_installed
 from serving.metrics import Metrics
 from serving.monitor.monitor import MonitorLimits
@@ -53,8 +55,10 @@ JOBS_SHARE = 0.8
 """Of the drain: how long training jobs may take to interrupt themselves before they are killed."""
 CLOSE_SECONDS = 5.0
 """How long an engine without a call may take to close: a stage that hangs must not hold the process."""
-FLUSH_SECONDS = 0.5
-"""How long the last answers may take to leave for their callers."""
+SETTLE_SECONDS = 0.2
+"""How long the last answers may take to leave for their callers, once the engine is idle."""
+LAST_WRITE_SECONDS = 0.5
+"""How long revocations may take to be written, where the drain's time is up."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Server:
         self._looking: asyncio.Task[None] | None = None
         self._refused: set[str] = set()
         self._grpc: grpc.aio.Server
+        self._inference: InferenceHandlers
         self._native: NativeFrontEnd | None = None
         self._socket_folder: Path | None = None
         self._scrapes: Scrapes
@@ -184,17 +189,19 @@ class Server:
             device=self._device.name,
             front_end=self.front_end,
         )
-        handlers = {
-            **described.handlers(),
-            **InferenceHandlers(inference, self._engine.wake, caller_metadata).handlers(),
-        }
-        training = self._training.open()
+        self._inference = InferenceHandlers(
+            inference, self._engine.wake, self._readiness, settings, caller_metadata
+        )
+        places = side_places()
+        handlers = {**described.handlers(places), **self._inference.handlers()}
+        training = self._training.open(places)
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
         self._grpc = grpcio.make_server(
             settings,
             [grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers), training],
             self._health,
             services,
+            places,
         )
         if self.front_end == "native":
             self._socket_folder = Path(tempfile.mkdtemp(prefix="offramp-"))
@@ -203,7 +210,7 @@ class Server:
             await self._grpc.start()
             try:
                 self._native = NativeFrontEnd(
-                    host, port, fallback, settings, inference.begin, caller_metadata
+                    host, port, fallback, settings, inference.begin, self._engine.wake, caller_metadata
                 )
             except ConfigurationError:
                 shutil.rmtree(self._socket_folder)
@@ -219,6 +226,8 @@ class Server:
         """Refuse new calls, finish accepted ones, stop; 0 where all finished in time and was kept, else 1."""
         _LOG.info("draining", seconds=self._config.server.drain_seconds)
         self._readiness.phase = Phase.DRAINING
+        self._inference.drain()
+        self._engine.refuse_waiting(self._readiness.refusal())
         await self._health.enter_graceful_shutdown()
         if self._looking is not None:
             self._looking.cancel()
@@ -232,9 +241,8 @@ class Server:
         await first_of(self._forced.wait(), idle, ends)
         await first_of(self._forced.wait(), interrupting)
         finished = idle.done() and not self._forced.is_set()
-        # Streams that watch health or reflection never end by themselves: they get the flush, no more.
-        await self._grpc.stop(grace=FLUSH_SECONDS if finished else 0)
-        closing = asyncio.create_task(off_loop(partial(self._close, finished=finished)))
+        await self._end_calls(flush=finished)
+        closing = asyncio.create_task(off_loop(self._close))
         await first_of(closing, self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
         kept = await self._close_revocations(deadline)
         self._scrapes.close()
@@ -243,10 +251,22 @@ class Server:
         _LOG.info("stopped", finished=finished)
         return 0 if finished else 1
 
-    def _close(self, *, finished: bool) -> None:
-        """Close the native front end, every version and the engine; blocks."""
+    async def _end_calls(self, *, flush: bool) -> None:
+        """End every connection, with flush once the last answers have left, and stop the gRPC servers.
+
+        Calls that come until the end, and streams that watch health, see UNAVAILABLE.
+        """
         if self._native is not None:
-            self._native.close(flush=finished)
+            closing = off_loop(partial(self._native.close, flush=flush))
+            await first_of(closing, self._forced.wait(), asyncio.sleep(CLOSE_SECONDS))
+        else:
+            if flush:
+                await first_of(self._forced.wait(), asyncio.sleep(SETTLE_SECONDS))
+            end_connections(self.grpc_port)
+        await self._grpc.stop(grace=None)
+
+    def _close(self) -> None:
+        """Close every version and the engine; blocks."""
         if self._socket_folder is not None:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
         self._repository.close()
@@ -254,7 +274,7 @@ class Server:
 
     async def _close_revocations(self, deadline: float) -> bool:
         """Have revocations written by the end of the drain; False, and one log line, where they are not."""
-        seconds = max(FLUSH_SECONDS, deadline - time.monotonic())
+        seconds = max(LAST_WRITE_SECONDS, deadline - time.monotonic())
         await first_of(off_loop(partial(self._revocations.close, seconds)), self._forced.wait())
         unwritten = self._revocations.unwritten()
         if unwritten:

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import structlog
 
+from serving.api.places import Places
 from serving.api.training import Training, refusing_handler
 from serving.config import TrainingSettings
 from serving.jobs.jobs import Jobs
@@ -47,8 +48,11 @@ class TrainingService:
         """Whether jobs can be started."""
         return self._jobs is not None
 
-    def open(self) -> grpc.GenericRpcHandler:
-        """Open the jobs, if any are offered; raise ConfigurationError where their folder can't be had."""
+    def open(self, places: Places) -> grpc.GenericRpcHandler:
+        """Open the jobs, if any are offered; raise ConfigurationError where their folder can't be had.
+
+        places: those that the streams of jobs take.
+        """
         if self._offer is None:
             return refusing_handler("start it with --enable-training")
         missing = self._offer.program.why_not()
@@ -63,7 +67,7 @@ class TrainingService:
             program=self._offer.program,
             take_up=self._take_up,
         )
-        return Training(self._jobs).generic_handler()
+        return Training(self._jobs).generic_handler(places)
 
     async def close(self, seconds: float) -> None:
         """Interrupt the jobs, within so many seconds."""

@@ -7,12 +7,12 @@ in pieces, and a reader merges them: protobuf, "Encoding", "Last One Wins".
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from operator import attrgetter
 from typing import Any
 
 from google.protobuf.message import Message
 
+from serving.api.encoding import LENGTH_DELIMITED, varint
 from serving.api.wire import inference
 from serving.datatypes import DTYPES
 from serving.engine.request import Answers
@@ -26,12 +26,11 @@ _COLUMNS: Mapping[str, Callable[[Answers], Any]] = {
     "probabilities": attrgetter("probabilities_RK"),
 }
 """The array of each output, which has the output's datatype."""
-_LENGTH_DELIMITED = 2
 FINAL_RESPONSE_PARAMETER = "triton_final_response"
 
 
 def _tag(message: type[Message], field: str) -> bytes:
-    return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | _LENGTH_DELIMITED])
+    return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | LENGTH_DELIMITED])
 
 
 _ID = _tag(inference.ModelInferResponse, "id")
@@ -80,14 +79,3 @@ class AnswerForm:
 def streamed(response: bytes) -> bytes:
     """Wrap a ModelInferResponse's bytes as a ModelStreamInferResponse's."""
     return b"".join((_STREAMED, varint(len(response)), response))
-
-
-@cache
-def varint(number: int) -> bytes:
-    """Encode a length as protobuf does: seven bits a byte, the lowest first."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

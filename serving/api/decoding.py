@@ -6,16 +6,18 @@ asks the same of other rows. (Protobuf, "Encoding": a message is the sequence of
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from serving.api.answer_form import AnswerForm, varint
-from serving.api.interceptors import parse
+from serving.api.answer_form import AnswerForm
+from serving.api.encoding import varint
+from serving.api.interceptors import no_message, parse
 from serving.api.model_config import OUTPUT_NAMES, answer_form
 from serving.api.options import request_options
+from serving.api.outline import LARGE_MESSAGE_BYTES, Outline, read_outline
 from serving.api.tensors import decode_inputs, requested_outputs
 from serving.api.wire import inference
 from serving.engine.request import InputArrays
@@ -78,22 +80,31 @@ class Decoder:
         return self._parse(payload, streamed=streamed)
 
     def _parse(self, payload: bytes, *, streamed: bool) -> Decoded:
-        message = parse("ModelInfer", inference.ModelInferRequest, payload)
+        outline = None if len(payload) <= LARGE_MESSAGE_BYTES else _outline(payload)
+        head = payload if outline is None else outline.head
+        message = parse("ModelInfer", inference.ModelInferRequest, head)
         version = self._find(message.model_name, message.model_version)
         manifest = version.manifest
         outputs = requested_outputs(message, OUTPUT_NAMES)
         form = answer_form(manifest.name, manifest.version, len(manifest.labels), outputs, streamed=streamed)
-        inputs = decode_inputs(message, manifest.inputs, version.max_batch_size)
+        inputs = decode_inputs(message, manifest.inputs, version.max_batch_size, outline)
         options = request_options(message.parameters)
         decoded = Decoded(version, message.id, form, options, inputs, len(next(iter(inputs.values()))))
-        self._keep(payload, message, decoded, streamed=streamed)
+        raw = message.raw_input_contents if outline is None else outline.raw
+        self._keep(payload, message, raw, decoded, streamed=streamed)
         return decoded
 
     def _keep(
-        self, payload: bytes, message: inference.ModelInferRequest, decoded: Decoded, *, streamed: bool
+        self,
+        payload: bytes,
+        message: inference.ModelInferRequest,
+        raw: Sequence[bytes | memoryview],
+        decoded: Decoded,
+        *,
+        streamed: bool,
     ) -> None:
         """Keep a message's beginning, where its rows are one raw tensor and its last field."""
-        if message.id or len(message.raw_input_contents) != 1:  # an id is new each time
+        if message.id or len(raw) != 1:  # an id is new each time
             return
         ((name, array),) = decoded.inputs.items()
         beginning = payload[: len(payload) - array.nbytes]
@@ -120,3 +131,11 @@ class Decoder:
             array.dtype,
             array.shape,
         )
+
+
+def _outline(payload: bytes) -> Outline:
+    """Read a large message's outline; raise InvalidRequest where it is no message or has too many parts."""
+    try:
+        return read_outline(payload)
+    except DecodeError as error:
+        raise no_message("ModelInfer", inference.ModelInferRequest, payload) from error

@@ -7,12 +7,10 @@ is the front end's business; which rows run when, the engine's.
 import time
 from functools import partial
 
-from google.protobuf.message import DecodeError
-
 from serving.api.answer_form import AnswerForm
 from serving.api.decoding import Decoded, Decoder
 from serving.api.interceptors import refuse
-from serving.api.wire import inference
+from serving.api.outline import read_names
 from serving.engine.engine import Engine
 from serving.engine.observation import outcome_of
 from serving.engine.request import NO_DEADLINE, Answers, Request, Result
@@ -46,7 +44,7 @@ class Inference:
     def begin(
         self, payload: bytes, call: Call, seconds_left: float | None, *, streamed: bool = False
     ) -> Pending | None:
-        """Admit a call, or refuse it at once and return None.
+        """Admit a call, or refuse it at once and return None; one of a stream waits where there is no room.
 
         payload: a ModelInferRequest. seconds_left: until the caller's deadline, where it has one.
         streamed: the answer states that it is the last of its request. The call is answered or refused
@@ -60,18 +58,20 @@ class Inference:
             decoded = self._decoder.decode(payload, streamed=streamed)
             rows = decoded.rows
             try:
-                return self._submit(decoded, call, received, deadline)
+                return self._submit(decoded, call, received, deadline, streamed=streamed)
             except ModelNotReady:  # the version may have been replaced since it was found
                 successor = self._decoder.decode(payload, streamed=streamed)
                 if successor.version is decoded.version:
                     raise
-                return self._submit(successor, call, received, deadline)
+                return self._submit(successor, call, received, deadline, streamed=streamed)
         except Exception as error:
             self._refuse(payload, call, error, rows, received)
             error.__traceback__ = None  # its frames hold the request
             return None
 
-    def _submit(self, decoded: Decoded, call: Call, received: float, deadline: float) -> Pending:
+    def _submit(
+        self, decoded: Decoded, call: Call, received: float, deadline: float, *, streamed: bool
+    ) -> Pending:
         version, rows = decoded.version, decoded.rows
         rule = exit_rule(version.points, decoded.options)
         reply = partial(_reply, call, decoded.form, decoded.request_id)
@@ -79,7 +79,16 @@ class Inference:
         sampled = () if is_synthetic else version.monitor.sample(rows, rule)
         caller = call.caller if sampled else ""
         request = Request(
-            decoded.inputs, rows, rule, deadline, reply, received, sampled, caller, is_synthetic
+            decoded.inputs,
+            rows,
+            rule,
+            deadline,
+            reply,
+            received,
+            sampled,
+            caller,
+            is_synthetic,
+            is_streamed=streamed,
         )
         self._engine.submit(version, request)
         return Pending(request, partial(self._engine.cancel, version, request))
@@ -89,13 +98,12 @@ class Inference:
 
     def _refuse(self, payload: bytes, call: Call, error: Exception, rows: int, received: float) -> None:
         """Refuse a call, and count it for the version that it names, if there is one."""
-        message, version = inference.ModelInferRequest(), None
+        model, number, request_id = read_names(payload)
         try:
-            message.ParseFromString(payload)
-            version = self._find(message.model_name, message.model_version)
-        except (DecodeError, OfframpError):
+            version = self._find(model, number)
+        except OfframpError:
             version = None
-        call.refuse(refuse(RPC, message.id, error), message.id)
+        call.refuse(refuse(RPC, request_id, error), request_id)
         if version is None:
             self._metrics.request_of_no_model(outcome_of(error))
         else:

@@ -5,6 +5,7 @@ a new handler object.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from serving.api.places import Places
 from serving.api.status import status_of
 from serving.errors import (
     InvalidRequest,
@@ -37,23 +39,30 @@ _LOG = structlog.get_logger(__name__)
 
 
 def guarded(
-    name: str, handler: Handler[Any, Response], message: type[Message] | None = None
+    name: str,
+    handler: Handler[Any, Response],
+    message: type[Message] | None = None,
+    places: Places | None = None,
 ) -> Handler[Any, Response]:
     """Wrap a handler: its OfframpErrors end the call with their status, all others with INTERNAL.
 
     It is given the wire's bytes and parses them as `message`, so that bytes that are none are an
-    InvalidRequest like any other; without a message the handler gets what came.
+    InvalidRequest like any other; without a message the handler gets what came. A call takes one of the
+    places, where there are such.
     """
+    limit = places or contextlib.nullcontext()
 
     async def call(received: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Response:  # noqa: ANN401
         request = received
         try:
-            if message is not None:
-                request = parse(name, message, received)
-            return await handler(request, context)
+            with limit:
+                if message is not None:
+                    request = parse(name, message, received)
+                return await handler(request, context)
         except grpc.aio.AbortError:
+            del received, request  # as below
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, grpc.aio.InternalError):  # its caller has gone
             refusal = None
         except Exception as error:
             refusal = refuse(name, str(getattr(request, "id", "")), error)
@@ -61,10 +70,10 @@ def guarded(
         # gRPC keeps what ends a call, and with it every frame on its way: a request that was refused
         # would stay in memory until the garbage collector runs.
         del received, request
-        if refusal is None:
-            raise asyncio.CancelledError
-        await context.abort(*refusal)
-        raise AssertionError("abort returned")
+        if refusal is not None:
+            with contextlib.suppress(grpc.aio.InternalError):  # its caller has gone
+                await context.abort(*refusal)
+        raise asyncio.CancelledError
 
     return call
 
@@ -108,8 +117,13 @@ def parse(name: str, message: type[Message], received: bytes) -> Any:  # noqa: A
     try:
         return message.FromString(received)
     except DecodeError as error:
-        kind = message.DESCRIPTOR.name
-        raise InvalidRequest(f"{name}: expected a {kind}, got {len(received)} bytes that are none") from error
+        raise no_message(name, message, received) from error
+
+
+def no_message(name: str, message: type[Message], received: bytes) -> InvalidRequest:
+    """Return the error of bytes that are no such message."""
+    kind = message.DESCRIPTOR.name
+    return InvalidRequest(f"{name}: expected a {kind}, got {len(received)} bytes that are none")
 
 
 def _details(error: OfframpError) -> str:

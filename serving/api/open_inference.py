@@ -11,6 +11,7 @@ import grpc
 
 from serving.api.interceptors import guarded, unsupported
 from serving.api.model_config import model_config, model_metadata, operating_point_state
+from serving.api.places import Places
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs, snake_case
 from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion
@@ -26,6 +27,9 @@ EXTENSIONS = ("model_configuration", "parameters", "statistics")
 
 INFERENCE_RPCS = {"ModelInfer", "ModelStreamInfer"}
 """Answered by the front end."""
+
+LIMITED_RPCS = {"ModelStatistics", "RepositoryIndex"}
+"""Those that take a place; the others answer at once."""
 
 UNSUPPORTED = (
     "RepositoryModelLoad",
@@ -61,11 +65,19 @@ class OpenInference:
         self._device = device
         self._front_end = front_end
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
-        """Return the service's handlers by RPC; the front end adds those of inference."""
+    def handlers(self, places: Places) -> dict[str, grpc.RpcMethodHandler]:
+        """Return the service's handlers by RPC; the front end adds those of inference.
+
+        places: those that statistics and the index take.
+        """
         handlers = {
             rpc.name: grpc.unary_unary_rpc_method_handler(
-                guarded(rpc.name, getattr(self, snake_case(rpc.name)), rpc.request),
+                guarded(
+                    rpc.name,
+                    getattr(self, snake_case(rpc.name)),
+                    rpc.request,
+                    places if rpc.name in LIMITED_RPCS else None,
+                ),
                 response_serializer=rpc.response.SerializeToString,
             )
             for rpc in service_rpcs(INFERENCE_SERVICE)

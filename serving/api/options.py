@@ -2,19 +2,27 @@
 
 Load generators can send only strings, integers and booleans, so a number may come as any of the
 protocol's kinds, and a boolean as a string. Other parameters are ignored, except `triton_*`, which is
-reserved. An option that is not built yet is refused, never silently ignored.
+reserved, and a key that is one edit away from an option's: it is a typing error. An option that is not
+built yet is refused, never silently ignored.
 """
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from serving.api.outline import MAX_PARAMETERS, check_count
 from serving.api.wire import inference
 from serving.errors import InvalidRequest, Unsupported, shown
 from serving.exits.options import NO_OPTIONS, RequestOptions
 
 Number = TypeVar("Number", int, float)
 
-_OPTIONS = frozenset({"operating_point", "threshold", "max_exit", "synthetic", "anytime"})
+NOT_BUILT: Mapping[str, str] = {
+    "anytime": "answers at the deadline are not offered by this server",
+    "degrade": "faster points under overload are not offered by this server",
+}
+"""Options that may only be false, and why."""
+_OPTIONS = frozenset({"operating_point", "threshold", "max_exit", "synthetic", *NOT_BUILT, "timeout"})
+"""`timeout` is the protocol's, in microseconds. It is checked and has no effect: a deadline has."""
 _BOOLEANS = {"true": True, "false": False}
 _RESERVED_PREFIX = "triton_"
 _RESERVED_ALLOWED = "triton_enable_empty_final_response"
@@ -24,14 +32,21 @@ def request_options(parameters: Mapping[str, inference.InferParameter]) -> Reque
     """Read a request's options; raise InvalidRequest or Unsupported."""
     if not parameters:
         return NO_OPTIONS
+    check_count("parameters", parameters, MAX_PARAMETERS)
     values: dict[str, Any] = {}
     for key in parameters:
         if key in _OPTIONS:
             values[key] = _value(parameters, key)
         elif key.startswith(_RESERVED_PREFIX) and key != _RESERVED_ALLOWED:
             raise InvalidRequest(f'parameter "{key}": keys that start with "{_RESERVED_PREFIX}" are reserved')
-    if values.get("anytime") not in {None, False, "false"}:
-        raise Unsupported('parameter "anytime": answers at the deadline are not offered by this server')
+        else:
+            _check_spelling(key)
+    for key, why in NOT_BUILT.items():
+        if values.get(key) not in {None, False, "false"}:
+            raise Unsupported(f'parameter "{key}": {why}')
+    timeout = _number("timeout", values.get("timeout"), int)
+    if timeout is not None and timeout < 0:
+        raise InvalidRequest(f'parameter "timeout": expected at least 0 microseconds, got {timeout}')
     point = values.get("operating_point")
     if point is not None and not isinstance(point, str):
         raise InvalidRequest(f'parameter "operating_point": expected a string, got {point}')
@@ -61,6 +76,23 @@ def _number(key: str, value: Any, kind: type[Number]) -> Number | None:  # noqa:
         return kind(value)
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(f'parameter "{key}": expected {wanted}, got {value!r}') from error
+
+
+def _check_spelling(key: str) -> None:
+    """Raise InvalidRequest for a key that is nearly an option's."""
+    for option in (*sorted(_OPTIONS), "priority"):
+        if _one_edit_apart(key, option):
+            raise InvalidRequest(f'parameter "{shown(key)}": unknown, did you mean "{option}"?')
+
+
+def _one_edit_apart(key: str, option: str) -> bool:
+    """Return whether one character put in, left out or replaced, or two swapped, makes them equal."""
+    if key == option or abs(len(key) - len(option)) > 1:
+        return False
+    alike = next((at for at, (a, b) in enumerate(zip(key, option, strict=False)) if a != b), len(option))
+    key, option = key[alike:], option[alike:]
+    swapped = key[:2] == option[:2][::-1] and key[2:] == option[2:]
+    return swapped or key[1:] == option[1:] or key[1:] == option or key == option[1:]
 
 
 def _boolean(key: str, value: Any) -> bool:  # noqa: ANN401

@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from serving.api.outline import MAX_PARAMETERS, check_count
 from serving.api.wire import inference
 from serving.datatypes import DTYPES
 from serving.errors import InvalidRequest, Unsupported, shown
 
 if TYPE_CHECKING:  # the light client reads tensors too, without the manifest's pydantic
+    from serving.api.outline import Outline
     from serving.repository.manifest import TensorSpec
 
 CONTENTS_FIELDS: Mapping[str, str] = {
@@ -28,21 +31,31 @@ CONTENTS_FIELDS: Mapping[str, str] = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
+LONGEST_ELEMENT = 10
+"""Of typed contents, in bytes: a negative integer's."""
+MAX_OVERHEAD = 1024
+"""Bytes of typed contents besides their elements: tags and lengths."""
+PART = 4096
+"""Elements of typed contents that are converted at once."""
 MAX_SHOWN_DIMENSIONS = 8
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
 UNSUPPORTED_OUTPUT_PARAMETERS = ("classification", SHARED_MEMORY_PARAMETER)
 
 
 def decode_inputs(
-    request: inference.ModelInferRequest, specs: Sequence[TensorSpec], max_rows: int
+    request: inference.ModelInferRequest,
+    specs: Sequence[TensorSpec],
+    max_rows: int,
+    outline: Outline | None = None,
 ) -> dict[str, NDArray[np.generic]]:
     """Return the request's input arrays by name, each [R, ...] with the same R in 1..max_rows.
 
+    outline: where the tensors are, if they are not in the request.
     Raises InvalidRequest for a missing, unknown or repeated name, a datatype, a shape or a byte
     length other than the spec's, and for raw and typed contents at once.
     """
     tensors = _by_name(request, specs)
-    raw = request.raw_input_contents
+    raw = request.raw_input_contents if outline is None else outline.raw
     if raw and len(raw) != len(tensors):
         raise InvalidRequest(f"raw_input_contents: expected one an input, {len(tensors)}, got {len(raw)}")
     shapes = [_checked_shape(tensors[spec.name][1], spec, max_rows) for spec in specs]
@@ -52,9 +65,14 @@ def decode_inputs(
     arrays: dict[str, NDArray[np.generic]] = {}
     for spec, shape in zip(specs, shapes, strict=True):
         place, tensor = tensors[spec.name]
-        arrays[spec.name] = (
-            _from_raw(raw[place], tensor, shape, spec) if raw else _from_contents(tensor, shape, spec)
-        )
+        pieces = [] if outline is None else outline.contents.get(place, [])
+        if raw and (pieces or tensor.HasField("contents")):
+            raise InvalidRequest(f'input "{spec.name}": expected raw or typed contents, got both')
+        if raw:
+            arrays[spec.name] = _from_raw(raw[place], shape, spec)
+        else:
+            contents = _parse_contents(pieces, shape, spec) if pieces else tensor.contents
+            arrays[spec.name] = _from_contents(contents, shape, spec)
     return arrays
 
 
@@ -69,6 +87,7 @@ def _by_name(
             raise InvalidRequest(f'input "{shown(name)}": expected one of {known}')
         if name in tensors:
             raise InvalidRequest(f'input "{name}": expected once, got it twice')
+        check_count(f'input "{name}": parameters', tensor.parameters, MAX_PARAMETERS)
         if SHARED_MEMORY_PARAMETER in tensor.parameters:
             raise Unsupported(f'input "{name}": shared memory is not offered by this server')
         tensors[name] = (place, tensor)
@@ -101,14 +120,7 @@ def _checked_shape(
     return shape
 
 
-def _from_raw(
-    raw: bytes,
-    tensor: inference.ModelInferRequest.InferInputTensor,
-    shape: tuple[int, ...],
-    spec: TensorSpec,
-) -> NDArray[np.generic]:
-    if tensor.HasField("contents"):
-        raise InvalidRequest(f'input "{spec.name}": expected raw or typed contents, got both')
+def _from_raw(raw: bytes | memoryview, shape: tuple[int, ...], spec: TensorSpec) -> NDArray[np.generic]:
     dtype = DTYPES[spec.datatype]
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
@@ -118,21 +130,41 @@ def _from_raw(
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
+def _parse_contents(
+    pieces: Sequence[memoryview], shape: tuple[int, ...], spec: TensorSpec
+) -> inference.InferTensorContents:
+    """Parse typed contents, unless they are longer than those of the shape can be."""
+    size, elements = sum(map(len, pieces)), math.prod(shape)
+    if size > LONGEST_ELEMENT * elements + MAX_OVERHEAD:
+        raise InvalidRequest(
+            f'input "{spec.name}": expected {elements} elements for shape {list(shape)}, '
+            f"got contents of {size} bytes"
+        )
+    try:
+        return inference.InferTensorContents.FromString(b"".join(pieces))
+    except DecodeError as error:
+        raise InvalidRequest(f'input "{spec.name}": expected contents, got bytes that are none') from error
+
+
 def _from_contents(
-    tensor: inference.ModelInferRequest.InferInputTensor, shape: tuple[int, ...], spec: TensorSpec
+    contents: inference.InferTensorContents, shape: tuple[int, ...], spec: TensorSpec
 ) -> NDArray[np.generic]:
     field = CONTENTS_FIELDS[spec.datatype]
-    filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
+    filled = [descriptor.name for descriptor, _ in contents.ListFields()]
     if filled != [field]:
         raise InvalidRequest(f'input "{spec.name}": expected contents in {field}, got {filled or "none"}')
-    values = getattr(tensor.contents, field)
+    values = getattr(contents, field)
     expected = math.prod(shape)
     if len(values) != expected:
         raise InvalidRequest(
             f'input "{spec.name}": expected {expected} elements for shape {list(shape)}, got {len(values)}'
         )
+    array = np.empty(expected, DTYPES[spec.datatype])
     try:
-        return np.array(list(values), dtype=DTYPES[spec.datatype]).reshape(shape)
+        for start in range(0, expected, PART):  # in parts, between which other threads may run
+            part = slice(start, start + PART)
+            array[part] = np.array(values[part], dtype=array.dtype)
+        return array.reshape(shape)
     except OverflowError as error:
         raise InvalidRequest(
             f'input "{spec.name}": expected values of {spec.datatype}, got {min(values)} to {max(values)}'
@@ -149,6 +181,7 @@ def requested_outputs(request: inference.ModelInferRequest, known: Sequence[str]
         if name in names:
             raise InvalidRequest(f'output "{name}": expected once, got it twice')
         if output.parameters:
+            check_count(f'output "{name}": parameters', output.parameters, MAX_PARAMETERS)
             _check_output_parameters(output)
         names.append(name)
     return tuple(names or known)
@@ -161,7 +194,7 @@ def _check_output_parameters(output: inference.ModelInferRequest.InferRequestedO
 
 
 def decode_outputs(response: inference.ModelInferResponse) -> dict[str, NDArray[np.generic]]:
-    """Return a response's output arrays by name: the client's side of `encode_outputs`."""
+    """Return a response's output arrays by name: what `AnswerForm.encode` wrote."""
     return {
         tensor.name: np.frombuffer(raw, DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
         for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)

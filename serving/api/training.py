@@ -5,6 +5,7 @@ from typing import TypeAlias
 import grpc
 
 from serving.api.interceptors import guarded, unsupported
+from serving.api.places import Places
 from serving.api.training_messages import decode_overrides, encode_event, encode_job, encode_recipe
 from serving.api.wire import TRAINING_SERVICE, service_rpcs, snake_case, training
 from serving.jobs.jobs import Jobs
@@ -26,15 +27,17 @@ class Training:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
-    def generic_handler(self) -> grpc.GenericRpcHandler:
-        """Return the service's handlers, ready to be added to a server."""
+    def generic_handler(self, places: Places) -> grpc.GenericRpcHandler:
+        """Return the service's handlers, ready to be added to a server; its streams take places."""
         handlers = {}
         for streams, made in (
             (False, grpc.unary_unary_rpc_method_handler),
             (True, grpc.unary_stream_rpc_method_handler),
         ):
             for rpc in service_rpcs(TRAINING_SERVICE, streams=streams):
-                handler = guarded(rpc.name, getattr(self, snake_case(rpc.name)), rpc.request)
+                handler = guarded(
+                    rpc.name, getattr(self, snake_case(rpc.name)), rpc.request, places if streams else None
+                )
                 handlers[rpc.name] = made(handler, response_serializer=rpc.response.SerializeToString)
         return grpc.method_handlers_generic_handler(TRAINING_SERVICE, handlers)
 

@@ -8,7 +8,7 @@ import time
 from serving.engine.request import NO_DEADLINE, FutureReply, InputArrays, Request
 from serving.engine.version import ServedVersion
 from serving.engine.worker import Receiver, Shared, Worker
-from serving.errors import RequestCancelled
+from serving.errors import ModelNotReady, RequestCancelled
 from serving.exits.policy import ExitRule
 
 DEADLINE_SLACK_SECONDS = 0.01
@@ -60,8 +60,9 @@ class Engine:
     def submit(self, version: ServedVersion, request: Request) -> None:
         """Admit a request whole, or raise; its reply is called once, with its answers or an error.
 
-        It runs once a thread looks: see `wake`. Raises InvalidRequest, Overloaded, DeadlineExpired or
-        ModelNotReady at once; the reply may be given StageFailed, DeadlineExpired or RequestCancelled.
+        It runs once a thread looks: see `wake`. One of a stream waits until there is room. Raises
+        InvalidRequest, Overloaded, DeadlineExpired or ModelNotReady at once; the reply may be given
+        StageFailed, DeadlineExpired, RequestCancelled, or while it waits ModelNotReady.
         """
         with self._shared.lock:
             self._shared.scheduler.admit(version.lane, request)
@@ -92,11 +93,23 @@ class Engine:
         return reply
 
     def cancel(self, version: ServedVersion, request: Request) -> None:
-        """Cancel a request: its rows are dropped at the next stage boundary."""
+        """Cancel a request: its rows leave the line, or are dropped at the next stage boundary."""
+        with self._shared.lock:
+            self._shared.scheduler.leave_line(version.lane, request)
         if time.monotonic() >= request.deadline_seconds - DEADLINE_SLACK_SECONDS:
             version.expire(request)
         else:
             version.end(request, RequestCancelled("the caller gave the request up"))
+
+    def refuse_waiting(self, error: ModelNotReady) -> None:
+        """End the requests of streams that wait for room: they were not admitted."""
+        with self._shared.lock:
+            waiting = [(lane.version, each) for lane in self._shared.scheduler.lanes for each in lane.line]
+            for lane in self._shared.scheduler.lanes:
+                lane.line.clear()
+            self._shared.emptied.notify_all()
+        for version, request in waiting:
+            version.end(request, error)
 
     def wait_idle(self) -> None:
         """Wait until no request is in flight and every answer was handed over."""

@@ -48,6 +48,8 @@ class StageQueues:
         """Rows admitted and not yet answered or dropped."""
         self.requests_held = 0
         """Requests with such rows."""
+        self.streamed_rows_held = 0
+        """Those of these rows that came on streams."""
         self.shadow_rows = 0
         """Rows answered before, on their way to the final exit."""
 
@@ -70,6 +72,7 @@ class StageQueues:
         """Queue a request's rows for stage 0."""
         self.rows_held += request.rows
         self.requests_held += 1
+        self.streamed_rows_held += request.rows * request.is_streamed
         rows_R = self._numbers[: request.rows]
         self._enqueue(0, RowGroup(request, rows_R, _NO_SLOTS, -1, request.admitted_seconds))
 
@@ -204,6 +207,7 @@ class StageQueues:
             self.shadow_rows -= rows
         else:
             self.rows_held -= rows
+            self.streamed_rows_held -= rows * request.is_streamed
             self.requests_held -= request.let_go(rows)
 
     def _release(self, stage: int, block: int, rows: int) -> None:

@@ -79,6 +79,8 @@ class Request:
     """Who sent it, where rows are sampled."""
     is_synthetic: bool = False
     """Whether the monitor must leave it out: it is no real traffic."""
+    is_streamed: bool = False
+    """Whether it came on a stream, and so waits for room where a unary call is refused."""
     is_shadow: bool = False
     """Whether its rows were answered before, and only their full-depth answer is computed now."""
     admitted_seconds: float = field(default_factory=time.monotonic)

@@ -1,10 +1,16 @@
-"""Decides which rows of all served versions run next on one device.
+"""Decides which requests are admitted, and which rows of all served versions run next on one device.
 
 Versions share the permits: of those with rows waiting, the one that was given the least device time so
-far goes first, so one version's flood delays another by at most the batches that already run. Pure
-bookkeeping under the engine's lock: no tensor, no thread, no clock but the times it is told.
+far goes first, so one version's flood delays another by at most the batches that already run.
+
+Where a version's queue is full, a unary call is refused, and a request of a stream waits in line. All
+streams together hold at most half of the queue. Freed room goes to the first in line before any unary
+call, until the streams have their half. So neither can starve the other.
+
+Pure bookkeeping under the engine's lock: no tensor, no thread, no clock but the times it is told.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, TypeVar
@@ -34,6 +40,8 @@ class Lane(Generic[Version]):
     queues: StageQueues
     max_queue_size: int
     """Most rows admitted and unanswered."""
+    line: deque[Request] = field(default_factory=deque)
+    """Requests of streams that wait to be admitted, first come, first served."""
     slowness: dict[int, float] = field(default_factory=dict)
     """Of stages whose last batch took far longer than measured at warm-up: how many times."""
     given_seconds: float = 0.0
@@ -47,8 +55,27 @@ class Lane(Generic[Version]):
 
     @property
     def idle(self) -> bool:
-        """Whether no row waits or runs, and every caller was answered."""
-        return not (self.queues.rows_held or self.queues.shadow_rows or self.running or self.expiring)
+        """Whether no row waits or runs, and every caller was answered; where a line is, rows are held."""
+        queues = self.queues
+        return not (queues.rows_held or queues.shadow_rows or self.running or self.expiring)
+
+    @property
+    def max_streamed_rows(self) -> int:
+        """Most rows of all streams that are admitted and unanswered."""
+        return (self.max_queue_size + 1) // 2
+
+    @property
+    def free(self) -> int:
+        """How many more rows may be admitted."""
+        return self.max_queue_size - self.queues.rows_held
+
+    @property
+    def claimed(self) -> int:
+        """How many of the next free rows are for the stream that is first in line."""
+        if not self.line:
+            return 0
+        rows = self.line[0].rows
+        return rows if self.queues.streamed_rows_held + rows <= self.max_streamed_rows else 0
 
 
 @dataclass(eq=False)
@@ -82,9 +109,10 @@ class Scheduler(Generic[Version]):
         del lane.version
 
     def admit(self, lane: Lane[Version], request: Request) -> None:
-        """Queue a request whole, or raise.
+        """Queue a request whole, or raise; one of a stream waits in line where there is no room.
 
-        Raises ModelNotReady, InvalidRequest for its number of rows, DeadlineExpired or Overloaded.
+        Raises ModelNotReady, InvalidRequest for its number of rows, DeadlineExpired or, for one that came
+        on no stream, Overloaded.
         """
         queues = lane.queues
         if not lane.open:
@@ -93,15 +121,38 @@ class Scheduler(Generic[Version]):
             raise InvalidRequest(f"batch: expected 1 to {queues.max_rows} rows, got {request.rows}")
         if request.deadline_seconds <= request.admitted_seconds:
             raise DeadlineExpired("the deadline had passed when the request was admitted")
-        free = lane.max_queue_size - queues.rows_held
+        if request.is_streamed:
+            if request.rows > lane.max_streamed_rows:
+                raise InvalidRequest(
+                    f"batch: expected 1 to {lane.max_streamed_rows} rows on a stream, half of max_queue_size "
+                    f"{lane.max_queue_size}, got {request.rows}"
+                )
+            lane.line.append(request)
+            self.admit_waiting(lane)
+            return
+        free = max(0, lane.free - lane.claimed)
         if request.rows > free:
             raise Overloaded(
                 f"queue: expected room for {request.rows} rows, got {free} free "
                 f"of max_queue_size {lane.max_queue_size}"
             )
+        self._enter(lane, request)
+
+    def admit_waiting(self, lane: Lane[Version]) -> None:
+        """Queue the requests first in line for which there is room; called whenever rows are let go."""
+        while 0 < lane.claimed <= lane.free:
+            self._enter(lane, lane.line.popleft())
+
+    def leave_line(self, lane: Lane[Version], request: Request) -> None:
+        """Take a request that has ended out of the line, if it waits there."""
+        if request in lane.line:
+            lane.line.remove(request)
+            self.admit_waiting(lane)
+
+    def _enter(self, lane: Lane[Version], request: Request) -> None:
         if lane.idle:
             lane.given_seconds = max(lane.given_seconds, self._given_seconds)
-        queues.admit(request)
+        lane.queues.admit(request)
 
     @property
     def rows_waiting(self) -> int:
@@ -134,6 +185,7 @@ class Scheduler(Generic[Version]):
         for lane in sorted(waiting, key=_given_seconds):
             late: list[Request] = []
             batch = lane.queues.next_batch(now, self.permits - self.running, late, alone=alone)
+            self.admit_waiting(lane)
             expired += [(lane, request) for request in late]
             lane.expiring += len(late)
             if batch is not None:
@@ -149,6 +201,7 @@ class Scheduler(Generic[Version]):
         """Note that a batch runs no more, after so many seconds of device time."""
         self._running.remove(batch)
         lane.running -= 1
+        self.admit_waiting(lane)
         lane.given_seconds += seconds - batch.seconds
         if seconds > max(LONG_BATCH_SECONDS, FAR_LONGER * batch.seconds):
             lane.slowness[batch.stage] = seconds / batch.seconds * lane.slowness.get(batch.stage, 1.0)

@@ -1,11 +1,14 @@
 """The native front end: HTTP/2 and gRPC in Rust, outside the interpreter's lock, by pygrpc-native.
 
-An engine thread receives ModelInfer calls in batches; whichever thread ends a request answers it. All
-other calls go through to a grpcio server on a Unix socket. What this cannot do: TLS, tokens, limiting a
+An engine thread receives ModelInfer calls in batches; whichever thread ends a request answers it. A
+large message is decoded in a thread of its own, so that the engine's thread goes on receiving. All other
+calls go through to a grpcio server on a Unix socket. What this cannot do: TLS, tokens, limiting a
 message before it is received, refusing compressed calls, limiting connections (docs/security.md).
 """
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -13,12 +16,13 @@ import grpc
 import structlog
 
 from serving.api.interceptors import refuse
+from serving.api.outline import LARGE_MESSAGE_BYTES
 from serving.api.wire import INFERENCE_SERVICE
 from serving.config import ServerSettings
 from serving.errors import ConfigurationError, Overloaded, first_line
 from serving.frontend.address import check_free, join
 from serving.frontend.callers import Metadata, caller_of
-from serving.frontend.interface import Begin, Pending, Refusal
+from serving.frontend.interface import Begin, Call, Pending, Refusal
 
 if TYPE_CHECKING:
     from pygrpc_native import NativeGrpcFront
@@ -55,10 +59,12 @@ class NativeFrontEnd:
         fallback: str,
         settings: ServerSettings,
         begin: Begin,
+        wake_engine: Callable[[], None],
         caller_metadata: str | None = None,
     ) -> None:
         """Listen; calls wait until they are received. fallback: the path of the grpcio server's socket.
 
+        wake_engine: called after a call was begun in another thread than the receiver's.
         caller_metadata: the metadata key that names callers, where there is one.
         Raises ConfigurationError where pygrpc-native is not installed or the port is taken.
         """
@@ -71,9 +77,15 @@ class NativeFrontEnd:
         self._cancel_event = EVENT_CANCEL
         self._settings = settings
         self._begin = begin
+        self._wake_engine = wake_engine
         self._caller_metadata = caller_metadata
         self._pending: dict[int, Pending] = {}
         """Calls that were admitted and have not ended."""
+        self._decoder = ThreadPoolExecutor(1, "decoder")
+        self._decoding: set[int] = set()
+        """Calls whose large message is being decoded, or waits for it."""
+        self._gone: set[int] = set()
+        """Those of them whose caller has gone."""
         check_free(host, port)
         try:
             self._front = NativeGrpcFront(
@@ -106,9 +118,12 @@ class NativeFrontEnd:
                 elif number not in cancelled:
                     self._take(number, payload or b"", details or NO_DETAILS)
             except Exception as error:  # our own bug: this call fails, the others go on
-                _LOG.error("call not taken in", exc_info=error)
-                self._front.fail(number, grpc.StatusCode.INTERNAL.value[0], "the call could not be taken in")
+                self._fail(number, error)
         return True
+
+    def _fail(self, number: int, error: Exception) -> None:
+        _LOG.error("call not taken in", exc_info=error)
+        self._front.fail(number, grpc.StatusCode.INTERNAL.value[0], "the call could not be taken in")
 
     def close(self, *, flush: bool) -> None:
         """Close every connection; with flush, which blocks, once the answers given so far are written.
@@ -121,6 +136,7 @@ class NativeFrontEnd:
         if flush:
             time.sleep(SETTLE_SECONDS)
         self._front.close()
+        self._decoder.shutdown(wait=False, cancel_futures=True)
 
     def _unwritten(self) -> int:
         metrics = self._front.metrics()
@@ -135,17 +151,40 @@ class NativeFrontEnd:
             call.refuse_overloaded(
                 f"message: expected at most {limits.max_message_bytes} bytes, got {len(payload)}"
             )
-        elif len(self._pending) >= limits.max_concurrent_rpcs:
+        elif len(self._pending) + len(self._decoding) >= limits.max_concurrent_rpcs:
             call.refuse_overloaded(
                 f"calls: expected at most {limits.max_concurrent_rpcs} in progress, got one more"
             )
-        elif (pending := self._begin(payload, call, details[2])) is not None:
+        elif len(payload) > LARGE_MESSAGE_BYTES:
+            self._decoding.add(number)
+            self._decoder.submit(self._begin_large, number, payload, call, details[2])
+        else:
+            self._begin_call(number, payload, call, details[2])
+
+    def _begin_call(self, number: int, payload: bytes, call: Call, seconds_left: float | None) -> None:
+        pending = self._begin(payload, call, seconds_left)
+        if pending is not None:
             self._pending[number] = pending
             if pending.request.closed:  # it ended in this moment
                 self._pending.pop(number, None)
 
+    def _begin_large(self, number: int, payload: bytes, call: Call, seconds_left: float | None) -> None:
+        """Begin a call in the decoder's thread, unless its caller has gone."""
+        try:
+            if number not in self._gone:
+                self._begin_call(number, payload, call, seconds_left)
+        except Exception as error:  # our own bug: this call fails, the others go on
+            self._fail(number, error)
+        self._decoding.discard(number)  # before the next line: see `_cancel`
+        if number in self._gone:
+            self._gone.discard(number)
+            self._cancel(number)
+        self._wake_engine()
+
     def _cancel(self, number: int) -> None:
         """End the request of a call whose caller cancelled it, or whose deadline passed."""
+        if number in self._decoding:  # its thread looks again after it has begun it
+            self._gone.add(number)
         pending = self._pending.pop(number, None)
         if pending is not None:
             pending.cancel()

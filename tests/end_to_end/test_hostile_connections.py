@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -102,6 +103,39 @@ def test_large_messages_again_and_again_leave_the_servers_memory_flat(server: Se
 
         warm = send(5)
         assert send(30) < warm + 5 * call_size
+
+
+STREAM_BYTES = {"grpcio": 1_000_000, "native": 12_000_000}
+"""What a stream of requests of 50 KB that nobody reads may hold: docs/security.md."""
+
+
+def test_streams_that_nobody_reads_hold_little_memory(server: ServerProcess) -> None:
+    streams, sent, process = 30, [0], psutil.Process(server.pid)
+    request = inference.ModelInferRequest.FromString(_request(HARD))
+    request.id = "x" * 50_000  # comes back in the answer
+    wire = request.SerializeToString()
+
+    def requests() -> Iterator[bytes]:
+        for _ in range(600):
+            sent[0] += 1
+            yield wire
+
+    with grpc.insecure_channel(server.address) as channel, Client(server.address) as client:
+        before = process.memory_info().rss
+        calls = [
+            channel.stream_stream(f"/{INFERENCE_SERVICE}/ModelStreamInfer")(requests(), timeout=60)
+            for _ in range(streams)
+        ]
+        known = -1
+        while known < sent[0]:  # until the server takes no more
+            known = sent[0]
+            for _ in range(100):
+                assert client.predict("scripted", EASY).label_N.tolist() == [1]
+        held = process.memory_info().rss - before
+        for call in calls:
+            call.cancel()
+
+    assert held < streams * STREAM_BYTES[server.front_end]
 
 
 def _request(images: NDArray[np.uint8]) -> bytes:

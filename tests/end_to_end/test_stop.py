@@ -114,6 +114,12 @@ class Caller:
             else:
                 self.outcomes.append(f"{error.code().name}: {error.details()}")
 
+    def ask_until_it_cannot_connect(self) -> None:
+        """Ask on and on, whatever the answer, as long as the server listens."""
+        with self._channel:
+            while not any("onnect" in outcome for outcome in self.outcomes):
+                self.ask(OUTSTANDING)
+
     def ask_until_refused(self) -> None:
         """Ask on and on; the calls that were under way at the end count too."""
         with self._channel:
@@ -137,6 +143,25 @@ def test_sigterm_with_hundreds_of_calls_under_way_loses_none_of_them(models: Pat
 
     assert code == 0
     assert {outcome for caller in callers for outcome in caller.outcomes} == {"[2]", DRAINING}
+
+
+def test_calls_that_come_until_the_end_of_a_drain_are_unavailable_and_never_cancelled(
+    models: Path, front_end: str
+) -> None:
+    with ServerProcess(models, front_end=front_end) as server:
+        callers = [Caller(server.address, "scripted", HARD) for _ in range(CALLERS)]
+        threads = [threading.Thread(target=caller.ask_until_it_cannot_connect) for caller in callers]
+        for thread in threads:
+            thread.start()
+        assert eventually(lambda: all(len(caller.outcomes) >= 2 * OUTSTANDING for caller in callers))
+        code, log = server.stop()
+        for thread in threads:
+            thread.join()
+
+    outcomes = {outcome.partition(":")[0] for caller in callers for outcome in caller.outcomes}
+    assert code == 0
+    assert outcomes == {"[2]", "UNAVAILABLE"}
+    assert not [line for line in log if '"level": "error"' in line]
 
 
 def admitted(server: ServerProcess) -> float:

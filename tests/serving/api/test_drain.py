@@ -1,7 +1,9 @@
 """A drain: what it lets finish, what it turns away, and its exit code."""
 
+import contextlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -33,16 +35,29 @@ def test_drained_calls_are_answered_and_new_ones_are_unavailable(models: Path, f
         assert server.exit_code == 0
 
 
-def test_a_watcher_of_health_does_not_hold_the_drain_up(models: Path, front_end: str) -> None:
+def test_a_watcher_of_health_does_not_hold_the_drain_up_and_ends_unavailable(
+    models: Path, front_end: str
+) -> None:
     with LiveServer(models, {"server": {"drain_seconds": 15}}, front_end=front_end) as server:
         watch = server.channel.unary_stream(
             f"/{HEALTH_SERVICE}/Watch",
             request_serializer=health.HealthCheckRequest.SerializeToString,
             response_deserializer=health.HealthCheckResponse.FromString,
         )(health.HealthCheckRequest())
-        assert next(iter(watch)).status == health.HealthCheckResponse.SERVING
+        statuses = [next(iter(watch)).status]
+        watching = threading.Thread(target=read_until_the_end, args=(watch, statuses))
+        watching.start()
 
         assert server.drain() == 0
+        watching.join()
+        assert statuses == [health.HealthCheckResponse.SERVING, health.HealthCheckResponse.NOT_SERVING]
+        assert watch.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def read_until_the_end(watch: Any, statuses: list[int]) -> None:  # noqa: ANN401 - grpc has no types
+    with contextlib.suppress(grpc.RpcError):
+        for answer in watch:
+            statuses.append(answer.status)  # noqa: PERF401 - kept when it is broken off
 
 
 def test_a_call_that_outlasts_the_grace_makes_the_drain_fail(models: Path, front_end: str) -> None:

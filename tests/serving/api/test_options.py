@@ -135,6 +135,54 @@ def test_parameters_of_others_are_let_through() -> None:
     assert read(priority={"uint64_param": 1}, timeout={"int64_param": 5}) == RequestOptions()
 
 
+@pytest.mark.parametrize("value", [{"bool_param": True}, {"string_param": "soon"}, {"double_param": 0.5}, {}])
+def test_a_timeout_of_another_kind_is_refused(value: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match='parameter "timeout": expected '):
+        read(timeout=value)
+
+
+def test_a_timeout_below_zero_is_refused_with_its_value() -> None:
+    with pytest.raises(InvalidRequest, match=r'"timeout": expected at least 0 microseconds, got -1$'):
+        read(timeout={"int64_param": -1})
+
+
+def test_degrading_is_refused_not_ignored() -> None:
+    with pytest.raises(Unsupported, match='parameter "degrade"'):
+        read(degrade={"bool_param": True})
+    assert read(degrade={"bool_param": False}) == RequestOptions()
+
+
+@pytest.mark.parametrize(
+    ("key", "option"),
+    [
+        ("operating_pont", "operating_point"),
+        ("operating-point", "operating_point"),
+        ("threshhold", "threshold"),
+        ("Threshold", "threshold"),
+        ("thresholds", "threshold"),
+        ("max_exti", "max_exit"),
+        ("maxexit", "max_exit"),
+        ("syntetic", "synthetic"),
+        ("anytim", "anytime"),
+        ("degarde", "degrade"),
+        ("priorty", "priority"),
+        ("_timeout", "timeout"),
+    ],
+)
+def test_a_key_one_edit_away_from_an_option_is_refused_and_names_it(key: str, option: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        read(**{key: {"int64_param": 1}})
+
+    assert str(refusal.value) == f'parameter "{key}": unknown, did you mean "{option}"?'
+
+
+@pytest.mark.parametrize(
+    "key", ["my_threshold", "exit", "point", "sequence_id", "thresholdss", "x", "", "hresholdt"]
+)
+def test_a_key_further_from_every_option_is_let_through(key: str) -> None:
+    assert read(**{key: {"int64_param": 1}}) == RequestOptions()
+
+
 def test_an_empty_final_response_may_be_asked_for() -> None:
     assert read(triton_enable_empty_final_response={"bool_param": True}) == RequestOptions()
 
@@ -157,7 +205,9 @@ ANY_VALUE = st.one_of(
 )
 
 
-@given(st.sampled_from(["operating_point", "threshold", "max_exit", "anytime"]), ANY_VALUE)
+@given(
+    st.sampled_from(["operating_point", "threshold", "max_exit", "anytime", "degrade", "timeout"]), ANY_VALUE
+)
 def test_any_value_is_an_option_or_a_clear_error(key: str, value: dict[str, Any]) -> None:
     try:
         assert isinstance(read(**{key: value}), RequestOptions)

@@ -1,5 +1,6 @@
 """Calls on the native front end that end otherwise than by their answer, and what they leave: nothing."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from serving.api.outline import LARGE_MESSAGE_BYTES
 from serving.api.tensors import decode_outputs
 from serving.api.wire import INFERENCE_SERVICE, inference
 from tests.end_to_end.slow_model import publish_slow, slow_row
@@ -146,6 +148,27 @@ def test_health_answers_while_as_many_calls_as_may_are_in_progress(server: LiveS
         assert server.call("ServerReady", timeout=5).ready
 
     assert all(call.exception() is None for call in held)
+
+
+def test_a_large_call_that_is_cancelled_while_it_is_decoded_leaves_nothing(models: Path) -> None:
+    asked = request(*[HARD] * 4)
+    asked.id = "x" * 2 * LARGE_MESSAGE_BYTES
+    with LiveServer(models, {"server": {"drain_seconds": 0.05}}, front_end="native") as server:
+        native = server.server._native
+        assert native is not None
+        decoding = threading.Event()
+        native._decoder.submit(decoding.wait, PATIENCE_SECONDS)
+        with held_worker(server.engine, server.version()):
+            queued, begun, held = (ask(server.channel, asked) for _ in range(3))
+            assert eventually(lambda: len(native._decoding) == 3)
+            queued.cancel()
+            begun.cancel()
+            assert eventually(lambda: len(native._gone) == 2)
+            decoding.set()
+            assert eventually(lambda: pending(server) == 1 and not native._decoding)
+            assert (native._gone, server.version().rows_held) == (set(), 1 + 4)
+
+        assert held.result().id == asked.id
 
 
 def test_a_failed_row_leaves_no_call_pending(server: LiveServer) -> None:

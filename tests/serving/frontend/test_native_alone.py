@@ -31,6 +31,10 @@ class Begun:
         self.seconds_left.append(seconds_left)
 
 
+def no_engine() -> None:
+    """Nothing runs what is begun."""
+
+
 @pytest.fixture
 def begun() -> Begun:
     return Begun()
@@ -39,7 +43,7 @@ def begun() -> Begun:
 @pytest.fixture
 def front(begun: Begun, tmp_path: Path) -> NativeFrontEnd:
     """A front end without anything behind it; each test closes it."""
-    return NativeFrontEnd(HOST, 0, str(tmp_path / "fallback.sock"), ServerSettings(), begun.begin)
+    return NativeFrontEnd(HOST, 0, str(tmp_path / "fallback.sock"), ServerSettings(), begun.begin, no_engine)
 
 
 def ask(channel: grpc.Channel, payload: bytes = b"question", timeout: float | None = PATIENCE_SECONDS) -> Any:  # noqa: ANN401
@@ -119,7 +123,7 @@ def test_a_mistake_of_ours_fails_its_call_and_no_other(tmp_path: Path) -> None:
             raise ZeroDivisionError
         call.answer(ANSWER)
 
-    front = NativeFrontEnd(HOST, 0, str(tmp_path / "fallback.sock"), ServerSettings(), begin)
+    front = NativeFrontEnd(HOST, 0, str(tmp_path / "fallback.sock"), ServerSettings(), begin, no_engine)
     with grpc.insecure_channel(f"{HOST}:{front.port}") as channel:
         failed = ask(channel, b"mistake", timeout=3)
         assert front.receive(wait=True)
@@ -131,5 +135,7 @@ def test_a_mistake_of_ours_fails_its_call_and_no_other(tmp_path: Path) -> None:
 
 def test_a_port_in_use_is_a_configuration_error(front: NativeFrontEnd, begun: Begun, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=f"gRPC port: cannot listen on {HOST}:{front.port}"):
-        NativeFrontEnd(HOST, front.port, str(tmp_path / "other.sock"), ServerSettings(), begun.begin)
+        NativeFrontEnd(
+            HOST, front.port, str(tmp_path / "other.sock"), ServerSettings(), begun.begin, no_engine
+        )
     front.close(flush=False)

@@ -1,0 +1,98 @@
+"""Protobuf's encoding, read and written by hand where whole messages would cost too much.
+
+A message is the sequence of its fields; each begins with a tag, its number and wire type (Protobuf,
+"Encoding"). Reading stops at the first field too many, so that no message takes long.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from serving.errors import InvalidRequest
+
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
+LONGEST_VARINT = 10
+MAX_FIELDS = 1024
+"""All fields of a message that are looked at, those within and unknown ones too; a packed tensor is one."""
+
+
+class Field(NamedTuple):
+    """A field's place in a message."""
+
+    number: int
+    wire_type: int
+    start: int
+    """Where its tag begins."""
+    value: int
+    """Where its value begins, behind the length if it has one."""
+    end: int
+
+
+class Fields:
+    """Reads the fields of a message and of those within it, so many in all."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self._left = MAX_FIELDS
+
+    def between(self, start: int, end: int) -> Iterator[Field]:
+        """Yield the fields; raise DecodeError where these are none, InvalidRequest for one too many."""
+        payload = self.payload
+        while start < end:
+            if self._left == 0:
+                raise too_many("fields", MAX_FIELDS)
+            self._left -= 1
+            tag, value = payload[start], start + 1
+            if tag > 0x7F:
+                tag, value = self._varint(start, end)
+            wire_type = tag & 7
+            if wire_type == LENGTH_DELIMITED:
+                length, value = self._varint(value, end)
+                stop = value + length
+            elif wire_type == VARINT and value < end and payload[value] < 0x80:
+                stop = value + 1
+            elif wire_type == VARINT:
+                _, stop = self._varint(value, end)
+            elif wire_type in FIXED_BYTES:
+                stop = value + FIXED_BYTES[wire_type]
+            else:  # groups, which the contract has none of
+                raise DecodeError("unknown wire type")
+            if stop > end:
+                raise DecodeError("truncated")
+            yield Field(tag >> 3, wire_type, start, value, stop)
+            start = stop
+
+    def count(self, message: Field) -> None:
+        """Count the fields of a message within."""
+        for _ in self.between(message.value, message.end):
+            pass
+
+    def _varint(self, at: int, end: int) -> tuple[int, int]:
+        """Return a number and the place behind it."""
+        number = shift = 0
+        for place in range(at, min(at + LONGEST_VARINT, end)):
+            byte = self.payload[place]
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return number, place + 1
+            shift += 7
+        raise DecodeError("truncated")
+
+
+@lru_cache(maxsize=1024)
+def varint(number: int) -> bytes:
+    """Encode a length as protobuf does: seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def too_many(name: str, most: int) -> InvalidRequest:
+    """Return the error of one more than there may be."""
+    return InvalidRequest(f"{name}: expected at most {most}, got at least {most + 1}")

@@ -1,0 +1,149 @@
+"""Reads the outline of a large ModelInferRequest: what it asks for, without its tensors.
+
+Parsing holds the interpreter's lock. A message of 60 MB that is all tiny fields would hold every other
+call up for seconds. So the fields of a large message are counted first, and the walk stops at the first
+one too many. Tensors are never walked: raw contents are views of the message, and typed contents stay
+encoded until their shape was checked. (Protobuf, "Encoding": a message is the sequence of its fields.)
+"""
+
+from collections.abc import Sized
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from serving.api.encoding import LENGTH_DELIMITED, LONGEST_VARINT, Field, Fields, too_many, varint
+from serving.api.wire import inference
+from serving.errors import InvalidRequest
+
+LARGE_MESSAGE_BYTES = 64 * 1024
+"""A longer message is outlined before it is parsed, and decoded in a thread of its own."""
+MAX_PARAMETERS = 64
+"""Of a request, of an input or of an output."""
+MAX_INPUTS = MAX_OUTPUTS = 64
+MAX_DIMENSIONS = 16
+
+_REQUEST = {name: each.number for name, each in inference.ModelInferRequest.DESCRIPTOR.fields_by_name.items()}
+_INPUT = {
+    name: each.number
+    for name, each in inference.ModelInferRequest.InferInputTensor.DESCRIPTOR.fields_by_name.items()
+}
+_INPUTS_TAG = bytes([_REQUEST["inputs"] << 3 | LENGTH_DELIMITED])
+_OUTPUT_PARAMETERS = 2
+_ENTRY_VALUE = 2
+
+
+@dataclass
+class Outline:
+    """A message without its tensors, and where these are."""
+
+    head: bytes = b""
+    """A ModelInferRequest without raw and typed contents."""
+    raw: list[memoryview] = field(default_factory=list)
+    contents: dict[int, list[memoryview]] = field(default_factory=dict)
+    """The pieces of an InferTensorContents, by the number of its input."""
+
+
+def read_outline(payload: bytes) -> Outline:
+    """Read a message's outline.
+
+    Raises InvalidRequest for more parameters, inputs, outputs, dimensions or fields than there may be,
+    and DecodeError where the bytes are no message.
+    """
+    fields, outline, kept = Fields(payload), Outline(), list[bytes]()
+    view, counts = memoryview(payload), _Counts()
+    for each in fields.between(0, len(payload)):
+        if each.wire_type != LENGTH_DELIMITED:
+            pass  # an unknown field
+        elif each.number == _REQUEST["raw_input_contents"]:
+            outline.raw.append(view[each.value : each.end])
+            counts.add("raw_input_contents", MAX_INPUTS)
+            continue
+        elif each.number == _REQUEST["inputs"]:
+            number = counts.add("inputs", MAX_INPUTS)
+            head = _read_input(fields, each, number, outline)
+            kept += (_INPUTS_TAG, varint(len(head)), head)
+            continue
+        elif each.number == _REQUEST["outputs"]:
+            number = counts.add("outputs", MAX_OUTPUTS)
+            _check_parameters(fields, each, _OUTPUT_PARAMETERS, f"outputs[{number}].parameters")
+        elif each.number == _REQUEST["parameters"]:
+            counts.add("parameters", MAX_PARAMETERS)
+            _check_parameter(fields, each)
+        kept.append(payload[each.start : each.end])
+    outline.head = b"".join(kept)
+    return outline
+
+
+class _Counts(dict[str, int]):
+    """How many there were of each, by what they are named in a refusal."""
+
+    def add(self, name: str, most: int, more: int = 1) -> int:
+        """Count some more, and return how many there were before; raise InvalidRequest beyond the most."""
+        before = self.get(name, 0)
+        self[name] = before + more
+        if before + more > most:
+            raise too_many(name, most)
+        return before
+
+
+def _read_input(fields: Fields, tensor: Field, number: int, outline: Outline) -> bytes:
+    """Check an input and return it without its contents, which the outline takes."""
+    kept, counts = list[bytes](), _Counts()
+    payload, view = fields.payload, memoryview(fields.payload)
+    for each in fields.between(tensor.value, tensor.end):
+        if each.number == _INPUT["shape"]:
+            counts.add(f"inputs[{number}].shape", MAX_DIMENSIONS, _dimensions(payload, each))
+        elif each.wire_type != LENGTH_DELIMITED:
+            pass  # an unknown field
+        elif each.number == _INPUT["contents"]:
+            fields.count(each)  # a tensor that is not packed has a field for each element
+            outline.contents.setdefault(number, []).append(view[each.value : each.end])
+            continue
+        elif each.number == _INPUT["parameters"]:
+            counts.add(f"inputs[{number}].parameters", MAX_PARAMETERS)
+            _check_parameter(fields, each)
+        kept.append(payload[each.start : each.end])
+    return b"".join(kept)
+
+
+def _dimensions(payload: bytes, shape: Field) -> int:
+    """Count the dimensions of a shape's field, packed or not."""
+    if shape.wire_type != LENGTH_DELIMITED:
+        return 1
+    if shape.end - shape.value > MAX_DIMENSIONS * LONGEST_VARINT:
+        return MAX_DIMENSIONS + 1
+    return sum(byte < 0x80 for byte in payload[shape.value : shape.end])
+
+
+def _check_parameters(fields: Fields, message: Field, number: int, name: str) -> None:
+    counts = _Counts()
+    for each in fields.between(message.value, message.end):
+        if each.number == number and each.wire_type == LENGTH_DELIMITED:
+            counts.add(name, MAX_PARAMETERS)
+            _check_parameter(fields, each)
+
+
+def _check_parameter(fields: Fields, entry: Field) -> None:
+    """Count the fields of a map's entry and of its value."""
+    for each in fields.between(entry.value, entry.end):
+        if each.number == _ENTRY_VALUE and each.wire_type == LENGTH_DELIMITED:
+            fields.count(each)
+
+
+def read_names(payload: bytes) -> tuple[str, str, str]:
+    """Return the model's name, its version and the request's id, as far as the bytes tell."""
+    names = dict.fromkeys((_REQUEST["model_name"], _REQUEST["model_version"], _REQUEST["id"]), b"")
+    try:
+        for each in Fields(payload).between(0, len(payload)):
+            if each.number in names and each.wire_type == LENGTH_DELIMITED:
+                names[each.number] = payload[each.value : each.end]
+    except (DecodeError, InvalidRequest):
+        pass  # a refusal is counted for whom it names so far
+    name, version, request_id = (each.decode(errors="replace") for each in names.values())
+    return name, version, request_id
+
+
+def check_count(name: str, values: Sized, most: int) -> None:
+    """Raise InvalidRequest where there are more than there may be."""
+    if len(values) > most:
+        raise too_many(name, most)

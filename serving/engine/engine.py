@@ -100,6 +100,7 @@ class Engine:
             version.expire(request)
         else:
             version.end(request, RequestCancelled("the caller gave the request up"))
+        self.wake()  # its rows may wait for a thread that nobody else wakes, and keep a drain waiting
 
     def refuse_waiting(self, error: ModelNotReady) -> None:
         """End the requests of streams that wait for room: they were not admitted."""

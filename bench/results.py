@@ -1,10 +1,10 @@
-"""Writes the README's results from the files that hold them: no figure of theirs is typed by hand.
+"""Writes the results of README.md and docs/results.md from the files that hold them.
 
     python -m bench.results                            from what the repository holds
     python -m bench.results --run runs/fashion-mnist   takes over a finished run's record and report first
 
 Sources: the released version's manifest, its run's record (`docs/released/`), and the study's counts
-(`docs/studies/`). The README's part lies between two comments, and the rest of it is left alone.
+(`docs/studies/`). On each page the results lie between two comments, and the rest is left alone.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BATCHES = (1, 8)
 
 @dataclass(frozen=True)
 class Results:
-    """All that the README says in figures."""
+    """The sources of all figures."""
 
     manifest: Manifest
     record: RunRecord
@@ -41,14 +41,15 @@ class Results:
 
 
 def main() -> None:
-    """Write the README's results."""
+    """Write the results of both pages."""
     parser = argparse.ArgumentParser(prog="python -m bench.results", description=__doc__)
     parser.add_argument("--run", type=Path, metavar="DIR", help="the released version's run folder")
     options = parser.parse_args()
     if options.run is not None:
         take_over(RunFolder(options.run), ROOT / RUN)
-    readme = ROOT / "README.md"
-    readme.write_text(with_results(readme.read_text(), "\n".join(lines(read(ROOT)))))
+    results = read(ROOT)
+    for page, written in pages(results).items():
+        page.write_text(with_results(page.read_text(), written))
 
 
 def take_over(folder: RunFolder, place: Path) -> None:
@@ -78,8 +79,16 @@ def with_results(page: str, results: str) -> str:
     return f"{before}{BEGIN}\n{results}\n{END}{after}"
 
 
+def pages(results: Results) -> dict[Path, str]:
+    """Return the results that each page shows."""
+    return {
+        ROOT / "README.md": "\n".join(released(results)),
+        ROOT / "docs" / "results.md": "\n".join(lines(results)),
+    }
+
+
 def lines(results: Results) -> Iterator[str]:
-    """Yield the README's results, line by line."""
+    """Yield the results of docs/results.md, line by line."""
     yield from released(results)
     yield ""
     yield from without_exits(results)
@@ -153,7 +162,7 @@ def without_exits(results: Results) -> Iterator[str]:
 def studied(study: StudyRecord) -> Iterator[str]:
     """Yield what the study answers."""
     networks = len(study.networks)
-    yield f"[The study]({STUDY.as_posix()}/README.md) of {networks} small networks (test n = {study.n:,}):"
+    yield f"[The study](studies/{STUDY.name}/README.md) of {networks} small networks (test n = {study.n:,}):"
     yield ""
     yield f"- {answers.claim(study)}"
     yield f"- {answers.ensembles(study)}"

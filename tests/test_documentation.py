@@ -1,4 +1,4 @@
-"""README and models/README.md name what is there: settings, metrics, errors, commands, files."""
+"""The pages name what is there: settings, metrics, errors, commands, files."""
 
 import inspect
 import re
@@ -35,11 +35,12 @@ from training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+SERVING = (ROOT / "docs" / "serving.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
 FORMAT = (ROOT / "models" / "README.md").read_text()
 
 
-def test_every_setting_is_in_the_readme_with_its_default() -> None:
+def test_every_setting_is_in_the_serving_page_with_its_default() -> None:
     sections: dict[str, type[BaseModel]] = {
         "server": ServerSettings,
         "engine": EngineSettings,
@@ -49,35 +50,35 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     }
     for section, settings in sections.items():
         for name, field in settings.model_fields.items():
-            row = re.search(rf"\| `{section}\.{name}` \| ([^|]*) \|", README)
+            row = re.search(rf"\| `{section}\.{name}` \| ([^|]*) \|", SERVING)
             assert row, f"{section}.{name} is missing"
             if field.default is not None:
                 assert row[1] == str(field.default).lower() or row[1] == f"{field.default:g}"
     for name in ModelSettings.model_fields:
-        assert f"`models.<name>.{name}`" in README
+        assert f"`models.<name>.{name}`" in SERVING
 
 
-def test_every_metric_is_in_the_readme() -> None:
+def test_every_metric_is_in_the_serving_page() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     for family in registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
-        assert f"`{name}`" in README
+        assert f"`{name}`" in SERVING
 
 
-def test_every_outcome_and_exit_reason_is_in_the_readme() -> None:
+def test_every_outcome_and_exit_reason_is_in_the_serving_page() -> None:
     for outcome in Outcome:
-        assert re.search(rf"\b{outcome}\b", README)
+        assert re.search(rf"\b{outcome}\b", SERVING)
     for reason in ExitReason:
-        assert f"{reason.value} {reason.name.lower()}" in README
+        assert f"{reason.value} {reason.name.lower()}" in SERVING
 
 
-def test_every_error_is_in_the_readme_and_in_its_tree() -> None:
+def test_every_error_is_in_the_serving_page_and_in_its_tree() -> None:
     tree = errors.__doc__ or ""
     for name, kind in inspect.getmembers(errors, inspect.isclass):
         assert name in tree
         if kind is not errors.OfframpError:
-            assert f"`{name}`" in README
+            assert f"`{name}`" in SERVING
 
 
 def test_every_key_of_the_manifest_is_in_its_format() -> None:
@@ -94,7 +95,7 @@ def test_every_key_of_the_manifest_is_in_its_format() -> None:
 
 def test_every_make_command_of_the_readme_is_a_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for command in set(re.findall(r"\bmake ([a-z]+)", README)):
+    for command in set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE)):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), f"make {command} is no target"
 
 
@@ -134,8 +135,9 @@ def test_every_place_in_the_file_tree_exists() -> None:
 
 
 @pytest.mark.parametrize("module", ["serving", "serving.client", "training"])
-def test_every_flag_of_the_readme_is_known(module: str) -> None:
-    commands = re.findall(rf"^python -m {re.escape(module)} (.*)$", README, re.MULTILINE)
+def test_every_flag_of_the_pages_is_known(module: str) -> None:
+    pages = "\n".join((README, SERVING, TRAINING))
+    commands = re.findall(rf"^python -m {re.escape(module)} (.*)$", pages, re.MULTILINE)
     assert commands
     for command in commands:
         words = command.split()
@@ -168,3 +170,36 @@ def test_every_recipe_setting_is_in_the_training_page_with_its_default() -> None
 def test_every_rule_dataset_and_architecture_is_in_the_training_page(names: Collection[str]) -> None:
     for name in names:
         assert f"`{name}`" in TRAINING
+
+
+PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")})
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link to a heading of a page may name, as GitHub makes it."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link}: no such file"
+        if anchor:
+            assert anchor in anchors(target), f"{link}: no such heading"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 1500

@@ -43,7 +43,7 @@ from bench.serving.record import (
 from bench.serving.servers import Instances, Server
 
 OUTPUT = ROOT / "docs" / "performance"
-PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
+PAGE = ROOT / "docs" / "performance.md"
 LOADS = [Load(rows=rows, concurrency=concurrency) for rows in (1, 8) for concurrency in (1, 8, 64)]
 TRIAL_LOADS = (LOADS[0], LOADS[2], LOADS[4])
 TRIAL_SECONDS = 0.4
@@ -85,7 +85,7 @@ def main() -> None:
             (options.output / "serving.json").write_text(comparison.model_dump_json(indent=1) + "\n")
     (options.output / "serving.svg").write_text(plot(comparison))
     if options.output == OUTPUT:
-        page.write(PAGE, README, comparison)
+        page.write(PAGE, comparison)
     for line in (*aims.lines(comparison), *page.tables(comparison)):
         print(line)
     print(

@@ -1,4 +1,4 @@
-"""Writes a comparison into its places in docs/performance.md and the README."""
+"""Writes a comparison into its place in docs/performance.md."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,8 +10,6 @@ from bench.serving.load import Load
 from bench.serving.record import (
     BALANCED,
     CONTENDERS,
-    EXACT,
-    GRPCIO_BALANCED,
     OPERATING_POINT,
     TRITON,
     Comparison,
@@ -21,19 +19,11 @@ from bench.serving.record import (
 from bench.table import row, rule
 
 BEGIN, END = "<!-- comparison: written by `make bench` -->", "<!-- end of comparison -->"
-README_BEGIN, README_END = "<!-- performance: written by `make bench` -->", "<!-- end of performance -->"
-README_ROWS = (
-    ("released", BALANCED),
-    ("released", EXACT),
-    ("released", GRPCIO_BALANCED),
-    ("heavy", BALANCED),
-)
 
 
-def write(page: Path, readme: Path, comparison: Comparison) -> None:
-    """Write a comparison into its places on both pages."""
-    replace(page, BEGIN, END, lines(comparison))
-    replace(readme, README_BEGIN, README_END, summary(comparison))
+def write(path: Path, comparison: Comparison) -> None:
+    """Write a comparison into its place on the page."""
+    replace(path, BEGIN, END, lines(comparison))
 
 
 def replace(path: Path, begin: str, end: str, written: Iterable[str]) -> None:
@@ -43,42 +33,6 @@ def replace(path: Path, begin: str, end: str, written: Iterable[str]) -> None:
     if not (found and found_too):
         raise SystemExit(f"{path}: expected the comments {begin} and {end}")
     path.write_text(f"{before}{begin}\n" + "\n".join(written) + f"\n{end}{after}")
-
-
-def summary(comparison: Comparison) -> Iterator[str]:
-    """Yield the README's part: throughput and p50 beside Triton, by front end and load."""
-    loads = comparison.loads()
-    yield (
-        f"Throughput of each front end over that of a Triton server with the full network, by rows a request "
-        f"x requests outstanding; in brackets p50 over Triton's ({comparison.hardware}, {comparison.cores} "
-        f"cores that the load generator shares; Triton's Python backend; medians of {comparison.rounds} "
-        "interleaved rounds):"
-    )
-    yield ""
-    yield row("network", "front end", "operating point", *[load.name for load in loads])
-    yield rule(3 + len(loads))
-    networks = {network.name: network for network in comparison.networks}
-    for name, contender in README_ROWS:
-        if (network := networks.get(name)) is not None:
-            _, front_end, point = contender.split()
-            yield row(
-                f"{name}, {sum(network.multiply_adds) / 1e6:.0f} M multiply-adds",
-                front_end,
-                f"`{point}`",
-                *[_beside_triton(comparison, name, contender, load) for load in loads],
-            )
-    yield ""
-    yield (
-        "`released` is the model above; `heavy` is untrained, and 60 / 20 / 12 / 8 % of its rows leave at "
-        "each exit. [Performance](docs/performance.md) has all servers, a server that does nothing but the "
-        "work, every aim with what was reached, and where the time goes; `make bench` measures it."
-    )
-
-
-def _beside_triton(comparison: Comparison, network: str, contender: str, load: Load) -> str:
-    throughput = comparison.ratio(network, contender, load, THROUGHPUT)
-    p50 = comparison.ratio(network, contender, load, "p50_milliseconds")
-    return f"{throughput:.2f} ({p50:.2f})"
 
 
 def lines(comparison: Comparison) -> Iterator[str]:

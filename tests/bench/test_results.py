@@ -5,13 +5,11 @@ import re
 import nbformat
 import pytest
 
-from bench.results import BEGIN, END, ROOT, RUN, STUDY, Results, certified, lines, read, with_results
+from bench.results import BEGIN, END, ROOT, RUN, STUDY, Results, certified, pages, read, with_results
 from serving.repository.manifest import Risk
 from training.run_folder import RECORD_FILE
 from training.study import answers
 from training.study.page import files
-
-README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +17,9 @@ def results() -> Results:
     return read(ROOT)
 
 
-def test_the_readmes_results_are_those_of_the_files(results: Results) -> None:
-    assert with_results(README, "\n".join(lines(results))) == README, "run: make results"
+def test_the_pages_results_are_those_of_the_files(results: Results) -> None:
+    for page, written in pages(results).items():
+        assert with_results(page.read_text(), written) == page.read_text(), "run: make results"
 
 
 def test_a_point_is_said_to_be_certified_by_the_risk_that_its_certificate_bounds(results: Results) -> None:

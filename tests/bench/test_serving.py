@@ -153,18 +153,15 @@ def test_the_heavy_network_is_held_against_triton_alone() -> None:
     assert (exact.value, exact.bound, exact.reached) == (1.0, 1.0, True)
 
 
-def test_a_comparison_is_written_between_the_marks_of_both_pages(tmp_path: Path) -> None:
-    performance, readme = tmp_path / "performance.md", tmp_path / "README.md"
+def test_a_comparison_is_written_between_the_marks_of_the_page(tmp_path: Path) -> None:
+    performance = tmp_path / "performance.md"
     performance.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
-    readme.write_text(f"{page.README_BEGIN}\nold\n{page.README_END}\n")
 
-    page.write(performance, readme, comparison("released", {}))
+    page.write(performance, comparison("released", {}))
 
     assert performance.read_text().startswith(f"before\n{page.BEGIN}\nMeasured on")
     assert performance.read_text().endswith(f"{page.END}\nafter\n")
-    front_ends = [line.split(" | ")[1] for line in readme.read_text().splitlines() if "1.00 (1.00)" in line]
-    assert front_ends == ["native", "native", "grpcio"]
-    assert "old" not in performance.read_text() + readme.read_text()
+    assert "old" not in performance.read_text()
 
 
 def test_the_plot_has_a_line_for_every_contender() -> None:
@@ -234,12 +231,10 @@ def test_merging_survivors_pays_where_a_launch_costs_much_and_not_where_it_costs
     assert gain(64e-5) > 1.2
 
 
-def test_the_pages_say_what_the_record_holds() -> None:
+def test_the_page_says_what_the_record_holds() -> None:
     record = read(ROOT / "docs" / "performance" / "serving.json")
-    text, readme = (ROOT / "docs" / "performance.md").read_text(), (ROOT / "README.md").read_text()
 
-    assert "\n".join(page.lines(record)) in text
-    assert "\n".join(page.summary(record)) in readme
+    assert "\n".join(page.lines(record)) in (ROOT / "docs" / "performance.md").read_text()
 
 
 def test_the_page_says_how_cost_grows_as_measured() -> None:

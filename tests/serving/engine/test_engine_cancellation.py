@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.engine.request import NO_DEADLINE, Answers, Request, Result
+from serving.engine.execution import Execution
+from serving.engine.request import NO_DEADLINE, Answers, Batch, Request, Result
+from serving.engine.version import ServedVersion
 from serving.errors import DeadlineExpired, RequestCancelled
 from tests.serving.conftest import Serve
-from tests.serving.engine.engine_calls import EXACT, stage_labels, submit
+from tests.serving.engine.engine_calls import BALANCED, EXACT, stage_labels, submit
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import PATIENCE_SECONDS, eventually
-from tests.serving.scripted_model import HARD, MIDDLE
+from tests.serving.scripted_model import EASY, HARD, MIDDLE
 
 
 @pytest.fixture
@@ -45,6 +47,27 @@ def test_a_cancelled_request_makes_no_work(serve: Serve, registry: CollectorRegi
     served.close()
 
     assert registry.get_sample_value("offramp_batch_rows_sum", stage_labels(1)) == 0.0
+
+
+def test_rows_of_a_request_cancelled_while_they_run_are_not_counted_as_answered(
+    serve: Serve, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, execute, sent = serve(), ServedVersion.execute, list[Result]()
+    request = Request({"image": np.stack([EASY])}, 1, BALANCED, NO_DEADLINE, sent.append)
+
+    def cancel_meanwhile(version: ServedVersion, batch: Batch) -> Execution:
+        served.engine.cancel(version, request)
+        return execute(version, batch)
+
+    monkeypatch.setattr(ServedVersion, "execute", cancel_meanwhile)
+    served.engine.submit(served.version, request)
+    served.engine.wake()
+    served.engine.wait_idle()
+
+    assert [type(result) for result in sent] == [RequestCancelled]
+    exited = {"model": "scripted", "version": "1", "exit": "0"}
+    exited |= {"reason": "confident", "operating_point": "balanced"}
+    assert not registry.get_sample_value("offramp_rows_exited_total", exited)
 
 
 def test_cancels_at_any_moment_leave_the_others_right(serve: Serve) -> None:

@@ -2,11 +2,13 @@
 
 import threading
 
+import numpy as np
 import pytest
 
+from serving.engine.request import NO_DEADLINE, Request
 from serving.errors import ModelNotReady
 from tests.serving.conftest import Serve
-from tests.serving.engine.engine_calls import ask, submit
+from tests.serving.engine.engine_calls import BALANCED, ask, submit
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE
@@ -111,6 +113,23 @@ def test_a_close_waits_for_no_cancelled_request(serve: Serve) -> None:
     served.close()
 
     assert served.held == (0, 0, 0)
+
+
+def test_a_version_is_removed_once_the_rows_of_a_cancelled_request_are_dropped(serve: Serve) -> None:
+    served = serve()
+    engine, version = served.engine, served.version
+    removing = threading.Thread(target=engine.remove, args=(version,))
+    request = Request({"image": np.stack([HARD])}, 1, BALANCED, NO_DEADLINE, lambda _: None)
+    with engine._shared.lock:  # in one step, so that no thread takes the row before it is cancelled
+        engine._shared.scheduler.admit(version.lane, request)
+        request.closed = True
+    removing.start()
+    assert eventually(lambda: not version.ready)
+
+    engine.wake()
+    removing.join(PATIENCE_SECONDS)
+
+    assert not removing.is_alive()
 
 
 def test_waiting_for_an_idle_engine_returns_where_nothing_was_asked(serve: Serve) -> None:

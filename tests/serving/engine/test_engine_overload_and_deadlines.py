@@ -12,7 +12,7 @@ from serving.errors import DeadlineExpired, Overloaded
 from tests.serving.conftest import Serve
 from tests.serving.engine.engine_calls import BALANCED, ask, submit
 from tests.serving.held_worker import held_worker
-from tests.serving.live_server import PATIENCE_SECONDS
+from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.scripted_model import EASY, HARD
 
 
@@ -49,6 +49,21 @@ def test_a_deadline_that_passes_in_the_queue_expires_the_request(serve: Serve) -
 
     assert isinstance(late.exception(PATIENCE_SECONDS), DeadlineExpired)
     assert patient.result(PATIENCE_SECONDS).label_R.tolist() == [2]
+
+
+def test_a_request_that_expires_before_any_thread_looks_is_told(serve: Serve) -> None:
+    served, sent = serve(), list[Result]()
+    request = Request({"image": np.stack([HARD])}, 1, BALANCED, NO_DEADLINE, sent.append)
+    shared = served.engine._shared
+    served.engine.wait_idle()
+    with shared.lock:  # in one step, so that no thread takes the row before its deadline
+        shared.scheduler.admit(served.version.lane, request)
+        request.deadline_seconds = time.monotonic()
+
+    served.engine.wake()
+
+    assert eventually(lambda: bool(sent))
+    assert [type(result) for result in sent] == [DeadlineExpired]
 
 
 def test_a_deadline_that_passed_before_admission_is_refused(serve: Serve) -> None:

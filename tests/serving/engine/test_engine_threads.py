@@ -1,5 +1,6 @@
 """The engine's threads: who receives calls, who runs batches, and that callers in any thread are answered."""
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
+from serving.engine import scheduler
 from serving.engine.engine import Engine
 from serving.engine.request import NO_DEADLINE, FutureReply, Request, Result
 from serving.errors import Overloaded
@@ -117,13 +119,35 @@ def test_calls_are_received_run_and_answered(make_front: MakeFront) -> None:
     assert labels == [number % 3 for number in range(60)]
 
 
-def test_the_role_is_kept_while_batches_are_short(make_front: MakeFront) -> None:
+def test_the_role_is_kept_while_batches_are_short(
+    make_front: MakeFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "LONG_BATCH_SECONDS", math.inf)  # however busy the machine is
     front = make_front(SHORT)
 
     for _ in range(50):
         front.call(HARD).result(PATIENCE_SECONDS)
 
     assert len(set(front.receiver.threads)) == 1
+
+
+def test_calls_are_received_although_there_is_always_something_to_run(
+    make_front: MakeFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "LONG_BATCH_SECONDS", math.inf)  # so that one thread does both
+    front, received, over = make_front(SHORT), threading.Event(), threading.Event()
+
+    def submit_next(_: Result) -> None:
+        if not over.is_set():
+            request = Request({"image": HARD[None]}, 1, EXACT, NO_DEADLINE, submit_next)
+            front.engine.submit(front.served.version, request)
+
+    front.call(HARD, submit_next)
+    front.receiver.bring(received.set)
+    in_time = received.wait(PATIENCE_SECONDS)
+    over.set()
+
+    assert in_time
 
 
 def test_the_role_is_handed_over_before_a_long_batch(make_front: MakeFront) -> None:
@@ -176,6 +200,41 @@ def test_a_failure_to_receive_is_logged_and_calls_are_received_again(make_front:
 
         assert future.result(PATIENCE_SECONDS).label_R.tolist() == [2]
     assert [each["event"] for each in logged] == ["worker failed"]
+
+
+def test_a_version_is_removed_once_the_receivers_last_batch_has_run(make_front: MakeFront) -> None:
+    front = make_front(SHORT)
+    version = front.served.version
+    removing = threading.Thread(target=front.engine.remove, args=(version,))
+
+    def remove(_: Result) -> None:
+        removing.start()
+        assert eventually(lambda: not version.ready)
+
+    front.call(HARD, remove)
+    assert eventually(lambda: not version.ready)
+    removing.join(PATIENCE_SECONDS)
+
+    assert not removing.is_alive()
+
+
+def test_a_thread_that_runs_a_long_batch_has_another_run_what_waits(serve: Serve) -> None:
+    served, other_ran = expect(serve(permits=2, max_batch_size=1), costs_of_rows(1, 1.0)), threading.Event()
+    in_time: list[bool] = []
+
+    def wait(_: Result) -> None:
+        in_time.append(other_ran.wait(PATIENCE_SECONDS))
+
+    def say(_: Result) -> None:
+        other_ran.set()
+
+    for reply in (wait, say):
+        request = Request({"image": np.stack([HARD])}, 1, EXACT, NO_DEADLINE, reply)
+        served.engine.submit(served.version, request)
+    served.engine.wake()
+    served.engine.wait_idle()
+
+    assert in_time == [True]
 
 
 def test_without_its_receiver_an_engine_runs_what_is_submitted(make_front: MakeFront) -> None:

@@ -2,19 +2,20 @@
 
 import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine.request import Answers, Batch, FutureReply, Request, Result, RowGroup
+from serving.engine.request import Answers, Batch, FutureReply, Reply, Request, Result, RowGroup
 from serving.errors import RequestCancelled
 from serving.exits.policy import DISABLED, ExitRule
 from tests.serving.engine.small_queues import NO_ANSWERS, make_request
 
 RULE = ExitRule((0.5, None), 2)
-THREADS = 8
 
 
 def group_of(rows: int, rule: ExitRule = RULE) -> RowGroup:
@@ -33,23 +34,64 @@ def test_a_request_ends_once_and_its_first_result_is_sent() -> None:
     assert sent == [error]
 
 
-def test_of_many_threads_that_end_a_request_one_does() -> None:
-    for _ in range(100):
-        sent: list[Result] = []
-        request = Request({}, 1, RULE, math.inf, sent.append)
-        together, ended = threading.Barrier(THREADS), list[bool]()
+def test_the_queue_ends_where_the_first_rows_enter_stage_0() -> None:
+    request = make_request(4)
 
-        def end(request: Request = request, together: threading.Barrier = together) -> None:
-            together.wait()
-            ended.append(request.close(NO_ANSWERS))  # noqa: B023 - the threads end in this turn
+    for later in (2.0, 5.0):
+        request.start(request.admitted_seconds + later)
 
-        threads = [threading.Thread(target=end) for _ in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    assert request.queue_seconds == pytest.approx(2.0)
 
-        assert (len(sent), sorted(ended)) == (1, [False] * (THREADS - 1) + [True])
+
+class Interrupted(Request):
+    """Lets another thread go on after each look at what the two change, if a lock does not keep it out."""
+
+    def __init__(self, rows: int, reply: Reply) -> None:
+        self.both = threading.Barrier(2, timeout=0.1)
+        self.values: dict[str, int] = {}
+        super().__init__({}, rows, RULE, math.inf, reply)
+
+    def look(self, name: str) -> int:
+        value = self.values[name]
+        with suppress(threading.BrokenBarrierError):
+            self.both.wait()
+        return value
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.look("closed"))
+
+    @closed.setter
+    def closed(self, value: bool) -> None:
+        self.values["closed"] = value
+
+    @property
+    def unanswered(self) -> int:
+        return self.look("unanswered")
+
+    @unanswered.setter
+    def unanswered(self, value: int) -> None:
+        self.values["unanswered"] = value
+
+
+def test_of_two_threads_that_end_a_request_one_does() -> None:
+    sent: list[Result] = []
+    request = Interrupted(1, sent.append)
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(request.close, [NO_ANSWERS] * 2))
+
+    assert (len(sent), sorted(ended)) == (1, [False, True])
+
+
+def test_of_two_threads_that_answer_rows_of_a_request_one_completes_it() -> None:
+    request = Interrupted(2, lambda _: None)
+    parts = [(np.array([number]), answers_of([number])) for number in range(2)]
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(request.add_answers, *zip(*parts, strict=True)))
+
+    assert [each is None for each in answers].count(True) == 1
 
 
 def test_a_request_is_closed_before_its_result_is_sent() -> None:

@@ -207,3 +207,16 @@ def test_a_version_of_which_all_rows_ended_does_not_keep_another_from_running() 
 
     assert next_of(scheduler)[0] == "live"
     assert ended.idle
+
+
+def test_a_stage_that_was_far_slower_once_is_long_until_a_batch_is_short_again() -> None:
+    lane = make_lane(costs=costs_of_rows(4, LONG_BATCH_SECONDS / 100))
+    scheduler = make_scheduler(lane)
+    seen = []
+    for seconds in (50 * LONG_BATCH_SECONDS, LONG_BATCH_SECONDS / 2, LONG_BATCH_SECONDS / 2):
+        scheduler.admit(lane, make_request(1, rule=ONE_STAGE))
+        _, batch = next_of(scheduler)
+        seen.append(is_long(batch))
+        finish(scheduler, lane, batch, seconds)
+
+    assert seen == [False, True, False]

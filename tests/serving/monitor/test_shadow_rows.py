@@ -10,8 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
-from serving.engine.request import NO_DEADLINE, Answers, FutureReply, Request, Result
+from serving.engine.decision import Decision
+from serving.engine.execution import Execution
+from serving.engine.request import NO_DEADLINE, Answers, Batch, FutureReply, Request, Result
+from serving.engine.version import ServedVersion
 from serving.errors import DeadlineExpired, RequestCancelled, StageFailed
 from serving.exits.policy import ExitRule
 from serving.stages.costs import MeasuredCosts
@@ -175,6 +179,27 @@ def test_a_row_whose_full_depth_fails_is_missing_and_its_answer_stands(serve: Se
 
     assert answers.exit_R.tolist() == [0] * 8
     assert counts(served) == (0, 0, 8)
+
+
+def test_a_shadow_row_whose_batch_is_given_up_is_missing_and_counts_as_no_request(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, decide = serve(watch=ALL), ServedVersion.decide
+
+    def fail_later(version: ServedVersion, batch: Batch, execution: Execution) -> Decision:
+        if batch.stage > 0:
+            raise ValueError("a bug")
+        return decide(version, batch, execution)
+
+    monkeypatch.setattr(ServedVersion, "decide", fail_later)
+
+    with capture_logs() as logged:
+        answers = asked(served, EASY)
+
+    assert (answers.exit_R.tolist(), counts(served)) == ([0], (0, 0, 1))
+    assert [each["event"] for each in logged] == ["batch given up"]
+    totals = served.version.observation.statistics.durations()
+    assert (totals["success"][0], totals["fail"][0]) == (1, 0)
 
 
 @pytest.mark.parametrize("fate", [RAISES, NAN])

@@ -3,10 +3,7 @@
 import threading
 from collections.abc import Iterator
 
-import pytest
-
 from serving.api.tensors import decode_outputs
-from serving.frontend import loop
 from tests.serving.api.inference_calls import named, open_stream, request, stream
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer, eventually
@@ -65,24 +62,6 @@ def test_a_broken_off_stream_gives_its_rows_up(own_server: LiveServer) -> None:
         call.cancel()
         assert eventually(lambda: own_server.metric("offramp_requests_total", outcome="cancelled") == 2)
         sending.set()
-
-
-def test_a_stream_is_read_no_further_than_its_bound_and_gives_all_up_that_it_read(
-    own_server: LiveServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "MAX_STREAMED", 2)
-    version = own_server.version()
-    with held_worker(own_server.engine, version):
-        call = open_stream(own_server, iter([request(HARD).SerializeToString()] * 20))
-        # Beside the held row: one that is awaited, two in their places, and one that has no place yet.
-        assert eventually(lambda: version.rows_held == 5)
-        for _ in range(3):
-            own_server.call("ServerLive")  # turns of the same loop
-        assert version.rows_held == 5
-
-        call.cancel()
-
-        assert eventually(lambda: own_server.metric("offramp_requests_total", outcome="cancelled") == 4)
 
 
 def test_the_requests_of_a_stream_are_counted_as_calls(own_server: LiveServer) -> None:

@@ -6,7 +6,7 @@ or plain colours. Knows nothing of what is drawn, and nothing of pyplot's global
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
@@ -41,6 +41,8 @@ _STYLE: dict[RcKeyType, Any] = {
     "axes.axisbelow": True,
     "grid.color": GRID,
     "grid.linewidth": 0.7,
+    "xtick.bottom": False,
+    "ytick.left": False,
     "xtick.color": GRID,
     "ytick.color": GRID,
     "xtick.labelcolor": MUTED,
@@ -73,7 +75,7 @@ def in_points(gain: Estimate) -> tuple[float, float, float]:
 def draw_svg(
     draw: Draw, name: str, height_inches: float, colours: Mapping[str, str], *, background: str | None = None
 ) -> str:
-    """Draw a figure and give its <svg> element, each stand-in replaced by its colour."""
+    """Draw a figure and return its <svg> element, each stand-in replaced by its colour."""
     with rc_context({**_STYLE, "svg.hashsalt": name, "svg.id": name}):
         figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
         FigureCanvasSVG(figure)
@@ -88,10 +90,30 @@ def draw_svg(
         )
     svg = text.getvalue()
     svg = re.sub("|".join(colours), lambda found: colours[found[0]], svg[svg.index("<svg") :])
-    return _without_idle_ids(svg)
+    return _compact(_without_idle_ids(svg))
 
 
 def _without_idle_ids(svg: str) -> str:
     """Drop the ids that nothing refers to: two plots of a page would have the same."""
     used = set(re.findall(r'#(\w+)[")]', svg))
     return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+
+
+def _compact(svg: str) -> str:
+    """Shorten what matplotlib writes: a tenth of a point is enough for a place, a path fits on its line."""
+    svg = re.sub(r"(\.\d{2})\d+", r"\1", svg)
+    svg = re.sub(r"(\d{2}\.\d)\d", r"\1", svg)
+    svg = re.sub(r"font-family: [^;\"]*sans-serif", "font-family: sans-serif", svg)
+    svg = re.sub(r"\s*\n(?=[A-Zz\"])", " ", svg)
+    return "\n".join(_without_plain_groups(line.strip() for line in svg.split("\n")))
+
+
+def _without_plain_groups(lines: Iterable[str]) -> Iterator[str]:
+    """Drop groups that are empty or have no attributes, and keep what is in the latter."""
+    opened: list[str] = []
+    for line in lines:
+        if line.startswith("<g") and line != "<g/>":
+            opened.append(line)
+        group = opened.pop() if line == "</g>" else line
+        if group not in ("<g>", "<g/>"):
+            yield line

@@ -1,7 +1,7 @@
-"""Writes the results of README.md and docs/results.md from the files that hold them.
+"""Writes the results of three pages from the files that hold them: README, docs/results.md, the model's card.
 
     python -m bench.results                            from what the repository holds
-    python -m bench.results --run runs/fashion-mnist   takes over a finished run's record and report first
+    python -m bench.results --run runs/fashion-mnist   takes over a finished run's record first
 
 Sources: the released version's manifest, its run's record (`docs/released/`), and the study's counts
 (`docs/studies/`). On each page the results lie between two comments, and the rest is left alone.
@@ -18,7 +18,7 @@ from training.exits.cost import expected_milliseconds
 from training.release import promises
 from training.release.numerals import gain, percent, proportion
 from training.release.words import BASELINE_NAMES
-from training.run_folder import RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
+from training.run_folder import RECORD_FILE, RunFolder, RunRecord
 from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
 from training.study.record import StudyRecord
@@ -53,14 +53,13 @@ def main() -> None:
 
 
 def take_over(folder: RunFolder, place: Path) -> None:
-    """Copy a run's record and report, without the paths of the machine that trained."""
+    """Copy a run's record, without the paths of the machine that trained."""
     record = folder.read_record()
     if record is None:
         raise SystemExit(f"{folder.path}: expected a finished run, got no {RECORD_FILE}")
     place.mkdir(parents=True, exist_ok=True)
-    for name in (RECORD_FILE, REPORT_FILE):
-        text = (folder.path / name).read_text().replace(record.published, RELEASED.as_posix())
-        (place / name).write_text(text)
+    text = (folder.path / RECORD_FILE).read_text().replace(record.published, RELEASED.as_posix())
+    (place / RECORD_FILE).write_text(text)
 
 
 def read(root: Path) -> Results:
@@ -84,6 +83,7 @@ def pages(results: Results) -> dict[Path, str]:
     return {
         ROOT / "README.md": "\n".join(released(results)),
         ROOT / "docs" / "results.md": "\n".join(lines(results)),
+        ROOT / RELEASED.parent / "README.md": "\n".join((*released(results), "", *without_exits(results))),
     }
 
 

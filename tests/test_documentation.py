@@ -172,7 +172,13 @@ def test_every_rule_dataset_and_architecture_is_in_the_training_page(names: Coll
         assert f"`{name}`" in TRAINING
 
 
-PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")})
+PAGES = [
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "models/README.md", "models/fashion-mnist/README.md")
+    ),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def anchors(page: Path) -> set[str]:

@@ -122,7 +122,7 @@ def streams(target: Target, random: Random) -> Steps:
                             responses.cancel()
                             break
                 except grpc.RpcError as error:
-                    yield error.code().name
+                    yield _status(error)
                     continue
                 complete = answered == (STREAM_REQUESTS if whole else 1)
                 yield f"{'whole' if whole else 'left'} stream{'' if complete else ' with errors'}"
@@ -141,7 +141,7 @@ def watches(target: Target, _: Random) -> Steps:
             try:
                 state = next(iter(states)).status
             except grpc.RpcError as error:
-                yield error.code().name
+                yield _status(error)
                 continue
             threading.Event().wait(WATCH_SECONDS)
             states.cancel()
@@ -175,7 +175,7 @@ def descriptions(target: Target, _: Random) -> Steps:
                 try:
                     call()
                 except grpc.RpcError as error:
-                    yield error.code().name
+                    yield _status(error)
                 else:
                     yield "answered"
 
@@ -211,7 +211,7 @@ def malformed(target: Target, random: Random) -> Steps:
                 try:
                     call(payload, timeout=TIMEOUT_SECONDS)
                 except grpc.RpcError as error:
-                    yield error.code().name
+                    yield _status(error)
                 else:
                     yield "answered"
             with (
@@ -256,6 +256,14 @@ KINDS: Mapping[str, Kind] = {
 }
 
 _REFUSED = {Overloaded.__name__}
+
+
+def _status(error: grpc.RpcError) -> str:
+    """Return a call's status, with its text where the server could not be reached."""
+    name: str = error.code().name
+    return f"{name}: {error.details()}" if name == "UNAVAILABLE" else name
+
+
 EXPECTED: Mapping[str, set[str]] = {
     "unary": {"answered by version 1", "answered by version 2", *_REFUSED},
     "deadlines": {"answered", DeadlineExpired.__name__, *_REFUSED},

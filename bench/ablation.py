@@ -71,7 +71,7 @@ def merged(document: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any
 def finished(recipe: Recipe, folder: RunFolder, progress: Progress) -> Sequence[Figures]:
     """Train and measure a variant, a line a generation, or read what the folder holds."""
     path = folder.path / FIGURES_FILE
-    folder.check(recipe, resume=True)
+    folder.check(recipe)
     if not path.exists():
         dataset = load(recipe)
         folder.begin(recipe, dataset.digests)

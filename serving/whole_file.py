@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all: beside its place, flushed to disk, and then moved there in one step."""
+"""Writes a file whole or not at all: beside its place, synced to disk, moved there, and its folder synced."""
 
 import os
 import tempfile
@@ -17,3 +17,9 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    if os.name == "posix":  # elsewhere nobody can open a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -6,6 +6,7 @@ of stdout or stderr has gone.
 """
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -19,10 +20,12 @@ from serving.errors import RepositoryError
 from serving.standard_streams import complain, run_command
 from training import interrupt, retarget_options, run_options
 from training.attach import options as attach_options
-from training.errors import RunError, TrainingError
+from training.errors import TrainingError
 
 MISTAKE, INTERRUPTED = 2, 130
 SECONDS_OF_A_MINUTE = 60
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""A full disk, a full quota, and a file larger than this process may write."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,13 +46,16 @@ def _end(error: BaseException, options: argparse.Namespace) -> int:
     """Say in a line what ended a command, and give its exit code; raise again what is our own bug."""
     if isinstance(error, KeyboardInterrupt) or interrupt.came():
         interrupt.hold_back()
-        complain(f"interrupted; {_how_to_resume(options)}")
+        complain(f"interrupted; {_how_to_go_on(options)}")
         return INTERRUPTED
     if isinstance(error, (TrainingError, RepositoryError)):
         complain(f"error: {error}")
         return MISTAKE
-    if isinstance(error, OSError):  # a full disk, a folder that went away
-        complain(f"error: {error}; {_how_to_resume(options)}")
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        complain(f"error: no space left: {error}; free some space and {_how_to_go_on(options)}")
+        return MISTAKE
+    if isinstance(error, OSError):  # a folder that went away
+        complain(f"error: {error}; {_how_to_go_on(options)}")
         return MISTAKE
     raise error
 
@@ -75,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--page", type=Path, metavar="DIR", help="where page and counts go (default: docs/studies/<study>)"
     )
     study.add_argument("--resume", action="store_true", help="go on with the study that the folder holds")
+    run_options.add_allow_other_precision(study)
     return parser
 
 
@@ -150,7 +157,8 @@ def _run(options: argparse.Namespace) -> None:
         from training.recipe import load_recipe
         from training.run_folder import RunFolder
 
-    recipe, folder = load_recipe(options.recipe, run_options.overrides(options)), RunFolder(_output(options))
+    recipe = load_recipe(options.recipe, run_options.overrides(options))
+    folder = RunFolder(_output(options), allow_other_precision=options.allow_other_precision)
     events = Events(options.events) if options.events is not None else None
     progress = ProgressBar() if events is None else Several(ProgressBar(), events)
     record, did_run = run(
@@ -178,21 +186,18 @@ def _say(line: str) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
+    from training.output_folder import hold
     from training.study.conduct import conduct, networks_done, seconds_of_networks
     from training.study.page import write_study
     from training.study.plan import load_study
     from training.study.progress import StudyProgress
 
     study, name, folder = load_study(options.study), Path(options.study).stem, _output(options)
-    done = networks_done(folder)
-    if not options.resume and folder.exists() and any(folder.iterdir()):
-        raise RunError(
-            f"output folder {folder}: expected an empty one, got {done} trained networks: "
-            "go on with that study by --resume, or give another --output"
-        )
-    progress = StudyProgress(seconds_of_networks(study), done=done)
-    record = conduct(study, name, folder, progress)
-    page = write_study(options.page or Path("docs") / "studies" / name, record)
+    with hold(folder, resume=options.resume):
+        progress = StudyProgress(seconds_of_networks(study), done=networks_done(folder))
+        allowed = options.allow_other_precision
+        record = conduct(study, name, folder, progress, allow_other_precision=allowed)
+        page = write_study(options.page or Path("docs") / "studies" / name, record)
     print(f"study {name}: {len(record.networks)} networks, page: {page.resolve()}")
 
 
@@ -201,23 +206,32 @@ def _recipe_name(options: argparse.Namespace) -> str:
 
 
 def _output(options: argparse.Namespace) -> Path:
+    if options.command == "attach":
+        return attach_options.output(options)
     if options.command == "study":
         return options.output or Path("runs") / f"study-{Path(options.study).stem}"
     return options.output or Path("runs") / _recipe_name(options)
 
 
-def _how_to_resume(options: argparse.Namespace) -> str:
+def _how_to_go_on(options: argparse.Namespace) -> str:
+    """Say how to go on, or to begin again where nothing was kept."""
     if options.command in {"recipes", "retarget"}:
-        return "nothing was written"
+        return "run it again: nothing was written"
+    output = _output(options)
+    is_kept = output.is_dir() and any(output.iterdir())
     if options.command == "attach":
-        return "resume with the same command and --resume"
+        return "resume with the same command and --resume" if is_kept else "run it again: nothing was kept"
     command = ["python", "-m", "training", options.command]
     command += [options.recipe if options.command == "run" else options.study]
-    command += ["--output", str(_output(options))]
+    command += ["--output", str(output)]
     if options.command == "run":
         command += run_options.told(options)
     elif options.page is not None:
         command += ["--page", str(options.page)]
+    if options.allow_other_precision:
+        command.append("--allow-other-precision")
+    if not is_kept:
+        return f"begin again with: {shlex.join(command)}"
     return f"resume with: {shlex.join([*command, '--resume'])}"
 
 

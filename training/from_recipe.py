@@ -9,6 +9,7 @@ from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.architectures.registry import build
 from training.born_again.checkpoint import CheckpointFolder
 from training.born_again.generations import Generation, choose_training_device, train_generations
+from training.born_again.precision import Precision
 from training.born_again.progress import Progress
 from training.data.splits import Dataset
 from training.recipe import Recipe
@@ -55,13 +56,14 @@ def train(
     make: Callable[[Recipe, Dataset], MultiExitNetwork] = make_trained_network,
 ) -> list[Generation]:
     """Train every generation that neither the folder holds nor another run has trained earlier."""
+    precision = Precision.choose(recipe.schedule.precision, choose_training_device())
     return train_generations(
         lambda: make(recipe, dataset),
         dataset.train,
         dataset.tune,
         recipe,
-        CheckpointFolder(folder, recipe),
+        CheckpointFolder(folder, recipe, precision.format),
         progress,
-        device=choose_training_device(),
+        precision,
         earlier=earlier,
     )

@@ -21,12 +21,13 @@ from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.from_recipe import load, make_network, train
 from training.interrupt import finishing
+from training.output_folder import check_writable, hold
 from training.recipe import Recipe
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
 from training.release.report import write_report
 from training.release.summarise import make_summary
-from training.run_folder import RunFolder, RunRecord, check_writable
+from training.run_folder import RunFolder, RunRecord
 from training.settings import DeepSupervisionSection
 
 
@@ -43,7 +44,14 @@ def run(
 
     A mistake in recipe, data or folders is raised before any training.
     """
-    folder.check(recipe, resume=resume)
+    with hold(folder.path, resume=resume):
+        return _run(recipe, recipe_name, folder, model_repository, progress)
+
+
+def _run(
+    recipe: Recipe, recipe_name: str, folder: RunFolder, model_repository: Path, progress: Progress
+) -> tuple[RunRecord, bool]:
+    folder.check(recipe)
     record = folder.read_record()
     published = record is not None and record.is_published_in(model_repository)
     if record is not None and published and folder.report_path.exists():
@@ -77,16 +85,16 @@ def unused_settings(recipe: Recipe) -> Iterator[str]:
 
 
 def release(findings: Findings, model_repository: Path, folder: RunFolder, progress: Progress) -> RunRecord:
-    """Publish the chosen generation, and record at once that it is: a resumed run publishes no twin."""
+    """Publish the chosen generation, and record at once that it is."""
     for line in warnings(findings):
         progress.say(line)
     published = publish(
         model_repository,
         findings.recipe.model,
-        lambda version: make_manifest(findings, version),
+        lambda version: make_manifest(findings, version, folder.run_id),
         [stage.file.path for stage in findings.best.exported.stages],
     )
-    record = make_record(findings, published)
+    record = make_record(findings, published.folder)
     folder.write_record(record)
     return record
 
@@ -142,5 +150,6 @@ def find_out(
         promotion,
         stage_milliseconds=measure_milliseconds(best.exported.runner),
         baselines=tuple(compare_baseline(each, best, dataset.test) for each in baselines),
+        precisions=[each.precision for each in generations],
         created=created,
     )

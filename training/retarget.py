@@ -70,12 +70,15 @@ class Retargeted:
     version: PublishedVersion
     point: str
     goal: Goal
+    is_new: bool = True
+    """False where a version says the same already, as one does whose publisher was killed behind it."""
 
     def __str__(self) -> str:
         """Say in one line what was published, with the point's figures."""
         manifest = self.version.manifest
+        did = "published" if self.is_new else "nothing to do, already published"
         return (
-            f"published {manifest.name} version {manifest.version}, "
+            f"{did} {manifest.name} version {manifest.version}, "
             f"{_in_figures(manifest.operating_points, self.point, self.goal)}; {self.version.folder}"
         )
 
@@ -136,13 +139,13 @@ def retarget(
             say(f"also chosen on this data, {_in_figures(found.operating_points, other, goal)}")
     for line in promises.warnings(found.points, chosen_now):
         say(line)
-    folder = publish(
+    published = publish(
         model_repository,
         name,
         lambda next_number: manifest_of(version, next_number, found, entry, record),
         [version.stage_path(stage) for stage in range(len(version.manifest.stages))],
     )
-    return Retargeted(read_version(folder), wish.point, goals[wish.point])
+    return Retargeted(read_version(published.folder), wish.point, goals[wish.point], published.is_new)
 
 
 def choose_again(

@@ -2,6 +2,7 @@
 
     recipe.json             the recipe, every default filled in: written first
     data.json               digests of the data it was begun with
+    run-id                  made when it was begun; the manifest of what it publishes names it
     checkpoint.pt           the epoch to resume from
     generation-<g>/         weights.pt, and stage-<k>.onnx as exported; where exits were attached to a trained
                             backbone, also whole/stage-0.onnx without them, and heads/
@@ -12,8 +13,6 @@
 Knows nothing of how a run goes on.
 """
 
-import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +30,7 @@ from serving.repository.repository import file_digest
 from training.data.splits import DataDigests
 from training.errors import RunError
 from training.exits.intervals import Estimate, Proportion, paired_difference
+from training.output_folder import ID_FILE, make_writable, run_id
 from training.recipe import Recipe, first_difference
 from training.whole_file import whole_file
 
@@ -53,6 +53,8 @@ class GenerationRecord(Section):
     """Of the paired test on tune against the generation promoted so far; None for the first."""
     exits: tuple[Exit, ...]
     operating_points: dict[str, OperatingPoint]
+    precision: str | None = None
+    """In which its training ended: bf16 or fp32; None where that was not written down."""
 
 
 class EnsembleRecord(Section):
@@ -124,8 +126,15 @@ class RunRecord(Section):
 class RunFolder:
     """The output folder of one run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, allow_other_precision: bool = False) -> None:
+        """Take a folder; allow_other_precision: training may go on in another format than it was begun in."""
         self.path = path
+        self.allow_other_precision = allow_other_precision
+
+    @property
+    def run_id(self) -> str:
+        """What the manifest of the version that it publishes names."""
+        return run_id(self.path)
 
     @property
     def report_path(self) -> Path:
@@ -138,18 +147,13 @@ class RunFolder:
 
     def baseline_folder(self, name: str) -> "RunFolder":
         """Where a network without exits is trained, to compare with."""
-        return RunFolder(self.path / "baselines" / name)
+        place = self.path / "baselines" / name
+        return RunFolder(place, allow_other_precision=self.allow_other_precision)
 
-    def check(self, recipe: Recipe, *, resume: bool) -> None:
-        """Raise RunError unless this recipe may run here; changes nothing."""
-        entries = self._entries()
-        if not entries:
+    def check(self, recipe: Recipe) -> None:
+        """Raise RunError where the folder holds something else than a run of this recipe; changes nothing."""
+        if not self._holds_something():
             return
-        if not resume:
-            raise RunError(
-                f"output folder {self.path}: expected an empty one, got {len(entries)} entries: "
-                "go on with that run by --resume, or give another --output"
-            )
         begun_with = self._read(RECIPE_FILE, Recipe.recorded)
         if begun_with is None:
             raise RunError(f"output folder {self.path}: expected {RECIPE_FILE} of an earlier run, got none")
@@ -163,6 +167,7 @@ class RunFolder:
         Rows that moved between splits since the training began would void every figure.
         """
         make_writable(self.path)
+        run_id(self.path)
         if not (self.path / RECIPE_FILE).exists():
             self._write(RECIPE_FILE, recipe)
         begun_with = self._read(DATA_FILE, DataDigests.model_validate_json)
@@ -176,7 +181,7 @@ class RunFolder:
 
     def go_on(self, recipe: Recipe, data: DataDigests) -> None:
         """Begin, or go on with what the same recipe and data began here; raise RunError for any other."""
-        self.check(recipe, resume=True)
+        self.check(recipe)
         self.begin(recipe, data)
 
     def read_record(self) -> RunRecord | None:
@@ -187,13 +192,10 @@ class RunFolder:
         """Write the record of what was published."""
         self._write(RECORD_FILE, record)
 
-    def _entries(self) -> list[str]:
-        """Name what lies here; a name with a dot in front may be a draft that an interrupt left."""
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"output folder {self.path}: expected a folder, got a file")
-        if not self.path.exists():
-            return []
-        return [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+    def _holds_something(self) -> bool:
+        """Whether anything was kept here, beside the id, a lock, or a draft that a kill left."""
+        entries = self.path.iterdir() if self.path.exists() else ()
+        return any(entry.name != ID_FILE and not entry.name.startswith(".") for entry in entries)
 
     def _read(self, name: str, parse: Callable[[bytes], _Document]) -> _Document | None:
         path = self.path / name
@@ -207,20 +209,3 @@ class RunFolder:
     def _write(self, name: str, document: BaseModel) -> None:
         with whole_file(self.path / name) as file:
             file.write(document.model_dump_json(indent=2).encode() + b"\n")
-
-
-def make_writable(folder: Path) -> None:
-    """Make a folder where there is none; raise RunError, before any work, where it can't be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"folder {folder}: cannot be made: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunError(f"folder {folder}: expected one that can be written to, got one that cannot")
-
-
-def check_writable(folder: Path) -> None:
-    """Raise RunError, before any work, where a folder can't be made or written; an empty one goes again."""
-    make_writable(folder)
-    with contextlib.suppress(OSError):  # it holds something
-        folder.rmdir()

@@ -22,6 +22,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
     )
     add_model_repository(command)
     command.add_argument("--resume", action="store_true", help="go on with the run that the folder holds")
+    add_allow_other_precision(command)
     command.add_argument(
         "--set",
         action="append",
@@ -39,6 +40,16 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "--stop-with-stdin",
         action="store_true",
         help="interrupts the run when its standard input ends: it never outlives who started it",
+    )
+
+
+def add_allow_other_precision(command: argparse.ArgumentParser) -> None:
+    """Add the option that lets a run go on in another precision than its processor chose first."""
+    command.add_argument(
+        "--allow-other-precision",
+        action="store_true",
+        help="resume in bf16 what was trained in fp32, or the reverse, on another processor: the weights "
+        "will not be those that one processor gives",
     )
 
 

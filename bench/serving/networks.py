@@ -166,12 +166,13 @@ def _publish_untrained(name: str, shape: Shape, images_NCHW: NDArray[np.uint8], 
     with tempfile.TemporaryDirectory() as folder:
         exported = export_stages(network, Path(folder), IMAGE_SHAPE)
         manifest = _manifest(name, exported, images_NCHW)
-        return publish(
+        published = publish(
             models,
             name,
             lambda number: manifest.model_copy(update={"version": number}),
             [stage.file.path for stage in exported],
         )
+        return published.folder
 
 
 def _logits(stages: Sequence[StageFile], images_NCHW: NDArray[np.uint8]) -> NDArray[np.float32]:

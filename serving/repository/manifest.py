@@ -257,6 +257,8 @@ class Provenance(Section):
     """None where it was trained, or its exits attached."""
     attached_to: AttachedTo | None = None
     """None where a recipe trained the whole network."""
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    """Of the output folder that it was made in; None where it has none, or that was not written down."""
 
     @model_validator(mode="after")
     def _attached_without_a_recipe(self) -> Self:

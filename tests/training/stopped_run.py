@@ -64,7 +64,7 @@ def by(how: signal.Signals) -> Callable[[Process], None]:
 def train_to_the_end(recipe_file: Path, place: Path) -> dict[str, torch.Tensor]:
     """Train what is left to train, without the rest of the chain."""
     recipe, folder = load_recipe(str(recipe_file)), RunFolder(place / "run")
-    folder.check(recipe, resume=True)
+    folder.check(recipe)
     dataset = load(recipe)
     folder.begin(recipe, dataset.digests)
     [generation] = train(recipe, dataset, folder, ProgressBar(quiet=True))

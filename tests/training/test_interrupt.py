@@ -104,7 +104,7 @@ def test_a_run_whose_stdin_has_ended_trains_nothing(tmp_path: Path, longer_recip
     with start_run(longer_recipe, tmp_path, "--stop-with-stdin") as process:
         _, stderr = process.communicate()
     assert process.returncode == 130
-    assert stderr.startswith("interrupted; resume with: ")
+    assert stderr.startswith("interrupted; begin again with: ")
     assert not (tmp_path / "run" / RECIPE_FILE).exists()
 
 

@@ -24,7 +24,7 @@ from training.exits.goals import OperatingPointSection
 from training.from_recipe import make_network
 from training.pipeline import run
 from training.recipe import Recipe
-from training.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder, RunRecord
+from training.run_folder import RECIPE_FILE, RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
 
 
 class Told(ProgressBar):
@@ -245,6 +245,25 @@ def test_a_run_interrupted_between_publishing_and_its_report_publishes_no_twin(
     assert (record.version, did_run) == (1, True)
     assert place.folder.report_path.exists()
     assert [version.name for version in (place.models / "tiny").iterdir()] == ["1"]
+
+
+def test_a_run_killed_between_publishing_and_its_record_adopts_its_version(
+    finished: Place, place: Place, tiny_recipe: Recipe
+) -> None:
+    shutil.copytree(finished.root, place.root, dirs_exist_ok=True)
+    for name in (RECORD_FILE, REPORT_FILE):
+        (place.folder.path / name).unlink()
+    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
+    assert (record.version, did_run) == (1, True)
+    assert record.is_published_in(place.models)
+    assert [version.name for version in (place.models / "tiny").iterdir()] == ["1"]
+
+
+def test_the_record_and_the_manifest_name_the_run_and_the_precision(finished: Place) -> None:
+    record = finished.folder.read_record()
+    assert record is not None
+    assert [each.precision for each in record.generations] == ["fp32", "fp32"]
+    assert finished.published().manifest.provenance.run_id == finished.folder.run_id
 
 
 def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_written(

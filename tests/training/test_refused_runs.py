@@ -1,13 +1,16 @@
 """What a run refuses, or says, before it trains anything."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.training.stopped_run import run_arguments
 from training.__main__ import MISTAKE, main
 from training.born_again.progress import ProgressBar
 from training.errors import RecipeError, RunError
+from training.output_folder import hold
 from training.pipeline import run
 from training.recipe import Recipe
 from training.run_folder import RunFolder
@@ -55,6 +58,28 @@ def test_a_run_is_not_resumed_on_data_that_changed_since(tiny_recipe: Recipe, tm
     grown = npz_recipe(short, tmp_path / "own.npz", rows=510)
     with pytest.raises(RunError, match=r"begun with other data: expected digest [0-9a-f]{64}, got"):
         start(grown, tmp_path, resume=True)
+
+
+def test_a_run_in_a_folder_that_another_one_holds_is_one_line_that_says_which(
+    tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hold(tmp_path / "run", resume=False):
+        assert main(run_arguments(tiny_recipe_file, tmp_path, "--resume")) == MISTAKE
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"error: output folder {tmp_path}/run: in use by process {os.getpid()} on ")
+    assert complaint.count("\n") == 1
+
+
+def test_a_resume_where_no_run_was_begun_is_one_line(
+    tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(run_arguments(tiny_recipe_file, tmp_path, "--resume")) == MISTAKE
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(
+        f"error: output folder {tmp_path}/run: expected one to go on with, got nothing"
+    )
+    assert complaint.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def certified_by(recipe: Recipe, risk: str) -> Recipe:

@@ -12,8 +12,6 @@ from training.run_folder import (
     EnsembleRecord,
     RunFolder,
     RunRecord,
-    check_writable,
-    make_writable,
 )
 
 RECORD = RunRecord(
@@ -37,32 +35,22 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "runs" / "tiny")
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_folder_that_is_not_there_can_be_run_in(
-    folder: RunFolder, tiny_recipe: Recipe, resume: bool
-) -> None:
-    folder.check(tiny_recipe, resume=resume)
+def test_a_folder_that_is_not_there_can_be_run_in(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.check(tiny_recipe)
     assert not folder.path.exists()  # checking changes nothing
-
-
-def test_a_folder_with_something_in_it_needs_resume(folder: RunFolder, tiny_recipe: Recipe) -> None:
-    folder.begin(tiny_recipe, DATA)
-    with pytest.raises(RunError, match=r"expected an empty one, got 2 entries.*--resume"):
-        folder.check(tiny_recipe, resume=False)
-    folder.check(tiny_recipe, resume=True)
 
 
 def test_a_folder_of_something_else_is_not_resumed(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.path.mkdir(parents=True)
     (folder.path / "holiday.jpg").touch()
     with pytest.raises(RunError, match=r"expected recipe.json of an earlier run, got none"):
-        folder.check(tiny_recipe, resume=True)
+        folder.check(tiny_recipe)
 
 
 def test_another_recipe_is_refused_by_what_differs(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.begin(tiny_recipe, DATA)
     with pytest.raises(RunError, match=r"begun with another recipe: seed: expected 0, got 9"):
-        folder.check(tiny_recipe.with_seed(9), resume=True)
+        folder.check(tiny_recipe.with_seed(9))
 
 
 def test_a_recipe_of_another_program_version_is_refused_by_its_key(
@@ -71,20 +59,7 @@ def test_a_recipe_of_another_program_version_is_refused_by_its_key(
     folder.begin(tiny_recipe, DATA)
     (folder.path / RECIPE_FILE).write_text('{"model": "m"}')
     with pytest.raises(RunError, match=r"recipe.json: not of this program's version: dataset"):
-        folder.check(tiny_recipe, resume=True)
-
-
-def test_an_output_that_is_a_file_is_refused(folder: RunFolder, tiny_recipe: Recipe) -> None:
-    folder.path.parent.mkdir()
-    folder.path.touch()
-    with pytest.raises(RunError, match="expected a folder, got a file"):
-        folder.check(tiny_recipe, resume=True)
-
-
-def test_a_folder_below_a_file_cannot_be_made(folder: RunFolder, tiny_recipe: Recipe) -> None:
-    folder.path.parent.touch()
-    with pytest.raises(RunError, match=r"runs/tiny: cannot be made: Not a directory"):
-        make_writable(folder.path)
+        folder.check(tiny_recipe)
 
 
 def test_the_record_marks_the_run_as_finished(folder: RunFolder, tiny_recipe: Recipe) -> None:
@@ -117,17 +92,15 @@ def test_a_version_that_another_run_put_in_its_place_does_not_count(tmp_path: Pa
     assert not record.is_published_in(tmp_path / "models")
 
 
+def test_a_folder_keeps_the_id_that_it_was_begun_with(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe, DATA)
+    made = folder.run_id
+    folder.begin(tiny_recipe, DATA)
+    assert folder.run_id == made
+
+
 def test_a_run_is_not_resumed_on_other_data(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.begin(tiny_recipe, DATA)
     folder.begin(tiny_recipe, DATA)
     with pytest.raises(RunError, match="begun with other data: expected digest ab, got cd"):
         folder.begin(tiny_recipe, DATA.model_copy(update={"dataset": "cd"}))
-
-
-def test_a_folder_that_is_checked_stays_only_where_it_holds_something(tmp_path: Path) -> None:
-    (tmp_path / "published" / "1").mkdir(parents=True)
-
-    check_writable(tmp_path / "published")
-    check_writable(tmp_path / "tried")
-
-    assert [path.name for path in tmp_path.iterdir()] == ["published"]

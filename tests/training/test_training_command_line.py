@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.full_disk import no_room_for_files
 from tests.training.stopped_run import by, run_arguments, stop_in_training, train_to_the_end
 from training.__main__ import main
+from training.born_again.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
 from training.recipe import Recipe, built_in_recipes
-from training.run_folder import RECIPE_FILE
+from training.run_folder import RECIPE_FILE, RECORD_FILE, RunFolder
 
 
 def complaint(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
@@ -110,6 +112,43 @@ def test_a_killed_run_resumes_to_bitwise_the_same_weights(tmp_path: Path, longer
     assert not (killed / "run" / "generation-0").exists()
     got, expected = train_to_the_end(longer_recipe, killed), train_to_the_end(longer_recipe, undisturbed)
     assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
+
+
+def test_a_full_disk_is_a_line_and_exit_code_2_and_the_last_checkpoint_stays(
+    tmp_path: Path, longer_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_in_training(longer_recipe, tmp_path, by(signal.SIGKILL))
+    checkpoint = (tmp_path / "run" / CHECKPOINT_FILE).read_bytes()
+
+    with no_room_for_files():
+        assert main(run_arguments(longer_recipe, tmp_path, "--resume")) == 2
+
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert line.startswith("error: no space left: ")
+    assert f"{tmp_path}/run/{CHECKPOINT_FILE}'; free some space and resume with: python -m training" in line
+    assert (tmp_path / "run" / CHECKPOINT_FILE).read_bytes() == checkpoint
+
+
+def test_a_run_does_not_go_on_in_another_precision_unless_it_is_told_to(
+    tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = run_arguments(tiny_recipe_file, tmp_path, "--set", "generations.count=1")
+    assert main(arguments) == 0
+    (tmp_path / "run" / RECORD_FILE).unlink()
+    path = tmp_path / "run" / "generation-0" / WEIGHTS_FILE
+    document = torch.load(path)
+    document["state"]["precision"] = "bf16"  # as another processor chooses where the recipe says "auto"
+    torch.save(document, path)
+    capsys.readouterr()
+
+    assert main([*arguments, "--resume"]) == 2
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {path}: precision: expected bf16, in which it was trained, got fp32: ")
+    assert main([*arguments, "--resume", "--allow-other-precision"]) == 0
+    record = RunFolder(tmp_path / "run").read_record()
+    assert record is not None
+    assert record.generations[0].precision == "bf16"
 
 
 def test_success_is_one_line_and_a_second_start_finds_nothing_to_do(

@@ -1,6 +1,7 @@
 """The output folder of one attaching: what it was begun with, what is finished, and its record.
 
     attach.json         the settings, and digests of the file and the rows: written first
+    run-id              made when it was begun; the manifest of what it publishes names it
     features/           pooled features of every level, for all rows
     heads/              a trained head for each level
     stage-<k>.onnx      the stages
@@ -19,11 +20,13 @@ from serving.errors import first_complaint
 from training.attach.record import AttachRecord
 from training.attach.settings import AttachSettings
 from training.errors import RunError
-from training.run_folder import make_writable
+from training.output_folder import ID_FILE, make_writable, run_id
 from training.section import Section
 from training.whole_file import whole_file
 
 BEGUN_FILE, RECORD_FILE, REPORT_FILE = "attach.json", "record.json", "report.html"
+BEGUN_FILES = frozenset({BEGUN_FILE, ID_FILE})
+"""All that an attaching has kept which was refused before any work: another may begin in its folder."""
 
 _Document = TypeVar("_Document", bound=BaseModel)
 
@@ -44,25 +47,22 @@ class AttachFolder:
         self.features, self.heads = path / "features", path / "heads"
         self.report = path / REPORT_FILE
 
-    def begin(self, begun: Begun, *, resume: bool) -> None:
-        """Make the folder, or go on with what it was begun with; raise RunError for anything else.
+    @property
+    def run_id(self) -> str:
+        """What the manifest of the version that it publishes names."""
+        return run_id(self.path)
 
-        A folder of a run that was refused before it kept anything counts as empty.
-        """
-        entries = (
-            [entry for entry in self.path.iterdir() if entry.name != BEGUN_FILE] if self.path.is_dir() else []
-        )
-        before = self._read(BEGUN_FILE, Begun) if entries else None
-        if entries and not resume:
-            raise RunError(
-                f"output folder {self.path}: expected an empty one, got {len(entries)} entries: "
-                "go on with --resume, or give another --output"
-            )
-        if entries and before is None:
+    def begin(self, begun: Begun) -> None:
+        """Bind the folder to what it is begun with; raise RunError where it was begun with anything else."""
+        make_writable(self.path)
+        kept = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        holds_work = bool(set(kept) - BEGUN_FILES)
+        before = self._read(BEGUN_FILE, Begun) if holds_work else None
+        if holds_work and before is None:
             raise RunError(f"output folder {self.path}: expected {BEGUN_FILE} of an earlier run, got none")
         if before is not None and before != begun:
             raise RunError(f"output folder {self.path}: begun with {_difference(before, begun)}")
-        make_writable(self.path)
+        run_id(self.path)
         if before is None:
             self._write(BEGUN_FILE, begun)
 

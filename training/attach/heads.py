@@ -8,6 +8,7 @@ Shapes: `N` rows, `B` rows of a batch, `P` pooled features, `H` hidden units, `K
 """
 
 import hashlib
+import io
 import itertools
 import math
 import zipfile
@@ -227,8 +228,10 @@ def _write(path: Path, key: str, head: HeadWeights) -> None:
         for number, layer in enumerate(head.layers)
         for name, array in zip(("weight", "bias"), layer, strict=True)
     }
+    content = io.BytesIO()  # on a full disk, an archive fails once more where it is closed
+    np.savez(content, allow_pickle=False, key=np.array(key), **arrays)
     with whole_file(path) as file:
-        np.savez(file, allow_pickle=False, key=np.array(key), **arrays)
+        file.write(content.getbuffer())
 
 
 def _read(path: Path, key: str) -> HeadWeights | None:

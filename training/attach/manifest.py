@@ -26,6 +26,7 @@ ROWS_NOTE = "The figures hold only where the network was not trained on these ro
 def make_manifest(
     record: AttachRecord,
     version: int,
+    run_id: str,
     source: SourceModel,
     rows: Rows,
     splits: AttachSplits,
@@ -60,6 +61,7 @@ def make_manifest(
                 test_rows=tuple(splits.test.tolist()),
             ),
             packages=package_versions(),
+            run_id=run_id,
             attached_to=AttachedTo(
                 file=Path(settings.model).name,
                 sha256=source.sha256,

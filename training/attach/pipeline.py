@@ -20,7 +20,7 @@ from serving.stages.runner import StageRunner
 from training.attach.assess import Assessed, assess
 from training.attach.choice import SAVING_AT_MOST
 from training.attach.core import Chosen, attach_exits
-from training.attach.folder import AttachFolder, Begun
+from training.attach.folder import BEGUN_FILES, AttachFolder, Begun
 from training.attach.manifest import make_manifest
 from training.attach.milliseconds import Milliseconds, measure_milliseconds
 from training.attach.parity import check_early_exits, check_parity
@@ -36,11 +36,11 @@ from training.exits.cost import expected_milliseconds
 from training.exits.evaluate import cumulative
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.interrupt import finishing
+from training.output_folder import check_writable, hold
 from training.release import promises
 from training.release.exported_stage import ExportedStage
 from training.release.findings import hardware
 from training.release.publish import publish
-from training.run_folder import check_writable
 
 EVALUATION_SLOTS = 64
 
@@ -59,11 +59,23 @@ def attach(
     force: publish it even where it saves nothing. Raises TrainingError in one line, and then has
     published nothing.
     """
+    with hold(folder.path, resume=resume, counts_as_empty=BEGUN_FILES):
+        return _attach(settings, folder, model_repository, progress, force=force)
+
+
+def _attach(
+    settings: AttachSettings,
+    folder: AttachFolder,
+    model_repository: Path,
+    progress: Progress,
+    *,
+    force: bool,
+) -> tuple[AttachRecord, bool]:
     started = time.monotonic()
     source = read_source(Path(settings.model), settings.logits)
     rows = read_rows(Path(settings.data), source.inputs)
     _check(settings, source, rows)
-    folder.begin(Begun(settings=settings, model_sha256=source.sha256, rows_digest=rows.digest), resume=resume)
+    folder.begin(Begun(settings=settings, model_sha256=source.sha256, rows_digest=rows.digest))
     record = folder.read_record()
     if record is not None and record.is_published_in(model_repository):
         write_report(folder.report, record)
@@ -99,7 +111,9 @@ def attach(
     for line in promises.warnings(assessed.chosen.points, settings.goals):
         progress.say(line)
     with finishing():  # who stops it either finds nothing published, or the record of what is
-        record = _publish(record, source, rows, splits, chosen, stages, assessed, model_repository)
+        record = _publish(
+            record, source, rows, splits, chosen, stages, assessed, model_repository, folder.run_id
+        )
         folder.write_record(record)
         write_report(folder.report, record)
     return record, True
@@ -201,15 +215,15 @@ def _publish(
     stages: Sequence[ExportedStage],
     assessed: Assessed,
     model_repository: Path,
+    run_id: str,
 ) -> AttachRecord:
+    cuts = [cut.tensor for cut in chosen.cuts]
     folder = publish(
         model_repository,
         record.settings.name,
-        lambda version: make_manifest(
-            record, version, source, rows, splits, [cut.tensor for cut in chosen.cuts], stages, assessed
-        ),
+        lambda version: make_manifest(record, version, run_id, source, rows, splits, cuts, stages, assessed),
         [stage.file.path for stage in stages],
-    )
+    ).folder
     return record.model_copy(
         update={
             "version": int(folder.name),

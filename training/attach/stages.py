@@ -26,6 +26,7 @@ from training.attach.pooling import add_pooling, pooled_width, pooling_multiply_
 from training.attach.source import SourceModel
 from training.errors import AttachError
 from training.release.exported_stage import ExportedStage
+from training.whole_file import whole_file
 
 _ROWS = TensorSpec(name="rows", datatype="INT64", shape=(-1,))
 
@@ -165,4 +166,5 @@ def _save(stage: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(stage)
     except onnx.checker.ValidationError as error:
         raise AttachError(f"{path}: onnx refuses the stage: {first_line(error)}") from error
-    path.write_bytes(stage.SerializeToString(deterministic=True))
+    with whole_file(path) as file:
+        file.write(stage.SerializeToString(deterministic=True))

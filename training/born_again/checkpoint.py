@@ -1,11 +1,12 @@
 """What a run has on disk so far: finished generations, and the epoch that the next resumes from.
 
-Every file appears whole or not at all, carries the recipe that it belongs to, and is refused where
-that is another. Knows nothing of how training goes on.
+Every file appears whole or not at all, carries the recipe and the precision that it belongs to, and is
+refused where either is another. Knows nothing of how training goes on.
 
 Shapes: `E` exits.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ class Checkpoint:
     """
 
     generation: int
+    precision: str | None
+    """bf16 or fp32; None where that was not written down."""
     history: tuple[Epoch, ...]
     network: Mapping[str, Tensor]
     hints: Mapping[str, Tensor]
@@ -55,16 +58,19 @@ class Weights:
     """A generation trained to its end, and how it came there."""
 
     generation: int
+    precision: str | None
+    """In which its training ended; None where that was not written down."""
     history: tuple[Epoch, ...]
     network: Mapping[str, Tensor]
 
 
 class CheckpointFolder:
-    """The training state in a run's folder, bound to one recipe."""
+    """The training state in a run's folder, bound to one recipe and one precision."""
 
-    def __init__(self, folder: RunFolder, recipe: Recipe) -> None:
+    def __init__(self, folder: RunFolder, recipe: Recipe, precision: str) -> None:
         self._folder = folder
         self._recipe = recipe
+        self._precision = precision
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the epoch to resume from."""
@@ -87,8 +93,10 @@ class CheckpointFolder:
 
     def _write(self, path: Path, content: Checkpoint | Weights) -> None:
         state = {**vars(content), "history": [asdict(epoch) for epoch in content.history]}
+        content_bytes = io.BytesIO()  # torch turns an OSError of a file into an error of its own
+        torch.save({"recipe": self._recipe.model_dump_json(), "state": state}, content_bytes)
         with whole_file(path) as file:
-            torch.save({"recipe": self._recipe.model_dump_json(), "state": state}, file)
+            file.write(content_bytes.getbuffer())
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         if not path.exists():
@@ -103,6 +111,12 @@ class CheckpointFolder:
         difference = first_difference(self._recipe, recipe)
         if difference:
             raise RunError(f"{path}: checkpoint of another recipe: {difference}")
+        before = state.setdefault("precision", None)
+        if before not in {None, self._precision} and not self._folder.allow_other_precision:
+            raise RunError(
+                f"{path}: precision: expected {before}, in which it was trained, got {self._precision}: "
+                "--allow-other-precision goes on to other weights"
+            )
         return state
 
 

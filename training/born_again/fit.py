@@ -84,6 +84,7 @@ class Fit:
         """Give the state after the last whole epoch."""
         return Checkpoint(
             generation=self._generation,
+            precision=self._precision.format,
             history=self.history,
             network=self._student.state_dict(),
             hints=self._hints.state_dict() if self._hints is not None else {},

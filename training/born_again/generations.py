@@ -35,6 +35,8 @@ class Generation:
     number: int
     network: MultiExitNetwork
     history: tuple[Epoch, ...]
+    precision: str | None = None
+    """In which its training ended; None where that was not written down."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def train_generations(
     recipe: Recipe,
     checkpoints: CheckpointFolder,
     progress: Progress,
+    precision: Precision,
     *,
-    device: torch.device,
     earlier: Sequence[Generation] = (),
 ) -> list[Generation]:
     """Train all generations, or take up those that are on disk where they stand.
@@ -75,9 +77,8 @@ def train_generations(
     last where the recipe has patience and so many in a row gained nothing on tune beyond noise.
     make_network builds the architecture with fresh weights from PyTorch's global generator.
     """
-    precision = Precision.choose(recipe.schedule.precision, device)
     trained = list(earlier)
-    with reproducible(threads=recipe.threads, device=device):
+    with reproducible(threads=recipe.threads, device=precision.device):
         progress.say(f"training on {precision}")
         for number in range(len(trained), recipe.generations.count):
             seeds = generation_seeds(recipe.seed, number)
@@ -88,7 +89,7 @@ def train_generations(
                 weights = _train(fit, number, recipe.schedule.epochs, checkpoints, progress)
             student.load_state_dict(weights.network)
             student.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            trained.append(Generation(number, student.eval(), weights.history))
+            trained.append(Generation(number, student.eval(), weights.history, weights.precision))
             if _is_out_of_patience(trained, tune, recipe.generations):
                 progress.say(f"stopping after generation {number}: the gain on tune is within noise")
                 break
@@ -160,6 +161,7 @@ def _train(fit: Fit, number: int, epochs: int, checkpoints: CheckpointFolder, pr
             progress.epoch(len(fit.history), epoch)
     finally:
         progress.end()
-    weights = Weights(number, fit.history, fit.checkpoint().network)
+    last = fit.checkpoint()
+    weights = Weights(number, last.precision, last.history, last.network)
     checkpoints.save_weights(weights)
     return weights

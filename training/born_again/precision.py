@@ -32,8 +32,13 @@ class Precision:
         """Take what is asked for; `auto` is bf16 where the device multiplies it itself, else FP32."""
         return cls(device, _multiplies_bf16(device) if wish == "auto" else wish == "bf16")
 
+    @property
+    def format(self) -> str:
+        """Name the format."""
+        return "bf16" if self.is_bf16 else "fp32"
+
     def __str__(self) -> str:
-        return f"{self.device.type}, {'bf16' if self.is_bf16 else 'fp32'}"
+        return f"{self.device.type}, {self.format}"
 
     def place(self, network: MultiExitNetwork) -> MultiExitNetwork:
         """Move a network to the device, channels last."""

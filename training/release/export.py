@@ -28,6 +28,7 @@ from training.errors import ExportMismatch
 from training.exits import cost
 from training.release.exported_stage import LOGIT_TOLERANCE
 from training.release.exported_stage import ExportedStage as ExportedStage
+from training.whole_file import whole_file
 
 PARITY_BATCH_ROWS = 256
 
@@ -127,7 +128,8 @@ def _write_stage(
     assert program is not None
     model = program.model_proto
     _strip(model)
-    onnx.save(model, path)
+    with whole_file(path) as file:
+        file.write(model.SerializeToString())
     return specs
 
 

@@ -52,6 +52,8 @@ class Findings:
     stage_milliseconds: Mapping[int, tuple[float, ...]]
     """Of the published stages: medians for a whole batch, by its rows."""
     baselines: tuple[BaselineRecord, ...]
+    precisions: Sequence[str | None]
+    """In which each generation's training ended."""
     created: str
 
     @property
@@ -92,7 +94,7 @@ def warnings(findings: Findings) -> Iterator[str]:
     return promises.warnings(findings.best.chosen.points, findings.recipe.operating_points.goals)
 
 
-def make_manifest(findings: Findings, version: int) -> Manifest:
+def make_manifest(findings: Findings, version: int, run_id: str) -> Manifest:
     """Say everything that a server and a reader need of the published generation.
 
     Raises Uncertified where a point lacks the promise that its recipe asked for.
@@ -111,13 +113,13 @@ def make_manifest(findings: Findings, version: int) -> Manifest:
         operating_points=best.operating_points,
         default_operating_point=DEFAULT_POINT,
         pareto_path=path_entry(best.chosen),
-        provenance=make_provenance(findings),
+        provenance=make_provenance(findings, run_id),
     )
     return check_certified(manifest, waived=[name for name, goal in goals.items() if goal.risk is None])
 
 
-def make_provenance(findings: Findings) -> Provenance:
-    """Say which recipe, seed, generation, rows and packages made it."""
+def make_provenance(findings: Findings, run_id: str) -> Provenance:
+    """Say which run, recipe, seed, generation, rows and packages made it."""
     recipe, dataset = findings.recipe, findings.dataset
     return Provenance(
         recipe=recipe.model_dump(mode="json"),
@@ -131,6 +133,7 @@ def make_provenance(findings: Findings) -> Provenance:
             test_rows=dataset.test_rows,
         ),
         packages=package_versions(),
+        run_id=run_id,
     )
 
 
@@ -170,6 +173,7 @@ def make_record(findings: Findings, published: Path) -> RunRecord:
                 p_value=findings.promotion.p_values[number],
                 exits=each.exits,
                 operating_points=each.operating_points,
+                precision=findings.precisions[number],
             )
             for number, each in enumerate(findings.assessments)
         ),

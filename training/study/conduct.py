@@ -9,6 +9,7 @@ Shapes: `E` exits, `N` rows of the test split.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,16 +53,18 @@ class Trained:
     repeated_rules: tuple[str, ...]
 
 
-def conduct(study: Study, name: str, folder: Path, progress: Progress) -> StudyRecord:
+def conduct(
+    study: Study, name: str, folder: Path, progress: Progress, *, allow_other_precision: bool = False
+) -> StudyRecord:
     """Train what the folder does not hold yet, then measure everything.
 
-    Raises RunError where the folder holds trainings of another recipe, and RecipeError where nothing could
-    be certified.
+    allow_other_precision: go on in another format than the one it was begun in. Raises RunError where the
+    folder holds trainings of another recipe, and RecipeError where nothing could be certified.
     """
     check_certify_rows(study.recipe.operating_points.goals, study.recipe.dataset.certify_rows)
     dataset = load(study.recipe)
     make_network(study.recipe, dataset)  # says before any training whether the images fit
-    trained = train_lines(study, dataset, folder, progress)
+    trained = train_lines(study, dataset, folder, progress, allow_other_precision=allow_other_precision)
     progress.say("exporting, calibrating and certifying every network; then reading the test split, once")
     return measure(study, name, dataset, trained, folder)
 
@@ -79,17 +82,20 @@ def networks_done(folder: Path) -> int:
     return len(list(folder.glob(f"*/generation-*/{WEIGHTS_FILE}")))
 
 
-def train_lines(study: Study, dataset: Dataset, folder: Path, progress: Progress) -> Trained:
+def train_lines(
+    study: Study, dataset: Dataset, folder: Path, progress: Progress, *, allow_other_precision: bool
+) -> Trained:
     """Train every seed's generation 0 and every line."""
     firsts: dict[int, Generation] = {}
     lines: dict[Line, Sequence[Generation]] = {}
+    run_folder = partial(RunFolder, allow_other_precision=allow_other_precision)
 
     def line(rule: str, seed: int) -> Sequence[Generation]:
         if seed not in firsts:
-            place, recipe = RunFolder(folder / f"seed-{seed}"), study.first_recipe(seed)
+            place, recipe = run_folder(folder / f"seed-{seed}"), study.first_recipe(seed)
             place.go_on(recipe, dataset.digests)
             (firsts[seed],) = train(recipe, dataset, place, progress)
-        place, recipe = RunFolder(line_folder(folder, rule, seed)), study.line_recipe(rule, seed)
+        place, recipe = run_folder(line_folder(folder, rule, seed)), study.line_recipe(rule, seed)
         place.go_on(recipe, dataset.digests)
         return train(recipe, dataset, place, progress, earlier=[firsts[seed]])
 

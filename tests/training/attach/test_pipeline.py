@@ -20,6 +20,7 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from tests.serving.live_server import LiveServer
 from training.__main__ import main
+from training.output_folder import hold
 from training.retarget import retarget
 from training.wish import Wish
 
@@ -169,6 +170,30 @@ def test_what_is_published_is_not_published_twice(made: Path, capsys: pytest.Cap
 
     assert "nothing to do, already published tables version 1" in capsys.readouterr().out
     assert [path.name for path in (made / "models" / "tables").iterdir()] == ["1"]
+
+
+def test_an_attaching_killed_between_publishing_and_its_record_adopts_its_version(own: Path) -> None:
+    assert attach(own) == 0
+    for name in ("record.json", "report.html"):
+        (own / "output" / name).unlink()
+
+    assert attach(own, "--resume") == 0
+
+    assert (own / "output" / "report.html").exists()
+    assert [path.name for path in (own / "models" / "tables").iterdir()] == ["1"]
+
+
+def test_an_attaching_in_a_folder_that_another_one_holds_is_refused(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hold(own / "output", resume=False):
+        assert "in use by process" in refused(own, capsys)
+
+
+def test_an_attaching_that_was_never_begun_is_not_resumed(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "expected one to go on with, got nothing in it" in refused(own, capsys, "--resume")
 
 
 def test_an_interrupted_run_goes_on_with_its_features_and_heads(own: Path, made: Path) -> None:

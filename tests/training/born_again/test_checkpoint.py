@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.training.full_disk import no_room_for_files
 from training.born_again.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointFolder, Epoch, Weights
 from training.errors import RunError
 from training.recipe import Recipe
@@ -11,6 +13,7 @@ from training.run_folder import RunFolder
 HISTORY = (Epoch(0.5, (0.25, 0.75)), Epoch(0.25, (0.5, 1.0)))
 CHECKPOINT = Checkpoint(
     generation=1,
+    precision="fp32",
     history=HISTORY,
     network={"weight": torch.arange(3.0)},
     hints={"maps.0.weight": torch.arange(2.0)},
@@ -21,7 +24,7 @@ CHECKPOINT = Checkpoint(
 
 @pytest.fixture
 def checkpoints(tmp_path: Path, tiny_recipe: Recipe) -> CheckpointFolder:
-    return CheckpointFolder(RunFolder(tmp_path), tiny_recipe)
+    return CheckpointFolder(RunFolder(tmp_path), tiny_recipe, "fp32")
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(checkpoints: CheckpointFolder) -> None:
@@ -42,7 +45,7 @@ def test_another_generation_has_no_checkpoint(checkpoints: CheckpointFolder) -> 
 
 def test_weights_come_back_as_they_were_saved(checkpoints: CheckpointFolder) -> None:
     assert checkpoints.load_weights(2) is None
-    checkpoints.save_weights(Weights(2, HISTORY, {"weight": torch.arange(3.0)}))
+    checkpoints.save_weights(Weights(2, "fp32", HISTORY, {"weight": torch.arange(3.0)}))
     loaded = checkpoints.load_weights(2)
     assert loaded is not None
     assert loaded.history == HISTORY
@@ -53,7 +56,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(
     checkpoints: CheckpointFolder, tmp_path: Path, tiny_recipe: Recipe
 ) -> None:
     checkpoints.save_checkpoint(CHECKPOINT)
-    other = CheckpointFolder(RunFolder(tmp_path), tiny_recipe.with_seed(5))
+    other = CheckpointFolder(RunFolder(tmp_path), tiny_recipe.with_seed(5), "fp32")
     with pytest.raises(RunError, match=r"checkpoint.pt: checkpoint of another recipe: .*seed: expected 5"):
         other.load_checkpoint(1)
 
@@ -67,6 +70,24 @@ def test_a_checkpoint_written_before_exits_could_be_trained_otherwise_is_joint(
     torch.save(document, tmp_path / CHECKPOINT_FILE)
 
     assert checkpoints.load_checkpoint(1) is not None
+
+
+def test_a_full_disk_is_no_error_of_torch_and_leaves_the_last_checkpoint(
+    checkpoints: CheckpointFolder, tmp_path: Path
+) -> None:
+    checkpoints.save_checkpoint(CHECKPOINT)
+    larger = replace(CHECKPOINT, network={"weight": torch.zeros(20_000)})
+
+    with (
+        no_room_for_files(),
+        pytest.raises(OSError, match=rf"File too large: '{tmp_path}/{CHECKPOINT_FILE}'"),
+    ):
+        checkpoints.save_checkpoint(larger)
+
+    kept = checkpoints.load_checkpoint(1)
+    assert kept is not None
+    assert torch.equal(kept.network["weight"], CHECKPOINT.network["weight"])
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])

@@ -8,11 +8,14 @@ import torch
 from tests.training.born_again import golden_losses
 from training.born_again.checkpoint import CheckpointFolder, Epoch
 from training.born_again.generations import Generation, generation_seeds, train_generations
+from training.born_again.precision import Precision
 from training.born_again.progress import Progress, ProgressBar
 from training.data.splits import Dataset
 from training.from_recipe import make_network
 from training.recipe import Recipe
 from training.run_folder import RunFolder
+
+PRECISION = Precision(torch.device("cpu"), is_bf16=False)
 
 Train = Callable[[str, Progress], list[Generation]]
 
@@ -67,9 +70,9 @@ def trainer(place: Path, recipe: Recipe, dataset: Dataset) -> Train:
             dataset.train,
             dataset.tune,
             recipe,
-            CheckpointFolder(run_folder, recipe),
+            CheckpointFolder(run_folder, recipe, PRECISION.format),
             progress,
-            device=torch.device("cpu"),
+            PRECISION,
         )
 
     return train_in

@@ -1,4 +1,5 @@
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from serving.repository.manifest import (
 from serving.repository.repository import file_digest, find_versions, read_version
 from tests.training.release.tiny_run import IMAGE
 from training.errors import Uncertified
+from training.file_lock import lock_file
 from training.release.export import ExportedStage
-from training.release.publish import check_certified, publish, stage_entry
+from training.release.publish import Published, check_certified, publish, stage_entry
 
 Exported = tuple[ExportedStage, ...]
 
 
-def manifest_of(exported: Exported, version: int, name: str = "tiny") -> Manifest:
+def manifest_of(
+    exported: Exported, version: int, name: str = "tiny", *, run_id: str | None = None
+) -> Manifest:
     nothing_off = (None,) * (len(exported) - 1)
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -68,6 +72,7 @@ def manifest_of(exported: Exported, version: int, name: str = "tiny") -> Manifes
                 name="digits", digest="0" * 64, split_seed=0, split_digests={}, test_rows=(1, 2)
             ),
             packages={},
+            run_id=run_id,
         ),
     )
 
@@ -82,9 +87,9 @@ def publish_tiny(
     return publish(
         models,
         "tiny",
-        make_manifest or (lambda version: manifest_of(exported, version)),
+        make_manifest or (lambda version: manifest_of(exported, version, run_id=uuid.uuid4().hex)),
         paths(exported),
-    )
+    ).folder
 
 
 def entries(models: Path) -> set[str]:
@@ -95,7 +100,8 @@ def test_a_published_version_is_one_that_a_server_reads(exported: Exported, tmp_
     folder = publish_tiny(tmp_path / "models", exported)
 
     assert folder == tmp_path / "models" / "tiny" / "1"
-    assert read_version(folder).manifest == manifest_of(exported, 1)
+    manifest = read_version(folder).manifest
+    assert manifest == manifest_of(exported, 1, run_id=manifest.provenance.run_id)
     assert {path.name for path in folder.iterdir()} == {
         "manifest.json",
         "stage-0.onnx",
@@ -155,6 +161,55 @@ def test_publishers_at_the_same_time_each_get_a_version_of_their_own(
     assert sorted(folder.name for folder in published) == list("123456")
     assert all(read_version(folder) for folder in published)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+RUN = "ab" * 16
+
+
+def publish_as(models: Path, exported: Exported, run_id: str | None) -> Published:
+    return publish(
+        models, "tiny", lambda version: manifest_of(exported, version, run_id=run_id), paths(exported)
+    )
+
+
+@pytest.mark.parametrize("run_id", [RUN, None], ids=["of a run", "of no run"])
+def test_what_is_published_already_is_found_behind_other_versions_and_not_published_again(
+    exported: Exported, tmp_path: Path, run_id: str | None
+) -> None:
+    first = publish_as(tmp_path, exported, run_id)
+    publish_as(tmp_path, exported, "cd" * 16)
+
+    again = publish_as(tmp_path, exported, run_id)
+
+    assert (first, again) == (Published(tmp_path / "tiny" / "1", True), Published(first.folder, False))
+    assert find_versions(tmp_path) == {"tiny": [1, 2]}
+
+
+def test_a_version_of_the_same_run_with_other_stages_does_not_count(
+    exported: Exported, tmp_path: Path
+) -> None:
+    publish_as(tmp_path, exported, RUN)
+    assert publish_as(tmp_path, exported[:1] + exported[2:], RUN) == Published(tmp_path / "tiny" / "2", True)
+
+
+def test_a_version_that_was_damaged_since_does_not_count(exported: Exported, tmp_path: Path) -> None:
+    (publish_as(tmp_path, exported, RUN).folder / "stage-0.onnx").write_bytes(b"")
+    assert publish_as(tmp_path, exported, RUN) == Published(tmp_path / "tiny" / "2", True)
+
+
+def test_the_draft_of_a_killed_publisher_is_removed_by_the_next_and_that_of_a_living_one_is_not(
+    exported: Exported, tmp_path: Path
+) -> None:
+    home = tmp_path / "tiny"
+    for name in (".publishing-dead", ".publishing-living", ".publishing-before-locks"):
+        (home / name / "tiny" / "1").mkdir(parents=True)
+    with lock_file(home / ".publishing-living" / "lock") as lock:  # type: ignore[union-attr]
+        assert lock is not None
+        (home / ".publishing-dead" / "lock").touch()
+
+        publish_tiny(tmp_path, exported)
+
+        assert {path.name for path in home.iterdir()} == {"1", ".publishing-living"}
 
 
 def test_nothing_is_left_where_the_manifest_cannot_be_made(exported: Exported, tmp_path: Path) -> None:

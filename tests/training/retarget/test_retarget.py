@@ -280,6 +280,17 @@ def test_a_version_without_labels_gets_figures_of_all_labels_on_labelled_data(
     assert not any("are their labels numbered as the model's?" in line for line in said)
 
 
+def test_a_version_that_is_retargeted_again_in_the_same_way_publishes_no_twin(models: Path) -> None:
+    """As after a kill behind the rename: nobody has said that the version is there."""
+    first = start(models, Wish(epsilon=0.3))
+    again = start(models, Wish(epsilon=0.3))
+
+    assert (first.is_new, again.is_new) == (True, False)
+    assert again.version == first.version
+    assert str(again).startswith("nothing to do, already published tiny version 2, balanced: ")
+    assert {path.name for path in (models / "tiny").iterdir()} == {"1", "2"}
+
+
 def test_a_point_of_a_version_without_labels_is_described_without_an_accuracy(tmp_path: Path) -> None:
     version = read_version(token_model.publish(tmp_path))
 

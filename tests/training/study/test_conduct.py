@@ -12,6 +12,7 @@ from tests.training.never_trains import NeverTrains
 from training.born_again.checkpoint import WEIGHTS_FILE, CheckpointFolder
 from training.born_again.fit import right_rows, tensors
 from training.born_again.generations import train_generations
+from training.born_again.precision import Precision
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
@@ -103,14 +104,15 @@ def test_a_line_goes_on_from_the_first_of_its_seed(
     dataset, recipe = load(study.recipe), study.line_recipe("ban", 0)
     folder = RunFolder(tmp_path / "alone")
     folder.begin(recipe, dataset.digests)
+    precision = Precision(torch.device("cpu"), is_bf16=False)
     alone = train_generations(
         lambda: make_network(recipe, dataset),
         dataset.train,
         dataset.tune,
         recipe,
-        CheckpointFolder(folder, recipe),
+        CheckpointFolder(folder, recipe, precision.format),
         ProgressBar(quiet=True),
-        device=torch.device("cpu"),
+        precision,
     )
     kept = torch.load(study_folder / "ban-seed-0" / "generation-2" / WEIGHTS_FILE)["state"]["network"]
     for name, tensor in alone[2].network.state_dict().items():

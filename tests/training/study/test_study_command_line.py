@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.__main__ import INTERRUPTED, MISTAKE, main
+from training.output_folder import hold
 from training.study import conduct as conduct_module
 from training.study.page import PAGE_FILE, RECORD_FILE
 from training.study.record import StudyRecord
@@ -57,7 +58,22 @@ def test_a_folder_in_use_is_refused_without_resume(
     assert main(arguments(study_file, finished)) == MISTAKE
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "expected an empty one, got 10 trained networks: go on with that study by --resume" in said
+    assert "expected an empty one, got 6 entries: go on with what it holds by --resume" in said
+
+
+def test_a_study_in_a_folder_that_another_one_holds_is_refused(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hold(tmp_path / "run", resume=False):
+        assert main(arguments(study_file, tmp_path)) == MISTAKE
+    assert "in use by process" in capsys.readouterr().err
+
+
+def test_a_study_that_was_never_begun_is_not_resumed(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(study_file, tmp_path, "--resume")) == MISTAKE
+    assert "expected one to go on with, got nothing in it" in capsys.readouterr().err
 
 
 def test_an_unknown_study_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ RUNNING as long as it may live, and the state changes once per process, after it
 import asyncio
 import json
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
@@ -174,17 +175,18 @@ class Jobs:
                 f"training jobs: expected at most {self._settings.max_jobs} running, got one more: "
                 f"running: {', '.join(self._running)}"
             )
-        free = self._store.free_bytes()
-        if free < self._settings.min_free_bytes:
-            raise Overloaded(
-                f"training folder {self._store.root}: expected {self._settings.min_free_bytes} bytes free, "
-                f"got {free}"
-            )
+        if self._store.free_bytes() < self._settings.min_free_bytes:
+            raise self._disk_full("too little is free")
+
+    def _disk_full(self, why: str) -> Overloaded:
+        needed, free = self._settings.min_free_bytes, self._store.free_bytes()
+        return Overloaded(
+            f"training folder {self._store.root}: {why}: expected {needed} bytes free, got {free}"
+        )
 
     async def _launch(self, job: Job, *more: str) -> Job:
+        """Write the record and start the process; raise Overloaded and leave no trace where that fails."""
         folder = self._store.folder(job.id)
-        await off_loop(partial(folder.write, job))  # before the process: one without a record is lost
-        self._jobs[job.id] = job
         overrides = [
             word for key, value in job.overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
         ]
@@ -195,12 +197,23 @@ class Jobs:
             *("--stop-with-stdin", *more),
         ]
         try:
+            await off_loop(partial(folder.write, job))  # before the process: one without a record is lost
             child = await self._program.start(arguments, folder, self._restraint)
         except OSError as error:
-            return await self._put(job.ended(JobState.FAILED, f"its process cannot start: {error}"))
+            await self._undo(job.id)
+            raise self._disk_full(f"the job cannot start: {error.strerror or error}") from error
+        self._jobs[job.id] = job
         self._attend(job, RunningJob(folder, child, job.progress.last_event), counts=True)
         _LOG.info("training started", job=job.id, recipe=job.recipe, model=job.model, resumed=bool(more))
         return job
+
+    async def _undo(self, job_id: str) -> None:
+        """Remove what a job that did not start has written; one that was resumed is as it was."""
+        before = self._jobs.get(job_id)
+        if before is not None:
+            await self._put(before)
+        else:
+            await off_loop(partial(shutil.rmtree, self._store.folder(job_id).path, ignore_errors=True))
 
     def _take_over(self, job: Job) -> None:
         """See to the end of a process that an earlier server started."""

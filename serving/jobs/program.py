@@ -105,8 +105,13 @@ class Program:
                 start_new_session=True,  # Ctrl-C is for the server, which tells its jobs itself
                 pass_fds=(alive.fileno(),),
             )
-            alive.truncate(0)
-            alive.write(str(process.pid).encode())
+            try:
+                alive.truncate(0)
+                alive.write(str(process.pid).encode())
+            except OSError:  # a full disk: nobody would find this process again
+                _kill_group(process.pid)
+                await process.wait()
+                raise
         with contextlib.suppress(ProcessLookupError):  # over already
             _restrain(process.pid, restraint.max_memory_bytes)
         return Child(process)

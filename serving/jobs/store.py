@@ -150,8 +150,11 @@ class JobStore:
         return jobs
 
     def free_bytes(self) -> int:
-        """Say how much the disk still takes."""
-        return shutil.disk_usage(self.root).free
+        """Return how much the disk still takes; 0 where the folder is gone."""
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError:
+            return 0
 
 
 def _read(record: Path) -> Job:
@@ -166,7 +169,7 @@ def _read(record: Path) -> Job:
 
 def _locked(path: Path) -> IO[bytes]:
     with contextlib.ExitStack() as opened:
-        file = opened.enter_context(path.open("ab"))
+        file = opened.enter_context(path.open("ab", buffering=0))
         if os.name == "posix":
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         opened.pop_all()

@@ -23,7 +23,8 @@ from serving.config import TrainingSettings
 from serving.errors import InvalidRequest, JobNotFound, ModelNotReady, Overloaded, shown
 from serving.jobs.events import Epoch, Event, EventReader, TextReader, follow
 from serving.jobs.job import RESUMABLE, Job, JobState
-from serving.jobs.program import Orphan, Program, Restraint
+from serving.jobs.memory import memory_there
+from serving.jobs.program import Orphan, Program
 from serving.jobs.recipes import Recipes, SettingValue
 from serving.jobs.running import RunningJob
 from serving.jobs.store import JobStore, new_id
@@ -61,7 +62,7 @@ class Jobs:
         self._jobs = {job.id: job for job in self._store.read_all()}
         self._model_repository = model_repository.resolve()
         self._settings = settings
-        self._restraint = Restraint(settings.granted_threads, settings.max_memory_bytes)
+        self._max_memory_bytes = settings.max_memory_bytes or _share_of_memory(settings.max_jobs)
         self._metrics = metrics
         self._program = program
         self._take_up = take_up
@@ -90,7 +91,7 @@ class Jobs:
         name = model or named.model
         if not re.fullmatch(NAME_PATTERN, name):
             raise InvalidRequest(f"model: expected a name matching {NAME_PATTERN}, got {shown(repr(name))}")
-        checked = named.checked(overrides, self._restraint.threads)
+        checked = named.checked(overrides, self._settings.granted_threads)
         now = time.time()
         job = Job(
             id=new_id(),
@@ -198,12 +199,13 @@ class Jobs:
         ]
         try:
             await off_loop(partial(folder.write, job))  # before the process: one without a record is lost
-            child = await self._program.start(arguments, folder, self._restraint)
+            child = await self._program.start(arguments, folder, self._settings.granted_threads)
         except OSError as error:
             await self._undo(job.id)
             raise self._disk_full(f"the job cannot start: {error.strerror or error}") from error
         self._jobs[job.id] = job
-        self._attend(job, RunningJob(folder, child, job.progress.last_event), counts=True)
+        running = RunningJob(folder, child, job.progress.last_event, self._max_memory_bytes)
+        self._attend(job, running, counts=True)
         _LOG.info("training started", job=job.id, recipe=job.recipe, model=job.model, resumed=bool(more))
         return job
 
@@ -218,7 +220,7 @@ class Jobs:
     def _take_over(self, job: Job) -> None:
         """See to the end of a process that an earlier server started."""
         folder = self._store.folder(job.id)
-        running = RunningJob(folder, Orphan(folder), job.progress.last_event)
+        running = RunningJob(folder, Orphan(folder), job.progress.last_event, None)
         self._attend(job, running, counts=False)
         self._spawn(running.stop(JobState.INTERRUPTED, KILL_SECONDS))
 
@@ -300,3 +302,9 @@ class Jobs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _share_of_memory(jobs: int) -> int | None:
+    """Return what each of so many jobs may hold: half the memory that there is, shared out."""
+    there = memory_there()
+    return None if there is None else there // 2 // jobs

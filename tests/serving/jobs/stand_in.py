@@ -2,7 +2,8 @@
 
 What a run does is in its overrides: `hold_at` stops it after an epoch until it is interrupted, `mistake`
 ends it with exit code 2, `stubborn` makes it deaf to SIGTERM and to its stdin, `crash` kills it, `real`
-publishes a version that a server can serve, `diverge` has a loss that is NaN. It keeps the number of its
+publishes a version that a server can serve, `diverge` has a loss that is NaN, `hog` makes a child process
+take 2 GiB after an epoch. It keeps the number of its
 epochs done as its checkpoint.
 """
 
@@ -10,6 +11,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 GENERATION_STEPS = 4
+HOG = "held = [bytearray(2**20) for _ in range(2048)]"
 RECIPES = {
     "stand-in": {
         "model": ("string", "stand-in", {}),
@@ -29,6 +32,7 @@ RECIPES = {
         "crash": ("boolean", False, {}),
         "real": ("boolean", False, {}),
         "diverge": ("boolean", False, {}),
+        "hog": ("boolean", False, {}),
         "rate": ("number", 0.5, {"exclusive_minimum": 0.0, "maximum": 1.0}),
         "rule": ("string", "kd", {"choices": ["kd", "ban"]}),
         "widths": ("list", [4, 8], {"minimum": 1, "maximum": 64}),
@@ -73,6 +77,8 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
         tell("epoch", generation=0, epochs=epochs, epochs_done=epoch, **figures)
         if settings["crash"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if settings["hog"] and not options.resume:
+            subprocess.run([sys.executable, "-c", HOG], check=True)
         while epoch == settings["hold_at"] and not options.resume:
             time.sleep(0.05)
     tell("line", text="certified")

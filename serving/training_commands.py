@@ -63,10 +63,18 @@ def _recipes(client: TrainingClient, _: argparse.Namespace) -> int:
 
 
 def _train(client: TrainingClient, options: argparse.Namespace) -> int:
-    job = client.start(options.recipe, dict(options.set), model=options.model, serve=options.serve)
-    print(f"job {job.id}: {job.recipe} to {job.model}", flush=True)
-    if options.watch:
-        return _show(client, job.id, 0, options.address)
+    job = None
+    try:
+        job = client.start(options.recipe, dict(options.set), model=options.model, serve=options.serve)
+        print(f"job {job.id}: {job.recipe} to {job.model}", flush=True)
+        if options.watch:
+            return _show(client, job.id, 0, options.address)
+    except KeyboardInterrupt:
+        goes_on = "the job may have started; list the jobs: python -m serving.client jobs"
+        if job is not None:
+            goes_on = f"the job goes on; {_how_to_go_on(job.id, options.address)}"
+        print(goes_on, file=sys.stderr)
+        return INTERRUPTED
     print(_how_to_go_on(job.id, options.address), file=sys.stderr)
     return 0
 

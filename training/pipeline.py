@@ -21,6 +21,7 @@ from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.from_recipe import load, make_network, train
 from training.interrupt import finishing
+from training.memory import check_memory
 from training.recipe import Recipe
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
@@ -38,10 +39,12 @@ def run(
     progress: Progress,
     *,
     resume: bool,
+    max_memory_bytes: int | None = None,
 ) -> tuple[RunRecord, bool]:
     """Run a recipe to its published version; returns the record, and whether there was anything to do.
 
-    A mistake in recipe, data or folders is raised before any training.
+    A mistake in recipe, data or folders is raised before any training, as is a need of more memory than
+    max_memory_bytes.
     """
     folder.check(recipe, resume=resume)
     record = folder.read_record()
@@ -55,6 +58,8 @@ def run(
             f"schedule.batch_rows: expected at most the {len(dataset.train)} rows of the train split, "
             f"got {recipe.schedule.batch_rows}"
         )
+    if max_memory_bytes is not None:
+        check_memory(recipe, dataset, max_memory_bytes)
     make_network(recipe, dataset)  # says before any training whether the images fit the architecture
     check_writable(model_repository / recipe.model)
     folder.begin(recipe, dataset.digests)

@@ -20,7 +20,14 @@ from typing import Any, TypeVar
 import structlog
 
 from serving.config import TrainingSettings
-from serving.errors import InvalidRequest, JobNotFound, ModelNotReady, Overloaded, shown
+from serving.errors import (
+    MAX_COMPLAINT_CHARACTERS,
+    InvalidRequest,
+    JobNotFound,
+    ModelNotReady,
+    Overloaded,
+    shown,
+)
 from serving.jobs.events import Epoch, Event, EventReader, TextReader, follow
 from serving.jobs.job import RESUMABLE, Job, JobState
 from serving.jobs.memory import memory_there
@@ -30,10 +37,12 @@ from serving.jobs.running import RunningJob
 from serving.jobs.store import JobStore, new_id
 from serving.metrics import Metrics
 from serving.repository.manifest import NAME_PATTERN
-from serving.waiting import off_loop
+from serving.waiting import first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
 
+START_SECONDS = 60.0
+"""How long a new job is awaited: until its process has begun to train, or has refused what was asked for."""
 KILL_SECONDS = 10.0
 """How long a cancelled process may take to interrupt itself."""
 MAX_LISTED = 1000
@@ -86,7 +95,10 @@ class Jobs:
     async def start(
         self, recipe: str, model: str, overrides: Mapping[str, SettingValue], *, serve: bool
     ) -> Job:
-        """Start a job under a model's name, empty for the recipe's own; raise where it can't be."""
+        """Start a job under a model's name, empty for the recipe's own, and wait until it trains.
+
+        Raises InvalidRequest, and keeps nothing of the job, where its process refuses what it is to train.
+        """
         named = (await self.recipes()).named(recipe)
         name = model or named.model
         if not re.fullmatch(NAME_PATTERN, name):
@@ -153,7 +165,21 @@ class Jobs:
     async def _start(self, job: Job) -> Job:
         async with self._changing:
             self._check_room()
-            return await self._launch(job)
+            running = await self._launch(job)
+        await first_of(running.begun.wait(), running.over.wait(), asyncio.sleep(START_SECONDS))
+        async with self._changing:
+            job = self.get(job.id)
+            if job.state is not JobState.FAILED or not running.refused:
+                return job
+            await self._forget(job)
+        self._check_disk()  # which may be why
+        raise InvalidRequest(shown(job.error, MAX_COMPLAINT_CHARACTERS))
+
+    async def _forget(self, job: Job) -> None:
+        """Remove a job that is over, with all its files."""
+        del self._jobs[job.id]
+        self._count()
+        await off_loop(partial(shutil.rmtree, self._store.folder(job.id).path, ignore_errors=True))
 
     async def _resume(self, job_id: str) -> Job:
         async with self._changing:
@@ -163,7 +189,8 @@ class Jobs:
                     f"job {job_id}: expected one that is interrupted or failed, got {job.state}"
                 )
             self._check_room()
-            return await self._launch(job.resumed(), "--resume")
+            await self._launch(job.resumed(), "--resume")
+            return self.get(job_id)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -176,6 +203,9 @@ class Jobs:
                 f"training jobs: expected at most {self._settings.max_jobs} running, got one more: "
                 f"running: {', '.join(self._running)}"
             )
+        self._check_disk()
+
+    def _check_disk(self) -> None:
         if self._store.free_bytes() < self._settings.min_free_bytes:
             raise self._disk_full("too little is free")
 
@@ -185,16 +215,18 @@ class Jobs:
             f"training folder {self._store.root}: {why}: expected {needed} bytes free, got {free}"
         )
 
-    async def _launch(self, job: Job, *more: str) -> Job:
+    async def _launch(self, job: Job, *more: str) -> RunningJob:
         """Write the record and start the process; raise Overloaded and leave no trace where that fails."""
         folder = self._store.folder(job.id)
         overrides = [
             word for key, value in job.overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
         ]
+        most = self._max_memory_bytes
         arguments = [
             *("run", job.recipe, "--output", str(folder.run), "--events", str(folder.events)),
             *("--model-repository", str(self._model_repository), "--model", job.model),
             *overrides,
+            *(("--max-memory-bytes", str(most)) if most is not None else ()),
             *("--stop-with-stdin", *more),
         ]
         try:
@@ -207,7 +239,7 @@ class Jobs:
         running = RunningJob(folder, child, job.progress.last_event, self._max_memory_bytes)
         self._attend(job, running, counts=True)
         _LOG.info("training started", job=job.id, recipe=job.recipe, model=job.model, resumed=bool(more))
-        return job
+        return running
 
     async def _undo(self, job_id: str) -> None:
         """Remove what a job that did not start has written; one that was resumed is as it was."""
@@ -253,8 +285,9 @@ class Jobs:
         job = self._jobs[job_id]
         if state is JobState.SUCCEEDED and job.serve:
             await self._take_up()  # first, so that who sees the job end is answered by its model
-        del self._running[job_id]
-        await self._put(job.ended(state, error))
+        async with self._changing:  # a resume that came at once would write its record beside this one
+            del self._running[job_id]
+            await self._put(job.ended(state, error))
         _LOG.info("training ended", job=job_id, state=state, version=job.version, error=error)
         if state is JobState.CANCELLED:
             await self._remove_files(job_id)

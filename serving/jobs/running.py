@@ -15,6 +15,8 @@ from serving.jobs.store import JobFolder
 _LOG = structlog.get_logger(__name__)
 
 INTERRUPTED_CODES = frozenset({130, -signal.SIGTERM, -signal.SIGINT})
+MISTAKE = 2
+"""The exit code of a process that ended at a mistake which whoever started it can mend."""
 ERROR_PREFIX = "error: "
 
 
@@ -31,6 +33,9 @@ class RunningJob:
         self._process_over = False
         self._told: JobState | None = None
         self._overrun = ""
+        self._code: int | None = None
+        self.begun = asyncio.Event()
+        """Set by its first event: what it was asked for can be trained."""
         self.over = asyncio.Event()
         """Set by who attends it, once the record says how it ended."""
 
@@ -39,18 +44,19 @@ class RunningJob:
         following = asyncio.create_task(self._follow(note))
         bounding = asyncio.create_task(self._bound_memory())
         try:
-            code = await self._process.wait()
+            self._code = await self._process.wait()
             self._process_over = True
             await following
         finally:
             following.cancel()
             bounding.cancel()
-        return code
+        return self._code
 
     async def _follow(self, note: Callable[[Event], None]) -> None:
         try:
             async for event in follow(self._reader.read, lambda: self._process_over):
                 note(event)
+                self.begun.set()
         except OSError as error:  # it trains all the same
             _LOG.error("training events unreadable", error=str(error))
 
@@ -77,6 +83,11 @@ class RunningJob:
         if not self._process_over:
             self._process.kill()
         await self.over.wait()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the process ended at a mistake, or for its memory, before it had begun."""
+        return not self.begun.is_set() and (self._code == MISTAKE or bool(self._overrun))
 
     def ending(self, code: int | None, version: int | None) -> tuple[JobState, str]:
         """Say what the job has become, and its error where it failed."""

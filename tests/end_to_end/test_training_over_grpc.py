@@ -12,7 +12,7 @@ import pytest
 from serving.api.wire import training
 from serving.client import Client
 from serving.errors import InvalidRequest
-from serving.training_client import TrainingClient
+from serving.training_client import OverrideValue, TrainingClient
 from tests.end_to_end import node_packages
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.training_server import (
@@ -112,6 +112,31 @@ def test_the_command_line_shows_a_job_until_its_version_is_published(server: Ser
     assert "generation 0, epoch 2/2" in shown.stderr
     assert "published typed version 1, generation 0" in shown.stderr
     assert "succeeded, digits to typed, version 1" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (
+            {"dataset.tune_rows": 5000},
+            "expected more than the 5660 rows that the other splits take, .* got 1797",
+        ),
+        ({"architecture.exits": 4}, "expected images of at least 16 pixels a side for 4 stages, got 8"),
+        (
+            {"architecture.width": [4096], "architecture.depth": [64]},
+            r"memory: expected at most \d+ bytes, got an estimate of \d+: weights \d+, activations of 32",
+        ),
+    ],
+    ids=["splits", "image size", "memory"],
+)
+def test_a_recipe_that_cannot_be_trained_is_refused_at_its_start_and_leaves_nothing(
+    server: ServerProcess, trainer: TrainingServer, wrong: dict[str, OverrideValue], complaint: str
+) -> None:
+    there_before = set(trainer.training_dir.iterdir())
+    with TrainingClient(server.address) as client, pytest.raises(InvalidRequest, match=complaint):
+        client.start(RECIPE, overrides(1) | wrong)
+
+    assert set(trainer.training_dir.iterdir()) == there_before
 
 
 def test_a_client_in_node_trains_watches_in_two_parts_and_asks_the_model(

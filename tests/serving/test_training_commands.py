@@ -95,7 +95,7 @@ def test_a_job_that_is_not_watched_says_how_to(
 def test_a_job_that_fails_is_exit_code_1_and_its_error(
     server: LiveServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run(server, "train", "stand-in", "--set", "mistake=too few rows", "--watch")
+    code = run(server, "train", "stand-in", "--set", "failure=too few rows", "--watch")
 
     assert code == 1
     assert capsys.readouterr().out.endswith("too few rows\n")

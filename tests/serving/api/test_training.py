@@ -216,13 +216,20 @@ def test_an_unknown_job_is_not_found_by_any_rpc(client: TrainingClient) -> None:
             ask("gone")
 
 
-def test_a_mistake_of_the_run_is_the_jobs_error(client: TrainingClient) -> None:
-    job = client.start("stand-in", {"mistake": "tune_rows: too few"})
+def test_what_a_run_ended_with_is_the_jobs_error(client: TrainingClient) -> None:
+    job = client.start("stand-in", {"failure": "disk: too small"})
 
     over = ended(client, job.id)
 
-    assert (over.state, over.error) == (training.FAILED, "tune_rows: too few")
-    assert "error: tune_rows: too few" in "".join(client.logs(job.id))
+    assert (over.state, over.error) == (training.FAILED, "disk: too small")
+    assert "error: disk: too small" in "".join(client.logs(job.id))
+
+
+def test_a_recipe_that_cannot_be_trained_is_an_invalid_request(client: TrainingClient) -> None:
+    with pytest.raises(InvalidRequest, match="tune_rows: too few"):
+        client.start("stand-in", {"mistake": "tune_rows: too few"})
+
+    assert client.jobs() == []
 
 
 def test_a_drained_server_tells_watchers_and_the_next_one_resumes(

@@ -1,10 +1,10 @@
 """Stands for `python -m training`: the same command line, events, exit codes and signals, no training.
 
 What a run does is in its overrides: `hold_at` stops it after an epoch until it is interrupted, `mistake`
-ends it with exit code 2, `stubborn` makes it deaf to SIGTERM and to its stdin, `crash` kills it, `real`
-publishes a version that a server can serve, `diverge` has a loss that is NaN, `hog` makes a child process
-take 2 GiB after an epoch. It keeps the number of its
-epochs done as its checkpoint.
+ends it with exit code 2 before it begins and `failure` after an epoch, `stubborn` makes it deaf to SIGTERM
+and to its stdin, `crash` kills it, `real` publishes a version that a server can serve, `diverge` has a loss
+that is NaN, `hog` makes a child process take 2 GiB after an epoch. It keeps the number of its epochs done as
+its checkpoint.
 """
 
 import argparse
@@ -28,6 +28,7 @@ RECIPES = {
         "epochs": ("integer", 3, {"minimum": 1, "maximum": 1000}),
         "hold_at": ("integer", 0, {"minimum": 0}),
         "mistake": ("string", "", {}),
+        "failure": ("string", "", {}),
         "stubborn": ("boolean", False, {}),
         "crash": ("boolean", False, {}),
         "real": ("boolean", False, {}),
@@ -75,6 +76,9 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
         checkpoint.write_text(str(epoch))
         figures = {"loss": float("nan") if settings["diverge"] else 1 / epoch, "tune_accuracy": [0.5, 0.75]}
         tell("epoch", generation=0, epochs=epochs, epochs_done=epoch, **figures)
+        if settings["failure"]:
+            print(f"error: {settings['failure']}", file=sys.stderr)
+            sys.exit(2)
         if settings["crash"]:
             os.kill(os.getpid(), signal.SIGKILL)
         if settings["hog"] and not options.resume:
@@ -146,6 +150,7 @@ def _options() -> argparse.Namespace:
         run.add_argument(name, type=Path, required=True)
     run.add_argument("--model", required=True)
     run.add_argument("--set", action="append", default=[])
+    run.add_argument("--max-memory-bytes", type=int)
     run.add_argument("--stop-with-stdin", action="store_true", required=True)
     run.add_argument("--resume", action="store_true")
     return parser.parse_args()

@@ -144,6 +144,8 @@ def _line(job: training.Job) -> str:
     words = [f"job {job.id}: {_state(job)}, {job.recipe} to {job.model}"]
     if job.HasField("version"):
         words.append(f"version {job.version}")
+    if job.HasField("chosen_generation"):
+        words.append(f"published generation {job.chosen_generation}")
     if job.progress.epochs:
         done = job.progress
         words.append(f"generation {done.generation}, epoch {done.epochs_done}/{done.epochs}")
@@ -161,4 +163,4 @@ def _plain(value: training.Value) -> object:
     if value.HasField("list_value"):
         return [_plain(each) for each in value.list_value.values]
     kind = value.WhichOneof("kind")
-    return None if kind is None else getattr(value, kind)
+    return None if kind in {None, "null_value"} else getattr(value, kind)

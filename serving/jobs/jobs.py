@@ -43,8 +43,8 @@ _LOG = structlog.get_logger(__name__)
 
 START_SECONDS = 60.0
 """How long a new job is awaited: until its process has begun to train, or has refused what was asked for."""
-KILL_SECONDS = 10.0
-"""How long a cancelled process may take to interrupt itself."""
+KILL_SECONDS = 30.0
+"""How long a cancelled process may take to interrupt itself, or to finish a version that it is publishing."""
 MAX_LISTED = 1000
 
 Result = TypeVar("Result")

@@ -56,7 +56,7 @@ def node_client() -> Path:
 
 def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(server: ServerProcess) -> None:
     with TrainingClient(server.address) as client:
-        job = client.start(RECIPE, overrides(3), model="watched", serve=True)
+        job = client.start(RECIPE, overrides(3) | {"generations.patience": None}, model="watched", serve=True)
         before = watch_an_epoch(client, job)
 
     with TrainingClient(server.address) as client, Client(server.address) as asked:
@@ -68,6 +68,7 @@ def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(server:
         *("generation", "step", "epoch", "line", "published")
     }
     assert (over.state, over.version, over.progress.epochs_done) == (training.SUCCEEDED, 1, 3)
+    assert over.HasField("chosen_generation")
     assert (answer.model_version, answer.label_N.shape) == ("1", (2,))
 
 

@@ -47,16 +47,20 @@ def run(server: LiveServer, *words: str) -> int:
 def test_a_watched_job_is_lines_where_tqdm_is_missing(
     server: LiveServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run(server, "train", "stand-in", "--model", "digits", "--set", "epochs=2", "--watch")
+    options = ("--set", "epochs=2", "--set", "share=null", "--watch")
+    code = run(server, "train", "stand-in", "--model", "digits", *options)
 
     said = capsys.readouterr()
     assert code == 0
-    assert "succeeded, stand-in to digits, version 1, generation 0, epoch 2/2" in said.out
+    assert (
+        "succeeded, stand-in to digits, version 1, published generation 2, generation 0, epoch 2/2"
+        in said.out
+    )
     assert [line.split(", ")[:2] + line.split(", ")[3:] for line in said.err.splitlines()[:2]] == [
         ["generation 0", "epoch 1/2", "loss 1.000", "tune accuracy by exit 50.0% / 75.0%"],
         ["generation 0", "epoch 2/2", "loss 0.500", "tune accuracy by exit 50.0% / 75.0%"],
     ]
-    assert "certified\npublished digits version 1, generation 0: " in said.err
+    assert "certified\npublished digits version 1, generation 2: " in said.err
 
 
 def test_a_watched_job_has_the_bar_of_a_local_run(

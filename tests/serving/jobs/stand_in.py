@@ -37,7 +37,7 @@ RECIPES = {
         "rate": ("number", 0.5, {"exclusive_minimum": 0.0, "maximum": 1.0}),
         "rule": ("string", "kd", {"choices": ["kd", "ban"]}),
         "widths": ("list", [4, 8], {"minimum": 1, "maximum": 64}),
-        "share": ("number", None, {"minimum": 0.0, "exclusive_maximum": 1.0}),
+        "share": ("number", None, {"minimum": 0.0, "exclusive_maximum": 1.0, "nullable": True}),
     }
 }
 
@@ -87,7 +87,7 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
             time.sleep(0.05)
     tell("line", text="certified")
     folder = _publish(options.model_repository, options.model, real=settings["real"])
-    published = {"version": int(folder.name), "chosen_generation": 0, "report": "report.html"}
+    published = {"version": int(folder.name), "chosen_generation": 2, "report": "report.html"}
     tell("published", model=options.model, folder=str(folder), **published)
     print(f"published {folder}")
 

@@ -26,6 +26,7 @@ async def test_a_job_ends_with_the_version_that_it_published(jobs: Jobs, tmp_pat
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     assert isinstance(events[-1], Published)
     assert (over.state, over.version, over.error) == (JobState.SUCCEEDED, 1, "")
+    assert over.chosen_generation == 2
     assert (tmp_path / "models" / "digits" / "1").is_dir()
 
 

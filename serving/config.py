@@ -104,6 +104,10 @@ class TrainingSettings(Settings):
     default half the machine's memory, or half its cgroup's limit, shared among `max_jobs`."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """Disk that must be free in the training folder for a job to start, in bytes."""
+    keep_days: Annotated[float, Field(gt=0, le=36_500)] = 90.0
+    """How long a job that is over is kept, in days; then its record and files are removed."""
+    keep_jobs: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Most jobs kept that are over; beyond it those that ended first are removed."""
 
     @property
     def granted_threads(self) -> int:

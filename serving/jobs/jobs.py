@@ -10,9 +10,8 @@ RUNNING as long as it may live, and the state changes once per process, after it
 import asyncio
 import json
 import re
-import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +31,7 @@ from serving.jobs.events import Epoch, Event, EventReader, TextReader, follow
 from serving.jobs.job import RESUMABLE, Job, JobState
 from serving.jobs.memory import memory_there
 from serving.jobs.program import Orphan, Program
+from serving.jobs.pruning import overdue
 from serving.jobs.recipes import Recipes, SettingValue
 from serving.jobs.running import RunningJob
 from serving.jobs.store import JobStore, new_id
@@ -45,7 +45,6 @@ START_SECONDS = 60.0
 """How long a new job is awaited: until its process has begun to train, or has refused what was asked for."""
 KILL_SECONDS = 30.0
 """How long a cancelled process may take to interrupt itself, or to finish a version that it is publishing."""
-MAX_LISTED = 1000
 
 Result = TypeVar("Result")
 
@@ -84,6 +83,7 @@ class Jobs:
         for job in [each for each in self._jobs.values() if each.running]:
             self._take_over(job)
         self._count()
+        self._spawn(self._prune())
 
     async def recipes(self) -> Recipes:
         """List what can be trained; raise Unsupported where the program can't say."""
@@ -132,9 +132,8 @@ class Jobs:
         return job
 
     def latest(self) -> list[Job]:
-        """List the jobs, the latest first; no more than MAX_LISTED."""
-        ordered = sorted(self._jobs.values(), key=lambda job: job.created_seconds, reverse=True)
-        return ordered[:MAX_LISTED]
+        """List the jobs, the latest first."""
+        return sorted(self._jobs.values(), key=lambda job: job.created_seconds, reverse=True)
 
     async def watch(self, job_id: str, after_event: int = 0) -> AsyncIterator[Event | Job]:
         """Tell a job's events above a number as they come, then the job as it ended."""
@@ -159,7 +158,8 @@ class Jobs:
         await asyncio.gather(*stops)
         if self._asking is not None:
             self._asking.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # some start others
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         self._store.close()
 
     async def _start(self, job: Job) -> Job:
@@ -171,15 +171,29 @@ class Jobs:
             job = self.get(job.id)
             if job.state is not JobState.FAILED or not running.refused:
                 return job
-            await self._forget(job)
+            self._forget([job])
+        await self._remove_folders([job])
         self._check_disk()  # which may be why
         raise InvalidRequest(shown(job.error, MAX_COMPLAINT_CHARACTERS))
 
-    async def _forget(self, job: Job) -> None:
-        """Remove a job that is over, with all its files."""
-        del self._jobs[job.id]
+    async def _prune(self) -> None:
+        days, most = self._settings.keep_days, self._settings.keep_jobs
+        async with self._changing:
+            old = overdue(self._jobs.values(), keep_days=days, keep_jobs=most, now=time.time())
+            self._forget(old)
+        await self._remove_folders(old)
+        if old:
+            _LOG.info("training jobs removed", jobs=[job.id for job in old], keep_days=days, keep_jobs=most)
+
+    def _forget(self, jobs: Sequence[Job]) -> None:
+        """Know jobs that are over no more, so that their folders can be removed."""
+        for job in jobs:
+            del self._jobs[job.id]
         self._count()
-        await off_loop(partial(shutil.rmtree, self._store.folder(job.id).path, ignore_errors=True))
+
+    async def _remove_folders(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            await off_loop(self._store.folder(job.id).remove)
 
     async def _resume(self, job_id: str) -> Job:
         async with self._changing:
@@ -247,7 +261,7 @@ class Jobs:
         if before is not None:
             await self._put(before)
         else:
-            await off_loop(partial(shutil.rmtree, self._store.folder(job_id).path, ignore_errors=True))
+            await off_loop(self._store.folder(job_id).remove)
 
     def _take_over(self, job: Job) -> None:
         """See to the end of a process that an earlier server started."""
@@ -291,6 +305,7 @@ class Jobs:
         _LOG.info("training ended", job=job_id, state=state, version=job.version, error=error)
         if state is JobState.CANCELLED:
             await self._remove_files(job_id)
+        self._spawn(self._prune())
 
     async def _cancel(self, job_id: str) -> Job:
         async with self._changing:

@@ -109,6 +109,10 @@ class JobFolder:
         for path in (self.events, self.log, self.alive):
             path.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove all of it; what can't be removed stays."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
 
 class JobStore:
     """The folder of all jobs, locked while this is open."""

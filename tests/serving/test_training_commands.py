@@ -172,3 +172,28 @@ def test_an_override_without_key_or_value_is_refused(
         run(server, "train", "stand-in", "--set", text)
 
     assert f"expected KEY=VALUE, got '{text}'" in capsys.readouterr().err
+
+
+HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202egnp.exe \x85 \u2028"
+FORBIDDEN = set("\x1b\x07\x9b\u202e\x85\u2028")
+
+
+@pytest.mark.usefixtures("plain")
+def test_no_text_of_a_job_reaches_the_terminal_unescaped(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = ("--set", f"says={HOSTILE}\nforged")
+    fails = ("--set", f"failure=disk {HOSTILE}")
+    codes = [
+        run(server, "train", "stand-in", *says, "--watch"),
+        run(server, "train", "stand-in", *fails, "--watch"),
+    ]
+    for command in ("watch", "logs"):
+        codes += [run(server, command, job.id) for job in client.jobs()]
+    codes += [run(server, "jobs"), run(server, "watch", HOSTILE), run(server, "train", HOSTILE)]
+
+    said = capsys.readouterr()
+    assert codes == [0, 1, 1, 0, 0, 0, 0, 1, 1]
+    assert FORBIDDEN.isdisjoint(said.out + said.err)
+    assert "\\x1b]0;owned\\x07 \\x9b2J \\u202egnp.exe \\x85 \\u2028\\nforged" in said.err
+    assert "\nforged" in said.out  # of the log, whose lines are lines

@@ -3,8 +3,8 @@
 What a run does is in its overrides: `hold_at` stops it after an epoch until it is interrupted, `mistake`
 ends it with exit code 2 before it begins and `failure` after an epoch, `stubborn` makes it deaf to SIGTERM
 and to its stdin, `crash` kills it, `real` publishes a version that a server can serve, `diverge` has a loss
-that is NaN, `hog` makes a child process take 2 GiB after an epoch. It keeps the number of its epochs done as
-its checkpoint.
+that is NaN, `says` is what it has to say to people, `hog` makes a child process take 2 GiB after an epoch.
+It keeps the number of its epochs done as its checkpoint.
 """
 
 import argparse
@@ -29,6 +29,7 @@ RECIPES = {
         "hold_at": ("integer", 0, {"minimum": 0}),
         "mistake": ("string", "", {}),
         "failure": ("string", "", {}),
+        "says": ("string", "certified", {}),
         "stubborn": ("boolean", False, {}),
         "crash": ("boolean", False, {}),
         "real": ("boolean", False, {}),
@@ -85,7 +86,8 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
             subprocess.run([sys.executable, "-c", HOG], check=True)
         while epoch == settings["hold_at"] and not options.resume:
             time.sleep(0.05)
-    tell("line", text="certified")
+    tell("line", text=settings["says"])
+    print(settings["says"])
     folder = _publish(options.model_repository, options.model, real=settings["real"])
     published = {"version": int(folder.name), "chosen_generation": 2, "report": "report.html"}
     tell("published", model=options.model, folder=str(folder), **published)

@@ -179,7 +179,7 @@ class Server:
             **described.handlers(),
             **InferenceHandlers(inference, self._engine.wake, caller_metadata).handlers(),
         }
-        training = self._training.open()
+        training = self._training.open(host)
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
         self._grpc = grpcio.make_server(
             settings,

@@ -8,7 +8,6 @@ RUNNING as long as it may live, and the state changes once per process, after it
 """
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -29,8 +28,8 @@ from serving.errors import (
 )
 from serving.jobs.events import Epoch, Event, EventReader, TextReader, follow
 from serving.jobs.job import RESUMABLE, Job, JobState
-from serving.jobs.memory import memory_there
-from serving.jobs.program import Orphan, Program
+from serving.jobs.memory import share_of_memory
+from serving.jobs.program import Orphan, Program, run_arguments
 from serving.jobs.pruning import overdue
 from serving.jobs.recipes import Recipes, SettingValue
 from serving.jobs.running import RunningJob
@@ -70,7 +69,7 @@ class Jobs:
         self._jobs = {job.id: job for job in self._store.read_all()}
         self._model_repository = model_repository.resolve()
         self._settings = settings
-        self._max_memory_bytes = settings.max_memory_bytes or _share_of_memory(settings.max_jobs)
+        self._max_memory_bytes = settings.max_memory_bytes or share_of_memory(settings.max_jobs)
         self._metrics = metrics
         self._program = program
         self._take_up = take_up
@@ -232,20 +231,10 @@ class Jobs:
     async def _launch(self, job: Job, *more: str) -> RunningJob:
         """Write the record and start the process; raise Overloaded and leave no trace where that fails."""
         folder = self._store.folder(job.id)
-        overrides = [
-            word for key, value in job.overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
-        ]
-        most = self._max_memory_bytes
-        arguments = [
-            *("run", job.recipe, "--output", str(folder.run), "--events", str(folder.events)),
-            *("--model-repository", str(self._model_repository), "--model", job.model),
-            *overrides,
-            *(("--max-memory-bytes", str(most)) if most is not None else ()),
-            *("--stop-with-stdin", *more),
-        ]
+        arguments = run_arguments(job, folder, self._model_repository, self._max_memory_bytes)
         try:
             await off_loop(partial(folder.write, job))  # before the process: one without a record is lost
-            child = await self._program.start(arguments, folder, self._settings.granted_threads)
+            child = await self._program.start([*arguments, *more], folder, self._settings.granted_threads)
         except OSError as error:
             await self._undo(job.id)
             raise self._disk_full(f"the job cannot start: {error.strerror or error}") from error
@@ -350,9 +339,3 @@ class Jobs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _share_of_memory(jobs: int) -> int | None:
-    """Return what each of so many jobs may hold: half the memory that there is, shared out."""
-    there = memory_there()
-    return None if there is None else there // 2 // jobs

@@ -28,6 +28,12 @@ def memory_there() -> int | None:
     return min([total, *_cgroup_limits(PROC / "self" / "cgroup", CGROUPS)])
 
 
+def share_of_memory(jobs: int) -> int | None:
+    """Return what each of so many jobs may hold: half the memory that there is, shared out."""
+    there = memory_there()
+    return None if there is None else there // 2 // jobs
+
+
 def session_memory(session: int) -> int:
     """Return how many bytes the processes of a session hold in memory; 0 where there is no /proc."""
     pages = 0

@@ -6,17 +6,20 @@ itself once its stdin closes, so that it does not outlive its server by much. Kn
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
 
 from serving.errors import Unsupported, first_complaint, shown
 from serving.jobs.events import POLL_SECONDS
+from serving.jobs.job import Job
 from serving.jobs.memory import session_memory
 from serving.jobs.recipes import Recipes
 from serving.jobs.store import JobFolder
@@ -27,6 +30,21 @@ RECIPES_SECONDS = 120.0
 THREADS_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 NEEDED_PACKAGES = ("training", "torch")
 OWN_PROGRAM = (sys.executable, "-m", "training")
+
+
+def run_arguments(
+    job: Job, folder: JobFolder, model_repository: Path, max_memory_bytes: int | None
+) -> list[str]:
+    """Return the words behind the command that run a job."""
+    overrides = [
+        word for key, value in job.overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
+    ]
+    bound = [] if max_memory_bytes is None else ["--max-memory-bytes", str(max_memory_bytes)]
+    return [
+        *("run", job.recipe, "--output", str(folder.run), "--events", str(folder.events)),
+        *("--model-repository", str(model_repository), "--model", job.model),
+        *(*overrides, *bound, "--stop-with-stdin"),
+    ]
 
 
 class Process(Protocol):

@@ -24,6 +24,7 @@ from serving.errors import InvalidRequest, OfframpError, shown
 from serving.exits.policy import ExitReason
 from serving.image_files import read_images
 from serving.point_in_force import PointInForce
+from serving.printable import printable
 from serving.row_files import read_rows
 from serving.standard_streams import complain, run_command
 
@@ -217,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except (OfframpError, OSError, ValueError) as error:
-        complain(f"offramp: {error}")
+        complain(f"offramp: {printable(str(error))}")
         return 1
 
 
@@ -234,8 +235,8 @@ def _predict(client: Client, options: argparse.Namespace) -> int:
     for row, label in enumerate(prediction.label_N.tolist()):
         reason = ExitReason(prediction.exit_reason_N[row]).name.lower()
         print(
-            f"{row}: {info.labels[label]} (label {label}), confidence {prediction.confidence_N[row]:.4f}, "
-            f"left at exit {prediction.exit_N[row]} ({reason})"
+            f"{row}: {printable(info.labels[label])} (label {label}), "
+            f"confidence {prediction.confidence_N[row]:.4f}, left at exit {prediction.exit_N[row]} ({reason})"
         )
     return 0
 

@@ -114,9 +114,14 @@ class TrainingSettings(Settings):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Most threads of a job; by default half the cores, at least 1."""
     max_memory_bytes: Annotated[int, Field(ge=2**20)] | None = None
-    """Most address space of a job, in bytes, on Linux; by default as much as there is."""
+    """Most resident memory of a job's processes, in bytes, on Linux; a job that holds more is ended. By
+    default half the machine's memory, or half its cgroup's limit, shared among `max_jobs`."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """Disk that must be free in the training folder for a job to start, in bytes."""
+    keep_days: Annotated[float, Field(gt=0, le=36_500)] = 90.0
+    """How long a job that is over is kept, in days; then its record and files are removed."""
+    keep_jobs: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """Most jobs kept that are over; beyond it those that ended first are removed."""
 
     @property
     def granted_threads(self) -> int:

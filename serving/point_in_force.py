@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from serving.api.wire import inference
+from serving.printable import printable
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,11 @@ class PointInForce:
 
     def describe(self, name: str) -> str:
         """Return in words what the point of that name stands for: a line, and the reasons indented below."""
+        name, in_force, by = map(printable, (name, self.in_force, self.revoked_by))
         if not any(threshold is not None for threshold in self.thresholds) and not self.revoked:
             return f"{name}: in force, no row leaves early"
         thresholds = " ".join("-" if each is None else f"{each:.4g}" for each in self.thresholds)
-        state = (
-            f"revoked by the {self.revoked_by}, {self.in_force} in its place" if self.revoked else "in force"
-        )
+        state = f"revoked by the {by}, {in_force} in its place" if self.revoked else "in force"
         lines = [f"{name}: {state}, thresholds {thresholds}", *self._on_certificate()]
         lines.append(
             f"sampled rows: {self.shadow_agreed} agreed with the full network, "

@@ -194,7 +194,7 @@ class Server:
         )
         places = side_places()
         handlers = {**described.handlers(places), **self._inference.handlers()}
-        training = self._training.open(places)
+        training = self._training.open(host, places)
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self._training.offered else [])]
         self._grpc = grpcio.make_server(
             settings,

@@ -14,11 +14,13 @@ from serving.connection import Connection
 from serving.errors import InvalidRequest, JobNotFound, OfframpError
 
 CANCEL_SECONDS = 60.0
-"""How long a cancelled job may take to be over: the server kills it after 10 s."""
+"""How long a cancelled job may take to be over: the server kills it after 30 s."""
 RECIPES_SECONDS = 150.0
-"""How long the server may take to list recipes for the first time, and so to start a first job."""
+"""How long the server may take to list recipes for the first time."""
+START_SECONDS = RECIPES_SECONDS + 70.0
+"""How long it may take to start a first job: it lists recipes, and waits 60 s until the job trains."""
 
-OverrideValue: TypeAlias = Union[bool, int, float, str, Sequence["OverrideValue"]]  # noqa: UP007 - recursive
+OverrideValue: TypeAlias = Union[bool, int, float, str, Sequence["OverrideValue"], None]  # noqa: UP007 - recursive
 
 
 class TrainingClient(Connection):
@@ -42,14 +44,14 @@ class TrainingClient(Connection):
         model: str = "",
         serve: bool = False,
     ) -> training.Job:
-        """Start a job; it goes on when this client is gone.
+        """Start a job and wait until it trains; it goes on when this client is gone.
 
         overrides by a setting's key; model: the name to publish under, empty for the recipe's own;
         serve: whether the server takes up the version as soon as it is published.
         """
         values = {key: encoded(key, value) for key, value in (overrides or {}).items()}
         request = training.StartRequest(recipe=recipe, model=model, overrides=values, serve=serve)
-        return self._call("Start", request, training.Job, timeout_seconds=RECIPES_SECONDS)
+        return self._call("Start", request, training.Job, timeout_seconds=START_SECONDS)
 
     def resume(self, job_id: str) -> training.Job:
         """Let an interrupted or failed job go on."""
@@ -86,6 +88,8 @@ class TrainingClient(Connection):
 def encoded(key: str, value: OverrideValue) -> training.Value:
     """Give an override its message; raise InvalidRequest for what the contract has no word for."""
     match value:
+        case None:
+            return training.Value(null_value=training.NULL_VALUE)
         case bool():
             return training.Value(bool_value=value)
         case int():
@@ -99,4 +103,6 @@ def encoded(key: str, value: OverrideValue) -> training.Value:
         case list() | tuple():
             values = [encoded(key, each) for each in value]
             return training.Value(list_value=training.ValueList(values=values))
-    raise InvalidRequest(f'override "{key}": expected a number, text, true, false or a list, got {value!r}')
+    raise InvalidRequest(
+        f'override "{key}": expected a number, text, true, false, null or a list, got {value!r}'
+    )

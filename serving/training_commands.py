@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from serving.api.wire import training
 from serving.errors import ModelNotReady
+from serving.printable import printable, printable_lines
 from serving.training_client import OverrideValue, TrainingClient
 from serving.training_display import Bars
 
@@ -55,18 +56,26 @@ def _override(text: str) -> tuple[str, OverrideValue]:
 
 def _recipes(client: TrainingClient, _: argparse.Namespace) -> int:
     for recipe in client.recipes():
-        print(f"{recipe.name}: {recipe.description}; needs: {recipe.needs}")
+        print(printable(f"{recipe.name}: {recipe.description}; needs: {recipe.needs}"))
         for setting in recipe.settings:
             value = _plain(setting.value) if setting.HasField("value") else None
-            print(f"  {setting.key}={json.dumps(value)}  {' '.join(setting.help.split())}")
+            print(printable(f"  {setting.key}={json.dumps(value)}  {' '.join(setting.help.split())}"))
     return 0
 
 
 def _train(client: TrainingClient, options: argparse.Namespace) -> int:
-    job = client.start(options.recipe, dict(options.set), model=options.model, serve=options.serve)
-    print(f"job {job.id}: {job.recipe} to {job.model}", flush=True)
-    if options.watch:
-        return _show(client, job.id, 0, options.address)
+    job = None
+    try:
+        job = client.start(options.recipe, dict(options.set), model=options.model, serve=options.serve)
+        print(printable(f"job {job.id}: {job.recipe} to {job.model}"), flush=True)
+        if options.watch:
+            return _show(client, job.id, 0, options.address)
+    except KeyboardInterrupt:
+        goes_on = "the job may have started; list the jobs: python -m serving.client jobs"
+        if job is not None:
+            goes_on = f"the job goes on; {_how_to_go_on(job.id, options.address)}"
+        print(goes_on, file=sys.stderr)
+        return INTERRUPTED
     print(_how_to_go_on(job.id, options.address), file=sys.stderr)
     return 0
 
@@ -93,7 +102,7 @@ def _cancel(client: TrainingClient, options: argparse.Namespace) -> int:
 
 def _logs(client: TrainingClient, options: argparse.Namespace) -> int:
     for text in client.logs(options.id):
-        print(text, end="", flush=True)
+        print(printable_lines(text), end="", flush=True)
     return 0
 
 
@@ -125,9 +134,10 @@ def _show(client: TrainingClient, job_id: str, after_event: int, address: str) -
 def _how_to_go_on(job_id: str, address: str, known: int = 0) -> str:
     command = "python -m serving.client"
     after = f" --after-event {known}" if known else ""
+    job = printable(job_id)
     return (
-        f"watch it: {command} watch {job_id}{after} --address {address}\n"
-        f"stop it: {command} cancel {job_id} --address {address}"
+        f"watch it: {command} watch {job}{after} --address {address}\n"
+        f"stop it: {command} cancel {job} --address {address}"
     )
 
 
@@ -136,13 +146,15 @@ def _line(job: training.Job) -> str:
     words = [f"job {job.id}: {_state(job)}, {job.recipe} to {job.model}"]
     if job.HasField("version"):
         words.append(f"version {job.version}")
+    if job.HasField("chosen_generation"):
+        words.append(f"published generation {job.chosen_generation}")
     if job.progress.epochs:
         done = job.progress
         words.append(f"generation {done.generation}, epoch {done.epochs_done}/{done.epochs}")
     words.append(f"started {started}")
     if job.error:
         words.append(job.error)
-    return ", ".join(words)
+    return printable(", ".join(words))
 
 
 def _state(job: training.Job) -> str:
@@ -153,4 +165,4 @@ def _plain(value: training.Value) -> object:
     if value.HasField("list_value"):
         return [_plain(each) for each in value.list_value.values]
     kind = value.WhichOneof("kind")
-    return None if kind is None else getattr(value, kind)
+    return None if kind in {None, "null_value"} else getattr(value, kind)

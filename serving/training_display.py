@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from serving.api.wire import training
+from serving.printable import printable
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.1, 10.0
 """How often a bar is drawn: a file keeps every line that a terminal would draw over."""
@@ -88,7 +89,7 @@ class Bars:
         return f"{elapsed} < {left}"
 
     def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def _name(generation: int, epochs_done: int, epochs: int) -> str:

@@ -10,6 +10,7 @@ import structlog
 from serving.api.places import Places
 from serving.api.training import Training, refusing_handler
 from serving.config import TrainingSettings
+from serving.frontend.address import is_loopback
 from serving.jobs.jobs import Jobs
 from serving.jobs.program import Program
 from serving.metrics import Metrics
@@ -48,10 +49,11 @@ class TrainingService:
         """Whether jobs can be started."""
         return self._jobs is not None
 
-    def open(self, places: Places) -> grpc.GenericRpcHandler:
+    def open(self, host: str, places: Places) -> grpc.GenericRpcHandler:
         """Open the jobs, if any are offered; raise ConfigurationError where their folder can't be had.
 
-        places: those that the streams of jobs take.
+        host: where the server listens; other than loopback, one line warns of who may train. places: those
+        that the streams of jobs take.
         """
         if self._offer is None:
             return refusing_handler("start it with --enable-training")
@@ -59,6 +61,8 @@ class TrainingService:
         if missing is not None:
             _LOG.warning("training not offered", reason=missing)
             return refusing_handler(missing)
+        if not is_loopback(host):
+            _LOG.warning("training is exposed: whoever reaches this address may start jobs", host=host)
         self._jobs = Jobs(
             self._offer.training_dir,
             self._model_repository,

@@ -162,7 +162,13 @@ def _run(options: argparse.Namespace) -> None:
     events = Events(options.events) if options.events is not None else None
     progress = ProgressBar() if events is None else Several(ProgressBar(), events)
     record, did_run = run(
-        recipe, _recipe_name(options), folder, options.model_repository, progress, resume=options.resume
+        recipe,
+        _recipe_name(options),
+        folder,
+        options.model_repository,
+        progress,
+        resume=options.resume,
+        max_memory_bytes=options.max_memory_bytes,
     )
     if events is not None:
         events.published(record, folder.report_path.resolve())

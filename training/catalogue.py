@@ -69,5 +69,7 @@ def _setting(key: str, default: object, field: Mapping[str, Any]) -> dict[str, A
     """Describe a key; one that may also be null has the kind of its other values."""
     values = next((each for each in field.get("anyOf", ()) if each["type"] != "null"), field)
     rules = {ours: values[keyword] for keyword, ours in RULES.items() if keyword in values}
+    if values is not field:
+        rules["nullable"] = True
     about = {"help": one_line(field["description"])} if "description" in field else {}
     return {"key": key, "kind": KINDS[values["type"]], "default": default, **rules, **about}

@@ -21,6 +21,7 @@ from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.from_recipe import load, make_network, train
 from training.interrupt import finishing
+from training.memory import check_memory
 from training.output_folder import check_writable, hold
 from training.recipe import Recipe
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
@@ -39,17 +40,24 @@ def run(
     progress: Progress,
     *,
     resume: bool,
+    max_memory_bytes: int | None = None,
 ) -> tuple[RunRecord, bool]:
     """Run a recipe to its published version; returns the record, and whether there was anything to do.
 
-    A mistake in recipe, data or folders is raised before any training.
+    A mistake in recipe, data or folders is raised before any training, as is a need of more memory than
+    max_memory_bytes.
     """
     with hold(folder.path, resume=resume):
-        return _run(recipe, recipe_name, folder, model_repository, progress)
+        return _run(recipe, recipe_name, folder, model_repository, progress, max_memory_bytes)
 
 
 def _run(
-    recipe: Recipe, recipe_name: str, folder: RunFolder, model_repository: Path, progress: Progress
+    recipe: Recipe,
+    recipe_name: str,
+    folder: RunFolder,
+    model_repository: Path,
+    progress: Progress,
+    max_memory_bytes: int | None,
 ) -> tuple[RunRecord, bool]:
     folder.check(recipe)
     record = folder.read_record()
@@ -63,6 +71,8 @@ def _run(
             f"schedule.batch_rows: expected at most the {len(dataset.train)} rows of the train split, "
             f"got {recipe.schedule.batch_rows}"
         )
+    if max_memory_bytes is not None:
+        check_memory(recipe, dataset, max_memory_bytes)
     make_network(recipe, dataset)  # says before any training whether the images fit the architecture
     check_writable(model_repository / recipe.model)
     folder.begin(recipe, dataset.digests)

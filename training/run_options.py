@@ -37,6 +37,12 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "--events", type=Path, metavar="FILE", help="appends what happens, a JSON object a line"
     )
     command.add_argument(
+        "--max-memory-bytes",
+        type=int,
+        metavar="N",
+        help="refuses a recipe that is estimated to need more memory, before it trains",
+    )
+    command.add_argument(
         "--stop-with-stdin",
         action="store_true",
         help="interrupts the run when its standard input ends: it never outlives who started it",
@@ -63,7 +69,8 @@ def overrides(options: argparse.Namespace) -> Overrides:
 def told(options: argparse.Namespace) -> list[str]:
     """Give the words that a run must be told again to be the same run, but for recipe and folder.
 
-    Whose standard input it ends with is not among them: that is for who starts it to say.
+    Whose standard input it ends with, and how much memory it may need, are not among them: they are for who
+    starts it to say.
     """
     words = ["--model-repository", str(options.model_repository)]
     for assignment in options.set:

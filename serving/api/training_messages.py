@@ -24,6 +24,8 @@ KINDS = {
     "list": training.LIST,
 }
 
+NULL = training.Value(null_value=training.NULL_VALUE)
+
 
 def decode_overrides(values: Mapping[str, training.Value]) -> dict[str, SettingValue]:
     """Read a request's overrides; raise InvalidRequest for one that has no value."""
@@ -34,6 +36,8 @@ def _decoded(key: str, value: training.Value) -> SettingValue:
     kind = value.WhichOneof("kind")
     if kind is None:
         raise InvalidRequest(f'override "{shown(key)}": expected a value, got none')
+    if kind == "null_value":
+        return None
     if kind == "list_value":
         return [_decoded(key, each) for each in value.list_value.values]
     decoded: SettingValue = getattr(value, kind)
@@ -80,6 +84,7 @@ def _setting(setting: Setting) -> training.Setting:
         maximum=setting.maximum,
         exclusive_minimum=setting.exclusive_minimum,
         exclusive_maximum=setting.exclusive_maximum,
+        nullable=setting.nullable,
         help=setting.help,
     )
 
@@ -90,13 +95,14 @@ def encode_job(job: Job) -> training.Job:
         id=job.id,
         recipe=job.recipe,
         model=job.model,
-        overrides={key: encode_value(value) or training.Value() for key, value in job.overrides.items()},
+        overrides={key: encode_value(value) or NULL for key, value in job.overrides.items()},
         state=STATES[job.state],
         serve=job.serve,
         created_seconds=job.created_seconds,
         started_seconds=job.started_seconds,
         ended_seconds=job.ended_seconds,
         version=job.version,
+        chosen_generation=job.chosen_generation,
         error=job.error,
         progress=training.Progress(**job.progress.model_dump()),
     )

@@ -73,6 +73,8 @@ class Job(BaseModel):
     state: JobState = JobState.RUNNING
     ended_seconds: float | None = None
     version: int | None = None
+    chosen_generation: int | None = None
+    """The one that was published as that version."""
     error: str = ""
     progress: Progress = Progress()
 
@@ -83,8 +85,10 @@ class Job(BaseModel):
 
     def after(self, event: Event) -> Self:
         """Give the record that an event makes of it."""
-        version = event.version if isinstance(event, Published) else self.version
-        return self.model_copy(update={"progress": self.progress.after(event), "version": version})
+        changes: dict[str, object] = {"progress": self.progress.after(event)}
+        if isinstance(event, Published):
+            changes |= {"version": event.version, "chosen_generation": event.chosen_generation}
+        return self.model_copy(update=changes)
 
     def ended(self, state: JobState, error: str = "") -> Self:
         """Give the record of the job as it ended now."""

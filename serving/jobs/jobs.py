@@ -8,10 +8,9 @@ RUNNING as long as it may live, and the state changes once per process, after it
 """
 
 import asyncio
-import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,22 +18,32 @@ from typing import Any, TypeVar
 import structlog
 
 from serving.config import TrainingSettings
-from serving.errors import InvalidRequest, JobNotFound, ModelNotReady, Overloaded, shown
+from serving.errors import (
+    MAX_COMPLAINT_CHARACTERS,
+    InvalidRequest,
+    JobNotFound,
+    ModelNotReady,
+    Overloaded,
+    shown,
+)
 from serving.jobs.events import Epoch, Event, EventReader, TextReader, follow
 from serving.jobs.job import RESUMABLE, Job, JobState
-from serving.jobs.program import Orphan, Program, Restraint
+from serving.jobs.memory import share_of_memory
+from serving.jobs.program import Orphan, Program, run_arguments
+from serving.jobs.pruning import overdue
 from serving.jobs.recipes import Recipes, SettingValue
 from serving.jobs.running import RunningJob
 from serving.jobs.store import JobStore, new_id
 from serving.metrics import Metrics
 from serving.repository.manifest import NAME_PATTERN
-from serving.waiting import off_loop
+from serving.waiting import first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
 
-KILL_SECONDS = 10.0
-"""How long a cancelled process may take to interrupt itself."""
-MAX_LISTED = 1000
+START_SECONDS = 60.0
+"""How long a new job is awaited: until its process has begun to train, or has refused what was asked for."""
+KILL_SECONDS = 30.0
+"""How long a cancelled process may take to interrupt itself, or to finish a version that it is publishing."""
 
 Result = TypeVar("Result")
 
@@ -60,7 +69,7 @@ class Jobs:
         self._jobs = {job.id: job for job in self._store.read_all()}
         self._model_repository = model_repository.resolve()
         self._settings = settings
-        self._restraint = Restraint(settings.granted_threads, settings.max_memory_bytes)
+        self._max_memory_bytes = settings.max_memory_bytes or share_of_memory(settings.max_jobs)
         self._metrics = metrics
         self._program = program
         self._take_up = take_up
@@ -73,6 +82,7 @@ class Jobs:
         for job in [each for each in self._jobs.values() if each.running]:
             self._take_over(job)
         self._count()
+        self._spawn(self._prune())
 
     async def recipes(self) -> Recipes:
         """List what can be trained; raise Unsupported where the program can't say."""
@@ -84,12 +94,15 @@ class Jobs:
     async def start(
         self, recipe: str, model: str, overrides: Mapping[str, SettingValue], *, serve: bool
     ) -> Job:
-        """Start a job under a model's name, empty for the recipe's own; raise where it can't be."""
+        """Start a job under a model's name, empty for the recipe's own, and wait until it trains.
+
+        Raises InvalidRequest, and keeps nothing of the job, where its process refuses what it is to train.
+        """
         named = (await self.recipes()).named(recipe)
         name = model or named.model
         if not re.fullmatch(NAME_PATTERN, name):
             raise InvalidRequest(f"model: expected a name matching {NAME_PATTERN}, got {shown(repr(name))}")
-        checked = named.checked(overrides, self._restraint.threads)
+        checked = named.checked(overrides, self._settings.granted_threads)
         now = time.time()
         job = Job(
             id=new_id(),
@@ -118,9 +131,8 @@ class Jobs:
         return job
 
     def latest(self) -> list[Job]:
-        """List the jobs, the latest first; no more than MAX_LISTED."""
-        ordered = sorted(self._jobs.values(), key=lambda job: job.created_seconds, reverse=True)
-        return ordered[:MAX_LISTED]
+        """List the jobs, the latest first."""
+        return sorted(self._jobs.values(), key=lambda job: job.created_seconds, reverse=True)
 
     async def watch(self, job_id: str, after_event: int = 0) -> AsyncIterator[Event | Job]:
         """Tell a job's events above a number as they come, then the job as it ended."""
@@ -145,13 +157,42 @@ class Jobs:
         await asyncio.gather(*stops)
         if self._asking is not None:
             self._asking.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # some start others
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         self._store.close()
 
     async def _start(self, job: Job) -> Job:
         async with self._changing:
             self._check_room()
-            return await self._launch(job)
+            running = await self._launch(job)
+        await first_of(running.begun.wait(), running.over.wait(), asyncio.sleep(START_SECONDS))
+        async with self._changing:
+            job = self.get(job.id)
+            if job.state is not JobState.FAILED or not running.refused:
+                return job
+            self._forget([job])
+        await self._remove_folders([job])
+        self._check_disk()  # which may be why
+        raise InvalidRequest(shown(job.error, MAX_COMPLAINT_CHARACTERS))
+
+    async def _prune(self) -> None:
+        days, most = self._settings.keep_days, self._settings.keep_jobs
+        async with self._changing:
+            old = overdue(self._jobs.values(), keep_days=days, keep_jobs=most, now=time.time())
+            self._forget(old)
+        await self._remove_folders(old)
+        if old:
+            _LOG.info("training jobs removed", jobs=[job.id for job in old], keep_days=days, keep_jobs=most)
+
+    def _forget(self, jobs: Sequence[Job]) -> None:
+        """Know jobs that are over no more, so that their folders can be removed."""
+        for job in jobs:
+            del self._jobs[job.id]
+        self._count()
+
+    async def _remove_folders(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            await off_loop(self._store.folder(job.id).remove)
 
     async def _resume(self, job_id: str) -> Job:
         async with self._changing:
@@ -161,7 +202,8 @@ class Jobs:
                     f"job {job_id}: expected one that is interrupted or failed, got {job.state}"
                 )
             self._check_room()
-            return await self._launch(job.resumed(), "--resume")
+            await self._launch(job.resumed(), "--resume")
+            return self.get(job_id)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -174,38 +216,46 @@ class Jobs:
                 f"training jobs: expected at most {self._settings.max_jobs} running, got one more: "
                 f"running: {', '.join(self._running)}"
             )
-        free = self._store.free_bytes()
-        if free < self._settings.min_free_bytes:
-            raise Overloaded(
-                f"training folder {self._store.root}: expected {self._settings.min_free_bytes} bytes free, "
-                f"got {free}"
-            )
+        self._check_disk()
 
-    async def _launch(self, job: Job, *more: str) -> Job:
+    def _check_disk(self) -> None:
+        if self._store.free_bytes() < self._settings.min_free_bytes:
+            raise self._disk_full("too little is free")
+
+    def _disk_full(self, why: str) -> Overloaded:
+        needed, free = self._settings.min_free_bytes, self._store.free_bytes()
+        return Overloaded(
+            f"training folder {self._store.root}: {why}: expected {needed} bytes free, got {free}"
+        )
+
+    async def _launch(self, job: Job, *more: str) -> RunningJob:
+        """Write the record and start the process; raise Overloaded and leave no trace where that fails."""
         folder = self._store.folder(job.id)
-        await off_loop(partial(folder.write, job))  # before the process: one without a record is lost
-        self._jobs[job.id] = job
-        overrides = [
-            word for key, value in job.overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
-        ]
-        arguments = [
-            *("run", job.recipe, "--output", str(folder.run), "--events", str(folder.events)),
-            *("--model-repository", str(self._model_repository), "--model", job.model),
-            *overrides,
-            *("--stop-with-stdin", *more),
-        ]
+        arguments = run_arguments(job, folder, self._model_repository, self._max_memory_bytes)
         try:
-            child = await self._program.start(arguments, folder, self._restraint)
+            await off_loop(partial(folder.write, job))  # before the process: one without a record is lost
+            child = await self._program.start([*arguments, *more], folder, self._settings.granted_threads)
         except OSError as error:
-            return await self._put(job.ended(JobState.FAILED, f"its process cannot start: {error}"))
-        self._attend(job, RunningJob(folder, child, job.progress.last_event), counts=True)
+            await self._undo(job.id)
+            raise self._disk_full(f"the job cannot start: {error.strerror or error}") from error
+        self._jobs[job.id] = job
+        running = RunningJob(folder, child, job.progress.last_event, self._max_memory_bytes)
+        self._attend(job, running, counts=True)
         _LOG.info("training started", job=job.id, recipe=job.recipe, model=job.model, resumed=bool(more))
-        return job
+        return running
+
+    async def _undo(self, job_id: str) -> None:
+        """Remove what a job that did not start has written; one that was resumed is as it was."""
+        before = self._jobs.get(job_id)
+        if before is not None:
+            await self._put(before)
+        else:
+            await off_loop(self._store.folder(job_id).remove)
 
     def _take_over(self, job: Job) -> None:
         """See to the end of a process that an earlier server started."""
         folder = self._store.folder(job.id)
-        running = RunningJob(folder, Orphan(folder), job.progress.last_event)
+        running = RunningJob(folder, Orphan(folder), job.progress.last_event, None)
         self._attend(job, running, counts=False)
         self._spawn(running.stop(JobState.INTERRUPTED, KILL_SECONDS))
 
@@ -238,11 +288,13 @@ class Jobs:
         job = self._jobs[job_id]
         if state is JobState.SUCCEEDED and job.serve:
             await self._take_up()  # first, so that who sees the job end is answered by its model
-        del self._running[job_id]
-        await self._put(job.ended(state, error))
+        async with self._changing:  # a resume that came at once would write its record beside this one
+            del self._running[job_id]
+            await self._put(job.ended(state, error))
         _LOG.info("training ended", job=job_id, state=state, version=job.version, error=error)
         if state is JobState.CANCELLED:
             await self._remove_files(job_id)
+        self._spawn(self._prune())
 
     async def _cancel(self, job_id: str) -> Job:
         async with self._changing:

@@ -1,4 +1,4 @@
-"""The training program as a process of its own: how it is called, restrained and stopped.
+"""The training program as a process of its own: how it is called, bounded and stopped.
 
 `python -m training`, unless another command is given. The process holds the job's lock and ends by
 itself once its stdin closes, so that it does not outlive its server by much. Knows no job's state.
@@ -6,23 +6,23 @@ itself once its stdin closes, so that it does not outlive its server by much. Kn
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
 
 from serving.errors import Unsupported, first_complaint, shown
 from serving.jobs.events import POLL_SECONDS
+from serving.jobs.job import Job
+from serving.jobs.memory import session_memory
 from serving.jobs.recipes import Recipes
 from serving.jobs.store import JobFolder
-
-if os.name == "posix":
-    import resource
 
 LOWEST_PRIORITY = 19
 RECIPES_SECONDS = 120.0
@@ -32,26 +32,35 @@ NEEDED_PACKAGES = ("training", "torch")
 OWN_PROGRAM = (sys.executable, "-m", "training")
 
 
+def run_arguments(
+    job: Job, folder: JobFolder, model_repository: Path, max_memory_bytes: int | None
+) -> list[str]:
+    """Return the words behind the command that run a job."""
+    overrides = [
+        word for key, value in job.overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
+    ]
+    bound = [] if max_memory_bytes is None else ["--max-memory-bytes", str(max_memory_bytes)]
+    return [
+        *("run", job.recipe, "--output", str(folder.run), "--events", str(folder.events)),
+        *("--model-repository", str(model_repository), "--model", job.model),
+        *(*overrides, *bound, "--stop-with-stdin"),
+    ]
+
+
 class Process(Protocol):
     """A job's process."""
 
     async def wait(self) -> int | None:
         """Wait for its end; the exit code, negative for a signal, None where nobody can know it."""
 
+    def memory_bytes(self) -> int:
+        """Return how much memory it holds, with what it has started."""
+
     def terminate(self) -> None:
         """Ask it to interrupt itself."""
 
     def kill(self) -> None:
         """End it, and what it has started."""
-
-
-@dataclass(frozen=True)
-class Restraint:
-    """What a process may take of the machine."""
-
-    threads: int
-    max_memory_bytes: int | None
-    """Of address space; None: no bound."""
 
 
 class Program:
@@ -92,23 +101,28 @@ class Program:
         except ValidationError as error:
             raise _cannot_say(first_complaint(error)) from error
 
-    async def start(self, arguments: Sequence[str], folder: JobFolder, restraint: Restraint) -> "Child":
+    async def start(self, arguments: Sequence[str], folder: JobFolder, threads: int) -> "Child":
         """Start it for a job, at the lowest priority; raise OSError where that fails."""
-        threads = dict.fromkeys(THREADS_VARIABLES, str(restraint.threads))
+        bounds = dict.fromkeys(THREADS_VARIABLES, str(threads))
         with folder.lock() as alive, folder.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(*self._command, *arguments),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **threads, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **bounds, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # Ctrl-C is for the server, which tells its jobs itself
                 pass_fds=(alive.fileno(),),
             )
-            alive.truncate(0)
-            alive.write(str(process.pid).encode())
+            try:
+                alive.truncate(0)
+                alive.write(str(process.pid).encode())
+            except OSError:  # a full disk: nobody would find this process again
+                _kill_group(process.pid)
+                await process.wait()
+                raise
         with contextlib.suppress(ProcessLookupError):  # over already
-            _restrain(process.pid, restraint.max_memory_bytes)
+            os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST_PRIORITY)
         return Child(process)
 
 
@@ -125,6 +139,10 @@ class Child:
         if self._process.stdin is not None:
             self._process.stdin.close()
         return code
+
+    def memory_bytes(self) -> int:
+        """Return how much memory it holds, with what it has started."""
+        return session_memory(self._process.pid)
 
     def terminate(self) -> None:
         """Ask it to interrupt itself."""
@@ -149,6 +167,10 @@ class Orphan:
             await asyncio.sleep(POLL_SECONDS)
         return None
 
+    def memory_bytes(self) -> int:
+        """Return 0: it ends at once, or is killed."""
+        return 0
+
     def terminate(self) -> None:
         """Leave it be: it saw its stdin close."""
 
@@ -156,15 +178,6 @@ class Orphan:
         """End it, and what it has started."""
         if self._folder.has_process() and (number := self._folder.process_id()) is not None:
             _kill_group(number)
-
-
-def _restrain(number: int, max_memory_bytes: int | None) -> None:
-    """Lower a process's priority and bound its memory, before it has done anything."""
-    os.setpriority(os.PRIO_PROCESS, number, LOWEST_PRIORITY)
-    if max_memory_bytes is not None and hasattr(resource, "prlimit"):  # Linux
-        _, hard = resource.prlimit(number, resource.RLIMIT_AS)  # which nobody may raise
-        bound = max_memory_bytes if hard == resource.RLIM_INFINITY else min(hard, max_memory_bytes)
-        resource.prlimit(number, resource.RLIMIT_AS, (bound, bound))
 
 
 def _kill_group(number: int) -> None:

@@ -44,13 +44,19 @@ class Setting(BaseModel):
     maximum: float | None = None
     exclusive_minimum: float | None = None
     exclusive_maximum: float | None = None
+    nullable: bool = False
+    """Whether it may be none."""
     help: str = ""
 
     def check(self, value: SettingValue) -> None:
         """Raise InvalidRequest where a value is of another kind, or out of range."""
+        if value is None and self.nullable:
+            return
         if not _is_kind(value, self.kind):
-            raise self.refusal(_EXPECTED[self.kind], value)
+            raise self.refusal(_EXPECTED[self.kind] + (" or null" if self.nullable else ""), value)
         for each in value if isinstance(value, list) else [value]:
+            if each is None:
+                raise self.refusal("a list without null", value)
             if self.choices is not None and each not in self.choices:
                 raise self.refusal(f"one of {', '.join(map(str, self.choices))}", value)
             if isinstance(each, (int, float)) and not isinstance(each, bool):

@@ -109,6 +109,10 @@ class JobFolder:
         for path in (self.events, self.log, self.alive):
             path.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove all of it; what can't be removed stays."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
 
 class JobStore:
     """The folder of all jobs, locked while this is open."""
@@ -150,8 +154,11 @@ class JobStore:
         return jobs
 
     def free_bytes(self) -> int:
-        """Say how much the disk still takes."""
-        return shutil.disk_usage(self.root).free
+        """Return how much the disk still takes; 0 where the folder is gone."""
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError:
+            return 0
 
 
 def _read(record: Path) -> Job:
@@ -166,7 +173,7 @@ def _read(record: Path) -> Job:
 
 def _locked(path: Path) -> IO[bytes]:
     with contextlib.ExitStack() as opened:
-        file = opened.enter_context(path.open("ab"))
+        file = opened.enter_context(path.open("ab", buffering=0))
         if os.name == "posix":
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         opened.pop_all()

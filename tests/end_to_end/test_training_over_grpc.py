@@ -12,7 +12,7 @@ import pytest
 from serving.api.wire import training
 from serving.client import Client
 from serving.errors import InvalidRequest
-from serving.training_client import TrainingClient
+from serving.training_client import OverrideValue, TrainingClient
 from tests.end_to_end import node_packages
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.training_server import (
@@ -56,7 +56,7 @@ def node_client() -> Path:
 
 def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(server: ServerProcess) -> None:
     with TrainingClient(server.address) as client:
-        job = client.start(RECIPE, overrides(3), model="watched", serve=True)
+        job = client.start(RECIPE, overrides(3) | {"generations.patience": None}, model="watched", serve=True)
         before = watch_an_epoch(client, job)
 
     with TrainingClient(server.address) as client, Client(server.address) as asked:
@@ -68,6 +68,7 @@ def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(server:
         *("generation", "step", "epoch", "line", "published")
     }
     assert (over.state, over.version, over.progress.epochs_done) == (training.SUCCEEDED, 1, 3)
+    assert over.HasField("chosen_generation")
     assert (answer.model_version, answer.label_N.shape) == ("1", (2,))
 
 
@@ -112,6 +113,31 @@ def test_the_command_line_shows_a_job_until_its_version_is_published(server: Ser
     assert "generation 0, epoch 2/2" in shown.stderr
     assert "published typed version 1, generation 0" in shown.stderr
     assert "succeeded, digits to typed, version 1" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (
+            {"dataset.tune_rows": 5000},
+            "expected more than the 5660 rows that the other splits take, .* got 1797",
+        ),
+        ({"architecture.exits": 4}, "expected images of at least 16 pixels a side for 4 stages, got 8"),
+        (
+            {"architecture.width": [4096], "architecture.depth": [64]},
+            r"memory: expected at most \d+ bytes, got an estimate of \d+: weights \d+, activations of 32",
+        ),
+    ],
+    ids=["splits", "image size", "memory"],
+)
+def test_a_recipe_that_cannot_be_trained_is_refused_at_its_start_and_leaves_nothing(
+    server: ServerProcess, trainer: TrainingServer, wrong: dict[str, OverrideValue], complaint: str
+) -> None:
+    there_before = set(trainer.training_dir.iterdir())
+    with TrainingClient(server.address) as client, pytest.raises(InvalidRequest, match=complaint):
+        client.start(RECIPE, overrides(1) | wrong)
+
+    assert set(trainer.training_dir.iterdir()) == there_before
 
 
 def test_a_client_in_node_trains_watches_in_two_parts_and_asks_the_model(

@@ -47,16 +47,20 @@ def run(server: LiveServer, *words: str) -> int:
 def test_a_watched_job_is_lines_where_tqdm_is_missing(
     server: LiveServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run(server, "train", "stand-in", "--model", "digits", "--set", "epochs=2", "--watch")
+    options = ("--set", "epochs=2", "--set", "share=null", "--watch")
+    code = run(server, "train", "stand-in", "--model", "digits", *options)
 
     said = capsys.readouterr()
     assert code == 0
-    assert "succeeded, stand-in to digits, version 1, generation 0, epoch 2/2" in said.out
+    assert (
+        "succeeded, stand-in to digits, version 1, published generation 2, generation 0, epoch 2/2"
+        in said.out
+    )
     assert [line.split(", ")[:2] + line.split(", ")[3:] for line in said.err.splitlines()[:2]] == [
         ["generation 0", "epoch 1/2", "loss 1.000", "tune accuracy by exit 50.0% / 75.0%"],
         ["generation 0", "epoch 2/2", "loss 0.500", "tune accuracy by exit 50.0% / 75.0%"],
     ]
-    assert "certified\npublished digits version 1, generation 0: " in said.err
+    assert "certified\npublished digits version 1, generation 2: " in said.err
 
 
 def test_a_watched_job_has_the_bar_of_a_local_run(
@@ -95,7 +99,7 @@ def test_a_job_that_is_not_watched_says_how_to(
 def test_a_job_that_fails_is_exit_code_1_and_its_error(
     server: LiveServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run(server, "train", "stand-in", "--set", "mistake=too few rows", "--watch")
+    code = run(server, "train", "stand-in", "--set", "failure=too few rows", "--watch")
 
     assert code == 1
     assert capsys.readouterr().out.endswith("too few rows\n")
@@ -168,3 +172,28 @@ def test_an_override_without_key_or_value_is_refused(
         run(server, "train", "stand-in", "--set", text)
 
     assert f"expected KEY=VALUE, got '{text}'" in capsys.readouterr().err
+
+
+HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202egnp.exe \x85 \u2028"
+FORBIDDEN = set("\x1b\x07\x9b\u202e\x85\u2028")
+
+
+@pytest.mark.usefixtures("plain")
+def test_no_text_of_a_job_reaches_the_terminal_unescaped(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = ("--set", f"says={HOSTILE}\nforged")
+    fails = ("--set", f"failure=disk {HOSTILE}")
+    codes = [
+        run(server, "train", "stand-in", *says, "--watch"),
+        run(server, "train", "stand-in", *fails, "--watch"),
+    ]
+    for command in ("watch", "logs"):
+        codes += [run(server, command, job.id) for job in client.jobs()]
+    codes += [run(server, "jobs"), run(server, "watch", HOSTILE), run(server, "train", HOSTILE)]
+
+    said = capsys.readouterr()
+    assert codes == [0, 1, 1, 0, 0, 0, 0, 1, 1]
+    assert FORBIDDEN.isdisjoint(said.out + said.err)
+    assert "\\x1b]0;owned\\x07 \\x9b2J \\u202egnp.exe \\x85 \\u2028\\nforged" in said.err
+    assert "\nforged" in said.out  # of the log, whose lines are lines

@@ -44,7 +44,12 @@ def test_a_setting_has_kind_choices_and_bounds() -> None:
         "minimum": 2,
         "maximum": 16,
     }
-    assert without_help("generations.patience") == {"kind": "integer", "default": None, "minimum": 1}
+    assert without_help("generations.patience") == {
+        "kind": "integer",
+        "default": None,
+        "minimum": 1,
+        "nullable": True,
+    }
     assert without_help("schedule.learning_rate") == {
         "kind": "number",
         "default": 0.002,
@@ -55,6 +60,7 @@ def test_a_setting_has_kind_choices_and_bounds() -> None:
         "default": 0.03,
         "exclusive_minimum": 0.0,
         "exclusive_maximum": 1.0,
+        "nullable": True,
     }
     assert without_help("augmentation.flip") == {"kind": "boolean", "default": False}
     assert without_help("architecture.width") == {"kind": "list", "default": [64]}

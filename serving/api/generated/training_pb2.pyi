@@ -7,6 +7,10 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class NullValue(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NULL_VALUE: _ClassVar[NullValue]
+
 class SettingKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SETTING_KIND_UNSPECIFIED: _ClassVar[SettingKind]
@@ -24,6 +28,7 @@ class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILED: _ClassVar[JobState]
     CANCELLED: _ClassVar[JobState]
     INTERRUPTED: _ClassVar[JobState]
+NULL_VALUE: NullValue
 SETTING_KIND_UNSPECIFIED: SettingKind
 STRING: SettingKind
 INTEGER: SettingKind
@@ -38,18 +43,20 @@ CANCELLED: JobState
 INTERRUPTED: JobState
 
 class Value(_message.Message):
-    __slots__ = ("bool_value", "integer_value", "number_value", "string_value", "list_value")
+    __slots__ = ("bool_value", "integer_value", "number_value", "string_value", "list_value", "null_value")
     BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
     INTEGER_VALUE_FIELD_NUMBER: _ClassVar[int]
     NUMBER_VALUE_FIELD_NUMBER: _ClassVar[int]
     STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
     LIST_VALUE_FIELD_NUMBER: _ClassVar[int]
+    NULL_VALUE_FIELD_NUMBER: _ClassVar[int]
     bool_value: bool
     integer_value: int
     number_value: float
     string_value: str
     list_value: ValueList
-    def __init__(self, bool_value: _Optional[bool] = ..., integer_value: _Optional[int] = ..., number_value: _Optional[float] = ..., string_value: _Optional[str] = ..., list_value: _Optional[_Union[ValueList, _Mapping]] = ...) -> None: ...
+    null_value: NullValue
+    def __init__(self, bool_value: _Optional[bool] = ..., integer_value: _Optional[int] = ..., number_value: _Optional[float] = ..., string_value: _Optional[str] = ..., list_value: _Optional[_Union[ValueList, _Mapping]] = ..., null_value: _Optional[_Union[NullValue, str]] = ...) -> None: ...
 
 class ValueList(_message.Message):
     __slots__ = ("values",)
@@ -58,7 +65,7 @@ class ValueList(_message.Message):
     def __init__(self, values: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
 
 class Setting(_message.Message):
-    __slots__ = ("key", "kind", "default", "value", "choices", "minimum", "maximum", "exclusive_minimum", "exclusive_maximum", "help")
+    __slots__ = ("key", "kind", "default", "value", "choices", "minimum", "maximum", "exclusive_minimum", "exclusive_maximum", "help", "nullable")
     KEY_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +76,7 @@ class Setting(_message.Message):
     EXCLUSIVE_MINIMUM_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIVE_MAXIMUM_FIELD_NUMBER: _ClassVar[int]
     HELP_FIELD_NUMBER: _ClassVar[int]
+    NULLABLE_FIELD_NUMBER: _ClassVar[int]
     key: str
     kind: SettingKind
     default: Value
@@ -79,7 +87,8 @@ class Setting(_message.Message):
     exclusive_minimum: float
     exclusive_maximum: float
     help: str
-    def __init__(self, key: _Optional[str] = ..., kind: _Optional[_Union[SettingKind, str]] = ..., default: _Optional[_Union[Value, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., choices: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., exclusive_minimum: _Optional[float] = ..., exclusive_maximum: _Optional[float] = ..., help: _Optional[str] = ...) -> None: ...
+    nullable: bool
+    def __init__(self, key: _Optional[str] = ..., kind: _Optional[_Union[SettingKind, str]] = ..., default: _Optional[_Union[Value, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., choices: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., exclusive_minimum: _Optional[float] = ..., exclusive_maximum: _Optional[float] = ..., help: _Optional[str] = ..., nullable: _Optional[bool] = ...) -> None: ...
 
 class Recipe(_message.Message):
     __slots__ = ("name", "description", "needs", "settings")
@@ -147,7 +156,7 @@ class ListResponse(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "recipe", "model", "overrides", "state", "serve", "created_seconds", "started_seconds", "ended_seconds", "version", "error", "progress")
+    __slots__ = ("id", "recipe", "model", "overrides", "state", "serve", "created_seconds", "started_seconds", "ended_seconds", "version", "error", "progress", "chosen_generation")
     class OverridesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +176,7 @@ class Job(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_GENERATION_FIELD_NUMBER: _ClassVar[int]
     id: str
     recipe: str
     model: str
@@ -179,7 +189,8 @@ class Job(_message.Message):
     version: int
     error: str
     progress: Progress
-    def __init__(self, id: _Optional[str] = ..., recipe: _Optional[str] = ..., model: _Optional[str] = ..., overrides: _Optional[_Mapping[str, Value]] = ..., state: _Optional[_Union[JobState, str]] = ..., serve: _Optional[bool] = ..., created_seconds: _Optional[float] = ..., started_seconds: _Optional[float] = ..., ended_seconds: _Optional[float] = ..., version: _Optional[int] = ..., error: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+    chosen_generation: int
+    def __init__(self, id: _Optional[str] = ..., recipe: _Optional[str] = ..., model: _Optional[str] = ..., overrides: _Optional[_Mapping[str, Value]] = ..., state: _Optional[_Union[JobState, str]] = ..., serve: _Optional[bool] = ..., created_seconds: _Optional[float] = ..., started_seconds: _Optional[float] = ..., ended_seconds: _Optional[float] = ..., version: _Optional[int] = ..., error: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., chosen_generation: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("last_event", "generation", "epochs", "epochs_done", "loss", "tune_accuracy", "seconds_left")

@@ -128,10 +128,12 @@ def test_recipes_are_listed_with_their_settings(client: TrainingClient) -> None:
     assert [choice.string_value for choice in settings["rule"].choices] == ["kd", "ban"]
     assert [each.integer_value for each in settings["widths"].default.list_value.values] == [4, 8]
     assert not settings["share"].HasField("value")
+    assert [key for key, setting in settings.items() if setting.nullable] == ["share"]
 
 
 def test_a_job_is_watched_from_its_start_to_its_state(client: TrainingClient) -> None:
     overrides: dict[str, Any] = {"epochs": 2, "rate": 0.5, "real": False, "rule": "ban", "widths": [1, 2]}
+    overrides["share"] = None
     job = client.start("stand-in", overrides, model="digits")
 
     events = list(client.watch(job.id))
@@ -144,7 +146,9 @@ def test_a_job_is_watched_from_its_start_to_its_state(client: TrainingClient) ->
     assert events[6].published.version == 1
     over = events[-1].state.job
     assert (over.state, over.version, over.model) == (training.SUCCEEDED, 1, "digits")
+    assert over.chosen_generation == events[6].published.chosen_generation == 2
     assert over.overrides["rule"].string_value == "ban"
+    assert over.overrides["share"].WhichOneof("kind") == "null_value"
     assert [each.integer_value for each in over.overrides["widths"].list_value.values] == [1, 2]
     assert over == client.job(job.id)
     assert client.jobs() == [over]
@@ -216,13 +220,20 @@ def test_an_unknown_job_is_not_found_by_any_rpc(client: TrainingClient) -> None:
             ask("gone")
 
 
-def test_a_mistake_of_the_run_is_the_jobs_error(client: TrainingClient) -> None:
-    job = client.start("stand-in", {"mistake": "tune_rows: too few"})
+def test_what_a_run_ended_with_is_the_jobs_error(client: TrainingClient) -> None:
+    job = client.start("stand-in", {"failure": "disk: too small"})
 
     over = ended(client, job.id)
 
-    assert (over.state, over.error) == (training.FAILED, "tune_rows: too few")
-    assert "error: tune_rows: too few" in "".join(client.logs(job.id))
+    assert (over.state, over.error) == (training.FAILED, "disk: too small")
+    assert "error: disk: too small" in "".join(client.logs(job.id))
+
+
+def test_a_recipe_that_cannot_be_trained_is_an_invalid_request(client: TrainingClient) -> None:
+    with pytest.raises(InvalidRequest, match="tune_rows: too few"):
+        client.start("stand-in", {"mistake": "tune_rows: too few"})
+
+    assert client.jobs() == []
 
 
 def test_a_drained_server_tells_watchers_and_the_next_one_resumes(

@@ -1,15 +1,17 @@
 """Stands for `python -m training`: the same command line, events, exit codes and signals, no training.
 
 What a run does is in its overrides: `hold_at` stops it after an epoch until it is interrupted, `mistake`
-ends it with exit code 2, `stubborn` makes it deaf to SIGTERM and to its stdin, `crash` kills it, `real`
-publishes a version that a server can serve, `diverge` has a loss that is NaN. It keeps the number of its
-epochs done as its checkpoint.
+ends it with exit code 2 before it begins and `failure` after an epoch, `stubborn` makes it deaf to SIGTERM
+and to its stdin, `crash` kills it, `real` publishes a version that a server can serve, `diverge` has a loss
+that is NaN, `says` is what it has to say to people, `hog` makes a child process take 2 GiB after an epoch.
+It keeps the number of its epochs done as its checkpoint.
 """
 
 import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 GENERATION_STEPS = 4
+HOG = "held = [bytearray(2**20) for _ in range(2048)]"
 RECIPES = {
     "stand-in": {
         "model": ("string", "stand-in", {}),
@@ -25,14 +28,17 @@ RECIPES = {
         "epochs": ("integer", 3, {"minimum": 1, "maximum": 1000}),
         "hold_at": ("integer", 0, {"minimum": 0}),
         "mistake": ("string", "", {}),
+        "failure": ("string", "", {}),
+        "says": ("string", "certified", {}),
         "stubborn": ("boolean", False, {}),
         "crash": ("boolean", False, {}),
         "real": ("boolean", False, {}),
         "diverge": ("boolean", False, {}),
+        "hog": ("boolean", False, {}),
         "rate": ("number", 0.5, {"exclusive_minimum": 0.0, "maximum": 1.0}),
         "rule": ("string", "kd", {"choices": ["kd", "ban"]}),
         "widths": ("list", [4, 8], {"minimum": 1, "maximum": 64}),
-        "share": ("number", None, {"minimum": 0.0, "exclusive_maximum": 1.0}),
+        "share": ("number", None, {"minimum": 0.0, "exclusive_maximum": 1.0, "nullable": True}),
     }
 }
 
@@ -71,13 +77,19 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
         checkpoint.write_text(str(epoch))
         figures = {"loss": float("nan") if settings["diverge"] else 1 / epoch, "tune_accuracy": [0.5, 0.75]}
         tell("epoch", generation=0, epochs=epochs, epochs_done=epoch, **figures)
+        if settings["failure"]:
+            print(f"error: {settings['failure']}", file=sys.stderr)
+            sys.exit(2)
         if settings["crash"]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if settings["hog"] and not options.resume:
+            subprocess.run([sys.executable, "-c", HOG], check=True)
         while epoch == settings["hold_at"] and not options.resume:
             time.sleep(0.05)
-    tell("line", text="certified")
+    tell("line", text=settings["says"])
+    print(settings["says"])
     folder = _publish(options.model_repository, options.model, real=settings["real"])
-    published = {"version": int(folder.name), "chosen_generation": 0, "report": "report.html"}
+    published = {"version": int(folder.name), "chosen_generation": 2, "report": "report.html"}
     tell("published", model=options.model, folder=str(folder), **published)
     print(f"published {folder}")
 
@@ -140,6 +152,7 @@ def _options() -> argparse.Namespace:
         run.add_argument(name, type=Path, required=True)
     run.add_argument("--model", required=True)
     run.add_argument("--set", action="append", default=[])
+    run.add_argument("--max-memory-bytes", type=int)
     run.add_argument("--stop-with-stdin", action="store_true", required=True)
     run.add_argument("--resume", action="store_true")
     return parser.parse_args()

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -25,6 +26,7 @@ async def test_a_job_ends_with_the_version_that_it_published(jobs: Jobs, tmp_pat
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     assert isinstance(events[-1], Published)
     assert (over.state, over.version, over.error) == (JobState.SUCCEEDED, 1, "")
+    assert over.chosen_generation == 2
     assert (tmp_path / "models" / "digits" / "1").is_dir()
 
 
@@ -88,10 +90,58 @@ async def test_a_name_that_no_model_can_have_is_refused(jobs: Jobs, model: str) 
         await start(jobs, model=model)
 
 
-async def test_a_mistake_is_the_jobs_error(jobs: Jobs) -> None:
-    over = await ended(jobs, (await start(jobs, mistake="epsilon: too small")).id)
+async def test_what_a_job_ended_with_is_its_error(jobs: Jobs) -> None:
+    over = await ended(jobs, (await start(jobs, failure="disk: too small")).id)
 
-    assert (over.state, over.error, over.version) == (JobState.FAILED, "epsilon: too small", None)
+    assert (over.state, over.error, over.version) == (JobState.FAILED, "disk: too small", None)
+
+
+async def test_a_job_that_cannot_begin_is_refused_and_nothing_of_it_stays(
+    make_jobs: MakeJobs, training_dir: Path
+) -> None:
+    registry = CollectorRegistry()
+    jobs = make_jobs(registry=registry)
+
+    with pytest.raises(InvalidRequest, match=r"^epsilon: too small\\x1b\[2J$"):
+        await start(jobs, mistake="epsilon: too small\x1b[2J")
+
+    assert jobs.latest() == []
+    assert [path.name for path in training_dir.iterdir()] == [".lock"]
+    assert registry.get_sample_value("offramp_training_jobs", {"state": "failed"}) == 0
+    assert (await ended(jobs, (await start(jobs)).id)).state is JobState.SUCCEEDED
+
+
+async def test_a_job_that_takes_long_to_begin_is_not_awaited(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await jobs.recipes()
+    monkeypatch.setattr(jobs_module, "START_SECONDS", 0.0)
+
+    job = await start(jobs, mistake="too late to be refused")
+
+    assert job.state is JobState.RUNNING
+    over = await ended(jobs, job.id)
+    assert (over.state, over.error) == (JobState.FAILED, "too late to be refused")
+
+
+async def test_a_job_that_has_not_begun_can_be_cancelled(jobs: Jobs, training_dir: Path) -> None:
+    await jobs.recipes()
+    starting = asyncio.create_task(start(jobs, hold_at=1))
+    while not jobs.latest():
+        await asyncio.sleep(0)
+
+    await jobs.cancel(jobs.latest()[0].id)
+
+    assert (await starting).state is JobState.CANCELLED
+
+
+async def test_a_job_is_told_how_much_memory_it_may_need(jobs: Jobs) -> None:
+    job = await start_held(jobs)
+
+    process = psutil.Process(jobs._store.folder(job.id).process_id())
+
+    most = process.cmdline()[process.cmdline().index("--max-memory-bytes") + 1]
+    assert most == str(jobs._max_memory_bytes)
 
 
 async def test_a_killed_process_is_a_failed_job_that_goes_on(jobs: Jobs) -> None:
@@ -139,7 +189,7 @@ async def test_a_deaf_process_is_killed(jobs: Jobs, monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_failed_job_can_be_cancelled(jobs: Jobs, training_dir: Path) -> None:
-    job = await start(jobs, mistake="no")
+    job = await start(jobs, failure="no")
     await ended(jobs, job.id)
 
     await jobs.cancel(job.id)
@@ -219,9 +269,9 @@ async def test_many_watchers_see_the_same(jobs: Jobs) -> None:
 
 
 async def test_the_latest_job_is_listed_first(jobs: Jobs) -> None:
-    first, second = await start(jobs, mistake="a"), None
+    first, second = await start(jobs, failure="a"), None
     await ended(jobs, first.id)
-    second = await start(jobs, mistake="b")
+    second = await start(jobs, failure="b")
 
     assert [job.id for job in jobs.latest()] == [second.id, first.id]
 

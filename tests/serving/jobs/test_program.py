@@ -1,6 +1,5 @@
 """The training program as a process: what it is held to, and what it may fail at."""
 
-import resource
 import sys
 from pathlib import Path
 
@@ -24,15 +23,6 @@ async def test_a_job_runs_at_the_lowest_priority(jobs: Jobs) -> None:
     job = await start_held(jobs)
 
     assert process_of(jobs, job.id).nice() == 19
-
-
-@pytest.mark.asyncio
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds another process's memory")
-async def test_a_job_has_no_more_memory_than_configured(make_jobs: MakeJobs) -> None:
-    jobs = make_jobs(max_memory_bytes=2**30)
-    job = await start_held(jobs)
-
-    assert process_of(jobs, job.id).rlimit(resource.RLIMIT_AS) == (2**30, 2**30)
 
 
 @pytest.mark.asyncio

@@ -34,6 +34,7 @@ def recipe() -> Recipe:
         ("real", True),
         ("mistake", ""),
         ("share", 0),
+        ("share", None),
     ],
 )
 def test_a_value_within_its_bounds_is_taken(recipe: Recipe, key: str, value: SettingValue) -> None:
@@ -53,6 +54,9 @@ def test_a_value_within_its_bounds_is_taken(recipe: Recipe, key: str, value: Set
         ("rate", float("inf"), "expected a number, got Infinity"),
         ("rate", False, "expected a number, got false"),
         ("share", 1, "expected below 1, got 1"),
+        ("share", "1", 'expected a number or null, got "1"'),
+        ("epochs", None, "expected an integer, got null"),
+        ("widths", [4, None], "expected a list without null, got [4, null]"),
         ("real", 1, "expected true or false, got 1"),
         ("rule", "other", 'expected one of kd, ban, got "other"'),
         ("rule", 1, "expected a string, got 1"),

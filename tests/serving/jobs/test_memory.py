@@ -1,0 +1,110 @@
+"""What jobs may hold of the machine's memory."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.jobs import memory
+from serving.jobs.job import JobState
+from serving.jobs.memory import memory_there, session_memory
+from tests.serving.jobs.conftest import MakeJobs
+from tests.serving.jobs.training_jobs import ended, start, start_held, watched
+from tests.serving.live_server import eventually
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+MOST = 256 * 2**20
+
+
+@pytest.mark.asyncio
+@linux
+async def test_a_job_that_holds_too_much_is_ended_and_its_last_event_says_why(make_jobs: MakeJobs) -> None:
+    jobs = make_jobs(max_memory_bytes=MOST)
+    job = await start(jobs, hog=True)
+    number = jobs._store.folder(job.id).process_id()
+
+    events, over = await watched(jobs, job.id)
+
+    assert over.state is JobState.FAILED
+    assert over.error.startswith(f"memory: expected at most {MOST} bytes, got ")
+    assert over.error.endswith(": its process was ended")
+    assert events
+    assert number is not None
+    assert eventually(lambda: session_memory(number) == 0)
+
+
+@pytest.mark.asyncio
+@linux
+async def test_a_job_that_held_too_much_may_be_resumed(make_jobs: MakeJobs) -> None:
+    jobs = make_jobs(max_memory_bytes=MOST)
+    job = await start(jobs, hog=True)
+    assert (await ended(jobs, job.id)).state is JobState.FAILED
+
+    await jobs.resume(job.id)
+
+    assert (await ended(jobs, job.id)).state is JobState.SUCCEEDED
+
+
+@pytest.mark.asyncio
+@linux
+async def test_without_a_setting_jobs_share_half_of_the_memory(make_jobs: MakeJobs) -> None:
+    there = memory_there()
+
+    assert there is not None
+    assert make_jobs(max_jobs=3)._max_memory_bytes == there // 2 // 3
+
+
+@pytest.mark.asyncio
+async def test_a_job_has_all_the_address_space_that_it_wants(make_jobs: MakeJobs) -> None:
+    resource = pytest.importorskip("resource")
+    jobs = make_jobs(max_memory_bytes=2**30)
+    job = await start_held(jobs)
+
+    process = psutil.Process(jobs._store.folder(job.id).process_id())
+
+    assert process.rlimit(resource.RLIMIT_AS) == resource.getrlimit(resource.RLIMIT_AS)
+
+
+@linux
+def test_memory_is_that_of_all_processes_of_a_session() -> None:
+    child = "import sys; held = bytearray(64 * 2**20); print(flush=True); sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdin
+        process.stdout.readline()
+        held, own = session_memory(process.pid), psutil.Process(process.pid).memory_info().rss
+        process.stdin.close()
+
+    assert held > own + 64 * 2**20
+
+
+@linux
+@pytest.mark.parametrize(
+    ("groups", "files", "limits"),
+    [
+        ("0::/", {"memory.max": "1000"}, [1000]),
+        ("0::/a/b", {"memory.max": "max", "a/memory.max": "700", "a/b/memory.max": "900"}, [900, 700]),
+        ("0::/elsewhere", {"memory.max": "500"}, [500]),
+        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "300"}, [300]),
+        ("3:cpu:/a", {"a/memory.max": "1"}, []),
+        ("0::/", {}, []),
+    ],
+)
+def test_the_limits_of_all_cgroups_around_a_process_are_read(
+    tmp_path: Path, groups: str, files: dict[str, str], limits: list[int]
+) -> None:
+    of_process = tmp_path / "cgroup"
+    of_process.write_text(groups + "\n")
+    for name, text in files.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(text + "\n")
+
+    assert memory._cgroup_limits(of_process, tmp_path / "root") == limits

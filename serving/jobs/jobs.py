@@ -202,7 +202,7 @@ class Jobs:
                     f"job {job_id}: expected one that is interrupted or failed, got {job.state}"
                 )
             self._check_room()
-            await self._launch(job.resumed(), "--resume")
+            await self._launch(job.resumed())
             return self.get(job_id)
 
     def _check_open(self) -> None:
@@ -228,20 +228,26 @@ class Jobs:
             f"training folder {self._store.root}: {why}: expected {needed} bytes free, got {free}"
         )
 
-    async def _launch(self, job: Job, *more: str) -> RunningJob:
+    async def _launch(self, job: Job) -> RunningJob:
         """Write the record and start the process; raise Overloaded and leave no trace where that fails."""
         folder = self._store.folder(job.id)
         arguments = run_arguments(job, folder, self._model_repository, self._max_memory_bytes)
         try:
             await off_loop(partial(folder.write, job))  # before the process: one without a record is lost
-            child = await self._program.start([*arguments, *more], folder, self._settings.granted_threads)
+            child = await self._program.start(arguments, folder, self._settings.granted_threads)
         except OSError as error:
             await self._undo(job.id)
             raise self._disk_full(f"the job cannot start: {error.strerror or error}") from error
         self._jobs[job.id] = job
         running = RunningJob(folder, child, job.progress.last_event, self._max_memory_bytes)
         self._attend(job, running, counts=True)
-        _LOG.info("training started", job=job.id, recipe=job.recipe, model=job.model, resumed=bool(more))
+        _LOG.info(
+            "training started",
+            job=job.id,
+            recipe=job.recipe,
+            model=job.model,
+            resumed="--resume" in arguments,
+        )
         return running
 
     async def _undo(self, job_id: str) -> None:

@@ -44,6 +44,7 @@ def run_arguments(
         *("run", job.recipe, "--output", str(folder.run), "--events", str(folder.events)),
         *("--model-repository", str(model_repository), "--model", job.model),
         *(*overrides, *bound, "--stop-with-stdin"),
+        *(["--resume"] if folder.has_output() else []),
     ]
 
 

@@ -67,6 +67,10 @@ class JobFolder:
         """The process's own output."""
         return self.path / "run"
 
+    def has_output(self) -> bool:
+        """Return whether the process has kept anything to resume from."""
+        return self.run.is_dir() and any(self.run.iterdir())
+
     @property
     def alive(self) -> Path:
         """What the process holds locked."""

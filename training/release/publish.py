@@ -23,7 +23,7 @@ from serving.errors import RepositoryError
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Stage, read_manifest
 from serving.repository.repository import file_digest, find_versions, read_version
 from training.errors import Uncertified
-from training.file_lock import before_it_moves, lock_file
+from training.file_lock import lock_file
 from training.whole_file import sync
 
 if TYPE_CHECKING:  # a version is published again where there is no PyTorch too
@@ -116,24 +116,23 @@ def _is_published_as(folder: Path, manifest: Manifest) -> bool:
 def _publish_as(home: Path, number: int, manifest: Manifest, stage_paths: Sequence[Path]) -> bool:
     """Publish under one number; False where that is taken by now, or the draft was."""
     draft_root = home / f"{_DRAFT_PREFIX}{uuid.uuid4().hex}"
-    draft_root.mkdir()
-    lock = _lock(draft_root)
-    if lock is None:
-        return False
+    draft_root.mkdir(parents=True)
     # The reader checks that the folders' names are the manifest's, so the draft has them too.
     draft = draft_root / home.name / str(number)
-    with lock:
-        try:
+    try:
+        lock = _lock(draft_root)
+        if lock is None:
+            return False
+        with lock:
             _write_draft(draft, manifest, stage_paths)
             read_version(draft)
             draft.rename(home / str(number))
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return False
-            raise
-        finally:
-            before_it_moves(lock)
-            shutil.rmtree(draft_root, ignore_errors=True)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    finally:
+        shutil.rmtree(draft_root, ignore_errors=True)
     sync(home)
     sync(home.parent)
     return True

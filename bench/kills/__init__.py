@@ -1,0 +1,1 @@
+"""Kills training at points that were listed before, resumes it, and compares what it ends in."""

@@ -56,7 +56,7 @@ def closed_loop_seconds(
     started = time.perf_counter()
     for number in range(requests):
         start = number * request_rows % places
-        waiting.append(engine.ask(version, {name: images_NCHW[start : start + request_rows]}, rule))
+        waiting.append(engine.infer(version, {name: images_NCHW[start : start + request_rows]}, rule))
         if len(waiting) == outstanding:
             waiting.popleft().result()
     while waiting:

@@ -1,3 +1,3 @@
-"""Serve multi-exit classifiers over gRPC: requests, rows, stages, exits, answers."""
+"""Serves multi-exit classifiers over gRPC."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command line of the serving side: `python -m serving`, and `python -m serving verify FOLDER`."""
+"""The command line `python -m serving`: the server, and its commands verify, revoke and reinstate."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client import disable_created_metrics
 
-# Before gRPC is imported: its core would write to stderr itself, past the log writer.
+# Set before gRPC is imported: otherwise its core writes to stderr directly, not through the log writer.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from serving import __version__
@@ -26,11 +26,11 @@ from serving.training_service import TrainingOffer
 
 CANNOT_START = 2
 LAST_LINES_SECONDS = 1.0
-"""How long the last log lines may take to be written: a pipe that nobody reads must not hold the exit."""
+"""Longest time to write the last log lines, so that a pipe that nobody reads does not block the exit."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         return serve(options) if options.command is None else _run_command(options)
@@ -48,7 +48,7 @@ def _run_command(options: argparse.Namespace) -> int:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve a model repository until a signal; meanwhile only the log writer's thread writes to stderr."""
+    """Serve a model repository until a signal. Meanwhile only the log writer's thread writes to stderr."""
     writer = configure_logs(sys.stderr.fileno())
     try:
         return asyncio.run(_serve(options, lambda: writer.dropped))
@@ -60,7 +60,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 async def _serve(options: argparse.Namespace, dropped_log_lines: Callable[[], int]) -> int:
-    # Those would be a second series for each counter, which no scraper here needs.
+    # Otherwise each counter would have a second series with its creation time.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     server = Server(
         options.model_repository,
@@ -76,7 +76,10 @@ async def _serve(options: argparse.Namespace, dropped_log_lines: Callable[[], in
 
 
 def verify(root: Path) -> int:
-    """Check every version in a repository: a line each, and exit code 2 where one is wrong or none is."""
+    """Check every version in a repository and print a line for each; return 2 if one is invalid.
+
+    Raises RepositoryError if the repository has no versions.
+    """
     code = 0
     found = find_versions(root)
     if not found:
@@ -94,7 +97,7 @@ def verify(root: Path) -> int:
 
 
 Scope = tuple[str, int | None, str | None]
-"""A model, and one version and operating point of it or all of them."""
+"""A model, a version of it and a point of the version; None means all."""
 TAKEN_UP = "a running server takes it up within a minute, on SIGHUP at once"
 
 
@@ -113,7 +116,10 @@ def revoke(state_dir: Path, scope: Scope, model_repository: Path) -> int:
 
 
 def _check_scope(scope: Scope, model_repository: Path) -> None:
-    """Check a scope against the model repository, as far as that is here; raise ConfigurationError."""
+    """Check a scope against the model repository; raise ConfigurationError for an unknown point.
+
+    A model or version that the repository lacks is only noted on stderr.
+    """
     model, version, point = scope
     if point == EXACT_POINT:
         raise ConfigurationError(f"{EXACT_POINT}: expected a point that lets rows leave early")
@@ -130,7 +136,7 @@ def _check_scope(scope: Scope, model_repository: Path) -> None:
 
 
 def reinstate(state_dir: Path, scope: Scope) -> int:
-    """Take revocations back: a line each, and exit code 2 where none matches."""
+    """Reinstate revoked points and print a line for each; raise ConfigurationError if none matches."""
     for each in revocations.reinstate(state_dir, *scope):
         print(f"reinstated {each.scope}, revoked {each.revoked} by the {each.by}")
     print(TAKEN_UP)
@@ -144,14 +150,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"offramp {__version__}")
     parser.add_argument("--model-repository", type=Path, default=Path("models"), metavar="FOLDER")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=_port, default=8001, help="0 takes a free one (default: 8001)")
-    parser.add_argument("--metrics-port", type=_port, default=8002, help="0 takes a free one (default: 8002)")
+    parser.add_argument("--grpc-port", type=_port, default=8001, help="0 chooses a free one (default: 8001)")
+    parser.add_argument(
+        "--metrics-port", type=_port, default=8002, help="0 chooses a free one (default: 8002)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto")
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings, see README")
-    parser.add_argument(
-        "--state-dir", type=Path, metavar="FOLDER", help="keeps revoked certificates over restarts"
-    )
-    parser.add_argument("--poll-seconds", type=_seconds, help="look for new versions this often")
+    parser.add_argument("--state-dir", type=Path, metavar="FOLDER", help="keeps revocations across restarts")
+    parser.add_argument("--poll-seconds", type=_seconds, help="interval of rescans for new versions")
     parser.add_argument(
         "--enable-training", action="store_true", help="let callers start training jobs (needs torch)"
     )
@@ -160,13 +166,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("runs") / "jobs",
         metavar="DIR",
-        help="where their jobs lie (default: %(default)s)",
+        help="folder of the training jobs (default: %(default)s)",
     )
     commands = parser.add_subparsers(dest="command", metavar="")
-    check = commands.add_parser("verify", help="check every version's manifest and digests, serve nothing")
+    check = commands.add_parser("verify", help="check every version's manifest and digests, then exit")
     check.add_argument("folder", type=Path)
     take = commands.add_parser("revoke", help="revoke an operating point; without one, pin to full depth")
-    back = commands.add_parser("reinstate", help="put back in force what was revoked")
+    back = commands.add_parser("reinstate", help="reinstate what was revoked")
     for command in (take, back):
         command.add_argument("point", type=_point, metavar="MODEL[/VERSION[/POINT]]")
         command.add_argument("--state-dir", type=Path, required=True, metavar="FOLDER")
@@ -204,5 +210,5 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    # Not sys.exit: a forced stop leaves workers inside onnxruntime, which aborts as Python tears down.
+    # Not sys.exit: after a forced stop, workers may run in onnxruntime, which aborts at interpreter shutdown.
     os._exit(run_command(main, unwritten=CANNOT_START))

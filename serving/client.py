@@ -1,7 +1,7 @@
-"""A small typed client: `Client(address).infer(model, {"image": images})`, and a command line over it.
+"""A small typed client, `Client(address).infer(model, {"image": images})`, and its command line.
 
-Any Open Inference Protocol client works with the server; this one needs numpy, grpcio and protobuf
-alone, speaks of exits in words, and raises the errors of `serving.errors`.
+Any Open Inference Protocol client works with the server. This one needs only numpy, grpcio and protobuf, has
+typed options and results for exits, and raises the errors of `serving.errors`.
 """
 
 import argparse
@@ -33,24 +33,24 @@ IMAGE_DATATYPE, IMAGE_DIMENSIONS = "UINT8", 3
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answers to a request, one entry a row (`N` rows, `K` classes)."""
+    """The answers to a request, one entry for each row (`N` rows, `K` classes)."""
 
     model_version: str
     label_N: NDArray[np.int64]
     confidence_N: NDArray[np.float32]
     exit_N: NDArray[np.int32]
     exit_reason_N: NDArray[np.int32]
-    """Numbers of serving.exits.policy.ExitReason."""
+    """Values of serving.exits.policy.ExitReason."""
     probabilities_NK: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class InputInfo:
-    """What a served model says of one of its inputs."""
+    """An input of a served model."""
 
     name: str
     datatype: str
-    """The wire's name, such as INT64; `serving.datatypes` has what it is in numpy."""
+    """Name on the wire, such as INT64; `serving.datatypes` maps it to a numpy dtype."""
     row_shape: tuple[int, ...]
     """Shape of one row, without the batch."""
 
@@ -61,7 +61,7 @@ class InputInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a served model says of itself."""
+    """The description of a served model."""
 
     name: str
     max_batch_size: int
@@ -70,11 +70,11 @@ class ModelInfo:
     device: str
     default_operating_point: str
     operating_points: dict[str, dict[str, Any]]
-    """Each point as the manifest has it: thresholds, test figures, certificate."""
+    """Each point as in the manifest: thresholds, figures and certificate."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """The shape of one image, [C, H, W]; raises InvalidRequest where the model takes no images."""
+        """The shape of one image, [C, H, W]; raises InvalidRequest if the model does not take images."""
         (first, *others) = self.inputs
         is_image = first.datatype == IMAGE_DATATYPE and len(first.row_shape) == IMAGE_DIMENSIONS
         if others or not is_image:
@@ -86,7 +86,7 @@ class ModelInfo:
 
 
 class Client(Connection):
-    """A connection to a server; usable as a context manager and from several threads."""
+    """A connection to a server, usable as a context manager. Thread-safe."""
 
     services = (INFERENCE_SERVICE, HEALTH_SERVICE)
 
@@ -131,12 +131,12 @@ class Client(Connection):
         synthetic: bool = False,
         timeout_seconds: float | None = None,
     ) -> Prediction:
-        """Classify rows, given as an array [N, ...] for each of the model's inputs, by name.
+        """Classify rows. inputs: an array [N, ...] for each input of the model, by name; never cast.
 
-        An array's datatype on the wire is that of its dtype; nothing is cast. operating_point or threshold
-        (smallest confidence in [0, 1] that leaves early), not both; max_exit caps the depth. None of them:
-        the model's default operating point. synthetic: the rows are no real traffic, so the server's
-        monitor does not count them. Raises the OfframpError that the server's status stands for.
+        Set operating_point or threshold (the smallest confidence that leaves early, in [0, 1]), not both; by
+        default the model's default operating point is used. max_exit: the deepest exit. synthetic: the rows
+        are not real traffic, so the server's monitor ignores them. Raises the OfframpError of the server's
+        status.
         """
         request = inference.ModelInferRequest(model_name=model, model_version=version)
         for name, array in inputs.items():
@@ -165,7 +165,7 @@ class Client(Connection):
         )
 
     def model(self, name: str) -> ModelInfo:
-        """Ask what a model takes, and what its exits promise."""
+        """Return a model's inputs, labels, device and operating points."""
         request = inference.ModelConfigRequest(name=name)
         config = self._call("ModelConfig", request, inference.ModelConfigResponse).config
         parameters = {key: value.string_value for key, value in config.parameters.items()}
@@ -187,13 +187,13 @@ class Client(Connection):
         )
 
     def points_in_force(self, name: str, version: str = "") -> dict[str, PointInForce]:
-        """Ask what each operating point of a model stands for now."""
+        """Return the current state of each operating point of a model, by name."""
         request = inference.ModelMetadataRequest(name=name, version=version)
         metadata = self._call("ModelMetadata", request, inference.ModelMetadataResponse)
         return {state.name: PointInForce.of(state) for state in metadata.operating_points}
 
     def healthy(self) -> bool:
-        """Ask the standard health check whether the server takes calls."""
+        """Return whether the server's standard health check reports SERVING."""
         response = self._call(
             "Check", health.HealthCheckRequest(), health.HealthCheckResponse, service=HEALTH_SERVICE
         )
@@ -201,7 +201,7 @@ class Client(Connection):
 
 
 def _datatype(name: str, dtype: np.dtype[Any]) -> str:
-    """Return the wire's name of a dtype, in either byte order; raise InvalidRequest where it has none."""
+    """Return the wire name of a dtype in either byte order; raise InvalidRequest if there is none."""
     for datatype, known in DTYPES.items():
         if known == dtype.newbyteorder("<"):
             return datatype
@@ -210,7 +210,7 @@ def _datatype(name: str, dtype: np.dtype[Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 where it went well, 1 where the server said no."""
+    """Run a command; return 0 if it succeeded, 1 if it failed."""
     options = _parser().parse_args(arguments)
     try:
         with options.client(options.address, timeout_seconds=options.timeout_seconds) as client:
@@ -242,7 +242,7 @@ def _predict(client: Client, options: argparse.Namespace) -> int:
 
 
 def _read_inputs(path: Path, info: ModelInfo) -> Mapping[str, NDArray[Any]]:
-    """Read a model's inputs from an .npz file; for a model of images also from an image or an .npy file."""
+    """Read a model's inputs from an .npz file; for a model of images also from a picture or an .npy file."""
     if path.suffix == ".npz":
         return read_rows(path, [each.name for each in info.inputs])
     try:
@@ -265,7 +265,9 @@ def _health(client: Client, _: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m serving.client", description="Ask an Offramp server.")
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.client", description="Send requests to an Offramp server."
+    )
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--address", default=DEFAULT_ADDRESS, help="host:port (default: %(default)s)")
     shared.add_argument("--timeout-seconds", type=float, default=DEFAULT_TIMEOUT_SECONDS)
@@ -277,17 +279,17 @@ def _parser() -> argparse.ArgumentParser:
         "file",
         type=Path,
         metavar="FILE",
-        help=".npz with an array for each input; for images also .npy of uint8, or a picture where Pillow is",
+        help=".npz with an array for each input; for images also .npy of uint8, or a picture (needs Pillow)",
     )
     predict.add_argument("--operating-point", help="a name, such as exact, balanced or fast")
     predict.add_argument("--threshold", type=float, help="smallest confidence that leaves early, in [0, 1]")
     predict.add_argument("--max-exit", type=int, help="the deepest exit to use")
-    predict.add_argument("--synthetic", action="store_true", help="no real traffic: the monitor ignores it")
+    predict.add_argument("--synthetic", action="store_true", help="not real traffic: the monitor ignores it")
     predict.set_defaults(run=_predict)
-    points = commands.add_parser("points", parents=[shared], help="what each operating point stands for now")
+    points = commands.add_parser("points", parents=[shared], help="show the state of each operating point")
     points.add_argument("--model", required=True)
     points.set_defaults(run=_points)
-    check = commands.add_parser("health", parents=[shared], help="exit code 0 where the server takes calls")
+    check = commands.add_parser("health", parents=[shared], help="exit with 0 if the server accepts calls")
     check.set_defaults(run=_health)
     training_commands.add_to(commands, shared)
     return parser

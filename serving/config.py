@@ -1,7 +1,7 @@
-"""What the operator chooses: the server's settings, from a TOML file and the command line.
+"""The operator's settings of the server, read from a TOML file.
 
-What calibration learned lives in the manifest, and what a caller chooses in the request: neither is
-here. Unknown keys are refused, with the known ones listed.
+Results of calibration are in the manifest, and a caller's options are in the request. Unknown keys are
+refused; the message lists the known ones.
 """
 
 import os
@@ -22,40 +22,41 @@ class Settings(BaseModel):
 
 
 class ServerSettings(Settings):
-    """[server]: the gRPC front end and the server's life."""
+    """[server]: the gRPC front end and the drain."""
 
     front_end: Literal["auto", "native", "grpcio"] = "auto"
-    """What inference calls come in through. auto: native on loopback where pygrpc-native is installed,
-    else grpcio."""
+    """Front end of inference calls. auto: native on loopback if pygrpc-native is installed, otherwise
+    grpcio."""
     max_message_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 64 * 1024 * 1024
-    """Largest message taken, in bytes; a larger one is refused with RESOURCE_EXHAUSTED, on the native
-    front end after it was received."""
+    """Largest accepted message, in bytes. A larger one is refused with RESOURCE_EXHAUSTED; the native front
+    end receives it first."""
     drain_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Longest time for accepted calls to finish after SIGTERM, in seconds."""
     max_concurrent_rpcs: Annotated[int, Field(ge=1, le=2**30)] = 4096
-    """Most ModelInfer calls in progress; more are refused with RESOURCE_EXHAUSTED."""
+    """Maximum number of ModelInfer calls in progress; more are refused with RESOURCE_EXHAUSTED."""
     max_streams: Annotated[int, Field(ge=1, le=2**30)] = 256
-    """Most inference streams that are open; more are refused with RESOURCE_EXHAUSTED. Each holds two
-    requests or answers at most, and what is read ahead of it."""
+    """Maximum number of open inference streams; more are refused with RESOURCE_EXHAUSTED. Each holds at most
+    two requests or answers, and what the front end reads ahead."""
     keepalive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """How long a silent connection is left before it is probed, in seconds."""
+    """Time without traffic after which a connection is probed, in seconds."""
     max_connection_age_seconds: Annotated[float, Field(gt=0, le=1_000_000)] = 3600.0
-    """How old a connection may grow before it is asked to reconnect, in seconds; calls on it finish. The
-    native front end has no such limit."""
+    """Age at which a connection is asked to reconnect, in seconds; its calls finish. The native front end has
+    no such limit."""
 
 
 class EngineSettings(Settings):
-    """[engine]: how much of each version runs and waits at once."""
+    """[engine]: limits on the rows and threads of each version."""
 
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Most rows in a request, and in a stage's batch."""
+    """Maximum number of rows in a request, and in a stage's batch."""
     max_queue_size: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1024
-    """Most rows admitted and unanswered, a version; a request beyond is refused at once."""
+    """Maximum number of rows of a version that are admitted and unanswered. A request beyond it is refused
+    immediately; on a stream it waits."""
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Batches of all versions that run at once; by default one a core on the CPU, one on a GPU."""
+    """Number of concurrent batches of all versions; by default one per core on the CPU, one on a GPU."""
     idle_intra_op_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of a batch that runs while nothing else does, in sessions that hold the weights once more;
-    by default one a core on the CPU. 1 does without those sessions."""
+    """Threads of a batch that runs alone; by default one per core on the CPU. More than 1 needs separate
+    sessions, which hold a second copy of the weights."""
 
     @model_validator(mode="after")
     def _a_batch_fits(self) -> Self:
@@ -74,36 +75,36 @@ def _text_key(key: str) -> str:
 
 
 class MonitorSettings(Settings):
-    """[monitor]: how certificates are held against what is served, and drift noticed."""
+    """[monitor]: tests of certificates on live traffic, and detection of drift."""
 
     shadow_share: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Chance that a row's full-depth answer is also computed, after its own answer was sent; 0 samples
-    no row, and no certificate is ever revoked."""
+    """Probability that a row's full-depth answer is also computed, after its own answer was sent. With 0 no
+    row is sampled, and no certificate is ever revoked by the monitor."""
     max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Share of the last 100 sampled rows that left early that may be missing; above it an alarm is raised:
-    a missing row counts as agreeing."""
+    """Share of missing rows, among the last 100 sampled rows that left early, above which an alarm is raised.
+    A missing row counts as agreeing."""
     on_broken: Literal["demote", "warn"] = "demote"
-    """What happens where a certificate is broken. demote: the point is revoked, and callers get a safer one.
-    warn: it is logged and shown."""
+    """Action for a broken certificate. demote: the point is revoked, and callers get a safer one. warn: it is
+    only logged and shown in the metrics."""
     caller_metadata: Annotated[str, AfterValidator(_text_key)] | None = None
-    """Metadata key whose value names the caller, set by a proxy that you trust; by default a caller is an
-    IP address."""
+    """Metadata key whose value names the caller, set by a trusted proxy; by default the caller is the IP
+    address."""
     drift_rows: Annotated[int, Field(ge=500, le=10_000_000)] = 1000
-    """Rows of a window whose exits and confidences are compared with the manifest's."""
+    """Rows in a window whose exits and confidences are compared with the manifest."""
     drift_alarm: Annotated[float, Field(gt=0)] = 0.1
-    """Population stability index beyond which a window raises the alarm."""
+    """Population stability index above which a window raises the alarm."""
 
 
 class TrialSettings(Settings):
-    """[trial]: the process of its own in which a new version is opened and run before it is loaded."""
+    """[trial]: the separate process that opens and runs a new version before it is loaded."""
 
     enabled: bool = True
-    """Whether there is one. Without it a version that loops for ever blocks all loads, and one that takes
-    all memory ends the server."""
+    """Whether trials are run. Without them an endless version blocks all loads, and a version that exhausts
+    the memory ends the server."""
     max_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
-    """Longest time for it, in seconds; a version that takes longer is refused."""
+    """Longest duration of a trial, in seconds; a version that takes longer is refused."""
     max_memory_bytes: Annotated[int, Field(ge=2**27)] = 4 * 1024**3
-    """Most resident memory of it, in bytes, on Linux; a version that takes more is refused."""
+    """Maximum resident memory of a trial, in bytes, on Linux; a version that takes more is refused."""
 
 
 class TrainingSettings(Settings):
@@ -130,10 +131,10 @@ class TrainingSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """[models.<name>]: what is particular to one model."""
+    """[models.<name>]: settings of one model."""
 
     versions: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
-    """Older versions to serve beside the highest."""
+    """Older versions to serve besides the highest."""
 
 
 class Config(Settings):
@@ -148,7 +149,7 @@ class Config(Settings):
 
 
 def load_config(path: Path | None) -> Config:
-    """Read a TOML file, or take the defaults; raise ConfigurationError with one line."""
+    """Read a TOML file; without one return the defaults. Raise ConfigurationError if it is invalid."""
     if path is None:
         return Config()
     try:
@@ -162,7 +163,7 @@ def load_config(path: Path | None) -> Config:
 
 
 def _known_keys(error: ValidationError) -> str:
-    """List the keys that the section knows, where the complaint is about one it does not."""
+    """Return a list of the section's keys if the error is an unknown key, otherwise nothing."""
     first = error.errors(include_url=False)[0]
     if first["type"] != "extra_forbidden":
         return ""

@@ -1,4 +1,4 @@
-"""One gRPC channel and the errors that its statuses stand for. Knows no service's meaning."""
+"""A gRPC channel whose calls raise Offramp's errors. Independent of the service."""
 
 from collections.abc import Generator, Sequence
 from typing import Self, TypeVar
@@ -18,10 +18,10 @@ Response = TypeVar("Response", bound=Message)
 
 
 class Connection:
-    """A connection to a server; usable as a context manager and from several threads."""
+    """A connection to a server, usable as a context manager. Thread-safe."""
 
     services: Sequence[str]
-    """What a subclass calls."""
+    """The services that a subclass calls."""
 
     def __init__(
         self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
@@ -65,7 +65,7 @@ class Connection:
         service: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Response:
-        """Call an RPC, of the first service where none is named; raise the error of its status."""
+        """Call an RPC, by default of the first service; raise the error of its status."""
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
             response = self._calls[service or self.services[0], rpc](request, timeout=timeout)
@@ -76,7 +76,7 @@ class Connection:
         return response
 
     def _stream(self, rpc: str, request: Message, kind: type[Response]) -> Generator[Response, None, None]:
-        """Call an RPC of the first service that answers with a stream; leaving it ends the call."""
+        """Call a streaming RPC of the first service. Closing the generator cancels the call."""
         call = self._calls[self.services[0], rpc](request)
         try:
             for response in call:

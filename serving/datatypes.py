@@ -1,4 +1,4 @@
-"""The datatypes that tensors may have, by the wire's names, and what they are in numpy: little-endian."""
+"""The datatypes of tensors: names on the wire, and little-endian numpy dtypes."""
 
 from collections.abc import Mapping
 from typing import Literal

@@ -1,33 +1,33 @@
-"""Every error that Offramp's serving side raises, split by what a caller can do about it.
+"""All errors that Offramp's serving side raises, by what the caller can do about them.
 
 OfframpError
-├── InvalidRequest        the request itself is wrong: mend it, do not retry
+├── InvalidRequest        the request is wrong: correct it, do not retry
 ├── ModelNotFound         no such model or version is served here
 ├── JobNotFound           no training job has this id
 ├── ModelNotReady         loading, draining or broken: another replica may answer
-├── Overloaded            a queue, a place for jobs or a disk is full: retry later, not at once
+├── Overloaded            a queue, the places for jobs or a disk is full: retry later, not at once
 ├── DeadlineExpired       the caller's deadline passed before the answer was ready
-├── RequestCancelled      the caller gave the request up: nobody reads this
-├── StageFailed           a stage raised or gave NaN for these rows: the cause is chained
-├── Unsupported           an option or RPC that this server does not offer
-├── ConfigurationError    the server cannot start with these settings on this machine
-└── RepositoryError       a model version can't be served: at start exit code 2, at reload the old stays
-    ├── InvalidManifest   the manifest is not what models/README.md says
-    └── DigestMismatch    a stage file is not the one that was published
+├── RequestCancelled      the caller cancelled the request: no one reads this error
+├── StageFailed           a stage raised or returned NaN for these rows: the cause is chained
+├── Unsupported           the server does not support this option or RPC
+├── ConfigurationError    the server cannot run with these settings on this machine
+└── RepositoryError       a version can't be served: at start exit code 2, at reload the old one keeps serving
+    ├── InvalidManifest   the manifest does not follow models/README.md
+    └── DigestMismatch    a stage file is not the published one
 
-The classes know nothing of gRPC; `serving.api.status` maps them to status codes. A message is one line
-that names the culprit and both values, expected and got; what others wrote is shown in it cut short.
+The classes are independent of gRPC; `serving.api.status` maps them to status codes. A message is one line
+with the faulty item, the expected value and the actual one. Foreign text in a message is truncated.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the light client has errors too, and no pydantic
+if TYPE_CHECKING:  # the light client uses this module without pydantic
     from pydantic import ValidationError
 
 MAX_SHOWN_CHARACTERS = 100
-"""How much of a wrong value a message shows."""
+"""Length to which a message truncates a wrong value."""
 MAX_COMPLAINT_CHARACTERS = 500
 
 
@@ -40,11 +40,11 @@ class InvalidRequest(OfframpError):
 
 
 class ModelNotFound(OfframpError):
-    """Raised when no served model has the asked name and version."""
+    """Raised when no served model has the requested name and version."""
 
 
 class JobNotFound(OfframpError):
-    """Raised when no training job has the asked id."""
+    """Raised when no training job has the requested id."""
 
 
 class ModelNotReady(OfframpError):
@@ -52,7 +52,7 @@ class ModelNotReady(OfframpError):
 
 
 class Overloaded(OfframpError):
-    """Raised at admission when a request's rows, or one more training job, find no room."""
+    """Raised at admission when there is no room for a request's rows or for another training job."""
 
 
 class DeadlineExpired(OfframpError):
@@ -60,19 +60,19 @@ class DeadlineExpired(OfframpError):
 
 
 class RequestCancelled(OfframpError):
-    """Raised when a request's caller cancels it, or goes away."""
+    """Raised when a request's caller cancels it or disconnects."""
 
 
 class StageFailed(OfframpError):
-    """Raised when a stage fails on a request's rows, or ends them with NaN."""
+    """Raised when a stage fails on a request's rows, or returns NaN for rows that leave there."""
 
 
 class Unsupported(OfframpError):
-    """Raised when a caller asks for something that this server does not offer."""
+    """Raised when a request uses a feature that this server does not support."""
 
 
 class ConfigurationError(OfframpError):
-    """Raised when settings are wrong, or name a device that is not there."""
+    """Raised when settings are invalid, or a device, port or file that they name is not available."""
 
 
 class RepositoryError(OfframpError):
@@ -88,19 +88,19 @@ class DigestMismatch(RepositoryError):
 
 
 def shown(text: str, characters: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Cut a text that somebody else wrote to one printable line of at most so many characters."""
+    """Return foreign text as one printable line, truncated to `characters`."""
     start = text[: characters + 1]
     line = start if start.isprintable() else start.encode("unicode_escape").decode()
     return line if len(line) <= characters else line[:characters] + "…"
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's first line, or its name where it says nothing."""
+    """Return the first line of an error's message, or its repr if the message is empty."""
     return next(iter(str(error).splitlines()), repr(error))
 
 
 def first_complaint(error: ValidationError) -> str:
-    """Return a pydantic error's first complaint in one line: where, what, and the value got."""
+    """Return the first error of a ValidationError in one line: path, problem and actual value."""
     first = error.errors(include_url=False)[0]
     where = shown(".".join(str(part) for part in first["loc"]))
     what = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid array")

@@ -1,4 +1,4 @@
-"""Images in files as a model takes them: .npy of uint8, anything else through Pillow."""
+"""Reads image files as model input: .npy of uint8, or other formats with Pillow."""
 
 import sys
 from pathlib import Path
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def read_images(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Read one image or a batch of them: .npy as uint8, anything else through Pillow."""
+    """Read one image or a batch from .npy, or one image with Pillow; return uint8 [N, C, H, W]."""
     array = _read_array(path) if path.suffix == ".npy" else _read_picture(path, row_shape)
     if array.dtype != np.uint8:
         raise ValueError(f"{path}: expected uint8 pixels, got {array.dtype}")
-    if array.shape in {row_shape, row_shape[1:]}:  # one image; a grey one may come without its channel
+    if array.shape in {row_shape, row_shape[1:]}:  # one image; the channel of a grey one may be missing
         array = array.reshape(1, *row_shape) if array.size == np.prod(row_shape) else array
     if array.ndim == len(row_shape) and row_shape[0] == 1 and array.shape[1:] == row_shape[1:]:
         array = array[:, np.newaxis]  # a batch of grey images without their channel
@@ -44,6 +44,6 @@ def _read_picture(path: Path, row_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     with Image.open(path) as picture:
         mode = "L" if channels == 1 else "RGB"
         if picture.size != (width, height) or picture.mode != mode:
-            print(f"{path}: made {mode} of {width} x {height} pixels, as the model takes", file=sys.stderr)
+            print(f"{path}: converted to {mode} of {width} x {height} pixels for the model", file=sys.stderr)
         fitted = picture.convert(mode).resize((width, height))
         return np.asarray(fitted, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)

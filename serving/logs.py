@@ -1,9 +1,9 @@
-"""Structured logs: one line an event, JSON on stderr; stdout is left to the ready line.
+"""Structured logs: one JSON line per event on stderr. Stdout is reserved for the ready line.
 
-Logging never blocks a caller and never raises. Lines wait in a bounded queue for one thread that writes
-them. A line that does not fit, or that cannot be written, is dropped and counted. Each kind of line is
-limited to a rate, so that no client can fill the disk. Nothing here writes through sys.stderr: whoever
-holds its lock may wait for a reader of the pipe behind it.
+Logging never blocks and never raises. Lines wait in a bounded queue until one thread writes them. A line that
+does not fit or cannot be written is dropped and counted. The rate of each event is limited, so that no client
+can fill the disk. This module does not write through sys.stderr: a thread that holds its lock may block on a
+full pipe.
 """
 
 import logging
@@ -19,15 +19,15 @@ import structlog
 from structlog.typing import EventDict
 
 MAX_LINES = 10_000
-"""Lines that may wait to be written."""
+"""Maximum number of waiting lines."""
 MAX_BYTES = 16 * 1024 * 1024
-"""Size of all lines that wait."""
+"""Maximum size of all waiting lines."""
 BURST_LINES = 100
-"""Lines of one name that may follow each other without a pause."""
+"""Number of lines of one event name that may be logged at once."""
 LINES_PER_SECOND = 10.0
-"""Lines of one name after its burst."""
+"""Rate of lines of one event name after a burst."""
 MAX_NAMES = 256
-"""Names with a limit of their own; further names share one."""
+"""Number of event names with a separate limit; further names share one."""
 
 _OTHER_NAMES = "(other names)"
 _NEWLINE = ord("\n")
@@ -45,7 +45,7 @@ _LOG = structlog.get_logger(__name__)
 def render_line(_: object, method: str, event: EventDict) -> str:
     """Return an event as a JSON line with level and UTC time; structlog's last processor.
 
-    A field that cannot be rendered gives a line that says so: the call that logs it must not fail.
+    If a field cannot be rendered, the line reports that instead, so that logging never raises.
     """
     name = event.get("event")
     try:
@@ -58,10 +58,10 @@ def render_line(_: object, method: str, event: EventDict) -> str:
 
 
 class LogWriter:
-    """Writes lines to a file descriptor in a thread of its own. Has the methods of structlog's loggers.
+    """Writes lines to a file descriptor in a separate thread. Has the methods of structlog's loggers.
 
-    Any thread may log, a signal handler or a finalizer in the middle of another log call too. Hence no
-    lock here that its own thread cannot take twice: queue.Queue has one.
+    Any thread may log, and a signal handler or finalizer may log during another log call. So all locks here
+    must be reentrant; the one of queue.Queue is not.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class LogWriter:
         return self._dropped
 
     def msg(self, line: str) -> None:
-        """Queue a line, or drop it where the queue is full."""
+        """Queue a line, or drop it if the queue is full."""
         written = line.encode(errors="backslashreplace") + b"\n"
         with self._lock:
             bytes_after = self._waiting_bytes + len(written)
@@ -98,7 +98,7 @@ class LogWriter:
     debug = info = warning = error = critical = msg
 
     def close(self, seconds: float) -> None:
-        """Stop once all waiting lines are written or dropped; wait at most this long."""
+        """Stop after all waiting lines were written or dropped; wait at most `seconds`."""
         self._lines.put(None)
         self._thread.join(seconds)
 
@@ -113,7 +113,7 @@ class LogWriter:
         self._log_dropped()
 
     def _write(self, line: bytes) -> bool:
-        """Write a line; return whether all of it is written."""
+        """Write a line; return whether it was written completely."""
         left = memoryview(b"\n" + line if self._torn else line)
         try:
             while left:
@@ -144,24 +144,24 @@ class _Bucket:
 
 
 class RateLimit:
-    """A token bucket for each event name; as structlog's first processor it drops events beyond it."""
+    """A token bucket for each event name. As structlog's first processor it drops events above the rate."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take the clock: seconds from any start."""
+        """Set the clock, which returns seconds."""
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
-        self._lock = threading.RLock()  # a finalizer may log while it is held
+        self._lock = threading.RLock()  # a finalizer may log while the lock is held
 
     def __call__(self, _: object, __: str, event: EventDict) -> EventDict:
-        """Return the event, with the number of suppressed ones before it; raise DropEvent beyond the rate."""
+        """Return the event with the number of suppressed ones before it; raise DropEvent above the rate."""
         if suppressed := self.admit(str(event.get("event"))):
             event["suppressed"] = suppressed
         return event
 
     def admit(self, name: str) -> int:
-        """Count a line of this name; return how many were suppressed since the last one that was admitted.
+        """Count a line; return how many lines of this name were suppressed since the last admitted one.
 
-        Raises DropEvent where the line is beyond the rate.
+        Raises DropEvent if the line is above the rate.
         """
         with self._lock:
             now = self._clock()
@@ -182,9 +182,9 @@ class RateLimit:
 
 
 class StandardHandler(logging.Handler):
-    """Sends the standard library's records to a writer: asyncio's, grpc's, warnings.
+    """Sends records of the standard library's loggers to a writer, such as asyncio's, grpc's and warnings.
 
-    The rate is limited for each logger, because its messages are not names but texts.
+    The rate is limited for each logger, because the messages are free text, not event names.
     """
 
     def __init__(self, writer: LogWriter, limit: RateLimit) -> None:
@@ -209,7 +209,7 @@ def configure_logs(descriptor: int = 2) -> LogWriter:
     """Send structlog's events, the standard library's logs and uncaught errors to stderr as JSON lines."""
     writer, limit = LogWriter(descriptor), RateLimit()
     structlog.configure(
-        processors=[limit, render_line],  # the limit comes first: rendering costs most
+        processors=[limit, render_line],  # the limit comes first because rendering is slow
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
@@ -222,7 +222,7 @@ def configure_logs(descriptor: int = 2) -> LogWriter:
 
 
 def _log_thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """Log what ended a thread. Python's own hook prints, and a thread that waits there seems alive."""
+    """Log the exception that ended a thread. Python's own hook prints to stderr and may block there."""
     if failed.exc_type is not SystemExit:
         name = None if failed.thread is None else failed.thread.name
         exc_info = (failed.exc_type, failed.exc_value, failed.exc_traceback)
@@ -230,6 +230,6 @@ def _log_thread_failed(failed: threading.ExceptHookArgs) -> None:
 
 
 def _log_ignored(ignored: "sys.UnraisableHookArgs") -> None:
-    """Log an error that nothing can catch, such as a finalizer's."""
+    """Log an error that cannot be caught, such as one in a finalizer."""
     exc_info = (ignored.exc_type, ignored.exc_value, ignored.exc_traceback)
     _LOG.error("error ignored", of=ignored.object, exc_info=exc_info)

@@ -1,8 +1,8 @@
-"""Every Prometheus instrument, made on the registry that is handed in.
+"""All Prometheus instruments of a server, created in a given registry.
 
-Base units, `_total` on counters, histograms from 0.25 ms. Labels come from bounded sets only: a model
-and version that are served (empty for a request that names none), stages, exits, published points.
-Of a version that is gone, gauges are removed at once, counters and histograms after one more scrape.
+Base units, `_total` on counters, histograms from 0.25 ms. Labels come only from bounded sets: served models
+and versions (empty for a request of no served model), stages, exits and published points. When a version is
+unloaded, its gauges are removed at once, and its counters and histograms after one more scrape.
 """
 
 import math
@@ -22,12 +22,12 @@ SECONDS_BUCKETS = (
 )  # fmt: skip
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONFIDENCE_BUCKETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
-MOST_GONE = 16
-"""Versions that are gone whose counts wait for a scrape; of more, those gone longest are removed unseen."""
+MAX_UNLOADED = 16
+"""Maximum number of unloaded versions whose counts wait for a scrape; beyond it the oldest are removed."""
 
 MODEL_LABELS = ("model", "version")
 ModelAndVersion = tuple[str, str]
-"""Their values."""
+"""The values of MODEL_LABELS."""
 
 
 class Outcome(StrEnum):
@@ -44,38 +44,38 @@ class Outcome(StrEnum):
 
 
 class Metrics:
-    """The server's instruments; `for_model` gives a version's own."""
+    """The server's instruments. `for_model` returns those of one version."""
 
     def __init__(self, registry: CollectorRegistry, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
-        """Take what returns the number of log lines dropped so far; it is called at each scrape."""
+        """Create the instruments. dropped_log_lines: called at each scrape for the number so far."""
         model = MODEL_LABELS
         self._counts: list[Counter | BulkHistogram] = []
         self._gauges: list[Gauge] = []
-        self._gone: dict[ModelAndVersion, None] = {}
-        """Versions that are gone and whose counts are still shown, those gone longest first."""
+        self._unloaded: dict[ModelAndVersion, None] = {}
+        """Unloaded versions whose counts are still exposed, oldest first."""
         self._lock = threading.Lock()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            made = Counter(name, text, (*model, *labels), registry=registry)
-            self._counts.append(made)
-            return made
+            family = Counter(name, text, (*model, *labels), registry=registry)
+            self._counts.append(family)
+            return family
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            made = Gauge(name, text, (*model, *labels), registry=registry)
-            self._gauges.append(made)
-            return made
+            family = Gauge(name, text, (*model, *labels), registry=registry)
+            self._gauges.append(family)
+            return family
 
         def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> BulkHistogram:
-            made = BulkHistogram(name, text, (*model, *labels), buckets)
-            registry.register(made)
-            self._counts.append(made)
-            return made
+            family = BulkHistogram(name, text, (*model, *labels), buckets)
+            registry.register(family)
+            self._counts.append(family)
+            return family
 
         self.requests = counter("offramp_requests", "Requests by how they ended", "outcome")
         self.rows = counter("offramp_rows", "Rows by how their request ended", "outcome")
         self.request_seconds = histogram(
             "offramp_request_seconds",
-            "From a request's arrival to its answer, answered ones",
+            "Time from the arrival of a request to its answer, for answered requests",
             SECONDS_BUCKETS,
         )
         self.requests_in_flight = Gauge(
@@ -83,22 +83,24 @@ class Metrics:
         )
         self.rows_exited = counter(
             "offramp_rows_exited",
-            "Rows answered, by where and why they left",
+            "Rows answered, by exit and reason",
             "exit",
             "reason",
             "operating_point",
         )
         self.queue_seconds = histogram(
             "offramp_queue_seconds",
-            "Rows' wait for a stage, one observation for rows of a request that wait together",
+            "Time that rows wait for a stage; rows of one request that wait together count once",
             SECONDS_BUCKETS,
             "stage",
         )
-        self.stage_seconds = histogram("offramp_stage_seconds", "A stage's runs", SECONDS_BUCKETS, "stage")
+        self.stage_seconds = histogram(
+            "offramp_stage_seconds", "Duration of stage runs", SECONDS_BUCKETS, "stage"
+        )
         self.batch_rows = histogram("offramp_batch_rows", "Rows in a stage's batch", ROWS_BUCKETS, "stage")
         self.rows_waiting = gauge("offramp_rows_waiting", "Rows that wait for a stage now", "stage")
         self.confidence = histogram(
-            "offramp_confidence", "Confidence of rows where they left", CONFIDENCE_BUCKETS, "exit"
+            "offramp_confidence", "Confidence of rows at the exit where they left", CONFIDENCE_BUCKETS, "exit"
         )
         self.multiply_adds = counter("offramp_multiply_adds", "Multiply-adds spent on answered rows")
         self.multiply_adds_saved = counter(
@@ -123,7 +125,7 @@ class Metrics:
             point,
         )
         self.certificate_suspected = gauge(
-            "offramp_certificate_suspected", "1 while one caller's rows alone speak against it", point
+            "offramp_certificate_suspected", "1 while only one caller's rows are evidence against it", point
         )
         self.shadow_missing_alarm = gauge(
             "offramp_shadow_missing_alarm",
@@ -132,7 +134,7 @@ class Metrics:
         )
         self.threshold = gauge(
             "offramp_threshold",
-            "Smallest confidence that leaves now, +Inf where none does, for who asks for the point",
+            "Threshold in force at an exit for requests of the point, +Inf if the exit is disabled",
             point,
             "exit",
         )
@@ -153,7 +155,7 @@ class Metrics:
             "offramp_training_epochs", "Epochs that training jobs finished", registry=registry
         )
         self.training_seconds = Counter(
-            "offramp_training_seconds", "Time in which training jobs ran, each its own", registry=registry
+            "offramp_training_seconds", "Total run time of all training jobs", registry=registry
         )
         self.revocations_unwritten = Gauge(
             "offramp_revocations_unwritten",
@@ -162,47 +164,47 @@ class Metrics:
         )
         self.device = Gauge(
             "offramp_device_info",
-            "The device that sessions really run on",
+            "The device that sessions run on",
             ("device", "provider"),
             registry=registry,
         )
         self.front_end = Gauge(
             "offramp_front_end_info",
-            "The front end that inference calls come in through",
+            "The front end of inference calls",
             ("front_end",),
             registry=registry,
         )
         registry.register(_DroppedLogLines(dropped_log_lines))
 
     def request_of_no_model(self, outcome: Outcome) -> None:
-        """Count a request that named no served model; its rows are unknown."""
+        """Count a request of no served model; its number of rows is unknown."""
         self.requests.labels("", "", outcome).inc()
 
     def for_model(self, model: str, version: int, stages: int) -> "ModelMetrics":
-        """Return the instruments of one served version; one that comes back goes on with its series."""
+        """Return the instruments of one version. A version that is loaded again continues its series."""
         with self._lock:
-            self._gone.pop((model, str(version)), None)
+            self._unloaded.pop((model, str(version)), None)
         return ModelMetrics(self, model, str(version), stages)
 
-    def gone(self) -> list[ModelAndVersion]:
-        """List the versions that are gone and whose counts are still shown."""
+    def unloaded(self) -> list[ModelAndVersion]:
+        """Return the unloaded versions whose counts are still exposed."""
         with self._lock:
-            return list(self._gone)
+            return list(self._unloaded)
 
     def forget(self, version: ModelAndVersion) -> None:
-        """Remove a version's gauges; its counts go after the next scrape."""
+        """Remove a version's gauges now, and its counts after the next scrape."""
         with self._lock:
             _remove(self._gauges, version)
-            self._gone[version] = None
-            unseen = list(self._gone)[:-MOST_GONE]
-        self.remove(unseen)
+            self._unloaded[version] = None
+            excess = list(self._unloaded)[:-MAX_UNLOADED]
+        self.remove(excess)
 
     def remove(self, versions: Iterable[ModelAndVersion]) -> None:
-        """Remove the counts of versions that are gone, but for those that have come back meanwhile."""
+        """Remove the counts of unloaded versions, except those that were loaded again."""
         with self._lock:
             for version in versions:
-                if version in self._gone:
-                    del self._gone[version]
+                if version in self._unloaded:
+                    del self._unloaded[version]
                     _remove(self._counts, version)
 
 
@@ -213,13 +215,13 @@ def _remove(families: Iterable[Counter | Gauge | BulkHistogram], version: ModelA
 
 
 class _DroppedLogLines(Collector):
-    """A counter that is kept elsewhere: prometheus_client's own cannot be read from a function."""
+    """A counter whose value comes from a function, which prometheus_client's Counter does not support."""
 
     def __init__(self, read: Callable[[], int]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        """Return the number as it stands."""
+        """Return the current number."""
         yield CounterMetricFamily(
             "offramp_log_lines_dropped",
             "Log lines dropped because they could not be written in time",
@@ -230,7 +232,7 @@ class _DroppedLogLines(Collector):
 
 
 class ModelMetrics:
-    """One version's instruments, with their labels bound once."""
+    """The instruments of one version, with bound labels."""
 
     def __init__(self, metrics: Metrics, model: str, version: str, stages: int) -> None:
         self._metrics = metrics
@@ -252,23 +254,23 @@ class ModelMetrics:
         self._queue_seconds[stage].observe_all(seconds)
 
     def ran(self, stage: int, rows: int, seconds: float) -> None:
-        """Note a stage's run."""
+        """Record a run of a stage."""
         self._stage_seconds[stage].observe(seconds)
         self._batch_rows[stage].observe(rows)
 
     def exited(self, stage: int, reason: str, operating_point: str, rows: int) -> None:
         """Count rows that left after a stage."""
         key = (str(stage), reason, operating_point)
-        if key not in self._exited:  # labels() is slow, and these are few
+        if key not in self._exited:  # labels() is slow, and there are few keys
             self._exited[key] = self._metrics.rows_exited.labels(*self._labels, *key)
         self._exited[key].inc(rows)
 
     def left_with(self, stage: int, confidences: Sequence[float]) -> None:
-        """Note the confidences of rows that left after a stage."""
+        """Record the confidences of rows that left after a stage."""
         self._confidence[stage].observe_all(confidences)
 
     def spent(self, multiply_adds: int, saved: int) -> None:
-        """Count multiply-adds that answered rows took, and those that leaving early saved."""
+        """Count the multiply-adds spent on answered rows, and those saved by early exits."""
         self._multiply_adds.inc(multiply_adds)
         self._multiply_adds_saved.inc(saved)
 
@@ -281,23 +283,23 @@ class ModelMetrics:
         self._metrics.shadow_rows_missing.labels(*self._labels, point).inc()
 
     def evidence(self, point: str, evidence: float, *, suspected: bool) -> None:
-        """Show how much speaks against a certificate, and whether only one caller's rows do."""
+        """Set the evidence against a certificate, and whether it comes from only one caller's rows."""
         self._gauge(self._metrics.certificate_evidence, point).set(evidence)
         self._gauge(self._metrics.certificate_suspected, point).set(suspected)
 
     def missing_alarm(self, point: str, *, raised: bool) -> None:
-        """Show whether too many sampled rows are missing."""
+        """Set whether too many sampled rows are missing."""
         self._gauge(self._metrics.shadow_missing_alarm, point).set(raised)
 
     def in_force(self, point: str, thresholds: Sequence[float | None], *, holds: bool) -> None:
-        """Show what who asks for a point gets."""
+        """Set a point's thresholds in force, and whether its certificate holds."""
         self._gauge(self._metrics.certificate_holds, point).set(holds)
         for number, threshold in enumerate(thresholds):
-            shown = math.inf if threshold is None else threshold
-            self._gauge(self._metrics.threshold, point, str(number)).set(shown)
+            value = math.inf if threshold is None else threshold
+            self._gauge(self._metrics.threshold, point, str(number)).set(value)
 
     def drift(self, signal: str, index: float, *, alarmed: bool, point: str | None) -> None:
-        """Show how far a signal is from the manifest's: exit shares of a point, or confidences (None)."""
+        """Set the drift of a signal from the manifest: exit shares of a point, or confidences if None."""
         if point is None:
             self._gauge(self._metrics.confidence_drift).set(index)
         else:
@@ -308,16 +310,16 @@ class ModelMetrics:
         return family.labels(*self._labels, *labels)
 
     def watch_waiting(self, waiting: Callable[[int], float]) -> None:
-        """Read the rows waiting at each stage whenever metrics are scraped."""
+        """Set the function that returns the waiting rows of a stage; it is called at each scrape."""
         for number, stage in enumerate(self._stages):
             self._gauge(self._metrics.rows_waiting, stage).set_function(partial(waiting, number))
 
     def forget(self) -> None:
-        """Remove the gauges of the version, which is gone; its counts go after the next scrape."""
+        """Remove the unloaded version's gauges now, and its counts after the next scrape."""
         self._metrics.forget(self._labels)
 
     def requests_ended(self, outcome: Outcome, rows: int, seconds: Sequence[float]) -> None:
-        """Count requests that ended alike: their rows in all, and for each the seconds that it took."""
+        """Count requests with the same outcome. rows: their total. seconds: the duration of each."""
         self._requests[outcome].inc(len(seconds))
         self._rows[outcome].inc(rows)
         if outcome is Outcome.OK:

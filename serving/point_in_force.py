@@ -1,4 +1,4 @@
-"""What an operating point of a served model stands for now, as the client shows it."""
+"""The current state of an operating point, as the client shows it."""
 
 import math
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from serving.printable import printable
 
 @dataclass(frozen=True)
 class PointInForce:
-    """What an operating point's name stands for now, and what sampled rows show about its certificate."""
+    """The current state of an operating point and of the test of its certificate."""
 
     in_force: str
-    """The point whose thresholds apply: another one where the certificate was revoked."""
+    """The point whose thresholds apply; a different one if this point is revoked."""
     thresholds: tuple[float | None, ...]
     revoked: bool
     shadow_agreed: int
     shadow_differed: int
     shadow_missing: int
     evidence: float
-    """Against the certificate: 1 before any row, enough at 1 / delta; 0 where none is tested."""
+    """Against the certificate: 1 before the first row, sufficient at 1 / delta; 0 without a test."""
     too_many_missing: bool
-    """Whether so many sampled rows are missing that a broken certificate may go unnoticed."""
+    """Whether so many sampled rows are missing that the test may overlook a broken certificate."""
     revoked_by: str
-    """"monitor" or "operator"; empty where it is in force."""
+    """"monitor" or "operator"; empty if it is not revoked."""
     verdict: str
-    """On the certificate: "holds", "suspected" (by one caller's rows) or "broken"; empty: not tested."""
+    """"holds", "suspected" (only by the rows of one caller) or "broken"; empty without a test."""
     epsilon: float
-    """The share of answers that may differ from the full network's; 0 where none is tested."""
+    """Largest certified share of answers that differ from the full network's; 0 without a test."""
     delta: float
 
     @classmethod
     def of(cls, state: inference.OperatingPointState) -> "PointInForce":
-        """Read it from the wire."""
+        """Convert a message of the wire."""
         return cls(
             in_force=state.in_force,
             thresholds=tuple(None if math.isinf(each) else each for each in state.thresholds),
@@ -49,7 +49,7 @@ class PointInForce:
         )
 
     def describe(self, name: str) -> str:
-        """Return in words what the point of that name stands for: a line, and the reasons indented below."""
+        """Return a description for people: one line, with details indented below it."""
         name, in_force, by = map(printable, (name, self.in_force, self.revoked_by))
         if not any(threshold is not None for threshold in self.thresholds) and not self.revoked:
             return f"{name}: in force, no row leaves early"

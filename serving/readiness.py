@@ -1,4 +1,4 @@
-"""Whether the server takes new calls. One object that all who ask share; safe to read from any thread."""
+"""Whether the server accepts new calls. One object that all handlers share. Thread-safe to read."""
 
 from enum import Enum, auto
 
@@ -6,7 +6,7 @@ from serving.errors import ModelNotReady
 
 
 class Phase(Enum):
-    """Where the server is in its life."""
+    """A phase of the server's life."""
 
     STARTING = auto()
     READY = auto()
@@ -21,14 +21,14 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether new calls are taken."""
+        """Whether new calls are accepted."""
         return self.phase is Phase.READY
 
     def check(self) -> None:
-        """Raise ModelNotReady where new calls are not taken."""
+        """Raise ModelNotReady unless new calls are accepted."""
         if self.phase is not Phase.READY:
             raise self.refusal()
 
     def refusal(self) -> ModelNotReady:
-        """Return the error of a call that is not taken in this phase."""
+        """Return the error for a call in a phase that accepts none."""
         return ModelNotReady(f"the server is {self.phase.name.lower()}: another replica may answer")

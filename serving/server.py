@@ -1,8 +1,8 @@
 """The server's life: load and warm up, serve, drain, stop.
 
-The first SIGTERM or SIGINT drains: readiness goes off at once, new calls are answered UNAVAILABLE for a
-moment so that balancers notice, accepted calls finish. A second one forces. SIGHUP, and a timer where
-asked for, look for new versions. So does the end of a trial: no rescan waits for one.
+The first SIGTERM or SIGINT drains. Readiness turns off at once, new calls get UNAVAILABLE for a second so
+that load balancers notice, and accepted calls finish. A second signal forces the stop. SIGHUP starts a rescan
+for new versions; so do an optional timer and the end of each trial. No rescan waits for a trial.
 """
 
 import asyncio
@@ -50,20 +50,20 @@ from serving.waiting import done, first_of, off_loop
 _LOG = structlog.get_logger(__name__)
 
 UNAVAILABLE_SECONDS = 1.0
-"""How long new calls are still answered, with UNAVAILABLE, once draining: gRPC alone would cancel them."""
+"""Time at the start of a drain in which new calls get UNAVAILABLE; gRPC alone would cancel them."""
 JOBS_SHARE = 0.8
-"""Of the drain: how long training jobs may take to interrupt themselves before they are killed."""
+"""Share of the drain that training jobs have to interrupt themselves before they are killed."""
 CLOSE_SECONDS = 5.0
-"""How long an engine without a call may take to close: a stage that hangs must not hold the process."""
+"""Longest time to close the front end, and then the engine, so that a hanging stage cannot block the exit."""
 SETTLE_SECONDS = 0.2
-"""How long the last answers may take to leave for their callers, once the engine is idle."""
+"""Time for the last answers to leave after the engine became idle."""
 LAST_WRITE_SECONDS = 0.5
-"""How long revocations may take to be written, where the drain's time is up."""
+"""Minimum time to write revocations, even after the drain's time is over."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen; port 0 takes a free one."""
+    """The address to listen on; port 0 chooses a free one."""
 
     host: str
     grpc_port: int
@@ -71,7 +71,7 @@ class Address:
 
 
 class Server:
-    """One process: a repository of versions behind gRPC, and its metrics behind HTTP."""
+    """The server: serves a model repository over gRPC, and metrics over HTTP."""
 
     def __init__(
         self,
@@ -85,9 +85,9 @@ class Server:
         training: TrainingOffer | None = None,
         dropped_log_lines: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Take settings; raise ConfigurationError for a device or a state folder that is not there.
+        """Set up the server; raise ConfigurationError if the device or the state folder is not available.
 
-        training: where jobs may be started; None offers none.
+        training: where training jobs are stored; None disables training.
         """
         self._address = address
         self._config = config or Config()
@@ -110,14 +110,14 @@ class Server:
             load=self._load,
             close=self._engine.remove,
             also_serve={name: model.versions for name, model in self._config.models.items()},
-            try_out=self._trials.verdict if self._config.trial.enabled else None,
+            start_trial=self._trials.start if self._config.trial.enabled else None,
         )
         self.front_end = self._choose_front_end()
         self._health = health.aio.HealthServicer()
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
-        self._asked_to_look = asyncio.Event()
-        self._looking: asyncio.Task[None] | None = None
+        self._rescan_requested = asyncio.Event()
+        self._rescanner: asyncio.Task[None] | None = None
         self._refused: set[str] = set()
         self._grpc: grpc.aio.Server
         self._inference: InferenceHandlers
@@ -128,7 +128,7 @@ class Server:
         self.metrics_port = 0
 
     async def run(self) -> int:
-        """Serve until a signal says stop; returns the exit code."""
+        """Serve until a signal stops the server; return the exit code."""
         self._watch_signals()
         starting = asyncio.create_task(self.start())
         await first_of(starting, self._stopping.wait())
@@ -149,16 +149,16 @@ class Server:
         )
         try:
             print(line, flush=True)
-        except OSError as error:  # a full disk, a pipe whose reader has gone: callers are served all the same
+        except OSError as error:  # a full disk or a closed pipe must not stop the server
             _LOG.warning("ready line not printed", error=str(error))
             discard_unwritten(sys.stdout)
 
     async def start(self) -> None:
-        """Load and warm up every model, then listen; raise RepositoryError or ConfigurationError."""
+        """Load and warm up all models, then listen; raise RepositoryError or ConfigurationError."""
         self._log_device()
         refused = await off_loop(self._repository.rescan)
         while self._repository.on_trial and not refused:
-            await first_of(*self._verdicts())
+            await first_of(*self._pending_trials())
             refused = await off_loop(self._repository.rescan)
         if refused:
             self._trials.close()
@@ -169,15 +169,15 @@ class Server:
         address = self._address
         self._scrapes = listen_for_scrapes(address.host, address.metrics_port, self._registry, self._metrics)
         self.metrics_port = self._scrapes.port
-        self._revocations.start(self._take_up_revocations)
+        self._revocations.start(self._apply_revocations)
         services = await self._listen()
         self._readiness.phase = Phase.READY
         for service in ("", *services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        self._looking = asyncio.create_task(self._look())
+        self._rescanner = asyncio.create_task(self._rescan_repeatedly())
 
     async def _listen(self) -> list[str]:
-        """Open the gRPC port; returns the services behind it."""
+        """Open the gRPC port, start the engine, and return the names of the services."""
         host, port, settings = self._address.host, self._address.grpc_port, self._config.server
         caller_metadata = self._config.monitor.caller_metadata
         inference = Inference(self._repository, self._engine, self._readiness, self._metrics)
@@ -223,14 +223,17 @@ class Server:
         return services
 
     async def drain(self) -> int:
-        """Refuse new calls, finish accepted ones, stop; 0 where all finished in time and was kept, else 1."""
+        """Refuse new calls, finish accepted ones, and stop.
+
+        Returns 0 if all calls finished in time and all revocations were written, otherwise 1.
+        """
         _LOG.info("draining", seconds=self._config.server.drain_seconds)
         self._readiness.phase = Phase.DRAINING
         self._inference.drain()
         self._engine.refuse_waiting(self._readiness.refusal())
         await self._health.enter_graceful_shutdown()
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._rescanner is not None:
+            self._rescanner.cancel()
         self._trials.close()
         drain_seconds = self._config.server.drain_seconds
         deadline = time.monotonic() + drain_seconds
@@ -252,9 +255,9 @@ class Server:
         return 0 if finished else 1
 
     async def _end_calls(self, *, flush: bool) -> None:
-        """End every connection, with flush once the last answers have left, and stop the gRPC servers.
+        """End every connection and stop the gRPC servers; with `flush`, wait for the last answers first.
 
-        Calls that come until the end, and streams that watch health, see UNAVAILABLE.
+        Clients see UNAVAILABLE for calls that arrive last, and for health watches.
         """
         if self._native is not None:
             closing = off_loop(partial(self._native.close, flush=flush))
@@ -266,14 +269,14 @@ class Server:
         await self._grpc.stop(grace=None)
 
     def _close(self) -> None:
-        """Close every version and the engine; blocks."""
+        """Close every version and the engine. Blocks."""
         if self._socket_folder is not None:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
         self._repository.close()
         self._engine.close()
 
     async def _close_revocations(self, deadline: float) -> bool:
-        """Have revocations written by the end of the drain; False, and one log line, where they are not."""
+        """Write pending revocations by the end of the drain; return False and log it if some are lost."""
         seconds = max(LAST_WRITE_SECONDS, deadline - time.monotonic())
         await first_of(off_loop(partial(self._revocations.close, seconds)), self._forced.wait())
         unwritten = self._revocations.unwritten()
@@ -282,26 +285,26 @@ class Server:
         return not unwritten
 
     async def rescan(self) -> None:
-        """Take up new versions, and wait for those that are on trial."""
+        """Load new versions, and wait for those on trial."""
         await self._rescan()
         while self._repository.on_trial:
-            await first_of(*self._verdicts())
+            await first_of(*self._pending_trials())
             await self._rescan()
 
-    async def _look(self) -> None:
-        """Take up new versions on SIGHUP, as trials end and, where asked for, at intervals."""
+    async def _rescan_repeatedly(self) -> None:
+        """Load new versions on SIGHUP, at the end of each trial and, if configured, at intervals."""
         while True:
             interval = [] if self._poll_seconds is None else [asyncio.sleep(self._poll_seconds)]
-            await first_of(self._asked_to_look.wait(), *interval, *self._verdicts())
-            self._asked_to_look.clear()
+            await first_of(self._rescan_requested.wait(), *interval, *self._pending_trials())
+            self._rescan_requested.clear()
             await self._rescan()
 
-    def _verdicts(self) -> list[Coroutine[None, None, None]]:
-        """Return a wait for each verdict that the last rescan found missing."""
-        return [done(verdict) for verdict in self._repository.on_trial]
+    def _pending_trials(self) -> list[Coroutine[None, None, None]]:
+        """Return a coroutine for each trial that was pending at the last rescan; it waits for the result."""
+        return [done(result) for result in self._repository.on_trial]
 
     async def _rescan(self) -> None:
-        """Take up new versions; a refused one is logged in one line, and the old one goes on."""
+        """Load new versions. A refused one is logged in one line, and the old one keeps serving."""
         before = self._served()
         try:
             refused = {str(error) for error in await off_loop(self._repository.rescan)}
@@ -310,18 +313,18 @@ class Server:
         except Exception:
             _LOG.exception("rescan failed")
             return
-        for refusal in sorted(refused - self._refused):  # once: a timer would repeat it for ever
+        for refusal in sorted(refused - self._refused):  # once: a timer would repeat it at each rescan
             _LOG.error("version refused", error=refusal)
         self._refused = refused
-        self._revocations.look()
+        self._revocations.refresh()
         after = self._served()
         if after != before:
             _LOG.info("versions changed", added=sorted(after - before), removed=sorted(before - after))
 
-    def _take_up_revocations(self) -> None:
-        """Revoke and reinstate points of the served versions; called in the thread that keeps the file."""
+    def _apply_revocations(self) -> None:
+        """Revoke and reinstate points of the served versions. Called in the thread of `Revocations`."""
         for name, number, version in self._repository.served():
-            version.monitor.take_up(partial(self._revocations.revoked_by, name, number))
+            version.monitor.apply_revocations(partial(self._revocations.revoked_by, name, number))
 
     def _served(self) -> set[tuple[str, int]]:
         return {(name, version) for name, version, _ in self._repository.served()}
@@ -329,7 +332,7 @@ class Server:
     def _load(self, version: PublishedVersion) -> ServedVersion:
         engine = self._config.engine
         manifest = version.manifest
-        # On a GPU a batch has one thread on the host, however many rows it has.
+        # On a GPU a batch uses one host thread for any number of rows.
         idle_threads = 1
         if self._device.memory == "cpu":
             idle_threads = engine.idle_intra_op_threads or self._device.default_workers()
@@ -351,7 +354,7 @@ class Server:
                     for point in manifest.operating_points
                     if (by := self._revocations.revoked_by(manifest.name, manifest.version, point))
                 },
-                on_revoked=partial(self._revocations.note, manifest.name, manifest.version),
+                on_revoked=partial(self._revocations.add, manifest.name, manifest.version),
             )
         except BaseException:
             metrics.forget()
@@ -361,17 +364,17 @@ class Server:
         return loaded
 
     def _choose_front_end(self) -> str:
-        """Return the front end to use; raise ConfigurationError where the one asked for is not there."""
-        asked, local = self._config.server.front_end, is_loopback(self._address.host)
-        if asked == "auto":
+        """Return the front end to use; warn if the native one is exposed beyond loopback."""
+        configured, local = self._config.server.front_end, is_loopback(self._address.host)
+        if configured == "auto":
             return "native" if is_installed() and local else "grpcio"
-        if asked == "native" and not local:
+        if configured == "native" and not local:
             _LOG.warning(
                 "the native front end is exposed: it limits neither connections nor a message before it is "
                 "received, and has neither TLS nor tokens",
                 host=self._address.host,
             )
-        return asked
+        return configured
 
     def _log_device(self) -> None:
         self._metrics.device.labels(self._device.name, self._device.provider).set(1)
@@ -382,7 +385,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._asked_to_look.set)
+        loop.add_signal_handler(signal.SIGHUP, self._rescan_requested.set)
 
     def _stop(self) -> None:
         (self._forced if self._stopping.is_set() else self._stopping).set()

@@ -1,7 +1,8 @@
-"""What a command does where stdout or stderr is closed, full, or a pipe that nobody reads any more.
+"""Runs commands whose stdout or stderr may be closed, full, or a pipe without a reader.
 
-A closed stream is replaced by the null device. A command whose reader has gone ends silently, with the
-exit code that a shell reports for SIGPIPE. A message that cannot be written changes no exit code.
+A closed stream is replaced by the null device. If the reader of stdout has closed the pipe, the command ends
+silently with the exit code that a shell reports for SIGPIPE. A message that cannot be written to stderr does
+not change the exit code.
 """
 
 import os
@@ -14,10 +15,10 @@ BROKEN_PIPE = 141
 
 
 def run_command(main: Callable[[], int], *, unwritten: int) -> int:
-    """Run a command and flush what it printed; returns its exit code.
+    """Run a command, flush its output, and return its exit code.
 
-    main: raises OSError where it cannot print, and SystemExit as argparse does.
-    unwritten: the exit code where stdout cannot be written to, after one line on stderr that says why.
+    main: the command; it may raise OSError if it cannot print, and SystemExit as argparse does. unwritten:
+    the exit code if stdout cannot be written; the reason is then printed to stderr.
     """
     _replace_closed()
     try:
@@ -34,7 +35,7 @@ def run_command(main: Callable[[], int], *, unwritten: int) -> int:
 
 
 def complain(line: str) -> None:
-    """Write a line to stderr, where that is possible."""
+    """Write a line to stderr, if possible."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
@@ -42,7 +43,7 @@ def complain(line: str) -> None:
 
 
 def discard_unwritten(stream: TextIO) -> None:
-    """Where a stream cannot be flushed, send what it holds to the null device: no later flush fails."""
+    """Flush a stream. If that fails, send its buffer to the null device, so that no later flush fails."""
     try:
         stream.flush()
     except OSError:
@@ -60,8 +61,8 @@ def _exit_code(main: Callable[[], int]) -> int:
 
 
 def _replace_closed() -> None:
-    """Put the null device in the place of closed streams: print would write errors to stdout without it."""
+    """Replace closed streams by the null device. With stderr closed, print would write to stdout instead."""
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - it stays open
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept open
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - it stays open
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept open

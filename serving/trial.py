@@ -1,11 +1,11 @@
-"""Trials: a new version's stages are opened and run in a process of their own before this one loads them.
+"""Trials: a separate process opens and runs the stages of a new version before the server loads them.
 
-A graph may loop for ever, ask for more memory than there is, or crash: in a trial it takes only its own
-process along. Trials run on the CPU, whatever the device is. They run side by side, so a version that
-never ends delays no other. A verdict holds for the content of a version, and is kept in memory only.
+A graph may loop forever, allocate too much memory or crash; in a trial this ends only the trial's process.
+Trials always run on the CPU. They run concurrently, so an endless version does not delay others. A result
+is valid for the content of a version, and is kept only in memory.
 
-The process is `python -m serving.trial`, run by `Trials` alone. It ends once its stdin closes, so
-it does not outlive its server, and at the latest shortly after its time is over.
+The process is `python -m serving.trial`, started only by `Trials`. It ends when its stdin closes, so it does
+not outlive its server, and at the latest SPARE_SECONDS after its time limit.
 """
 
 import contextlib
@@ -28,48 +28,48 @@ from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.blocks import open_stages
 from serving.stages.devices import CPU
 
-AT_ONCE = 4
-"""Trials that run side by side."""
+MAX_CONCURRENT = 4
+"""Maximum number of concurrent trials."""
 POLL_SECONDS = 0.02
 REFUSED = 3
-"""Exit code of a trial that says on stdout what is wrong with the version."""
-STOPPED = "trial: the server stops"
+"""Exit code of a trial that refuses the version; its stdout is the reason."""
+STOPPED = "trial: the server is stopping"
 SPARE_SECONDS = 5
-"""How long after its time a trial ends by itself, where nobody has ended it."""
+"""Time after its limit at which the process of a trial ends itself, if the server has not killed it."""
 
 
 class Trials:
-    """The trials of one server; safe to use from any thread."""
+    """The trials of one server. Thread-safe."""
 
     def __init__(self, settings: TrialSettings, max_batch_size: int) -> None:
-        """Take the bounds, and the largest batch that is run."""
+        """Set the limits, and the largest batch to run."""
         self._settings = settings
         self._max_batch_size = max_batch_size
-        self._pool = ThreadPoolExecutor(AT_ONCE, "trial")
+        self._pool = ThreadPoolExecutor(MAX_CONCURRENT, "trial")
         self._lock = threading.Lock()
-        self._verdicts: dict[str, Future[str | None]] = {}
+        self._results: dict[str, Future[str | None]] = {}
         self._not_started: set[str] = set()
-        """Of those, what no process could be had for: that is the machine's fault."""
+        """Digests whose process could not be started; such a result says nothing about the version."""
         self._processes: set[subprocess.Popen[str]] = set()
         self._closed = False
 
-    def verdict(self, version: PublishedVersion) -> Future[str | None]:
-        """Return what is wrong with a version, None where nothing, once that is known.
+    def start(self, version: PublishedVersion) -> Future[str | None]:
+        """Start the trial of a version and return its future result: the reason to refuse it, or None.
 
-        The first to ask for a version's verdict begins its trial.
+        If the trial was started before, return that result.
         """
         digest = _digest(version.manifest)
         with self._lock:
-            if digest not in self._verdicts and not self._closed:
-                self._verdicts[digest] = self._pool.submit(self._try, version.folder, digest)
-            verdict = self._verdicts.get(digest) or _settled(f"{version.folder}: {STOPPED}")
-            if digest in self._not_started and verdict.done():
+            if digest not in self._results and not self._closed:
+                self._results[digest] = self._pool.submit(self._try, version.folder, digest)
+            result = self._results.get(digest) or _completed(f"{version.folder}: {STOPPED}")
+            if digest in self._not_started and result.done():
                 self._not_started.remove(digest)
-                del self._verdicts[digest]  # the next to ask has it tried again
-            return verdict
+                del self._results[digest]  # so that the next call starts a new trial
+            return result
 
     def close(self) -> None:
-        """Kill the trials that run, and begin no more."""
+        """Kill all running trials, and start no more."""
         with self._lock:
             self._closed = True
             for process in self._processes:
@@ -78,7 +78,7 @@ class Trials:
 
     def _try(self, folder: Path, digest: str) -> str | None:
         try:
-            process = self._start(folder, digest)
+            process = self._start_process(folder, digest)
         except OSError as error:
             with self._lock:
                 self._not_started.add(digest)
@@ -87,22 +87,22 @@ class Trials:
             return f"{folder}: {STOPPED}"
         with process:
             try:
-                broken = self._watch(process)
-                assert process.stdout is not None, "it was asked for"
-                said = process.stdout.read(MAX_COMPLAINT_CHARACTERS)
+                exceeded = self._watch(process)
+                assert process.stdout is not None, "stdout is a pipe"
+                output = process.stdout.read(MAX_COMPLAINT_CHARACTERS)
             finally:
                 process.kill()
                 with self._lock:
                     self._processes.remove(process)
-        return f"{folder}: {broken}" if broken else _verdict(folder, process.returncode, said)
+        return f"{folder}: {exceeded}" if exceeded else _reason(folder, process.returncode, output)
 
-    def _start(self, folder: Path, digest: str) -> subprocess.Popen[str] | None:
-        ends_itself = math.ceil(self._settings.max_seconds) + SPARE_SECONDS
-        arguments = (str(folder), digest, str(self._max_batch_size), str(ends_itself))
+    def _start_process(self, folder: Path, digest: str) -> subprocess.Popen[str] | None:
+        own_limit_seconds = math.ceil(self._settings.max_seconds) + SPARE_SECONDS
+        arguments = (str(folder), digest, str(self._max_batch_size), str(own_limit_seconds))
         with self._lock:
             if self._closed:
                 return None
-            process = subprocess.Popen(  # noqa: S603 - our own module, and a path that is no option
+            process = subprocess.Popen(  # noqa: S603 - our own module and arguments
                 (sys.executable, "-m", __spec__.name, *arguments),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -115,7 +115,7 @@ class Trials:
             return process
 
     def _watch(self, process: subprocess.Popen[str]) -> str | None:
-        """Wait for a trial's end, and kill it at a bound; returns which one that was."""
+        """Wait until a trial ends; kill it if it exceeds a limit, and return a message about the limit."""
         bounds, began = self._settings, time.monotonic()
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -136,19 +136,19 @@ class Trials:
                 )
 
 
-def _settled(verdict: str) -> Future[str | None]:
+def _completed(result: str) -> Future[str | None]:
     future: Future[str | None] = Future()
-    future.set_result(verdict)
+    future.set_result(result)
     return future
 
 
 def _digest(manifest: Manifest) -> str:
-    """Return a digest of a version's content: the manifest has those of the stage files."""
+    """Return a digest of a version's content; the manifest contains the digests of the stage files."""
     return hashlib.sha256(manifest.to_json().encode()).hexdigest()
 
 
 def _peak_bytes(process: int) -> int:
-    """Return the most memory that a process has held so far; 0 where only Linux would tell."""
+    """Return the peak resident memory of a process; 0 on systems other than Linux."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -157,21 +157,21 @@ def _peak_bytes(process: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _verdict(folder: Path, code: int, said: str) -> str | None:
+def _reason(folder: Path, code: int, output: str) -> str | None:
     if code == 0:
         return None
     if code == REFUSED:
-        return shown(said, MAX_COMPLAINT_CHARACTERS)
+        return shown(output, MAX_COMPLAINT_CHARACTERS)
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return f"{folder}: trial: expected it to end with exit code 0, got {how}"
 
 
 def run(folder: Path, digest: str, max_batch_size: int) -> int:
-    """Open a version's stages on the CPU and run each at every size of batch; returns the exit code."""
+    """Open a version's stages on the CPU, warm them up, and return the exit code."""
     try:
         version = read_version(folder)
         if _digest(version.manifest) != digest:
-            raise RepositoryError(f"{folder}: it was changed since its trial was asked for")
+            raise RepositoryError(f"{folder}: it was changed since its trial was requested")
         stages = len(version.manifest.stages)
         open_stages(version, CPU, max_batch_size=max_batch_size, blocks=[1] * stages, idle_threads=1)
     except RepositoryError as error:
@@ -181,8 +181,8 @@ def run(folder: Path, digest: str, max_batch_size: int) -> int:
 
 
 def _end_with_server(seconds: int) -> None:
-    """End this process once its stdin closes, or after so many seconds."""
-    signal.alarm(seconds)  # by the system, also where onnxruntime keeps the interpreter's lock
+    """End this process when its stdin closes, or after `seconds`."""
+    signal.alarm(seconds)  # the signal ends the process even if onnxruntime holds the interpreter's lock
 
     def wait() -> None:
         os.read(sys.stdin.fileno(), 1)
@@ -191,21 +191,21 @@ def _end_with_server(seconds: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _offer_to_out_of_memory_killer() -> None:
-    """Have Linux end this process, not its server, where memory runs out."""
+def _prefer_in_out_of_memory_killer() -> None:
+    """Make Linux kill this process, not its server, if memory runs out."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def main() -> int:
-    """Run the trial of which the command line speaks."""
+    """Run the trial given by the command line."""
     folder, digest, max_batch_size, seconds = sys.argv[1:]
     _end_with_server(int(seconds))
-    _offer_to_out_of_memory_killer()
+    _prefer_in_out_of_memory_killer()
     code = run(Path(folder), digest, int(max_batch_size))
     sys.stdout.flush()
     return code
 
 
 if __name__ == "__main__":
-    os._exit(main())  # at once: what onnxruntime tears down is of no use
+    os._exit(main())  # immediately, without onnxruntime's cleanup

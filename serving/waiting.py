@@ -1,4 +1,4 @@
-"""Ways to wait on the event loop: for the first of several things, for work in a thread, for its result."""
+"""Waiting on the event loop: for the first of several awaitables, a thread's future, or blocking work."""
 
 import asyncio
 import contextlib
@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 async def first_of(*waits: Awaitable[object]) -> None:
-    """Wait until one of them is over; those made here are given up then, tasks handed in go on."""
+    """Wait until one awaitable is done; then cancel the other coroutines, but not tasks passed in."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -21,24 +21,24 @@ async def first_of(*waits: Awaitable[object]) -> None:
                 task.cancel()
 
 
-async def done(future: Future[Result]) -> None:
-    """Wait for a future that a thread sets, also where it does so once the loop is closed."""
+async def done(future: Future[T]) -> None:
+    """Wait for a future that a thread sets; the thread may set it after the loop was closed."""
     loop, event = asyncio.get_running_loop(), asyncio.Event()
 
-    def tell(_: Future[Result]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    def wake(_: Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits any more
             loop.call_soon_threadsafe(event.set)
 
-    future.add_done_callback(tell)
+    future.add_done_callback(wake)
     await event.wait()
 
 
-async def off_loop(work: Callable[[], Result]) -> Result:
-    """Run blocking work in a daemon thread: unlike the loop's own pool, it never holds up the exit."""
+async def off_loop(work: Callable[[], T]) -> T:
+    """Run blocking work in a daemon thread, which unlike the loop's own pool never delays the exit."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: Result | None, error: BaseException | None) -> None:
+    def settle(result: T | None, error: BaseException | None) -> None:
         if future.cancelled():
             return
         if error is not None:
@@ -52,7 +52,7 @@ async def off_loop(work: Callable[[], Result]) -> Result:
             result = work()
         except BaseException as raised:
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()

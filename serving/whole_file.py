@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all: beside its place, synced to disk, moved there, and its folder synced."""
+"""Writes a file atomically: to a temporary file, synced to disk, then renamed, and its folder synced."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file's text; raise OSError with the old one in place and nothing beside it."""
+    """Replace a file's text. On OSError the old file is unchanged, and no temporary file is left."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

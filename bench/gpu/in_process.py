@@ -64,7 +64,7 @@ class Loaded:
         while time.perf_counter() - begun < seconds or not number:
             start = number * rows % places
             sent = time.perf_counter()
-            reply = self.engine.ask(self.version, {name: images_NCHW[start : start + rows]}, rule)
+            reply = self.engine.infer(self.version, {name: images_NCHW[start : start + rows]}, rule)
             reply.add_done_callback(lambda _, sent=sent: taken.append(time.perf_counter() - sent))  # type: ignore[misc]
             waiting.append(reply)
             number += 1

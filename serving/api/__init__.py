@@ -1,1 +1,1 @@
-"""The wire: decode a request, submit its rows to the engine, encode the answers."""
+"""The wire protocol: decodes requests, submits them to the engine, and encodes the answers."""

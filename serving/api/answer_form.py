@@ -1,8 +1,8 @@
-"""How the answers of a version are laid out on the wire, for one choice of outputs.
+"""Encodes the answers of a version, for one choice of outputs.
 
-Names, datatypes and shapes are the same in every answer of as many rows, so they are encoded once; an
-answer then is those bytes and its tensors' own. On the wire a message's fields may come in any order and
-in pieces, and a reader merges them: protobuf, "Encoding", "Last One Wins".
+Names, datatypes and shapes are equal in all answers with the same number of rows, so they are encoded once.
+An answer is these bytes, followed by the bytes of its tensors. Protobuf allows the fields of a message in
+any order and in pieces; a reader merges them ("Encoding", "Last One Wins").
 """
 
 import math
@@ -25,7 +25,7 @@ _COLUMNS: Mapping[str, Callable[[Answers], Any]] = {
     "exit_reason": attrgetter("exit_reason_R"),
     "probabilities": attrgetter("probabilities_RK"),
 }
-"""The array of each output, which has the output's datatype."""
+"""The array of each output, already in the output's datatype."""
 FINAL_RESPONSE_PARAMETER = "triton_final_response"
 
 
@@ -39,22 +39,22 @@ _STREAMED = _tag(inference.ModelStreamInferResponse, "infer_response")
 
 
 class AnswerForm:
-    """The outputs of one version that a caller wants, in the caller's order."""
+    """The encoder of answers with the requested outputs, in the requested order."""
 
     def __init__(self, model: str, version: int, specs: Sequence[TensorSpec], *, streamed: bool) -> None:
-        """Take the outputs' specs; a streamed answer states that it is the last of its request."""
+        """Set the outputs. A streamed answer contains a parameter that marks it as the last."""
         self._model, self._version, self._streamed = model, str(version), streamed
         self._specs = specs
         self._columns = [_COLUMNS[spec.name] for spec in specs]
         self._heads: dict[int, tuple[bytes, list[bytes]]] = {}
 
     def encode(self, request_id: str, answers: Answers) -> bytes:
-        """Return a ModelInferResponse's bytes."""
+        """Return the bytes of a ModelInferResponse."""
         rows = len(answers.label_R)
-        made = self._heads.get(rows)
-        if made is None:
-            made = self._heads[rows] = self._head(rows)
-        head, raw_heads = made
+        cached = self._heads.get(rows)
+        if cached is None:
+            cached = self._heads[rows] = self._head(rows)
+        head, raw_heads = cached
         parts = [head]
         if request_id:
             encoded = request_id.encode()
@@ -64,7 +64,7 @@ class AnswerForm:
         return b"".join(parts)
 
     def _head(self, rows: int) -> tuple[bytes, list[bytes]]:
-        """Return all that comes before the tensors' own bytes, and what comes before each of them."""
+        """Return the bytes before all tensors, and the bytes before each tensor."""
         response = inference.ModelInferResponse(model_name=self._model, model_version=self._version)
         raw_heads = []
         for spec in self._specs:
@@ -77,5 +77,5 @@ class AnswerForm:
 
 
 def streamed(response: bytes) -> bytes:
-    """Wrap a ModelInferResponse's bytes as a ModelStreamInferResponse's."""
+    """Wrap the bytes of a ModelInferResponse in a ModelStreamInferResponse."""
     return b"".join((_STREAMED, varint(len(response)), response))

@@ -1,8 +1,8 @@
-"""Decodes ModelInferRequests into rows and options, checked against the version that they name.
+"""Decodes ModelInferRequests to rows and options, and checks them against the requested version.
 
-Calls of one client mostly differ in their rows alone, which a message's last field holds. What comes
-before it is parsed and checked once; a later message that begins with the same bytes and is as long
-asks the same of other rows. (Protobuf, "Encoding": a message is the sequence of its fields.)
+Calls of one client usually differ only in their rows, which are the last field of a message. The bytes
+before that field are parsed and checked once. A later message with the same length and the same first bytes
+is the same request with other rows (Protobuf, "Encoding": a message is the sequence of its fields).
 """
 
 import weakref
@@ -25,15 +25,15 @@ from serving.engine.version import ServedVersion
 from serving.exits.options import RequestOptions
 
 RAW_CONTENTS_TAG = b"\x3a"
-"""Of ModelInferRequest.raw_input_contents: field 7, with a length."""
-MOST_TEMPLATES = 64
-LONGEST_BEGINNING = 4096
-"""In bytes; a message with more before its rows is parsed every time."""
+"""The tag of ModelInferRequest.raw_input_contents: field 7, length-delimited."""
+MAX_TEMPLATES = 64
+MAX_BEGINNING_BYTES = 4096
+"""A message with more bytes before its rows is parsed every time."""
 
 
 @dataclass(slots=True)
 class Decoded:
-    """What a message asks for."""
+    """A decoded request."""
 
     version: ServedVersion
     request_id: str
@@ -45,13 +45,13 @@ class Decoded:
 
 @dataclass(slots=True)
 class _Template:
-    """The beginning of a message without an id, up to its rows, and what every such message asks for."""
+    """The first bytes of a message without an id, up to its rows, and their decoded content."""
 
     beginning: bytes
     model: str
     version_text: str
     checked: "weakref.ref[ServedVersion]"
-    """The version that it was checked against, which this must not keep loaded."""
+    """The version that it was checked against. A weak reference, so that the version can be unloaded."""
     form: AnswerForm
     options: RequestOptions
     input_name: str
@@ -60,12 +60,12 @@ class _Template:
 
 
 class Decoder:
-    """Decodes messages for the versions that `find` returns by name and version; any thread may use it."""
+    """Decodes messages for the versions that `find` returns by name and version. Thread-safe."""
 
     def __init__(self, find: Callable[[str, str], ServedVersion]) -> None:
         self._find = find
         self._templates: dict[tuple[int, bool], _Template] = {}
-        """By a message's length, and whether it is streamed."""
+        """By the length of the message and whether it is streamed."""
 
     def decode(self, payload: bytes, *, streamed: bool) -> Decoded:
         """Decode a message; raise InvalidRequest, Unsupported, or what `find` raises."""
@@ -103,22 +103,22 @@ class Decoder:
         *,
         streamed: bool,
     ) -> None:
-        """Keep a message's beginning, where its rows are one raw tensor and its last field."""
-        if message.id or len(raw) != 1:  # an id is new each time
+        """Store a message's beginning, if its rows are one raw tensor in the last field."""
+        if message.id or len(raw) != 1:  # an id differs in each message
             return
         ((name, array),) = decoded.inputs.items()
         beginning = payload[: len(payload) - array.nbytes]
         mark = RAW_CONTENTS_TAG + varint(array.nbytes)
-        if len(beginning) > LONGEST_BEGINNING or not beginning.endswith(mark):
+        if len(beginning) > MAX_BEGINNING_BYTES or not beginning.endswith(mark):
             return
-        # Only where what comes before the mark is a message of its own is the mark that of a field.
+        # The mark is a field's tag only if the bytes before it are a complete message.
         try:
             before = inference.ModelInferRequest.FromString(beginning.removesuffix(mark))
         except DecodeError:
             return
         if before.raw_input_contents:
             return
-        if len(self._templates) >= MOST_TEMPLATES:
+        if len(self._templates) >= MAX_TEMPLATES:
             self._templates.clear()
         self._templates[len(payload), streamed] = _Template(
             beginning,
@@ -134,7 +134,7 @@ class Decoder:
 
 
 def _outline(payload: bytes) -> Outline:
-    """Read a large message's outline; raise InvalidRequest where it is no message or has too many parts."""
+    """Read the outline of a large message; raise InvalidRequest if it is malformed or has too many parts."""
     try:
         return read_outline(payload)
     except DecodeError as error:

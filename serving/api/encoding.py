@@ -1,7 +1,7 @@
-"""Protobuf's encoding, read and written by hand where whole messages would cost too much.
+"""Reads and writes single protobuf fields, where parsing or building a whole message is too slow.
 
-A message is the sequence of its fields; each begins with a tag, its number and wire type (Protobuf,
-"Encoding"). Reading stops at the first field too many, so that no message takes long.
+A message is a sequence of fields. Each field starts with a tag that holds its number and wire type
+(Protobuf, "Encoding"). Reading stops at the first field above the limit, which bounds its time.
 """
 
 from collections.abc import Iterator
@@ -16,30 +16,30 @@ VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 LONGEST_VARINT = 10
 MAX_FIELDS = 1024
-"""All fields of a message that are looked at, those within and unknown ones too; a packed tensor is one."""
+"""Maximum number of fields read in a message, nested and unknown ones included. A packed tensor is one."""
 
 
 class Field(NamedTuple):
-    """A field's place in a message."""
+    """The position of a field in a message."""
 
     number: int
     wire_type: int
     start: int
-    """Where its tag begins."""
+    """The first byte of its tag."""
     value: int
-    """Where its value begins, behind the length if it has one."""
+    """The first byte of its value, after the length if there is one."""
     end: int
 
 
 class Fields:
-    """Reads the fields of a message and of those within it, so many in all."""
+    """Reads the fields of a message and of nested messages, up to MAX_FIELDS in total."""
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
         self._left = MAX_FIELDS
 
     def between(self, start: int, end: int) -> Iterator[Field]:
-        """Yield the fields; raise DecodeError where these are none, InvalidRequest for one too many."""
+        """Yield the fields; raise DecodeError for malformed bytes, InvalidRequest for too many fields."""
         payload = self.payload
         while start < end:
             if self._left == 0:
@@ -58,7 +58,7 @@ class Fields:
                 _, stop = self._varint(value, end)
             elif wire_type in FIXED_BYTES:
                 stop = value + FIXED_BYTES[wire_type]
-            else:  # groups, which the contract has none of
+            else:  # groups, which the contract does not use
                 raise DecodeError("unknown wire type")
             if stop > end:
                 raise DecodeError("truncated")
@@ -66,12 +66,12 @@ class Fields:
             start = stop
 
     def count(self, message: Field) -> None:
-        """Count the fields of a message within."""
+        """Count the fields of a nested message."""
         for _ in self.between(message.value, message.end):
             pass
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """Return a number and the place behind it."""
+        """Return a number and the position after it."""
         number = shift = 0
         for place in range(at, min(at + LONGEST_VARINT, end)):
             byte = self.payload[place]
@@ -84,7 +84,7 @@ class Fields:
 
 @lru_cache(maxsize=1024)
 def varint(number: int) -> bytes:
-    """Encode a length as protobuf does: seven bits a byte, the lowest first."""
+    """Encode a number as a protobuf varint: seven bits per byte, lowest bits first."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -94,5 +94,5 @@ def varint(number: int) -> bytes:
 
 
 def too_many(name: str, most: int) -> InvalidRequest:
-    """Return the error of one more than there may be."""
+    """Return the error for more parts than allowed."""
     return InvalidRequest(f"{name}: expected at most {most}, got at least {most + 1}")

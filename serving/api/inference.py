@@ -1,7 +1,7 @@
-"""Inference calls from their bytes to their answers: decode, admit; encode what they end with.
+"""Inference calls: decodes and admits them, and encodes their results.
 
-A front end calls `begin` with each call as it comes, in the thread that received it. How a call travels
-is the front end's business; which rows run when, the engine's.
+A front end calls `begin` for each call. The front end transports the call, and the engine schedules its
+rows.
 """
 
 import time
@@ -44,11 +44,11 @@ class Inference:
     def begin(
         self, payload: bytes, call: Call, seconds_left: float | None, *, streamed: bool = False
     ) -> Pending | None:
-        """Admit a call, or refuse it at once and return None; one of a stream waits where there is no room.
+        """Admit a call, or refuse it immediately and return None.
 
-        payload: a ModelInferRequest. seconds_left: until the caller's deadline, where it has one.
-        streamed: the answer states that it is the last of its request. The call is answered or refused
-        exactly once, now or when its request ends.
+        The call is answered or refused exactly once, now or when its request ends. payload: a
+        ModelInferRequest. seconds_left: until the caller's deadline; None if it has none. streamed: the
+        call is a message of a stream. It waits if there is no room, and its answer is marked as the last.
         """
         received = time.monotonic()
         deadline = NO_DEADLINE if seconds_left is None else received + seconds_left
@@ -59,14 +59,14 @@ class Inference:
             rows = decoded.rows
             try:
                 return self._submit(decoded, call, received, deadline, streamed=streamed)
-            except ModelNotReady:  # the version may have been replaced since it was found
+            except ModelNotReady:  # the version may have been replaced in the meantime
                 successor = self._decoder.decode(payload, streamed=streamed)
                 if successor.version is decoded.version:
                     raise
                 return self._submit(successor, call, received, deadline, streamed=streamed)
         except Exception as error:
             self._refuse(payload, call, error, rows, received)
-            error.__traceback__ = None  # its frames hold the request
+            error.__traceback__ = None  # its frames reference the request
             return None
 
     def _submit(
@@ -97,7 +97,7 @@ class Inference:
         return self._repository.get(model, parse_version(version))
 
     def _refuse(self, payload: bytes, call: Call, error: Exception, rows: int, received: float) -> None:
-        """Refuse a call, and count it for the version that it names, if there is one."""
+        """Refuse a call, and count it for the requested version if that is served."""
         model, number, request_id = read_names(payload)
         try:
             version = self._find(model, number)
@@ -111,7 +111,7 @@ class Inference:
 
 
 def _reply(call: Call, form: AnswerForm, request_id: str, result: Result) -> None:
-    """Send a request's result; whatever goes wrong here is this call's alone."""
+    """Send a request's result. If encoding fails, only this call is refused."""
     try:
         if isinstance(result, Answers):
             call.answer(form.encode(request_id, result))

@@ -1,7 +1,7 @@
-"""What stands around every call: errors become statuses and log lines; nothing escapes unnamed.
+"""Wraps every handler: its errors become gRPC statuses and log lines.
 
-Handlers are wrapped where they are registered, not by gRPC's interceptor chain, which costs each call
-a new handler object.
+Handlers are wrapped when they are registered. gRPC's interceptor chain would create a new handler object for
+each call.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ from serving.errors import (
 )
 from serving.frontend.interface import Refusal
 
-Request = TypeVar("Request")
+Received = TypeVar("Received")
 Response = TypeVar("Response")
-Handler = Callable[[Request, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Response]]
+Handler = Callable[[Received, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Response]]
 
 MAX_DETAILS_BYTES = 1024
-"""The wire may triple it, and a status beyond 8 KB would turn any error into RESOURCE_EXHAUSTED."""
+"""Encoding may triple the size. Above 8 KB of status, gRPC replaces any error by RESOURCE_EXHAUSTED."""
 MAX_REQUEST_ID_CHARACTERS = 128
 RETRY_AFTER_MILLISECONDS = 100
-"""The pushback that an overloaded server asks of clients with a retry policy."""
+"""Delay that an overloaded server requests from clients with a retry policy."""
 
 _LOG = structlog.get_logger(__name__)
 
@@ -44,11 +44,10 @@ def guarded(
     message: type[Message] | None = None,
     places: Places | None = None,
 ) -> Handler[Any, Response]:
-    """Wrap a handler: its OfframpErrors end the call with their status, all others with INTERNAL.
+    """Wrap a handler: an OfframpError ends the call with its status, any other exception with INTERNAL.
 
-    It is given the wire's bytes and parses them as `message`, so that bytes that are none are an
-    InvalidRequest like any other; without a message the handler gets what came. A call takes one of the
-    places, where there are such.
+    message: the type of the request. The wrapper parses it, so that malformed bytes raise InvalidRequest;
+    without a type the handler receives the bytes or the stream. places: if set, each call takes one.
     """
     limit = places or contextlib.nullcontext()
 
@@ -60,18 +59,18 @@ def guarded(
                     request = parse(name, message, received)
                 return await handler(request, context)
         except grpc.aio.AbortError:
-            del received, request  # as below
+            del received, request  # see below
             raise
-        except (asyncio.CancelledError, grpc.aio.InternalError):  # its caller has gone
+        except (asyncio.CancelledError, grpc.aio.InternalError):  # the caller left
             refusal = None
         except Exception as error:
             refusal = refuse(name, str(getattr(request, "id", "")), error)
             error.__traceback__ = None
-        # gRPC keeps what ends a call, and with it every frame on its way: a request that was refused
-        # would stay in memory until the garbage collector runs.
+        # gRPC keeps the exception that ends a call, and with it all its frames. Without `del`, a refused
+        # request would remain in memory until the next garbage collection.
         del received, request
         if refusal is not None:
-            with contextlib.suppress(grpc.aio.InternalError):  # its caller has gone
+            with contextlib.suppress(grpc.aio.InternalError):  # the caller left
                 await context.abort(*refusal)
         raise asyncio.CancelledError
 
@@ -79,7 +78,7 @@ def guarded(
 
 
 def unsupported(name: str, why: str) -> grpc.RpcMethodHandler:
-    """Refuse an RPC that is not offered, in words; its messages are never parsed, nor is a stream begun."""
+    """Return a handler that refuses an RPC with a reason, without parsing its message."""
 
     async def refused(_: object, __: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
         raise Unsupported(why)
@@ -88,7 +87,7 @@ def unsupported(name: str, why: str) -> grpc.RpcMethodHandler:
 
 
 def refuse(name: str, request_id: str, error: Exception) -> Refusal:
-    """Log an error and return how it ends the call."""
+    """Log an error, and return the status that ends the call."""
     request_id = request_id[:MAX_REQUEST_ID_CHARACTERS]
     if isinstance(error, OfframpError):
         _log_error(name, request_id, error)
@@ -113,7 +112,7 @@ def _log_error(name: str, request_id: str, error: OfframpError) -> None:
 
 
 def parse(name: str, message: type[Message], received: bytes) -> Any:  # noqa: ANN401 - one of `message`
-    """Read a message from the wire's bytes, or raise InvalidRequest."""
+    """Parse a message; raise InvalidRequest if the bytes are malformed."""
     try:
         return message.FromString(received)
     except DecodeError as error:
@@ -121,9 +120,9 @@ def parse(name: str, message: type[Message], received: bytes) -> Any:  # noqa: A
 
 
 def no_message(name: str, message: type[Message], received: bytes) -> InvalidRequest:
-    """Return the error of bytes that are no such message."""
+    """Return the error for bytes that are not a message of this type."""
     kind = message.DESCRIPTOR.name
-    return InvalidRequest(f"{name}: expected a {kind}, got {len(received)} bytes that are none")
+    return InvalidRequest(f"{name}: expected a {kind}, got {len(received)} malformed bytes")
 
 
 def _details(error: OfframpError) -> str:

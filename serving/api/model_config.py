@@ -1,4 +1,4 @@
-"""How a served version describes itself on the wire: tensors, metadata, Triton's model configuration."""
+"""Descriptions of a served version on the wire: tensors, metadata and Triton's model configuration."""
 
 import json
 import math
@@ -16,7 +16,7 @@ BACKEND = "onnxruntime"
 
 @cache
 def output_specs(classes: int) -> tuple[TensorSpec, ...]:
-    """List the outputs that a model of that many classes answers with."""
+    """Return the outputs of a model with that many classes."""
     return (
         TensorSpec(name="label", datatype="INT64", shape=(-1,)),
         TensorSpec(name="confidence", datatype="FP32", shape=(-1,)),
@@ -33,7 +33,7 @@ OUTPUT_NAMES = tuple(spec.name for spec in output_specs(1))
 def answer_form(
     model: str, version: int, classes: int, names: tuple[str, ...], *, streamed: bool
 ) -> AnswerForm:
-    """Return the form of answers with those outputs."""
+    """Return the encoder of answers with these outputs."""
     specs = {spec.name: spec for spec in output_specs(classes)}
     return AnswerForm(model, version, [specs[name] for name in names], streamed=streamed)
 
@@ -41,7 +41,7 @@ def answer_form(
 def model_metadata(
     manifest: Manifest, versions: list[int], points: Iterable[PointState]
 ) -> inference.ModelMetadataResponse:
-    """Describe inputs and outputs, whose shapes lead with -1, and what each operating point stands for."""
+    """Return the metadata: inputs and outputs, with shapes that start with -1, and operating points."""
     response = inference.ModelMetadataResponse(
         name=manifest.name, versions=[str(version) for version in versions], platform=PLATFORM
     )
@@ -54,7 +54,7 @@ def model_metadata(
 
 
 def operating_point_state(state: PointState) -> inference.OperatingPointState:
-    """Describe what an operating point's name stands for now, and what sampled rows show about it."""
+    """Return the current state of an operating point and of its test."""
     watch = state.watch
     test = watch.test if watch else None
     return inference.OperatingPointState(
@@ -75,7 +75,7 @@ def operating_point_state(state: PointState) -> inference.OperatingPointState:
 
 
 def model_config(manifest: Manifest, max_batch_size: int, device: str) -> inference.ModelConfig:
-    """Describe the version as Triton would; dims omit the batch, and parameters hold what has no field."""
+    """Return Triton's model configuration. Dims omit the batch; `parameters` holds data without a field."""
     config = inference.ModelConfig(
         name=manifest.name,
         platform=PLATFORM,
@@ -87,7 +87,7 @@ def model_config(manifest: Manifest, max_batch_size: int, device: str) -> infere
     for spec in manifest.inputs:
         config.input.add(name=spec.name, data_type=_config_type(spec), dims=spec.row_shape)
     for spec in output_specs(len(manifest.labels)):
-        # An output of one number a row has no dimension besides the batch; Triton writes that as [1].
+        # Triton writes the dims of an output with one number per row as [1].
         config.output.add(name=spec.name, data_type=_config_type(spec), dims=spec.row_shape or (1,))
     for key, value in _parameters(manifest, device).items():
         config.parameters[key].string_value = value

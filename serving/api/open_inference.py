@@ -1,7 +1,7 @@
-"""The Open Inference Protocol's servicer, all but inference itself: readiness, descriptions, statistics.
+"""The Open Inference Protocol's servicer without inference: readiness, descriptions and statistics.
 
-Follows KServe's v2 protocol in the shape that Triton gives it. Has no logic of its own: which versions
-are served is the repository's business, what they do the engine's.
+Follows KServe's v2 protocol as Triton implements it. Contains no logic: all data comes from the repository
+and its versions.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ Context: TypeAlias = grpc.aio.ServicerContext
 
 SERVER_NAME = "offramp"
 EXTENSIONS = ("model_configuration", "parameters", "statistics")
-"""Only what works here; the repository extension is left out while load and unload are not offered."""
+"""The repository extension is not listed because load and unload are not supported."""
 
 INFERENCE_RPCS = {"ModelInfer", "ModelStreamInfer"}
-"""Answered by the front end."""
+"""RPCs that the front end answers."""
 
 LIMITED_RPCS = {"ModelStatistics", "RepositoryIndex"}
-"""Those that take a place; the others answer at once."""
+"""RPCs that take a place; the others answer immediately."""
 
 UNSUPPORTED = (
     "RepositoryModelLoad",
@@ -46,7 +46,7 @@ UNSUPPORTED = (
 
 
 class OpenInference:
-    """Answers inference.GRPCInferenceService, but its inference RPCs, from a repository of versions."""
+    """The servicer of inference.GRPCInferenceService, without its inference RPCs."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class OpenInference:
         self._front_end = front_end
 
     def handlers(self, places: Places) -> dict[str, grpc.RpcMethodHandler]:
-        """Return the service's handlers by RPC; the front end adds those of inference.
+        """Return the handlers by RPC name, without those of inference.
 
-        places: those that statistics and the index take.
+        places: places for statistics and the repository index.
         """
         handlers = {
             rpc.name: grpc.unary_unary_rpc_method_handler(
@@ -91,19 +91,19 @@ class OpenInference:
         return self._readiness.ready and self._engine.alive
 
     async def server_live(self, _: inference.ServerLiveRequest, __: Context) -> inference.ServerLiveResponse:
-        """Report that the process answers."""
+        """Report that the process is alive."""
         return inference.ServerLiveResponse(live=True)
 
     async def server_ready(
         self, _: inference.ServerReadyRequest, __: Context
     ) -> inference.ServerReadyResponse:
-        """Report whether new calls are taken."""
+        """Report whether new calls are accepted."""
         return inference.ServerReadyResponse(ready=self._ready)
 
     async def model_ready(
         self, request: inference.ModelReadyRequest, _: Context
     ) -> inference.ModelReadyResponse:
-        """Report whether a model answers; an unknown one is not ready, which is no error."""
+        """Report whether a model is ready; for an unknown one the answer is false, without an error."""
         try:
             version = self._repository.get(request.name, parse_version(request.version))
         except ModelNotFound:
@@ -113,7 +113,7 @@ class OpenInference:
     async def server_metadata(
         self, _: inference.ServerMetadataRequest, __: Context
     ) -> inference.ServerMetadataResponse:
-        """Name the server and the extensions that work."""
+        """Return the server's name, version, extensions and front end."""
         return inference.ServerMetadataResponse(
             name=SERVER_NAME, version=self._version, extensions=EXTENSIONS, front_end=self._front_end
         )
@@ -121,7 +121,7 @@ class OpenInference:
     async def model_metadata(
         self, request: inference.ModelMetadataRequest, _: Context
     ) -> inference.ModelMetadataResponse:
-        """Describe a model's tensors."""
+        """Return a model's tensors and operating points."""
         version = self._repository.get(request.name, parse_version(request.version))
         versions = self._repository.versions(request.name)
         return model_metadata(version.manifest, versions, version.point_states())
@@ -129,7 +129,7 @@ class OpenInference:
     async def model_config(
         self, request: inference.ModelConfigRequest, _: Context
     ) -> inference.ModelConfigResponse:
-        """Describe a model as Triton's configuration does."""
+        """Return a model's configuration in Triton's form."""
         version = self._repository.get(request.name, parse_version(request.version))
         config = model_config(version.manifest, version.max_batch_size, self._device)
         return inference.ModelConfigResponse(config=config)
@@ -137,7 +137,7 @@ class OpenInference:
     async def model_statistics(
         self, request: inference.ModelStatisticsRequest, _: Context
     ) -> inference.ModelStatisticsResponse:
-        """Return running totals of one model's served versions, or of all."""
+        """Return the totals of one model's served versions, or of all models."""
         wanted = parse_version(request.version)
         response = inference.ModelStatisticsResponse()
         for name, number, version in self._repository.served():

@@ -1,9 +1,9 @@
 """Reads a request's options from its parameters.
 
-Load generators can send only strings, integers and booleans, so a number may come as any of the
-protocol's kinds, and a boolean as a string. Other parameters are ignored, except `triton_*`, which is
-reserved, and a key that is one edit away from an option's: it is a typing error. An option that is not
-built yet is refused, never silently ignored.
+Load generators can send only strings, integers and booleans. So a number may have any of the protocol's
+types, and a boolean may be a string. Unknown parameters are ignored, with two exceptions: `triton_*` keys are
+reserved, and a key one edit away from an option's name is refused as a typing error. Options that are not
+implemented yet are refused.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ NOT_BUILT: Mapping[str, str] = {
     "anytime": "answers at the deadline are not offered by this server",
     "degrade": "faster points under overload are not offered by this server",
 }
-"""Options that may only be false, and why."""
+"""Options that may only be false, and the message for any other value."""
 _OPTIONS = frozenset({"operating_point", "threshold", "max_exit", "synthetic", *NOT_BUILT, "timeout"})
-"""`timeout` is the protocol's, in microseconds. It is checked and has no effect: a deadline has."""
+"""`timeout` is the protocol's, in microseconds. It is checked but has no effect; use a gRPC deadline."""
 _BOOLEANS = {"true": True, "false": False}
 _RESERVED_PREFIX = "triton_"
 _RESERVED_ALLOWED = "triton_enable_empty_final_response"
@@ -79,18 +79,18 @@ def _number(key: str, value: Any, kind: type[Number]) -> Number | None:  # noqa:
 
 
 def _check_spelling(key: str) -> None:
-    """Raise InvalidRequest for a key that is nearly an option's."""
+    """Raise InvalidRequest for a key that is one edit away from an option's name."""
     for option in (*sorted(_OPTIONS), "priority"):
         if _one_edit_apart(key, option):
             raise InvalidRequest(f'parameter "{shown(key)}": unknown, did you mean "{option}"?')
 
 
 def _one_edit_apart(key: str, option: str) -> bool:
-    """Return whether one character put in, left out or replaced, or two swapped, makes them equal."""
+    """Return whether the keys differ by one inserted, removed or replaced character, or by one swap."""
     if key == option or abs(len(key) - len(option)) > 1:
         return False
-    alike = next((at for at, (a, b) in enumerate(zip(key, option, strict=False)) if a != b), len(option))
-    key, option = key[alike:], option[alike:]
+    common = next((at for at, (a, b) in enumerate(zip(key, option, strict=False)) if a != b), len(option))
+    key, option = key[common:], option[common:]
     swapped = key[:2] == option[:2][::-1] and key[2:] == option[2:]
     return swapped or key[1:] == option[1:] or key[1:] == option or key == option[1:]
 

@@ -1,9 +1,9 @@
-"""Reads the outline of a large ModelInferRequest: what it asks for, without its tensors.
+"""Reads the outline of a large ModelInferRequest: all fields except the tensors.
 
-Parsing holds the interpreter's lock. A message of 60 MB that is all tiny fields would hold every other
-call up for seconds. So the fields of a large message are counted first, and the walk stops at the first
-one too many. Tensors are never walked: raw contents are views of the message, and typed contents stay
-encoded until their shape was checked. (Protobuf, "Encoding": a message is the sequence of its fields.)
+Parsing holds the interpreter's lock. A message of 60 MB with millions of tiny fields would block all other
+calls for seconds. So the fields of a large message are counted first, and reading stops at the first one
+above the limit. Tensors are not read: raw contents become views of the message, and typed contents remain
+encoded until their shape was checked (Protobuf, "Encoding": a message is the sequence of its fields).
 """
 
 from collections.abc import Sized
@@ -16,9 +16,9 @@ from serving.api.wire import inference
 from serving.errors import InvalidRequest
 
 LARGE_MESSAGE_BYTES = 64 * 1024
-"""A longer message is outlined before it is parsed, and decoded in a thread of its own."""
+"""A longer message is outlined before it is parsed, and decoded in a separate thread."""
 MAX_PARAMETERS = 64
-"""Of a request, of an input or of an output."""
+"""Limit for a request, for each input and for each output."""
 MAX_INPUTS = MAX_OUTPUTS = 64
 MAX_DIMENSIONS = 16
 
@@ -34,20 +34,20 @@ _ENTRY_VALUE = 2
 
 @dataclass
 class Outline:
-    """A message without its tensors, and where these are."""
+    """A message without its tensors, and views of the tensors."""
 
     head: bytes = b""
     """A ModelInferRequest without raw and typed contents."""
     raw: list[memoryview] = field(default_factory=list)
     contents: dict[int, list[memoryview]] = field(default_factory=dict)
-    """The pieces of an InferTensorContents, by the number of its input."""
+    """The pieces of an InferTensorContents, by the index of its input."""
 
 
 def read_outline(payload: bytes) -> Outline:
-    """Read a message's outline.
+    """Read the outline of a message.
 
-    Raises InvalidRequest for more parameters, inputs, outputs, dimensions or fields than there may be,
-    and DecodeError where the bytes are no message.
+    Raises InvalidRequest for too many parameters, inputs, outputs, dimensions or fields, and DecodeError for
+    malformed bytes.
     """
     fields, outline, kept = Fields(payload), Outline(), list[bytes]()
     view, counts = memoryview(payload), _Counts()
@@ -75,10 +75,10 @@ def read_outline(payload: bytes) -> Outline:
 
 
 class _Counts(dict[str, int]):
-    """How many there were of each, by what they are named in a refusal."""
+    """Counts of the parts of a message, by their name in error messages."""
 
     def add(self, name: str, most: int, more: int = 1) -> int:
-        """Count some more, and return how many there were before; raise InvalidRequest beyond the most."""
+        """Add to a count and return its previous value; raise InvalidRequest above the limit `most`."""
         before = self.get(name, 0)
         self[name] = before + more
         if before + more > most:
@@ -87,7 +87,7 @@ class _Counts(dict[str, int]):
 
 
 def _read_input(fields: Fields, tensor: Field, number: int, outline: Outline) -> bytes:
-    """Check an input and return it without its contents, which the outline takes."""
+    """Check an input, move its contents to the outline, and return the other fields."""
     kept, counts = list[bytes](), _Counts()
     payload, view = fields.payload, memoryview(fields.payload)
     for each in fields.between(tensor.value, tensor.end):
@@ -96,7 +96,7 @@ def _read_input(fields: Fields, tensor: Field, number: int, outline: Outline) ->
         elif each.wire_type != LENGTH_DELIMITED:
             pass  # an unknown field
         elif each.number == _INPUT["contents"]:
-            fields.count(each)  # a tensor that is not packed has a field for each element
+            fields.count(each)  # an unpacked tensor has one field for each element
             outline.contents.setdefault(number, []).append(view[each.value : each.end])
             continue
         elif each.number == _INPUT["parameters"]:
@@ -107,7 +107,7 @@ def _read_input(fields: Fields, tensor: Field, number: int, outline: Outline) ->
 
 
 def _dimensions(payload: bytes, shape: Field) -> int:
-    """Count the dimensions of a shape's field, packed or not."""
+    """Return the number of dimensions in a field of a shape, packed or not."""
     if shape.wire_type != LENGTH_DELIMITED:
         return 1
     if shape.end - shape.value > MAX_DIMENSIONS * LONGEST_VARINT:
@@ -124,26 +124,26 @@ def _check_parameters(fields: Fields, message: Field, number: int, name: str) ->
 
 
 def _check_parameter(fields: Fields, entry: Field) -> None:
-    """Count the fields of a map's entry and of its value."""
+    """Count the fields of a map entry and of its value."""
     for each in fields.between(entry.value, entry.end):
         if each.number == _ENTRY_VALUE and each.wire_type == LENGTH_DELIMITED:
             fields.count(each)
 
 
 def read_names(payload: bytes) -> tuple[str, str, str]:
-    """Return the model's name, its version and the request's id, as far as the bytes tell."""
+    """Return the model's name, its version and the request's id; empty if they cannot be read."""
     names = dict.fromkeys((_REQUEST["model_name"], _REQUEST["model_version"], _REQUEST["id"]), b"")
     try:
         for each in Fields(payload).between(0, len(payload)):
             if each.number in names and each.wire_type == LENGTH_DELIMITED:
                 names[each.number] = payload[each.value : each.end]
     except (DecodeError, InvalidRequest):
-        pass  # a refusal is counted for whom it names so far
+        pass  # the names found so far are enough to count the refusal
     name, version, request_id = (each.decode(errors="replace") for each in names.values())
     return name, version, request_id
 
 
 def check_count(name: str, values: Sized, most: int) -> None:
-    """Raise InvalidRequest where there are more than there may be."""
+    """Raise InvalidRequest if there are more than `most` values."""
     if len(values) > most:
         raise too_many(name, most)

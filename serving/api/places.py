@@ -1,20 +1,20 @@
-"""Places for calls in progress: of each kind there may be so many, and one more is refused.
+"""Places: limits on the calls in progress of each kind.
 
-Kinds do not take each other's places, so a client that leaves health watches open takes nothing from
-inference. An object belongs to one event loop.
+Each kind has its own places, so open health watches take none from inference. Not thread-safe: an object
+belongs to one event loop.
 """
 
 from serving.errors import Overloaded
 
 MAX_SIDE_CALLS = 256
-"""Health watches, reflection, statistics and the streams of training jobs in progress, all together."""
+"""Limit on the total of health watches, reflection, statistics and training streams in progress."""
 
 
 class Places:
-    """The places of one kind of calls; `with places:` takes one, or raises Overloaded."""
+    """The places of one kind of call. `with places:` takes one, or raises Overloaded."""
 
     def __init__(self, calls: str, most: int) -> None:
-        """Take what the calls are named in a refusal, and how many there may be."""
+        """Set the name of the calls in error messages, and their maximum number."""
         self._calls, self._most = calls, most
         self.taken = 0
 
@@ -28,5 +28,5 @@ class Places:
 
 
 def side_places() -> Places:
-    """Return the places of calls that ask for no inference."""
+    """Return the places for calls other than inference."""
     return Places("health watches, reflection, statistics and training streams", MAX_SIDE_CALLS)

@@ -1,4 +1,4 @@
-"""The one table between Offramp's errors and gRPC's status codes, read by the server and the client."""
+"""The mapping between Offramp's errors and gRPC's status codes, used by server and client."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ STATUS: Mapping[type[OfframpError], grpc.StatusCode] = {
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     JobNotFound: grpc.StatusCode.NOT_FOUND,
     ModelNotReady: grpc.StatusCode.UNAVAILABLE,
-    # Clients retry UNAVAILABLE at once; a full queue must not be told so.
+    # Not UNAVAILABLE: clients retry that immediately, which adds load to a full queue.
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
     RequestCancelled: grpc.StatusCode.CANCELLED,
@@ -36,7 +36,7 @@ STATUS: Mapping[type[OfframpError], grpc.StatusCode] = {
 
 
 def status_of(error: OfframpError) -> grpc.StatusCode:
-    """Return the status of an error: its class's, or that of its nearest ancestor in the table."""
+    """Return the status of an error's class, or of its nearest ancestor in the table."""
     for kind in type(error).__mro__:
         if kind in STATUS:
             return STATUS[kind]
@@ -44,7 +44,7 @@ def status_of(error: OfframpError) -> grpc.StatusCode:
 
 
 def error_of(status: grpc.StatusCode, details: str) -> OfframpError:
-    """Return the error that a status stands for, as the client raises it."""
+    """Return the error that the client raises for a status."""
     for kind, code in STATUS.items():
         if code is status:
             return kind(details)

@@ -1,7 +1,7 @@
-"""Wire bytes to arrays and back. Everything is checked against the specs before anything is allocated.
+"""Converts tensors on the wire to arrays and back. Checks them against the specs before any allocation.
 
-Raw contents become read-only views of the request's own bytes. Knows nothing of exits or engines.
-Little-endian and row-major, as the Open Inference Protocol has it.
+Raw contents become read-only views of the request's bytes. Little-endian and row-major, as in the Open
+Inference Protocol. Independent of exits and engine.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CONTENTS_FIELDS: Mapping[str, str] = {
     "FP64": "fp64_contents",
 }
 LONGEST_ELEMENT = 10
-"""Of typed contents, in bytes: a negative integer's."""
+"""Bytes of the longest element of typed contents, a negative integer."""
 MAX_OVERHEAD = 1024
-"""Bytes of typed contents besides their elements: tags and lengths."""
+"""Bytes of tags and lengths in typed contents."""
 PART = 4096
-"""Elements of typed contents that are converted at once."""
+"""Number of elements of typed contents that are converted at once."""
 MAX_SHOWN_DIMENSIONS = 8
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
 UNSUPPORTED_OUTPUT_PARAMETERS = ("classification", SHARED_MEMORY_PARAMETER)
@@ -50,9 +50,9 @@ def decode_inputs(
 ) -> dict[str, NDArray[np.generic]]:
     """Return the request's input arrays by name, each [R, ...] with the same R in 1..max_rows.
 
-    outline: where the tensors are, if they are not in the request.
-    Raises InvalidRequest for a missing, unknown or repeated name, a datatype, a shape or a byte
-    length other than the spec's, and for raw and typed contents at once.
+    outline: contains the tensors, if they are not in the request. Raises InvalidRequest for a missing,
+    unknown or repeated name, for a datatype, shape or byte length that does not match the spec, and for raw
+    together with typed contents.
     """
     tensors = _by_name(request, specs)
     raw = request.raw_input_contents if outline is None else outline.raw
@@ -108,7 +108,7 @@ def _checked_shape(
         raise InvalidRequest(
             f'input "{spec.name}": expected datatype {spec.datatype}, got {shown(tensor.datatype) or "none"}'
         )
-    if len(tensor.shape) != len(spec.shape):  # before the dimensions are looked at: there may be millions
+    if len(tensor.shape) != len(spec.shape):  # before the dimensions are read: there may be millions
         raise InvalidRequest(
             f'input "{spec.name}": expected shape {list(spec.shape)}, got {_some(tensor.shape)}'
         )
@@ -133,7 +133,7 @@ def _from_raw(raw: bytes | memoryview, shape: tuple[int, ...], spec: TensorSpec)
 def _parse_contents(
     pieces: Sequence[memoryview], shape: tuple[int, ...], spec: TensorSpec
 ) -> inference.InferTensorContents:
-    """Parse typed contents, unless they are longer than those of the shape can be."""
+    """Parse typed contents; raise InvalidRequest first if they are too long for the shape."""
     size, elements = sum(map(len, pieces)), math.prod(shape)
     if size > LONGEST_ELEMENT * elements + MAX_OVERHEAD:
         raise InvalidRequest(
@@ -143,7 +143,7 @@ def _parse_contents(
     try:
         return inference.InferTensorContents.FromString(b"".join(pieces))
     except DecodeError as error:
-        raise InvalidRequest(f'input "{spec.name}": expected contents, got bytes that are none') from error
+        raise InvalidRequest(f'input "{spec.name}": expected contents, got malformed bytes') from error
 
 
 def _from_contents(
@@ -161,7 +161,7 @@ def _from_contents(
         )
     array = np.empty(expected, DTYPES[spec.datatype])
     try:
-        for start in range(0, expected, PART):  # in parts, between which other threads may run
+        for start in range(0, expected, PART):  # in parts, so that other threads can run in between
             part = slice(start, start + PART)
             array[part] = np.array(values[part], dtype=array.dtype)
         return array.reshape(shape)
@@ -172,7 +172,7 @@ def _from_contents(
 
 
 def requested_outputs(request: inference.ModelInferRequest, known: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the outputs that the request wants, in its order; all where it names none."""
+    """Return the names of the requested outputs, in the request's order; all if it names none."""
     names: list[str] = []
     for output in request.outputs:
         name = output.name
@@ -194,7 +194,7 @@ def _check_output_parameters(output: inference.ModelInferRequest.InferRequestedO
 
 
 def decode_outputs(response: inference.ModelInferResponse) -> dict[str, NDArray[np.generic]]:
-    """Return a response's output arrays by name: what `AnswerForm.encode` wrote."""
+    """Return a response's output arrays by name, as encoded by `AnswerForm.encode`."""
     return {
         tensor.name: np.frombuffer(raw, DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
         for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)

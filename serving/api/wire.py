@@ -1,9 +1,8 @@
-"""Message classes of the wire contracts, built in a descriptor pool of our own.
+"""Message classes of the wire contracts, built in a private descriptor pool.
 
-A process that also imports another package's copy of the Open Inference Protocol would otherwise meet
-'duplicate symbol': Python's default pool holds one file for each message name. Everything here comes
-from the committed FileDescriptorSet, with no generated code to match against a protobuf version.
-Knows nothing of what the messages are used for.
+Python's default pool allows each message name once. A process that imports another package's copy of the
+Open Inference Protocol would fail there with 'duplicate symbol'. The classes are built from the committed
+FileDescriptorSet, so no generated code depends on a protobuf version. Independent of the use of the messages.
 """
 
 import re
@@ -43,7 +42,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 def _contract(name: str) -> SimpleNamespace:
-    """Return a contract's messages and enum values under their own names, as a _pb2 module would."""
+    """Return a contract's messages and enum values by name, as in a _pb2 module."""
     file = POOL.FindFileByName(name)
     members: dict[str, Any] = {
         message: message_factory.GetMessageClass(descriptor)
@@ -57,7 +56,7 @@ def _contract(name: str) -> SimpleNamespace:
 
 @dataclass(frozen=True)
 class Rpc:
-    """A service's method with its message classes."""
+    """A method of a service, with its message classes."""
 
     name: str
     request: type[Message]
@@ -65,7 +64,7 @@ class Rpc:
 
 
 def service_rpcs(service: str, *, streams: bool = False) -> list[Rpc]:
-    """List a service's unary methods, or those that answer with a stream, as its contract has them."""
+    """Return a service's unary methods, or with `streams` those that answer with a stream."""
     return [
         Rpc(
             method.name,
@@ -83,7 +82,7 @@ def snake_case(rpc: str) -> str:
 
 
 POOL = _pool()
-"""Holds every contract; reflection answers from it."""
+"""The pool of all contracts; reflection uses it."""
 
 if TYPE_CHECKING:
     from serving.api.generated import health_pb2 as health

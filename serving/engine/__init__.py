@@ -1,1 +1,1 @@
-"""Run rows through stages and let each leave at the exit its rule allows; knows no gRPC."""
+"""The engine: runs rows through stages until each leaves at an exit. Independent of gRPC."""

@@ -1,4 +1,4 @@
-"""Decides which rows of a batch leave at its exit, and what becomes of its requests.
+"""Decides which rows of a batch leave at its exit, and which requests end with it.
 
 Shapes: `B` rows of the batch, `G` rows of a group, `K` classes.
 """
@@ -12,30 +12,30 @@ import numpy as np
 from serving.engine.execution import Execution
 from serving.engine.request import Answers, Batch, Request, Result, RowGroup
 from serving.errors import StageFailed
-from serving.exits.policy import STAYS, Bools, Floats, Integers, decide, read_exit
+from serving.exits.policy import CONTINUES, Bools, Floats, Integers, decide, read_exit
 from serving.monitor.monitor import Monitor
 
 
 @dataclass(slots=True)
 class Decision:
-    """The decision on every row of a batch that ran, and on the requests that they belong to."""
+    """The decision for every row of a finished batch, and for the requests of these rows."""
 
     answers: Answers
-    """An entry for every row of the batch; those of rows that stay mean nothing."""
+    """One entry for each row of the batch. Entries of rows that continue are meaningless."""
     confidence_B: Floats
     leaves_B: Bools
     leaving: list[int]
-    """How many rows of each group leave."""
+    """Number of leaving rows, by group."""
     ended: list[tuple[Request, Result]]
-    """Requests that end with this batch, with what they end with."""
+    """Requests that end with this batch, and their results."""
     shadows_ended: list[tuple[Request, Result]]
     left: list[tuple[Request, slice]]
-    """Of each request with rows that leave, the place of its group in the batch."""
+    """Requests with leaving rows, and the position of their group in the batch."""
     followed: list[tuple[Request, Integers]]
-    """Shadow requests of rows that leave, with the rows' places in the batch."""
+    """Shadow requests of leaving rows, and the positions of these rows in the batch."""
 
     def send(self) -> None:
-        """Send the results of the requests that end; those that had ended before are struck off."""
+        """Send the results of the requests that end, and remove those that had ended before."""
         self.ended = [(request, result) for request, result in self.ended if request.close(result)]
         for shadow, result in self.shadows_ended:
             shadow.close(result)
@@ -44,22 +44,22 @@ class Decision:
 def decide_batch(
     batch: Batch, execution: Execution, calibration_temperature: float, monitor: Monitor, *, final: bool
 ) -> Decision:
-    """Decide for each row by its own request's exit rule, and collect answers and failures."""
+    """Apply each request's exit rule to its rows, and collect answers and failures."""
     readout = read_exit(execution.logits_BK, calibration_temperature)
     confidence_B = readout.confidence_B
     threshold_B, capped_B = batch.rules()
     reason_B = decide(confidence_B, threshold_B, capped_B, final=final)
-    leaves_B = reason_B != STAYS
+    leaves_B = reason_B != CONTINUES
     answers = Answers.of(readout, batch.exit, reason_B)
     decision = Decision(answers, confidence_B, leaves_B, batch.count(leaves_B), [], [], [], [])
-    # A row may have failed where a stage raised on it, or gave NaN where it must leave.
+    # A row fails if a stage raised on it, or if it must leave here and its confidence is NaN.
     must_leave = final or capped_B is not False
-    spoilt = bool(execution.failures) or (must_leave and math.isnan(np.add.reduce(confidence_B)))
+    any_failed = bool(execution.failures) or (must_leave and math.isnan(np.add.reduce(confidence_B)))
     for (group, place), leaving in zip(batch.parts(), decision.leaving, strict=True):
         request = group.request
-        if request.closed or not (leaving or spoilt):
+        if request.closed or not (leaving or any_failed):
             continue
-        failure = _failure(batch, execution, decision, place) if spoilt else None
+        failure = _failure(batch, execution, decision, place) if any_failed else None
         if failure is not None:
             _end(decision, request, failure)
         elif leaving:
@@ -94,7 +94,7 @@ def _failure(batch: Batch, execution: Execution, decision: Decision, place: slic
 def _follow(
     decision: Decision, monitor: Monitor, group: RowGroup, place: slice
 ) -> Iterator[tuple[Request, Integers]]:
-    """Have the sampled ones among the rows of a group that leave early go on to full depth."""
+    """Yield a shadow request for each sampled row of a group that leaves early."""
     for at, number in enumerate(group.rows_G.tolist(), start=place.start):
         if decision.leaves_B[at] and number in group.request.sampled_rows:
             shadow = monitor.follow(group.request, number, int(decision.answers.label_R[at]))

@@ -1,6 +1,6 @@
-"""The engine: what serves all versions on one device; requests come in here, and threads run them.
+"""The engine of one device: accepts requests for all versions, and owns the threads that run them.
 
-How they run is the worker's business (`serving.engine.worker`).
+`serving.engine.worker` is the loop of such a thread.
 """
 
 import time
@@ -12,20 +12,21 @@ from serving.errors import ModelNotReady, RequestCancelled
 from serving.exits.policy import ExitRule
 
 DEADLINE_SLACK_SECONDS = 0.01
-"""A caller's clock starts before ours: a call that is given up so shortly before its deadline met it."""
+"""A caller's deadline starts slightly before ours. A call cancelled this shortly before its deadline has
+expired."""
 
 
 class Engine:
-    """Versions, the requests for them, and the threads that run them; safe to call from any thread."""
+    """Served versions, their requests and the threads that run them. Thread-safe."""
 
     def __init__(self, permits: int) -> None:
-        """Take how many batches may run at once."""
+        """Set the number of batches that may run at once."""
         self.permits = permits
         self._shared = Shared(permits)
         self._workers: list[Worker] = []
 
     def start(self, receiver: Receiver | None = None) -> None:
-        """Start the threads; one of them at a time takes calls from the receiver, if there is one."""
+        """Start the threads. With a receiver, one thread at a time receives its calls."""
         self._shared.receiver, self._shared.role_is_free = receiver, receiver is not None
         count = self.permits + (receiver is not None)
         self._workers = [Worker(self._shared, number) for number in range(count)]
@@ -34,21 +35,21 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether every thread lives."""
+        """Whether every thread is alive."""
         return all(worker.is_alive() for worker in self._workers)
 
     @property
     def requests_in_flight(self) -> int:
-        """How many requests are admitted and not yet over."""
+        """Number of requests that are admitted and have not ended."""
         return sum(lane.queues.requests_held for lane in self._shared.scheduler.lanes)
 
     def add(self, version: ServedVersion) -> None:
-        """Serve a version."""
+        """Start serving a version."""
         with self._shared.lock:
             self._shared.scheduler.add(version.lane)
 
     def remove(self, version: ServedVersion) -> None:
-        """Refuse new requests for a version, answer those admitted, and close it; blocks until then."""
+        """Refuse new requests for a version, wait until the admitted ones have ended, and close it."""
         with self._shared.lock:
             version.lane.open = False
             self._shared.emptied.wait_for(lambda: version.lane.idle)
@@ -58,11 +59,12 @@ class Engine:
         version.close()
 
     def submit(self, version: ServedVersion, request: Request) -> None:
-        """Admit a request whole, or raise; its reply is called once, with its answers or an error.
+        """Admit all rows of a request, or raise.
 
-        It runs once a thread looks: see `wake`. One of a stream waits until there is room. Raises
-        InvalidRequest, Overloaded, DeadlineExpired or ModelNotReady at once; the reply may be given
-        StageFailed, DeadlineExpired, RequestCancelled, or while it waits ModelNotReady.
+        The reply is called exactly once, with the answers or an error. Call `wake` to have a thread run
+        the request. A streamed request waits until there is room. Raises InvalidRequest, Overloaded,
+        DeadlineExpired or ModelNotReady. The reply may receive StageFailed, DeadlineExpired or
+        RequestCancelled; the reply of a waiting streamed request may also receive ModelNotReady.
         """
         with self._shared.lock:
             self._shared.scheduler.admit(version.lane, request)
@@ -70,19 +72,19 @@ class Engine:
                 version.monitor.admitted(request)
 
     def wake(self) -> None:
-        """Have a thread look at what was submitted; a receiver's thread looks by itself."""
+        """Wake a thread to run submitted requests. The receiver's thread finds them without this call."""
         with self._shared.lock:
             if self._shared.scheduler.may_start():
                 self._shared.changed.notify()
 
-    def ask(
+    def infer(
         self,
         version: ServedVersion,
         inputs: InputArrays,
         rule: ExitRule,
         deadline_seconds: float = NO_DEADLINE,
     ) -> FutureReply:
-        """Submit rows and return their answers as a future: for callers in this process."""
+        """Submit rows and return a future of their answers, for callers in this process."""
         reply = FutureReply()
         rows = len(next(iter(inputs.values())))
         sampled = version.monitor.sample(rows, rule)
@@ -93,17 +95,17 @@ class Engine:
         return reply
 
     def cancel(self, version: ServedVersion, request: Request) -> None:
-        """Cancel a request: its rows leave the line, or are dropped at the next stage boundary."""
+        """Cancel a request. Its rows leave the line, or are dropped at the next stage boundary."""
         with self._shared.lock:
             self._shared.scheduler.leave_line(version.lane, request)
         if time.monotonic() >= request.deadline_seconds - DEADLINE_SLACK_SECONDS:
             version.expire(request)
         else:
             version.end(request, RequestCancelled("the caller gave the request up"))
-        self.wake()  # its rows may wait for a thread that nobody else wakes, and keep a drain waiting
+        self.wake()  # otherwise no thread may drop its rows, and a drain would wait for them
 
     def refuse_waiting(self, error: ModelNotReady) -> None:
-        """End the requests of streams that wait for room: they were not admitted."""
+        """End the streamed requests that wait for admission."""
         with self._shared.lock:
             waiting = [(lane.version, each) for lane in self._shared.scheduler.lanes for each in lane.line]
             for lane in self._shared.scheduler.lanes:
@@ -113,12 +115,12 @@ class Engine:
             version.end(request, error)
 
     def wait_idle(self) -> None:
-        """Wait until no request is in flight and every answer was handed over."""
+        """Wait until no request is in flight and every answer was passed to the front end."""
         with self._shared.lock:
             self._shared.emptied.wait_for(lambda: self._shared.scheduler.idle)
 
     def close(self) -> None:
-        """Stop the threads after what they run; the front end has to be closed before."""
+        """Stop the threads after their current batches. Close the front end first."""
         with self._shared.lock:
             self._shared.closed = True
             self._shared.changed.notify_all()

@@ -1,7 +1,7 @@
-"""Runs a batch through its stages, and finds the rows that a stage fails on.
+"""Runs a batch through its stages, and finds the rows on which a stage fails.
 
-One bad row must not spoil the others of its batch: where a stage raises, the batch is halved until the
-failing rows are alone, and the others run again without them. Knows no queue and no exit rule.
+A bad row must not fail the other rows of its batch. If a stage raises, the batch is halved until each
+failing row is alone; the other rows run again without them. Independent of queues and exit rules.
 """
 
 import time
@@ -18,23 +18,23 @@ from serving.stages.blocks import Block
 
 @dataclass
 class Execution:
-    """What running a batch gave."""
+    """The result of running a batch."""
 
     logits_BK: NDArray[np.float32]
-    """At the batch's exit; NaN in the rows that failed."""
+    """Logits at the batch's exit; NaN in failed rows."""
     times: list[float]
-    """When it started, and when each of its stages ended, on the monotonic clock."""
+    """The start of the batch and the end of each stage, in monotonic seconds."""
     failures: dict[int, Exception] = field(default_factory=dict)
-    """By place in the batch, the rows on which a stage raises even alone."""
+    """Errors of rows on which a stage raises even when they run alone, by position in the batch."""
 
     @property
     def seconds(self) -> float:
-        """How long the batch ran."""
+        """Duration of the batch."""
         return self.times[-1] - self.times[0]
 
 
 def execute(batch: Batch, blocks: Sequence[Block]) -> Execution:
-    """Run every row that can run, in the batch's block of each of its stages."""
+    """Run the batch in its blocks, one for each stage; rows that fail are recorded."""
     times = [time.monotonic()]
     batch.fill(blocks[0].inputs)
     for before, block in pairwise(blocks):
@@ -43,7 +43,7 @@ def execute(batch: Batch, blocks: Sequence[Block]) -> Execution:
         for block in blocks:
             logits_BK = block.run(batch.rows, all_cores=batch.all_cores)
             times.append(time.monotonic())
-    except Exception as error:  # onnxruntime raises a class of its own for each status
+    except Exception as error:  # onnxruntime has a separate exception class for each status
         execution = Execution(np.full((batch.rows, blocks[-1].classes), np.nan, dtype=np.float32), times)
         _halve(execution, blocks, slice(0, batch.rows), error)
         times += [time.monotonic()] * (len(blocks) + 1 - len(times))
@@ -52,7 +52,7 @@ def execute(batch: Batch, blocks: Sequence[Block]) -> Execution:
 
 
 def _halve(execution: Execution, blocks: Sequence[Block], part: slice, error: Exception) -> None:
-    """Run the halves of a part that raised, until the rows that raise are alone."""
+    """Run the two halves of a part that raised, recursively, until each failing row is alone."""
     if part.stop - part.start == 1:
         execution.failures[part.start] = error
         return

@@ -1,6 +1,7 @@
-"""What is recorded of every batch and request: totals for the protocol, metrics, and the monitor.
+"""Records every batch and request in the protocol's statistics, the metrics and the monitor.
 
-Told once a batch, after its answers were sent; and of a request that ends elsewhere, where it does.
+A batch is recorded once, after its answers were sent. A request that ends outside a batch is recorded
+where it ends.
 """
 
 import time
@@ -20,7 +21,7 @@ from serving.errors import (
     RequestCancelled,
     Unsupported,
 )
-from serving.exits.policy import STAYS, ExitReason
+from serving.exits.policy import CONTINUES, ExitReason
 from serving.metrics import ModelMetrics, Outcome
 from serving.monitor.monitor import Monitor
 from serving.repository.manifest import Manifest
@@ -38,7 +39,7 @@ _OUTCOMES: dict[type[Exception], Outcome] = {
 
 
 class Observation:
-    """One version's totals and instruments; safe to call from any thread."""
+    """Statistics, metrics and monitor of one version. Thread-safe."""
 
     def __init__(self, manifest: Manifest, metrics: ModelMetrics, monitor: Monitor) -> None:
         self.statistics = Statistics()
@@ -47,7 +48,7 @@ class Observation:
         self._multiply_adds = manifest.multiply_adds
 
     def finished(self, batch: Batch, execution: Execution, decision: Decision) -> None:
-        """Record a batch that ran, the rows that left it, and the requests that ended with it."""
+        """Record a finished batch, the rows that left and the requests that ended."""
         confidences: list[float] = decision.confidence_B.tolist()
         self._ran(batch, execution)
         if decision.left:
@@ -57,13 +58,13 @@ class Observation:
         self._monitor.observe(decision.ended, _first_exit_confidences(batch, confidences))
 
     def failed(self, error: Exception, rows: int, received: float) -> None:
-        """Record a request that ended with an error; also one that was never admitted."""
+        """Record a request that ended with an error, whether it was admitted or not."""
         seconds = time.monotonic() - received
         self.statistics.count_failure(seconds)
         self._metrics.requests_ended(outcome_of(error), rows, [seconds])
 
     def dropped(self, request: Request, error: Exception) -> None:
-        """Record an admitted request that ended without an answer, outside a batch."""
+        """Record an admitted request that ended with an error outside a batch."""
         self.failed(error, request.rows, request.received_seconds)
         self._monitor.observe([(request, error)])
 
@@ -97,7 +98,7 @@ class Observation:
                 continue
             point = request.rule.operating_point
             for row in range(place.start, place.stop):
-                if (reason := reasons[row]) != STAYS:
+                if (reason := reasons[row]) != CONTINUES:
                     exits[point, reason] = exits.get((point, reason), 0) + 1
                     left.append(confidences[row])
         for (point, reason), count in exits.items():
@@ -107,12 +108,12 @@ class Observation:
         self._metrics.spent(len(left) * spent, len(left) * (full - spent))
 
     def close(self) -> None:
-        """Stop showing what is gone."""
+        """Remove the version's metrics."""
         self._metrics.forget()
 
 
 def _first_exit_confidences(batch: Batch, confidences: list[float]) -> list[float]:
-    """Return the confidences of a batch's rows at exit 0, where it ran to there; of real traffic alone."""
+    """Return the exit-0 confidences of rows that are not synthetic; none if the batch ended deeper."""
     if batch.exit:
         return []
     if not any(group.request.is_synthetic for group in batch.groups):
@@ -122,5 +123,5 @@ def _first_exit_confidences(batch: Batch, confidences: list[float]) -> list[floa
 
 
 def outcome_of(error: Exception) -> Outcome:
-    """Return how a request ended that ended with this error."""
+    """Return the outcome label of an error."""
     return _OUTCOMES.get(type(error), Outcome.FAILED)

@@ -1,17 +1,17 @@
-"""One version's queues: a queue for each stage, and the blocks that batches run in.
+"""The queues of one version: one for each stage, and the blocks in which batches run.
 
-Pure bookkeeping: touches no tensor, starts no thread, reads no clock but the times it is told, and is
-called under one lock.
+Pure bookkeeping: no tensors, no threads, no clock; times are arguments. Called with the engine's lock
+held.
 
 Invariants
 - Every admitted row is held until it is answered, or dropped because its request ended.
-- What waits is bounded: a request is admitted whole, and only while there is room for all its rows, so
-  no row is refused later. A survivor's features already have their slots.
-- Within a stage rows go first come, first served. The deepest waiting stage goes first. Where large
-  batches are cheaper, a stage for which more rows wait may go before it, but not twice in a row: so
-  survivors gather, and new rows delay a hard row by a bounded number of batches.
-- A stage runs only in a free block of its own. The last stage has a block for every batch that may run
-  at once, so work always goes on, and blocks of earlier stages become free.
+- The queues are bounded at admission. A request is admitted only if all its rows fit, so no row is
+  refused later. The features of a surviving row already have their slots.
+- Each stage is first come, first served. The deepest stage with waiting rows runs first. Where large
+  batches are cheaper, a stage with more waiting rows may run before it, but not twice in a row. So
+  survivors collect into larger batches, and new rows delay a deep row by a bounded number of batches.
+- A stage runs only in one of its own free blocks. The last stage has one block for each concurrent batch,
+  so it can always run, and the blocks of earlier stages become free.
 """
 
 from collections import deque
@@ -24,44 +24,44 @@ from serving.exits.policy import Bools, Integers
 from serving.stages.costs import HAND_OVER_SECONDS, MeasuredCosts
 
 SHARED_SECONDS = 4 * HAND_OVER_SECONDS
-"""Waiting rows are shared among batches only where each of them takes longer."""
+"""Waiting rows are split into several batches only if each batch takes at least this long."""
 
 _NO_SLOTS: Integers = np.empty(0, dtype=np.int64)
 
 
 class StageQueues:
-    """Rows that wait at each stage of one version."""
+    """The waiting rows of one version, by stage."""
 
     def __init__(self, costs: MeasuredCosts, blocks: Sequence[int]) -> None:
-        """Take what batches cost, and how many blocks each stage has."""
+        """Set the costs of batches, and the number of blocks of each stage."""
         self.costs = costs
         self.max_rows = costs.side_by_side.max_batch_size
         self._numbers = np.arange(max(blocks) * self.max_rows)
         self._queues: list[deque[RowGroup]] = [deque() for _ in blocks]
         self.waiting = [0] * len(blocks)
-        """Rows that wait at each stage."""
+        """Number of waiting rows, by stage."""
         self.rows_waiting = 0
         self._free_blocks = [list(range(count)) for count in blocks]
         self._rows_in_block = [[0] * count for count in blocks]
         self._passed_over = False
         self.rows_held = 0
-        """Rows admitted and not yet answered or dropped."""
+        """Rows that are admitted and neither answered nor dropped; shadow rows excluded."""
         self.requests_held = 0
-        """Requests with such rows."""
+        """Requests that have such rows."""
         self.streamed_rows_held = 0
-        """Those of these rows that came on streams."""
+        """Such rows of streamed requests."""
         self.shadow_rows = 0
-        """Rows answered before, on their way to the final exit."""
+        """Rows that are already answered and continue to the final exit."""
 
     @property
     def blocks_held(self) -> int:
-        """How many blocks hold features that some row still needs."""
+        """Number of blocks that are in use."""
         return sum(
             len(rows) - len(free) for rows, free in zip(self._rows_in_block, self._free_blocks, strict=True)
         )
 
     def waiting_seconds(self) -> float:
-        """Return how long the rows that wait take to where they may leave next."""
+        """Return the time to run all waiting rows to the next exit where they may leave."""
         return sum(
             rows * self.costs.side_by_side.row_seconds(self._next_stages(stage))
             for stage, rows in enumerate(self.waiting)
@@ -79,11 +79,12 @@ class StageQueues:
     def next_batch(
         self, now: float, among: int, expired: list[Request], *, alone: bool = False
     ) -> Batch | None:
-        """Form the next batch, or None where nothing can run; requests found expired are added to a list.
+        """Form the next batch; return None if nothing can run.
 
-        among: how many batches could start now, this one included, and share what waits. alone: nothing
-        else runs or waits elsewhere, so the batch may use all cores. Rows whose request has ended or
-        expired are dropped here, at a stage boundary.
+        Rows of ended or expired requests are dropped here, at a stage boundary. Expired requests are
+        appended to `expired`. among: number of batches that could start now, this one included; they
+        share the waiting rows. alone: no other batch runs and no other version has waiting rows, so the
+        batch may use all cores.
         """
         while (stage := self._choose_stage()) is not None:
             stages, waiting = self._next_stages(stage), self.waiting[stage]
@@ -118,16 +119,16 @@ class StageQueues:
         return batch
 
     def _next_stages(self, stage: int) -> range:
-        """Return the stages that the first row that waits at a stage runs through at once."""
+        """Return the stages that the first row of a queue passes in one batch."""
         return range(stage, self._queues[stage][0].request.rule.next_exit(stage) + 1)
 
     def _share(self, stages: range, waiting: int, among: int) -> int:
-        """Return how many of the waiting rows a batch takes; the others are left to other threads."""
+        """Return the number of waiting rows for one batch; other threads take the rest."""
         parts = int(waiting * self.costs.side_by_side.row_seconds(stages) / SHARED_SECONDS)
         return -(-waiting // max(1, min(parts, among)))
 
     def _take(self, stage: int, rows: int, now: float, expired: list[Request]) -> list[RowGroup]:
-        """Take up to so many live rows from a queue; those that have ended before them are dropped."""
+        """Take up to `rows` rows from a queue, and drop rows of ended or expired requests."""
         queue, groups = self._queues[stage], list[RowGroup]()
         while rows and queue:
             group = queue.popleft()
@@ -136,8 +137,8 @@ class StageQueues:
             if late and not request.closed:
                 expired.append(request)
             if late or request.closed:
-                self._let_go(request, size)
-                self._release(stage - 1, group.block, size)
+                self._release_rows(request, size)
+                self._release_features(stage - 1, group.block, size)
             elif size <= rows:
                 groups.append(group)
                 rows -= size
@@ -163,14 +164,14 @@ class StageQueues:
         followed: Iterable[tuple[Request, Integers]],
         now: float,
     ) -> None:
-        """Take a batch that ran: let go of the rows that leave, and queue the survivors at the next stage.
+        """Release the leaving rows of a finished batch, and queue its survivors at the next stage.
 
-        leaving: how many rows of each group leave. A row whose request has ended goes too, whatever
-        leaves_B holds. followed: shadow requests with the places in the batch of their rows, which have
-        left and go on for their full-depth answer.
+        leaving: number of leaving rows of each group. Rows of an ended request are released regardless
+        of leaves_B. followed: shadow requests and the positions of their rows in the batch; these rows
+        leave and continue as shadow rows.
         """
         for group in batch.groups:
-            self._release(batch.stage - 1, group.block, len(group))
+            self._release_features(batch.stage - 1, group.block, len(group))
         for stage, block in zip(batch.stages[:-1], batch.blocks, strict=False):
             self._free_blocks[stage].append(block)
         last, block = batch.exit, batch.blocks[-1]
@@ -194,24 +195,24 @@ class StageQueues:
         for (group, place), gone in zip(batch.parts(), leaving, strict=True):
             size, request = place.stop - place.start, group.request
             if request.closed or gone == size:
-                self._let_go(request, size)
+                self._release_rows(request, size)
             elif gone == 0:
                 yield RowGroup(request, group.rows_G, slots_B[place], block, now)
             else:
-                self._let_go(request, gone)
-                stays_G = ~leaves_B[place]
-                yield RowGroup(request, group.rows_G[stays_G], slots_B[place][stays_G], block, now)
+                self._release_rows(request, gone)
+                continues_G = ~leaves_B[place]
+                yield RowGroup(request, group.rows_G[continues_G], slots_B[place][continues_G], block, now)
 
-    def _let_go(self, request: Request, rows: int) -> None:
+    def _release_rows(self, request: Request, rows: int) -> None:
         if request.is_shadow:
             self.shadow_rows -= rows
         else:
             self.rows_held -= rows
             self.streamed_rows_held -= rows * request.is_streamed
-            self.requests_held -= request.let_go(rows)
+            self.requests_held -= request.release(rows)
 
-    def _release(self, stage: int, block: int, rows: int) -> None:
-        """Note that so many rows of a block need their features no more."""
+    def _release_features(self, stage: int, block: int, rows: int) -> None:
+        """Count `rows` rows of a block as done with their features; free the block after the last."""
         if stage < 0:
             return
         self._rows_in_block[stage][block] -= rows

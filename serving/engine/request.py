@@ -1,8 +1,7 @@
-"""The records in flight: a request, the groups of its rows that wait together, and a batch of groups.
+"""The records in flight: a request, a group of its rows that wait together, and a batch of groups.
 
-This is where scheduler and runner meet: the scheduler moves groups between stages and never looks at
-a tensor; the runner sees arrays and slots and knows no queue. A request of many rows is one group, not
-many objects.
+The scheduler and the runner share these records. The scheduler moves groups between stages and touches
+no tensor. The runner uses arrays and slots, and no queue. A request of many rows starts as one group.
 
 Shapes: `B` rows of a batch, `R` rows of a request, `G` rows of a group, `K` classes.
 """
@@ -21,14 +20,14 @@ from numpy.typing import NDArray
 from serving.exits.policy import Bools, ExitRule, Floats, Integers, Readout
 
 InputArrays = Mapping[str, NDArray[np.generic]]
-"""A request's inputs by name, each [R, ...]."""
+"""The inputs of a request by name, each [R, ...]."""
 NO_DEADLINE = float("inf")
 
 _ending = threading.Lock()
 
 
 class Answers(NamedTuple):
-    """What rows are answered with, an entry a row, in the datatypes of the wire."""
+    """The answers of rows, one entry for each row, in the datatypes of the wire."""
 
     label_R: NDArray[np.int64]
     confidence_R: NDArray[np.float32]
@@ -38,7 +37,7 @@ class Answers(NamedTuple):
 
     @classmethod
     def of(cls, readout: Readout, exit_number: int, reason_B: NDArray[np.int32]) -> "Answers":
-        """Return the answers of rows that leave at one exit, for these reasons."""
+        """Return the answers of rows that leave at one exit."""
         return cls(
             readout.label_B,
             readout.confidence_B.astype(np.float32),
@@ -49,66 +48,66 @@ class Answers(NamedTuple):
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """All outputs, in the order of the fields."""
+        """All outputs, in field order."""
         return self
 
     def part(self, which: slice | Integers) -> "Answers":
-        """Return some of the rows; those of a slice as views."""
+        """Return a selection of rows; a slice returns views."""
         return Answers._make([array[which] for array in self.arrays])
 
 
 Result = Answers | Exception
 Reply = Callable[[Result], None]
-"""Sends a request's result to its caller, from any thread; never raises, also where the caller has gone."""
+"""Sends a request's result to its caller. Called from any thread; never raises, even if the caller left."""
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One request: its rows, its exit rule, its deadline, and the answers so far."""
+    """One request: its rows, its exit rule, its deadline, and its answers so far."""
 
     inputs: InputArrays
     rows: int
     rule: ExitRule
     deadline_seconds: float
-    """On the monotonic clock; NO_DEADLINE where the caller set none."""
+    """On the monotonic clock; NO_DEADLINE if the caller set none."""
     reply: Reply
     received_seconds: float = field(default_factory=time.monotonic)
     sampled_rows: Sequence[int] = ()
-    """Rows whose full-depth answer is also computed, to check the operating point's certificate."""
+    """Numbers of the rows whose full-depth answer is also computed, to test the certificate."""
     caller: str = ""
-    """Who sent it, where rows are sampled."""
+    """Name of the sender; set only if rows are sampled."""
     is_synthetic: bool = False
-    """Whether the monitor must leave it out: it is no real traffic."""
+    """Whether the monitor ignores it because it is not real traffic."""
     is_streamed: bool = False
-    """Whether it came on a stream, and so waits for room where a unary call is refused."""
+    """Whether it came on a stream. It then waits for room; a unary call is refused."""
     is_shadow: bool = False
-    """Whether its rows were answered before, and only their full-depth answer is computed now."""
+    """Whether its rows are already answered, and only their full-depth answer is computed."""
     admitted_seconds: float = field(default_factory=time.monotonic)
     queue_seconds: float = 0.0
     """From admission until the first row entered stage 0."""
     parts: list[tuple[Integers, Answers]] = field(default_factory=list)
-    """Where not all rows left together: the numbers of those that left, and their answers."""
+    """If the rows leave separately: row numbers and answers of those that have left."""
     unanswered: int = field(init=False)
     rows_held: int = field(init=False)
-    """Rows that still wait or run."""
+    """Rows that wait or run."""
     closed: bool = False
 
     def __post_init__(self) -> None:
         self.unanswered = self.rows_held = self.rows
 
-    def let_go(self, rows: int) -> bool:
-        """Note that rows wait and run no more; True where these were the last."""
+    def release(self, rows: int) -> bool:
+        """Count rows as neither waiting nor running; return whether they were the last."""
         self.rows_held -= rows
         return self.rows_held == 0
 
     def start(self, now: float) -> None:
-        """Note that rows enter stage 0; the first time counts."""
+        """Record the queue time when the first rows enter stage 0."""
         if not self.queue_seconds:
             self.queue_seconds = now - self.admitted_seconds
 
     def add_answers(self, rows: Integers, answers: Answers) -> Answers | None:
-        """Take the answers of some rows; returns all, in the order of the rows, once none is missing."""
-        with _ending:  # several batches may answer rows of one request at once
+        """Add the answers of some rows; return all answers in row order when they are complete."""
+        with _ending:  # several batches may answer rows of one request concurrently
             self.parts.append((rows, answers))
             self.unanswered -= len(rows)
             if self.unanswered:
@@ -118,10 +117,10 @@ class Request:
         return Answers._make([np.concatenate(column)[order] for column in columns])
 
     def close(self, result: Result) -> bool:
-        """End the request and send its result; False, and nothing is sent, where it had ended before.
+        """End the request and send its result; return False and send nothing if it had already ended.
 
-        This is the only place where a request ends. Its rows that still wait are dropped at the next
-        stage boundary.
+        This is the only place where a request ends. Rows that still wait are dropped at the next stage
+        boundary.
         """
         with _ending:
             if self.closed:
@@ -132,7 +131,7 @@ class Request:
 
 
 class FutureReply(Future[Answers]):
-    """A reply for callers in threads."""
+    """A reply that sets a future."""
 
     def __call__(self, result: Result) -> None:
         """Set the result, unless the future was cancelled."""
@@ -152,16 +151,16 @@ class RowGroup:
     rows_G: Integers
     """Row numbers within the request."""
     slots_G: Integers
-    """Where the previous stage wrote their features; empty at stage 0."""
+    """Slots of their features in the previous stage's slab; empty at stage 0."""
     block: int
-    """The block of the previous stage that these slots belong to; -1 at stage 0."""
+    """The previous stage's block that contains these slots; -1 at stage 0."""
     queued_seconds: float
 
     def __len__(self) -> int:
         return len(self.rows_G)
 
     def split(self, rows: int) -> tuple["RowGroup", "RowGroup"]:
-        """Cut into the first `rows` rows and the rest."""
+        """Split into the first `rows` rows and the rest."""
         return self._select(slice(None, rows)), self._select(slice(rows, None))
 
     def _select(self, which: slice) -> "RowGroup":
@@ -172,23 +171,23 @@ class RowGroup:
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Groups that run together, through one stage or through several at whose exits none may leave."""
+    """Groups that run together through one stage, or through several if no row may leave in between."""
 
     stage: int
-    """The first that they run through."""
+    """The first stage."""
     groups: Sequence[RowGroup]
     blocks: Sequence[int]
-    """For each stage that they run through, the block that they run in."""
+    """The block used in each stage."""
     all_cores: bool = False
     seconds: float = 0.0
-    """How long it is expected to take."""
+    """Expected duration."""
     sizes: list[int] = field(init=False)
-    """Rows of each group."""
+    """Number of rows, by group."""
     rows: int = field(init=False)
     stages: range = field(init=False)
-    """The stages that they run through."""
+    """All stages of the batch."""
     exit: int = field(init=False)
-    """The last of them, at whose exit it is decided which rows leave."""
+    """The exit of the last stage, where rows may leave."""
 
     def __post_init__(self) -> None:
         self.sizes = [len(group.rows_G) for group in self.groups]
@@ -197,14 +196,14 @@ class Batch:
         self.exit = self.stages[-1]
 
     def parts(self) -> Iterator[tuple[RowGroup, slice]]:
-        """Yield each group with its place in the batch's arrays."""
+        """Yield each group and its position in the batch's arrays."""
         start = 0
         for group, size in zip(self.groups, self.sizes, strict=True):
             yield group, slice(start, start + size)
             start += size
 
     def count(self, mask_B: Bools) -> list[int]:
-        """Count the rows of each group that a mask has."""
+        """Return the number of rows set in a mask, by group."""
         if len(self.sizes) == self.rows:
             counts: list[int] = mask_B.tolist()
             return counts
@@ -217,10 +216,10 @@ class Batch:
             return [0] * len(self.sizes)
         starts = [0, *accumulate(self.sizes[:-1])]
         counts = np.add.reduceat(mask_B, starts, dtype=np.int64).tolist()
-        return counts  # noqa: RET504 - numpy has no type for it
+        return counts  # noqa: RET504 - the annotation replaces numpy's Any
 
     def fill(self, buffers: Mapping[str, NDArray[np.generic]]) -> None:
-        """Write the groups' input rows, or the slots of their features, to the first rows of the buffers."""
+        """Write input rows, or slots of features after stage 0, to the first rows of the buffers."""
         for name, buffer in buffers.items():
             for group, place in self.parts():
                 if self.stage > 0:
@@ -231,9 +230,9 @@ class Batch:
                     buffer[place] = group.request.inputs[name][group.rows_G]
 
     def rules(self) -> tuple[Floats | float, Bools | bool]:
-        """Return each row's threshold at the exit, and whether it may go no deeper.
+        """Return each row's threshold at the exit, and whether the exit is its cap.
 
-        Where all rows have the same rule, two values stand for all.
+        If all rows have the same rule, two scalars are returned.
         """
         first = self.groups[0].request.rule
         if all(group.request.rule is first for group in self.groups):

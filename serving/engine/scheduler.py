@@ -1,13 +1,13 @@
 """Decides which requests are admitted, and which rows of all served versions run next on one device.
 
-Versions share the permits: of those with rows waiting, the one that was given the least device time so
-far goes first, so one version's flood delays another by at most the batches that already run.
+Versions share the permits. Of the versions with waiting rows, the one with the least device time so far
+runs next. So a flood of one version delays another by at most the batches that already run.
 
-Where a version's queue is full, a unary call is refused, and a request of a stream waits in line. All
-streams together hold at most half of the queue. Freed room goes to the first in line before any unary
-call, until the streams have their half. So neither can starve the other.
+If a version's queue is full, a unary call is refused and a streamed request waits in line. All streams
+together hold at most half of the queue. Freed room goes to the first in line before any unary call,
+until the streams have their half. So neither can starve the other.
 
-Pure bookkeeping under the engine's lock: no tensor, no thread, no clock but the times it is told.
+Pure bookkeeping with the engine's lock held: no tensors, no threads, no clock; times are arguments.
 """
 
 from collections import deque
@@ -20,12 +20,13 @@ from serving.engine.request import Batch, Request
 from serving.errors import DeadlineExpired, InvalidRequest, ModelNotReady, Overloaded
 
 LONG_BATCH_SECONDS = 2e-3
-"""A batch that takes longer is long: its thread first hands the receiver role to another."""
+"""A batch above this is long: its thread first hands the receiver role to another thread."""
 
 LONG_LONE_BATCH_SECONDS = 20e-3
-"""The same for a batch that has all cores: nobody waits, and a thread that wakes would take a core away."""
-FAR_LONGER = 4.0
-"""A batch that takes so many times longer than expected is expected to take as long again."""
+"""The same limit for a batch on all cores. It is higher: no other row waits, and a second thread would take
+a core from the batch."""
+SLOWDOWN_FACTOR = 4.0
+"""If a batch takes longer than expected by this factor, the next batch is expected to take as long."""
 
 Version = TypeVar("Version")
 _given_seconds = attrgetter("given_seconds")
@@ -33,45 +34,49 @@ _given_seconds = attrgetter("given_seconds")
 
 @dataclass(eq=False)
 class Lane(Generic[Version]):
-    """One version's place in the scheduler."""
+    """The scheduling state of one version."""
 
     version: Version
-    """Held until the lane is removed: a version holds its lane too."""
+    """Deleted when the lane is removed: version and lane form a reference cycle."""
     queues: StageQueues
     max_queue_size: int
-    """Most rows admitted and unanswered."""
+    """Maximum number of rows that are admitted and unanswered."""
     line: deque[Request] = field(default_factory=deque)
-    """Requests of streams that wait to be admitted, first come, first served."""
+    """Streamed requests that wait to be admitted, first come, first served."""
     slowness: dict[int, float] = field(default_factory=dict)
-    """Of stages whose last batch took far longer than measured at warm-up: how many times."""
+    """By stage, the factor by which its last batch exceeded the time measured at warm-up. A stage has an
+    entry only after a large excess."""
     given_seconds: float = 0.0
-    """Device time given so far, by what batches were expected to take."""
+    """Device time used so far; running batches count with their expected time."""
     running: int = 0
-    """Batches that run now."""
+    """Number of running batches."""
     expiring: int = 0
-    """Requests whose deadline was found to have passed, and whose callers are yet to be told."""
+    """Requests found to be expired whose callers have no reply yet."""
     open: bool = True
     """Whether requests are admitted."""
 
     @property
     def idle(self) -> bool:
-        """Whether no row waits or runs, and every caller was answered; where a line is, rows are held."""
+        """Whether no row waits or runs and every caller has its reply.
+
+        The line is then empty too: requests wait in it only while rows are held.
+        """
         queues = self.queues
         return not (queues.rows_held or queues.shadow_rows or self.running or self.expiring)
 
     @property
     def max_streamed_rows(self) -> int:
-        """Most rows of all streams that are admitted and unanswered."""
+        """Maximum number of streamed rows that are admitted and unanswered."""
         return (self.max_queue_size + 1) // 2
 
     @property
     def free(self) -> int:
-        """How many more rows may be admitted."""
+        """Number of further rows that may be admitted."""
         return self.max_queue_size - self.queues.rows_held
 
     @property
     def claimed(self) -> int:
-        """How many of the next free rows are for the stream that is first in line."""
+        """Number of free rows reserved for the first request in line."""
         if not self.line:
             return 0
         rows = self.line[0].rows
@@ -80,18 +85,19 @@ class Lane(Generic[Version]):
 
 @dataclass(eq=False)
 class Scheduler(Generic[Version]):
-    """The lanes of all versions on one device, and the batches that run."""
+    """The lanes of all versions on one device, and the running batches."""
 
     permits: int
-    """Most batches that run at once."""
+    """Maximum number of batches that run at once."""
     lanes: list[Lane[Version]] = field(default_factory=list)
     _running: list[Batch] = field(default_factory=list)
     _given_seconds: float = 0.0
-    """What the lane that was served last had been given before: time without work is no credit."""
+    """Largest `given_seconds` at which a lane was served. An idle lane restarts from it, so idle time is no
+    credit."""
 
     @property
     def running(self) -> int:
-        """How many batches run now."""
+        """Number of running batches."""
         return len(self._running)
 
     @property
@@ -100,19 +106,19 @@ class Scheduler(Generic[Version]):
         return not self._running and all(lane.idle for lane in self.lanes)
 
     def add(self, lane: Lane[Version]) -> None:
-        """Serve a version."""
+        """Start serving a version."""
         self.lanes.append(lane)
 
     def remove(self, lane: Lane[Version]) -> None:
-        """Let a lane go that is idle and admits no request, and with it its hold on the version."""
+        """Remove a lane that is idle and admits no requests, and drop its reference to the version."""
         self.lanes.remove(lane)
         del lane.version
 
     def admit(self, lane: Lane[Version], request: Request) -> None:
-        """Queue a request whole, or raise; one of a stream waits in line where there is no room.
+        """Queue all rows of a request, or raise. A streamed request waits in line if there is no room.
 
-        Raises ModelNotReady, InvalidRequest for its number of rows, DeadlineExpired or, for one that came
-        on no stream, Overloaded.
+        Raises ModelNotReady, DeadlineExpired, InvalidRequest for a wrong number of rows, and Overloaded
+        if a unary call does not fit.
         """
         queues = lane.queues
         if not lane.open:
@@ -139,12 +145,12 @@ class Scheduler(Generic[Version]):
         self._enter(lane, request)
 
     def admit_waiting(self, lane: Lane[Version]) -> None:
-        """Queue the requests first in line for which there is room; called whenever rows are let go."""
+        """Queue the first requests in line while there is room. Called whenever rows are released."""
         while 0 < lane.claimed <= lane.free:
             self._enter(lane, lane.line.popleft())
 
     def leave_line(self, lane: Lane[Version], request: Request) -> None:
-        """Take a request that has ended out of the line, if it waits there."""
+        """Remove a request from the line, if it waits there."""
         if request in lane.line:
             lane.line.remove(request)
             self.admit_waiting(lane)
@@ -156,14 +162,14 @@ class Scheduler(Generic[Version]):
 
     @property
     def rows_waiting(self) -> int:
-        """How many rows of all versions wait."""
+        """Number of waiting rows of all versions."""
         return sum(lane.queues.rows_waiting for lane in self.lanes)
 
     def may_start(self) -> bool:
         """Return whether another batch is worth starting now.
 
-        While a short batch runs, its thread takes what waits as soon as it ends: a second thread pays
-        only for more work than that.
+        The thread of a short batch takes the waiting rows as soon as that batch ends. So beside a short
+        batch a second thread pays only for a larger amount of work.
         """
         if len(self._running) >= self.permits or not self.rows_waiting:
             return False
@@ -174,9 +180,9 @@ class Scheduler(Generic[Version]):
     def next_batch(
         self, now: float, expired: list[tuple[Lane[Version], Request]]
     ) -> tuple[Lane[Version], Batch] | None:
-        """Form the next batch and count it as running, or None where none may start.
+        """Form the next batch and count it as running; return None if none may start.
 
-        Requests whose deadline has passed are added to `expired`, to be ended by the caller.
+        Requests whose deadline has passed are appended to `expired`; the caller ends them.
         """
         if not self.may_start():
             return None
@@ -198,17 +204,17 @@ class Scheduler(Generic[Version]):
         return None
 
     def done(self, lane: Lane[Version], batch: Batch, seconds: float) -> None:
-        """Note that a batch runs no more, after so many seconds of device time."""
+        """Record the end of a batch that used `seconds` of device time."""
         self._running.remove(batch)
         lane.running -= 1
         self.admit_waiting(lane)
         lane.given_seconds += seconds - batch.seconds
-        if seconds > max(LONG_BATCH_SECONDS, FAR_LONGER * batch.seconds):
+        if seconds > max(LONG_BATCH_SECONDS, SLOWDOWN_FACTOR * batch.seconds):
             lane.slowness[batch.stage] = seconds / batch.seconds * lane.slowness.get(batch.stage, 1.0)
         elif seconds < LONG_BATCH_SECONDS:
             lane.slowness.pop(batch.stage, None)
 
 
 def is_long(batch: Batch) -> bool:
-    """Return whether a batch is long enough for its thread to hand the receiver role over first."""
+    """Return whether a batch is long enough to hand the receiver role over before it runs."""
     return batch.seconds > (LONG_LONE_BATCH_SECONDS if batch.all_cores else LONG_BATCH_SECONDS)

@@ -1,4 +1,4 @@
-"""Running totals of one model version since it was loaded: requests, rows, runs, and where time went."""
+"""Totals of one model version since it was loaded: requests, rows, runs and durations."""
 
 import threading
 import time
@@ -10,19 +10,19 @@ from serving.engine.request import Request
 
 @dataclass(slots=True)
 class Duration:
-    """How often something happened and how long it took in all."""
+    """A number of events and their total duration."""
 
     count: int = 0
     seconds: float = 0.0
 
     def add(self, seconds: float, count: int = 1) -> None:
-        """Count so many more, which took so long together."""
+        """Add `count` events with a total duration of `seconds`."""
         self.count += count
         self.seconds += seconds
 
     @property
     def nanoseconds(self) -> int:
-        """How long it took in all."""
+        """Total duration, rounded."""
         return round(self.seconds * 1e9)
 
 
@@ -31,7 +31,7 @@ DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "comp
 
 @dataclass(slots=True)
 class Statistics:
-    """Totals that any thread may add to."""
+    """The totals of one version. Thread-safe."""
 
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
@@ -45,7 +45,7 @@ class Statistics:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def durations(self) -> dict[str, tuple[int, int]]:
-        """Return each duration's count and nanoseconds by name, all of one moment."""
+        """Return a consistent snapshot: the count and nanoseconds of each duration, by name."""
         with self._lock:
             found = {name: getattr(self, name) for name in DURATIONS}
             return {name: (each.count, each.nanoseconds) for name, each in found.items()}
@@ -56,7 +56,10 @@ class Statistics:
             self.first_stage_runs += 1
 
     def count_successes(self, requests: Sequence[Request], decided: float, sent: float) -> None:
-        """Count requests whose last rows were decided, and whose answers were sent, at these times."""
+        """Count answered requests.
+
+        decided: when their last rows were decided. sent: when their answers were sent.
+        """
         received = admitted = queued = 0.0
         rows, count = 0, len(requests)
         for request in requests:
@@ -74,6 +77,6 @@ class Statistics:
             self.compute_output.add(count * (sent - decided), count)
 
     def count_failure(self, seconds: float) -> None:
-        """Count a request that ended without an answer, after so long."""
+        """Count a request that ended with an error, `seconds` after its receipt."""
         with self._lock:
             self.fail.add(seconds)

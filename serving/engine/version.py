@@ -1,4 +1,4 @@
-"""One served version: its stages, its operating points in force, its monitor and its totals."""
+"""One served version: its stages, its operating points in force, its monitor and its statistics."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,19 +20,20 @@ from serving.stages.blocks import open_stages
 from serving.stages.devices import Device
 
 FEWEST_BLOCKS = 8
-"""At each early stage: where large batches are cheaper, survivors of several wait for each other."""
+"""Minimum for each early stage. Where large batches are cheaper, survivors of several batches wait there
+to be merged."""
 
 _LOG = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class VersionLimits:
-    """How much of one version waits and runs."""
+    """Limits on the rows and threads of one version."""
 
     max_batch_size: int = 64
     max_queue_size: int = 1024
     idle_threads: int = 1
-    """Intra-op threads of a batch that runs alone."""
+    """Intra-op threads of a batch that runs while the engine is otherwise idle."""
 
 
 class ServedVersion:
@@ -50,10 +51,10 @@ class ServedVersion:
         revoked: Mapping[str, RevokedBy] | None = None,
         on_revoked: Callable[[Revocation], None] = lambda _: None,
     ) -> None:
-        """Open and warm up the stages; raise RepositoryError where they don't fit the manifest.
+        """Open and warm up the stages; raise RepositoryError if they don't match the manifest.
 
-        permits: how many batches may run at once. revoked: operating points revoked before, and by
-        whom; on_revoked is called with those that the monitor revokes from now on.
+        permits: number of batches that may run at once. revoked: operating points that are already
+        revoked, and by whom. on_revoked: called with each further revocation by the monitor.
         """
         self.manifest = version.manifest
         self.max_batch_size = limits.max_batch_size
@@ -74,16 +75,16 @@ class ServedVersion:
 
     @property
     def ready(self) -> bool:
-        """Whether it admits requests and its stages run."""
+        """Whether the version admits requests."""
         return self.lane.open
 
     @property
     def rows_held(self) -> int:
-        """How many rows are admitted and not yet answered or dropped."""
+        """Number of rows that are admitted and neither answered nor dropped."""
         return self.lane.queues.rows_held
 
     def execute(self, batch: Batch) -> Execution:
-        """Run a batch through its stages; where not one row of it runs, check whether any would."""
+        """Run a batch through its stages. If every row fails, check with a blank row that stages run."""
         blocks = [self._blocks[stage][block] for stage, block in zip(batch.stages, batch.blocks, strict=True)]
         execution = execute(batch, blocks)
         if batch.stage == 0:
@@ -100,7 +101,7 @@ class ServedVersion:
         return decide_batch(batch, execution, temperature, self.monitor, final=final)
 
     def record(self, batch: Batch, execution: Execution, decision: Decision) -> None:
-        """Record what a batch did; the answers are sent by now, so a bug here fails none of them."""
+        """Record a finished batch. An error here is only logged: the answers were already sent."""
         try:
             self.observation.finished(batch, execution, decision)
         except Exception as error:
@@ -111,16 +112,16 @@ class ServedVersion:
         self.end(request, DeadlineExpired("the deadline passed before the last row was answered"))
 
     def end(self, request: Request, error: Exception) -> None:
-        """End a request with an error, unless it has ended, and record it."""
+        """End a request with an error and record it, unless it had already ended."""
         if request.close(error) and not request.is_shadow:
             self.observation.dropped(request, error)
 
     def point_states(self) -> Iterator[PointState]:
-        """Yield what each operating point stands for now, and what is known of its certificate."""
+        """Yield the current state of each operating point and of its certificate."""
         return self.monitor.states()
 
     def close(self) -> None:
-        """Free the sessions and the slabs at once, whoever still holds the version; nothing of it may run."""
+        """Free sessions and slabs at once, even if the version is still referenced. No batch may run."""
         self._blocks.clear()
         self._runner.close()
         self.monitor.close()

@@ -1,15 +1,18 @@
-"""The loop: a thread takes calls in, forms a batch, runs it, answers, and goes on with what waits.
+"""The loop: a thread receives calls, forms a batch, runs it, sends the answers, and starts again.
 
-With a receiver, threads are one more than batches may run at once. One of them holds the receiver role
-and takes calls from the front end. It keeps the role while its batches are short, and hands it over
-before a long one, so calls are received and refused while long stages run. The others wait on one
-condition, for a batch or for the role. A front end whose own threads bring the calls, by `Engine.submit`,
-has no receiver: then there is a thread for each batch that may run at once.
+With a receiver there is one thread more than batches may run at once. One thread at a time holds the
+receiver role and receives calls from the front end. It keeps the role while its batches are short, and
+hands it over before a long one. So calls are received and refused while long stages run. The other
+threads wait on one condition, for a batch or for the role. A front end that calls `Engine.submit` from
+its own threads has no receiver. Then there is one thread for each batch that may run at once.
 
-Invariants: every row is answered exactly once; a row's answer does not depend on the others of its
-batch; a cancelled or failing row never strands or spoils another; NaN is never confident, and where a
-row would have to leave with it, its request fails. Scheduler and lanes change under the lock only, and
-are read without it for hints alone; stages run, and answers are sent, outside it.
+Invariants
+- Every row is answered exactly once.
+- A row's answer does not depend on the other rows of its batch.
+- A cancelled or failing row neither blocks nor fails another row.
+- NaN is never confident. If a row must leave with NaN, its request fails.
+- Scheduler and lanes change only with the lock held. Without it they are read only as hints.
+- Stages run, and answers are sent, without the lock.
 """
 
 import threading
@@ -27,7 +30,7 @@ from serving.engine.version import ServedVersion
 from serving.errors import StageFailed
 
 Work = tuple[Lane[ServedVersion], Batch]
-"""A batch, and the lane that it comes from."""
+"""A batch and its lane."""
 Expired = tuple[Lane[ServedVersion], Request]
 """A request whose deadline has passed, and its lane."""
 
@@ -38,23 +41,26 @@ class Receiver(Protocol):
     """The part of a front end that the engine's threads drive."""
 
     def receive(self, *, wait: bool) -> bool:
-        """Take in the calls that have come, waiting for one if asked; False once the front end is closed."""
+        """Receive the calls that have arrived; with `wait`, block until there is one.
+
+        Returns False after the front end was closed.
+        """
 
 
 class Shared:
-    """What the threads of one engine share; it changes under the lock only."""
+    """The state that the threads of one engine share. It changes only with the lock held."""
 
     def __init__(self, permits: int) -> None:
-        """Take how many batches may run at once."""
+        """Set the number of batches that may run at once."""
         self.scheduler = Scheduler[ServedVersion](permits)
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
-        """Workers wait on it, for a batch or for the receiver role."""
+        """Workers wait on it for a batch or for the receiver role."""
         self.emptied = threading.Condition(self.lock)
-        """Others wait on it, for a lane or all lanes to be idle."""
+        """Other threads wait on it until one lane or all lanes are idle."""
         self.receiver: Receiver | None = None
         self.role_is_free = False
-        """Whether there is a receiver, and no thread holds its role."""
+        """Whether there is a receiver and no thread holds its role."""
         self.closed = False
 
 
@@ -66,18 +72,18 @@ class Worker(threading.Thread):
         self._shared = shared
 
     def run(self) -> None:
-        """Take calls in, or run batches, until the engine is closed."""
+        """Receive calls or run batches until the engine is closed."""
         while (task := self._wait()) is not None:
             try:
                 task()
-            except Exception as error:  # our own bug: the thread goes on, and somebody receives
+            except Exception as error:  # a bug of ours: keep the thread, and free the receiver role
                 _LOG.error("worker failed", exc_info=error)
                 with self._shared.lock:
                     self._shared.role_is_free |= task == self._receive
-            del task  # it holds its batch, which must not outlive it while this thread waits
+            del task  # it references its batch, which would stay in memory while this thread waits
 
     def _wait(self) -> Callable[[], None] | None:
-        """Wait for the receiver role or for a batch; None once the engine is closed."""
+        """Wait for the receiver role or a batch; return None after the engine was closed."""
         shared = self._shared
         with shared.lock:
             while not shared.closed:
@@ -91,18 +97,18 @@ class Worker(threading.Thread):
         return None
 
     def _receive(self) -> None:
-        """Take calls in and run short batches; hand the role over before a long one."""
+        """Receive calls and run short batches; hand the role over before a long one."""
         shared = self._shared
-        assert shared.receiver is not None, "without a receiver nobody takes its role"
-        look_again, others_run = 0.0, False
+        assert shared.receiver is not None, "the receiver role exists only with a receiver"
+        receive_again, others_run = 0.0, False
         while True:
             busy = shared.scheduler.rows_waiting > 0 and not others_run
-            if not busy or time.monotonic() >= look_again:
+            if not busy or time.monotonic() >= receive_again:
                 if not shared.receiver.receive(wait=not busy):
                     return
-                look_again = time.monotonic() + LONG_BATCH_SECONDS
+                receive_again = time.monotonic() + LONG_BATCH_SECONDS
             work = self._next()
-            others_run = work is None  # what waits is left to the threads that run
+            others_run = work is None  # running threads take the waiting rows
             if work is None:
                 continue
             if is_long(work[1]):
@@ -112,33 +118,33 @@ class Worker(threading.Thread):
                 self._run_batches(work)
                 return
             self.step(*work)
-            del work  # as above
+            del work  # as in `run`
 
     def _run_batches(self, work: Work | None, expired: Sequence[Expired] = ()) -> None:
-        """Run a batch, and what waits after it."""
+        """Run a batch, then further batches until none may start."""
         self._end(expired)
         while work is not None:
             self.step(*work)
             work = self._next()
 
     def _next(self) -> Work | None:
-        """Form the next batch, and end the requests whose deadline has passed."""
+        """Form the next batch, and end expired requests."""
         with self._shared.lock:
             work, expired = self._schedule()
         self._end(expired)
         return work
 
     def _schedule(self) -> tuple[Work | None, list[Expired]]:
-        """Form the next batch under the lock; a second thread is woken where more is worth it."""
+        """Form the next batch; wake another thread if a second batch is worth starting. Needs the lock."""
         expired: list[Expired] = []
         work = self._shared.scheduler.next_batch(time.monotonic(), expired)
         if work is not None and self._shared.scheduler.may_start():
             self._shared.changed.notify()
-        self._shared.emptied.notify_all()  # rows of ended requests may have been the last
+        self._shared.emptied.notify_all()  # the dropped rows may have been the last
         return work, expired
 
     def _end(self, expired: Sequence[Expired]) -> None:
-        """End requests whose deadline has passed."""
+        """End expired requests."""
         for lane, request in expired:
             lane.version.expire(request)
             with self._shared.lock:
@@ -146,14 +152,14 @@ class Worker(threading.Thread):
                 self._shared.emptied.notify_all()
 
     def step(self, lane: Lane[ServedVersion], batch: Batch) -> None:
-        """Run a batch, answer the rows that leave, queue the others, and record what happened."""
+        """Run a batch, queue its survivors, send the answers of the others, and record the batch."""
         version, seconds = lane.version, batch.seconds
         try:
             execution = version.execute(batch)
             seconds = execution.seconds
             decision = version.decide(batch, execution)
-        except Exception as error:  # our own bug: its batch fails, the others go on
-            self._give_up(lane, batch, error)
+        except Exception as error:  # a bug of ours: only this batch fails
+            self._fail(lane, batch, error)
         else:
             with self._shared.lock:
                 lane.queues.advance(
@@ -161,15 +167,15 @@ class Worker(threading.Thread):
                 )
             decision.send()
             version.record(batch, execution, decision)
-            execution.failures.clear()  # their tracebacks hold this frame, and with it the requests
+            execution.failures.clear()  # their tracebacks reference this frame and so the requests
             del decision
         finally:
             with self._shared.lock:
                 self._shared.scheduler.done(lane, batch, seconds)
                 self._shared.emptied.notify_all()
 
-    def _give_up(self, lane: Lane[ServedVersion], batch: Batch, error: Exception) -> None:
-        """Fail the requests of a batch that could not be finished."""
+    def _fail(self, lane: Lane[ServedVersion], batch: Batch, error: Exception) -> None:
+        """Fail all requests of a batch."""
         _LOG.error("batch given up", model=lane.version.manifest.name, stage=batch.stage, exc_info=error)
         with self._shared.lock:
             all_leave_B = np.ones(batch.rows, dtype=np.bool_)

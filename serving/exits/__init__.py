@@ -1,1 +1,1 @@
-"""Where an answer may leave: the exit policy, a request's options, and the operating points in force."""
+"""The exit policy, the options of a request, and the operating points in force."""

@@ -1,4 +1,4 @@
-"""Turns a request's options into the rule that the exit policy applies."""
+"""Converts a request's options to the rule that the exit policy applies."""
 
 import math
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from serving.repository.manifest import CUSTOM_POINT
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """A request's parameters; None where the caller set none."""
+    """A request's options; None where the caller set none."""
 
     operating_point: str | None = None
     threshold: float | None = None
-    """One smallest confidence for all early exits, in [0, 1]."""
+    """Threshold of every early exit, in [0, 1]."""
     max_exit: int | None = None
     """The deepest exit to use, 0..E-1."""
     synthetic: bool = False
-    """Whether it is no real traffic: it is answered, and the monitor never counts it."""
+    """Whether the monitor ignores the request because it is not real traffic."""
 
 
 NO_OPTIONS = RequestOptions()
 
 
 def exit_rule(points: PointsInForce, options: RequestOptions) -> ExitRule:
-    """Return the rule for a request: that of the version's default operating point without options.
+    """Return the exit rule of a request; without options, the rule of the default operating point.
 
-    It is that of the point in force: where a certificate was revoked, not the one asked for.
-    Raises InvalidRequest for an unknown point, a threshold outside [0, 1], a max_exit outside
-    0..E-1, and for an operating point and a threshold together.
+    If the requested point is revoked, the rule is that of the point in force instead. Raises
+    InvalidRequest for an unknown point, a threshold outside [0, 1], a max_exit outside 0..E-1, and for
+    an operating point together with a threshold.
     """
     final_exit = points.final_exit
     max_exit = final_exit if options.max_exit is None else options.max_exit

@@ -1,8 +1,8 @@
-"""Which thresholds each operating point's name stands for now.
+"""The thresholds that apply now to each operating point.
 
-A point whose certificate was revoked stands for a safer one: at no exit does that let a row leave which
-the revoked one would keep, and at some exit it keeps more. Of those that are certified the fastest is
-taken, and `exact` is behind all. Nothing comes back by itself. Knows nothing of why a point was revoked.
+A revoked point is replaced by a safer one. A point is safer if no exit has a lower threshold, and at least
+one exit has a higher one. The fastest safer point with a certificate is used, or `exact` if there is none.
+A revoked point is never reinstated automatically. Independent of the reason for a revocation.
 """
 
 import math
@@ -19,7 +19,7 @@ class PointsInForce:
     """The operating points of one served version."""
 
     def __init__(self, manifest: Manifest, revoked: Mapping[str, RevokedBy] | None = None) -> None:
-        """Take the names that are revoked from the start, and by whom; other versions' names are ignored."""
+        """Start with the given revocations, by name. Names that this version lacks are ignored."""
         self._manifest = manifest
         self._certified = {
             name: point
@@ -38,8 +38,8 @@ class PointsInForce:
         self._rules: dict[tuple[str, int], ExitRule] = {}
 
     def rule(self, name: str, max_exit: int) -> ExitRule:
-        """Return the rule that applies to callers of a point; raise InvalidRequest if it is unknown."""
-        rules = self._rules  # looked up once: a revocation meanwhile replaces it, and this rule with it
+        """Return the rule that applies to a requested point; raise InvalidRequest if it is unknown."""
+        rules = self._rules  # read once: a concurrent revocation replaces the dict, and drops this rule
         rule = rules.get((name, max_exit))
         if rule is None:
             in_force = self.in_force(name)
@@ -48,25 +48,25 @@ class PointsInForce:
         return rule
 
     def in_force(self, name: str) -> str:
-        """Return the point whose thresholds apply to callers of that one; raise InvalidRequest if unknown."""
+        """Return the point whose thresholds apply to a requested point; raise InvalidRequest if unknown."""
         self._manifest.operating_point(name)
         while name in self.revoked:
             name = self._next_safer(name)
         return name
 
     def thresholds(self, name: str) -> Thresholds:
-        """Return the thresholds that apply to callers of that point."""
+        """Return the thresholds that apply to a requested point."""
         return self._manifest.operating_point(self.in_force(name)).thresholds
 
     def revoke(self, name: str, by: RevokedBy) -> str:
-        """Revoke a point; returns the point that is in force instead."""
+        """Revoke a point and return the point in force instead."""
         assert name in self.revocable, f"{name} lets no row leave early"
         self.revoked[name] = by
         self._rules = {}
         return self.in_force(name)
 
     def reinstate(self, name: str) -> None:
-        """Put a point's own thresholds back in force: on an operator's command, never by itself."""
+        """Put a point's own thresholds back in force, on an operator's command."""
         del self.revoked[name]
         self._rules = {}
 
@@ -77,7 +77,7 @@ class PointsInForce:
 
 
 def _is_safer(thresholds: Thresholds, than: Thresholds) -> bool:
-    """Whether rows leave at no exit sooner, and at some exit later."""
+    """Return whether no threshold is lower than the other's, and at least one is higher."""
     ours, theirs = (
         [math.inf if threshold is None else threshold for threshold in each] for each in (thresholds, than)
     )

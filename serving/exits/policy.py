@@ -1,12 +1,11 @@
 """The exit policy: logits to probabilities, confidence and an exit mask. Pure functions on arrays.
 
-This is the one place where exits are decided: the server calls it on every batch, and calibration,
-threshold search and certificates call the same functions offline. Knows nothing of sessions, queues
-or requests.
+Only this module decides exits. The server calls it on every batch; calibration, threshold search and
+certification call the same functions offline. Independent of sessions, queues and requests.
 
-Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `K` classes. Probabilities and
-confidences are FP64: thresholds are JSON doubles that separate distinct confidences, which FP32
-would merge. A NaN confidence compares false with everything, so it is never confident.
+Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `K` classes. Probabilities and confidences
+are FP64: thresholds are JSON doubles that separate confidences which are equal in FP32. A NaN confidence
+compares false with everything, so it is never confident.
 """
 
 from dataclasses import dataclass
@@ -20,14 +19,14 @@ Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
 DISABLED = np.inf
-"""The threshold of a disabled exit: no confidence reaches it, while 1.0 is reached by saturation."""
+"""The threshold of a disabled exit. No confidence reaches it; 1.0 can be reached, as softmax saturates."""
 
-STAYS = -1
-"""In a reasons array: the row does not leave here."""
+CONTINUES = -1
+"""In an array of reasons: the row does not leave here."""
 
 
 class ExitReason(IntEnum):
-    """Why a row left where it did."""
+    """Why a row left at its exit."""
 
     CONFIDENT = 0
     FINAL = 1
@@ -36,23 +35,23 @@ class ExitReason(IntEnum):
     DEGRADED = 4
 
 
-# As arrays without a dimension, which np.where takes at half the time that numbers cost it.
-_CONFIDENT, _FINAL, _CAPPED, _STAYS = (
+# Arrays without dimensions: np.where needs half the time for them that it needs for numbers.
+_CONFIDENT, _FINAL, _CAPPED, _CONTINUES = (
     np.array(reason, dtype=np.int32)
-    for reason in (ExitReason.CONFIDENT, ExitReason.FINAL, ExitReason.CAPPED, STAYS)
+    for reason in (ExitReason.CONFIDENT, ExitReason.FINAL, ExitReason.CAPPED, CONTINUES)
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ExitRule:
-    """One request's rule: a threshold for each early exit, and the deepest stage it may use."""
+    """The exit rule of one request: a threshold for each early exit, and the deepest exit."""
 
     thresholds: tuple[float | None, ...]
     """E-1 entries; None disables the exit."""
     max_exit: int
-    """At this exit a row always leaves; E-1 is no cap."""
+    """The exit at which every remaining row leaves; E-1 is no cap."""
     operating_point: str = ""
-    """The published name, or the manifest's CUSTOM_POINT: a label for metrics, and no more."""
+    """Name of the operating point, or CUSTOM_POINT. Does not affect the decision."""
 
     @property
     def final_exit(self) -> int:
@@ -60,14 +59,14 @@ class ExitRule:
         return len(self.thresholds)
 
     def threshold(self, exit_number: int) -> float:
-        """Smallest confidence that leaves at this exit; DISABLED where none does."""
+        """Return the smallest confidence that leaves at an exit; DISABLED if the exit is disabled."""
         if exit_number == self.final_exit:
             return DISABLED
         threshold = self.thresholds[exit_number]
         return DISABLED if threshold is None else threshold
 
     def next_exit(self, exit_number: int) -> int:
-        """Return the first exit from here where a row may leave: enabled, its cap, or the final one."""
+        """Return the first exit, from this one on, where a row may leave: enabled, its cap, or final."""
         last = min(self.max_exit, self.final_exit)
         for number in range(exit_number, last):
             if self.thresholds[number] is not None:
@@ -77,7 +76,7 @@ class ExitRule:
 
 @dataclass(slots=True)
 class Readout:
-    """What an exit says of each row of a batch."""
+    """An exit's probabilities, label and confidence for each row of a batch."""
 
     probabilities_BK: Floats
     label_B: Integers
@@ -85,7 +84,7 @@ class Readout:
 
 
 def read_exit(logits_BK: NDArray[np.floating], calibration_temperature: float) -> Readout:
-    """Apply the calibrated softmax to an exit's logits and take label and confidence from it."""
+    """Apply the calibrated softmax to an exit's logits."""
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is never confident
         scaled_BK = logits_BK.astype(np.float64)
         scaled_BK /= calibration_temperature
@@ -93,32 +92,32 @@ def read_exit(logits_BK: NDArray[np.floating], calibration_temperature: float) -
         probabilities_BK = np.exp(scaled_BK, scaled_BK)
         total_B = np.add.reduce(probabilities_BK, axis=1)
         probabilities_BK /= total_B[:, np.newaxis]
-    # The largest logit was shifted to 0, so the largest probability is exp(0) / total.
+    # The largest scaled logit is 0, so the largest probability is exp(0) / total.
     return Readout(probabilities_BK, probabilities_BK.argmax(axis=1), 1.0 / total_B)
 
 
 def decide(
     confidence_B: Floats, threshold_B: Floats | float, capped_B: Bools | bool, *, final: bool
 ) -> NDArray[np.int32]:
-    """Return for each row at one exit why it leaves, as an ExitReason, or STAYS.
+    """Return the ExitReason of each row at one exit, or CONTINUES.
 
-    threshold_B and capped_B come from the rows' own rules; where all rows have the same, one value will
-    do. A row that clears its threshold is confident even at its cap; at the final exit all that remain
-    leave.
+    threshold_B and capped_B come from the rows' own rules; each may be a scalar if it is equal for all
+    rows. A row that reaches its threshold is CONFIDENT even at its cap. At the final exit all remaining
+    rows leave.
     """
     if final:
         otherwise = _FINAL
     elif isinstance(capped_B, bool):
-        otherwise = _CAPPED if capped_B else _STAYS
+        otherwise = _CAPPED if capped_B else _CONTINUES
     else:
-        otherwise = np.where(capped_B, _CAPPED, _STAYS)
+        otherwise = np.where(capped_B, _CAPPED, _CONTINUES)
     return np.where(confidence_B >= threshold_B, _CONFIDENT, otherwise)
 
 
 def route(confidence_EN: Floats, rule: ExitRule) -> Integers:
-    """Return the exit at which each row of a split leaves under one rule, as the server would.
+    """Return the exit at which each row of a split leaves under one rule, as in the server.
 
-    confidence_EN holds every exit's confidence for every row; returns exit_N.
+    confidence_EN: confidences of all rows at all exits. Returns exit_N.
     """
     exits, rows = confidence_EN.shape
     exit_N = np.full(rows, exits - 1)
@@ -130,7 +129,7 @@ def route(confidence_EN: Floats, rule: ExitRule) -> Integers:
             np.full(rows, number >= rule.max_exit),
             final=number == exits - 1,
         )
-        leaving_N = waiting_N & (reason_N != STAYS)
+        leaving_N = waiting_N & (reason_N != CONTINUES)
         exit_N[leaving_N] = number
         waiting_N &= ~leaving_N
     return exit_N

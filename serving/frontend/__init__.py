@@ -1,1 +1,1 @@
-"""The servers that speak HTTP/2 and gRPC: a native one for inference calls, and grpcio for everything."""
+"""The front ends, which speak HTTP/2 and gRPC: native for inference calls, and grpcio for all calls."""

@@ -6,7 +6,7 @@ from serving.errors import ConfigurationError
 
 
 def join(host: str, port: int) -> str:
-    """Join host and port; an IPv6 address needs brackets."""
+    """Join host and port; an IPv6 address gets brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -20,7 +20,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_free(host: str, port: int) -> None:
-    """Raise ConfigurationError with the cause where a port can't be had: gRPC itself states none."""
+    """Raise ConfigurationError with the cause if a port is not available; gRPC reports no cause."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

@@ -1,10 +1,11 @@
-"""Who sent a call, as far as the monitor tells callers apart.
+"""The name of a call's sender, by which the monitor distinguishes callers.
 
-That is the value of a metadata key, where the operator names one that a trusted proxy sets; else the IP
-address, for IPv6 its /64 network, which is what one site gets. Where the key occurs several times, its
-last value counts: a proxy that appends a value cannot be overridden by the client. All programs on this
-machine are one caller, and so is whatever comes through the native front end's Unix socket. (Peers are
-written as in gRPC, "Name Resolution": `ipv4:1.2.3.4:5`, `ipv6:%5B::1%5D:5`, `unix:path`.)
+The operator may configure a metadata key that a trusted proxy sets; its value is then the name. If the key
+occurs several times, the last value counts: a client cannot override a value that the proxy appends.
+Otherwise the name is the IP address. For IPv6 it is the /64 network, the usual allocation of one site. All
+programs on this machine are one caller, and so are all calls through the native front end's Unix socket.
+
+Peers are written as in gRPC, "Name Resolution": `ipv4:1.2.3.4:5`, `ipv6:%5B::1%5D:5`, `unix:path`.
 """
 
 import ipaddress
@@ -18,10 +19,10 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 
 def caller_of(peer: str, metadata: Metadata, key: str | None) -> str:
-    """Return a name for the sender of a call: equal for calls that count as one caller's.
+    """Return the name of a call's sender. Calls with equal names count as one caller.
 
-    key: the metadata key that names the caller, by its last value. The address names it where the key is
-    None, or is not in the call, or its last value is empty.
+    key: the metadata key whose last value is the name. The address is the name if the key is None or
+    missing, or if its last value is empty.
     """
     if key is not None:
         *_, last = "", *(value for name, value in metadata if name == key)

@@ -1,7 +1,7 @@
-"""The grpcio server: the whole front end, or on a Unix socket all but the native front end's calls.
+"""The grpcio server: the grpcio front end, and behind the native one all RPCs except ModelInfer.
 
-Health and reflection come with it. Calls are limited where they are handled (`serving.api.places`); the
-server's own limit only bounds those whose message has not come yet, or which are being refused.
+Includes health and reflection. Handlers limit the calls in progress (`serving.api.places`). The server's
+own limit only bounds calls whose message has not arrived yet, and calls that are being refused.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -19,11 +19,11 @@ from serving.errors import ConfigurationError
 from serving.frontend.address import check_free, join
 
 MAX_PENDING_CALLS = 100_000
-"""gRPC's core ends calls with CANCELLED, unasked, where more wait to be accepted."""
+"""If more calls wait to be accepted, gRPC's core ends them with CANCELLED."""
 SPARE_CALLS = 1024
-"""Calls beyond all places, so that they can be refused with a reason."""
+"""Calls accepted beyond all places, so that they can be refused with a reason."""
 ONLY_IDENTITY = 1
-"""The compressions that are taken, a bit each: none. A small message could unpack to a large one."""
+"""Bit set of accepted compressions: only identity. A small compressed message could unpack to a large one."""
 
 
 def make_server(
@@ -33,10 +33,10 @@ def make_server(
     listed: Sequence[str],
     places: Places,
 ) -> grpc.aio.Server:
-    """Return a server that listens nowhere yet.
+    """Return a server without a port.
 
-    listed: the services that reflection names, beside health and itself. places: those that health
-    watches and reflection take.
+    listed: services that reflection lists, besides health and reflection. places: places for health
+    watches and reflection.
     """
     server = grpc.aio.server(
         maximum_concurrent_rpcs=(
@@ -46,13 +46,13 @@ def make_server(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
             ("grpc.keepalive_time_ms", round(settings.keepalive_seconds * 1e3)),
-            ("grpc.keepalive_permit_without_calls", 1),  # or a half-open connection would stay for ever
+            ("grpc.keepalive_permit_without_calls", 1),  # otherwise half-open connections are never closed
             ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1e3)),
             ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
             ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
             ("grpc.compression_enabled_algorithms_bitset", ONLY_IDENTITY),
-            ("grpc.http2.bdp_probe", 0),  # or what is read ahead of an unread stream grows to megabytes
-            ("grpc.so_reuseport", 0),  # two servers on one port would share it unasked
+            ("grpc.http2.bdp_probe", 0),  # otherwise gRPC reads megabytes ahead of an unread stream
+            ("grpc.so_reuseport", 0),  # otherwise two servers would silently share one port
         ],
     )
     server.add_generic_rpc_handlers(tuple(handlers))
@@ -76,9 +76,9 @@ def _add_reflection(server: grpc.aio.Server, services: Sequence[str], places: Pl
 
 
 def listen(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Have a server listen on a port, 0 for a free one; returns the port.
+    """Make a server listen on a port, 0 for a free one, and return the port.
 
-    Raises ConfigurationError where it can't be had.
+    Raises ConfigurationError if the port is not available.
     """
     check_free(host, port)
     try:

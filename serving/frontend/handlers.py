@@ -1,9 +1,9 @@
-"""The handlers of ModelInfer and ModelStreamInfer on a grpc.aio server; they take and return wire bytes.
+"""The handlers of ModelInfer and ModelStreamInfer on a grpc.aio server. They take and return wire bytes.
 
-A stream is read only while fewer than MAX_UNWRITTEN of its answers are unwritten. A request that finds
-no room waits in the engine, and the stream with it. So a stream whose client reads nothing holds two
+A stream is read only while fewer than MAX_UNWRITTEN of its answers are unwritten. A request without room
+waits in the engine, and its stream waits with it. So a stream whose client does not read holds at most two
 requests or answers, and what gRPC reads ahead. A drain ends every stream with UNAVAILABLE, after the
-answers of the requests that were admitted.
+answers to admitted requests.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from serving.frontend.loop import Context, InferenceLoop
 from serving.readiness import Readiness
 
 MAX_UNWRITTEN = 2
-"""Requests of one stream whose answers are not written yet; beyond it the stream is not read."""
-Answers = asyncio.Queue[asyncio.Task[bytes | None] | None]
-"""The answers of one stream in their order; None at its end."""
+"""Maximum number of requests of one stream whose answers are not written yet."""
+AnswerQueue = asyncio.Queue[asyncio.Task[bytes | None] | None]
+"""The answers of one stream in order; None at its end."""
 
 
 class InferenceHandlers:
-    """Belongs to the loop that runs where it is made."""
+    """The inference handlers of one event loop: the one that runs when it is constructed."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class InferenceHandlers:
         settings: ServerSettings,
         caller_metadata: str | None = None,
     ) -> None:
-        """Take the metadata key that names callers, where there is one."""
+        """Prepare the handlers. caller_metadata: see `serving.frontend.callers`."""
         self._loop = InferenceLoop(inference_service, wake_engine, caller_metadata)
         self._calls = Places("calls", settings.max_concurrent_rpcs)
         self._streams = Places("streams", settings.max_streams)
@@ -45,7 +45,7 @@ class InferenceHandlers:
         self._readiness = readiness
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
-        """Return the handlers by RPC."""
+        """Return the handlers by RPC name."""
         return {
             "ModelInfer": grpc.unary_unary_rpc_method_handler(
                 guarded("ModelInfer", self._model_infer, places=self._calls)
@@ -56,24 +56,24 @@ class InferenceHandlers:
         }
 
     def drain(self) -> None:
-        """Read no stream any more: each ends with UNAVAILABLE once its admitted requests are answered."""
+        """Stop reading all streams. Each ends with UNAVAILABLE after its admitted requests are answered."""
         for reading in self._reading:
             reading.cancel()
 
     async def _model_infer(self, payload: bytes, context: Context) -> bytes:
-        """Answer a ModelInferRequest's rows."""
+        """Answer a ModelInferRequest."""
         result = await self._loop.infer(payload, context, streamed=False)
         if isinstance(result, bytes):
             return result
         refusal = result[0]
-        del payload, result  # gRPC keeps what ends a call, and with it this frame
+        del payload, result  # gRPC keeps the exception that ends a call, and with it this frame
         await context.abort(*refusal)
         raise AssertionError("abort returned")
 
     async def _model_stream_infer(self, payloads: AsyncIterator[bytes], context: Context) -> None:
-        """Answer the requests of a stream in their order; an error is the answer of its request."""
+        """Answer the requests of a stream in order; an error is the answer to its request."""
         self._readiness.check()
-        answers = Answers()
+        answers = AnswerQueue()
         unwritten = asyncio.Semaphore(MAX_UNWRITTEN)
         reading = asyncio.create_task(self._read(payloads, context, answers, unwritten))
         self._reading.add(reading)
@@ -98,18 +98,18 @@ class InferenceHandlers:
         self,
         payloads: AsyncIterator[bytes],
         context: Context,
-        answers: Answers,
+        answers: AnswerQueue,
         unwritten: asyncio.Semaphore,
     ) -> None:
-        """Read a stream to its end, never further ahead of its answers than it may be."""
+        """Read a stream to its end, at most MAX_UNWRITTEN requests ahead of its answers."""
         await unwritten.acquire()
         async for payload in payloads:
             answers.put_nowait(asyncio.create_task(self._answer(payload, context)))
-            del payload  # its request holds it as long as it must
+            del payload  # the task references it as long as needed
             await unwritten.acquire()
 
     async def _answer(self, payload: bytes, context: Context) -> bytes | None:
-        """Return a stream's answer to one request; None where a drain left it without one."""
+        """Return the answer to one request of a stream; None if a drain refused the request."""
         result = await self._loop.infer(payload, context, streamed=True)
         if isinstance(result, bytes):
             return streamed(result)

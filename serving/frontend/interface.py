@@ -1,4 +1,4 @@
-"""What a front end and the inference service need of each other."""
+"""The interface between a front end and the inference service."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -9,7 +9,7 @@ from serving.engine.request import Request
 
 
 class Refusal(NamedTuple):
-    """How a call ends without an answer."""
+    """The status of a call that ends without an answer."""
 
     status: grpc.StatusCode
     details: str
@@ -19,27 +19,27 @@ class Refusal(NamedTuple):
 class Call(Protocol):
     """One ModelInfer call, or one message of a stream, in progress.
 
-    It is answered or refused, once, from any thread; neither raises, also where the caller has gone.
+    It is answered or refused exactly once, from any thread. Neither raises, even if the caller left.
     """
 
     @property
     def caller(self) -> str:
-        """Who sent it: equal for calls that count as one caller's."""
+        """Name of the sender; calls with equal names count as one caller."""
 
     def answer(self, response: bytes) -> None:
         """Send a response."""
 
     def refuse(self, refusal: Refusal, request_id: str) -> None:
-        """End the call with a status; in a stream the refusal is the answer to that request."""
+        """End the call with a status; on a stream the refusal is the answer to that request."""
 
 
 class Pending(NamedTuple):
-    """A call that was admitted."""
+    """An admitted call."""
 
     request: Request
     cancel: Callable[[], None]
-    """Cancels it, unless it has ended."""
+    """Cancels the request, unless it has ended."""
 
 
 Begin = Callable[[bytes, Call, float | None], Pending | None]
-"""`serving.api.inference.Inference.begin`."""
+"""The signature of `serving.api.inference.Inference.begin`."""

@@ -1,8 +1,8 @@
-"""Inference calls on an event loop: begins them, and waits for what they end with.
+"""Inference calls on an event loop: begins each call and awaits its result.
 
-The loop decodes and admits a call; an engine thread ends it. A large message is decoded in a thread of
-its own, so that the loop goes on. Results cross back in bulk: however many an engine thread hands over,
-the loop is woken once.
+The loop decodes and admits a call, and an engine thread ends it. A large message is decoded in a separate
+thread, so that it does not block the loop. Results return in bulk: the loop is woken once for all results
+that are ready.
 """
 
 import asyncio
@@ -22,35 +22,35 @@ from serving.frontend.callers import caller_of
 from serving.frontend.interface import Pending, Refusal
 
 Context: TypeAlias = grpc.aio.ServicerContext
-Result = bytes | tuple[Refusal, str]
+CallResult = bytes | tuple[Refusal, str]
 """A response, or a refusal with the request's id."""
 
 
 class InferenceLoop:
-    """Runs inference calls; belongs to the loop that runs where it is made."""
+    """Runs inference calls on one event loop: the one that runs when it is constructed."""
 
     def __init__(
         self, inference_service: Inference, wake_engine: Callable[[], None], caller_metadata: str | None
     ) -> None:
-        """Take the metadata key that names callers, where there is one."""
+        """Start without calls. caller_metadata: see `serving.frontend.callers`."""
         self._inference = inference_service
         self._caller_metadata = caller_metadata
         self._results = _Results()
         self._loop = asyncio.get_running_loop()
         self._decoder = ThreadPoolExecutor(1, "decoder")
         self._wake_engine = wake_engine
-        self._wake_up_is_due = False
+        self._wake_up_scheduled = False
 
-    async def infer(self, payload: bytes, context: Context, *, streamed: bool) -> Result:
-        """Begin a call and wait for its end; where its caller goes away, its request is given up."""
+    async def infer(self, payload: bytes, context: Context, *, streamed: bool) -> CallResult:
+        """Begin a call and return its result; cancel its request if the caller leaves."""
         call = _LoopCall(self._results, context, self._caller_metadata)
         begin = partial(self._inference.begin, payload, call, context.time_remaining(), streamed=streamed)
         if len(payload) > LARGE_MESSAGE_BYTES:
             pending = await self._begin_in_thread(begin)
         else:
             pending = begin()
-        if not self._wake_up_is_due:  # once for all calls that came together, so that they run together
-            self._wake_up_is_due = True
+        if not self._wake_up_scheduled:  # one wake-up for all calls of this turn, so that they run together
+            self._wake_up_scheduled = True
             self._loop.call_soon(self._wake_up)
         try:
             return await call.future
@@ -68,7 +68,7 @@ class InferenceLoop:
             raise
 
     def _wake_up(self) -> None:
-        self._wake_up_is_due = False
+        self._wake_up_scheduled = False
         self._wake_engine()
 
 
@@ -79,7 +79,7 @@ def _cancel_begun(beginning: "asyncio.Future[Pending | None]") -> None:
 
 
 class _LoopCall:
-    """A call that a task of a loop waits for."""
+    """A call whose result is awaited by a task of the loop."""
 
     __slots__ = ("_caller_metadata", "_context", "_results", "future")
 
@@ -101,33 +101,33 @@ class _LoopCall:
 
 
 class _Results:
-    """Hands results to the futures of a loop, from any thread."""
+    """Sets futures of an event loop from any thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._told: deque[tuple[asyncio.Future[Result], Result]] = deque()
-        self._wake_up_asked = False
+        self._ready: deque[tuple[asyncio.Future[CallResult], CallResult]] = deque()
+        self._delivery_scheduled = False
 
-    def new_future(self) -> "asyncio.Future[Result]":
+    def new_future(self) -> "asyncio.Future[CallResult]":
         return self._loop.create_future()
 
-    def set(self, future: "asyncio.Future[Result]", result: Result) -> None:
+    def set(self, future: "asyncio.Future[CallResult]", result: CallResult) -> None:
         if threading.get_ident() == self._thread:
             _set(future, result)
             return
-        self._told.append((future, result))
-        if not self._wake_up_asked:
-            self._wake_up_asked = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._set_told)
+        self._ready.append((future, result))
+        if not self._delivery_scheduled:
+            self._delivery_scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits any more
+                self._loop.call_soon_threadsafe(self._deliver)
 
-    def _set_told(self) -> None:
-        self._wake_up_asked = False  # first: what is told from now on asks again
-        while self._told:
-            _set(*self._told.popleft())
+    def _deliver(self) -> None:
+        self._delivery_scheduled = False  # before the loop: a result added from now on schedules another
+        while self._ready:
+            _set(*self._ready.popleft())
 
 
-def _set(future: "asyncio.Future[Result]", result: Result) -> None:
-    if not future.done():  # else its task was cancelled
+def _set(future: "asyncio.Future[CallResult]", result: CallResult) -> None:
+    if not future.done():  # otherwise its task was cancelled
         future.set_result(result)

@@ -1,9 +1,11 @@
 """The native front end: HTTP/2 and gRPC in Rust, outside the interpreter's lock, by pygrpc-native.
 
-An engine thread receives ModelInfer calls in batches; whichever thread ends a request answers it. A
-large message is decoded in a thread of its own, so that the engine's thread goes on receiving. All other
-calls go through to a grpcio server on a Unix socket. What this cannot do: TLS, tokens, limiting a
-message before it is received, refusing compressed calls, limiting connections (docs/security.md).
+An engine thread receives ModelInfer calls in batches. The thread that ends a request also answers it. A
+large message is decoded in a separate thread, so that the engine's thread continues to receive. All other
+calls are forwarded to a grpcio server on a Unix socket.
+
+Not supported: TLS, tokens, a message limit before receipt, refusal of compressed calls, and a limit on
+connections (docs/security.md).
 """
 
 import time
@@ -31,26 +33,26 @@ _LOG = structlog.get_logger(__name__)
 
 MODEL_INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
 MAX_EVENTS = 64
-"""Calls and cancellations taken in at once, before the engine looks at what to run."""
+"""Calls and cancellations received at once, before the engine schedules the next batch."""
 SPARE_STREAMS = 1024
-"""A connection's streams beyond the calls that may be in progress: a client at its limit of streams would
-hold further calls back, health checks too, where they should be answered or refused."""
+"""HTTP/2 streams of a connection beyond the calls that may be in progress. At its stream limit a client
+delays further calls, health checks included; they should be answered or refused instead."""
 Details = tuple[Metadata, str, float | None]
-"""A call's metadata, its peer, and the seconds until its deadline, where it has one."""
+"""A call's metadata, its peer, and the seconds until its deadline, if it has one."""
 NO_DETAILS: Details = ((), "", None)
 FLUSH_SECONDS = 2.0
-"""How long the last answers may take to be written before the front end closes."""
+"""Longest time for the last answers to be written before the front end closes."""
 SETTLE_SECONDS = 0.2
-"""Answers that were written may still lie in a socket's buffer, and closing at once would lose them."""
+"""Wait after the last write: written answers may still be in a socket's buffer, and closing loses them."""
 
 
 def is_installed() -> bool:
-    """Return whether pygrpc-native is there."""
+    """Return whether pygrpc-native is installed."""
     return find_spec("pygrpc_native") is not None
 
 
 class NativeFrontEnd:
-    """Takes in inference calls for the engine, which drives it by `receive`."""
+    """Receives inference calls; the engine's threads call `receive`."""
 
     def __init__(
         self,
@@ -62,11 +64,11 @@ class NativeFrontEnd:
         wake_engine: Callable[[], None],
         caller_metadata: str | None = None,
     ) -> None:
-        """Listen; calls wait until they are received. fallback: the path of the grpcio server's socket.
+        """Start to listen; calls wait until `receive`.
 
-        wake_engine: called after a call was begun in another thread than the receiver's.
-        caller_metadata: the metadata key that names callers, where there is one.
-        Raises ConfigurationError where pygrpc-native is not installed or the port is taken.
+        fallback: path of the grpcio server's socket. wake_engine: called after a call was begun in
+        another thread than the receiver's. caller_metadata: see `serving.frontend.callers`.
+        Raises ConfigurationError if pygrpc-native is not installed or the port is not available.
         """
         if not is_installed():
             raise ConfigurationError(
@@ -80,12 +82,12 @@ class NativeFrontEnd:
         self._wake_engine = wake_engine
         self._caller_metadata = caller_metadata
         self._pending: dict[int, Pending] = {}
-        """Calls that were admitted and have not ended."""
+        """Calls that are admitted and have not ended, by number."""
         self._decoder = ThreadPoolExecutor(1, "decoder")
         self._decoding: set[int] = set()
-        """Calls whose large message is being decoded, or waits for it."""
-        self._gone: set[int] = set()
-        """Those of them whose caller has gone."""
+        """Calls whose large message is being decoded or waits to be."""
+        self._cancelled: set[int] = set()
+        """Such calls that were cancelled."""
         check_free(host, port)
         try:
             self._front = NativeGrpcFront(
@@ -99,14 +101,17 @@ class NativeFrontEnd:
             )
             self._front.set_fallback(fallback)
             self._front.start()
-        except Exception as error:  # it raises OSError, ValueError and RuntimeError
+        except Exception as error:  # the library raises OSError, ValueError and RuntimeError
             raise ConfigurationError(
                 f"gRPC port: cannot listen on {join(host, port)}: {first_line(error)}"
             ) from error
         self.port: int = self._front.bound_port
 
     def receive(self, *, wait: bool) -> bool:
-        """Take in the calls that have come, waiting for one if asked; False once it is closed."""
+        """Receive the calls that have arrived; with `wait`, block until there is one.
+
+        Returns False after the front end was closed.
+        """
         events = self._front.recv_batch_details(MAX_EVENTS, None if wait else 0)
         if events is None:
             return False
@@ -116,8 +121,8 @@ class NativeFrontEnd:
                 if kind == self._cancel_event:
                     self._cancel(number)
                 elif number not in cancelled:
-                    self._take(number, payload or b"", details or NO_DETAILS)
-            except Exception as error:  # our own bug: this call fails, the others go on
+                    self._accept(number, payload or b"", details or NO_DETAILS)
+            except Exception as error:  # a bug of ours: only this call fails
                 self._fail(number, error)
         return True
 
@@ -126,9 +131,9 @@ class NativeFrontEnd:
         self._front.fail(number, grpc.StatusCode.INTERNAL.value[0], "the call could not be taken in")
 
     def close(self, *, flush: bool) -> None:
-        """Close every connection; with flush, which blocks, once the answers given so far are written.
+        """Close every connection; with `flush`, first wait until all answers are written.
 
-        The library cannot flush itself: its counts of calls begun and ended show when all are written.
+        The library has no flush. Its counts of started and ended calls show when all are written.
         """
         ends = time.monotonic() + FLUSH_SECONDS
         while flush and self._unwritten() and time.monotonic() < ends:
@@ -140,11 +145,11 @@ class NativeFrontEnd:
 
     def _unwritten(self) -> int:
         metrics = self._front.metrics()
-        assert metrics is not None, "the front end was made with metrics"
+        assert metrics is not None, "metrics were enabled at construction"
         calls = metrics["methods"][MODEL_INFER]
         return int(calls["started"]) - sum(int(each["count"]) for each in calls["status"].values())
 
-    def _take(self, number: int, payload: bytes, details: Details) -> None:
+    def _accept(self, number: int, payload: bytes, details: Details) -> None:
         call = _NativeCall(self._front, self._pending, number, details, self._caller_metadata)
         limits = self._settings
         if len(payload) > limits.max_message_bytes:
@@ -165,33 +170,33 @@ class NativeFrontEnd:
         pending = self._begin(payload, call, seconds_left)
         if pending is not None:
             self._pending[number] = pending
-            if pending.request.closed:  # it ended in this moment
+            if pending.request.closed:  # it ended before it was stored
                 self._pending.pop(number, None)
 
     def _begin_large(self, number: int, payload: bytes, call: Call, seconds_left: float | None) -> None:
-        """Begin a call in the decoder's thread, unless its caller has gone."""
+        """Begin a call in the decoder's thread, unless it was cancelled."""
         try:
-            if number not in self._gone:
+            if number not in self._cancelled:
                 self._begin_call(number, payload, call, seconds_left)
-        except Exception as error:  # our own bug: this call fails, the others go on
+        except Exception as error:  # a bug of ours: only this call fails
             self._fail(number, error)
         self._decoding.discard(number)  # before the next line: see `_cancel`
-        if number in self._gone:
-            self._gone.discard(number)
+        if number in self._cancelled:
+            self._cancelled.discard(number)
             self._cancel(number)
         self._wake_engine()
 
     def _cancel(self, number: int) -> None:
-        """End the request of a call whose caller cancelled it, or whose deadline passed."""
-        if number in self._decoding:  # its thread looks again after it has begun it
-            self._gone.add(number)
+        """End the request of a call that its caller cancelled or whose deadline passed."""
+        if number in self._decoding:  # `_begin_large` checks the set again after it began the call
+            self._cancelled.add(number)
         pending = self._pending.pop(number, None)
         if pending is not None:
             pending.cancel()
 
 
 class _NativeCall:
-    """A call in progress; one whose caller has gone may be answered all the same."""
+    """A call in progress. Answering a call whose caller left is allowed."""
 
     __slots__ = ("_caller_metadata", "_details", "_front", "_number", "_pending")
 
@@ -215,13 +220,13 @@ class _NativeCall:
         self._pending.pop(self._number, None)
         self._front.respond(self._number, response)
 
-    def refuse(self, refusal: Refusal, request_id: str) -> None:  # noqa: ARG002 - streams need it
+    def refuse(self, refusal: Refusal, request_id: str) -> None:  # noqa: ARG002 - part of the interface
         self._pending.pop(self._number, None)
         code: int = refusal.status.value[0]
-        # The library reserves these keys and raises on them, so no retry hint can be sent.
+        # The library raises on reserved keys, so no retry hint can be sent.
         trailers = [each for each in refusal.trailers if not each[0].startswith("grpc-")]
         self._front.fail(self._number, code, refusal.details, trailers or None)
 
     def refuse_overloaded(self, details: str) -> None:
-        """Refuse a call that is not even looked at."""
+        """Refuse a call without decoding it."""
         self.refuse(refuse("ModelInfer", "", Overloaded(details)), "")

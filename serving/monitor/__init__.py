@@ -1,1 +1,1 @@
-"""Check certificates and drift against live traffic, and keep revocations across restarts."""
+"""Tests of certificates and drift on live traffic, and revocations that survive restarts."""

@@ -1,28 +1,28 @@
-"""The test that decides whether a certificate still holds, valid after every row.
+"""The test of a certificate on sampled rows. It is anytime-valid: it may be evaluated after every row.
 
-The certificate states that at most a share epsilon of answers differ from the final exit's. Both answers
-of rows sampled at random are known; x = 1 where they differ. For a stake lambda and a first row, the
-product of `1 + lambda·(x - epsilon)` over the rows from that one on does not grow on average while the
-certificate holds. The statistic E is a weighted mean of such products, over a grid of stakes and over
-first rows: half the weight starts at row 1, the rest is spread over all rows, ever less a row. By Ville's
-inequality the chance that E *ever* reaches 1 / delta is at most delta while the certificate holds,
-however often one looks. The products that start later notice a certificate that held for a million rows
-and then broke: those that start at row 1 are close to zero by then.
+The certificate states that at most a share epsilon of answers differ from the final exit's. For rows sampled
+at random both answers are known; x = 1 if they differ, otherwise 0. For a stake lambda and a first row,
+consider the product of `1 + lambda·(x - epsilon)` over all rows from the first one. While the certificate
+holds, its expectation does not grow.
 
-Real traffic is not independent rows, so four rules are added. Each can only prevent a revocation, and
-so keeps the level delta:
+The statistic E is a weighted mean of such products, over a grid of stakes and over first rows. Half of the
+weight starts at row 1. The other half is spread over all rows, with less weight for later rows. By Ville's
+inequality, while the certificate holds, the probability that E *ever* reaches 1 / delta is at most delta.
+Products that start later detect a certificate that breaks after a million rows: by then the products from
+row 1 are close to zero.
 
-- A row that differs and whose bytes were counted as differing before counts as agreeing.
-- At least LEAST_DIFFERING different rows must have differed.
-- Where rows of more than one caller were sampled, E must reach 1 / delta without any one of them: the
-  same products are kept for each caller that disagreed, with a factor of 1 in place of that caller's
-  rows.
-- While rows of one caller only were counted, at least LONE_CALLER_ROWS of them must have been.
+Rows of real traffic are not independent, so four rules are added. Each can only prevent a revocation, so the
+level delta still holds:
 
-Rows must be counted in the order in which they were admitted, which is known before any answer is.
-Full-depth answers become known in another order, and that one may depend on whether they agree: only a
-row that left early can differ, and a row that did not is known to agree when its whole request ends.
-`PointWatch` keeps the order.
+- A differing row whose bytes were already counted as differing counts as agreeing.
+- At least LEAST_DIFFERING distinct rows must differ.
+- If rows of several callers were sampled, E must reach 1 / delta without each single one of them. For each
+  caller that disagreed, the same products are computed with a factor of 1 for that caller's rows.
+- If all rows came from one caller, there must be at least LONE_CALLER_ROWS of them.
+
+Rows must be counted in admission order, which is fixed before any answer is known. Full-depth answers become
+known in a different order, which may depend on whether they agree. Only a row that left early can differ;
+any other row is known to agree when its request ends. `PointWatch` restores the order.
 
 Shapes: `T` tests, the first over all rows and each other one without one caller; `L` stakes; `S` servers.
 """
@@ -37,28 +37,29 @@ from numpy.typing import NDArray
 from serving.exits.policy import Bools, Floats, Integers
 
 STAKES: Floats = np.geomspace(0.005, 0.1, 20)
-"""The grid, as lambda · epsilon: the share of a product that is lost where a row agrees. A small stake
-detects a risk just above epsilon, a large one detects a high risk soon."""
-STARTED_AT_ONCE = 0.5
+"""The grid, as lambda · epsilon: the share of a product that is lost when a row agrees. A small stake
+detects a risk just above epsilon; a large stake detects a high risk sooner."""
+INITIAL_WEIGHT = 0.5
+"""Weight of the products that start at row 1."""
 LEAST_DIFFERING = 8
-"""Fewest different rows that must have differed."""
+"""Minimum number of distinct differing rows."""
 LONE_CALLER_ROWS = 100
-"""Fewest rows with which a caller breaks a certificate while no other caller's row was counted."""
+"""Minimum number of rows if all of them came from one caller."""
 MOST_CALLERS = 64
-"""Callers that are left out in turn: those with the most rows that differed."""
+"""Maximum number of callers left out in turn: those with the most differing rows."""
 LARGEST = 100.0
-"""Products are cut to this times 1 / delta. It bounds how long a foreign caller's rows are felt after they
-end, and only lowers E."""
+"""Products are capped at this times 1 / delta, which only lowers E. The cap limits how long the rows of one
+caller affect E after they end."""
 REMEMBERED_ROWS = 4096
-"""Rows that differed whose bytes are remembered, the latest."""
+"""Number of the latest differing rows whose bytes are remembered."""
 
 
 class Verdict(StrEnum):
-    """What the rows counted so far show."""
+    """The conclusion from the rows counted so far."""
 
     HOLDS = "holds"
     SUSPECTED = "suspected"
-    """They show that the certificate is broken, but only with the rows of one caller."""
+    """The rows show that the certificate is broken, but only with those of one caller."""
     BROKEN = "broken"
 
 
@@ -66,15 +67,15 @@ class AgreementTest:
     """The running test of one certificate."""
 
     def __init__(self, epsilon: float, delta: float) -> None:
-        """Start a new test: rows under earlier thresholds tell nothing about these."""
+        """Start a new test. Rows from before a change of thresholds must not be counted."""
         self.epsilon, self.delta = epsilon, delta
         self.rows = 0
-        self._products_TL = np.tile(_started_at_once(), (1 + MOST_CALLERS, 1))
+        self._products_TL = np.tile(_initial_products(), (1 + MOST_CALLERS, 1))
         self._differing_T = np.zeros(1 + MOST_CALLERS, dtype=np.int64)
         self._tests: dict[str, int] = {}
-        """For each caller with rows that differed, the number of the test without its rows."""
+        """By caller with differing rows: the index of the test without its rows."""
         self._disagreements: dict[str, int] = {}
-        """For the same callers, how many rows differed, or at most so many."""
+        """For the same callers: their number of differing rows, or an upper bound of it."""
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._first_caller: str | None = None
         self._has_several_callers = False
@@ -82,8 +83,7 @@ class AgreementTest:
     def count(self, *, agreed: bool, row: bytes = b"", caller: str = "") -> None:
         """Count the next row.
 
-        row: what stands for its bytes, such as a digest; needed where it did not agree. caller: who
-        sent it.
+        row: a digest of its bytes; needed if it differs. caller: the name of its sender.
         """
         differs = not agreed and self._is_new(row)
         if self._first_caller is None:
@@ -106,22 +106,22 @@ class AgreementTest:
 
     @property
     def disagreements(self) -> int:
-        """How many different rows differed."""
+        """Number of distinct differing rows."""
         return int(self._differing_T[0])
 
     @property
     def evidence(self) -> float:
-        """E over all rows: 1 at the start."""
+        """E over all rows; 1 before the first row."""
         return float(self._evidence(slice(1))[0])
 
     def evidence_without(self) -> dict[str, float]:
-        """Return E without each caller's rows, for those that are left out in turn."""
+        """Return E without the rows of one caller, for each caller with a test."""
         evidence_T = self._evidence(slice(1 + len(self._tests)))
         return {caller: float(evidence_T[test]) for caller, test in self._tests.items()}
 
     @property
     def verdict(self) -> Verdict:
-        """What the rows counted so far show."""
+        """The conclusion from the rows counted so far."""
         shows_T = self._test_results()
         if not shows_T[0]:
             return Verdict.HOLDS
@@ -130,7 +130,10 @@ class AgreementTest:
 
     @property
     def suspect(self) -> str | None:
-        """The caller without whose rows least speaks against the certificate; None unless it is suspected."""
+        """The caller on whose rows the suspicion depends; None unless the verdict is SUSPECTED.
+
+        If there are several, it is the one without whose rows E is lowest.
+        """
         if self.verdict is not Verdict.SUSPECTED:
             return None
         shows_T, evidence = self._test_results(), self.evidence_without()
@@ -138,7 +141,7 @@ class AgreementTest:
         return min(needed, key=evidence.__getitem__)
 
     def _test_results(self) -> Bools:
-        """Return for each test [T] whether it shows that the certificate is broken."""
+        """Return whether each test shows a broken certificate, [T]."""
         tests = slice(1 + len(self._tests))
         shows_T: Bools = self._evidence(tests) >= 1 / self.delta
         return shows_T & (self._differing_T[tests] >= LEAST_DIFFERING)
@@ -148,7 +151,7 @@ class AgreementTest:
         return evidence_T
 
     def _is_new(self, row: bytes) -> bool:
-        """Remember a row that differed; False where it was remembered already."""
+        """Remember a differing row; return False if it was already remembered."""
         if row in self._remembered:
             self._remembered.move_to_end(row)
             return False
@@ -158,10 +161,11 @@ class AgreementTest:
         return True
 
     def _disagreed(self, caller: str) -> None:
-        """Keep a test without this caller's rows, where all are taken in place of the one with the fewest.
+        """Count a differing row of a caller, and ensure that there is a test without its rows.
 
-        A new caller's count starts from that of the caller that it replaces, so none with more than
-        1 / MOST_CALLERS of the rows that differed is missed (Metwally et al., ICDT 2005).
+        If there is no free test, the test of the caller with the fewest differing rows is replaced. The new
+        caller's count starts from that number. So every caller with more than 1 / MOST_CALLERS of the
+        differing rows has a test (Metwally et al., ICDT 2005).
         """
         if caller not in self._tests:
             number, before = 1 + len(self._tests), 0
@@ -179,26 +183,26 @@ def _factors(epsilon: float) -> tuple[Floats, Floats]:
     return 1 - STAKES, 1 + STAKES / epsilon - STAKES
 
 
-def _started_at_once() -> Floats:
-    return np.full(len(STAKES), STARTED_AT_ONCE / len(STAKES))
+def _initial_products() -> Floats:
+    return np.full(len(STAKES), INITIAL_WEIGHT / len(STAKES))
 
 
 def _not_started(rows: int) -> float:
-    """Return the weight of products not yet started after so many rows; it falls like 1 / log."""
-    return (1 - STARTED_AT_ONCE) * float(np.log(3) / np.log(rows + 3))
+    """Return the weight of the products that have not started after `rows` rows; it falls like 1 / log."""
+    return (1 - INITIAL_WEIGHT) * float(np.log(3) / np.log(rows + 3))
 
 
 def _started(row: int) -> float:
-    """Return the weight that starts on each stake before the row of that number, from 1."""
+    """Return the weight that starts on each stake at a row; rows are numbered from 1."""
     return (_not_started(row - 1) - _not_started(row)) / len(STAKES)
 
 
 @dataclass(frozen=True)
 class Power:
-    """How soon the test revokes a certificate that is broken by a known risk."""
+    """The number of rows until the test revokes a certificate whose true risk is known."""
 
     revoked_after: Integers
-    """For each server simulated, the row after which it was; one more than were simulated: never."""
+    """For each simulated server, the row of its revocation; `rows + 1` if it was never revoked."""
     rows: int
 
     @classmethod
@@ -213,14 +217,15 @@ class Power:
         servers: int = 1000,
         seed: int = 0,
     ) -> "Power":
-        """Simulate many servers side by side for so many different rows of which a share `risk` differ.
+        """Simulate servers whose rows differ with probability `risk`.
 
-        All rows come from one caller. before: so many rows, with that share, come first and are not
-        counted; at risk = epsilon and nothing before, the result is the share of false revocations.
+        All rows are distinct and come from one caller. before: number and risk of rows that precede the
+        `rows` rows; they enter the test, but not the row numbers of the result. With risk = epsilon and
+        no rows before, the result shows the share of false revocations.
         """
         generator = np.random.default_rng(seed)
         agreed, differed = _factors(epsilon)
-        products_SL = np.tile(_started_at_once(), (servers, 1))
+        products_SL = np.tile(_initial_products(), (servers, 1))
         differing_S = np.zeros(servers, dtype=np.int64)
         clean_rows, clean_risk = before
         revoked_after = np.full(servers, rows + 1)
@@ -235,11 +240,11 @@ class Power:
         return cls(revoked_after, rows)
 
     def chance(self, rows: int) -> float:
-        """Return the chance that it is revoked within so many rows."""
+        """Return the probability of a revocation within `rows` rows."""
         return float((self.revoked_after <= rows).mean())
 
     def rows_for(self, chance: float) -> int | None:
-        """Return how many rows revoke it with that chance; None where those simulated do not."""
+        """Return the number of rows for that probability of revocation; None if too few were simulated."""
         ordered: NDArray[np.int64] = np.sort(self.revoked_after)
         needed = int(ordered[int(np.ceil(chance * len(ordered))) - 1])
         return needed if needed <= self.rows else None

@@ -1,9 +1,9 @@
-"""Whether what comes still looks like what the version was measured on: shares against a baseline.
+"""Detects drift: compares the distribution of live rows with a baseline.
 
-Early and final exits can fail together, and then agreement says nothing; but rows stop leaving where
-they used to leave. The distance is the population stability index over a window of rows,
-`sum over cells of (now - baseline)·ln(now / baseline)`. It warns, and never changes what is served.
-Knows nothing of what the cells are.
+If early and final exits fail together, they still agree, but rows leave at other exits than before. The
+distance is the population stability index over a window of rows: the sum over cells of
+`(now - baseline)·ln(now / baseline)`. Drift only raises an alarm; it never changes the thresholds.
+Independent of the meaning of the cells.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from serving.exits.policy import Floats
 
 _LEAST_ROWS = 0.5
-"""What an empty cell counts as, so that its logarithm is finite."""
+"""The count of an empty cell, so that its logarithm is finite."""
 
 
 def stability_index(counts_C: NDArray[np.number], baseline_C: Floats) -> float:
-    """Return the distance of counted rows from baseline shares: 0 where equal.
+    """Return the distance between counted rows and baseline shares; 0 if they are equal.
 
-    By custom 0.1 is a moderate shift and 0.25 a major one; a thousand rows like the baseline stay below
-    0.02 for a few cells.
+    By convention 0.1 is a moderate shift and 0.25 a major one. For a few cells, a thousand rows from the
+    baseline's distribution give less than 0.02.
     """
     rows = counts_C.sum()
     now_C = np.maximum(counts_C, _LEAST_ROWS) / rows
@@ -30,14 +30,15 @@ def stability_index(counts_C: NDArray[np.number], baseline_C: Floats) -> float:
 
 
 class DriftWatch:
-    """Compares windows of rows, one after the other, with the baseline's shares."""
+    """Compares consecutive windows of rows with the baseline's shares."""
 
     def __init__(
         self, baseline_C: Sequence[float], edges: Sequence[float], *, window_rows: int, alarm: float
     ) -> None:
-        """Take the baseline's shares of the cells, and the cells' rising edges, one fewer than shares.
+        """Start an empty window.
 
-        A value that equals an edge lies above it. alarm: the largest index that raises no alarm.
+        edges: rising edges between the cells, one fewer than shares. A value equal to an edge belongs to
+        the cell above it. alarm: the largest index that raises no alarm.
         """
         self._baseline_C = np.asarray(baseline_C, dtype=np.float64)
         self._edges = np.asarray(edges, dtype=np.float64)
@@ -45,15 +46,15 @@ class DriftWatch:
         self._window_rows = window_rows
         self._alarm = alarm
         self.index = 0.0
-        """Of the last whole window."""
+        """Stability index of the last complete window."""
 
     @property
     def alarmed(self) -> bool:
-        """Whether the last whole window was too far off."""
+        """Whether the last complete window exceeded the alarm level."""
         return self.index > self._alarm
 
     def add(self, values: Iterable[float]) -> bool:
-        """Add a value a row; returns whether that completed a window."""
+        """Add one value per row; return whether they completed a window."""
         self._values.extend(values)
         if len(self._values) < self._window_rows:
             return False

@@ -1,13 +1,13 @@
-"""Checks a version's certificates and its traffic against the manifest while it serves.
+"""Tests a version's certificates on live traffic, and compares the traffic with the manifest.
 
-For each operating point that may leave early, sampled rows show how often its answers agree with the
-final exit's. Where the test shows that the certificate no longer holds, the point is revoked, and its
-name stands for the next safer point from then on. Beside it, shares of exits and confidences are
-compared with the manifest's baseline; that only warns. Safe to call from any thread; knows no queue
-and no session.
+For each operating point with early exits, sampled rows show how often its answers agree with the final
+exit's. If the test shows that the certificate no longer holds, the point is revoked: a safer point replaces
+it. Independently, the distributions of exits and confidences are compared with the manifest's baseline,
+which only raises alarms. Thread-safe. Independent of queues and sessions.
 
-A sampled row that leaves early is answered, then goes on to the final exit as a shadow request of its
-own, in the batches of the other rows: it is never shed, and costs only the stages that are left.
+A sampled row that leaves early is answered first. It then continues to the final exit as a separate shadow
+request, in the same batches as other rows. It is never dropped to save time, and costs only the remaining
+stages.
 """
 
 import hashlib
@@ -34,21 +34,21 @@ _LOG = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class MonitorLimits:
-    """How closely a version is watched, and when it is too much."""
+    """The sampling and the alarm levels of one version's monitor."""
 
     shadow_share: float = 0.0
-    """The chance that a row is sampled; 0 samples none."""
+    """Probability that a row is sampled; 0 samples none."""
     max_missing_share: float = 0.2
-    """Of the last rows that left early, how many may be missing before an alarm is raised."""
+    """Largest share of missing rows, among the last sampled rows that left early, without an alarm."""
     on_broken: Literal["demote", "warn"] = "demote"
-    """What happens to a point whose certificate is broken: it is revoked, or it is only logged."""
+    """Action for a broken certificate: revoke the point, or only log it."""
     drift_rows: int = 1000
     drift_alarm: float = 0.1
 
 
 @dataclass(frozen=True)
 class Revocation:
-    """The evidence upon which a certificate was revoked."""
+    """A revocation by the monitor, with its evidence."""
 
     operating_point: str
     epsilon: float
@@ -59,7 +59,7 @@ class Revocation:
 
 @dataclass(frozen=True)
 class PointState:
-    """What an operating point's name stands for now."""
+    """The current state of an operating point."""
 
     name: str
     in_force: str
@@ -67,11 +67,11 @@ class PointState:
     thresholds: Thresholds
     revoked_by: RevokedBy | None
     watch: PointWatch | None
-    """What sampled rows show about its own thresholds; None for those of full depth."""
+    """The test of its own thresholds; None if they disable every early exit."""
 
 
 class Monitor:
-    """Watches one served version."""
+    """The monitor of one served version."""
 
     def __init__(
         self,
@@ -81,9 +81,10 @@ class Monitor:
         metrics: ModelMetrics,
         on_revoked: Callable[[Revocation], None],
     ) -> None:
-        """Take what to call before a point is revoked, in the thread that found it broken.
+        """Start without rows.
 
-        on_revoked: keeps the revocation; quick, and it never raises.
+        on_revoked: called before the monitor revokes a point, with the monitor's lock held. It must
+        record the revocation, return quickly and never raise.
         """
         self._points = points
         self._manifest = manifest
@@ -96,7 +97,7 @@ class Monitor:
         self._lock = threading.RLock()
         self._sampler = Sampler(limits.shadow_share)
         self._sampled: dict[Request, tuple[PointWatch, dict[int, SampledRow]]] = {}
-        """Of the requests that have not ended: their sampled rows, by number, that have not left early."""
+        """By unended request: the sampled rows that have not left early, by number."""
         self._watches = {
             name: self._new_watch(name) for name in manifest.operating_points if name in points.revocable
         }
@@ -108,13 +109,13 @@ class Monitor:
         self._show_points()
 
     def sample(self, rows: int, rule: ExitRule) -> Sequence[int]:
-        """Return the numbers of the rows sampled in a new request; none under a rule that is no point's."""
+        """Sample rows of a new request and return their numbers; none if its rule is not a point's own."""
         with self._lock:
             sampled = self._sampler.sample(rows)
         return sampled if sampled and self._watch_of(rule) is not None else ()
 
     def admitted(self, request: Request) -> None:
-        """Note a request with sampled rows; to be called before it can end."""
+        """Add a request with sampled rows. Call this before the request can end."""
         watch = self._watch_of(request.rule)
         assert watch is not None, "rows are sampled only under a point's own rule"
         with self._lock:
@@ -122,9 +123,9 @@ class Monitor:
             self._sampled[request] = watch, rows
 
     def follow(self, request: Request, number: int, label: int) -> Request | None:
-        """Have a sampled row, which leaves early with this label, go on to full depth.
+        """Return a shadow request for a sampled row that leaves early with this label.
 
-        Returns the shadow request for it, whose reply compares both; None where its request has ended.
+        The reply of the shadow request compares both labels. Returns None if the row's request has ended.
         """
         digest = _digest(request, number)
         with self._lock:
@@ -144,7 +145,7 @@ class Monitor:
                 watch.compared(row, agreed=int(result.label_R[0]) == label)
 
     def observe(self, ended: Iterable[tuple[Request, Result]], first_exit: Iterable[float] = ()) -> None:
-        """Take in requests that ended, and the confidences of a batch's rows at exit 0."""
+        """Record ended requests, and the confidences of a batch's rows at exit 0."""
         with self._lock:
             for request, result in ended:
                 watch = self._watch_of(request.rule)
@@ -157,7 +158,7 @@ class Monitor:
                 self._show_drift(self._confidence, "confidence", None)
 
     def _settle(self, request: Request, *, answered: bool) -> None:
-        """Count the sampled rows that did not leave early."""
+        """Count the sampled rows of an ended request that did not leave early."""
         watch, rows = self._sampled.pop(request)
         for row in rows.values():
             if answered:
@@ -165,11 +166,12 @@ class Monitor:
             else:
                 watch.lost(row)
 
-    def take_up(self, revoked_by: Callable[[str], RevokedBy | None]) -> None:
-        """Revoke the points that were revoked elsewhere, and reinstate those that no longer are.
+    def apply_revocations(self, revoked_by: Callable[[str], RevokedBy | None]) -> None:
+        """Revoke the points that were revoked elsewhere, and reinstate those that were reinstated.
 
-        revoked_by: who revoked a point, by its name; None where it is in force. It knows of this
-        monitor's own revocations, which are kept before they take effect, so none is undone here.
+        revoked_by: returns who revoked a point, by its name; None if it is not revoked. It must include
+        this monitor's own revocations. They are recorded before they take effect, so this call never
+        undoes them.
         """
         with self._lock:
             for name in self._watches:
@@ -188,7 +190,7 @@ class Monitor:
                 _LOG.warning(event, **self._who, operating_point=name, in_force=in_force, by=by)
 
     def states(self) -> Iterator[PointState]:
-        """Yield what each operating point stands for now, and what is known of its certificate."""
+        """Yield the current state of each operating point and of its certificate."""
         for name in self._manifest.operating_points:
             yield PointState(
                 name,
@@ -199,12 +201,12 @@ class Monitor:
             )
 
     def close(self) -> None:
-        """Let the watches go, which hold the monitor: no request may be in flight or come."""
+        """Release the watches, which form a reference cycle with the monitor. No request may follow."""
         with self._lock:
             self._watches.clear()
 
     def _watch_of(self, rule: ExitRule) -> PointWatch | None:
-        """Return the watch of a rule that is a point's own, uncapped."""
+        """Return the watch of a point's own uncapped rule; None for any other rule."""
         return self._watches.get(rule.operating_point) if rule.max_exit == self._final_exit else None
 
     def _new_watch(self, name: str) -> PointWatch:
@@ -222,10 +224,10 @@ class Monitor:
         return DriftWatch(shares, edges, window_rows=self._limits.drift_rows, alarm=self._limits.drift_alarm)
 
     def _judge(self, watch: PointWatch) -> None:
-        """Act upon what a point's test shows now; called with the lock held."""
+        """Log or revoke after the verdict on a point changed; called with the lock held."""
         if self._watches.get(watch.name) is not watch or watch.name in self._points.revoked:
-            return  # it was reinstated or revoked meanwhile
-        assert watch.test is not None, "only a test gives a verdict"
+            return  # the point was reinstated or revoked in the meantime
+        assert watch.test is not None, "only a test has a verdict"
         revocation = Revocation(
             operating_point=watch.name,
             epsilon=watch.test.epsilon,
@@ -241,7 +243,7 @@ class Monitor:
             self._show_points()
             _LOG.error("certificate broken", **self._who, **vars(revocation))
         else:
-            self._on_revoked(revocation)  # first: what takes effect must be known to be kept
+            self._on_revoked(revocation)  # before it takes effect, so that no revocation is lost
             in_force = self._points.revoke(watch.name, "monitor")
             self._show_points()
             _LOG.error("certificate revoked", **self._who, **vars(revocation), in_force=in_force)
@@ -262,7 +264,7 @@ class Monitor:
 
 
 def _digest(request: Request, number: int) -> bytes:
-    """Return a digest of the bytes of one row of a request."""
+    """Return a digest of one row's bytes in all inputs."""
     digest = hashlib.blake2b(digest_size=16)
     for array in request.inputs.values():
         digest.update(array[number].tobytes())

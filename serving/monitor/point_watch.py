@@ -1,10 +1,14 @@
-"""What sampled rows show about one operating point: agreement with the final exit, in order of admission.
+"""The sampled rows of one operating point, counted in admission order.
 
-A row takes its place when it is admitted, before anything is known of it, and counts once all rows
-before it are settled: by its full-depth answer; as agreeing where it reached the final exit; or as
-missing where its request ended without an answer or its full-depth run failed. A missing row counts as
-agreeing, which can only prevent a revocation. Only a row that may have left early can be missing, so
-missing rows hide disagreement: above a bounded share of them the test notices little, and says so.
+A row gets its position at admission, before its answer is known. It is counted when it and all rows before
+it are settled. A row is settled in one of three ways:
+
+- Its full-depth answer is known, and agrees or differs.
+- It reached the final exit, and so agrees.
+- It is missing: its request ended without an answer, or its full-depth run failed.
+
+A missing row counts as agreeing, which can only prevent a revocation. But missing rows may hide
+disagreement, so an alarm is raised if their share is too large.
 """
 
 from collections import deque
@@ -16,26 +20,26 @@ from serving.monitor.drift import DriftWatch
 from serving.repository.manifest import OperatingPoint
 
 RECENT_ROWS = 100
-"""The share of missing rows is taken over so many of the last rows that left early."""
+"""Number of the last rows, out of those that may have left early, for the share of missing rows."""
 
 
 class SampledRow:
-    """A sampled row, in its place among the others of its point."""
+    """A sampled row of one operating point."""
 
     __slots__ = ("agreed", "caller", "digest", "left_early", "settled")
 
     def __init__(self, caller: str) -> None:
         self.caller = caller
         self.digest = b""
-        """Of its input's bytes, where it left early."""
+        """Digest of its input bytes, if it left early."""
         self.settled = False
         self.agreed: bool | None = None
-        """None while unknown, and where it is missing."""
+        """None while it is unknown, or if the row is missing."""
         self.left_early = True
 
 
 class PointWatch:
-    """Watches the answers that one operating point's thresholds give."""
+    """The sampled rows, test and drift of one operating point."""
 
     def __init__(
         self,
@@ -47,17 +51,17 @@ class PointWatch:
         max_missing_share: float,
         exits: DriftWatch,
     ) -> None:
-        """Take what to call whenever the verdict changes."""
+        """Start without rows. on_verdict: called whenever the verdict changes."""
         self.name = name
         self.exits = exits
         self.agreed = self.differed = self.missing = 0
         certificate = point.certificate
         self.test: AgreementTest | None = None
-        """None where nothing was certified that could be seen to break."""
+        """None if the point has no certificate of agreement."""
         if certificate is not None and certificate.promises_agreement:
             self.test = AgreementTest(certificate.epsilon, certificate.delta)
         self.verdict = Verdict.HOLDS
-        """What the test shows. Once it is broken it stays so: E needs to reach 1 / delta once."""
+        """The last verdict. BROKEN is final, since E has to reach 1 / delta only once."""
         self._metrics = metrics
         self._on_verdict = on_verdict
         self._in_order: deque[SampledRow] = deque()
@@ -66,35 +70,35 @@ class PointWatch:
 
     @property
     def too_many_missing(self) -> bool:
-        """Whether so many rows were missing lately that the test may not notice a broken certificate."""
+        """Whether so many recent rows are missing that the test may overlook a broken certificate."""
         return sum(self._recent_missing) > self._max_missing_share * len(self._recent_missing)
 
     def add(self, caller: str) -> SampledRow:
-        """Add a caller's row that was admitted, behind those before it."""
+        """Add an admitted row of a caller, after all earlier ones."""
         row = SampledRow(caller)
         self._in_order.append(row)
         return row
 
     def reached_final_exit(self, row: SampledRow) -> None:
-        """Count a row whose answer is the final exit's own."""
+        """Settle a row that was answered at the final exit: it agrees."""
         row.left_early = False
         self.compared(row, agreed=True)
 
     def compared(self, row: SampledRow, *, agreed: bool) -> None:
-        """Count a row whose full-depth answer is known."""
+        """Settle a row whose full-depth answer is known."""
         self.agreed += agreed
         self.differed += not agreed
         self._metrics.shadow_compared(self.name, agreed=agreed)
         self._settle(row, agreed)
 
     def lost(self, row: SampledRow) -> None:
-        """Count a row whose full-depth answer will never be known as missing."""
+        """Settle a row as missing: its full-depth answer will never be known."""
         self.missing += 1
         self._metrics.shadow_missing(self.name)
         self._settle(row, None)
 
     def show(self) -> None:
-        """Show in the metrics what the test makes of the rows."""
+        """Update the metrics of the test and of the alarm for missing rows."""
         if self.test is not None:
             suspected = self.verdict is Verdict.SUSPECTED
             self._metrics.evidence(self.name, self.test.evidence, suspected=suspected)

@@ -1,8 +1,8 @@
-"""The state folder's file of revocations: what it holds, and how it is read and changed.
+"""The file of revocations in the state folder: its contents, and how it is read and changed.
 
-One JSON file in the folder that `--state-dir` names, replaced in one step. An entry is only ever added,
-or marked as reinstated; a change is made under a lock that all servers and commands on the folder share.
-The files are opened so that whatever lies there instead (a pipe, a link) is refused and never waited for.
+It is one JSON file in the folder of `--state-dir`, and is replaced atomically. Entries are only added or
+marked as reinstated. All servers and commands on the folder share a lock for changes. If the path is
+anything but a regular file, such as a pipe or a link, it is refused without blocking.
 """
 
 import contextlib
@@ -25,44 +25,44 @@ if os.name == "posix":
 REVOCATIONS_FILE = "revocations.json"
 LOCK_FILE = "revocations.lock"
 LOCK_SECONDS = 5.0
-"""How long to wait for another process that holds the lock."""
+"""Longest wait for another process that holds the lock."""
 _POLL_SECONDS = 0.02
 _LARGEST_BYTES = 16 * 2**20
 
 
 class RevokedPoint(BaseModel):
-    """An entry of the file."""
+    """One entry of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     version: Annotated[int, Field(ge=1)] | None = None
-    """None: every version, also those published later."""
+    """None: every version, later ones included."""
     operating_point: str | None = None
-    """None: every point that lets rows leave early."""
+    """None: every point with early exits."""
     revoked: str
-    """When, in UTC. No two entries of a point have the same."""
+    """UTC time of the revocation; unique among the entries of a point."""
     by: RevokedBy = "monitor"
     epsilon: float | None = None
     delta: float | None = None
     shadow_rows: int | None = None
     disagreements: int | None = None
     reinstated: str | None = None
-    """When, in UTC; None while it is in force."""
+    """UTC time of the reinstatement; None while the revocation is in force."""
 
     @property
     def key(self) -> tuple[str, int | None, str | None, str]:
-        """What tells it from all other entries."""
+        """The unique key of the entry."""
         return self.model, self.version, self.operating_point, self.revoked
 
     @property
     def scope(self) -> str:
-        """What it revokes, as commands write it."""
+        """The scope as on the command line: MODEL[/VERSION[/POINT]]."""
         parts = (self.model, self.version, self.operating_point)
         return "/".join(str(part) for part in parts if part is not None)
 
     def covers(self, model: str, version: int | None, operating_point: str | None) -> bool:
-        """Whether it revokes a point; with None, whether it revokes every version or every point."""
+        """Return whether the entry revokes all of a scope; None stands for all versions or all points."""
         return (
             self.model == model
             and self.version in {None, version}
@@ -70,7 +70,7 @@ class RevokedPoint(BaseModel):
         )
 
     def lies_within(self, model: str, version: int | None, operating_point: str | None) -> bool:
-        """Whether all that it revokes belongs to this scope, in which None stands for all."""
+        """Return whether all that the entry revokes is in a scope; None stands for all."""
         return (
             self.model == model
             and version in {None, self.version}
@@ -88,17 +88,17 @@ class _Contents(BaseModel):
 
 
 class RevocationFile:
-    """The file in a state folder; several processes may use it."""
+    """The file of a state folder. Several processes may use it."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder; raise ConfigurationError where it cannot be written to."""
+        """Check the folder; raise ConfigurationError if it is not a writable folder."""
         if not (folder.is_dir() and os.access(folder, os.W_OK)):
             raise ConfigurationError(f"state folder {folder}: expected a folder that can be written to")
         self._path = folder / REVOCATIONS_FILE
         self._lock_path = folder / LOCK_FILE
 
     def read(self) -> Entries:
-        """Return its entries, none where there is no file; raise ConfigurationError where it is not one."""
+        """Return the entries; none if there is no file. Raise ConfigurationError if it is not valid."""
         try:
             with _regular_file(self._path, os.O_RDONLY) as descriptor:
                 text = _read_all(descriptor).decode()
@@ -112,9 +112,10 @@ class RevocationFile:
             raise ConfigurationError(f"{self._path}: {first_complaint(error)}") from error
 
     def change(self, change: Callable[[Entries], Entries]) -> Entries:
-        """Replace the entries by what is made of them, and return that; raise ConfigurationError.
+        """Apply a function to the entries, write the result, and return it.
 
-        Waits at most LOCK_SECONDS for another process that changes them.
+        Waits at most LOCK_SECONDS for another process that changes the file. Raises ConfigurationError
+        if the file cannot be locked, read or written.
         """
         with self._locked():
             before = self.read()
@@ -128,7 +129,7 @@ class RevocationFile:
             return after
 
     def _remove_drafts(self) -> None:
-        """Remove what writers left that were killed; who holds the lock is the only one that writes."""
+        """Remove temporary files of killed writers. The caller holds the lock, so no other process writes."""
         for draft in self._path.parent.glob(f".{self._path.name}-*"):
             draft.unlink(missing_ok=True)
 
@@ -159,7 +160,7 @@ class RevocationFile:
 
 @contextlib.contextmanager
 def _regular_file(path: Path, flags: int) -> Iterator[int]:
-    """Open a regular file and nothing else: no link is followed, no pipe is waited for."""
+    """Open a regular file. Links are not followed, and pipes do not block."""
     if path.is_symlink():
         raise ConfigurationError(f"{path}: expected a regular file, got a symbolic link")
     descriptor = os.open(

@@ -1,10 +1,10 @@
-"""Which operating points are revoked, in this process and over restarts.
+"""The revocations of operating points, which survive restarts.
 
-What is revoked here stays revoked until the file shows that an operator reinstated that very entry. An
-entry that is missing from the file is written to it, however it got lost: nothing comes back because a
-file was replaced, emptied or removed. One thread reads and writes the file, at once where there is
-something to write or somebody asks, and once a minute for what others wrote. Without a folder
-revocations last as long as the process.
+A revocation is in force until an operator marks its entry in the file as reinstated. An entry that is
+missing from the file is written again. So a replaced, emptied or removed file reinstates nothing.
+
+One thread reads and writes the file: at once after a new revocation or a request to refresh, and once a
+minute for changes by other processes. Without a state folder, revocations last until the process ends.
 """
 
 import threading
@@ -21,50 +21,50 @@ from serving.monitor.revocation_file import Entries, RevocationFile, RevokedPoin
 
 _LOG = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 60.0
-"""How often the file is read for what others wrote."""
+REFRESH_SECONDS = 60.0
+"""Interval at which the file is read for changes by other processes."""
 RETRY_SECONDS = 5.0
-"""How long after a failure something is written again."""
+"""Interval between attempts to write after a failure."""
 
 
 class Revocations:
-    """The revocations in force, kept in step with the file of a state folder."""
+    """The revocations in force, synchronised with the file of a state folder."""
 
     def __init__(self, state_dir: Path | None) -> None:
-        """Read what is there; raise ConfigurationError where that, or writing to it, is impossible."""
+        """Read the file; raise ConfigurationError if it is not readable or the folder not writable."""
         self._file = None if state_dir is None else RevocationFile(state_dir)
         self._lock = threading.Lock()
         self._in_force: dict[object, RevokedPoint] = {}
-        """By key. What is added here is either in the file or will be written to it."""
+        """Entries in force, by key. Each is in the file or will be written to it."""
         self._written: set[object] = set()
-        """Keys of the entries that the file was last seen to hold."""
+        """Keys of the entries that the file held when it was last read or written."""
         self._due = threading.Event()
         self._closing = False
         self._thread: threading.Thread | None = None
         self._complaint = ""
         if self._file is not None:
-            self._take(self._file.read())
+            self._apply(self._file.read())
 
     def start(self, on_change: Callable[[], None]) -> None:
-        """Begin to keep the file; on_change is called after each look at it, in the thread that does."""
+        """Start the thread; it calls on_change after each synchronisation with the file."""
         if self._file is not None:
             work = (self._file, on_change)
             self._thread = threading.Thread(target=self._run, args=work, name="revocations", daemon=True)
             self._thread.start()
 
-    def note(self, model: str, version: int, revocation: Revocation) -> None:
-        """Note that the monitor revokes a point: it holds at once, and is written soon."""
+    def add(self, model: str, version: int, revocation: Revocation) -> None:
+        """Add a revocation by the monitor. It is in force at once; the thread writes it soon."""
         entry = RevokedPoint(model=model, version=version, revoked=now(), **vars(revocation))
         with self._lock:
             self._in_force[entry.key] = entry
         self._due.set()
 
-    def look(self) -> None:
-        """Have the file read soon; does not wait for it."""
+    def refresh(self) -> None:
+        """Make the thread read the file soon; do not wait for it."""
         self._due.set()
 
     def revoked_by(self, model: str, version: int, operating_point: str) -> RevokedBy | None:
-        """Return who revoked a point; None where it is in force."""
+        """Return who revoked a point; None if it is not revoked."""
         with self._lock:
             entries = [
                 each for each in self._in_force.values() if each.covers(model, version, operating_point)
@@ -72,14 +72,14 @@ class Revocations:
         return entries[0].by if entries else None
 
     def unwritten(self) -> list[str]:
-        """Return what is revoked here and not in the file; nothing without a folder."""
+        """Return the scopes of revocations that are not in the file yet; empty without a folder."""
         if self._file is None:
             return []
         with self._lock:
             return [entry.scope for key, entry in self._in_force.items() if key not in self._written]
 
     def close(self, seconds: float) -> None:
-        """Try once more to write what is not yet written, and stop; waits at most so long."""
+        """Try once more to write, and stop the thread; wait at most `seconds`."""
         self._closing = True
         self._due.set()
         if self._thread is not None:
@@ -89,31 +89,31 @@ class Revocations:
         while True:
             is_last = self._closing
             try:
-                self._look(file)
+                self._synchronise(file)
                 on_change()
                 self._complaint = ""
             except ConfigurationError as error:
                 self._complain(str(error))
-            except Exception as error:  # our own bug: revocations hold here all the same
+            except Exception as error:  # a bug of ours: revocations stay in force in this process
                 _LOG.error("revocations not kept", exc_info=error)
             if is_last:
                 return
-            self._due.wait(RETRY_SECONDS if self.unwritten() else LOOK_SECONDS)
+            self._due.wait(RETRY_SECONDS if self.unwritten() else REFRESH_SECONDS)
             self._due.clear()
 
-    def _look(self, file: RevocationFile) -> None:
-        """Add to the file what is missing from it, and take in what it holds."""
+    def _synchronise(self, file: RevocationFile) -> None:
+        """Write missing entries to the file, and apply the entries that it holds."""
         entries = file.read()
         if self._missing_from(entries):
             entries = file.change(lambda there: (*there, *self._missing_from(there)))
-        self._take(entries)
+        self._apply(entries)
 
     def _missing_from(self, entries: Entries) -> Entries:
         keys = {entry.key for entry in entries}
         with self._lock:
             return tuple(entry for key, entry in self._in_force.items() if key not in keys)
 
-    def _take(self, entries: Entries) -> None:
+    def _apply(self, entries: Entries) -> None:
         with self._lock:
             self._written = {entry.key for entry in entries}
             for entry in entries:
@@ -123,14 +123,14 @@ class Revocations:
                     self._in_force.pop(entry.key, None)
 
     def _complain(self, complaint: str) -> None:
-        """Log that the file can't be read or written; once, as the thread tries again and again."""
+        """Log that the file can't be read or written; the same message in a row only once."""
         if complaint != self._complaint:
             _LOG.error("state folder unusable", error=complaint)
         self._complaint = complaint
 
 
 def revoke(state_dir: Path, model: str, version: int | None, operating_point: str | None) -> RevokedPoint:
-    """Revoke by an operator's command; returns the entry, the earlier one where there is one already."""
+    """Revoke a scope by an operator's command; return the entry, or the existing one if there is one."""
     new = RevokedPoint(
         model=model, version=version, operating_point=operating_point, revoked=now(), by="operator"
     )
@@ -145,9 +145,9 @@ def revoke(state_dir: Path, model: str, version: int | None, operating_point: st
 
 
 def reinstate(state_dir: Path, model: str, version: int | None, operating_point: str | None) -> Entries:
-    """Reinstate by an operator's command all that was revoked within a scope; returns those entries.
+    """Reinstate all that is revoked within a scope, by an operator's command; return those entries.
 
-    Raises ConfigurationError where there is none, or where a wider entry also covers the scope.
+    Raises ConfigurationError if there is none, or if an entry with a wider scope covers this one.
     """
     scope = (model, version, operating_point)
     name = "/".join(str(part) for part in scope if part is not None)
@@ -170,5 +170,5 @@ def reinstate(state_dir: Path, model: str, version: int | None, operating_point:
 
 
 def now() -> str:
-    """Return the time in UTC, to the microsecond: entries of one point are told apart by it."""
+    """Return the UTC time with microseconds, which distinguish entries of one point."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

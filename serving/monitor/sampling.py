@@ -1,6 +1,6 @@
-"""Chooses the rows whose full-depth answer is also computed: each with the same chance, at admission.
+"""Samples the rows whose full-depth answer is also computed: each with the same probability, at admission.
 
-The choice falls before anything is known of a row. Sampling among early leavers alone would make a
+Rows are sampled before their answers are known. A sample of only those rows that leave early would make a
 certificate about *all* answers look broken.
 """
 
@@ -10,16 +10,16 @@ import numpy as np
 
 
 class Sampler:
-    """Samples rows at the cost of a subtraction a request. Not safe for several threads."""
+    """Samples rows; most requests cost only one subtraction. Not thread-safe."""
 
     def __init__(self, share: float, seed: int | None = None) -> None:
-        """Take the chance of a row, 0 for none; a seed makes the choice repeatable."""
+        """Set the probability of a row, in [0, 1]; a seed makes the samples reproducible."""
         self._share = share
-        self._random = random.Random(seed)  # noqa: S311 - nothing is to be kept secret
+        self._random = random.Random(seed)  # noqa: S311 - not used for security
         self._rows_to_skip = self._gap()
 
     def sample(self, rows: int) -> list[int]:
-        """Return the numbers of the rows sampled among the next `rows` rows."""
+        """Return the numbers of the sampled rows among the next `rows` rows."""
         sampled = []
         while self._rows_to_skip < rows:
             sampled.append(int(self._rows_to_skip))
@@ -28,7 +28,7 @@ class Sampler:
         return sampled
 
     def _gap(self) -> float:
-        """Return how many rows are skipped before the next sampled one: a geometric variate."""
+        """Return the number of rows before the next sampled one, a geometric variate."""
         if self._share <= 0:
             return float("inf")
         if self._share >= 1:

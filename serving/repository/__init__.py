@@ -1,1 +1,1 @@
-"""The model repository: the on-disk format and the versions that are served from it."""
+"""The model repository: the format on disk, and the versions that are served from it."""

@@ -1,10 +1,10 @@
-"""The manifest: what one published model version says of itself, and how it is read.
+"""The manifest: the description of a published model version, and its reader.
 
-`models/README.md` is the format in words, with MUST and MAY; this module is the same in types.
-The reader owns the format: training fills these classes in and writes their JSON. Knows nothing of
-onnxruntime, of gRPC, or of where a repository lies.
+`models/README.md` specifies the format with MUST and MAY; this module specifies it with types. The reader
+owns the format: training fills in these classes and writes them as JSON. Independent of onnxruntime, gRPC
+and the location of a repository.
 
-Shapes lead with -1 for the rows of a batch. `E` exits, `K` classes.
+Shapes start with -1 for the rows of a batch. `E` exits, `K` classes.
 """
 
 import json
@@ -21,46 +21,46 @@ from serving.datatypes import Datatype
 from serving.errors import InvalidManifest, InvalidRequest, first_complaint, shown
 
 FORMAT_VERSION: Literal[3] = 3
-"""What is written; what is read may also be of the formats before, in which newer keys have defaults."""
+"""The format that is written. Older formats can be read; keys that they lack have defaults."""
 READABLE_FORMATS = (1, 2, FORMAT_VERSION)
 FIRST_WITHOUT_LABELS = 3
-"""The first format of versions that need no labels, made from a network that existed."""
+"""The first format that allows versions without labels, made by attaching exits to an existing network."""
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 EXACT_POINT = "exact"
 """The point at which every row goes to the final exit."""
 CUSTOM_POINT = "custom"
-"""What metrics call thresholds of a caller's own; no published point has that name."""
+"""The name, in metrics, of thresholds that a caller sets itself. No published point has this name."""
 RESERVED_TENSORS = frozenset({"rows", "logits"})
-"""What stages call the slots they gather and the logits they return."""
+"""Tensor names in stages: `rows` are the slots to gather, `logits` the output."""
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 CalibrationTemperature = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
-"""Wider than any that is fitted; far outside, logits divided by it are no finite numbers any more."""
+"""The range includes every fitted temperature. Far outside it, divided logits are not finite."""
 Count = Annotated[int, Field(ge=0)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 UtcTime = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-"""A plain name: it cannot leave its folder."""
+"""A plain file name, which cannot point outside its folder."""
 SourceName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]{1,255}$")]
-"""The name of somebody else's file, without its folder."""
+"""The name of a user's file, without its folder."""
 TensorName = Annotated[str, Field(min_length=1)]
 Thresholds = tuple[Share | None, ...]
-"""Smallest confidence that may leave, one an early exit; None disables the exit."""
+"""The smallest confidence that may leave, one for each early exit; None disables the exit."""
 
 
 class Risk(StrEnum):
-    """What a certificate bounds, as a share of rows."""
+    """The risk that a certificate bounds, as a share of rows."""
 
     DISAGREEMENT = "disagreement"
     """The answer differs from the final exit's."""
     HARM = "harm"
-    """The answer is wrong where the final exit's is right."""
+    """The answer is wrong and the final exit's is right."""
 
 
 class Section(BaseModel):
-    """A frozen part of the manifest that refuses keys it does not know."""
+    """A frozen part of the manifest that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -90,19 +90,19 @@ class Stage(Section):
     file: FileName
     sha256: Digest
     multiply_adds: Annotated[int, Field(ge=1)]
-    """Of this stage and its head alone, for one row."""
+    """Multiply-adds of only this stage and its head, for one row."""
     parameters: Count
     features: tuple[TensorSpec, ...]
-    """What the next stage gathers from; empty for the last stage."""
+    """The tensors that the next stage gathers from; empty for the last stage."""
 
 
 class ConfidenceShares(Section):
-    """How confidences are spread: what a server compares its own with, to notice drift."""
+    """A histogram of confidences, the baseline of a server's drift detection."""
 
     edges: tuple[Share, ...]
-    """Rising; bin i holds the confidences of at least edge i - 1 and less than edge i."""
+    """Rising. Bin i contains confidences from edge i - 1, inclusive, to edge i, exclusive."""
     shares: tuple[Share, ...]
-    """One more than edges."""
+    """One for each bin: one more than edges."""
 
     @model_validator(mode="after")
     def _bins_are_in_order(self) -> Self:
@@ -115,21 +115,21 @@ class ConfidenceShares(Section):
 
 
 class Exit(Section):
-    """Where an answer may leave, and how good it is when every row leaves there."""
+    """One exit, with its accuracy and calibration if every row leaves there."""
 
     calibration_temperature: CalibrationTemperature
     accuracy: Share | None
-    """None where no labels were given."""
+    """None without labels."""
     expected_calibration_error: Share | None
-    """None where no labels were given."""
+    """None without labels."""
     split: str
     n: Annotated[int, Field(ge=1)]
     confidence: ConfidenceShares | None = None
-    """Of all n rows; None in format 1."""
+    """The confidences of all n rows; None in format 1."""
 
 
 class Certificate(Section):
-    """The promise that a risk is at most epsilon, with confidence 1 - delta."""
+    """A statement that a risk is at most epsilon, with confidence 1 - delta."""
 
     epsilon: Annotated[float, Field(gt=0.0, lt=1.0)]
     delta: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -139,7 +139,7 @@ class Certificate(Section):
     method: str
     risk: Risk = Risk.DISAGREEMENT
     harms: Count | None = None
-    """Of those that differ, how many the final exit had right; None in format 1 and without labels."""
+    """Number of these rows whose final answer is right; None in format 1 and without labels."""
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
@@ -153,41 +153,42 @@ class Certificate(Section):
 
     @property
     def promises_agreement(self) -> bool:
-        """Whether a server can see for itself, without labels, that the promise is broken."""
+        """Whether the risk is disagreement, which a server can test without labels."""
         return self.risk is Risk.DISAGREEMENT
 
 
 class OperatingPoint(Section):
-    """Named thresholds with what they gave on a split."""
+    """Named thresholds, with their results on a split."""
 
     thresholds: Thresholds
     accuracy: Share | None
-    """None where no labels were given."""
+    """None without labels."""
     disagreement: Share
     """Share of rows whose answer differs from the final exit's."""
     multiply_adds_share: Share
-    """Mean multiply-adds of a row over those of the full depth."""
+    """Mean multiply-adds of a row, divided by those of the full depth."""
     exit_shares: tuple[Share, ...]
     split: str
     n: Annotated[int, Field(ge=1)]
     certificate: Certificate | None
-    """None where the point equals full depth, or was published uncertified."""
+    """None if the point equals full depth or was published without a certificate."""
 
 
 class ParetoPoint(Section):
-    """One choice of thresholds worth having: in some loss and cost, no other found beats it in both."""
+    """Thresholds on the Pareto front of cost and one of the losses."""
 
     thresholds: Thresholds
     accuracy_loss: Annotated[float, Field(ge=-1.0, le=1.0)] | None
-    """Against the final exit; negative where leaving early was more often right. None without labels."""
+    """Relative to the final exit; negative if early exits were right more often. None without labels."""
     disagreement: Share
     multiply_adds_share: Share
 
 
 class ParetoPath(Section):
-    """The trade-off that the operating points were chosen from, on the split that chose them.
+    """The trade-off from which the operating points were chosen, on the split used for the choice.
 
-    It joins the fronts of cost against several losses, so in accuracy alone some points are beaten.
+    It is the union of the fronts of cost against several losses. So some points are not optimal in
+    accuracy alone.
     """
 
     split: str
@@ -196,28 +197,28 @@ class ParetoPath(Section):
 
 
 class DatasetProvenance(Section):
-    """Which data, cut how: digests are SHA-256 over bytes and over row numbers."""
+    """The data and its splits. Digests are SHA-256 of the data's bytes and of each split's row numbers."""
 
     name: str
     digest: Digest
     split_seed: int
     split_digests: dict[str, Digest]
     test_rows: tuple[Count, ...] | None
-    """Row numbers in the source's own order, where the set has no official test split."""
+    """Row numbers in the source's order, if the dataset has no official test split."""
 
 
 class RetargetedFrom(Section):
-    """How a version came from another one, whose stages it has."""
+    """The version from which a retargeted version took its stages, and the options used."""
 
     version: Annotated[int, Field(ge=1)]
     options: dict[str, Any]
-    """What was asked for, as it was given."""
+    """The options as given by the user."""
     goals: dict[str, dict[str, Any]]
-    """What every operating point aims at, but `exact`."""
+    """The goal of every operating point except `exact`."""
     data: dict[str, Any] | None
-    """File and split seed of the user's own rows; None where the splits are the recipe's."""
+    """File and split seed of the user's own rows; None if the recipe's splits were used."""
     packages: dict[str, str] = {}
-    """Versions of what computed the figures that are new; empty where that was not written down."""
+    """Versions of the packages that computed the new figures; empty if they were not recorded."""
 
     @model_validator(mode="after")
     def _goals_are_of_points(self) -> Self:
@@ -229,36 +230,36 @@ class RetargetedFrom(Section):
 
 
 class AttachedTo(Section):
-    """The finished network that exits were attached to, and whose weights the stages have."""
+    """The existing network to which exits were attached. The stages contain its weights."""
 
     file: SourceName
     sha256: Digest
-    """Of the whole file."""
+    """Digest of the whole file."""
     logits: TensorName
-    """The tensor that is the network's answer."""
+    """The tensor of the network's answer."""
     cuts: tuple[TensorName, ...]
-    """The tensors at which it was cut into stages, in depth order."""
+    """The tensors at which the network was cut into stages, in depth order."""
     options: dict[str, Any]
-    """What was asked for, as it was given."""
+    """The options as given by the user."""
     rows: str
-    """States that the figures are of rows that must not have been trained on."""
+    """A note that the figures hold only if the network was not trained on these rows."""
 
 
 class Provenance(Section):
-    """Where a version comes from."""
+    """The origin of a version."""
 
     recipe: dict[str, Any]
-    """Of the training run; empty where exits were attached."""
+    """The recipe of the training run; empty if exits were attached."""
     seed: int
     generation: Count
     dataset: DatasetProvenance
     packages: dict[str, str]
     retargeted_from: RetargetedFrom | None = None
-    """None where it was trained, or its exits attached."""
+    """None unless the version was retargeted."""
     attached_to: AttachedTo | None = None
-    """None where a recipe trained the whole network."""
+    """None if a recipe trained the whole network."""
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
-    """Of the output folder that it was made in; None where it has none, or that was not written down."""
+    """The id of the output folder that it was made in; None if it has none, or did not record it."""
 
     @model_validator(mode="after")
     def _attached_without_a_recipe(self) -> Self:
@@ -269,7 +270,7 @@ class Provenance(Section):
 
 
 class Manifest(Section):
-    """Everything that a server needs to serve a version, and a reader to judge it."""
+    """The data that a server needs to serve a version, and people need to assess it."""
 
     format_version: Literal[1, 2, 3]
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
@@ -308,7 +309,7 @@ class Manifest(Section):
         return self
 
     @model_validator(mode="after")
-    def _says_what_its_format_can(self) -> Self:
+    def _matches_its_format(self) -> Self:
         missing = [place for place, figure in self._figures_of_labels() if figure is None]
         measured = [place for place, figure in self._figures_of_labels() if figure is not None]
         if self.format_version < FIRST_WITHOUT_LABELS:
@@ -326,7 +327,7 @@ class Manifest(Section):
         return self
 
     def _figures_of_labels(self) -> Iterator[tuple[str, float | None]]:
-        """Yield every figure that only labels can give, with its place."""
+        """Yield every figure that needs labels, with its path in the manifest."""
         for number, each in enumerate(self.exits):
             yield f"exits.{number}.accuracy", each.accuracy
             yield f"exits.{number}.expected_calibration_error", each.expected_calibration_error
@@ -341,7 +342,7 @@ class Manifest(Section):
         return self.operating_points[name]
 
     def operating_point(self, name: str) -> OperatingPoint:
-        """Give the operating point of that name, or raise InvalidRequest."""
+        """Return the operating point of that name; raise InvalidRequest if there is none."""
         if name not in self.operating_points:
             known = ", ".join(self.operating_points)
             raise InvalidRequest(
@@ -351,7 +352,7 @@ class Manifest(Section):
 
     @property
     def multiply_adds(self) -> tuple[int, ...]:
-        """Multiply-adds of a row that leaves at each exit: running sums over the stages."""
+        """Multiply-adds of a row that leaves at each exit: cumulative sums over the stages."""
         total, sums = 0, []
         for stage in self.stages:
             total += stage.multiply_adds
@@ -359,7 +360,7 @@ class Manifest(Section):
         return tuple(sums)
 
     def to_json(self) -> str:
-        """Write the manifest as it stands on disk."""
+        """Return the manifest's text on disk."""
         return self.model_dump_json(indent=2) + "\n"
 
 
@@ -391,7 +392,7 @@ def _check_thresholds(where: str, thresholds: Thresholds, exits: int) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and check a manifest file; raise InvalidManifest with one line that names the culprit."""
+    """Read and check a manifest file; raise InvalidManifest with one line that names the faulty key."""
     try:
         size = path.stat().st_size
         if size > MAX_MANIFEST_BYTES:

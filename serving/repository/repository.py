@@ -1,12 +1,14 @@
-"""Finds published versions on disk, checks them, and swaps what is served without a gap.
+"""Finds published versions on disk, checks them, and replaces served versions without downtime.
 
-Layout: `<root>/<name>/<version>/` with versions as positive integers. The highest version of a name
-is served, and beside it those that the configuration also names. Knows nothing of onnxruntime: how a
-version is tried, loaded and closed is handed in.
+Layout: `<root>/<name>/<version>/`, where versions are positive integers. The highest version of a name is
+served, and with it the versions that the configuration lists. Independent of onnxruntime: the functions
+that try, load and close a version are arguments.
 
-Invariants: a version is served only after its manifest and every stage file were verified, its trial was
-passed and its loader returned; all of a version swaps at once; a version that fails leaves the old one in
-place. A rescan waits for no trial: the version is taken up by the first rescan after it.
+Invariants
+- A version is served only after its manifest and all stage files were verified, it passed its trial, and
+  its loader returned.
+- The versions of a name are replaced in one step. If a new version fails, the old one keeps serving.
+- A rescan never waits for a trial. The first rescan after the trial loads the version.
 """
 
 import hashlib
@@ -24,30 +26,30 @@ from serving.errors import DigestMismatch, InvalidManifest, InvalidRequest, Mode
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, read_manifest
 
 Loaded = TypeVar("Loaded")
-Verdict = Future[str | None]
-"""Of a version's trial: what is wrong with it, None where nothing."""
+TrialResult = Future[str | None]
+"""The result of a version's trial: the reason to refuse the version, or None."""
 
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """A version folder whose manifest and digests were found right."""
+    """A version folder with a valid manifest and matching digests."""
 
     folder: Path
     manifest: Manifest
 
     def stage_path(self, stage: int) -> Path:
-        """Where that stage's ONNX file lies."""
+        """Return the path of a stage's ONNX file."""
         return self.folder / self.manifest.stages[stage].file
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_versions(root: Path) -> dict[str, list[int]]:
-    """List the version numbers below each model name, ascending; other entries are passed over."""
+    """Return the version numbers of each model name, ascending; skip other entries."""
     if not root.is_dir():
         raise RepositoryError(f"model repository {root}: expected a folder, got nothing there")
     try:
@@ -63,7 +65,7 @@ def find_versions(root: Path) -> dict[str, list[int]]:
 def _versions_in(folder: Path) -> list[int]:
     try:
         names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):  # a plain file, or gone since it was listed
+    except (FileNotFoundError, NotADirectoryError):  # a plain file, or removed since it was listed
         return []
     except OSError as error:
         raise RepositoryError(f"model folder {folder}: cannot be read: {error.strerror}") from error
@@ -71,7 +73,7 @@ def _versions_in(folder: Path) -> list[int]:
 
 
 def parse_version(text: str) -> int | None:
-    """Read a version as callers write it; None where it is empty, which means the highest."""
+    """Parse a version from a request; return None if it is empty, which means the highest."""
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{1,18}", text):
@@ -80,7 +82,7 @@ def parse_version(text: str) -> int | None:
 
 
 def read_version(folder: Path) -> PublishedVersion:
-    """Read a version folder and verify it whole: manifest, names, and each stage file's digest."""
+    """Read a version folder and verify its manifest, its names, and the digest of each stage file."""
     manifest = read_manifest(folder / MANIFEST_FILE)
     stated, placed = (manifest.name, manifest.version), (folder.parent.name, folder.name)
     if (stated[0], str(stated[1])) != placed:
@@ -105,7 +107,7 @@ def read_version(folder: Path) -> PublishedVersion:
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """A line of the repository's index: a version on disk and whether it is served."""
+    """An entry of the repository's index: a version on disk, and whether it is served."""
 
     name: str
     version: int
@@ -114,7 +116,7 @@ class IndexEntry:
 
 
 class ModelRepository(Generic[Loaded]):
-    """The versions that are served now, kept in step with a folder by `rescan`."""
+    """The served versions; `rescan` updates them from a folder."""
 
     def __init__(
         self,
@@ -122,12 +124,16 @@ class ModelRepository(Generic[Loaded]):
         load: Callable[[PublishedVersion], Loaded],
         close: Callable[[Loaded], None],
         also_serve: Mapping[str, Sequence[int]] | None = None,
-        try_out: Callable[["PublishedVersion"], Verdict] | None = None,
+        start_trial: Callable[["PublishedVersion"], TrialResult] | None = None,
     ) -> None:
-        """Take what loads a version and closes it; try_out begins a trial, None: there are none."""
-        self._try_out = try_out
-        self.on_trial: Sequence[Verdict] = ()
-        """Verdicts that the last rescan found missing."""
+        """Start without versions; call `rescan` to load them.
+
+        also_serve: versions to serve besides the highest, by name. start_trial: starts the trial of a
+        version, or returns its result if it was started before; None disables trials.
+        """
+        self._start_trial = start_trial
+        self.on_trial: Sequence[TrialResult] = ()
+        """Results that were still pending at the last rescan."""
         self._root = root
         self._load = load
         self._close = close
@@ -139,18 +145,19 @@ class ModelRepository(Generic[Loaded]):
         self._closed = False
 
     def rescan(self) -> list[RepositoryError]:
-        """Take up new versions and drop those gone; return what was refused, blocks while it loads.
+        """Load new versions, drop removed ones, and return an error for each model that was refused.
 
-        One model's failure keeps that model as it was and leaves the others alone.
+        Blocks while versions load. A model that fails keeps its served versions, and does not affect
+        other models.
         """
-        on_trial: list[Verdict] = []
+        on_trial: list[TrialResult] = []
         with self._rescanning:
             try:
-                return self._take_up(on_trial)
+                return self._update_all(on_trial)
             finally:
                 self.on_trial = on_trial
 
-    def _take_up(self, on_trial: list[Verdict]) -> list[RepositoryError]:
+    def _update_all(self, on_trial: list[TrialResult]) -> list[RepositoryError]:
         found = find_versions(self._root)
         refused = [
             RepositoryError(f'model "{name}": configured, but not found in {self._root}')
@@ -160,14 +167,14 @@ class ModelRepository(Generic[Loaded]):
             try:
                 self._update(name, versions, on_trial)
             except RepositoryError as error:
-                # Anew: the frames of its traceback hold the sessions of what failed, and this list.
+                # A copy, because the traceback's frames reference the failed sessions and this list.
                 refused.append(type(error)(*error.args))
         for name in set(self._served) - set(found):
             self._swap(name, {})
         return refused
 
-    def _update(self, name: str, versions: list[int], on_trial: list[Verdict]) -> None:
-        """Serve what is wanted of a name; where a trial is not over, add it to a list and change nothing."""
+    def _update(self, name: str, versions: list[int], on_trial: list[TrialResult]) -> None:
+        """Serve the wanted versions of a name. If a trial is pending, add it to `on_trial` and do nothing."""
         current = self._served.get(name, {})
         wanted = self._wanted(name, versions)
         published = {number: self._read(name, number) for number in wanted if number not in current}
@@ -194,21 +201,24 @@ class ModelRepository(Generic[Loaded]):
         with self._reason_kept(name, number):
             return read_version(self._root / name / str(number))
 
-    def _passed(self, published: Iterable[PublishedVersion], on_trial: list[Verdict]) -> bool:
-        """Return whether versions passed their trials, which begin here; raise what is wrong with one."""
-        if self._try_out is None:
+    def _passed(self, published: Iterable[PublishedVersion], on_trial: list[TrialResult]) -> bool:
+        """Return whether all versions passed their trials; start trials that were not started.
+
+        Raises RepositoryError if a version failed its trial.
+        """
+        if self._start_trial is None:
             return True
-        verdicts = [(version.manifest, self._try_out(version)) for version in published]
-        missing = 0
-        for manifest, verdict in verdicts:
-            if not verdict.done():
+        results = [(version.manifest, self._start_trial(version)) for version in published]
+        pending = 0
+        for manifest, result in results:
+            if not result.done():
                 self._reasons[manifest.name, manifest.version] = "on trial"
-                on_trial.append(verdict)
-                missing += 1
-            elif (wrong := verdict.result()) is not None:
+                on_trial.append(result)
+                pending += 1
+            elif (reason := result.result()) is not None:
                 with self._reason_kept(manifest.name, manifest.version):
-                    raise RepositoryError(wrong)
-        return not missing
+                    raise RepositoryError(reason)
+        return not pending
 
     def _open(self, version: PublishedVersion) -> Loaded:
         name, number = version.manifest.name, version.manifest.version
@@ -219,7 +229,7 @@ class ModelRepository(Generic[Loaded]):
 
     @contextmanager
     def _reason_kept(self, name: str, number: int) -> Iterator[None]:
-        """Keep why a version is refused, for the index."""
+        """Record the reason of a refusal for the index."""
         try:
             yield
         except RepositoryError as error:
@@ -227,7 +237,7 @@ class ModelRepository(Generic[Loaded]):
             raise
 
     def _swap(self, name: str, versions: dict[int, Loaded]) -> None:
-        """Replace what a name serves in one assignment; what is no longer served drains and closes."""
+        """Replace the served versions of a name in one assignment; drain and close the old ones."""
         with self._swapping:
             wanted = {} if self._closed else versions
             old = self._served.get(name, {})
@@ -240,7 +250,7 @@ class ModelRepository(Generic[Loaded]):
                 self._close(loaded)
 
     def get(self, name: str, version: int | None = None) -> Loaded:
-        """Return a served version, the highest where none is named, or raise ModelNotFound."""
+        """Return a served version, by default the highest; raise ModelNotFound if it is not served."""
         versions = self._served.get(name)
         if not versions:
             raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
@@ -253,7 +263,7 @@ class ModelRepository(Generic[Loaded]):
         return versions[number]
 
     def served(self) -> list[tuple[str, int, Loaded]]:
-        """List what is served now: name, version and what the loader returned."""
+        """Return name, version and loaded object of each served version."""
         return [
             (name, number, loaded)
             for name, versions in sorted(self._served.items())
@@ -261,11 +271,11 @@ class ModelRepository(Generic[Loaded]):
         ]
 
     def versions(self, name: str) -> list[int]:
-        """List the served versions of a name, ascending; empty where the name is unknown."""
+        """Return the served versions of a name, ascending; empty if the name is unknown."""
         return sorted(self._served.get(name, {}))
 
     def index(self) -> list[IndexEntry]:
-        """List every version on disk with its state, Triton's repository index."""
+        """Return every version on disk with its state, as in Triton's repository index."""
         entries = []
         for name, versions in find_versions(self._root).items():
             ready = self._served.get(name, {})
@@ -275,7 +285,7 @@ class ModelRepository(Generic[Loaded]):
         return entries
 
     def close(self) -> None:
-        """Drain and close everything served; what a rescan under way still loads is closed at once."""
+        """Drain and close all versions. Versions that a concurrent rescan still loads are closed too."""
         with self._swapping:
             self._closed = True
             names = list(self._served)

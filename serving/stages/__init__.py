@@ -1,1 +1,1 @@
-"""Run one version's stages in onnxruntime: devices, sessions, the features between stages, costs."""
+"""Running one version's stages in onnxruntime: devices, sessions, feature slabs and costs."""

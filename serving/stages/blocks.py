@@ -1,7 +1,7 @@
-"""Places for batches: each block holds one batch's inputs, its logits and the slots of its features.
+"""Blocks: buffers for the inputs and logits of one batch, and the slots of its features.
 
-A block belongs to one batch at a time, so its buffers are written in place, and what is bound to them
-once is used again for every batch of as many rows. Which block is free is the business of the queues.
+A block belongs to one batch at a time. Its buffers are written in place, and their bindings are reused for
+every batch with the same number of rows. `StageQueues` decides which block a batch uses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,24 @@ from serving.stages.runner import StageRun, StageRunner, stage_files
 
 
 class Block:
-    """Room for one batch at one stage."""
+    """The buffers of one batch at one stage."""
 
     def __init__(self, runner: StageRunner, stage: int, first_slot: int, max_rows: int) -> None:
-        """Allocate the buffers; features go to `max_rows` slots from first_slot, where the stage has any."""
+        """Allocate the buffers. Features are written to `max_rows` slots from `first_slot`."""
         self._runner, self._stage = runner, stage
         self.slots = np.arange(first_slot, first_slot + max_rows)
-        """Where the features of each row go."""
+        """The slot of each row's features."""
         self.classes = runner.classes
         self.inputs: Mapping[str, NDArray[np.generic]] = (
             runner.blank_inputs(max_rows) if stage == 0 else {"rows": np.zeros(max_rows, dtype=np.int64)}
         )
-        """To be filled from row 0 before a run."""
+        """Input buffers by name; fill them from row 0 before a run."""
         self._logits_BK = np.empty((max_rows, runner.classes), dtype=np.float32)
         self._sizes = runner.device.batch_sizes(max_rows)
         self._bound: dict[tuple[int, bool], StageRun] = {}
 
     def run(self, rows: int, *, all_cores: bool = False) -> NDArray[np.float32]:
-        """Run the first rows of the inputs; returns their logits [B, K], valid until the next run."""
+        """Run the first `rows` rows of the inputs; return their logits [B, K], valid until the next run."""
         size = next((size for size in self._sizes if size >= rows), rows)
         bound = self._bound.get((size, all_cores))
         if bound is None:
@@ -42,7 +42,7 @@ class Block:
         return bound.execute()[:rows]
 
     def run_part(self, part: slice) -> NDArray[np.float32]:
-        """Run some rows of the inputs alone; features go where they would go with the others."""
+        """Run only some rows of the inputs; their features go to the same slots as in a whole run."""
         return self._bind(part.stop - part.start, part.start).execute()
 
     def _bind(self, rows: int, start: int, *, all_cores: bool = False) -> StageRun:
@@ -61,9 +61,9 @@ def open_stages(
     blocks: Sequence[int],
     idle_threads: int,
 ) -> tuple[StageRunner, MeasuredCosts, list[list[Block]]]:
-    """Open a published version's stages, warm them up, and make so many blocks for each of them.
+    """Open the stages of a published version, warm them up, and allocate the blocks of each stage.
 
-    Raises RepositoryError where the stages don't fit the manifest.
+    blocks: number of blocks, by stage. Raises RepositoryError if the stages don't match the manifest.
     """
     manifest = version.manifest
     slots = max(blocks) * max_batch_size
@@ -84,7 +84,7 @@ def open_stages(
         costs = runner.warm_up(max_batch_size)
     except RepositoryError:
         raise
-    except Exception as error:  # onnxruntime raises a class of its own for each status
+    except Exception as error:  # onnxruntime has a separate exception class for each status
         raise RepositoryError(
             f"{version.folder}: the stages do not fit the manifest: {first_line(error)}"
         ) from error

@@ -1,7 +1,7 @@
-"""Which device the stages run on: what was asked for, and what a session really got.
+"""The device that the stages run on.
 
-onnxruntime falls back to the CPU silently where a GPU library is missing, so a device counts as
-there only when a probe session runs on it.
+onnxruntime silently falls back to the CPU if a GPU library is missing. So a device counts as available
+only if a probe session runs on it.
 """
 
 import contextlib
@@ -19,32 +19,32 @@ from serving.errors import ConfigurationError
 DeviceName = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 _CUDA_OPTIONS = {
-    "cudnn_conv_algo_search": "HEURISTIC",  # batch sizes change: an exhaustive search would run for each
+    "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive search would run for every batch size
     "arena_extend_strategy": "kSameAsRequested",
     "use_tf32": "0",  # so that answers agree with the certified ones
 }
 
-# An ONNX graph of one Identity on a float: enough to see where a session lands.
+# An ONNX graph of one Identity on a float, to see which provider a session gets.
 _PROBE_MODEL = (
     b'\x08\x08\x12\x00:;\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x05probe'
     b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
 FATAL_LOGS, _WARNING_LOGS = 4, 2
-"""onnxruntime's levels of its own logs."""
+"""Log levels of onnxruntime."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that sessions really run on."""
+    """A device for sessions."""
 
     name: Literal["cpu", "cuda", "tensorrt"]
     provider: str
     memory: Literal["cpu", "cuda"]
-    """Where slabs lie, in onnxruntime's word."""
+    """onnxruntime's name of the memory that holds the slabs."""
     padded: bool = False
-    """Whether batches are padded to few sizes, each with sessions of its own. On CUDA a session whose
-    shapes change prepares every convolution anew, which takes longer than the batch."""
+    """Whether batches are padded to a few sizes, each with separate sessions. On CUDA a session whose shapes
+    change prepares every convolution again, which takes longer than the batch."""
 
     def providers(self) -> list[Any]:
         """List onnxruntime's execution providers for this device, best first."""
@@ -60,11 +60,11 @@ class Device:
         return chains[self.name]
 
     def batch_sizes(self, largest: int) -> list[int]:
-        """Return the sizes that batches are padded to, ascending; on a CPU that is none."""
+        """Return the sizes that batches are padded to, ascending; empty on a CPU."""
         return sorted({max(1, largest // 8), largest}) if self.padded else []
 
     def default_workers(self) -> int:
-        """How many batches run at once: one a core on the CPU, one dispatcher on a GPU."""
+        """Return the default number of concurrent batches: one per core on the CPU, one on a GPU."""
         if self.name != "cpu":
             return 1
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -76,9 +76,9 @@ TENSORRT = Device("tensorrt", "TensorrtExecutionProvider", "cuda", padded=True)
 
 
 def choose_device(wanted: DeviceName) -> Device:
-    """Return the wanted device; 'auto' takes CUDA where a session runs on it, else the CPU.
+    """Return the wanted device; 'auto' is CUDA if a session runs on it, otherwise the CPU.
 
-    Raises ConfigurationError where an explicitly wanted device is not there.
+    Raises ConfigurationError if an explicitly wanted device is not available.
     """
     if wanted == "cpu":
         return CPU
@@ -97,11 +97,11 @@ def choose_device(wanted: DeviceName) -> Device:
 def _runs_on(device: Device) -> bool:
     if device.provider not in onnxruntime.get_available_providers():
         return False
-    onnxruntime.set_default_logger_severity(FATAL_LOGS)  # a missing CUDA library is an answer, not an error
+    onnxruntime.set_default_logger_severity(FATAL_LOGS)  # a missing CUDA library is an expected result
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # where onnxruntime prints what it could not load
+        with contextlib.redirect_stdout(io.StringIO()):  # onnxruntime prints libraries that it cannot load
             return _probe(device)
-    except Exception:  # whatever onnxruntime raises here, nothing runs on this device
+    except Exception:  # any error means that sessions do not run on this device
         return False
     finally:
         onnxruntime.set_default_logger_severity(_WARNING_LOGS)
@@ -109,7 +109,7 @@ def _runs_on(device: Device) -> bool:
 
 def _probe(device: Device) -> bool:
     if device.memory == "cuda" and importlib.util.find_spec("nvidia"):
-        onnxruntime.preload_dlls()  # the CUDA libraries that pip installed, where it did
+        onnxruntime.preload_dlls()  # loads CUDA libraries that pip installed
     session = onnxruntime.InferenceSession(_PROBE_MODEL, providers=device.providers())
     session.disable_fallback()
     session.run(None, {"x": np.ones(1, dtype=np.float32)})

@@ -1,15 +1,15 @@
-"""Runs one version's stages in onnxruntime, with the features kept on the device between them.
+"""Runs one version's stages in onnxruntime, and keeps the features between stages on the device.
 
-Stage k's features live in a slab: one preallocated tensor of `slots` rows on the device. A batch
-writes its features to consecutive slots, and stage k+1 gathers any slots by number inside its own
-graph. So survivors of several batches merge without a copy through the host; only logits cross. The
-same binding code runs on the CPU and on CUDA. Knows nothing of queues, exit rules or requests: the
-scheduler decides who holds which slot.
+The features of stage k are stored in a slab, a preallocated tensor of `slots` rows on the device. A batch
+writes its features to consecutive slots. Stage k+1 gathers any slots by number inside its own graph. So
+survivors of several batches are merged without a copy through the host; only logits are copied there. The
+same binding code runs on the CPU and on CUDA. Independent of queues, exit rules and requests: the scheduler
+assigns the slots.
 
-A runner is safe to call from several threads as long as they write to different slots.
+Several threads may call a runner at the same time if they write to different slots.
 
-On the CPU a stage has two sessions where threads allow: one intra-op thread for batches that run side
-by side, and all cores for a batch that runs alone. The choice changes a batch's time, not its answers.
+On the CPU a stage may have two sessions: with one intra-op thread for concurrent batches, and with all
+cores for a batch that runs alone. The choice changes a batch's duration, not its answers.
 """
 
 import ctypes
@@ -31,27 +31,27 @@ from serving.stages.costs import MeasuredCosts, StageCosts, batch_sizes
 from serving.stages.devices import FATAL_LOGS, Device
 
 Arrays = Mapping[str, NDArray[np.generic]]
-"""A batch's inputs by name, each [B, ...]."""
+"""The inputs of a batch by name, each [B, ...]."""
 
 MEASURED_SECONDS, FEWEST_MEASURED_RUNS, MOST_MEASURED_RUNS = 3e-3, 3, 8
-"""How long, and how often, a stage is timed at a batch size, after a first run."""
+"""Bounds on the total time and the number of timed runs of a stage at one batch size, after a first run."""
 LONGEST_MEASURED_SECONDS = 20e-3
-"""Sizes beyond a batch that takes longer are not timed."""
+"""If a batch takes longer, larger sizes are not measured."""
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-"""Of glibc, which would keep most of what is freed: returns it to the system."""
+"""glibc keeps most freed memory; this function returns it to the system."""
 
 
 @dataclass(frozen=True)
 class StageFile:
-    """An exported stage: its ONNX file and the features it leaves for the next."""
+    """An exported stage: its ONNX file and its features, which the next stage reads."""
 
     path: Path
     features: tuple[TensorSpec, ...]
 
 
 def stage_files(version: PublishedVersion) -> list[StageFile]:
-    """List a published version's stages, ready for a runner."""
+    """Return the stages of a published version, for `StageRunner`."""
     return [
         StageFile(version.stage_path(number), stage.features)
         for number, stage in enumerate(version.manifest.stages)
@@ -77,9 +77,9 @@ class _Slab:
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """One stage with everything that onnxruntime reads and writes bound; may be executed repeatedly.
+    """One stage with its inputs and outputs bound; may be executed repeatedly.
 
-    Inputs and logits are used in place, so the caller fills `host_inputs` before and reads `logits_BK` after.
+    The caller fills `host_inputs` before a run and reads `logits_BK` after it; both are used in place.
     """
 
     session: onnxruntime.InferenceSession
@@ -87,7 +87,7 @@ class StageRun:
     logits_BK: NDArray[np.float32]
     host_inputs: Arrays
     copies_inputs: bool
-    """Whether onnxruntime copied the inputs to the device when they were bound."""
+    """Whether onnxruntime copies the inputs to the device at binding, so each run binds them again."""
 
     def execute(self) -> NDArray[np.float32]:
         """Run the stage and return its logits."""
@@ -99,7 +99,7 @@ class StageRun:
 
 
 class StageRunner:
-    """The sessions of one version on one device, and the slabs between them."""
+    """The sessions and slabs of one version on one device."""
 
     def __init__(
         self,
@@ -111,9 +111,10 @@ class StageRunner:
         idle_threads: int = 1,
         padded_sizes: Sequence[int] = (),
     ) -> None:
-        """Open the sessions; idle_threads are the intra-op threads of a batch that runs alone.
+        """Open the sessions.
 
-        padded_sizes: batches of just so many rows have sessions of their own.
+        idle_threads: intra-op threads of a batch that runs alone. padded_sizes: batch sizes that have
+        separate sessions.
         """
         self.device = device
         self.inputs = tuple(inputs)
@@ -125,23 +126,23 @@ class StageRunner:
         self._sized_sessions = {
             size: [_open_session(stage.path, device) for stage in stages] for size in padded_sizes
         }
-        # One more slot than is given out: the probe's own, so that it may run beside the traffic.
+        # One extra slot is reserved for the probe, which may run concurrently with traffic.
         self._slabs = [[_Slab(spec, slots + 1, device) for spec in stage.features] for stage in stages]
         self.classes = int(self._sessions[0].get_outputs()[0].shape[1])
 
     @property
     def stage_count(self) -> int:
-        """How many stages, and so exits, there are."""
+        """Number of stages, which is also the number of exits."""
         return len(self._sessions)
 
     def run(
         self, stage: int, host_inputs: Arrays, destination: int, *, all_cores: bool = False
     ) -> NDArray[np.float32]:
-        """Run one stage on a batch and return its logits [B, K]; features go to slots from `destination`.
+        """Run one stage on a batch and return its logits [B, K].
 
-        Stage 0 takes the model's inputs by name, each [B, ...]; a later stage takes `rows` INT64 [B],
-        the slots of the previous stage's slab that hold its rows' features. all_cores: nothing else
-        runs, so it may use them.
+        Features are written to the slots from `destination`. Stage 0 takes the model's inputs by name,
+        each [B, ...]. A later stage takes `rows`, INT64 [B]: the slots of its rows' features in the
+        previous stage's slab. all_cores: use the sessions with all cores; no other batch runs.
         """
         rows = len(next(iter(host_inputs.values())))
         logits_BK = np.empty((rows, self.classes), dtype=np.float32)
@@ -156,7 +157,7 @@ class StageRunner:
         *,
         all_cores: bool = False,
     ) -> StageRun:
-        """Prepare a run; for its arguments see `run`. logits_BK must be contiguous, and is written to."""
+        """Bind a run; for the arguments see `run`. logits_BK is the output and must be contiguous."""
         rows = len(logits_BK)
         sessions = self._sized_sessions.get(rows, self._sessions)
         session = (self._idle_sessions if all_cores else sessions)[stage]
@@ -174,10 +175,10 @@ class StageRunner:
         return StageRun(session, binding, logits_BK, host_inputs, self.device.memory != "cpu")
 
     def run_every_stage(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Run rows through all stages and return every exit's logits: [E, N, K].
+        """Run rows through all stages and return the logits of every exit, [E, N, K].
 
-        Any N: the rows go in batches of at most `slots`. Uses the slabs from slot 0, so not for a
-        runner that serves at the same time.
+        Rows run in batches of at most `slots`, so N is unlimited. Overwrites the slabs from slot 0, so
+        the runner must not serve at the same time.
         """
         rows = len(next(iter(inputs.values())))
         logits_ENK = np.empty((self.stage_count, rows, self.classes), dtype=np.float32)
@@ -190,9 +191,9 @@ class StageRunner:
         return logits_ENK
 
     def warm_up(self, max_batch_size: int) -> MeasuredCosts:
-        """Run every stage at every size of batch and return what they cost, side by side and alone.
+        """Run every stage at several batch sizes and return the costs, with one thread and with all cores.
 
-        So the first caller pays for nothing, and sizes are decided by what was measured here.
+        Afterwards the first request is not slower than later ones.
         """
         side_by_side = StageCosts(list(self._measure(max_batch_size, all_cores=False)), max_batch_size)
         if self._idle_sessions is self._sessions:
@@ -207,32 +208,32 @@ class StageRunner:
                 inputs = self.blank_inputs(rows) if stage == 0 else {"rows": np.arange(rows)}
                 measured[rows] = _fastest(lambda: self.run(stage, inputs, 0, all_cores=all_cores))  # noqa: B023 - run at once
                 if measured[rows] > LONGEST_MEASURED_SECONDS and rows < max_batch_size:
-                    break  # in longer batches a row costs as much
-            measured.setdefault(1, measured[min(measured)])  # fewer rows than are padded to cost as much
+                    break  # in larger batches the time per row is the same
+            measured.setdefault(1, measured[min(measured)])  # fewer rows are padded to the smallest size
             yield measured
 
     def probe(self) -> None:
-        """Run a blank row through every stage, in a slot of its own; raise what a stage raises."""
+        """Run a blank row through every stage in a reserved slot; raise what a stage raises."""
         self.run(0, self.blank_inputs(1), self.slots)
         for stage in range(1, self.stage_count):
             self.run(stage, {"rows": np.array([self.slots])}, self.slots)
 
     def close(self) -> None:
-        """Free the sessions and the slabs; no stage may run then or after."""
+        """Free the sessions and the slabs. No stage may run during or after this call."""
         for held in (self._sessions, self._idle_sessions, self._sized_sessions, self._slabs):
             held.clear()
         if _malloc_trim is not None:
             _malloc_trim(0)
 
     def blank_inputs(self, rows: int) -> dict[str, NDArray[np.generic]]:
-        """Return inputs of that many rows, all zero: for runs without a caller."""
+        """Return inputs of zeros with that many rows, for warm-up and probes."""
         return {
             spec.name: np.zeros((rows, *spec.row_shape), dtype=DTYPES[spec.datatype]) for spec in self.inputs
         }
 
 
 def _fastest(run: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of a few runs; the first may cost more than it ever will again."""
+    """Return the seconds of the fastest of a few runs, after one run that is not timed."""
     run()
     taken: list[float] = []
     while len(taken) < FEWEST_MEASURED_RUNS or (
@@ -247,12 +248,12 @@ def _fastest(run: Callable[[], object]) -> float:
 def _open_session(path: Path, device: Device, threads: int = 1) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that spin between runs would take the cores from whoever works then.
+    # Threads that spin between runs would take cores from other threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = FATAL_LOGS  # what it raises says the same, and logs are JSON lines
+    options.log_severity_level = FATAL_LOGS  # its exceptions hold the same text, and our logs are JSON
     try:
         session = onnxruntime.InferenceSession(path, options, providers=device.providers())
-    except Exception as error:  # onnxruntime raises a class of its own for each status
+    except Exception as error:  # onnxruntime has a separate exception class for each status
         raise RepositoryError(f"{path}: onnxruntime cannot load it: {first_line(error)}") from error
     session.disable_fallback()
     if session.get_providers()[0] != device.provider:

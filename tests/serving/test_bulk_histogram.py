@@ -53,13 +53,13 @@ def test_the_sum_is_of_all_that_was_observed() -> None:
 
 
 def test_what_waits_to_be_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_histogram, "MOST_PUT_ASIDE", 10)
+    monkeypatch.setattr(bulk_histogram, "MAX_BUFFERED", 10)
     series = BulkHistogram("x", "Some text", (), BUCKETS).labels()
 
     for _ in range(25):
         series.observe(0.1)
 
-    assert len(series._aside) < 10
+    assert len(series._buffer) < 10
     assert series.read()[0].tolist() == [25, 0, 0, 0]
 
 

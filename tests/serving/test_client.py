@@ -238,7 +238,7 @@ def test_a_full_queue_comes_back_as_overload(own_server: LiveServer) -> None:
     rule = exit_rule(version.points, RequestOptions(operating_point="exact"))
     with Client(own_server.address) as client, held_worker(own_server.engine, version):
         for _ in range(2):
-            own_server.engine.ask(version, {"image": waiting}, rule)
+            own_server.engine.infer(version, {"image": waiting}, rule)
         with pytest.raises(Overloaded):
             client.predict("scripted", waiting)
 

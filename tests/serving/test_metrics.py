@@ -153,7 +153,7 @@ def test_no_series_of_a_version_that_is_gone_is_left(metrics: Metrics, registry:
     touch_all(metrics)
     metrics.forget(("digits", "3"))
 
-    metrics.remove(metrics.gone())
+    metrics.remove(metrics.unloaded())
 
     labels = [sample.labels for family in registry.collect() for sample in family.samples]
     assert not [each for each in labels if each.get("version") == "3"]
@@ -163,7 +163,7 @@ def test_a_version_that_comes_back_during_a_scrape_keeps_its_series(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     metrics.for_model("digits", 3, stages=2).forget()
-    scraped = metrics.gone()
+    scraped = metrics.unloaded()
     metrics.for_model("digits", 3, stages=2).requests_ended(Outcome.OK, 4, [0.003])
 
     metrics.remove(scraped)

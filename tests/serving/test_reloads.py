@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from serving.client import Client
-from serving.metrics import MOST_GONE
+from serving.metrics import MAX_UNLOADED
 from tests.serving import scripted_model
 from tests.serving.live_server import LiveServer
 from tests.serving.scripted_model import EASY, HARD, edit
@@ -115,7 +115,7 @@ def test_a_scrape_of_a_few_metrics_is_not_the_last_one(server: LiveServer, root:
 
 
 def test_without_a_scrape_series_do_not_pile_up(server: LiveServer, root: Path) -> None:
-    reloads = MOST_GONE + 3
+    reloads = MAX_UNLOADED + 3
     for version in range(2, 2 + reloads):
         reload(server, root, version)
 

@@ -43,7 +43,7 @@ def test_predict_says_which_arrays_it_does_not_send_and_never_reads_them(
     assert predict(token_server, rows, model=BOOL_MASKED) == (
         0,
         PREDICTED,
-        f"{rows}: not sent, for the model takes no such input: y\n",
+        f"{rows}: not sent, the model has no such input: y\n",
     )
 
 
@@ -63,7 +63,7 @@ def test_predict_takes_the_one_input_by_the_name_that_attaching_takes(
     code, output, errors = predict(token_server, rows, model=TABLE)
 
     assert (code, output.startswith("0: 1 (label 1)")) == (0, True)
-    assert errors == f"{rows}: not sent, for the model takes no such input: y\n"
+    assert errors == f"{rows}: not sent, the model has no such input: y\n"
 
 
 def test_predict_takes_images_by_name_too(live_server: LiveServer, rows: Path) -> None:

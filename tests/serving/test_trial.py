@@ -51,7 +51,7 @@ def running() -> list[psutil.Process]:
 
 
 def verdict(trials: Trials, folder: Path) -> str | None:
-    return trials.verdict(read_version(folder)).result(PATIENCE_SECONDS)
+    return trials.start(read_version(folder)).result(PATIENCE_SECONDS)
 
 
 def test_the_process_imports_no_more_than_it_runs() -> None:
@@ -106,7 +106,7 @@ def test_what_does_not_fit_the_manifest_is_said_as_at_loading(trials: Trials, tm
 
 def test_a_process_that_crashes_refuses_its_version(trials: Trials, tmp_path: Path) -> None:
     folder = publish_endless(tmp_path)
-    future = trials.verdict(read_version(folder))
+    future = trials.start(read_version(folder))
     assert eventually(lambda: bool(running()))
     running()[0].kill()
 
@@ -116,9 +116,9 @@ def test_a_process_that_crashes_refuses_its_version(trials: Trials, tmp_path: Pa
 
 
 def test_a_version_is_tried_once(trials: Trials, version: PublishedVersion) -> None:
-    first = trials.verdict(version)
+    first = trials.start(version)
 
-    assert trials.verdict(read_version(version.folder)) is first
+    assert trials.start(read_version(version.folder)) is first
 
 
 def test_a_trial_that_cannot_be_started_is_told_once_and_tried_again(
@@ -126,11 +126,11 @@ def test_a_trial_that_cannot_be_started_is_told_once_and_tried_again(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", "/nowhere/python")
-        begun = trials.verdict(version)
+        begun = trials.start(version)
         refusal = begun.result(PATIENCE_SECONDS)
 
     assert refusal == f"{version.folder}: trial: cannot be started: No such file or directory"
-    assert trials.verdict(version) is begun
+    assert trials.start(version) is begun
     assert verdict(trials, version.folder) is None
 
 
@@ -147,8 +147,8 @@ def test_a_version_that_is_changed_before_its_trial_is_refused(trials: Trials, t
     text = (folder / "manifest.json").read_text()
     older = PublishedVersion(folder, Manifest.model_validate_json(_created_before(text)))
 
-    assert trials.verdict(older).result(PATIENCE_SECONDS) == (
-        f"{folder}: it was changed since its trial was asked for"
+    assert trials.start(older).result(PATIENCE_SECONDS) == (
+        f"{folder}: it was changed since its trial was requested"
     )
 
 
@@ -157,7 +157,7 @@ def _created_before(text: str) -> str:
 
 
 def test_trials_run_side_by_side(trials: Trials, tmp_path: Path, version: PublishedVersion) -> None:
-    endless = trials.verdict(read_version(publish_endless(tmp_path)))
+    endless = trials.start(read_version(publish_endless(tmp_path)))
 
     assert verdict(trials, version.folder) is None
     assert not endless.done()
@@ -166,12 +166,12 @@ def test_trials_run_side_by_side(trials: Trials, tmp_path: Path, version: Publis
 def test_closing_ends_the_trials_that_run_and_begins_no_more(
     trials: Trials, tmp_path: Path, version: PublishedVersion
 ) -> None:
-    future = trials.verdict(read_version(publish_endless(tmp_path)))
+    future = trials.start(read_version(publish_endless(tmp_path)))
     assert eventually(lambda: bool(running()))
     running()[0].suspend()
 
     trials.close()
 
     assert future.result(PATIENCE_SECONDS) is not None
-    assert trials.verdict(version).result(0) == f"{version.folder}: trial: the server stops"
+    assert trials.start(version).result(0) == f"{version.folder}: trial: the server is stopping"
     assert not running()

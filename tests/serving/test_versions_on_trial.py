@@ -25,7 +25,7 @@ class TriedServer(LiveServer):
 
     def look(self) -> None:
         """Have it look for new versions, as SIGHUP does."""
-        self._loop.call_soon_threadsafe(self.server._asked_to_look.set)
+        self._loop.call_soon_threadsafe(self.server._rescan_requested.set)
 
     def state(self, model: str, version: int) -> tuple[str, str]:
         """What the index says of a version."""

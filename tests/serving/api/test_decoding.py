@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from serving.api.decoding import MOST_TEMPLATES, Decoded, Decoder
+from serving.api.decoding import MAX_TEMPLATES, Decoded, Decoder
 from serving.api.wire import inference
 from serving.engine.version import ServedVersion, VersionLimits
 from serving.errors import InvalidRequest, ModelNotFound, OfframpError
@@ -144,12 +144,12 @@ def test_a_version_that_was_replaced_is_not_answered_for(served: ServedVersion, 
 
 def test_what_is_kept_is_bounded(served: ServedVersion) -> None:
     decoder = Decoder(lambda _, __: served)
-    for number in range(3 * MOST_TEMPLATES):
+    for number in range(3 * MAX_TEMPLATES):
         asked = request(EASY)
         asked.id = "x" * number
         decode(decoder, asked)
 
-    assert len(decoder._templates) <= MOST_TEMPLATES
+    assert len(decoder._templates) <= MAX_TEMPLATES
 
 
 def test_typed_contents_are_parsed_every_time(served: ServedVersion) -> None:

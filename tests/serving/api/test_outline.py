@@ -256,9 +256,7 @@ def test_a_large_message_that_is_none_is_an_invalid_argument(live_server: LiveSe
     error = call.future(b"\xff" * (2 * LARGE_MESSAGE_BYTES), timeout=20).exception()
 
     assert error.code().name == "INVALID_ARGUMENT"
-    assert (
-        f"expected a ModelInferRequest, got {2 * LARGE_MESSAGE_BYTES} bytes that are none" in error.details()
-    )
+    assert f"expected a ModelInferRequest, got {2 * LARGE_MESSAGE_BYTES} malformed bytes" in error.details()
 
 
 def test_large_calls_that_are_cancelled_leave_nothing(live_server: LiveServer) -> None:

@@ -156,7 +156,7 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(live_server: LiveServ
         call(noise, timeout=10)
 
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"expected a ModelInferRequest, got {len(noise)} bytes" in error.value.details()
+    assert f"expected a ModelInferRequest, got {len(noise)} malformed bytes" in error.value.details()
 
 
 def test_an_empty_message_is_a_model_without_a_name(live_server: LiveServer) -> None:

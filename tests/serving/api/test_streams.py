@@ -42,7 +42,7 @@ def test_an_error_is_its_requests_answer_and_the_stream_goes_on(live_server: Liv
     unknown, noise, option, failed, answered = answers
     assert [answer.infer_response.id for answer in answers] == ["a", "", "c", "d", "e"]
     assert "'nobody' is not found" in unknown.error_message
-    assert "expected a ModelInferRequest, got 1 bytes that are none" in noise.error_message
+    assert "expected a ModelInferRequest, got 1 malformed bytes" in noise.error_message
     assert option.error_message == "max_exit: expected 0 to 2, got 9"
     assert failed.error_message == "a stage raised on a row of this request"
     assert decode_outputs(answered.infer_response)["label"].tolist() == [2]

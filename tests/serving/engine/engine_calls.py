@@ -17,7 +17,7 @@ BALANCED = ExitRule((0.9, 0.9), 2, "balanced")
 def submit(
     served: Served, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED, deadline: float = NO_DEADLINE
 ) -> "Future[Answers]":
-    return served.engine.ask(served.version, {"image": np.stack(rows)}, rule, deadline)
+    return served.engine.infer(served.version, {"image": np.stack(rows)}, rule, deadline)
 
 
 def ask(served: Served, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED) -> Answers:

@@ -68,7 +68,7 @@ def test_the_callers_array_may_be_read_only_and_is_left_as_it_was(serve: Serve) 
     rows.flags.writeable = False
 
     served = serve()
-    answers = served.engine.ask(served.version, {"image": rows}, EXACT).result(PATIENCE_SECONDS)
+    answers = served.engine.infer(served.version, {"image": rows}, EXACT).result(PATIENCE_SECONDS)
 
     assert answers.label_R.tolist() == [2, 1, 0]
     assert (rows == before).all()
@@ -78,7 +78,7 @@ def test_an_array_that_is_not_contiguous_is_answered_as_its_copy(serve: Serve) -
     rows = np.stack([EASY, HARD, MIDDLE])[::-1]
 
     served = serve()
-    answers = served.engine.ask(served.version, {"image": rows}, EXACT).result(PATIENCE_SECONDS)
+    answers = served.engine.infer(served.version, {"image": rows}, EXACT).result(PATIENCE_SECONDS)
 
     assert answers.label_R.tolist() == [1, 2, 0]
 

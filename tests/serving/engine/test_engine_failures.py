@@ -158,7 +158,7 @@ def malformed() -> dict[str, np.ndarray]:
 def test_a_bug_of_our_own_fails_its_batch_with_its_cause(serve: Serve) -> None:
     served = serve()
 
-    failed = served.engine.ask(served.version, malformed(), BALANCED)
+    failed = served.engine.infer(served.version, malformed(), BALANCED)
 
     with pytest.raises(StageFailed, match="stage 0 could not be finished") as failure:
         failed.result(PATIENCE_SECONDS)
@@ -169,7 +169,7 @@ def test_a_bug_of_our_own_fails_its_batch_with_its_cause(serve: Serve) -> None:
 def test_a_bug_of_our_own_stops_neither_the_engine_nor_what_waits(serve: Serve, rule: ExitRule) -> None:
     served = serve(max_batch_size=2)
     with held_worker(served.engine, served.version):
-        doomed = served.engine.ask(served.version, malformed(), rule)
+        doomed = served.engine.infer(served.version, malformed(), rule)
         mate, later = submit(served, HARD, rule=rule), submit(served, HARD, EASY, rule=rule)
 
     assert isinstance(doomed.exception(PATIENCE_SECONDS), StageFailed)
@@ -184,7 +184,7 @@ def test_a_request_that_a_bug_took_along_counts_as_failed_once(
 ) -> None:
     served = serve()
 
-    served.engine.ask(served.version, malformed(), BALANCED).exception(PATIENCE_SECONDS)
+    served.engine.infer(served.version, malformed(), BALANCED).exception(PATIENCE_SECONDS)
     served.engine.wait_idle()
 
     labels = {"model": "scripted", "version": "1", "outcome": "failed"}

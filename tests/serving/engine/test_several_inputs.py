@@ -31,7 +31,7 @@ def published(request: pytest.FixtureRequest, token_models: Path) -> PublishedVe
 
 
 def submit(served: Served, tokens: Tokens, counts: Mask) -> "Future[Answers]":
-    return served.engine.ask(served.version, {"token_ids": tokens, "attention_mask": counts}, BALANCED)
+    return served.engine.infer(served.version, {"token_ids": tokens, "attention_mask": counts}, BALANCED)
 
 
 def as_carried(published: PublishedVersion, mask_BT: Mask) -> Mask:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 
-from serving.exits.policy import STAYS, ExitReason, ExitRule, decide, read_exit, route
+from serving.exits.policy import CONTINUES, ExitReason, ExitRule, decide, read_exit, route
 
 LOGITS = st_numpy.arrays(
     np.float32,
@@ -79,7 +79,7 @@ def test_a_row_that_is_no_distribution_has_nan_confidence_and_leaves_its_neighbo
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 def test_nan_is_never_confident(threshold: float) -> None:
-    assert decide_one(math.nan, threshold) == STAYS
+    assert decide_one(math.nan, threshold) == CONTINUES
 
 
 def test_a_confidence_equal_to_its_threshold_leaves() -> None:
@@ -87,7 +87,7 @@ def test_a_confidence_equal_to_its_threshold_leaves() -> None:
 
 
 def test_a_confidence_just_below_its_threshold_stays() -> None:
-    assert decide_one(math.nextafter(0.75, 0.0), 0.75) == STAYS
+    assert decide_one(math.nextafter(0.75, 0.0), 0.75) == CONTINUES
 
 
 def test_a_threshold_of_one_lets_a_saturated_row_leave() -> None:
@@ -98,7 +98,7 @@ def test_a_threshold_of_one_lets_a_saturated_row_leave() -> None:
 
 
 def test_a_disabled_exit_keeps_even_a_saturated_row() -> None:
-    assert decide_one(1.0, ExitRule((None,), 1).threshold(0)) == STAYS
+    assert decide_one(1.0, ExitRule((None,), 1).threshold(0)) == CONTINUES
 
 
 def test_a_row_at_its_cap_leaves_as_capped_below_its_threshold() -> None:
@@ -167,7 +167,7 @@ def test_route_and_decide_agree_row_by_row(data: st.DataObject) -> None:
     for row, left_at in enumerate(exit_N.tolist()):
         for number in range(left_at + 1):
             reason = decide_one(confidence_EN[number, row], rule.threshold(number), final=number == 2)
-            assert (reason == STAYS) == (number < left_at)
+            assert (reason == CONTINUES) == (number < left_at)
 
 
 def test_a_rule_with_no_early_exit_has_one_exit() -> None:

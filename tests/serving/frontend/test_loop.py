@@ -3,11 +3,11 @@
 import asyncio
 import threading
 
-from serving.frontend.loop import Result, _Results
+from serving.frontend.loop import CallResult, _Results
 from tests.serving.live_server import PATIENCE_SECONDS
 
 
-async def make_results() -> tuple[_Results, "asyncio.Future[Result]"]:
+async def make_results() -> tuple[_Results, "asyncio.Future[CallResult]"]:
     results = _Results()
     return results, results.new_future()
 

@@ -163,10 +163,10 @@ def test_a_large_call_that_is_cancelled_while_it_is_decoded_leaves_nothing(model
             assert eventually(lambda: len(native._decoding) == 3)
             queued.cancel()
             begun.cancel()
-            assert eventually(lambda: len(native._gone) == 2)
+            assert eventually(lambda: len(native._cancelled) == 2)
             decoding.set()
             assert eventually(lambda: pending(server) == 1 and not native._decoding)
-            assert (native._gone, server.version().rows_held) == (set(), 1 + 4)
+            assert (native._cancelled, server.version().rows_held) == (set(), 1 + 4)
 
         assert held.result().id == asked.id
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from serving.monitor.agreement import (
+    INITIAL_WEIGHT,
     LARGEST,
     LEAST_DIFFERING,
     LONE_CALLER_ROWS,
     MOST_CALLERS,
     REMEMBERED_ROWS,
     STAKES,
-    STARTED_AT_ONCE,
     AgreementTest,
     Power,
     Verdict,
@@ -43,14 +43,14 @@ def test_nothing_seen_is_no_evidence() -> None:
 
 
 def not_started(rows: int) -> float:
-    return (1 - STARTED_AT_ONCE) * float(np.log(3) / np.log(rows + 3))
+    return (1 - INITIAL_WEIGHT) * float(np.log(3) / np.log(rows + 3))
 
 
 def by_definition(answers: Sequence[bool | None]) -> float:
     """Compute E as the weighted sum of all products; None for a row that is left out."""
     weights = [not_started(row) - not_started(row + 1) for row in range(len(answers))]
     if answers:
-        weights[0] += STARTED_AT_ONCE
+        weights[0] += INITIAL_WEIGHT
     evidence = not_started(len(answers)) if answers else 1.0
     for start, weight in enumerate(weights):
         counted = np.array([not agreed for agreed in answers[start:] if agreed is not None])

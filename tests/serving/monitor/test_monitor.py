@@ -76,10 +76,10 @@ def test_a_point_is_reinstated_by_an_operator_alone_and_its_test_starts_anew(
     revoke(served)
     for _ in range(20):
         asked(served, *[EASY] * 8)
-    served.version.monitor.take_up(everything_by("monitor"))
+    served.version.monitor.apply_revocations(everything_by("monitor"))
     assert is_revoked(served)
 
-    served.version.monitor.take_up(nobody)
+    served.version.monitor.apply_revocations(nobody)
 
     assert not is_revoked(served)
     assert counts(served) == (0, 0, 0)
@@ -107,7 +107,7 @@ def test_rows_admitted_before_a_point_was_reinstated_do_not_revoke_it_again(serv
     for shadow in first:
         shadow.close(answered(0))
     assert is_revoked(served)
-    monitor.take_up(nobody)
+    monitor.apply_revocations(nobody)
 
     for shadow in last:
         shadow.close(answered(0))
@@ -123,8 +123,8 @@ def test_rows_admitted_before_an_operator_revoked_and_reinstated_a_point_do_not_
     served = serve(on_revoked=revoked.append)
     monitor = served.version.monitor
     before = follow_all(monitor, 2 * LONE_CALLER_ROWS)
-    monitor.take_up(everything_by("operator"))
-    monitor.take_up(nobody)
+    monitor.apply_revocations(everything_by("operator"))
+    monitor.apply_revocations(nobody)
 
     for shadow in before:
         shadow.close(answered(0))
@@ -137,7 +137,7 @@ def test_rows_of_a_point_that_an_operator_revoked_revoke_it_no_more(serve: Serve
     revoked: list[Revocation] = []
     served = serve(on_revoked=revoked.append)
     before = follow_all(served.version.monitor, 2 * LONE_CALLER_ROWS)
-    served.version.monitor.take_up(everything_by("operator"))
+    served.version.monitor.apply_revocations(everything_by("operator"))
 
     with capture_logs() as logged:
         for shadow in before:
@@ -264,7 +264,7 @@ def test_a_revocation_made_while_others_are_taken_up_is_not_undone(serve: Serve)
 
     def take_up() -> None:
         while not stop.is_set():
-            monitor.take_up(revoked_by)
+            monitor.apply_revocations(revoked_by)
 
     taker = threading.Thread(target=take_up)
     taker.start()
@@ -279,8 +279,8 @@ def test_a_revocation_made_while_others_are_taken_up_is_not_undone(serve: Serve)
 def test_what_was_revoked_elsewhere_is_taken_up(serve: Serve) -> None:
     served = serve()
     with capture_logs() as logs:
-        served.version.monitor.take_up(everything_by("operator"))
-        served.version.monitor.take_up(everything_by("operator"))
+        served.version.monitor.apply_revocations(everything_by("operator"))
+        served.version.monitor.apply_revocations(everything_by("operator"))
 
     assert [state(served, name).in_force for name in ("balanced", "fast")] == ["exact", "exact"]
     assert state(served).revoked_by == "operator"

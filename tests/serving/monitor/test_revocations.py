@@ -33,13 +33,13 @@ def written(revocations: Revocations) -> bool:
 
 
 def look(revocations: Revocations, until: Callable[[], bool]) -> bool:
-    revocations.look()
+    revocations.refresh()
     return eventually(until)
 
 
 def test_what_was_revoked_is_known_after_a_restart(tmp_path: Path) -> None:
     with kept(tmp_path) as revocations:
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
 
     again = Revocations(tmp_path)
 
@@ -50,8 +50,8 @@ def test_what_was_revoked_is_known_after_a_restart(tmp_path: Path) -> None:
 def test_without_a_folder_revocations_last_as_long_as_the_process() -> None:
     revocations = Revocations(None)
     revocations.start(lambda: None)
-    revocations.note("digits", 3, REVOCATION)
-    revocations.look()
+    revocations.add("digits", 3, REVOCATION)
+    revocations.refresh()
 
     assert revocations.revoked_by("digits", 3, "fast") == "monitor"
     assert revocations.unwritten() == []
@@ -61,7 +61,7 @@ def test_without_a_folder_revocations_last_as_long_as_the_process() -> None:
 
 def test_the_file_states_the_evidence_and_the_time(tmp_path: Path) -> None:
     with kept(tmp_path) as revocations:
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
 
     (line,) = json.loads((tmp_path / REVOCATIONS_FILE).read_text())["revocations"]
     assert line.pop("revoked").endswith("+00:00")
@@ -91,11 +91,11 @@ def test_revocations_while_an_earlier_one_is_written_slowly_are_all_kept(
 
     monkeypatch.setattr(RevocationFile, "change", slow)
     with kept(tmp_path) as revocations:
-        revocations.note("digits", 1, REVOCATION)
+        revocations.add("digits", 1, REVOCATION)
         assert begun.wait(PATIENCE_SECONDS)
         for version in (2, 3, 4):
-            revocations.note("digits", version, REVOCATION)
-            revocations.look()
+            revocations.add("digits", version, REVOCATION)
+            revocations.refresh()
         go_on.set()
         assert written(revocations)
 
@@ -116,7 +116,7 @@ def test_an_entry_that_is_lost_from_the_file_is_written_again(
     tmp_path: Path, lose: Callable[[Path], None]
 ) -> None:
     with kept(tmp_path) as revocations:
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
         assert written(revocations)
         entries = RevocationFile(tmp_path).read()
 
@@ -128,18 +128,18 @@ def test_an_entry_that_is_lost_from_the_file_is_written_again(
 
 def test_a_file_that_was_spoilt_changes_nothing_and_is_logged_once(tmp_path: Path) -> None:
     with kept(tmp_path) as revocations, capture_logs() as logs:
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
         assert written(revocations)
         (tmp_path / REVOCATIONS_FILE).write_text("{")
 
         assert look(revocations, lambda: bool(logs))
-        revocations.note("digits", 4, REVOCATION)
-        revocations.look()
+        revocations.add("digits", 4, REVOCATION)
+        revocations.refresh()
 
         assert revocations.revoked_by("digits", 3, "fast") == "monitor"
         assert revocations.unwritten() == ["digits/4/fast"]
         (tmp_path / REVOCATIONS_FILE).unlink()
-        revocations.look()
+        revocations.refresh()
         assert written(revocations)
     assert [entry["event"] for entry in logs] == ["state folder unusable"]
 
@@ -148,13 +148,13 @@ def test_a_revocation_that_cannot_be_written_holds_and_is_written_later(tmp_path
     (tmp_path / "state").mkdir()
     with kept(tmp_path / "state") as revocations, capture_logs() as logs:
         (tmp_path / "state").rename(tmp_path / "elsewhere")
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
         assert eventually(lambda: bool(logs))
         assert revocations.revoked_by("digits", 3, "fast") == "monitor"
         assert revocations.unwritten() == ["digits/3/fast"]
 
         (tmp_path / "elsewhere").rename(tmp_path / "state")
-        revocations.look()
+        revocations.refresh()
         assert written(revocations)
 
 
@@ -162,12 +162,12 @@ def test_what_could_not_be_written_is_tried_again_without_being_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 3600)
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 3600)
     file = tmp_path / REVOCATIONS_FILE
     with kept(tmp_path) as revocations, capture_logs() as logs:
         for failures in (1, 2):
             file.write_text("spoilt")
-            revocations.note("digits", failures, REVOCATION)
+            revocations.add("digits", failures, REVOCATION)
             assert eventually(lambda failures=failures: len(logs) == failures)  # type: ignore[misc]
             file.unlink()
             assert written(revocations)
@@ -179,7 +179,7 @@ def test_what_another_server_or_an_operator_revoked_is_taken_up_and_announced(tm
     changes: list[str | None] = []
     with kept(tmp_path, lambda: changes.append(one.revoked_by("digits", 3, "fast"))) as one:
         with kept(tmp_path) as other:
-            other.note("digits", 3, REVOCATION)
+            other.add("digits", 3, REVOCATION)
         assert look(one, lambda: changes[-1:] == ["monitor"])
 
         revoke(tmp_path, "letters", None, None)
@@ -190,7 +190,7 @@ def test_a_reinstated_point_is_in_force_for_all_servers_and_revoked_again_by_new
     tmp_path: Path,
 ) -> None:
     with kept(tmp_path) as one, kept(tmp_path) as other:
-        one.note("digits", 3, REVOCATION)
+        one.add("digits", 3, REVOCATION)
         assert written(one)
         assert look(other, lambda: other.revoked_by("digits", 3, "fast") is not None)
 
@@ -198,7 +198,7 @@ def test_a_reinstated_point_is_in_force_for_all_servers_and_revoked_again_by_new
 
         for each in (one, other):
             assert look(each, lambda each=each: each.revoked_by("digits", 3, "fast") is None)  # type: ignore[misc]
-        one.note("digits", 3, REVOCATION)
+        one.add("digits", 3, REVOCATION)
         assert written(one)
         assert look(other, lambda: other.revoked_by("digits", 3, "fast") is not None)
 
@@ -208,10 +208,10 @@ def test_a_reinstatement_does_not_touch_a_revocation_that_is_not_written_yet(
 ) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 3600)
     with kept(tmp_path) as revocations:
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
         assert written(revocations)
         reinstate(tmp_path, "digits", 3, "fast")
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
         assert written(revocations)
 
         assert revocations.revoked_by("digits", 3, "fast") == "monitor"
@@ -250,7 +250,7 @@ def test_closing_writes_what_is_not_written_yet(tmp_path: Path, monkeypatch: pyt
     revocations.start(lambda: None)
     (tmp_path / "state").rename(tmp_path / "elsewhere")
     with capture_logs() as logs:
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
         assert eventually(lambda: bool(logs))
     (tmp_path / "elsewhere").rename(tmp_path / "state")
 
@@ -266,7 +266,7 @@ def test_what_is_revoked_in_the_last_look_before_a_close_is_written(tmp_path: Pa
     def note_while_closing() -> None:
         if closing:
             return
-        revocations.note("digits", 3, REVOCATION)
+        revocations.add("digits", 3, REVOCATION)
         closing.append(threading.Thread(target=revocations.close, args=(PATIENCE_SECONDS,)))
         closing[0].start()
         assert eventually(lambda: revocations._closing)

@@ -334,7 +334,7 @@ def test_an_engine_serves_the_new_point_as_its_certificate_was_counted(models: P
     labels = {}
     for name in ("exact", "cheap"):
         rule = exit_rule(served.points, RequestOptions(operating_point=name))
-        answers = engine.ask(served, {"image": digits.certify.images_NCHW}, rule)
+        answers = engine.infer(served, {"image": digits.certify.images_NCHW}, rule)
         labels[name] = answers.result(PATIENCE_SECONDS).label_R
     engine.remove(served)
     engine.close()

@@ -105,12 +105,12 @@ def released(results: Results) -> Iterator[str]:
     yield (
         f"`{manifest.name}` version {manifest.version}, which comes with the repository: "
         f"{parameters:,} parameters, {manifest.multiply_adds[-1] / 1e6:.1f} M multiply-adds, "
-        f"{len(manifest.exits)} exits, generation {manifest.provenance.generation} of "
-        f"{len(record.generations)}. Test, n = {n:,}; its exits alone have {exits} % right."
+        f"{len(manifest.exits)} exits. Test, n = {n:,}. If every image stopped at the same exit, {exits} % "
+        f"would be right."
     )
     yield ""
-    titles = ["operating point", "accuracy", "differs from the full network", "leave at exit 0"]
-    titles += ["multiply-adds", "onnxruntime ms, batch of 1 / 8"]
+    titles = ["operating point", "accuracy", "differs from the full network", "stop at exit 0, the first"]
+    titles += ["multiply-adds", "ms for a batch of 1 / of 8"]
     yield row(*titles)
     yield rule(len(titles))
     for name, point in manifest.operating_points.items():

@@ -121,8 +121,9 @@ def test_the_architecture_that_contributing_shows_can_be_built() -> None:
     assert network(torch.zeros(2, 3, 16, 16)).shape == (3, 2, 5)
 
 
-def test_every_place_in_the_file_tree_exists() -> None:
-    tree = README.split("## Where things are")[1].split("```")[1]
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_every_place_in_the_file_tree_exists(page: str) -> None:
+    tree = (ROOT / page).read_text().split("## Where things are")[1].split("```")[1]
     folder = ROOT
     for line in tree.strip().splitlines():
         names = re.split(r"\s{2,}", line.strip())[0]

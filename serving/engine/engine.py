@@ -11,7 +11,7 @@ from serving.engine.worker import Receiver, Shared, Worker
 from serving.errors import ModelNotReady, RequestCancelled
 from serving.exits.policy import ExitRule
 
-DEADLINE_SLACK_SECONDS = 0.01
+DEADLINE_SLACK_SECONDS = 0.05
 """A caller's deadline starts slightly before ours. A call cancelled this shortly before its deadline has
 expired."""
 

@@ -71,12 +71,12 @@ class TrainingClient(Connection):
         return list(self._call("List", training.ListRequest(), training.ListResponse).jobs)
 
     def watch(self, job_id: str, after_event: int = 0) -> Generator[training.Event, None, None]:
-        """Give a job's events above a number as they come, the last one with its state; `close` ends it."""
+        """Return a job's events above a number as they come, the last one with its state; `close` ends it."""
         request = training.WatchRequest(id=job_id, after_event=after_event)
         return self._stream("Watch", request, training.Event)
 
     def logs(self, job_id: str) -> Iterator[str]:
-        """Give what a job's process writes, until the job is over."""
+        """Yield what a job's process writes, until the job is over."""
         for piece in self._stream("Logs", training.JobRequest(id=job_id), training.LogText):
             yield piece.text
 
@@ -86,7 +86,7 @@ class TrainingClient(Connection):
 
 
 def encoded(key: str, value: OverrideValue) -> training.Value:
-    """Give an override its message; raise InvalidRequest for what the contract has no word for."""
+    """Return an override its message; raise InvalidRequest for what the contract has no word for."""
     match value:
         case None:
             return training.Value(null_value=training.NULL_VALUE)

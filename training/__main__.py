@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end(error: BaseException, options: argparse.Namespace) -> int:
-    """Say in a line what ended a command, and give its exit code; raise again what is our own bug."""
+    """Return in a line what ended a command, and give its exit code; raise again what is our own bug."""
     if isinstance(error, KeyboardInterrupt) or interrupt.came():
         interrupt.hold_back()
         complain(f"interrupted; {_how_to_go_on(options)}")
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says a mistake in one line, without the usage, which `--help` has."""
+    """Reports a mistake in one line, without the usage, which `--help` has."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(MISTAKE, f"error: {message}; see {self.prog} --help\n")
@@ -220,7 +220,7 @@ def _output(options: argparse.Namespace) -> Path:
 
 
 def _how_to_go_on(options: argparse.Namespace) -> str:
-    """Say how to go on, or to begin again where nothing was kept."""
+    """Return the command that resumes, or begins again where nothing was kept."""
     if options.command in {"recipes", "retarget"}:
         return "run it again: nothing was written"
     output = _output(options)

@@ -196,7 +196,7 @@ def measure(
 
 
 def exit_entries(chosen: Chosen, tested: Tested) -> tuple[Exit, ...]:
-    """Give each exit's figures on test, every row leaving there, as the manifest has them."""
+    """Return each exit's figures on test, every row leaving there, as the manifest has them."""
     readings = tested.readings
     return tuple(
         Exit(
@@ -214,7 +214,7 @@ def exit_entries(chosen: Chosen, tested: Tested) -> tuple[Exit, ...]:
 
 
 def point_entries(chosen: Chosen, tested: Tested) -> dict[str, OperatingPoint]:
-    """Give each operating point's figures on test, as the manifest has them."""
+    """Return each operating point's figures on test, as the manifest has them."""
     return {
         name: OperatingPoint(
             thresholds=point.candidate.thresholds,
@@ -231,7 +231,7 @@ def point_entries(chosen: Chosen, tested: Tested) -> dict[str, OperatingPoint]:
 
 
 def path_entry(chosen: Chosen) -> ParetoPath:
-    """Give the path that the points were taken from, on tune, as the manifest has it."""
+    """Return the path that the points were taken from, on tune, as the manifest has it."""
     return ParetoPath(
         split=TUNE,
         n=chosen.tune.rows,

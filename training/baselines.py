@@ -50,7 +50,7 @@ class Baseline:
         return {rows: sum(stages) for rows, stages in measure_milliseconds(self.exported.runner).items()}
 
     def correct_N(self, split: Split) -> NDArray[np.bool_]:  # noqa: N802 - a shape suffix
-        """Say which rows of a split it has right."""
+        """Return which rows of a split it has right."""
         return np.asarray(self.exported.logits(split)[-1].argmax(axis=1) == split.truth_N)
 
 
@@ -86,7 +86,7 @@ def train_baselines(
 
 
 def narrowed(recipe: Recipe, dataset: Dataset, most_multiply_adds: float) -> Recipe:
-    """Give the recipe with every width scaled by the largest factor whose backbone stays within a cost.
+    """Return the recipe with every width scaled by the largest factor whose backbone stays within a cost.
 
     The narrowest, one channel a stage, is given where none does.
     """
@@ -111,7 +111,7 @@ def without_exits(recipe: Recipe) -> Recipe:
 
 
 def _with_generations(recipe: Recipe, count: int) -> Recipe:
-    """Give the recipe with so many generations, each taught by the final exit of the one before."""
+    """Return the recipe with so many generations, each taught by the final exit of the one before."""
     generations = recipe.generations.model_copy(
         update={"count": count, "teacher": "previous", "teaching_mix": 0.0, "patience": None}
     )

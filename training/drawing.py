@@ -53,12 +53,12 @@ _STYLE: dict[RcKeyType, Any] = {
 
 
 def exit_colour(number: int) -> str:
-    """Give the stand-in for an exit's colour."""
+    """Return the stand-in for an exit's colour."""
     return f"#0200{number:02x}"
 
 
 def in_percent(proportions: Sequence[Proportion]) -> tuple[list[float], list[list[float]]]:
-    """Give shares in percent, with how far their intervals reach below and above."""
+    """Return shares in percent, with how far their intervals reach below and above."""
     shares = [100 * each.share for each in proportions]
     below = [100 * (each.share - each.interval[0]) for each in proportions]
     above = [100 * (each.interval[1] - each.share) for each in proportions]
@@ -66,7 +66,7 @@ def in_percent(proportions: Sequence[Proportion]) -> tuple[list[float], list[lis
 
 
 def in_points(gain: Estimate) -> tuple[float, float, float]:
-    """Give a gain in points, and how far its interval reaches below and above."""
+    """Return a gain in points, and how far its interval reaches below and above."""
     # The adjusted interval is centred beside the plain difference; it reaches at least to it.
     below, above = gain.value - gain.low, gain.high - gain.value
     return 100 * gain.value, 100 * max(0.0, below), 100 * max(0.0, above)

@@ -33,7 +33,7 @@ class Events:
         self._step_told: float | None = None
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        """Tell that a generation begins, or goes on."""
+        """Report that a generation begins, or goes on."""
         self._generation, self._epochs, self._steps_of_all = generation, epochs, epochs * steps_per_epoch
         self._first_step = self._step = epochs_done * steps_per_epoch
         self._began = time.monotonic()
@@ -61,7 +61,7 @@ class Events:
             )
 
     def epoch(self, epochs_done: int, epoch: Epoch) -> None:
-        """Tell what an epoch gave."""
+        """Report what an epoch gave."""
         self._tell(
             "epoch",
             generation=self._generation,
@@ -72,14 +72,14 @@ class Events:
         )
 
     def end(self) -> None:
-        """Tell nothing: the last epoch said it, or the next event does not come."""
+        """Do nothing: the last epoch reported it, or the next event does not come."""
 
     def say(self, line: str) -> None:
-        """Tell what is said."""
+        """Report what is said."""
         self._tell("line", text=line)
 
     def published(self, record: RunRecord, report: Path) -> None:
-        """Tell what the run published, now or before."""
+        """Report what the run published, now or before."""
         self._tell(
             "published",
             model=record.model,

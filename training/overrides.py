@@ -42,7 +42,7 @@ def once_each(assignments: Iterable[tuple[str, Any]]) -> Overrides:
 
 
 def overridden(document: Mapping[str, Any], kind: type[BaseModel], overrides: Overrides) -> dict[str, Any]:
-    """Give a document of that kind with other values; raise RecipeError for what is no key of it.
+    """Return a document of that kind with other values; raise RecipeError for what is no key of it.
 
     A section that the document leaves out is filled in with its defaults first.
     """

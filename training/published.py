@@ -20,7 +20,7 @@ from training.data.splits import Split
 from training.exits.evaluate import evaluate
 
 Say = Callable[[str], None]
-"""Tells a line of progress."""
+"""Receives a line of progress."""
 
 
 def find(model_repository: Path, name: str, number: int) -> PublishedVersion:

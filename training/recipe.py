@@ -129,7 +129,7 @@ def read_toml(path: Path, kind: type[_Settings], overrides: Overrides = NOTHING)
 
 
 def first_difference(expected: Recipe, got: Recipe) -> str | None:
-    """Say in one line the first key whose value differs between two recipes; None where none does."""
+    """Return a line on the first key whose value differs between two recipes; None where none does."""
     old, new = flat(expected.model_dump()), flat(got.model_dump())
     for key in old:
         if old[key] != new[key] and key != "description":  # which decides nothing
@@ -138,7 +138,7 @@ def first_difference(expected: Recipe, got: Recipe) -> str | None:
 
 
 def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give the values of a section, and of all in it, by their dotted keys."""
+    """Return the values of a section, and of all in it, by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in section.items():
         values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

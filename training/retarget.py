@@ -74,7 +74,7 @@ class Retargeted:
     """False where a version says the same already, as one does whose publisher was killed behind it."""
 
     def __str__(self) -> str:
-        """Say in one line what was published, with the point's figures."""
+        """State in one line what was published, with the point's figures."""
         manifest = self.version.manifest
         did = "published" if self.is_new else "nothing to do, already published"
         return (
@@ -190,7 +190,7 @@ def choose_anew(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> 
 def manifest_of(
     version: PublishedVersion, number: int, found: Found, dataset: DatasetProvenance, record: Retargeting
 ) -> Manifest:
-    """Say of a version what was found now, and of its stages what they were.
+    """Return of a version what was found now, and of its stages what they were.
 
     Raises Uncertified where a point lacks the promise that its goal asked for, and RepositoryError where
     the two do not make a manifest.
@@ -237,7 +237,7 @@ def _manifest(
 
 
 def _doubts(before: Manifest, found: Found) -> Iterator[str]:
-    """Say where the network is so much worse on other data that its labels may not be the model's."""
+    """Yield a warning where full depth is so much worse on other data that its labels may differ."""
     own, here = (points[EXACT_POINT].accuracy for points in (before.operating_points, found.operating_points))
     if own is not None and here is not None and own - here > FAR_BELOW:
         yield (
@@ -247,7 +247,7 @@ def _doubts(before: Manifest, found: Found) -> Iterator[str]:
 
 
 def _in_figures(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> str:
-    """Say what a point gave on test and what is promised of it, in one line for a terminal."""
+    """State what a point gave on test and what is promised of it, in one line for a terminal."""
     point, full_depth = points[name], points[EXACT_POINT].accuracy
     accuracy = ""
     if point.accuracy is not None and full_depth is not None:
@@ -262,7 +262,7 @@ def _in_figures(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> 
 def _wished_for(
     version: PublishedVersion, point: str, known: Mapping[str, Goal], goals: Mapping[str, Goal]
 ) -> Mapping[str, Goal]:
-    """Give the goal to reach on a version's own data: none where the point is there and aims at it."""
+    """Return the goal to reach on a version's own data: none where the point is there and aims at it."""
     is_there = point in version.manifest.operating_points
     return {} if is_there and goals == known else {point: goals[point]}
 
@@ -276,7 +276,7 @@ def _check_every_point_has_one(version: PublishedVersion, goals: Mapping[str, Go
 
 
 def dataset_entry(version: PublishedVersion, dataset: Dataset, record: Retargeting) -> DatasetProvenance:
-    """Say which data the figures are of: the recipe's, as the version has it, or the user's own."""
+    """Return which data the figures are of: the recipe's, as the version has it, or the user's own."""
     if record.data is None:
         return version.manifest.provenance.dataset
     return DatasetProvenance(
@@ -289,7 +289,7 @@ def dataset_entry(version: PublishedVersion, dataset: Dataset, record: Retargeti
 
 
 def _with_harms(version: PublishedVersion, stages: Stages, dataset: Dataset) -> dict[str, OperatingPoint]:
-    """Give a version's points, with the harms counted that format 1 left out of their certificates."""
+    """Return a version's points, with the harms counted that format 1 left out of their certificates."""
     points = dict(version.manifest.operating_points)
     temperatures = [each.calibration_temperature for each in version.manifest.exits]
     held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, temperatures)

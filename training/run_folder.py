@@ -185,7 +185,7 @@ class RunFolder:
         self.begin(recipe, data)
 
     def read_record(self) -> RunRecord | None:
-        """Give the record of a run that has published; None where it has not."""
+        """Return the record of a run that has published; None where it has not."""
         return self._read(RECORD_FILE, RunRecord.model_validate_json)
 
     def write_record(self, record: RunRecord) -> None:

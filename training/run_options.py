@@ -67,7 +67,7 @@ def overrides(options: argparse.Namespace) -> Overrides:
 
 
 def told(options: argparse.Namespace) -> list[str]:
-    """Give the words that a run must be told again to be the same run, but for recipe and folder.
+    """Return the words that a run must be told again to be the same run, but for recipe and folder.
 
     Whose standard input it ends with, and how much memory it may need, are not among them: they are for who
     starts it to say.

@@ -51,7 +51,7 @@ class OneOf:
 
 
 def complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
-    """Say one of pydantic's complaints in our words: key, what was expected, what was got."""
+    """Rewrite one of pydantic's errors: key, what was expected, what was received."""
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         section = _section_of(kind, detail["loc"])
@@ -65,12 +65,12 @@ def complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
 
 
 def unknown_key(key: str, section: type[BaseModel]) -> str:
-    """Say that a section has no such key, and which it has."""
+    """Return the error for an unknown key of a section, with the known ones."""
     return f"{key}: unknown key, known: {', '.join(section.model_fields)}"
 
 
 def section_in(field: FieldInfo) -> type[BaseModel] | None:
-    """Give the section that a field is; None where it holds a value."""
+    """Return the section that a field is; None where it holds a value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
@@ -90,6 +90,6 @@ def _section_of(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[
 
 
 def _held_section(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any annotation there is
-    """Give the section that a field holds, as it is or in a tuple; None where it is one of several."""
+    """Return the section that a field holds, as it is or in a tuple; None where it is one of several."""
     kinds = (annotation, *get_args(annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

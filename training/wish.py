@@ -35,7 +35,7 @@ class Wish:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     def goal(self, known: Mapping[str, Goal], *, may_repeat: bool) -> Goal:
-        """Give the point's goal, or raise RecipeError with one line that names the option and both values.
+        """Return the point's goal, or raise RecipeError with one line that names the option and both values.
 
         known are the goals of the version's points. may_repeat: whether a version with the same goal
         again would differ, by other data or by a newer format.

@@ -30,7 +30,7 @@ class Point:
     place: str
 
     def __str__(self) -> str:
-        """Say it as the table does."""
+        """Return the point as the table shows it."""
         return f"{self.when} {self.call} {self.place}"
 
 

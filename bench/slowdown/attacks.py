@@ -24,7 +24,7 @@ _STEP_SHARE = 2.5
 
 Images = NDArray[np.uint8]
 Gradient = Callable[[Tensor], Tensor]
-"""Gives the loss's gradient by the pixels of a batch."""
+"""Returns the gradient of the loss by the pixels of a batch."""
 
 
 def noise(images_NCHW: Images, size: int) -> Images:

@@ -23,10 +23,10 @@ def lines(soak: Soak) -> Iterator[str]:
         f"Measured on {soak.date}: {soak.hardware}, {soak.cores} cores, which server and callers share. "
         f"{versions}. `{soak.model}`, {soak.minutes:g} minutes on each front end, sampled once in "
         f"{soak.runs[0].sample_seconds:g} s; version 2 comes or goes by SIGHUP every "
-        f"{soak.reload_seconds:g} s. Lowest values in the second and in the last tenth of the time:"
+        f"{soak.reload_seconds:g} s. Lowest values in both halves of the time, the first tenth left out:"
     )
     yield ""
-    yield row("front end", "", "second tenth", "last tenth", "growth", "flat")
+    yield row("front end", "", "first half", "second half", "growth", "flat")
     yield rule(6)
     for run in soak.runs:
         for measure, name in NAMES.items():

@@ -1,7 +1,8 @@
 """What a soak recorded, and its verdict: whether memory, file descriptors and threads stayed flat.
 
-Flat means that the lowest value of a tenth of the time does not grow. Loading a version takes memory and
-threads for a second or two, so other values depend on how busy the machine is; a leak raises the lowest too.
+Flat means that the lowest value does not grow from one half of the time to the other. Loading a version
+takes memory and threads for a second or two, so other values depend on how busy the machine is. A leak
+raises the lowest too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ TENTHS = 10
 
 
 class Bound(BaseModel):
-    """How much more than in the second tenth of the time there may be in the last one."""
+    """How much more there may be in the second half of the time than in the first."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,10 +51,10 @@ class Run(BaseModel):
     """After SIGTERM, at the end."""
 
     def ends(self, measure: str) -> tuple[float, float]:
-        """Return the lowest values of the second and of the last tenth of the time."""
+        """Return the lowest values of both halves of the time, the first tenth left out."""
         samples = self.samples[measure]
-        size = max(1, len(samples) // TENTHS)
-        return min(samples[size : 2 * size] or samples), min(samples[-size:])
+        start, middle = len(samples) // TENTHS, len(samples) // 2
+        return min(samples[start:middle] or samples), min(samples[middle:])
 
     def is_flat(self, measure: str) -> bool:
         """Return whether a measure stayed within its bound."""

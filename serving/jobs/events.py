@@ -99,7 +99,7 @@ class EventReader:
         self._after = after
 
     def read(self) -> list[Event] | None:
-        """Give the next few events, perhaps none of them new; None where nothing more is written yet."""
+        """Return the next few events, perhaps none of them new; None where nothing more is written yet."""
         lines = self._lines.read()
         if lines is None:
             return None
@@ -120,7 +120,7 @@ class TextReader:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def read(self) -> list[str] | None:
-        """Give the next piece; None where nothing more is written yet."""
+        """Return the next piece; None where nothing more is written yet."""
         found = self._lines.read()
         return None if found is None else [self._decoder.decode(b"".join(found))]
 
@@ -132,7 +132,7 @@ class _LineReader:
         self._offset = 0
 
     def read(self) -> list[bytes] | None:
-        """Give the next lines; None where none is written yet. Without `whole`, also an unfinished one."""
+        """Return the next lines; None where none is written yet. Without `whole`, also an unfinished one."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
@@ -154,7 +154,7 @@ def _parsed(line: bytes) -> Event | None:
 
 
 async def follow(read: Callable[[], list[Piece] | None], over: Callable[[], bool]) -> AsyncIterator[Piece]:
-    """Give what a reader finds as it is written, until nothing more can come.
+    """Yield what a reader finds as it is written, until nothing more can come.
 
     over says that nothing will be written any more; it is asked before the last look.
     """

@@ -43,7 +43,7 @@ class Progress(BaseModel):
     """Of this generation."""
 
     def after(self, event: Event) -> Self:
-        """Give what an event makes of it."""
+        """Return what an event makes of it."""
         changes: dict[str, object] = {"last_event": event.number}
         if isinstance(event, (Generation, Epoch)):
             named = ("generation", "epochs", "epochs_done")
@@ -84,17 +84,17 @@ class Job(BaseModel):
         return self.state is JobState.RUNNING
 
     def after(self, event: Event) -> Self:
-        """Give the record that an event makes of it."""
+        """Return the record that an event makes of it."""
         changes: dict[str, object] = {"progress": self.progress.after(event)}
         if isinstance(event, Published):
             changes |= {"version": event.version, "chosen_generation": event.chosen_generation}
         return self.model_copy(update=changes)
 
     def ended(self, state: JobState, error: str = "") -> Self:
-        """Give the record of the job as it ended now."""
+        """Return the record of the job as it ended now."""
         return self.model_copy(update={"state": state, "error": error, "ended_seconds": time.time()})
 
     def resumed(self) -> Self:
-        """Give the record of the job as it goes on now."""
+        """Return the record of the job as it goes on now."""
         changes = {"state": JobState.RUNNING, "error": "", "ended_seconds": None}
         return self.model_copy(update={**changes, "started_seconds": time.time()})

@@ -124,7 +124,7 @@ class Jobs:
         return await self._to_its_end(self._cancel(job_id))
 
     def get(self, job_id: str) -> Job:
-        """Give a job as it stands, or raise JobNotFound."""
+        """Return a job as it stands, or raise JobNotFound."""
         job = self._jobs.get(job_id)
         if job is None:
             raise JobNotFound(f"job {shown(repr(job_id))} is not found")
@@ -135,7 +135,7 @@ class Jobs:
         return sorted(self._jobs.values(), key=lambda job: job.created_seconds, reverse=True)
 
     async def watch(self, job_id: str, after_event: int = 0) -> AsyncIterator[Event | Job]:
-        """Tell a job's events above a number as they come, then the job as it ended."""
+        """Yield a job's events above a number as they come, then the job as it ended."""
         self.get(job_id)
         reader = EventReader(self._store.folder(job_id).events, after_event)
         async for event in follow(reader.read, lambda: not self.get(job_id).running):
@@ -143,7 +143,7 @@ class Jobs:
         yield self.get(job_id)
 
     async def logs(self, job_id: str) -> AsyncIterator[str]:
-        """Give what a job's process writes, until the job is over."""
+        """Yield what a job's process writes, until the job is over."""
         self.get(job_id)
         reader = TextReader(self._store.folder(job_id).log)
         async for text in follow(reader.read, lambda: not self.get(job_id).running):

@@ -71,7 +71,7 @@ class Program:
         self._command = tuple(command)
 
     def why_not(self) -> str | None:
-        """Say what this installation lacks to run it; None where nothing."""
+        """Return what this installation lacks to run training; None if nothing."""
         missing = [name for name in NEEDED_PACKAGES if find_spec(name) is None]
         if self._command != OWN_PROGRAM or not missing:
             return None

@@ -76,7 +76,7 @@ class Setting(BaseModel):
                 raise self.refusal(f"{words} {bound:g}", value)
 
     def refusal(self, expected: str, got: object) -> InvalidRequest:
-        """Say what the setting may be, and what came."""
+        """Return what the setting may be, and what came."""
         return InvalidRequest(f'override "{self.key}": expected {expected}, got {shown(json.dumps(got))}')
 
 
@@ -97,7 +97,7 @@ class Recipe(BaseModel):
         return str(setting.value) if setting is not None and setting.value else self.name
 
     def checked(self, overrides: Mapping[str, SettingValue], max_threads: int) -> dict[str, SettingValue]:
-        """Give the overrides with the threads that the job may have; raise InvalidRequest for a wrong one."""
+        """Return the overrides with the threads that the job may have; raise InvalidRequest for a bad one."""
         for key, value in overrides.items():
             setting = self._setting(key)
             if setting is None or key == MODEL_KEY:
@@ -128,7 +128,7 @@ class Recipes(BaseModel):
     recipes: tuple[Recipe, ...]
 
     def named(self, name: str) -> Recipe:
-        """Give one, or raise InvalidRequest."""
+        """Check one override, or raise InvalidRequest."""
         for recipe in self.recipes:
             if recipe.name == name:
                 return recipe

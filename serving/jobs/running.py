@@ -40,7 +40,7 @@ class RunningJob:
         """Set by who attends it, once the record says how it ended."""
 
     async def attend(self, note: Callable[[Event], None]) -> int | None:
-        """Tell every event until the process is over; gives its exit code, None where nobody knows it."""
+        """Return every event until the process is over; gives its exit code, None where nobody knows it."""
         following = asyncio.create_task(self._follow(note))
         bounding = asyncio.create_task(self._bound_memory())
         try:
@@ -90,7 +90,7 @@ class RunningJob:
         return not self.begun.is_set() and (self._code == MISTAKE or bool(self._overrun))
 
     def ending(self, code: int | None, version: int | None) -> tuple[JobState, str]:
-        """Say what the job has become, and its error where it failed."""
+        """Return what the job has become, and its error where it failed."""
         if code == 0 or (code is None and version is not None):
             return JobState.SUCCEEDED, ""
         if self._told is not None:

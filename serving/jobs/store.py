@@ -96,12 +96,12 @@ class JobFolder:
         return False
 
     def process_id(self) -> int | None:
-        """Say the number of the process that lives; None where it was not written down."""
+        """Return the number of the process that lives; None where it was not written down."""
         text = self.alive.read_bytes()
         return int(text) if text.isdigit() else None
 
     def last_log_lines(self) -> list[str]:
-        """Give the end of the log."""
+        """Return the end of the log."""
         with contextlib.suppress(FileNotFoundError), self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LOG_END_BYTES))
             return log.read().decode(errors="replace").splitlines()
@@ -137,7 +137,7 @@ class JobStore:
         self._lock.close()
 
     def folder(self, job_id: str) -> JobFolder:
-        """Give a job's folder, there or not; raise JobNotFound for what is no id."""
+        """Return a job's folder, there or not; raise JobNotFound for what is no id."""
         if not re.fullmatch(ID_PATTERN, job_id):
             raise JobNotFound(f"job {shown(repr(job_id))} is not found")
         return JobFolder(self.root / job_id)

@@ -25,7 +25,7 @@ def run_of(
         front_end="native",
         sample_seconds=1.0,
         samples={
-            each: (1.0,) * 10 + (FLAT[each],) * 80 + (last.get(each, FLAT[each]),) * 10 for each in FLAT
+            each: (1.0,) * 10 + (FLAT[each],) * 40 + (last.get(each, FLAT[each]),) * 50 for each in FLAT
         },
         counts={kind: {} for kind in KINDS} | dict(counts or {}),
         reloads=3,

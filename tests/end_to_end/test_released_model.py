@@ -51,7 +51,7 @@ Answers = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def ask(client: Client, split: Split, point: str) -> Answers:
-    """Give labels and exits of every row of a split."""
+    """Return labels and exits of every row of a split."""
     labels, exits = [], []
     for start in range(0, len(split), BATCH_ROWS):
         answer = client.predict(

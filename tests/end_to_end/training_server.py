@@ -19,7 +19,7 @@ def overrides(epochs: int) -> dict[str, OverrideValue]:
 
 
 def set_options(epochs: int) -> list[str]:
-    """Give the same as words of a command line."""
+    """Return the same as words of a command line."""
     return [word for key, value in overrides(epochs).items() for word in ("--set", f"{key}={value}")]
 
 
@@ -39,7 +39,7 @@ class TrainingServer:
         return ServerProcess(self.models, "--enable-training", "--training-dir", str(self.training_dir))
 
     def folder(self, job: training.Job) -> JobFolder:
-        """Give a job's files."""
+        """Return a job's files."""
         return JobFolder(self.training_dir / job.id)
 
     def repository(self) -> set[str]:
@@ -68,5 +68,5 @@ def watch_to_the_end(
 
 
 def numbers(events: list[training.Event]) -> list[int]:
-    """Give the events' numbers."""
+    """Return the events' numbers."""
     return [event.number for event in events]

@@ -85,7 +85,7 @@ EASY, MIDDLE, HARD = row(0, 5, 5, 5), row(1, 0.5, 5, 5), row(2, 0.5, 0.5, 0.5)
 
 
 def confidence(margin: float) -> float:
-    """Give the confidence that a margin makes."""
+    """Return the confidence that a margin makes."""
     return math.exp(margin) / (math.exp(margin) + 2)
 
 

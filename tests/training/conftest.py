@@ -71,7 +71,7 @@ def make_tiny_network(tiny_recipe: Recipe, digits: Dataset) -> Callable[[], Mult
 
 @pytest.fixture
 def longer_recipe(tmp_path: Path, tiny_recipe_file: Path) -> Path:
-    """Give a recipe that trains for long enough to be interrupted."""
+    """Return a recipe that trains for long enough to be interrupted."""
     text = tiny_recipe_file.read_text().replace("epochs = 2", "epochs = 25").replace("count = 2", "count = 1")
     path = tmp_path / "longer.toml"
     path.write_text(text)

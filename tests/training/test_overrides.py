@@ -13,7 +13,7 @@ LEAST = 'model = "m"\n[dataset]\nname = "digits"\ntest_rows = 360\n'
 
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
-    """Give a recipe that leaves every section but one out."""
+    """Return a recipe that leaves every section but one out."""
     path = tmp_path / "least.toml"
     path.write_text(LEAST)
     return path

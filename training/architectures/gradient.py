@@ -24,12 +24,12 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 def scale_gradient(features: Tensor, share: float) -> Tensor:
-    """Give the same values, whose gradient arrives multiplied by share."""
+    """Return the same values, whose gradient arrives multiplied by share."""
     scaled: Tensor = _ScaledGradient.apply(features, share)  # type: ignore[no-untyped-call]
     return scaled
 
 
 def balance(features: Tensor, exits_from_here: int) -> tuple[Tensor, Tensor]:
-    """Give a stage's features twice: for its head, and for the stage after it."""
+    """Return a stage's features twice: for its head, and for the stage after it."""
     share = 1 / exits_from_here
     return scale_gradient(features, share), scale_gradient(features, 1 - share)

@@ -60,7 +60,7 @@ class Head(nn.Module):
         return self.classifier.in_features
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Give logits [B, K]."""
+        """Return logits [B, K]."""
         logits_BK: Tensor = self.classifier(self.body(features_BCHW))
         return logits_BK
 
@@ -118,7 +118,7 @@ class AttentionGate(nn.Module):
         )
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Give the weighed features, of the same shape."""
+        """Return the weighed features, of the same shape."""
         weighed_BCHW: Tensor = features_BCHW * self.weigh(features_BCHW)
         return weighed_BCHW
 

@@ -67,18 +67,18 @@ class MultiExitNetwork(nn.Module):
         return len(self.heads)
 
     def without_early_exits(self) -> "MultiExitNetwork":
-        """Give the same layers as a network of one stage and the final head alone."""
+        """Return the same layers as a network of one stage and the final head alone."""
         return MultiExitNetwork(self.normalisation, [nn.Sequential(*self.stages)], [self.heads[-1]])
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Give every exit's logits for uint8 images: FP32 [E, B, K], exits in depth order."""
+        """Return every exit's logits for uint8 images: FP32 [E, B, K], exits in depth order."""
         logits_EBK, _ = self.answer(images_BCHW)
         return logits_EBK
 
     def answer(
         self, images_BCHW: Tensor, *, gradient_equilibrium: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """Give every exit's logits, FP32 [E, B, K], and its embedding, [B, D] of a width of its own."""
+        """Return every exit's logits, FP32 [E, B, K], and its embedding, [B, D] of a width of its own."""
         features = self.normalisation(images_BCHW)
         logits, embeddings = [], []
         for number, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):

@@ -62,7 +62,7 @@ def _halving(size: int, stages: int) -> tuple[int, ...]:
 
 
 def _features(size: int, width: Sequence[int], strides: Sequence[int]) -> Iterator[Features]:
-    """Say what each stage gives; one width alone doubles where a later stage halves."""
+    """Yield each stage's output; a single width doubles where a later stage halves the image."""
     channels = width[0]
     for number, stride in enumerate(strides):
         size = (size + stride - 1) // stride
@@ -72,7 +72,7 @@ def _features(size: int, width: Sequence[int], strides: Sequence[int]) -> Iterat
 
 
 def _blocks(before: Features, after: Features, blocks: int) -> Iterator[nn.Module]:
-    """Give a stage's blocks, of which the first changes channels and size."""
+    """Yield a stage's blocks, of which the first changes channels and size."""
     yield ResidualBlock(before.channels, after.channels, stride=1 if before.size == after.size else 2)
     for _ in range(blocks - 1):
         yield ResidualBlock(after.channels, after.channels, stride=1)
@@ -92,7 +92,7 @@ class ResidualBlock(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Give relu(shortcut + change)."""
+        """Return relu(shortcut + change)."""
         answer_BCHW: Tensor = self.activation(self.shortcut(features_BCHW) + self.change(features_BCHW))
         return answer_BCHW
 
@@ -100,7 +100,7 @@ class ResidualBlock(nn.Module):
 def _convolution(
     channels_in: int, channels_out: int, *, stride: int = 1, kernel_size: int = 3
 ) -> nn.Sequential:
-    """Give a convolution with batch norm, which makes its bias idle."""
+    """Return a convolution with batch norm, which makes its bias idle."""
     return nn.Sequential(
         nn.Conv2d(
             channels_in, channels_out, kernel_size, stride=stride, padding=kernel_size // 2, bias=False

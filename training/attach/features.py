@@ -64,7 +64,7 @@ class CachedFeatures:
     """What the network gives for each row, mapped from disk."""
 
     key: str
-    """Tells the model and the rows that these features are of."""
+    """Identifies the model and the rows that these features are of."""
     levels: tuple[NDArray[np.float32], ...]
     """Pooled features of each level, [N, P]."""
     logits_NK: NDArray[np.float32]

@@ -119,12 +119,12 @@ def _exported(source: SourceModel, attached: Attached, dataset: Dataset, splits:
 
 
 class _Lines(Progress):
-    """Tells a run's own progress the lines of an attaching."""
+    """Passes the lines of an attaching on to a run's own progress."""
 
     def __init__(self, progress: born_again.Progress) -> None:
         self._progress = progress
 
     def say(self, text: str) -> None:
-        """Tell some lines, one by one."""
+        """Show some lines, one by one."""
         for line in text.splitlines():
             self._progress.say(line)

@@ -77,7 +77,7 @@ class CheckpointFolder:
         self._write(self._folder.path / CHECKPOINT_FILE, checkpoint)
 
     def load_checkpoint(self, generation: int) -> Checkpoint | None:
-        """Give the epoch to resume that generation from; None where it has none yet."""
+        """Return the epoch to resume that generation from; None where it has none yet."""
         state = self._read(self._folder.path / CHECKPOINT_FILE)
         return Checkpoint(**state) if state and state["generation"] == generation else None
 
@@ -87,7 +87,7 @@ class CheckpointFolder:
         self._write(self._folder.generation_folder(weights.generation) / WEIGHTS_FILE, weights)
 
     def load_weights(self, generation: int) -> Weights | None:
-        """Give a trained generation; None where it is not trained to its end."""
+        """Return a trained generation; None where it is not trained to its end."""
         state = self._read(self._folder.generation_folder(generation) / WEIGHTS_FILE)
         return Weights(**state) if state else None
 

@@ -81,7 +81,7 @@ class Fit:
         return math.ceil(len(self._truth_N) / self._recipe.schedule.batch_rows)
 
     def checkpoint(self) -> Checkpoint:
-        """Give the state after the last whole epoch."""
+        """Return the state after the last whole epoch."""
         return Checkpoint(
             generation=self._generation,
             precision=self._precision.format,
@@ -115,7 +115,7 @@ class Fit:
         return epoch
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give every row once in a fresh order, augmented, with its truth."""
+        """Yield every row once in a fresh order, augmented, with its truth."""
         order_N = torch.randperm(len(self._truth_N), generator=self._generator)
         for row_B in torch.split(order_N.to(self._truth_N.device), self._recipe.schedule.batch_rows):
             images_BCHW = augment(self._images_NCHW[row_B], self._recipe.augmentation, self._generator)
@@ -176,7 +176,7 @@ class Fit:
     def _loss_of_exit(
         self, step: int, images_BCHW: Tensor, truth_B: Tensor, shape_EBK: Sequence[int]
     ) -> Callable[[int, Tensor], Tensor]:
-        """Give G: cross-entropy with the labels without a teacher, else the recipe's rule."""
+        """Return G: cross-entropy with the labels without a teacher, else the recipe's rule."""
         if self._teachers is None:
             return lambda _number, logits_BK: functional.cross_entropy(logits_BK, truth_B)
         generations = self._recipe.generations
@@ -203,13 +203,13 @@ class Fit:
 
 
 def exit_accuracy(network: MultiExitNetwork, images_NCHW: Tensor, truth_N: Tensor) -> tuple[float, ...]:
-    """Give the share of rows that each exit has right, in eval mode; the network keeps its mode."""
+    """Return the share of rows that each exit has right, in eval mode; the network keeps its mode."""
     correct_EN = right_rows(network, images_NCHW, truth_N)
     return tuple(correct_EN.double().mean(dim=1).tolist())
 
 
 def right_rows(network: MultiExitNetwork, images_NCHW: Tensor, truth_N: Tensor) -> Tensor:
-    """Say of each exit which rows it has right, [E, N], in eval mode and FP32; the network keeps its mode."""
+    """Return which rows each exit has right, [E, N], in eval mode and FP32; the network keeps its mode."""
     was_training = network.training
     network.eval()
     with torch.no_grad():

@@ -22,7 +22,7 @@ class Hints(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(width, final_width) for width in early_widths)
 
     def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Give the squared distance of each early exit, a mean over rows and numbers, summed over exits.
+        """Return the squared distance of each early exit, a mean over rows and numbers, summed over exits.
 
         The final exit teaches, and takes no gradient.
         """

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 
 def divergence(log_target_BK: Tensor, student_BK: Tensor, distillation_temperature: float) -> Tensor:
-    """Give T²·KL(target || softmax(student/T)), a mean over rows.
+    """Return T²·KL(target || softmax(student/T)), a mean over rows.
 
     log_target_BK are log-probabilities at that same temperature. T² keeps the gradient's size from
     falling as the temperature rises: Hinton et al., 2015.
@@ -40,7 +40,7 @@ def composed_loss(
     distillation_share: float,
     distillation_temperature: float,
 ) -> Tensor:
-    """Give L for a batch; loss_of_exit is G, of an exit's number and its logits."""
+    """Return L for a batch; loss_of_exit is G, of an exit's number and its logits."""
     *early_logits, final_BK = logits_EBK
     log_target_BK = functional.log_softmax(final_BK.detach() / distillation_temperature, dim=1)
     loss = loss_of_exit(len(early_logits), final_BK)

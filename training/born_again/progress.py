@@ -32,7 +32,7 @@ class Progress(Protocol):
         """Finish the generation, or leave it where it stands."""
 
     def say(self, line: str) -> None:
-        """Say what follows, or what came out."""
+        """Show a line on what follows, or on a result."""
 
 
 class ProgressBar:
@@ -113,6 +113,6 @@ class Several:
             each.end()
 
     def say(self, line: str) -> None:
-        """Say it to each."""
+        """Show a line on each."""
         for each in self._told:
             each.say(line)

@@ -29,13 +29,13 @@ class Target:
     """Adds up to 1."""
 
     def log_probabilities(self, distillation_temperature: float = 1.0) -> Tensor:
-        """Give [B, K], each member softened before the mean is taken."""
+        """Return [B, K], each member softened before the mean is taken."""
         weight_M11 = self.logits_MBK.new_tensor(self.weight_M)[:, None, None]
         softened_MBK = functional.log_softmax(self.logits_MBK / distillation_temperature, dim=2)
         return torch.logsumexp(softened_MBK + weight_M11.log(), dim=0)
 
     def probabilities(self) -> Tensor:
-        """Give [B, K] at temperature 1."""
+        """Return [B, K] at temperature 1."""
         return self.log_probabilities().exp()
 
 

@@ -14,7 +14,7 @@ END_SHARE = 1 / 250_000
 
 
 def one_cycle(step: int, steps: int, *, peak: float, warm_up_share: float) -> float:
-    """Give the learning rate of a step, 0 to steps - 1."""
+    """Return the learning rate of a step, 0 to steps - 1."""
     position = _position(step, steps)
     if position < warm_up_share:
         return peak * _cosine(START_SHARE, 1.0, position / warm_up_share)
@@ -22,7 +22,7 @@ def one_cycle(step: int, steps: int, *, peak: float, warm_up_share: float) -> fl
 
 
 def ramp(step: int, steps: int, *, start: float, end: float) -> float:
-    """Give a weight that goes in a straight line from start at the first step to end at the last."""
+    """Return a weight that goes in a straight line from start at the first step to end at the last."""
     return start + (end - start) * _position(step, steps)
 
 

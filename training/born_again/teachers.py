@@ -24,7 +24,7 @@ class Teachers:
         self._teaching_mix = teaching_mix
 
     def targets(self, images_BCHW: Tensor) -> tuple[Target, ...]:
-        """Give each exit's target, in depth order."""
+        """Return each exit's target, in depth order."""
         with torch.no_grad():
             said = [network(images_BCHW) for network in self._networks]
         exits = len(said[0])

@@ -115,7 +115,7 @@ def erase(images_BCHW: Tensor, box_B4: Tensor, noise_BCHW: Tensor) -> Tensor:
 
 
 def _covered(start_B: Tensor, length_B: Tensor, side: int) -> Tensor:
-    """Say which of a side's pixels an interval covers: bool [B, side]."""
+    """Return which of a side's pixels an interval covers: bool [B, side]."""
     pixel = torch.arange(side, device=start_B.device)
     return (pixel >= start_B[:, None]) & (pixel < (start_B + length_B)[:, None])
 

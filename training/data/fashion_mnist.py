@@ -76,7 +76,7 @@ def load_fashion_mnist(data_dir: Path | None) -> Source:
 
 
 def find_or_download(folders: Sequence[Path], cache: Path, mirror: Mirror) -> Path:
-    """Give the first folder, cache last, that holds all four files; else download what the cache lacks."""
+    """Return the first folder, cache last, that holds all four files; else download what the cache lacks."""
     for folder in (*folders, cache):
         if not _missing(folder):
             return folder

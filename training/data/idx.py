@@ -43,7 +43,7 @@ class IdxFile:
         return f"byte {byte} uncompressed" if _is_gzipped(self.path) else f"byte {byte}"
 
     def refusal(self, byte: int | str, complaint: str) -> DatasetError:
-        """Give the error for a byte."""
+        """Return the error for a byte."""
         return DatasetError(f"{self.path}: {self.place(byte)}: {complaint}")
 
 
@@ -72,7 +72,7 @@ def read_idx_set(name: str, folder: Path, labels: tuple[str, ...] | None) -> Sou
 
 
 def find_idx_file(folder: Path, name: str) -> Path | None:
-    """Give the path of a set's file, plain before gzipped, or None."""
+    """Return the path of a set's file, plain before gzipped, or None."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 

@@ -25,12 +25,12 @@ class LabelColumn:
     place: Callable[[int], str]
 
     def refusal(self, row: int, expected: str) -> DatasetError:
-        """Give the error for a row that holds another label than the expected."""
+        """Return the error for a row that holds another label than the expected."""
         return DatasetError(f"{self.name}: {self.place(row)}: {expected}, got {self.truth_N[row]}")
 
 
 def count_classes(train: LabelColumn) -> int:
-    """Give K after checking that the labels are 0..K-1, each at least once, and K from 2 to MAX_CLASSES."""
+    """Return K after checking that the labels are 0..K-1, each at least once, and K from 2 to MAX_CLASSES."""
     known = np.unique(train.truth_N)
     gaps = np.flatnonzero(known != np.arange(len(known)))
     if len(gaps):

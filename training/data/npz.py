@@ -79,7 +79,7 @@ def _read_member(path: Path, name: str, archive: Mapping[str, object]) -> NDArra
 
 @contextmanager
 def _refusing(expected: str) -> Iterator[None]:
-    """Say in one line what reading was expected to find; a damaged file makes it raise nearly anything."""
+    """Turn what a damaged file raises into one line that says what was expected."""
     try:
         yield
     except DatasetError:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def first_pair(images_NCHW: NDArray[np.uint8]) -> tuple[int, int] | None:
-    """Give the rows of the first image that was there before, the earlier first; None where all differ."""
+    """Return the rows of the first image that was there before, the earlier first; None where all differ."""
     seen: dict[bytes, int] = {}
     for row, digest in enumerate(_digests(images_NCHW)):
         earlier = seen.setdefault(digest, row)
@@ -23,7 +23,7 @@ def first_pair(images_NCHW: NDArray[np.uint8]) -> tuple[int, int] | None:
 
 
 def rows_also_in(known_NCHW: NDArray[np.uint8], images_NCHW: NDArray[np.uint8]) -> list[int]:
-    """Give the rows of the images that are among the known ones."""
+    """Return the rows of the images that are among the known ones."""
     known = set(_digests(known_NCHW))
     return [row for row, digest in enumerate(_digests(images_NCHW)) if digest in known]
 

@@ -47,7 +47,7 @@ def calibration_temperature(logits_NK: NDArray[np.floating], truth_N: NDArray[np
 def negative_log_likelihood(
     logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer], calibration_temperature: float = 1.0
 ) -> float:
-    """Give the mean negative log-likelihood of the true labels, in nats."""
+    """Return the mean negative log-likelihood of the true labels, in nats."""
     _check_split(logits_NK, truth_N)
     loss, _ = _loss_and_gradient(
         np.array([math.log(calibration_temperature)]), logits_NK.astype(np.float64), truth_N

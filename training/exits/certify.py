@@ -130,7 +130,7 @@ def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[
 
 
 def allowed_losses(n: int, epsilon: float, delta: float) -> int:
-    """Give the most losses in n rows that still certify; -1 where not even 0 would.
+    """Return the most losses in n rows that still certify; -1 where not even 0 would.
 
     That is the largest r with P(Binomial(n, epsilon) <= r) <= delta.
     """
@@ -140,13 +140,13 @@ def allowed_losses(n: int, epsilon: float, delta: float) -> int:
 
 
 def fewest_rows(epsilon: float, delta: float) -> int:
-    """Give the fewest rows of which 0 losses certify: the first n with (1 - epsilon)^n <= delta."""
+    """Return the fewest rows of which 0 losses certify: the first n with (1 - epsilon)^n <= delta."""
     _check_shares(epsilon=epsilon, delta=delta)
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
 
 
 def upper_bound(losses: int, n: int, delta: float) -> float:
-    """Give the risk that is exceeded with chance delta at most, of so many losses in n rows."""
+    """Return the risk that is exceeded with chance delta at most, of so many losses in n rows."""
     _check_shares(delta=delta)
     _check_rows(n)
     if not 0 <= losses <= n:
@@ -167,7 +167,7 @@ def _certificate(tested: Walked, epsilon: float, delta: float, risk: Risk, metho
 
 
 def _p_value(losses: int, n: int, epsilon: float) -> float:
-    """Give the chance of so few losses if their true rate were epsilon."""
+    """Return the chance of so few losses if their true rate were epsilon."""
     return float(scipy.stats.binom.cdf(losses, n, epsilon))
 
 

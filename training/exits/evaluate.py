@@ -155,7 +155,7 @@ class Outcome:
         return self.gained - (self.correct - self.final_correct)
 
     def losses(self, risk: Risk) -> int:
-        """Give the rows that a risk counts."""
+        """Return the rows that a risk counts."""
         return self.harms if risk is Risk.HARM else self.disagreements
 
     @property

@@ -42,7 +42,7 @@ class Proportion:
 
 
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Give the Wilson interval of a proportion, inside [0, 1] and never empty."""
+    """Return the Wilson interval of a proportion, inside [0, 1] and never empty."""
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"proportion: expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
     z = _two_sided(confidence)
@@ -97,7 +97,7 @@ def mean(values: Sequence[float], counts: Sequence[int], confidence: float = CON
 
 
 def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> float:
-    """Give the exact one-sided p-value against 'b is no more often right than a' on the same rows."""
+    """Return the exact one-sided p-value against 'b is no more often right than a' on the same rows."""
     gained, lost = discordant(correct_a_N, correct_b_N)
     if gained + lost == 0:
         return 1.0

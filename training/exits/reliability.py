@@ -93,14 +93,14 @@ def binned(confidence_N: Floats, correct_N: Bools, bins: int = BINS) -> tuple[Bi
 
 
 def expected_calibration_error(confidence_N: Floats, correct_N: Bools, bins: int = BINS) -> float:
-    """Give the mean gap between confidence and accuracy over equally wide bins, weighted by rows."""
+    """Return the mean gap between confidence and accuracy over equally wide bins, weighted by rows."""
     if len(confidence_N) == 0:
         raise ValueError("expected calibration error: expected at least 1 row, got 0")
     return sum(each.gap for each in binned(confidence_N, correct_N, bins)) / len(confidence_N)
 
 
 def error_by_chance(confidence_N: Floats, draws: int = DRAWS) -> float:
-    """Give the calibration error that a perfectly calibrated exit would show, in the mean, on such rows.
+    """Return the calibration error that a perfectly calibrated exit would show, in the mean, on such rows.
 
     Each draw has a row right with the chance that its confidence says. Few rows show much error by chance.
     """
@@ -113,7 +113,7 @@ def error_by_chance(confidence_N: Floats, draws: int = DRAWS) -> float:
 
 
 def error_auroc(confidence_N: Floats, correct_N: Bools) -> float | None:
-    """Give the chance that a right row has more confidence than a wrong one; ties count half.
+    """Return the chance that a right row has more confidence than a wrong one; ties count half.
 
     None where there is no pair to compare. By Mann and Whitney: from the ranks of the right rows.
     """
@@ -125,7 +125,7 @@ def error_auroc(confidence_N: Floats, correct_N: Bools) -> float | None:
 
 
 def risk_coverage(confidence_N: Floats, correct_N: Bools) -> Floats:
-    """Give the share of wrong rows among the 1, 2, .. N most confident, at least 1 row.
+    """Return the share of wrong rows among the 1, 2, .. N most confident, at least 1 row.
 
     Rows of equal confidence come in no order: where some of them are taken, the mean over all orders.
     """
@@ -140,6 +140,6 @@ def risk_coverage(confidence_N: Floats, correct_N: Bools) -> Floats:
 
 
 def arriving(confidence_EN: Floats, rule: ExitRule) -> Bools:
-    """Say which rows come to each exit under a rule: those that left at none before; arriving_EN."""
+    """Return which rows come to each exit under a rule: those that left at none before; arriving_EN."""
     exit_N = route(confidence_EN, rule)
     return np.asarray(exit_N >= np.arange(len(confidence_EN))[:, np.newaxis])

@@ -15,7 +15,7 @@ TENTHS = np.arange(1, 10) / 10
 
 
 def confidence_spread(confidence_N: Floats) -> ConfidenceShares:
-    """Give the distinct deciles of at least 1 row's confidences, and the share of rows in each bin.
+    """Return the distinct deciles of at least 1 row's confidences, and the share of rows in each bin.
 
     Where confidences saturate, deciles coincide, and fewer than ten bins are left.
     """

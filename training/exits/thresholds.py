@@ -48,7 +48,7 @@ class Candidate:
     """0 where it was not counted."""
 
     def risk(self, risk: Risk) -> float:
-        """Give the share of rows that a risk counts."""
+        """Return the share of rows that a risk counts."""
         return self.harm if risk is Risk.HARM else self.disagreement
 
     @property
@@ -81,7 +81,7 @@ class Choices:
         self.thresholds: tuple[float | None, ...] = (None, *midpoints[separable].tolist())
 
     def leaves(self, choice: int) -> Bools:
-        """Say which rows clear the threshold of that choice."""
+        """Return which rows clear the threshold of that choice."""
         return np.asarray(self.rank_N <= choice)
 
     def running_sums(self, value_N: Integers) -> Integers:
@@ -112,7 +112,7 @@ class Search:
         return (0,) * len(self._choices_E)
 
     def thresholds(self, choice: Sequence[int]) -> tuple[float | None, ...]:
-        """Give the thresholds of a choice."""
+        """Return the thresholds of a choice."""
         return tuple(
             choices.thresholds[index] for choices, index in zip(self._choices_E, choice, strict=True)
         )
@@ -131,7 +131,7 @@ class Search:
         return tuple(choice)
 
     def score(self, number: int, choice: Sequence[int], price: float) -> Floats:
-        """Give cost + price · loss, as shares, for every threshold of one exit with the others held."""
+        """Return cost + price · loss, as shares, for every threshold of one exit with the others held."""
         cost, loss = self.sums(number, choice)
         return np.asarray(cost / self._full_cost + price * (loss / self._full_loss))
 
@@ -153,7 +153,7 @@ class Search:
         return int(self._cost_E[exit_N].sum()), int(self._loss_EN[exit_N, self._every_N].sum())
 
     def _route(self, choice: Sequence[int]) -> Integers:
-        """Give the exit at which each row leaves: `policy.route`, in ranks."""
+        """Return the exit at which each row leaves: `policy.route`, in ranks."""
         exit_N = np.full(len(self._every_N), len(choice))
         for number in reversed(range(len(choice))):
             exit_N[self._choices_E[number].leaves(choice[number])] = number
@@ -180,7 +180,7 @@ def pareto_path(readings: Readings, cost_E: Sequence[int]) -> tuple[Candidate, .
 
 
 def target_row(path: Sequence[Candidate], max_accuracy_loss: float) -> Candidate:
-    """Give the cheapest row of the path that loses at most so much accuracy, a share; ties: the safer."""
+    """Return the cheapest row of the path that loses at most so much accuracy, a share; ties: the safer."""
     if not 0 <= max_accuracy_loss <= 1:
         raise ValueError(f"max_accuracy_loss: expected a share from 0 to 1, got {max_accuracy_loss}")
     allowed = [row for row in path if row.accuracy_loss <= max_accuracy_loss]
@@ -194,7 +194,7 @@ def cheapest_within(path: Sequence[Candidate], most_risk: float, risk: Risk) -> 
 
 
 def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candidate:
-    """Give the row of least risk that is faster than full depth and within the budget; ties: the costlier.
+    """Return the row of least risk that is faster than full depth and within the budget; ties: the costlier.
 
     A small split cannot tell rows without a loss apart: of those the costlier lets fewer leave, and is safer.
 
@@ -212,7 +212,7 @@ def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candi
 
 
 def candidate(readings: Readings, thresholds: tuple[float | None, ...], cost_E: Sequence[int]) -> Candidate:
-    """Give a choice of thresholds with what it gives on a split."""
+    """Return a choice of thresholds with what it gives on a split."""
     result = outcome(readings, ExitRule(thresholds, max_exit=readings.exits - 1), cost_E)
     return Candidate(
         thresholds,
@@ -224,7 +224,7 @@ def candidate(readings: Readings, thresholds: tuple[float | None, ...], cost_E: 
 
 
 def _losses(readings: Readings) -> Iterator[Integers]:
-    """Give what each row loses at each exit against the final one, under each kind of loss."""
+    """Yield what each row loses at each exit against the final one, under each kind of loss."""
     correct_EN = readings.correct_EN.astype(np.int64)
     yield correct_EN[-1] - correct_EN
     yield (~readings.agrees_EN).astype(np.int64)
@@ -246,7 +246,7 @@ def _front(search: Search) -> list[tuple[float | None, ...]]:
 
 
 def _around(search: Search, choice: tuple[int, ...]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Give the cost, loss and choice of each unbeaten threshold of each exit, with the others held."""
+    """Yield the cost, loss and choice of each unbeaten threshold of each exit, with the others held."""
     for number in range(len(choice)):
         cost, loss = search.sums(number, choice)
         for index in _unbeaten(cost, loss).tolist():
@@ -254,7 +254,7 @@ def _around(search: Search, choice: tuple[int, ...]) -> Iterator[tuple[int, int,
 
 
 def _unbeaten(cost: Integers, loss: Integers) -> Integers:
-    """Give the indices of those that no other beats in cost and loss at once, by rising cost."""
+    """Return the indices of those that no other beats in cost and loss at once, by rising cost."""
     order = np.lexsort((loss, cost))
     least_so_far = np.minimum.accumulate(loss[order])
     return np.asarray(order[np.append(True, least_so_far[1:] < least_so_far[:-1])])

@@ -71,7 +71,7 @@ class _StageGraph(nn.Module):
         self.stage, self.head, self.is_last = stage, head, is_last
 
     def answer(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Give logits, and the features for the next stage where there is one."""
+        """Return logits, and the features for the next stage where there is one."""
         features = self.stage(features)
         logits_BK = self.head(features)
         return (logits_BK,) if self.is_last else (logits_BK, features)

@@ -90,12 +90,12 @@ def compare_baseline(baseline: Baseline, best: Assessment, test: Split) -> Basel
 
 
 def warnings(findings: Findings) -> Iterator[str]:
-    """Say of each operating point that promises nothing, or saves nothing, that it does."""
+    """Return a warning for each operating point without a certificate or without a saving."""
     return promises.warnings(findings.best.chosen.points, findings.recipe.operating_points.goals)
 
 
 def make_manifest(findings: Findings, version: int, run_id: str) -> Manifest:
-    """Say everything that a server and a reader need of the published generation.
+    """Return everything that a server and a reader need of the published generation.
 
     Raises Uncertified where a point lacks the promise that its recipe asked for.
     """
@@ -119,7 +119,7 @@ def make_manifest(findings: Findings, version: int, run_id: str) -> Manifest:
 
 
 def make_provenance(findings: Findings, run_id: str) -> Provenance:
-    """Say which run, recipe, seed, generation, rows and packages made it."""
+    """Return which run, recipe, seed, generation, rows and packages made it."""
     recipe, dataset = findings.recipe, findings.dataset
     return Provenance(
         recipe=recipe.model_dump(mode="json"),

@@ -10,7 +10,7 @@ MOST_DIGITS = 9
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Say a share in percent, without digits that say nothing: 3 %, 99.7 %.
+    """Format a share in percent, without digits that say nothing: 3 %, 99.7 %.
 
     A share between 0 and 1 gets as many digits as it takes not to be said as 0 or 100 %.
     """
@@ -20,17 +20,17 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def exactly(share: float) -> str:
-    """Say a promised share in percent with all its digits: rounding would promise something else."""
+    """Format a promised share in percent with all its digits: rounding would promise something else."""
     return f"{100 * share:.10g}\N{NO-BREAK SPACE}%"
 
 
 def points(share: float) -> str:
-    """Say a difference of shares in percentage points, with its sign."""
+    """Format a difference of shares in percentage points, with its sign."""
     return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def proportion(counted: Proportion) -> str:
-    """Say a counted share with its interval."""
+    """Format a counted share with its interval."""
     low, high = counted.interval
     return f"{percent(counted.share)} ({percent_range(low, high)})"
 
@@ -41,22 +41,22 @@ def exit_name(number: int, exits: int) -> str:
 
 
 def percent_range(low: float, high: float) -> str:
-    """Say an interval of shares in percent."""
+    """Format an interval of shares in percent."""
     return f"{100 * low:.1f} to {percent(high)}"
 
 
 def gain(estimate: Estimate) -> str:
-    """Say a paired gain in points with its interval."""
+    """Format a paired gain in points with its interval."""
     return f"{points(estimate.value)} ({points(estimate.low)} to {points(estimate.high)})"
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """Say a figure that is no share; nothing was measured where there is none."""
+    """Format a figure that is no share; nothing was measured where there is none."""
     return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
 
 
 def quantity(count: float) -> str:
-    """Say a large count with a thousand's letter: 23.6 k, 1.2 M."""
+    """Format a large count with a thousand's letter: 23.6 k, 1.2 M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g} {letter}"
@@ -64,7 +64,7 @@ def quantity(count: float) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Say a p-value; nothing was compared where there is none."""
+    """Format a p-value; nothing was compared where there is none."""
     if value is None:
         return "\N{EN DASH}"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -75,14 +75,14 @@ NEARLY_ONE = 0.99999
 
 
 def temperature(value: float) -> str:
-    """Say a calibration temperature; one that stopped at a bound of the search was not fitted."""
+    """Format a calibration temperature; one that stopped at a bound of the search was not fitted."""
     if value <= LOWEST_TEMPERATURE:
         return f"{value:.2f} (the floor)"
     return f"{value:.2f} (the ceiling)" if value >= HIGHEST_TEMPERATURE else f"{value:.2f}"
 
 
 def threshold(value: float | None) -> str:
-    """Say a threshold; near 1 the digits that count come late."""
+    """Format a threshold; near 1 the digits that count come late."""
     if value is None:
         return "off"
     return f"1 \N{MINUS SIGN} {1 - value:.1e}" if value > NEARLY_ONE else f"{value:.6g}"

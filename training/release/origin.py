@@ -83,7 +83,7 @@ class Retargeting(Section):
 
 
 def retargeting(version: PublishedVersion) -> Retargeting | None:
-    """Give how a version came from another one; None where it was trained."""
+    """Return how a version came from another one; None where it was trained."""
     written = version.manifest.provenance.retargeted_from
     if written is None:
         return None
@@ -91,7 +91,7 @@ def retargeting(version: PublishedVersion) -> Retargeting | None:
 
 
 def goals_of(version: PublishedVersion) -> dict[str, Goal]:
-    """Give what every operating point of a version aims at, as its provenance has it."""
+    """Return what every operating point of a version aims at, as its provenance has it."""
     before = retargeting(version)
     if before is not None:
         return dict(before.goals)
@@ -116,13 +116,13 @@ def training_data_of(version: PublishedVersion) -> Dataset:
 
 
 def own_data_of(version: PublishedVersion) -> OwnData | None:
-    """Give the user's rows that a version's figures are of; None where they are of its recipe's."""
+    """Return the user's rows that a version's figures are of; None where they are of its recipe's."""
     before = retargeting(version)
     return before.data if before is not None else None
 
 
 def _as_published(version: PublishedVersion, dataset: Dataset) -> Dataset:
-    """Give a dataset back, or raise DatasetError where it is not the one of a version's figures."""
+    """Return a dataset, or raise DatasetError where it is not the one of a version's figures."""
     said = version.manifest.provenance.dataset
     digests = {name: split.digest for name, split in dataset.splits.items() if name in said.split_digests}
     for culprit, expected, got in (

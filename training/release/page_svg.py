@@ -22,6 +22,6 @@ def page_svg(draw: Draw, name: str, height_inches: float, exits: int) -> str:
 
 
 def page_exit_colour(number: int, exits: int) -> str:
-    """Give an exit's colour in the page's CSS: from the early to the final one."""
+    """Return an exit's colour in the page's CSS: from the early to the final one."""
     depth = 100 if exits == 1 else round(100 * number / (exits - 1))
     return f"color-mix(in oklab, var(--final) {depth}%, var(--early))"

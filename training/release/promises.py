@@ -33,7 +33,7 @@ _LOST = {
 
 
 def of_point(goal: Goal | None, certified: Certified | None) -> str:
-    """Say in plain words what is promised of a point, or why nothing is; no goal is that of `exact`."""
+    """State in plain words what is promised of a point, or why nothing is; no goal is that of `exact`."""
     if goal is None or certified is None:
         return FULL_DEPTH
     if certified.promises_nothing:
@@ -46,7 +46,7 @@ def of_point(goal: Goal | None, certified: Certified | None) -> str:
 
 
 def of_certificate(promise: Certificate) -> str:
-    """Say a certificate with what was seen of it."""
+    """State a certificate with what was seen of it."""
     losses = promise.harms if promise.risk is Risk.HARM else promise.disagreements
     allowed = allowed_losses(promise.n, promise.epsilon, promise.delta)
     return (
@@ -57,7 +57,7 @@ def of_certificate(promise: Certificate) -> str:
 
 
 def in_short(point: OperatingPoint, goal: Goal | None = None) -> str:
-    """Say in a clause what is promised of a published point, and what that rests on.
+    """State in a clause what is promised of a published point, and what that rests on.
 
     goal: what the point aims at, where it is known; it says why a point may equal `exact`.
     """
@@ -74,7 +74,7 @@ def in_short(point: OperatingPoint, goal: Goal | None = None) -> str:
 
 
 def bound(risk: Risk, epsilon: float) -> str:
-    """Say which risk is bounded, and by how much."""
+    """State which risk is bounded, and by how much."""
     return f"at most {exactly(epsilon)} {_BOUNDED[risk]}"
 
 
@@ -106,7 +106,7 @@ def _target(goal: Goal) -> str:
 
 
 def warnings(points: Mapping[str, Certified], goals: Mapping[str, Goal]) -> Iterator[str]:
-    """Say of each point that promises nothing, or saves nothing, that it does."""
+    """Yield a warning for each operating point without a certificate or without a saving."""
     for name, goal in goals.items():
         if points[name].promises_nothing:
             yield f'operating point "{name}" is UNCERTIFIED, as asked by certified_by = "nothing"'
@@ -115,7 +115,7 @@ def warnings(points: Mapping[str, Certified], goals: Mapping[str, Goal]) -> Iter
 
 
 def joint_confidence(promises: Sequence[Certificate]) -> str:
-    """Say with what confidence all certificates hold together: at the sum of their deltas."""
+    """State with what confidence all certificates hold together: at the sum of their deltas."""
     if len(promises) < 2:
         return ""
     together = percent(max(0.0, 1 - sum(promise.delta for promise in promises)))

@@ -53,7 +53,7 @@ def stage_entry(exported: "ExportedStage") -> Stage:
 
 
 def check_certified(manifest: Manifest, *, waived: Collection[str]) -> Manifest:
-    """Give the manifest back, or raise Uncertified where a faster point than `exact` promises nothing.
+    """Return the manifest, or raise Uncertified where a faster point than `exact` promises nothing.
 
     waived are the points of which no promise was asked.
     """

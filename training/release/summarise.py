@@ -63,7 +63,7 @@ def make_summary(findings: Findings, published: Path) -> RunSummary:
 
 
 def summarise_generations(findings: Findings) -> Iterator[GenerationSummary]:
-    """Give each generation's figures, and its gain over the one before."""
+    """Yield each generation's figures, and its gain over the one before."""
     before: Readings | None = None
     for number, each in enumerate(findings.assessments):
         readings = each.tested.readings
@@ -78,7 +78,7 @@ def summarise_generations(findings: Findings) -> Iterator[GenerationSummary]:
 
 
 def summarise_stages(findings: Findings) -> tuple[StageSummary, ...]:
-    """Give what each published stage costs."""
+    """Return what each published stage costs."""
     return tuple(
         StageSummary(
             multiply_adds=stage.multiply_adds,
@@ -92,7 +92,7 @@ def summarise_stages(findings: Findings) -> tuple[StageSummary, ...]:
 def summarise_exits(
     tested: Tested, calibration_temperatures: Sequence[float], rule: ExitRule
 ) -> Iterator[ExitSummary]:
-    """Give each exit's figures on test, with and without calibration, on all rows and on those that arrive.
+    """Yield each exit's figures on test, with and without calibration, on all rows and on those that arrive.
 
     rule is the default operating point's: by it rows arrive, with the calibrated confidence.
     """
@@ -120,12 +120,12 @@ def summarise_exits(
 
 
 def rows_of_each_percent(rows: int) -> Integers:
-    """Give how many rows 1, 2, .. 100 % of them are, rounded up."""
+    """Return how many rows 1, 2, .. 100 % of them are, rounded up."""
     return -(-np.arange(1, 101) * rows // 100)
 
 
 def summarise_points(recipe: Recipe, assessment: Assessment) -> tuple[OperatingPointSummary, ...]:
-    """Give what was asked of each operating point, what was certified and what it gave on test."""
+    """Return what was asked of each operating point, what was certified and what it gave on test."""
     asked = recipe.operating_points.goals
     return tuple(
         OperatingPointSummary(

@@ -139,10 +139,10 @@ class RunSummary:
         return tuple(cost / cost_E[-1] for cost in cost_E)
 
     def full_depth_milliseconds(self, batch_rows: int) -> float:
-        """Give what a batch of that many rows takes through every stage."""
+        """Return what a batch of that many rows takes through every stage."""
         return sum(stage.milliseconds[batch_rows] for stage in self.stages)
 
     def milliseconds(self, point: OperatingPointSummary, batch_rows: int) -> float:
-        """Give what a batch takes on average at a point, each stage run in batches of that many rows."""
+        """Return what a batch takes on average at a point, each stage run in batches of that many rows."""
         stages = [stage.milliseconds[batch_rows] for stage in self.stages]
         return expected_milliseconds(point.test.exit_shares, stages)

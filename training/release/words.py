@@ -19,22 +19,22 @@ def cost(summary: RunSummary, point: OperatingPointSummary) -> Estimate:
 
 
 def outcome_accuracy(outcome: Outcome) -> str:
-    """Say a point's accuracy with its interval."""
+    """State a point's accuracy with its interval."""
     return proportion(Proportion(outcome.correct, outcome.n))
 
 
 def outcome_disagreement(outcome: Outcome) -> str:
-    """Say how often a point's answers differ from the final exit's, with the interval."""
+    """State how often a point's answers differ from the final exit's, with the interval."""
     return proportion(Proportion(outcome.disagreements, outcome.n))
 
 
 def exit_shares(outcome: Outcome) -> list[str]:
-    """Say the share of rows that left at each exit, with its interval."""
+    """Return the share of rows that left at each exit, with its interval."""
     return [proportion(Proportion(count, outcome.n)) for count in outcome.exit_counts]
 
 
 def headline(summary: RunSummary) -> str:
-    """Say the result in one sentence: what the default point saves and what it keeps."""
+    """State the result in one sentence: what the default point saves and what it keeps."""
     point = summary.default_point
     full = percent(point.test.final_correct / point.test.n)
     if _is_full_depth(point):
@@ -46,7 +46,7 @@ def headline(summary: RunSummary) -> str:
 
 
 def headline_details(summary: RunSummary) -> str:
-    """Say where the headline's figures come from and how sure they are."""
+    """State where the headline's figures come from and how sure they are."""
     point = summary.default_point
     full = Proportion(point.test.final_correct, point.test.n)
     source = f"Operating point {point.name}, the default, on {point.test.n:,} test rows that chose nothing"
@@ -67,7 +67,7 @@ def _is_full_depth(point: OperatingPointSummary) -> bool:
 
 
 def generations(summary: RunSummary) -> str:
-    """Say which generation was published and why, as the paired test on tune had it."""
+    """State which generation was published and why, as the paired test on tune had it."""
     if len(summary.generations) == 1:
         return "There is one generation, which had no teacher."
     rows = f"{summary.chosen.tune.n:,} tune rows"
@@ -85,7 +85,7 @@ def generations(summary: RunSummary) -> str:
 
 
 def _attainable(summary: RunSummary) -> str:
-    """Say where the first generation erred so rarely that no later one could have been promoted."""
+    """State where the first generation erred so rarely that no later one could have been promoted."""
     tune = summary.generations[0].tune
     smallest = 0.5 ** (tune.n - tune.successes)
     if smallest < summary.promotion_level:
@@ -97,7 +97,7 @@ def _attainable(summary: RunSummary) -> str:
 
 
 def claim(summary: RunSummary) -> str:
-    """Say whether each generation beat the one before on test, the claim of Born-Again networks."""
+    """State whether each generation beat the one before on test, the claim of Born-Again networks."""
     shares = [each.test_E[-1].share for each in summary.generations]
     if len(shares) == 1:
         return ""
@@ -111,7 +111,7 @@ def claim(summary: RunSummary) -> str:
 
 
 def ensemble(summary: RunSummary) -> str:
-    """Say what all generations together give at the final exit."""
+    """State what all generations together give at the final exit."""
     if not summary.ensemble_E:
         return ""
     count = len(summary.generations)
@@ -129,7 +129,7 @@ BASELINE_NAMES = {
 
 
 def baselines(summary: RunSummary) -> str:
-    """Say whether leaving early beat smaller networks that cost the same."""
+    """State whether leaving early beat smaller networks that cost the same."""
     point = summary.default_point.name
     verdicts = []
     for each in summary.baselines:

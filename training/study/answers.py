@@ -16,18 +16,18 @@ BALANCED = "balanced"
 
 
 def rises(line: Sequence[NetworkRecord], exit_number: int = -1) -> bool:
-    """Say whether every generation has more test rows right at an exit than the one before."""
+    """Return whether every generation has more test rows right at an exit than the one before."""
     counts = [each.right[exit_number] for each in line]
     return all(later > earlier for earlier, later in pairwise(counts))
 
 
 def rises_clearly(line: Sequence[NetworkRecord], exit_number: int = -1) -> bool:
-    """Say whether every generation's gain over the one before has an interval above 0."""
+    """Return whether every generation's gain over the one before has an interval above 0."""
     return all(each.over_teacher[exit_number].gain.low > 0 for each in line[1:])
 
 
 def claim(record: StudyRecord) -> str:
-    """Say whether Acc(M1) < Acc(M2) < Acc(M3) held."""
+    """State whether Acc(M1) < Acc(M2) < Acc(M3) held."""
     lines = list(record.lines())
     held = [f"`{rule}` with seed {seed}" for rule, seed, line in lines if rises(line)]
     clearly = sum(rises_clearly(line) for _, _, line in lines)
@@ -40,17 +40,17 @@ def claim(record: StudyRecord) -> str:
 
 
 def gains(record: StudyRecord, rule: str, generation: int, exit_number: int) -> list[Estimate]:
-    """Give a generation's gain over generation 0 at an exit, a figure a seed."""
+    """Return a generation's gain over generation 0 at an exit, a figure a seed."""
     return [line[generation].over_first[exit_number].gain for each, _, line in record.lines() if each == rule]
 
 
 def mean_gain(record: StudyRecord, rule: str, generation: int, exit_number: int) -> float:
-    """Give the mean over seeds."""
+    """Return the mean over seeds."""
     return mean(each.value for each in gains(record, rule, generation, exit_number))
 
 
 def by_exit(record: StudyRecord) -> Iterator[str]:
-    """Say at which exit a teacher helped most."""
+    """Yield at which exit a teacher helped most."""
     for rule in record.study.rules:
         last = record.study.generations - 1
         each = [mean_gain(record, rule, last, number) for number in range(record.exits)]
@@ -63,7 +63,7 @@ def by_exit(record: StudyRecord) -> Iterator[str]:
 
 
 def dark_knowledge(record: StudyRecord) -> Iterator[str]:
-    """Say what the teacher's word holds beside its largest entry."""
+    """Yield what the teacher's probabilities hold beside the largest one."""
     for contrast in record.contrasts:
         said = " / ".join(gain(each.gain) for each in contrast.over)
         most = max(range(record.exits), key=lambda number: contrast.over[number].gain.value)
@@ -75,7 +75,7 @@ def dark_knowledge(record: StudyRecord) -> Iterator[str]:
 
 
 def ensembles(record: StudyRecord) -> str:
-    """Say what ensembles of generations gave."""
+    """State what ensembles of generations gave."""
     whole = [each for each in record.ensembles if len(each.generations) == record.study.generations]
     of_lines = [each for each in whole if each.rule is not None]
     by_value = sorted(of_lines, key=lambda each: each.over_first[-1].gain.value)
@@ -95,7 +95,7 @@ def ensembles(record: StudyRecord) -> str:
 
 
 def early_leaving(record: StudyRecord) -> str:
-    """Say whether a generation changed how many rows leave early, at equal certified risk."""
+    """State whether a generation changed how many rows leave early, at equal certified risk."""
     later = [
         (line[0].points[BALANCED], each.points[BALANCED])
         for _, _, line in record.lines()
@@ -118,7 +118,7 @@ def cost(record: StudyRecord, point: PointRecord) -> Estimate:
 
 
 def accuracy(record: StudyRecord, network: NetworkRecord, exit_number: int) -> Proportion:
-    """Give a network's test accuracy at an exit."""
+    """Return a network's test accuracy at an exit."""
     return Proportion(network.right[exit_number], record.n)
 
 

@@ -111,7 +111,7 @@ def train_lines(
 
 
 def line_folder(folder: Path, rule: str, seed: int) -> Path:
-    """Say where a line's generations lie."""
+    """Return where a line's generations lie."""
     return folder / f"{rule}-seed-{seed}"
 
 

@@ -27,7 +27,7 @@ def write_study(folder: Path, record: StudyRecord) -> Path:
 
 
 def files(record: StudyRecord) -> dict[str, str]:
-    """Give every file of the folder by name."""
+    """Return every file of the folder by name."""
     return {
         RECORD_FILE: record.model_dump_json(indent=1) + "\n",
         "accuracy.svg": plots.plot_accuracy(record),

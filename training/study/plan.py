@@ -76,18 +76,18 @@ class Study(Section):
         return lines * (self.generations - 1)
 
     def first_recipe(self, seed: int) -> Recipe:
-        """Give the recipe of a seed's generation 0: what no rule touches has the defaults."""
+        """Return the recipe of a seed's generation 0: what no rule touches has the defaults."""
         generations = self.recipe.generations.model_copy(update={"count": 1})
         return self.recipe.with_seed(seed).model_copy(update={"generations": generations})
 
     def line_recipe(self, rule: str, seed: int) -> Recipe:
-        """Give the recipe of a line."""
+        """Return the recipe of a line."""
         generations = self.recipe.generations.model_copy(update={"rule": rule})
         return self.recipe.with_seed(seed).model_copy(update={"generations": generations})
 
 
 def best_rules(study: Study, tune_right: Sequence[int]) -> tuple[str, ...]:
-    """Give the rules to repeat: those with most tune rows right, a count a rule; ties: the earlier."""
+    """Return the rules to repeat: those with most tune rows right, a count a rule; ties: the earlier."""
     order = sorted(range(len(study.rules)), key=lambda number: -tune_right[number])
     chosen = set(order[: study.repeated_rules])
     return tuple(rule for number, rule in enumerate(study.rules) if number in chosen)

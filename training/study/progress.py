@@ -26,12 +26,12 @@ class StudyProgress(ProgressBar):
 
     @property
     def seconds_left(self) -> float:
-        """Give the seconds that the networks not yet trained will take."""
+        """Return the seconds that the networks not yet trained will take."""
         pace = self._seen_seconds / self._seen_estimate if self._seen_estimate else 1.0
         return pace * self._left
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        """Say which network begins."""
+        """Show which network begins."""
         self._number += 1
         self._estimate = next(self._estimates, 0.0) / epochs
         self._left -= self._estimate * epochs_done
@@ -50,5 +50,5 @@ class StudyProgress(ProgressBar):
 
 
 def about(seconds: float) -> str:
-    """Say a time that is not exact."""
+    """Format an estimated time."""
     return f"about {timedelta(seconds=round(seconds))}"

@@ -120,16 +120,16 @@ class StudyRecord(Section):
         return len(self.multiply_adds)
 
     def first(self, seed: int) -> NetworkRecord:
-        """Give a seed's generation 0."""
+        """Return a seed's generation 0."""
         return next(each for each in self.networks if each.rule is None and each.seed == seed)
 
     def line(self, rule: str, seed: int) -> tuple[NetworkRecord, ...]:
-        """Give a rule's generations with one seed, from generation 0 on; empty where it was not trained."""
+        """Return a rule's generations with one seed, from generation 0 on; empty where it was not trained."""
         later = tuple(each for each in self.networks if (each.rule, each.seed) == (rule, seed))
         return (self.first(seed), *later) if later else ()
 
     def lines(self) -> Iterator[tuple[str, int, tuple[NetworkRecord, ...]]]:
-        """Give every line that was trained: rule, seed, generations."""
+        """Yield every line that was trained: rule, seed, generations."""
         for rule in self.study.rules:
             for seed in self.study.seeds:
                 line = self.line(rule, seed)

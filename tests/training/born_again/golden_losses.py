@@ -44,7 +44,7 @@ RECIPE = Recipe.model_validate(
 
 
 def losses() -> Iterator[tuple[str, float]]:
-    """Give the mean loss of each epoch with its name."""
+    """Yield the mean loss of each epoch with its name."""
     dataset, precision = load(RECIPE), Precision(torch.device("cpu"), is_bf16=False)
     with reproducible(threads=RECIPE.threads, device=precision.device):
         first, values = train(RECIPE, 0, [], dataset, precision)
@@ -71,7 +71,7 @@ def train(
 
 
 def read() -> dict[str, float]:
-    """Give the golden losses by name."""
+    """Return the golden losses by name."""
     pairs = (line.split() for line in FILE.read_text().splitlines())
     return {name: float(loss) for name, loss in pairs}
 

@@ -30,7 +30,7 @@ Weights = dict[str, Tensor]
 
 @pytest.fixture
 def recipe(tiny_recipe: Recipe) -> Recipe:
-    """Give an epoch to each phase, and heads whose batch norm would show that they ran."""
+    """Return an epoch to each phase, and heads whose batch norm would show that they ran."""
     heads = (HeadSettings(kind="separable"), HeadSettings(kind="separable"), HeadSettings())
     return tiny_recipe.model_copy(
         update={

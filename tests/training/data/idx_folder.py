@@ -16,7 +16,7 @@ def idx(dimensions: tuple[int, ...], data: bytes) -> bytes:
 
 
 def random_files(*, train_rows: int = 40, test_rows: int = 20, classes: int = 10) -> dict[str, bytes]:
-    """Give uncompressed contents by name: images of 4 x 5 pixels, each class in turn."""
+    """Return uncompressed contents by name: images of 4 x 5 pixels, each class in turn."""
     rng = np.random.default_rng(0)
     return {
         TRAIN_IMAGES: idx((train_rows, 4, 5), rng.bytes(train_rows * 20)),

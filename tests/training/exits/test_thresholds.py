@@ -125,7 +125,7 @@ def test_a_path_is_the_same_each_time() -> None:
 
 
 def joint_optimum(readings: Readings, max_accuracy_loss: float) -> float:
-    """Give the least cost share within a loss, over every pair of thresholds there is."""
+    """Return the least cost share within a loss, over every pair of thresholds there is."""
     grids = [Choices(confidence_N).thresholds for confidence_N in readings.confidence_EN[:-1]]
     routed = [outcome(readings, ExitRule(each, max_exit=2), COST) for each in product(*grids)]
     return min(each.multiply_adds_share for each in routed if each.accuracy_loss <= max_accuracy_loss)

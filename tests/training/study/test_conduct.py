@@ -24,7 +24,7 @@ from training.study.record import Paired, StudyRecord
 
 
 def correct_by_pytorch(folder: Path, study: Study, dataset: Dataset) -> NDArray[np.bool_]:
-    """Say which test rows each exit of a trained network has right, without its exported stages."""
+    """Return which test rows each exit of a trained network has right, without its exported stages."""
     network = make_network(study.recipe, dataset)
     network.load_state_dict(torch.load(folder / WEIGHTS_FILE)["state"]["network"])
     correct_EN: NDArray[np.bool_] = right_rows(network, *tensors(dataset.test, torch.device("cpu"))).numpy()

@@ -95,7 +95,11 @@ def test_help_with_a_bad_stdout(stdout: str, code: int, complaint: str) -> None:
 
 @pytest.mark.parametrize(
     ("stdout", "code", "complaint"),
-    [("closed", 0, ""), ("full", 2, f"error: {FULL}; nothing was written\n"), ("unread", BROKEN_PIPE, "")],
+    [
+        ("closed", 0, ""),
+        ("full", 2, f"error: no space left: {FULL}; free some space and run it again: nothing was written\n"),
+        ("unread", BROKEN_PIPE, ""),
+    ],
 )
 def test_the_recipes_with_a_bad_stdout(stdout: str, code: int, complaint: str) -> None:
     assert run((*TRAINING, "recipes", "--json"), stdout=stdout) == (code, "", complaint)

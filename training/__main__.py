@@ -178,13 +178,13 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _retarget(options: argparse.Namespace) -> None:
+    from training.point_changes import PointChanges
     from training.release.origin import OwnData
     from training.retarget import retarget
-    from training.wish import Wish
 
-    wish = Wish(**{field.name: getattr(options, field.name) for field in fields(Wish)})
+    changes = PointChanges(**{field.name: getattr(options, field.name) for field in fields(PointChanges)})
     data = OwnData.given(options.data, options.split_seed)
-    print(retarget(options.model_repository, options.model, options.version, wish, data, _say))
+    print(retarget(options.model_repository, options.model, options.version, changes, data, _say))
 
 
 def _say(line: str) -> None:

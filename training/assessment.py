@@ -79,8 +79,8 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Traced:
-    """What the temperature and tune splits say of one network."""
+class TuneResults:
+    """Calibration temperatures, answers on the tune split, and the Pareto path found there."""
 
     calibration_temperatures: tuple[float, ...]
     tune: Readings
@@ -88,15 +88,15 @@ class Traced:
 
 
 @dataclass(frozen=True)
-class Chosen(Traced):
-    """What the temperature and tune splits say, and the points that the certify split lets stand."""
+class ChosenPoints(TuneResults):
+    """The same, with each operating point as the certify split allows it."""
 
     points: Mapping[str, Certified]
 
 
 @dataclass(frozen=True)
-class Tested:
-    """One network on the test split."""
+class TestResults:
+    """One network's answers on the test split, and what each operating point gives there."""
 
     logits_ENK: NDArray[np.float32]
     readings: Readings
@@ -108,8 +108,8 @@ class Assessment:
     """One generation from its stages to its test figures."""
 
     exported: Exported
-    chosen: Chosen
-    tested: Tested
+    chosen: ChosenPoints
+    tested: TestResults
 
     @property
     def exits(self) -> tuple[Exit, ...]:
@@ -142,17 +142,17 @@ def input_spec(dataset: Dataset) -> TensorSpec:
     return TensorSpec(name=INPUT_NAME, datatype="UINT8", shape=(-1, *dataset.image_shape))
 
 
-def trace(stages: Stages, dataset: Dataset) -> Traced:
+def trace(stages: Stages, dataset: Dataset) -> TuneResults:
     """Calibrate, and trace the trade-off: one split each."""
     split = dataset.temperature
     temperatures = tuple(
         calibration_temperature(logits_NK, split.truth_N) for logits_NK in stages.logits(split)
     )
     tune = read(stages.logits(dataset.tune), dataset.tune.truth_N, temperatures)
-    return Traced(temperatures, tune, pareto_path(tune, stages.cost_E))
+    return TuneResults(temperatures, tune, pareto_path(tune, stages.cost_E))
 
 
-def choose(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> Chosen:
+def choose(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> ChosenPoints:
     """Calibrate, trace the trade-off and certify: one split each."""
     traced = trace(stages, dataset)
     held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, traced.calibration_temperatures)
@@ -160,33 +160,33 @@ def choose(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> Chose
 
 
 def choose_points(
-    traced: Traced, certify_split: Readings, cost_E: Sequence[int], goals: Mapping[str, Goal]
-) -> Chosen:
+    traced: TuneResults, certify_split: Readings, cost_E: Sequence[int], goals: Mapping[str, Goal]
+) -> ChosenPoints:
     """Take the point of each goal from a path that the tune split traced, and `exact`.
 
     Raises RecipeError for a goal that cannot be reached, with the name of its point.
     """
     path = traced.path
-    points = {EXACT_POINT: Certified(path[0], certificate=None, walked=())}
+    points = {EXACT_POINT: Certified(path[0], certificate=None, tested=())}
     for name, goal in goals.items():
         try:
             points[name] = goal.reach(path, certify_split, cost_E)
         except RecipeError as error:
             raise RecipeError(f"operating point {name!r}: {error}") from error
-    return Chosen(traced.calibration_temperatures, traced.tune, path, points)
+    return ChosenPoints(traced.calibration_temperatures, traced.tune, path, points)
 
 
-def read_test_split(stages: Stages, chosen: Chosen, split: Split) -> Tested:
+def read_test_split(stages: Stages, chosen: ChosenPoints, split: Split) -> TestResults:
     """Measure every exit, and every operating point as it was chosen, on a split."""
     return measure(stages.logits(split), split.truth_N, chosen, stages.cost_E)
 
 
 def measure(
-    logits_ENK: NDArray[np.float32], truth_N: NDArray[np.integer], chosen: Chosen, cost_E: Sequence[int]
-) -> Tested:
+    logits_ENK: NDArray[np.float32], truth_N: NDArray[np.integer], chosen: ChosenPoints, cost_E: Sequence[int]
+) -> TestResults:
     """Measure every exit, and every operating point as it was chosen, on the test split's logits."""
     readings = read(logits_ENK, truth_N, chosen.calibration_temperatures)
-    return Tested(
+    return TestResults(
         logits_ENK=logits_ENK,
         readings=readings,
         outcomes={
@@ -195,7 +195,7 @@ def measure(
     )
 
 
-def exit_entries(chosen: Chosen, tested: Tested) -> tuple[Exit, ...]:
+def exit_entries(chosen: ChosenPoints, tested: TestResults) -> tuple[Exit, ...]:
     """Return each exit's figures on test, every row leaving there, as the manifest has them."""
     readings = tested.readings
     return tuple(
@@ -213,7 +213,7 @@ def exit_entries(chosen: Chosen, tested: Tested) -> tuple[Exit, ...]:
     )
 
 
-def point_entries(chosen: Chosen, tested: Tested) -> dict[str, OperatingPoint]:
+def point_entries(chosen: ChosenPoints, tested: TestResults) -> dict[str, OperatingPoint]:
     """Return each operating point's figures on test, as the manifest has them."""
     return {
         name: OperatingPoint(
@@ -230,7 +230,7 @@ def point_entries(chosen: Chosen, tested: Tested) -> dict[str, OperatingPoint]:
     }
 
 
-def path_entry(chosen: Chosen) -> ParetoPath:
+def path_entry(chosen: ChosenPoints) -> ParetoPath:
     """Return the path that the points were taken from, on tune, as the manifest has it."""
     return ParetoPath(
         split=TUNE,

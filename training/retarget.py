@@ -36,7 +36,7 @@ from serving.repository.manifest import (
 from serving.repository.repository import PublishedVersion, read_version
 from training.assessment import (
     Stages,
-    Traced,
+    TuneResults,
     choose,
     choose_points,
     exit_entries,
@@ -52,12 +52,12 @@ from training.exits.certify import Certified
 from training.exits.evaluate import outcome, read
 from training.exits.goals import Goal, check_certify_rows
 from training.exits.thresholds import candidate
+from training.point_changes import PointChanges
 from training.published import PublishedStages, Say, check_takes_images, find
 from training.release import promises
 from training.release.numerals import percent
 from training.release.origin import OwnData, Retargeting, data_of, goals_of, own_data_of
 from training.release.publish import check_certified, publish
-from training.wish import Wish
 
 FAR_BELOW = 0.2
 """By so much less accuracy at full depth than a version's own, other data may have other labels."""
@@ -84,7 +84,7 @@ class Retargeted:
 
 
 @dataclass(frozen=True)
-class Found:
+class NewFigures:
     """What a retargeting chose and measured, as a manifest has it."""
 
     points: Mapping[str, Certified]
@@ -95,9 +95,9 @@ class Found:
 
 
 def retarget(
-    model_repository: Path, name: str, number: int, wish: Wish, data: OwnData | None, say: Say
+    model_repository: Path, name: str, number: int, changes: PointChanges, data: OwnData | None, say: Say
 ) -> Retargeted:
-    """Publish a version's stages as the next version, with the point that is wished for.
+    """Publish a version's stages as the next version, with the requested point.
 
     data: rows of the user's own, on which every point is chosen again; None for the version's own.
     Raises TrainingError or RepositoryError for a mistake, and then has written nothing.
@@ -108,23 +108,23 @@ def retarget(
         check_takes_images(version)
     known = goals_of(version)
     is_older = version.manifest.format_version < FORMAT_VERSION
-    goals = known | {wish.point: wish.goal(known, may_repeat=is_older or data is not None)}
+    goals = known | {changes.point: changes.goal(known, may_repeat=is_older or data is not None)}
     _check_every_point_has_one(version, goals)
     record = Retargeting(
         version=number,
-        options=wish.given | (data.model_dump() if data is not None else {}),
+        options=changes.given | (data.model_dump() if data is not None else {}),
         goals=goals,
         data=data if data is not None else own_data_of(version),
     )
     if is_attached:
         chosen_now: Mapping[str, Goal] = goals
         assessed, entry = choose_on_rows(version, goals, record.data, say)
-        found = Found(assessed.chosen.points, exits_of(assessed), points_of(assessed), path_of(assessed))
+        found = NewFigures(assessed.chosen.points, exits_of(assessed), points_of(assessed), path_of(assessed))
     else:
         dataset = data_of(version) if data is None else data.load_untrained(version, say)
         rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)
         say(f"{name} version {number} on {dataset.name}, rows: {rows}")
-        chosen_now = goals if data is not None else _wished_for(version, wish.point, known, goals)
+        chosen_now = goals if data is not None else _goals_to_reach(version, changes.point, known, goals)
         check_certify_rows(chosen_now, len(dataset.certify))
         stages, entry = PublishedStages(version, say), dataset_entry(version, dataset, record)
         if data is None:
@@ -135,7 +135,7 @@ def retarget(
         for line in _doubts(version.manifest, found):
             say(line)
     for other, goal in chosen_now.items():
-        if other != wish.point:
+        if other != changes.point:
             say(f"also chosen on this data, {_in_figures(found.operating_points, other, goal)}")
     for line in promises.warnings(found.points, chosen_now):
         say(line)
@@ -145,12 +145,12 @@ def retarget(
         lambda next_number: manifest_of(version, next_number, found, entry, record),
         [version.stage_path(stage) for stage in range(len(version.manifest.stages))],
     )
-    return Retargeted(read_version(published.folder), wish.point, goals[wish.point], published.is_new)
+    return Retargeted(read_version(published.folder), changes.point, goals[changes.point], published.is_new)
 
 
 def choose_again(
     version: PublishedVersion, stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]
-) -> Found:
+) -> NewFigures:
     """Choose points from the version's own path on its own data; what it has beside them stays as it is."""
     manifest = version.manifest
     temperatures = tuple(each.calibration_temperature for each in manifest.exits)
@@ -161,10 +161,10 @@ def choose_again(
             f"{version.folder}: pareto_path: expected full depth as its first point, got none"
         )
     held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, temperatures)
-    chosen = choose_points(Traced(temperatures, tune, path), held_out, stages.cost_E, goals)
+    chosen = choose_points(TuneResults(temperatures, tune, path), held_out, stages.cost_E, goals)
     tested = read_test_split(stages, chosen, dataset.test)
     entries = point_entries(chosen, tested)
-    return Found(
+    return NewFigures(
         points=chosen.points,
         exits=tuple(
             before if before.confidence else before.model_copy(update={"confidence": now.confidence})
@@ -175,11 +175,11 @@ def choose_again(
     )
 
 
-def choose_anew(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> Found:
+def choose_anew(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> NewFigures:
     """Calibrate, trace and choose every point on other data than the version's."""
     chosen = choose(stages, dataset, goals)
     tested = read_test_split(stages, chosen, dataset.test)
-    return Found(
+    return NewFigures(
         points=chosen.points,
         exits=exit_entries(chosen, tested),
         operating_points=point_entries(chosen, tested),
@@ -188,7 +188,7 @@ def choose_anew(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> 
 
 
 def manifest_of(
-    version: PublishedVersion, number: int, found: Found, dataset: DatasetProvenance, record: Retargeting
+    version: PublishedVersion, number: int, found: NewFigures, dataset: DatasetProvenance, record: Retargeting
 ) -> Manifest:
     """Return of a version what was found now, and of its stages what they were.
 
@@ -207,7 +207,7 @@ def manifest_of(
 
 
 def _manifest(
-    version: PublishedVersion, number: int, found: Found, dataset: DatasetProvenance, record: Retargeting
+    version: PublishedVersion, number: int, found: NewFigures, dataset: DatasetProvenance, record: Retargeting
 ) -> Manifest:
     before = version.manifest
     provenance = Provenance(
@@ -236,7 +236,7 @@ def _manifest(
     )
 
 
-def _doubts(before: Manifest, found: Found) -> Iterator[str]:
+def _doubts(before: Manifest, found: NewFigures) -> Iterator[str]:
     """Yield a warning where full depth is so much worse on other data that its labels may differ."""
     own, here = (points[EXACT_POINT].accuracy for points in (before.operating_points, found.operating_points))
     if own is not None and here is not None and own - here > FAR_BELOW:
@@ -259,7 +259,7 @@ def _in_figures(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> 
     ).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def _wished_for(
+def _goals_to_reach(
     version: PublishedVersion, point: str, known: Mapping[str, Goal], goals: Mapping[str, Goal]
 ) -> Mapping[str, Goal]:
     """Return the goal to reach on a version's own data: none where the point is there and aims at it."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.assessment import Chosen, Exported, choose, export
+from training.assessment import ChosenPoints, Exported, choose, export
 from training.born_again.generations import Generation
 from training.born_again.progress import ProgressBar
 from training.data.registry import load_dataset
@@ -52,7 +52,7 @@ def exported(tiny_recipe: Recipe, dataset: Dataset, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="module")
-def chosen(exported: Exported, dataset: Dataset) -> Chosen:
+def chosen(exported: Exported, dataset: Dataset) -> ChosenPoints:
     return choose(exported, dataset, GOALS)
 
 
@@ -61,24 +61,24 @@ def with_noise(split: Split) -> Split:
     return replace(split, images_NCHW=noise)
 
 
-def test_a_certificate_is_walked_on_the_certify_split(chosen: Chosen) -> None:
-    walked = chosen.points["anything"].walked
-    assert walked
-    assert {row.outcome.n for row in walked} == {ROWS.certify}
+def test_a_certificate_is_walked_on_the_certify_split(chosen: ChosenPoints) -> None:
+    tested = chosen.points["anything"].tested
+    assert tested
+    assert {row.outcome.n for row in tested} == {ROWS.certify}
     assert chosen.tune.rows == ROWS.tune
 
 
 def test_the_certify_split_changes_certificates_alone(
-    exported: Exported, dataset: Dataset, chosen: Chosen
+    exported: Exported, dataset: Dataset, chosen: ChosenPoints
 ) -> None:
     other = choose(exported, replace(dataset, certify=with_noise(dataset.certify)), GOALS)
     assert other.calibration_temperatures == chosen.calibration_temperatures
     assert other.path == chosen.path
-    assert other.points["anything"].walked != chosen.points["anything"].walked
+    assert other.points["anything"].tested != chosen.points["anything"].tested
 
 
 def test_the_tune_split_changes_the_path_and_no_temperature(
-    exported: Exported, dataset: Dataset, chosen: Chosen
+    exported: Exported, dataset: Dataset, chosen: ChosenPoints
 ) -> None:
     other = choose(exported, replace(dataset, tune=with_noise(dataset.tune)), GOALS)
     assert other.calibration_temperatures == chosen.calibration_temperatures
@@ -86,7 +86,7 @@ def test_the_tune_split_changes_the_path_and_no_temperature(
 
 
 def test_neither_train_nor_test_split_changes_a_choice(
-    exported: Exported, dataset: Dataset, chosen: Chosen
+    exported: Exported, dataset: Dataset, chosen: ChosenPoints
 ) -> None:
     noisy = replace(dataset, train=with_noise(dataset.train), test=with_noise(dataset.test))
     other = choose(exported, noisy, GOALS)

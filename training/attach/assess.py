@@ -17,9 +17,9 @@ from serving.exits.policy import Integers
 from serving.repository.manifest import Exit, OperatingPoint, ParetoPath
 from training.assessment import (
     NEUTRAL_TEMPERATURE,
-    Chosen,
-    Tested,
-    Traced,
+    ChosenPoints,
+    TestResults,
+    TuneResults,
     choose_points,
     exit_entries,
     measure,
@@ -38,8 +38,8 @@ from training.exits.thresholds import pareto_path
 class Assessed:
     """What the splits showed of an attached network."""
 
-    chosen: Chosen
-    tested: Tested
+    chosen: ChosenPoints
+    tested: TestResults
     cost_E: tuple[int, ...]
     """Multiply-adds of a row that leaves at each exit, heads included."""
     labelled: bool
@@ -66,7 +66,7 @@ def assess(
     tune, certify = (
         read(logits_ENK[:, row_N], known_N[row_N], temperatures) for row_N in (splits.tune, splits.certify)
     )
-    traced = Traced(temperatures, tune, pareto_path(tune, cost_E))
+    traced = TuneResults(temperatures, tune, pareto_path(tune, cost_E))
     chosen = choose_points(traced, certify, cost_E, goals)
     tested = measure(logits_ENK[:, splits.test], known_N[splits.test], chosen, cost_E)
     return Assessed(chosen, tested, tuple(cost_E), labelled=truth_N is not None)

@@ -36,7 +36,7 @@ MEASURED_ROWS = 3
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenCuts:
     """Where the network is cut, with a head for each cut."""
 
     cuts: Sequence[Cut]
@@ -52,7 +52,7 @@ class Chosen:
 class Attached:
     """The stages of a network with early exits, as they lie in the folder."""
 
-    chosen: Chosen
+    chosen: ChosenCuts
     stages: tuple[ExportedStage, ...]
     network_multiply_adds: int
     """Of one row, before it had early exits."""
@@ -126,10 +126,10 @@ def _choose(
     total: int,
     settings: AttachSettings,
     progress: Progress,
-) -> Chosen:
+) -> ChosenCuts:
     if settings.cuts:
         pooled = [features[: len(rows)] for features in cached.levels]
-        return Chosen(cuts, heads, pooled, tuple(_level(cut, total) for cut in cuts), None)
+        return ChosenCuts(cuts, heads, pooled, tuple(_level(cut, total) for cut in cuts), None)
     candidates = [
         Level(cut.tensor, cut.multiply_adds, pooling_multiply_adds(cut) + head.multiply_adds)
         for cut, head in zip(cuts, heads, strict=True)
@@ -145,7 +145,7 @@ def _choose(
             progress=told,
         )
     picked = found.best.levels
-    return Chosen(
+    return ChosenCuts(
         [cuts[number] for number in picked],
         [heads[number] for number in picked],
         [cached.levels[number][: len(rows)] for number in picked],

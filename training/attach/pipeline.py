@@ -19,7 +19,7 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from training.attach.assess import Assessed, assess
 from training.attach.choice import SAVING_AT_MOST
-from training.attach.core import Chosen, attach_exits
+from training.attach.core import ChosenCuts, attach_exits
 from training.attach.folder import BEGUN_FILES, AttachFolder, Begun
 from training.attach.manifest import make_manifest
 from training.attach.milliseconds import Milliseconds, measure_milliseconds
@@ -145,7 +145,7 @@ def _record(
     settings: AttachSettings,
     rows: Rows,
     splits: AttachSplits,
-    chosen: Chosen,
+    chosen: ChosenCuts,
     total: int,
     assessed: Assessed,
     milliseconds: Milliseconds,
@@ -211,7 +211,7 @@ def _publish(
     source: SourceModel,
     rows: Rows,
     splits: AttachSplits,
-    chosen: Chosen,
+    chosen: ChosenCuts,
     stages: Sequence[ExportedStage],
     assessed: Assessed,
     model_repository: Path,

@@ -14,7 +14,7 @@ import torch
 
 from training.architectures.network import MultiExitNetwork
 
-PrecisionWish = Literal["auto", "bf16", "fp32"]
+RequestedPrecision = Literal["auto", "bf16", "fp32"]
 
 _BF16_PROCESSORS = ("avx512_bf16", "amx_bf16", "bf16")
 """Names of what a processor has where it multiplies bf16 itself, on x86 and on Arm."""
@@ -28,9 +28,9 @@ class Precision:
     is_bf16: bool
 
     @classmethod
-    def choose(cls, wish: PrecisionWish, device: torch.device) -> "Precision":
+    def choose(cls, requested: RequestedPrecision, device: torch.device) -> "Precision":
         """Take what is asked for; `auto` is bf16 where the device multiplies it itself, else FP32."""
-        return cls(device, _multiplies_bf16(device) if wish == "auto" else wish == "bf16")
+        return cls(device, _multiplies_bf16(device) if requested == "auto" else requested == "bf16")
 
     @property
     def format(self) -> str:

@@ -30,7 +30,7 @@ METHOD_OF_ONE_ROW = "clopper-pearson: exact binomial upper bound of one row fixe
 
 
 @dataclass(frozen=True)
-class Walked:
+class TestedCandidate:
     """A row of the sequence that was tested, with what it gave on the certify split."""
 
     candidate: Candidate
@@ -45,7 +45,7 @@ class Certified:
     candidate: Candidate
     certificate: Certificate | None
     """None where the point equals 'exact', or where nobody asked for one."""
-    walked: tuple[Walked, ...]
+    tested: tuple[TestedCandidate, ...]
     """The rows tested, in order; only the last may have failed."""
 
     @property
@@ -72,18 +72,18 @@ def certify(
     allowed = allowed_losses(readings.rows, epsilon, delta)
     if not path[0].is_exact:
         raise ValueError(f"path: expected row 0 to disable every exit, got thresholds {path[0].thresholds}")
-    walked: list[Walked] = []
-    best: Walked | None = None
+    tested: list[TestedCandidate] = []
+    best: TestedCandidate | None = None
     for candidate in sequence(path, target, risk):
         result = outcome(readings, candidate.rule, cost_E)
-        walked.append(Walked(candidate, result, _p_value(result.losses(risk), result.n, epsilon)))
+        tested.append(TestedCandidate(candidate, result, _p_value(result.losses(risk), result.n, epsilon)))
         if result.losses(risk) > allowed:
             break
         if candidate.multiply_adds_share < (best.candidate if best else path[0]).multiply_adds_share:
-            best = walked[-1]
+            best = tested[-1]
     if best is None:
-        return Certified(path[0], None, tuple(walked))
-    return Certified(best.candidate, _certificate(best, epsilon, delta, risk, METHOD), tuple(walked))
+        return Certified(path[0], None, tuple(tested))
+    return Certified(best.candidate, _certificate(best, epsilon, delta, risk, METHOD), tuple(tested))
 
 
 def certify_row(
@@ -102,10 +102,10 @@ def certify_row(
     result = outcome(readings, row.rule, cost_E)
     smallest = upper_bound(result.losses(risk), result.n, delta)
     epsilon = rounded_up(smallest) if epsilon is None else epsilon
-    walked = Walked(row, result, _p_value(result.losses(risk), result.n, epsilon))
+    tested = TestedCandidate(row, result, _p_value(result.losses(risk), result.n, epsilon))
     if smallest > epsilon or epsilon >= 1:
-        return Certified(row, None, (walked,))
-    return Certified(row, _certificate(walked, epsilon, delta, risk, METHOD_OF_ONE_ROW), (walked,))
+        return Certified(row, None, (tested,))
+    return Certified(row, _certificate(tested, epsilon, delta, risk, METHOD_OF_ONE_ROW), (tested,))
 
 
 def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[Candidate, ...]:
@@ -154,7 +154,9 @@ def upper_bound(losses: int, n: int, delta: float) -> float:
     return 1.0 if losses == n else float(scipy.stats.beta.ppf(1 - delta, losses + 1, n - losses))
 
 
-def _certificate(tested: Walked, epsilon: float, delta: float, risk: Risk, method: str) -> Certificate:
+def _certificate(
+    tested: TestedCandidate, epsilon: float, delta: float, risk: Risk, method: str
+) -> Certificate:
     return Certificate(
         epsilon=epsilon,
         delta=delta,

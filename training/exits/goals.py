@@ -96,7 +96,7 @@ class BudgetGoal(Section):
             target, certify_split, cost_E, epsilon=self.epsilon, delta=self.delta, risk=self.risk
         )
         if reached.certificate is None:
-            raise self._refusal(reached.walked[0].outcome, self.risk)
+            raise self._refusal(reached.tested[0].outcome, self.risk)
         return reached
 
     def _refusal(self, seen: Outcome, risk: Risk) -> RecipeError:

@@ -87,9 +87,9 @@ def _nothing_on_tune(goal: Goal) -> str:
 
 
 def _refusal(goal: Goal, certified: Certified) -> str:
-    if not certified.walked or goal.risk is None or goal.epsilon is None:
+    if not certified.tested or goal.risk is None or goal.epsilon is None:
         return f"{_nothing_on_tune(goal)}."
-    first = certified.walked[0].outcome
+    first = certified.tested[0].outcome
     allowed = allowed_losses(first.n, goal.epsilon, goal.delta)
     return (
         f"of {first.n:,} certify rows {first.losses(goal.risk)} {_LOST[goal.risk]} at the safest faster row, "

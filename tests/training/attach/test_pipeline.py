@@ -21,8 +21,8 @@ from serving.stages.runner import StageRunner, stage_files
 from tests.serving.live_server import LiveServer
 from training.__main__ import main
 from training.output_folder import hold
+from training.point_changes import PointChanges
 from training.retarget import retarget
-from training.wish import Wish
 
 ROWS, FEATURES, CLASSES = 1200, 8, 3
 QUICK = ("--epsilon", "0.05", "--fast-epsilon", "0.1", "--exits", "2")
@@ -257,7 +257,7 @@ def test_a_mistyped_cut_leaves_the_folder_free_for_another_try(own: Path) -> Non
 def test_a_published_version_is_retargeted_on_its_rows_and_on_others(made: Path, own: Path) -> None:
     shutil.copytree(made / "models", own / "models")
 
-    again = retarget(own / "models", "tables", 1, Wish(epsilon=0.08), None, lambda _: None)
+    again = retarget(own / "models", "tables", 1, PointChanges(epsilon=0.08), None, lambda _: None)
 
     assert again.version.manifest.operating_points["balanced"].certificate.epsilon == 0.08  # type: ignore[union-attr]
     assert again.version.manifest.provenance.attached_to == manifest(made).provenance.attached_to
@@ -326,4 +326,4 @@ def test_an_option_that_cannot_be_is_named(
 
 def test_an_attached_version_is_no_version_of_images(made: Path) -> None:
     with pytest.raises(RepositoryError):
-        retarget(made / "models", "tables", 9, Wish(epsilon=0.08), None, lambda _: None)
+        retarget(made / "models", "tables", 9, PointChanges(epsilon=0.08), None, lambda _: None)

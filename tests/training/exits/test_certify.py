@@ -175,7 +175,7 @@ def test_a_fine_grid_comes_close_enough_to_epsilon_to_break_the_promise_now_and_
 def test_taking_the_row_where_the_walk_stopped_breaks_the_promise(risk: Risk) -> None:
     certified = draws_of(known_path(COARSE), risk)
 
-    stopped_at = [each.walked[-1].candidate for each in certified]
+    stopped_at = [each.tested[-1].candidate for each in certified]
     assert share_of_violations(stopped_at, risk) > 0.5
 
 
@@ -251,7 +251,7 @@ def test_the_smallest_epsilon_is_the_bound_rounded_up_and_says_how_it_was_found(
 
 
 def test_a_row_is_certified_at_the_epsilon_asked_for_where_its_bound_is_no_larger() -> None:
-    bound = upper_bound(one_row(None).walked[0].outcome.disagreements, ROWS, DELTA)
+    bound = upper_bound(one_row(None).tested[0].outcome.disagreements, ROWS, DELTA)
 
     asked = one_row(bound + 1e-6)
     assert asked.certificate is not None
@@ -284,7 +284,7 @@ def test_the_walk_tries_nothing_after_the_first_failure() -> None:
         risk=Risk.DISAGREEMENT,
     )
 
-    assert [each.candidate for each in certified.walked] == [path[2]]
+    assert [each.candidate for each in certified.tested] == [path[2]]
     assert certified.candidate == EXACT
     assert certified.certificate is None
 
@@ -307,10 +307,10 @@ def test_a_certificate_says_what_was_seen_and_how() -> None:
     assert (certificate.epsilon, certificate.delta, certificate.n) == (0.02, DELTA, ROWS)
     assert certificate.risk is Risk.DISAGREEMENT
     assert certificate.method == METHOD
-    taken = next(each for each in certified.walked if each.candidate == certified.candidate)
+    taken = next(each for each in certified.tested if each.candidate == certified.candidate)
     assert certificate.disagreements == taken.outcome.disagreements
     assert certificate.harms == taken.outcome.harms <= certificate.disagreements
-    assert all(each.p_value <= DELTA for each in certified.walked[:-1])
+    assert all(each.p_value <= DELTA for each in certified.tested[:-1])
 
 
 def test_the_fastest_certified_row_is_taken_even_where_it_is_not_the_last() -> None:
@@ -328,7 +328,7 @@ def test_the_fastest_certified_row_is_taken_even_where_it_is_not_the_last() -> N
         risk=Risk.DISAGREEMENT,
     )
 
-    assert [each.candidate for each in certified.walked] == [fast_and_safe, slow_but_less_sure]
+    assert [each.candidate for each in certified.tested] == [fast_and_safe, slow_but_less_sure]
     assert certified.candidate == fast_and_safe
 
 
@@ -360,7 +360,7 @@ def test_too_few_rows_to_promise_anything_equal_full_depth() -> None:
     )
 
     assert certified.candidate == EXACT
-    assert len(certified.walked) == 1
+    assert len(certified.tested) == 1
 
 
 def test_no_row_beyond_the_target_is_walked_and_the_safest_come_first() -> None:

@@ -46,7 +46,7 @@ def test_a_goal_of_cost_takes_the_safest_row_within_it_and_certifies_what_that_r
     assert reached.candidate == safest_within(PATH, 0.5, risk)
     assert reached.certificate is not None
     assert (reached.certificate.risk, reached.certificate.method) == (risk, METHOD_OF_ONE_ROW)
-    assert reached.certificate.epsilon > reached.walked[0].outcome.losses(risk) / 600
+    assert reached.certificate.epsilon > reached.tested[0].outcome.losses(risk) / 600
 
 
 def test_a_budget_that_epsilon_does_not_allow_is_refused_with_the_epsilon_that_would() -> None:
@@ -89,7 +89,7 @@ def test_a_budget_within_which_every_certify_row_is_lost_is_refused_for_it(
 def test_certified_by_nothing_is_tunes_target_as_it_is(goal: Goal, target: Candidate) -> None:
     reached = goal.reach(PATH, CERTIFY_SPLIT, COST)
 
-    assert (reached.candidate, reached.certificate, reached.walked) == (target, None, ())
+    assert (reached.candidate, reached.certificate, reached.tested) == (target, None, ())
     assert reached.promises_nothing
 
 

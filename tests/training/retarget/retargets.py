@@ -16,9 +16,9 @@ from serving.stages.runner import StageRunner, stage_files
 from training.errors import TrainingError
 from training.exits.evaluate import Outcome, Readings, evaluate, outcome, read
 from training.exits.thresholds import Candidate
+from training.point_changes import PointChanges
 from training.release.origin import OwnData
 from training.retarget import Retargeted, retarget
-from training.wish import Wish
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -38,15 +38,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def start(models: Path, wish: Wish, data: OwnData | None = None, *, version: int = 1) -> Retargeted:
-    return retarget(models, "tiny", version, wish, data, lambda _line: None)
+def start(
+    models: Path, changes: PointChanges, data: OwnData | None = None, *, version: int = 1
+) -> Retargeted:
+    return retarget(models, "tiny", version, changes, data, lambda _line: None)
 
 
-def refused(models: Path, wish: Wish, data: OwnData | None = None, *, version: int = 1) -> str:
+def refused(models: Path, changes: PointChanges, data: OwnData | None = None, *, version: int = 1) -> str:
     """Retarget, which must raise and leave the repository as it was."""
     before = contents(models)
     with pytest.raises((TrainingError, RepositoryError)) as caught:
-        start(models, wish, data, version=version)
+        start(models, changes, data, version=version)
     assert contents(models) == before
     assert {path.name for path in (models / "tiny").iterdir()} == {"1"}
     assert "\n" not in str(caught.value)

@@ -24,35 +24,37 @@ from tests.training.retarget.retargets import (
 )
 from training.data.splits import Dataset
 from training.errors import DatasetError, NotFinite, RecipeError
+from training.point_changes import PointChanges
 from training.release.origin import OwnData, Retargeting, data_of
-from training.retarget import Found, manifest_of, retarget
-from training.wish import Wish
+from training.retarget import NewFigures, manifest_of, retarget
 
 
 def test_an_unknown_model_or_version_is_told_the_known_ones(models: Path) -> None:
     with pytest.raises(RepositoryError, match="expected one of tiny, got 'huge'"):
-        retarget(models, "huge", 1, Wish(epsilon=0.3), None, print)
+        retarget(models, "huge", 1, PointChanges(epsilon=0.3), None, print)
     with pytest.raises(RepositoryError, match=r"expected one of tiny, got '\.\./tiny'"):
-        retarget(models, "../tiny", 1, Wish(epsilon=0.3), None, print)
+        retarget(models, "../tiny", 1, PointChanges(epsilon=0.3), None, print)
     with pytest.raises(RepositoryError, match=r'model "tiny": expected one of versions 1, got 7'):
-        retarget(models, "tiny", 7, Wish(epsilon=0.3), None, print)
+        retarget(models, "tiny", 7, PointChanges(epsilon=0.3), None, print)
     with pytest.raises(RepositoryError, match="expected a folder, got nothing there"):
-        retarget(models / "none", "tiny", 1, Wish(epsilon=0.3), None, print)
+        retarget(models / "none", "tiny", 1, PointChanges(epsilon=0.3), None, print)
 
 
 def test_an_epsilon_that_the_certify_split_is_too_small_for_is_refused(models: Path) -> None:
-    assert "expected a certify split of at least 299 rows, got 200" in refused(models, Wish(epsilon=0.01))
+    assert "expected a certify split of at least 299 rows, got 200" in refused(
+        models, PointChanges(epsilon=0.01)
+    )
 
 
 def test_a_budget_that_no_row_keeps_is_refused_with_the_least_there_is(models: Path) -> None:
-    assert "budget: expected at least 0." in refused(models, Wish(budget=0.0001))
+    assert "budget: expected at least 0." in refused(models, PointChanges(budget=0.0001))
 
 
 def test_a_stage_that_is_not_the_one_described_is_refused(models: Path) -> None:
     with (models / "tiny" / "1" / "stage-1.onnx").open("ab") as file:
         file.write(b"\0")
 
-    assert "stage-1.onnx: sha256: expected" in refused(models, Wish(epsilon=0.3))
+    assert "stage-1.onnx: sha256: expected" in refused(models, PointChanges(epsilon=0.3))
 
 
 def test_a_stage_that_answers_nan_is_refused(models: Path) -> None:
@@ -68,9 +70,9 @@ def test_a_stage_that_answers_nan_is_refused(models: Path) -> None:
     rewrite(models / "tiny" / "1", redigest)
 
     with pytest.raises(NotFinite):
-        start(models, Wish(epsilon=0.3))
+        start(models, PointChanges(epsilon=0.3))
     assert "exit 2: expected finite numbers, got NaN or infinity in 200 of 200 rows" in refused(
-        models, Wish(epsilon=0.3)
+        models, PointChanges(epsilon=0.3)
     )
 
 
@@ -117,7 +119,7 @@ def test_a_provenance_that_does_not_lead_back_to_goals_and_data_is_refused(
 ) -> None:
     rewrite(models / "tiny" / "1", lambda manifest: change(manifest["provenance"]))
 
-    assert complaint in refused(models, Wish(epsilon=0.3))
+    assert complaint in refused(models, PointChanges(epsilon=0.3))
 
 
 def test_a_version_whose_exits_were_attached_has_no_recipe_to_read_and_says_so(models: Path) -> None:
@@ -136,7 +138,7 @@ def test_a_point_without_a_goal_in_the_provenance_is_not_carried_over_to_new_dat
 
     rewrite(models / "tiny" / "1", add)
 
-    said = refused(models, Wish(), OwnData(file=str(own_file)))
+    said = refused(models, PointChanges(), OwnData(file=str(own_file)))
     assert "operating point 'stray': expected its goal in the provenance, got none" in said
 
 
@@ -192,7 +194,7 @@ def test_data_of_the_users_that_does_not_fit_is_refused_by_name_with_both_values
     path = tmp_path / "odd.npz"
     np.savez(path, allow_pickle=False, **arrays)
 
-    assert re.search(complaint, refused(models, Wish(), OwnData(file=str(path))))
+    assert re.search(complaint, refused(models, PointChanges(), OwnData(file=str(path))))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of an archive", b"\x93NUMPY"])
@@ -200,14 +202,16 @@ def test_a_file_that_is_no_archive_of_arrays_is_refused(models: Path, tmp_path: 
     path = tmp_path / "odd.npz"
     path.write_bytes(content)
 
-    assert "odd.npz: expected" in refused(models, Wish(), OwnData(file=str(path)))
+    assert "odd.npz: expected" in refused(models, PointChanges(), OwnData(file=str(path)))
 
 
 def test_pickled_objects_are_refused_and_never_loaded(models: Path, tmp_path: Path) -> None:
     path = tmp_path / "odd.npz"
     np.savez(path, x=np.array([{}] * 9, dtype=object), y=np.zeros(9, int))
 
-    assert "odd.npz: x: expected a whole, plain array" in refused(models, Wish(), OwnData(file=str(path)))
+    assert "odd.npz: x: expected a whole, plain array" in refused(
+        models, PointChanges(), OwnData(file=str(path))
+    )
 
 
 def test_rows_that_the_version_was_trained_on_are_refused_as_data_of_the_users(
@@ -217,7 +221,7 @@ def test_rows_that_the_version_was_trained_on_are_refused_as_data_of_the_users(
     arrays["x"][[7, 9]] = digits.train.images_NCHW[:2, 0]
     np.savez(own_file, allow_pickle=False, **arrays)
 
-    said = refused(models, Wish(), OwnData(file=str(own_file)))
+    said = refused(models, PointChanges(), OwnData(file=str(own_file)))
 
     assert said == (
         f"{own_file}: x: row 7: expected images that nothing was trained on, "
@@ -228,12 +232,12 @@ def test_rows_that_the_version_was_trained_on_are_refused_as_data_of_the_users(
 def test_a_version_that_is_on_other_data_already_is_still_known_by_the_rows_it_was_trained_on(
     models: Path, own_file: Path, tmp_path: Path, digits: Dataset
 ) -> None:
-    start(models, Wish(), OwnData(file=str(own_file)))
+    start(models, PointChanges(), OwnData(file=str(own_file)))
     path = tmp_path / "trained-on.npz"
     np.savez(path, allow_pickle=False, x=digits.train.images_NCHW, y=digits.train.truth_N)
 
     with pytest.raises(DatasetError, match="x: row 0: expected images that nothing was trained on"):
-        start(models, Wish(), OwnData(file=str(path)), version=2)
+        start(models, PointChanges(), OwnData(file=str(path)), version=2)
 
 
 def test_where_the_rows_trained_on_cannot_be_loaded_that_is_said_and_the_rest_is_done(
@@ -245,7 +249,7 @@ def test_where_the_rows_trained_on_cannot_be_loaded_that_is_said_and_the_rest_is
     rewrite(models / "tiny" / "1", move)
     said: list[str] = []
 
-    retarget(models, "tiny", 1, Wish(), OwnData(file=str(own_file)), said.append)
+    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), said.append)
 
     assert said[0].startswith(f"not checked whether {own_file} has rows that were trained on: gone.npz: ")
     assert published(models, 2).manifest.provenance.dataset.name == "npz"
@@ -255,7 +259,7 @@ def test_where_the_rows_trained_on_cannot_be_loaded_that_is_said_and_the_rest_is
 def test_labels_are_doubted_in_a_line_where_full_depth_was_over_20_points_more_accurate(
     models: Path, own_file: Path, better: float, doubts: int
 ) -> None:
-    start(models, Wish(), OwnData(file=str(own_file)))
+    start(models, PointChanges(), OwnData(file=str(own_file)))
     own = published(models, 2).manifest.operating_points["exact"].accuracy
     assert own is not None
     accuracy = own + better
@@ -265,7 +269,7 @@ def test_labels_are_doubted_in_a_line_where_full_depth_was_over_20_points_more_a
     )
     said: list[str] = []
 
-    retarget(models, "tiny", 1, Wish(), OwnData(file=str(own_file)), said.append)
+    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), said.append)
 
     doubt = f"where the version had {100 * accuracy:.1f} %: are their labels numbered as the model's?"
     assert sum(line.endswith(doubt) for line in said) == doubts
@@ -274,7 +278,7 @@ def test_labels_are_doubted_in_a_line_where_full_depth_was_over_20_points_more_a
 def test_on_new_data_a_goal_that_cannot_be_reached_is_refused_by_its_points_name(
     models: Path, own_file: Path
 ) -> None:
-    start(models, Wish("cheap", budget=0.6))
+    start(models, PointChanges("cheap", budget=0.6))
     arrays = own_arrays()
     rewrite(
         models / "tiny" / "2",
@@ -283,12 +287,12 @@ def test_on_new_data_a_goal_that_cannot_be_reached_is_refused_by_its_points_name
     np.savez(own_file, allow_pickle=False, **arrays)
 
     with pytest.raises(RecipeError, match=r"^operating point 'cheap': budget: expected at least 0\."):
-        start(models, Wish(), OwnData(file=str(own_file)), version=2)
+        start(models, PointChanges(), OwnData(file=str(own_file)), version=2)
 
 
 def test_parts_that_make_no_manifest_are_refused_and_nothing_is_written(models: Path) -> None:
     version = published(models, 1)
-    found = Found({}, version.manifest.exits[:1], {}, version.manifest.pareto_path)
+    found = NewFigures({}, version.manifest.exits[:1], {}, version.manifest.pareto_path)
     record = Retargeting(version=1, options={}, goals={}, data=None)
 
     with pytest.raises(RepositoryError, match=r"tiny/1: cannot be published again: exits must be"):

@@ -37,9 +37,9 @@ from training.exits.certify import METHOD, METHOD_OF_ONE_ROW
 from training.exits.evaluate import evaluate
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import STEPS
+from training.point_changes import PointChanges
 from training.release.origin import OwnData
 from training.retarget import Retargeted, retarget
-from training.wish import Wish
 
 PATIENCE_SECONDS = 60.0
 
@@ -47,7 +47,7 @@ PATIENCE_SECONDS = 60.0
 def test_the_stages_are_the_same_byte_for_byte_and_the_old_version_stays(models: Path) -> None:
     before = contents(models / "tiny" / "1")
 
-    start(models, Wish(epsilon=0.3))
+    start(models, PointChanges(epsilon=0.3))
 
     after = contents(models / "tiny" / "2")
     assert contents(models / "tiny" / "1") == before
@@ -57,7 +57,7 @@ def test_the_stages_are_the_same_byte_for_byte_and_the_old_version_stays(models:
 
 
 def test_on_its_own_data_a_version_keeps_all_but_the_point_that_was_asked_for(models: Path) -> None:
-    start(models, Wish(epsilon=0.3))
+    start(models, PointChanges(epsilon=0.3))
 
     old, new = published(models, 1).manifest, published(models, 2).manifest
     assert new.exits == old.exits
@@ -72,7 +72,7 @@ def test_on_its_own_data_a_version_keeps_all_but_the_point_that_was_asked_for(mo
 
 
 def test_a_points_figures_are_those_of_the_test_split_as_it_is_served(models: Path, digits: Dataset) -> None:
-    start(models, Wish("night", max_accuracy_loss=0.2, epsilon=0.5, certified_by="harm"))
+    start(models, PointChanges("night", max_accuracy_loss=0.2, epsilon=0.5, certified_by="harm"))
 
     version = published(models, 2)
     point = version.manifest.operating_points["night"]
@@ -93,7 +93,7 @@ def test_a_points_figures_are_those_of_the_test_split_as_it_is_served(models: Pa
 def test_a_budget_is_kept_on_tune_and_gets_the_smallest_epsilon_there_is(
     models: Path, digits: Dataset
 ) -> None:
-    start(models, Wish("cheap", budget=0.6))
+    start(models, PointChanges("cheap", budget=0.6))
 
     version = published(models, 2)
     promise = version.manifest.operating_points["cheap"].certificate
@@ -109,7 +109,7 @@ def test_a_budget_is_kept_on_tune_and_gets_the_smallest_epsilon_there_is(
 
 
 def test_provenance_says_from_which_version_and_by_what_options(models: Path) -> None:
-    start(models, Wish("cheap", budget=0.6))
+    start(models, PointChanges("cheap", budget=0.6))
 
     old, new = (published(models, number).manifest.provenance for number in (1, 2))
     record = new.retargeted_from
@@ -126,7 +126,7 @@ def test_on_new_data_every_point_and_figure_is_of_that_data(models: Path, own_fi
     said: list[str] = []
 
     own = OwnData(file=str(own_file), split_seed=5)
-    retarget(models, "tiny", 1, Wish(), own, said.append)
+    retarget(models, "tiny", 1, PointChanges(), own, said.append)
 
     assert not any("not checked" in line for line in said)
     assert any(line.startswith("also chosen on this data, fast: on 541 test rows") for line in said)
@@ -162,9 +162,9 @@ def test_on_new_data_every_point_and_figure_is_of_that_data(models: Path, own_fi
 def test_a_version_on_data_of_the_users_is_retargeted_on_it_again_and_not_on_what_it_became(
     models: Path, own_file: Path
 ) -> None:
-    start(models, Wish(), OwnData(file=str(own_file)))
+    start(models, PointChanges(), OwnData(file=str(own_file)))
 
-    start(models, Wish("cheap", budget=0.6), version=2)
+    start(models, PointChanges("cheap", budget=0.6), version=2)
 
     second, third = (published(models, number).manifest for number in (2, 3))
     assert third.exits == second.exits
@@ -177,15 +177,15 @@ def test_a_version_on_data_of_the_users_is_retargeted_on_it_again_and_not_on_wha
     with pytest.raises(
         DatasetError, match=r'dataset "npz": digest: expected [0-9a-f]{64} as .*, got [0-9a-f]'
     ):
-        start(models, Wish("cheap", budget=0.7), version=2)
+        start(models, PointChanges("cheap", budget=0.7), version=2)
 
 
 def test_points_made_by_a_retargeting_are_chosen_again_on_new_data_by_their_own_goals(
     models: Path, own_file: Path
 ) -> None:
-    start(models, Wish("cheap", budget=0.6))
+    start(models, PointChanges("cheap", budget=0.6))
 
-    start(models, Wish(epsilon=0.4), OwnData(file=str(own_file)), version=2)
+    start(models, PointChanges(epsilon=0.4), OwnData(file=str(own_file)), version=2)
 
     points = published(models, 3).manifest.operating_points
     assert list(points) == ["exact", "balanced", "fast", "cheap"]
@@ -201,7 +201,7 @@ def test_what_an_older_format_left_out_is_counted_on_the_same_rows(models: Path)
     rewrite(models / "tiny" / "1", without_fast)
     rewrite(models / "tiny" / "1", as_format_1)
 
-    start(models, Wish("cheap", budget=0.6))
+    start(models, PointChanges("cheap", budget=0.6))
 
     new = published(models, 2).manifest
     assert new.format_version == FORMAT_VERSION
@@ -216,15 +216,15 @@ def test_a_faster_point_that_lost_its_certificate_is_not_published_again(models:
     rewrite(models / "tiny" / "1", lose)
 
     with pytest.raises(Uncertified, match="operating point 'balanced' of tiny: expected a certificate"):
-        start(models, Wish("cheap", budget=0.6))
+        start(models, PointChanges("cheap", budget=0.6))
     assert {path.name for path in (models / "tiny").iterdir()} == {"1"}
 
 
 def test_a_point_asked_for_without_a_promise_has_none_and_is_said_to(models: Path) -> None:
     said: list[str] = []
 
-    wish = Wish("wild", max_accuracy_loss=1.0, certified_by="nothing")
-    done = retarget(models, "tiny", 1, wish, None, said.append)
+    changes = PointChanges("wild", max_accuracy_loss=1.0, certified_by="nothing")
+    done = retarget(models, "tiny", 1, changes, None, said.append)
 
     assert published(models, 2).manifest.operating_points["wild"].certificate is None
     assert 'operating point "wild" is UNCERTIFIED, as asked by certified_by = "nothing"' in said
@@ -239,7 +239,7 @@ def test_a_version_of_an_older_format_is_published_in_todays_with_the_points_it_
 
     rewrite(models / "tiny" / "1", to_format_1)
 
-    start(models, Wish())
+    start(models, PointChanges())
 
     old, new = (published(models, number).manifest for number in (1, 2))
     assert (old.format_version, new.format_version) == (1, FORMAT_VERSION)
@@ -255,7 +255,7 @@ def test_without_options_a_version_of_format_2_is_rewritten_in_the_current_forma
 ) -> None:
     rewrite(models / "tiny" / "1", as_format_2)
 
-    start(models, Wish())
+    start(models, PointChanges())
 
     old, new = (published(models, number).manifest for number in (1, 2))
     assert (old.format_version, new.format_version) == (2, FORMAT_VERSION)
@@ -273,7 +273,7 @@ def test_a_version_without_labels_gets_figures_of_all_labels_on_labelled_data(
     rewrite(models / "tiny" / "1", without_labels)
     said: list[str] = []
 
-    retarget(models, "tiny", 1, Wish(), OwnData(file=str(own_file)), said.append)
+    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), said.append)
 
     new = published(models, 2).manifest
     assert None not in {point.accuracy for point in new.operating_points.values()}
@@ -282,8 +282,8 @@ def test_a_version_without_labels_gets_figures_of_all_labels_on_labelled_data(
 
 def test_a_version_that_is_retargeted_again_in_the_same_way_publishes_no_twin(models: Path) -> None:
     """As after a kill behind the rename: nobody has said that the version is there."""
-    first = start(models, Wish(epsilon=0.3))
-    again = start(models, Wish(epsilon=0.3))
+    first = start(models, PointChanges(epsilon=0.3))
+    again = start(models, PointChanges(epsilon=0.3))
 
     assert (first.is_new, again.is_new) == (True, False)
     assert again.version == first.version
@@ -302,7 +302,7 @@ def test_a_point_of_a_version_without_labels_is_described_without_an_accuracy(tm
     )
 
 
-def test_where_nothing_is_wished_for_every_point_stays_as_it_is_however_it_would_be_chosen_now(
+def test_where_nothing_is_requested_every_point_stays_as_it_is_however_it_would_be_chosen_now(
     models: Path,
 ) -> None:
     def by_hand(manifest: dict[str, Any]) -> None:
@@ -314,7 +314,7 @@ def test_where_nothing_is_wished_for_every_point_stays_as_it_is_however_it_would
     rewrite(models / "tiny" / "1", without_fast)
     rewrite(models / "tiny" / "1", by_hand)
 
-    done = start(models, Wish())
+    done = start(models, PointChanges())
 
     old, new = (published(models, number).manifest for number in (1, 2))
     assert new.operating_points == old.operating_points
@@ -322,7 +322,7 @@ def test_where_nothing_is_wished_for_every_point_stays_as_it_is_however_it_would
 
 
 def test_an_engine_serves_the_new_point_as_its_certificate_was_counted(models: Path, digits: Dataset) -> None:
-    start(models, Wish("cheap", budget=0.6))
+    start(models, PointChanges("cheap", budget=0.6))
 
     version = published(models, 2)
     rows = len(digits.certify)

@@ -1,7 +1,6 @@
-"""What somebody asks of one operating point of a version that is there, and the goal that it makes.
+"""Requested changes to one published operating point, and the goal that follows from them.
 
-What is not asked for is left as the point's own goal has it, but for the bound where another target is asked
-for. Knows nothing of data or stages.
+What is not changed stays as in the point's own goal, except the bound where another target is requested.
 """
 
 import re
@@ -19,8 +18,8 @@ from training.section import complaint
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A point, by a name that may be new, and what to change of its goal."""
+class PointChanges:
+    """The name of a point, perhaps a new one, and what to change of its goal."""
 
     point: str = DEFAULT_POINT
     max_accuracy_loss: float | None = None
@@ -31,7 +30,7 @@ class Wish:
 
     @property
     def given(self) -> dict[str, Any]:
-        """What was asked for, with the point's name."""
+        """The options that were given, with the point's name."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     def goal(self, known: Mapping[str, Goal], *, may_repeat: bool) -> Goal:

@@ -95,7 +95,7 @@ class ChosenPoints(TuneResults):
 
 
 @dataclass(frozen=True)
-class TestResults:
+class HeldOutResults:
     """One network's answers on the test split, and what each operating point gives there."""
 
     logits_ENK: NDArray[np.float32]
@@ -109,7 +109,7 @@ class Assessment:
 
     exported: Exported
     chosen: ChosenPoints
-    tested: TestResults
+    tested: HeldOutResults
 
     @property
     def exits(self) -> tuple[Exit, ...]:
@@ -176,17 +176,17 @@ def choose_points(
     return ChosenPoints(traced.calibration_temperatures, traced.tune, path, points)
 
 
-def read_test_split(stages: Stages, chosen: ChosenPoints, split: Split) -> TestResults:
+def read_test_split(stages: Stages, chosen: ChosenPoints, split: Split) -> HeldOutResults:
     """Measure every exit, and every operating point as it was chosen, on a split."""
     return measure(stages.logits(split), split.truth_N, chosen, stages.cost_E)
 
 
 def measure(
     logits_ENK: NDArray[np.float32], truth_N: NDArray[np.integer], chosen: ChosenPoints, cost_E: Sequence[int]
-) -> TestResults:
+) -> HeldOutResults:
     """Measure every exit, and every operating point as it was chosen, on the test split's logits."""
     readings = read(logits_ENK, truth_N, chosen.calibration_temperatures)
-    return TestResults(
+    return HeldOutResults(
         logits_ENK=logits_ENK,
         readings=readings,
         outcomes={
@@ -195,7 +195,7 @@ def measure(
     )
 
 
-def exit_entries(chosen: ChosenPoints, tested: TestResults) -> tuple[Exit, ...]:
+def exit_entries(chosen: ChosenPoints, tested: HeldOutResults) -> tuple[Exit, ...]:
     """Return each exit's figures on test, every row leaving there, as the manifest has them."""
     readings = tested.readings
     return tuple(
@@ -213,7 +213,7 @@ def exit_entries(chosen: ChosenPoints, tested: TestResults) -> tuple[Exit, ...]:
     )
 
 
-def point_entries(chosen: ChosenPoints, tested: TestResults) -> dict[str, OperatingPoint]:
+def point_entries(chosen: ChosenPoints, tested: HeldOutResults) -> dict[str, OperatingPoint]:
     """Return each operating point's figures on test, as the manifest has them."""
     return {
         name: OperatingPoint(

@@ -18,7 +18,7 @@ from serving.repository.manifest import Exit, OperatingPoint, ParetoPath
 from training.assessment import (
     NEUTRAL_TEMPERATURE,
     ChosenPoints,
-    TestResults,
+    HeldOutResults,
     TuneResults,
     choose_points,
     exit_entries,
@@ -39,7 +39,7 @@ class Assessed:
     """What the splits showed of an attached network."""
 
     chosen: ChosenPoints
-    tested: TestResults
+    tested: HeldOutResults
     cost_E: tuple[int, ...]
     """Multiply-adds of a row that leaves at each exit, heads included."""
     labelled: bool

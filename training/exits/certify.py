@@ -30,7 +30,7 @@ METHOD_OF_ONE_ROW = "clopper-pearson: exact binomial upper bound of one row fixe
 
 
 @dataclass(frozen=True)
-class TestedCandidate:
+class CandidateResult:
     """A row of the sequence that was tested, with what it gave on the certify split."""
 
     candidate: Candidate
@@ -45,7 +45,7 @@ class Certified:
     candidate: Candidate
     certificate: Certificate | None
     """None where the point equals 'exact', or where nobody asked for one."""
-    tested: tuple[TestedCandidate, ...]
+    tested: tuple[CandidateResult, ...]
     """The rows tested, in order; only the last may have failed."""
 
     @property
@@ -72,11 +72,11 @@ def certify(
     allowed = allowed_losses(readings.rows, epsilon, delta)
     if not path[0].is_exact:
         raise ValueError(f"path: expected row 0 to disable every exit, got thresholds {path[0].thresholds}")
-    tested: list[TestedCandidate] = []
-    best: TestedCandidate | None = None
+    tested: list[CandidateResult] = []
+    best: CandidateResult | None = None
     for candidate in sequence(path, target, risk):
         result = outcome(readings, candidate.rule, cost_E)
-        tested.append(TestedCandidate(candidate, result, _p_value(result.losses(risk), result.n, epsilon)))
+        tested.append(CandidateResult(candidate, result, _p_value(result.losses(risk), result.n, epsilon)))
         if result.losses(risk) > allowed:
             break
         if candidate.multiply_adds_share < (best.candidate if best else path[0]).multiply_adds_share:
@@ -102,7 +102,7 @@ def certify_row(
     result = outcome(readings, row.rule, cost_E)
     smallest = upper_bound(result.losses(risk), result.n, delta)
     epsilon = rounded_up(smallest) if epsilon is None else epsilon
-    tested = TestedCandidate(row, result, _p_value(result.losses(risk), result.n, epsilon))
+    tested = CandidateResult(row, result, _p_value(result.losses(risk), result.n, epsilon))
     if smallest > epsilon or epsilon >= 1:
         return Certified(row, None, (tested,))
     return Certified(row, _certificate(tested, epsilon, delta, risk, METHOD_OF_ONE_ROW), (tested,))
@@ -155,7 +155,7 @@ def upper_bound(losses: int, n: int, delta: float) -> float:
 
 
 def _certificate(
-    tested: TestedCandidate, epsilon: float, delta: float, risk: Risk, method: str
+    tested: CandidateResult, epsilon: float, delta: float, risk: Risk, method: str
 ) -> Certificate:
     return Certificate(
         epsilon=epsilon,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from serving.exits.policy import Bools, ExitRule, Integers
-from training.assessment import NEUTRAL_TEMPERATURE, Assessment, TestResults
+from training.assessment import NEUTRAL_TEMPERATURE, Assessment, HeldOutResults
 from training.exits.evaluate import Readings
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import paired_gain
@@ -90,7 +90,7 @@ def summarise_stages(findings: Findings) -> tuple[StageSummary, ...]:
 
 
 def summarise_exits(
-    tested: TestResults, calibration_temperatures: Sequence[float], rule: ExitRule
+    tested: HeldOutResults, calibration_temperatures: Sequence[float], rule: ExitRule
 ) -> Iterator[ExitSummary]:
     """Yield each exit's figures on test, with and without calibration, on all rows and on those that arrive.
 

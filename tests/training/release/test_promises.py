@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from serving.repository.manifest import Certificate, OperatingPoint, Risk
-from training.exits.certify import Certified, TestedCandidate
+from training.exits.certify import CandidateResult, Certified
 from training.exits.evaluate import Outcome
 from training.exits.goals import BudgetGoal, Goal, OperatingPointSection
 from training.exits.thresholds import Candidate
@@ -73,7 +73,7 @@ def test_a_point_that_certified_nothing_faster_says_what_stopped_it(certified_by
         {"max_accuracy_loss": 0.01, "epsilon": 0.005, "certified_by": certified_by}
     )
 
-    said = promises.of_point(goal, Certified(EXACT, None, (TestedCandidate(FASTER, SEEN, 0.9),)))
+    said = promises.of_point(goal, Certified(EXACT, None, (CandidateResult(FASTER, SEEN, 0.9),)))
 
     assert said.startswith("Certified nothing faster, so it equals exact: of 1,000 certify rows ")
     assert f" {lost} at the safest faster row, where at most 0.5{NBSP}% of answers" in said

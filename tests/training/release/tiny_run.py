@@ -16,7 +16,7 @@ from serving.stages.runner import StageRunner
 from training.architectures.deep_supervision import deep_supervision
 from training.architectures.heads import Features, HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
-from training.assessment import TestResults
+from training.assessment import HeldOutResults
 from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 from training.exits.calibrate import calibration_temperature
 from training.exits.cost import measure_milliseconds
@@ -181,7 +181,9 @@ def run(folder: Path) -> RunSummary:
             )
             for number, stage in enumerate(stages)
         ),
-        exits=tuple(summarise_exits(TestResults(logits["test"], readings["test"], {}), temperatures, rule)),
+        exits=tuple(
+            summarise_exits(HeldOutResults(logits["test"], readings["test"], {}), temperatures, rule)
+        ),
         pareto_path=path,
         operating_points=points,
         default_operating_point="fast",

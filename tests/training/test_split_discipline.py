@@ -61,7 +61,7 @@ def with_noise(split: Split) -> Split:
     return replace(split, images_NCHW=noise)
 
 
-def test_a_certificate_is_walked_on_the_certify_split(chosen: ChosenPoints) -> None:
+def test_a_certificate_is_tested_on_the_certify_split(chosen: ChosenPoints) -> None:
     tested = chosen.points["anything"].tested
     assert tested
     assert {row.outcome.n for row in tested} == {ROWS.certify}

@@ -363,7 +363,7 @@ def test_too_few_rows_to_promise_anything_equal_full_depth() -> None:
     assert len(certified.tested) == 1
 
 
-def test_no_row_beyond_the_target_is_walked_and_the_safest_come_first() -> None:
+def test_no_row_beyond_the_target_is_tested_and_the_safest_come_first() -> None:
     target = Candidate((0.5,), 0.002, 0.01, 0.4)
     beyond = [
         Candidate((0.4,), 0.001, 0.005, 0.3),  # cheaper

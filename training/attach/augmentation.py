@@ -41,12 +41,9 @@ ImageAxes = Mapping[str, tuple[int, int]]
 def image_axes(source: SourceModel, measured: Measured) -> ImageAxes:
     """Find the inputs of a network that are images: four axes, of which convolutions tell the channels'."""
     ranks = {name: len(spec.shape) for name, spec in measured.tensors.items()}
-    kinds = {spec.name: kind_of(source.model.graph, spec, ranks) for spec in source.inputs}
-    return {
-        spec.name: _AXES_OF_KIND[kind]
-        for spec in source.inputs
-        if len(spec.shape) == 4 and (kind := kinds[spec.name]) in _AXES_OF_KIND
-    }
+    maps = [spec for spec in source.inputs if len(spec.shape) == 4]
+    kinds = {spec.name: kind_of(source.model.graph, spec, ranks) for spec in maps}
+    return {name: _AXES_OF_KIND[kind] for name, kind in kinds.items() if kind in _AXES_OF_KIND}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.table import row, rule
 from training.assessment import Exported, trace
-from training.born_again.progress import Progress, ProgressBar
+from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
 from training.exits.cost import expected_milliseconds, measure_milliseconds
 from training.exits.evaluate import outcome
@@ -68,7 +68,7 @@ def merged(document: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def finished(recipe: Recipe, folder: RunFolder, progress: Progress) -> Sequence[Figures]:
+def finished(recipe: Recipe, folder: RunFolder, progress: TrainingProgress) -> Sequence[Figures]:
     """Train and measure a variant, a line a generation, or read what the folder holds."""
     path = folder.path / FIGURES_FILE
     folder.check(recipe)

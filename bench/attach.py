@@ -27,7 +27,7 @@ from examples.demo import server
 from serving.client import Client
 from training.attach.folder import AttachFolder
 from training.attach.pipeline import attach
-from training.attach.progress import Progress
+from training.attach.progress import AttachProgress
 from training.attach.record import AttachRecord
 from training.attach.report import draw_trade_off
 from training.attach.settings import AttachSettings
@@ -100,7 +100,12 @@ def measure(output: Path) -> Measurement:
         )
         models, started = Path(place) / "models", time.monotonic()
         record, _ = attach(
-            settings, AttachFolder(Path(place) / "attach"), models, Progress(), resume=False, force=False
+            settings,
+            AttachFolder(Path(place) / "attach"),
+            models,
+            AttachProgress(),
+            resume=False,
+            force=False,
         )
         seconds = time.monotonic() - started
         expected_N = _file_labels(file, dataset.test.images_NCHW)

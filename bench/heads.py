@@ -18,7 +18,7 @@ from serving.repository.manifest import TensorSpec
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from training.architectures.heads import HeadSettings
-from training.data.registry import DATASETS, Extent
+from training.data.registry import DATASETS, DatasetSize
 from training.estimate import random_dataset
 from training.exits.cost import measure_milliseconds
 from training.from_recipe import make_network
@@ -62,7 +62,9 @@ def main() -> None:
             print(row(name, str(number), quantity(stage.multiply_adds), *cells))
 
 
-def exported(recipe: Recipe, extent: Extent, kind: HeadSettings, folder: Path) -> tuple[ExportedStage, ...]:
+def exported(
+    recipe: Recipe, extent: DatasetSize, kind: HeadSettings, folder: Path
+) -> tuple[ExportedStage, ...]:
     """Write the recipe's network with that head at every exit."""
     torch.manual_seed(0)
     architecture = recipe.architecture.model_copy(update={"heads": (kind,)})
@@ -73,7 +75,7 @@ def exported(recipe: Recipe, extent: Extent, kind: HeadSettings, folder: Path) -
     return export_stages(network, place, extent.image_shape)
 
 
-def runner(stages: tuple[ExportedStage, ...], extent: Extent) -> StageRunner:
+def runner(stages: tuple[ExportedStage, ...], extent: DatasetSize) -> StageRunner:
     """Open the stages as a serving worker does."""
     image = TensorSpec(name="image", datatype="UINT8", shape=(-1, *extent.image_shape))
     return StageRunner([stage.file for stage in stages], [image], CPU, slots=max(BATCH_ROWS))

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure(
-    server: servers.Server, images_NCHW: NDArray[np.uint8], rounds: int
+    server: servers.RunningServer, images_NCHW: NDArray[np.uint8], rounds: int
 ) -> list[tuple[Window, Window]]:
     """Return each round's window without a job, and with one."""
     pairs = []

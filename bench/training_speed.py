@@ -18,7 +18,7 @@ from bench.table import row, rule
 from training.born_again.fit import Fit
 from training.born_again.generations import choose_training_device, make_fit
 from training.born_again.precision import Precision
-from training.data.registry import DATASETS, Extent
+from training.data.registry import DATASETS, DatasetSize
 from training.estimate import random_dataset
 from training.from_recipe import make_network
 from training.recipe import Recipe, load_recipe
@@ -60,7 +60,7 @@ def main() -> None:
     report(formats, f"{options.recipe}, {device.type}, {recipe.threads} threads, {options.rounds} rounds")
 
 
-def measure(each: Format, recipe: Recipe, extent: Extent, device: torch.device) -> None:
+def measure(each: Format, recipe: Recipe, extent: DatasetSize, device: torch.device) -> None:
     """Train a few steps of a fresh network; adds what each took, and its batch before it."""
     dataset = random_dataset(extent, recipe.schedule.batch_rows * STEPS)
     network = make_network(recipe, dataset)

@@ -85,7 +85,7 @@ def test_every_key_of_the_manifest_is_in_its_format() -> None:
     sections = [
         kind
         for _, kind in inspect.getmembers(manifest, inspect.isclass)
-        if issubclass(kind, manifest.Section) and kind is not manifest.Section
+        if issubclass(kind, manifest.ManifestSection) and kind is not manifest.ManifestSection
     ]
     assert manifest.Manifest in sections
     for section in sections:

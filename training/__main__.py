@@ -126,14 +126,14 @@ def _attach(options: argparse.Namespace) -> None:
     with interrupt.held_back():
         from training.attach.folder import AttachFolder
         from training.attach.pipeline import attach
-        from training.attach.progress import Progress
+        from training.attach.progress import AttachProgress
 
     folder = AttachFolder(attach_options.output(options))
     record, did = attach(
         attach_options.settings(options),
         folder,
         options.model_repository,
-        Progress(),
+        AttachProgress(),
         resume=options.resume,
         force=options.force,
     )

@@ -29,8 +29,8 @@ from serving.stages.runner import StageRunner
 from training.data.splits import Dataset, Split
 from training.errors import RecipeError
 from training.exits.calibrate import calibration_temperature
-from training.exits.certify import Certified
-from training.exits.evaluate import Outcome, Readings, cumulative, evaluate, outcome, read
+from training.exits.certify import CertifiedThresholds
+from training.exits.evaluate import EvaluationCounts, Readings, cumulative, evaluate, outcome, read
 from training.exits.goals import Goal
 from training.exits.reliability import expected_calibration_error
 from training.exits.spread import confidence_spread
@@ -91,7 +91,7 @@ class TuneResults:
 class ChosenPoints(TuneResults):
     """The same, with each operating point as the certify split allows it."""
 
-    points: Mapping[str, Certified]
+    points: Mapping[str, CertifiedThresholds]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class HeldOutResults:
 
     logits_ENK: NDArray[np.float32]
     readings: Readings
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, EvaluationCounts]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def choose_points(
     Raises RecipeError for a goal that cannot be reached, with the name of its point.
     """
     path = traced.path
-    points = {EXACT_POINT: Certified(path[0], certificate=None, tested=())}
+    points = {EXACT_POINT: CertifiedThresholds(path[0], certificate=None, tested=())}
     for name, goal in goals.items():
         try:
             points[name] = goal.reach(path, certify_split, cost_E)

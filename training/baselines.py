@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.assessment import Exported, export
-from training.born_again.generations import Generation
-from training.born_again.progress import Progress
+from training.born_again.generations import TrainedGeneration
+from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset, Split
 from training.exits.cost import measure_milliseconds, multiply_adds
 from training.from_recipe import make_backbone, train
@@ -58,9 +58,9 @@ def train_baselines(
     recipe: Recipe,
     dataset: Dataset,
     folder: RunFolder,
-    progress: Progress,
+    progress: TrainingProgress,
     *,
-    teacher: Generation,
+    teacher: TrainedGeneration,
     most_multiply_adds: float,
 ) -> list[Baseline]:
     """Train all three, or take up those that the folder holds where they stand.
@@ -69,7 +69,7 @@ def train_baselines(
     """
     alone = without_exits(recipe)
     narrow = narrowed(alone, dataset, most_multiply_adds)
-    plans: Sequence[tuple[str, Recipe, Sequence[Generation]]] = (
+    plans: Sequence[tuple[str, Recipe, Sequence[TrainedGeneration]]] = (
         (BACKBONE, alone, ()),
         (SMALLER, narrow, ()),
         (SMALLER_TAUGHT, _with_generations(narrow, 2), (teacher,)),

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from training.born_again.fit import Fit
-from training.born_again.generations import Generation, choose_training_device, make_fit
+from training.born_again.generations import TrainedGeneration, choose_training_device, make_fit
 from training.born_again.precision import Precision
-from training.data.registry import DATASETS, Extent
+from training.data.registry import DATASETS, DatasetSize
 from training.data.splits import Dataset, Split
 from training.from_recipe import make_trained_network
 from training.recipe import Recipe
@@ -53,9 +53,9 @@ def generation_seconds(recipe: Recipe) -> list[float] | None:
     return [steps * each for each in step_seconds]
 
 
-def _step_seconds(recipe: Recipe, extent: Extent, precision: Precision) -> Iterator[float]:
+def _step_seconds(recipe: Recipe, extent: DatasetSize, precision: Precision) -> Iterator[float]:
     """Time a step of each generation; those with as many teachers take as long, and are timed once."""
-    earlier: list[Generation] = []
+    earlier: list[TrainedGeneration] = []
     seconds_of_teachers: dict[int, float] = {}
     for number in range(recipe.generations.count):
         teachers = len(earlier) if recipe.generations.teacher == "ensemble" else min(len(earlier), 1)
@@ -66,7 +66,7 @@ def _step_seconds(recipe: Recipe, extent: Extent, precision: Precision) -> Itera
             fit = make_fit(number, network, earlier, dataset.train, dataset.tune, recipe, precision)
             seconds_of_teachers[teachers] = _time(fit, network)
         yield seconds_of_teachers[teachers]
-        earlier.append(Generation(number, network.cpu().eval(), ()))
+        earlier.append(TrainedGeneration(number, network.cpu().eval(), ()))
 
 
 def _time(fit: Fit, network: torch.nn.Module) -> float:
@@ -80,7 +80,7 @@ def _time(fit: Fit, network: torch.nn.Module) -> float:
     return median(seconds)
 
 
-def random_dataset(extent: Extent, rows: int) -> Dataset:
+def random_dataset(extent: DatasetSize, rows: int) -> Dataset:
     """Draw images and labels of a dataset's shape; every split is the same rows."""
     rng = np.random.default_rng(0)
     images_NCHW = rng.integers(0, 256, (rows, *extent.image_shape), dtype=np.uint8)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training.born_again.checkpoint import Epoch
+from training.born_again.checkpoint import EpochResult
 from training.errors import RunError
 from training.run_folder import RunRecord
 
@@ -60,7 +60,7 @@ class Events:
                 seconds_left=round(pace * (self._steps_of_all - self._step), 3),
             )
 
-    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         """Report what an epoch gave."""
         self._tell(
             "epoch",

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.architectures.registry import build
 from training.born_again.checkpoint import CheckpointFolder
-from training.born_again.generations import Generation, choose_training_device, train_generations
+from training.born_again.generations import TrainedGeneration, choose_training_device, train_generations
 from training.born_again.precision import Precision
-from training.born_again.progress import Progress
+from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset
 from training.recipe import Recipe
 from training.run_folder import RunFolder
@@ -50,11 +50,11 @@ def train(
     recipe: Recipe,
     dataset: Dataset,
     folder: RunFolder,
-    progress: Progress,
+    progress: TrainingProgress,
     *,
-    earlier: Sequence[Generation] = (),
+    earlier: Sequence[TrainedGeneration] = (),
     make: Callable[[Recipe, Dataset], MultiExitNetwork] = make_trained_network,
-) -> list[Generation]:
+) -> list[TrainedGeneration]:
     """Train every generation that neither the folder holds nor another run has trained earlier."""
     precision = Precision.choose(recipe.schedule.precision, choose_training_device())
     return train_generations(

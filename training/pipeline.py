@@ -12,8 +12,8 @@ from pathlib import Path
 from training.assessment import Assessment, Exported, choose, export, read_test_split
 from training.attach.frozen import attach_to_generations
 from training.baselines import Baseline, train_baselines
-from training.born_again.generations import Generation
-from training.born_again.progress import Progress
+from training.born_again.generations import TrainedGeneration
+from training.born_again.progress import TrainingProgress
 from training.born_again.promotion import promote
 from training.data.splits import Dataset
 from training.errors import RecipeError
@@ -37,7 +37,7 @@ def run(
     recipe_name: str,
     folder: RunFolder,
     model_repository: Path,
-    progress: Progress,
+    progress: TrainingProgress,
     *,
     resume: bool,
     max_memory_bytes: int | None = None,
@@ -56,7 +56,7 @@ def _run(
     recipe_name: str,
     folder: RunFolder,
     model_repository: Path,
-    progress: Progress,
+    progress: TrainingProgress,
     max_memory_bytes: int | None,
 ) -> tuple[RunRecord, bool]:
     folder.check(recipe)
@@ -94,7 +94,9 @@ def unused_settings(recipe: Recipe) -> Iterator[str]:
         yield 'deep_supervision is not used: exits.train is "frozen"; "joint" trains exits with the backbone'
 
 
-def release(findings: Findings, model_repository: Path, folder: RunFolder, progress: Progress) -> RunRecord:
+def release(
+    findings: Findings, model_repository: Path, folder: RunFolder, progress: TrainingProgress
+) -> RunRecord:
     """Publish the chosen generation, and record at once that it is."""
     for line in warnings(findings):
         progress.say(line)
@@ -112,9 +114,9 @@ def release(findings: Findings, model_repository: Path, folder: RunFolder, progr
 def export_generations(
     recipe: Recipe,
     dataset: Dataset,
-    generations: Sequence[Generation],
+    generations: Sequence[TrainedGeneration],
     folder: RunFolder,
-    progress: Progress,
+    progress: TrainingProgress,
 ) -> list[Exported]:
     """Write the stages of every generation; early exits are attached to those trained without any."""
     if recipe.exits.train == "frozen":
@@ -126,9 +128,9 @@ def find_out(
     recipe: Recipe,
     recipe_name: str,
     dataset: Dataset,
-    generations: Sequence[Generation],
+    generations: Sequence[TrainedGeneration],
     folder: RunFolder,
-    progress: Progress,
+    progress: TrainingProgress,
 ) -> Findings:
     """Export, choose and promote, and after every choice read the test split, once."""
     exported = export_generations(recipe, dataset, generations, folder, progress)

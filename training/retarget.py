@@ -48,7 +48,7 @@ from training.attach.assess import exits_of, path_of, points_of
 from training.attach.retarget import choose_on_rows
 from training.data.splits import UNTRAINED_SHARES, Dataset
 from training.errors import RecipeError
-from training.exits.certify import Certified
+from training.exits.certify import CertifiedThresholds
 from training.exits.evaluate import outcome, read
 from training.exits.goals import Goal, check_certify_rows
 from training.exits.thresholds import candidate
@@ -87,7 +87,7 @@ class Retargeted:
 class NewFigures:
     """What a retargeting chose and measured, as a manifest has it."""
 
-    points: Mapping[str, Certified]
+    points: Mapping[str, CertifiedThresholds]
     """Those chosen now."""
     exits: tuple[Exit, ...]
     operating_points: dict[str, OperatingPoint]

@@ -23,8 +23,8 @@ from serving.errors import first_complaint
 from serving.repository.manifest import (
     MANIFEST_FILE,
     Exit,
+    ManifestSection,
     OperatingPoint,
-    Section,
 )
 from serving.repository.repository import file_digest
 from training.data.splits import DataDigests
@@ -42,7 +42,7 @@ REPORT_FILE = "report.html"
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
-class GenerationRecord(Section):
+class GenerationRecord(ManifestSection):
     """What a run found out about one generation."""
 
     number: int
@@ -57,7 +57,7 @@ class GenerationRecord(Section):
     """In which its training ended: bf16 or fp32; None where that was not written down."""
 
 
-class EnsembleRecord(Section):
+class EnsembleRecord(ManifestSection):
     """All generations of a run together: the mean of their softmax outputs, exit by exit."""
 
     generations: int
@@ -67,7 +67,7 @@ class EnsembleRecord(Section):
     n: int
 
 
-class BaselineRecord(Section):
+class BaselineRecord(ManifestSection):
     """A network without exits, trained to compare with."""
 
     name: str
@@ -94,7 +94,7 @@ class BaselineRecord(Section):
         return paired_difference(self.gained, self.lost, self.n)
 
 
-class RunRecord(Section):
+class RunRecord(ManifestSection):
     """A run that has published: `run.json`."""
 
     recipe: str

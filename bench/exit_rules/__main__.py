@@ -22,14 +22,14 @@ from bench.exit_rules.compare import (
     TUNE,
     Goal,
     Judged,
-    Rows,
+    SplitLogits,
     Trial,
     certificates,
     recut,
 )
 from bench.exit_rules.page import PAGE, write
 from bench.exit_rules.plot import plot
-from bench.exit_rules.record import Network, Record, read
+from bench.exit_rules.record import ComparedNetwork, ExitRulesRecord, read
 from bench.exit_rules.rules import PLAIN
 from serving.repository.manifest import Manifest, Risk
 from serving.repository.repository import PublishedVersion, read_version
@@ -64,7 +64,7 @@ def main() -> None:
         networks = tuple(
             compare(read_version(folder), options.resamples, options.recuts) for folder in options.versions
         )
-        record = Record(
+        record = ExitRulesRecord(
             resamples=options.resamples, recuts=options.recuts, versions=_versions(), networks=networks
         )
         place.write_text(record.model_dump_json(indent=1) + "\n")
@@ -74,7 +74,7 @@ def main() -> None:
         write(record)
 
 
-def compare(version: PublishedVersion, resamples: int, recuts: int) -> Network:
+def compare(version: PublishedVersion, resamples: int, recuts: int) -> ComparedNetwork:
     """Compare every rule on one version."""
     manifest = version.manifest
     goals = disagreement_goals(version)
@@ -85,7 +85,7 @@ def compare(version: PublishedVersion, resamples: int, recuts: int) -> Network:
     published = {name: trial.tested(PLAIN, row)[0] for name, row in chosen.items()}
     judged = Judged(trial, resamples, tuple(published.values()))
     test = trial.readings[PLAIN][TEST]
-    return Network(
+    return ComparedNetwork(
         title=f"{manifest.name}, version {manifest.version}",
         multiply_adds=tuple(stage.multiply_adds for stage in manifest.stages),
         rows={name: len(rows.truth_N) for name, rows in splits.items()},
@@ -113,13 +113,13 @@ def disagreement_goals(version: PublishedVersion) -> dict[str, Goal]:
     }
 
 
-def run_splits(version: PublishedVersion) -> Mapping[str, Rows]:
+def run_splits(version: PublishedVersion) -> Mapping[str, SplitLogits]:
     """Run a version's own splits through its stages."""
     dataset = data_of(version)
     runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=SLOTS)
     name = version.manifest.inputs[0].name
     return {
-        split: Rows(
+        split: SplitLogits(
             evaluate(runner, dataset.splits[split].images_NCHW, input_name=name).astype(np.float64),
             dataset.splits[split].truth_N,
         )

@@ -26,7 +26,7 @@ from bench.exit_rules.record import (
     BETTER,
     DISAGREEMENT,
     FIGURES,
-    Certified,
+    CertifiedCost,
     Course,
     Difference,
     Patience,
@@ -63,7 +63,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SplitLogits:
     """A split's logits from the exported stages, with the truth."""
 
     logits_ENK: Floats
@@ -73,7 +73,7 @@ class Rows:
 class Trial:
     """Every rule on one cut of the splits, made ready: fitted, and its path traced on tune."""
 
-    def __init__(self, splits: Mapping[str, Rows], cost_E: Sequence[int]) -> None:
+    def __init__(self, splits: Mapping[str, SplitLogits], cost_E: Sequence[int]) -> None:
         self.cost_E = cost_E
         fitting = splits[TEMPERATURE]
         temperatures = tuple(
@@ -213,7 +213,9 @@ class Judged:
         return found.at(np.broadcast_to(np.array(budgets), (len(found.cost_RJ), len(budgets))))
 
 
-def certificates(trial: Trial, goals: Mapping[str, Goal], recuts: Sequence[Trial]) -> tuple[Certified, ...]:
+def certificates(
+    trial: Trial, goals: Mapping[str, Goal], recuts: Sequence[Trial]
+) -> tuple[CertifiedCost, ...]:
     """Certify every rule for every goal, on the cut as it is and on re-cuts."""
     changes: dict[tuple[str, str], list[float]] = {
         (rule, point): [] for rule in trial.paths for point in goals
@@ -227,7 +229,7 @@ def certificates(trial: Trial, goals: Mapping[str, Goal], recuts: Sequence[Trial
     for (rule, point), change in changes.items():
         share_, accuracy, disagreement = trial.tested(rule, trial.certified(rule, goals[point]))
         rows.append(
-            Certified(
+            CertifiedCost(
                 rule=rule,
                 point=point,
                 epsilon=goals[point].epsilon,
@@ -242,7 +244,7 @@ def certificates(trial: Trial, goals: Mapping[str, Goal], recuts: Sequence[Trial
     return tuple(rows)
 
 
-def recut(splits: Mapping[str, Rows], seed: int) -> dict[str, Rows]:
+def recut(splits: Mapping[str, SplitLogits], seed: int) -> dict[str, SplitLogits]:
     """Deal the rows of the temperature, tune and certify splits anew, each as many as it had; test stays."""
     names = (TEMPERATURE, TUNE, CERTIFY)
     logits_ENK = np.concatenate([splits[name].logits_ENK for name in names], axis=1)
@@ -250,4 +252,4 @@ def recut(splits: Mapping[str, Rows], seed: int) -> dict[str, Rows]:
     order_N = np.random.default_rng(seed).permutation(len(truth_N))
     ends = np.cumsum([len(splits[name].truth_N) for name in names])[:-1]
     dealt = zip(names, np.split(order_N, ends), strict=True)
-    return dict(splits) | {name: Rows(logits_ENK[:, row_N], truth_N[row_N]) for name, row_N in dealt}
+    return dict(splits) | {name: SplitLogits(logits_ENK[:, row_N], truth_N[row_N]) for name, row_N in dealt}

@@ -7,11 +7,11 @@ from bench.exit_rules.record import (
     ACCURACY,
     DISAGREEMENT,
     FIGURES,
-    Certified,
+    CertifiedCost,
+    ComparedNetwork,
     Difference,
+    ExitRulesRecord,
     Interval,
-    Network,
-    Record,
 )
 from bench.exit_rules.rules import PLAIN
 from bench.serving.page import replace
@@ -22,12 +22,12 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "exit-rules.md"
 BEGIN, END = "<!-- rules: written by `python -m bench.exit_rules` -->", "<!-- end of rules -->"
 
 
-def write(record: Record) -> None:
+def write(record: ExitRulesRecord) -> None:
     """Write a comparison into its place on the page."""
     replace(PAGE, BEGIN, END, lines(record))
 
 
-def lines(record: Record) -> Iterator[str]:
+def lines(record: ExitRulesRecord) -> Iterator[str]:
     """Yield the whole part of the page."""
     yield from verdicts(record)
     yield ""
@@ -43,7 +43,7 @@ def lines(record: Record) -> Iterator[str]:
         yield from _network(network, record.recuts)
 
 
-def verdicts(record: Record) -> Iterator[str]:
+def verdicts(record: ExitRulesRecord) -> Iterator[str]:
     """Yield which rules pass, and what each of the others failed by."""
     for network in record.networks:
         patience = min(each.multiply_adds_share for each in network.patience)
@@ -60,7 +60,7 @@ def verdicts(record: Record) -> Iterator[str]:
         )
 
 
-def _near(network: Network) -> Iterator[str]:
+def _near(network: ComparedNetwork) -> Iterator[str]:
     """Yield what each rule would save that fails by the first test alone."""
     for name in network.rules:
         if not (network.wins(name) or network.losses(name) or network.dearer(name)):
@@ -75,7 +75,7 @@ def _near(network: Network) -> Iterator[str]:
             )
 
 
-def _count(network: Network, what: str) -> str:
+def _count(network: ComparedNetwork, what: str) -> str:
     found = {
         "win somewhere": network.wins,
         "lose somewhere": network.losses,
@@ -84,7 +84,7 @@ def _count(network: Network, what: str) -> str:
     return f"{sum(bool(found(name)) for name in network.rules)} {what}"
 
 
-def _network(network: Network, recuts: int) -> Iterator[str]:
+def _network(network: ComparedNetwork, recuts: int) -> Iterator[str]:
     total = sum(network.multiply_adds)
     stages = " / ".join(percent(share / total, 0) for share in network.multiply_adds)
     exits = " / ".join(f"{100 * share:.2f}" for share in network.exit_accuracy)
@@ -115,7 +115,7 @@ def _network(network: Network, recuts: int) -> Iterator[str]:
     yield from _patience(network)
 
 
-def _decisive(network: Network, recuts: int) -> Iterator[str]:
+def _decisive(network: ComparedNetwork, recuts: int) -> Iterator[str]:
     points = {share: name for name, share in network.published.items()}
     compared = sum(len(network.decisive(name)) for name in network.rules)
     yield (
@@ -144,7 +144,7 @@ def _decisive(network: Network, recuts: int) -> Iterator[str]:
             yield row(first, figure, *[_difference(found[share]) for share in points], verdict)
 
 
-def _verdict(network: Network, name: str) -> str:
+def _verdict(network: ComparedNetwork, name: str) -> str:
     if network.stays(name):
         return "**stays**"
     reasons = [
@@ -161,7 +161,7 @@ def _difference(each: Difference) -> str:
     return f"{_interval(each.alone)} {jointly}; {each.recuts_better}"
 
 
-def _certified(network: Network, recuts: int) -> Iterator[str]:
+def _certified(network: ComparedNetwork, recuts: int) -> Iterator[str]:
     points = {each.point: each.epsilon for each in network.certified}
     yield (
         "Certified as published, disagreement with the final exit at delta .05: multiply-adds, accuracy and "
@@ -176,7 +176,7 @@ def _certified(network: Network, recuts: int) -> Iterator[str]:
         yield row(name, *[_certificate(found[point]) for point in points])
 
 
-def _certificate(each: Certified) -> str:
+def _certificate(each: CertifiedCost) -> str:
     text = (
         f"{percent(each.multiply_adds_share)}, {percent(each.accuracy, 2)}, {percent(each.disagreement, 2)}"
     )
@@ -185,7 +185,7 @@ def _certificate(each: Certified) -> str:
     return f"{text}; {_points(each.recut_change)} ({each.recuts_cheaper} : {each.recuts_dearer})"
 
 
-def _elsewhere(network: Network) -> Iterator[str]:
+def _elsewhere(network: ComparedNetwork) -> Iterator[str]:
     budgets = [each for each in network.plain if each.budget not in network.published.values()]
     low, high = network.course_budgets[0], network.course_budgets[-1]
     yield (
@@ -214,7 +214,7 @@ def _elsewhere(network: Network) -> Iterator[str]:
         )
 
 
-def _patience(network: Network) -> Iterator[str]:
+def _patience(network: ComparedNetwork) -> Iterator[str]:
     yield "Patience, against the plain rule at the same multiply-adds:"
     yield ""
     yield row("leaves once", "multiply-adds", "accuracy", "disagreement")

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.exit_rules.record import ACCURACY, FIGURES, Network, Record
+from bench.exit_rules.record import ACCURACY, FIGURES, ComparedNetwork, ExitRulesRecord
 from bench.exit_rules.rules import ENTROPY, FITTED, MARGIN, MEAN, MOST_CONFIDENT, PRODUCT, TO_THE_END
 from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
@@ -22,7 +22,7 @@ _LABELS = {ACCURACY: "accuracy, points over the plain rule", "disagreement": "di
 _PANEL_INCHES = 2.9
 
 
-def plot(record: Record) -> str:
+def plot(record: ExitRulesRecord) -> str:
     """Draw it as SVG: a row a network, a column a figure."""
 
     def draw(figure: Figure) -> None:
@@ -37,7 +37,7 @@ def plot(record: Record) -> str:
     return draw_svg(draw, "exit-rules", height, _COLOURS, background=_COLOURS[PAPER]) + "\n"
 
 
-def _draw(axes: Axes, network: Network, figure: str) -> None:
+def _draw(axes: Axes, network: ComparedNetwork, figure: str) -> None:
     percent = [100 * budget for budget in network.course_budgets]
     axes.axhline(0, color=INK, linewidth=1.0)
     for point, share in network.published.items():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from bench.record import RecordPart
 
 ACCURACY, DISAGREEMENT = "accuracy", "disagreement"
 FIGURES = (ACCURACY, DISAGREEMENT)
@@ -11,13 +11,7 @@ BETTER = {ACCURACY: 1, DISAGREEMENT: -1}
 """The sign of a difference that is for the better."""
 
 
-class Section(BaseModel):
-    """A part of the record."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Interval(Section):
+class Interval(RecordPart):
     """A difference, rule minus plain rule, as a share, with its paired 95 % interval."""
 
     value: float
@@ -29,7 +23,7 @@ class Interval(Section):
         return (self.low > 0) if sign > 0 else (self.high < 0)
 
 
-class Difference(Section):
+class Difference(RecordPart):
     """A rule against the plain one at equal multiply-adds on test."""
 
     rule: str
@@ -44,7 +38,7 @@ class Difference(Section):
     recuts_better: int
 
 
-class Course(Section):
+class Course(RecordPart):
     """How a rule differs from the plain one along the budgets, for the plot, and on average over them."""
 
     rule: str
@@ -53,7 +47,7 @@ class Course(Section):
     mean: Interval
 
 
-class PlainPoint(Section):
+class PlainPoint(RecordPart):
     """The plain rule's own figures on test at a budget."""
 
     budget: float
@@ -61,7 +55,7 @@ class PlainPoint(Section):
     disagreement: float
 
 
-class Patience(Section):
+class Patience(RecordPart):
     """Leaving once so many exits in a row agree, against the plain rule at the same multiply-adds."""
 
     agreeing: int
@@ -70,7 +64,7 @@ class Patience(Section):
     disagreement: Interval
 
 
-class Certified(Section):
+class CertifiedCost(RecordPart):
     """What a rule certifies for a published point, and how that varies with the cut of the splits."""
 
     rule: str
@@ -86,7 +80,7 @@ class Certified(Section):
     recuts_dearer: int
 
 
-class Network(Section):
+class ComparedNetwork(RecordPart):
     """One network's comparison."""
 
     title: str
@@ -106,7 +100,7 @@ class Network(Section):
     course_budgets: tuple[float, ...]
     courses: tuple[Course, ...]
     patience: tuple[Patience, ...]
-    certified: tuple[Certified, ...]
+    certified: tuple[CertifiedCost, ...]
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -129,7 +123,7 @@ class Network(Section):
         """Return where a rule is worse beyond its interval."""
         return [each for each in self.decisive(rule) if each.alone.beyond(-BETTER[each.figure])]
 
-    def dearer(self, rule: str) -> list[Certified]:
+    def dearer(self, rule: str) -> list[CertifiedCost]:
         """Return the points that a rule certifies at more multiply-adds, on average over re-cuts."""
         return [each for each in self.certified if each.rule == rule and each.recut_change > 0]
 
@@ -138,15 +132,15 @@ class Network(Section):
         return bool(self.wins(rule)) and not self.losses(rule) and not self.dearer(rule)
 
 
-class Record(Section):
+class ExitRulesRecord(RecordPart):
     """The whole comparison."""
 
     resamples: int
     recuts: int
     versions: dict[str, str]
-    networks: tuple[Network, ...]
+    networks: tuple[ComparedNetwork, ...]
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> ExitRulesRecord:
     """Read a record."""
-    return Record.model_validate_json(path.read_text())
+    return ExitRulesRecord.model_validate_json(path.read_text())

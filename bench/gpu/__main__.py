@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.gpu.parts import FULL, QUICK, Part, Parts
-from bench.gpu.record import Record
+from bench.gpu.record import GpuRecord
 from bench.serving.networks import IMAGE_SHAPE
 from serving.errors import ConfigurationError, first_line
 from serving.frontend.native import is_installed
@@ -56,7 +56,7 @@ def main() -> int:
             return 0
     images_NCHW = _synthetic_images() if options.images is None else np.load(options.images)
     source = "random" if options.images is None else options.images.name
-    record = Record(conditions={**conditions(), "images": f"{len(images_NCHW)} {source}"})
+    record = GpuRecord(conditions={**conditions(), "images": f"{len(images_NCHW)} {source}"})
     with tempfile.TemporaryDirectory() as folder:
         extent = QUICK if options.quick else FULL
         run(record, Parts(record, images_NCHW, devices, extent, Path(folder)), options.output)
@@ -65,7 +65,7 @@ def main() -> int:
     return 1 if record.faults() else 0
 
 
-def run(record: Record, parts: Iterable[Part], output: Path) -> None:
+def run(record: GpuRecord, parts: Iterable[Part], output: Path) -> None:
     """Run part after part; one that fails leaves the others alone, and the record is written after each."""
     ends = time.monotonic() + LIMIT_SECONDS
     for name, measure in parts:

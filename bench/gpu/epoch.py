@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from bench.gpu.record import Epoch
+from bench.gpu.record import EpochTime
 from training.born_again.generations import make_fit
 from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
@@ -17,7 +17,7 @@ from training.recipe import load_recipe
 RECIPE = "fashion-mnist"
 
 
-def epoch(device: torch.device, rows: int, threads: int) -> Epoch:
+def epoch(device: torch.device, rows: int, threads: int) -> EpochTime:
     """Train the recipe's first generation for an epoch, after a few steps that are not timed."""
     recipe = load_recipe(RECIPE)
     extent = DATASETS[recipe.dataset.name].extent
@@ -32,7 +32,7 @@ def epoch(device: torch.device, rows: int, threads: int) -> Epoch:
             begun = time.perf_counter()
             fit.run_epoch(lambda: None)  # ends with figures on the host, so the device has ended too
             seconds = time.perf_counter() - begun
-    return Epoch(
+    return EpochTime(
         device=device.type,
         precision=str(precision),
         rows=rows,

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.gpu.record import Cell, Record
+from bench.gpu.record import Cell, GpuRecord
 from bench.serving.page import replace
 from bench.table import row, rule
 
@@ -17,10 +17,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.page", description=__doc__)
     parser.add_argument("record", type=Path, metavar="FILE.json")
     options = parser.parse_args()
-    replace(PAGE, BEGIN, END, lines(Record.model_validate_json(options.record.read_bytes())))
+    replace(PAGE, BEGIN, END, lines(GpuRecord.model_validate_json(options.record.read_bytes())))
 
 
-def lines(record: Record) -> Iterator[str]:
+def lines(record: GpuRecord) -> Iterator[str]:
     """Yield the part of the page."""
     shown = ", ".join(f"{name} {value}" for name, value in record.conditions.items())
     yield f"Measured by `python -m bench.gpu`: {shown}. {sum(record.seconds.values()):.0f} s in all."
@@ -31,7 +31,7 @@ def lines(record: Record) -> Iterator[str]:
         yield from part(record)
 
 
-def _profiles(record: Record) -> Iterator[str]:
+def _profiles(record: GpuRecord) -> Iterator[str]:
     yield row("network", "device", "stage", "nodes by provider", "copies between host and device")
     yield rule(5)
     for each in record.profiles:
@@ -40,7 +40,7 @@ def _profiles(record: Record) -> Iterator[str]:
         yield row(each.network, each.device, str(each.stage), nodes, copies or "none")
 
 
-def _parity(record: Record) -> Iterator[str]:
+def _parity(record: GpuRecord) -> Iterator[str]:
     yield row("network", "device", "rows", "largest logit", "largest difference", "labels that differ")
     yield rule(6)
     for each in record.parity:
@@ -52,7 +52,7 @@ def _parity(record: Record) -> Iterator[str]:
         yield row(each.network, each.device, f"{each.rows:,}", *figures)
 
 
-def _stages(record: Record) -> Iterator[str]:
+def _stages(record: GpuRecord) -> Iterator[str]:
     if record.stages:
         rows = " / ".join(map(str, record.stages[0].rows))
         count = max(len(each.milliseconds) for each in record.stages)
@@ -65,11 +65,11 @@ def _stages(record: Record) -> Iterator[str]:
         yield row(each.network, each.device, *times)
 
 
-def _in_process(record: Record) -> Iterator[str]:
+def _in_process(record: GpuRecord) -> Iterator[str]:
     yield from _cells([each for each in record.cells if each.where == "in process"])
 
 
-def _through_grpc(record: Record) -> Iterator[str]:
+def _through_grpc(record: GpuRecord) -> Iterator[str]:
     yield from _cells([each for each in record.cells if each.where != "in process"])
 
 
@@ -92,7 +92,7 @@ def _figures(cell: Cell | None) -> str:
     return "" if cell is None else f"{cell.rows_per_second:,.0f}, {cell.p50_milliseconds:.2f}"
 
 
-def _merges(record: Record) -> Iterator[str]:
+def _merges(record: GpuRecord) -> Iterator[str]:
     yield row("network", "device", "`balanced`, rows x requests outstanding", "merged", "not", "ratio")
     yield rule(6)
     for each in record.merges:
@@ -100,7 +100,7 @@ def _merges(record: Record) -> Iterator[str]:
         yield row(each.network, each.device, f"{each.rows} x {each.outstanding}", *figures)
 
 
-def _epochs(record: Record) -> Iterator[str]:
+def _epochs(record: GpuRecord) -> Iterator[str]:
     yield row("an epoch on", "rows", "steps", "seconds", "rows a second")
     yield rule(5)
     for each in record.epochs:

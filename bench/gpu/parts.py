@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bench.gpu import in_process, stages, through_grpc
 from bench.gpu.epoch import epoch
-from bench.gpu.record import Record
-from bench.serving.networks import NAMES, Network, prepare
+from bench.gpu.record import GpuRecord
+from bench.serving.networks import NAMES, BenchNetwork, prepare
 from serving.frontend.native import is_installed
 from serving.stages.devices import Device
 
@@ -22,7 +22,7 @@ Part = tuple[str, Callable[[], None]]
 
 
 @dataclass(frozen=True)
-class Extent:
+class Workload:
     """How much is measured."""
 
     networks: Sequence[str] = NAMES
@@ -42,8 +42,8 @@ class Extent:
     epoch_threads: int = len(os.sched_getaffinity(0))
 
 
-FULL = Extent()
-QUICK = Extent(
+FULL = Workload()
+QUICK = Workload(
     networks=("released",),
     sizes=(1, 8),
     outstandings=(1, 2),
@@ -62,21 +62,21 @@ class Parts:
 
     def __init__(
         self,
-        record: Record,
+        record: GpuRecord,
         images_NCHW: NDArray[np.uint8],
         devices: Sequence[Device],
-        extent: Extent,
+        workload: Workload,
         folder: Path,
     ) -> None:
         """Take the devices, the one in question first; folder is for the networks."""
         self._record, self._images_NCHW = record, images_NCHW
-        self._devices, self._extent = devices, extent
-        self._prepared: Callable[[str], Network] = cache(
+        self._devices, self._workload = devices, workload
+        self._prepared: Callable[[str], BenchNetwork] = cache(
             lambda name: prepare(name, images_NCHW, folder / name)
         )
 
     def __iter__(self) -> Iterator[Part]:
-        first, *others = self._extent.networks
+        first, *others = self._workload.networks
         yield from self._in_process(first)
         for device in self._devices:
             for front_end in (*(["native"] if is_installed() else []), "grpcio"):
@@ -98,34 +98,36 @@ class Parts:
 
     def _measure_stages(self, name: str, device: Device) -> None:
         version = self._prepared(name).version
-        rows = self._images_NCHW[: self._extent.parity_rows]
+        rows = self._images_NCHW[: self._workload.parity_rows]
         self._record.profiles += stages.profiles(name, version, device)
         self._record.parity.append(stages.parity(name, version, device, rows))
         self._record.stages.append(stages.stage_times(name, version, device))
 
     def _measure_loads(self, name: str, device: Device) -> None:
-        extent = self._extent
+        workload = self._workload
         loaded = in_process.Loaded(name, self._prepared(name).version, device)
         for cell in in_process.cells(
-            loaded, self._images_NCHW, extent.sizes, extent.outstandings, extent.seconds
+            loaded, self._images_NCHW, workload.sizes, workload.outstandings, workload.seconds
         ):
             self._record.cells.append(cell)
         loaded.close()
 
     def _measure_merging(self, name: str, device: Device) -> None:
-        version, extent = self._prepared(name).version, self._extent
+        version, workload = self._prepared(name).version, self._workload
         self._record.merges.append(
             in_process.merge(
-                name, version, device, self._images_NCHW, extent.merged_outstanding, extent.seconds
+                name, version, device, self._images_NCHW, workload.merged_outstanding, workload.seconds
             )
         )
 
     def _through_grpc(self, name: str, device: Device, front_end: str) -> None:
-        extent = self._extent
-        load = through_grpc.Load(extent.sizes, extent.calls_outstanding, extent.callers, extent.seconds)
+        workload = self._workload
+        load = through_grpc.GrpcLoad(
+            workload.sizes, workload.calls_outstanding, workload.callers, workload.seconds
+        )
         for cell in through_grpc.cells(self._prepared(name), device, front_end, self._images_NCHW, load):
             self._record.cells.append(cell)
 
     def _train(self, device: Device) -> None:
         place = torch.device(device.memory)
-        self._record.epochs.append(epoch(place, self._extent.epoch_rows, self._extent.epoch_threads))
+        self._record.epochs.append(epoch(place, self._workload.epoch_rows, self._workload.epoch_threads))

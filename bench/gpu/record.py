@@ -1,15 +1,13 @@
 """What a run on a GPU machine recorded."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
+
+from bench.record import RecordPart
 
 POINTS = ("exact", "balanced")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Copy(_Section):
+class Copy(RecordPart):
     """A copy between host and device that onnxruntime put into a stage's graph."""
 
     name: str
@@ -19,7 +17,7 @@ class Copy(_Section):
     """Whether it is as large as a feature of the stage, and neither logits nor an input."""
 
 
-class Profile(_Section):
+class Profile(RecordPart):
     """Where the nodes of one stage ran."""
 
     network: str
@@ -30,7 +28,7 @@ class Profile(_Section):
     copies: tuple[Copy, ...]
 
 
-class Parity(_Section):
+class DeviceParity(RecordPart):
     """How far a device's logits are from the CPU's, over all exits."""
 
     network: str
@@ -41,7 +39,7 @@ class Parity(_Section):
     labels_that_differ: int
 
 
-class StageTimes(_Section):
+class StageTimes(RecordPart):
     """Milliseconds of each stage, an entry for each number of rows."""
 
     network: str
@@ -50,7 +48,7 @@ class StageTimes(_Section):
     milliseconds: tuple[tuple[float, ...], ...]
 
 
-class Cell(_Section):
+class Cell(RecordPart):
     """Throughput and p50 at one load."""
 
     where: str
@@ -65,7 +63,7 @@ class Cell(_Section):
     p50_milliseconds: float
 
 
-class Merge(_Section):
+class Merge(RecordPart):
     """Throughput where survivors wait for each other, and where the deepest stage always goes first."""
 
     network: str
@@ -77,7 +75,7 @@ class Merge(_Section):
     not_merged: float
 
 
-class Epoch(_Section):
+class EpochTime(RecordPart):
     """One epoch of training the released recipe's first generation, on random images."""
 
     device: str
@@ -87,16 +85,16 @@ class Epoch(_Section):
     seconds: float
 
 
-class Record(BaseModel):
+class GpuRecord(BaseModel):
     """All that was measured so far."""
 
     conditions: dict[str, str]
     profiles: list[Profile] = []
-    parity: list[Parity] = []
+    parity: list[DeviceParity] = []
     stages: list[StageTimes] = []
     cells: list[Cell] = []
     merges: list[Merge] = []
-    epochs: list[Epoch] = []
+    epochs: list[EpochTime] = []
     seconds: dict[str, float] = {}
     """What each part took."""
     failures: dict[str, str] = {}

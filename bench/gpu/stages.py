@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from bench.gpu.record import Copy, Parity, Profile, StageTimes
+from bench.gpu.record import Copy, DeviceParity, Profile, StageTimes
 from serving.repository.repository import PublishedVersion
 from serving.stages.devices import CPU, Device
 from serving.stages.runner import StageRunner, stage_files
@@ -93,7 +93,9 @@ def profile_of(
     )
 
 
-def parity(network: str, version: PublishedVersion, device: Device, images_NCHW: NDArray[np.uint8]) -> Parity:
+def parity(
+    network: str, version: PublishedVersion, device: Device, images_NCHW: NDArray[np.uint8]
+) -> DeviceParity:
     """Compare a device's logits with the CPU's, at every exit."""
     manifest = version.manifest
     on_device_ENK, on_cpu_ENK = (
@@ -102,7 +104,7 @@ def parity(network: str, version: PublishedVersion, device: Device, images_NCHW:
         )
         for each in (device, CPU)
     )
-    return Parity(
+    return DeviceParity(
         network=network,
         device=device.name,
         rows=len(images_NCHW),

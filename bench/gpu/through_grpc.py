@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bench.gpu.callers import call
 from bench.gpu.record import POINTS, Cell
-from bench.serving.networks import Network
+from bench.serving.networks import BenchNetwork
 from bench.serving.servers import offramp
 from serving.api.wire import inference
 from serving.stages.devices import Device
@@ -19,7 +19,7 @@ PAYLOADS = 16
 
 
 @dataclass(frozen=True)
-class Load:
+class GrpcLoad:
     """What is sent: sizes of requests, how many are outstanding, by how many processes, for how long."""
 
     sizes: Sequence[int]
@@ -29,11 +29,11 @@ class Load:
 
 
 def cells(
-    network: Network,
+    network: BenchNetwork,
     device: Device,
     front_end: str,
     images_NCHW: NDArray[np.uint8],
-    load: Load,
+    load: GrpcLoad,
 ) -> Iterator[Cell]:
     """Measure one front end at each point, size of request and number outstanding."""
     with (
@@ -65,7 +65,7 @@ def cells(
 
 
 def _write_payloads(
-    folder: Path, network: Network, images_NCHW: NDArray[np.uint8], point: str, rows: int
+    folder: Path, network: BenchNetwork, images_NCHW: NDArray[np.uint8], point: str, rows: int
 ) -> None:
     folder.mkdir()
     for number in range(PAYLOADS):

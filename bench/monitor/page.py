@@ -5,7 +5,7 @@ from pathlib import Path
 
 import scipy
 
-from bench.monitor.record import Record, Result
+from bench.monitor.record import MonitorRecord, Result
 from bench.monitor.scenarios import (
     AFTER_GOOD,
     ATTACK,
@@ -33,12 +33,12 @@ BEGIN, END = "<!-- monitor: written by `python -m bench.monitor` -->", "<!-- end
 NONE = "\N{EN DASH}"
 
 
-def write(record: Record) -> None:
+def write(record: MonitorRecord) -> None:
     """Write a record into its place on the page."""
     replace(PAGE, BEGIN, END, lines(record))
 
 
-def lines(record: Record) -> Iterator[str]:
+def lines(record: MonitorRecord) -> Iterator[str]:
     """Yield the whole part of the page."""
     smallest, largest, stakes = record.stakes
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
@@ -60,7 +60,7 @@ def lines(record: Record) -> Iterator[str]:
     yield from largest_stakes(record)
 
 
-def summary(record: Record) -> Iterator[str]:
+def summary(record: MonitorRecord) -> Iterator[str]:
     """Yield the main figures."""
     first, second = EPSILONS
     risk = HIDDEN_RISK
@@ -95,7 +95,7 @@ def summary(record: Record) -> Iterator[str]:
     )
 
 
-def false_revocations(record: Record) -> Iterator[str]:
+def false_revocations(record: MonitorRecord) -> Iterator[str]:
     """Yield the table of what should not revoke."""
     first = next(each for each in record.results if each.table == NULL)
     yield (
@@ -116,7 +116,7 @@ def false_revocations(record: Record) -> Iterator[str]:
         yield row(name, *cells)
 
 
-def rows_to_revoke(record: Record) -> Iterator[str]:
+def rows_to_revoke(record: MonitorRecord) -> Iterator[str]:
     """Yield the table of how soon a broken certificate is revoked."""
     broken = [(epsilon, risk) for epsilon in EPSILONS for risk in RISKS if risk > epsilon]
     counts = sorted({each.servers for each in record.results if each.table == POWER}, reverse=True)
@@ -133,7 +133,7 @@ def rows_to_revoke(record: Record) -> Iterator[str]:
         yield row(name, *[_rows_to_revoke(record.find(name, *each)) for each in broken])
 
 
-def attacks(record: Record) -> Iterator[str]:
+def attacks(record: MonitorRecord) -> Iterator[str]:
     """Yield the table of what an attacker reaches."""
     first = next(each for each in record.results if each.table == ATTACK)
     yield (
@@ -155,7 +155,7 @@ def attacks(record: Record) -> Iterator[str]:
         yield row(name, *cells)
 
 
-def largest_stakes(record: Record) -> Iterator[str]:
+def largest_stakes(record: MonitorRecord) -> Iterator[str]:
     """Yield the table of other largest stakes."""
     yield (
         f"**Another largest stake.** Independent rows of one caller, {record.stakes_servers:,} servers: the "
@@ -181,7 +181,7 @@ def largest_stakes(record: Record) -> Iterator[str]:
         yield row(f"{largest:g}", *cells)
 
 
-def _names(record: Record, table: str) -> Sequence[str]:
+def _names(record: MonitorRecord, table: str) -> Sequence[str]:
     return list(dict.fromkeys(each.name for each in record.results if each.table == table))
 
 

@@ -5,9 +5,8 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from bench.monitor.scenarios import Scenario
+from bench.record import RecordPart
 
 
 class Ended(NamedTuple):
@@ -21,13 +20,7 @@ class Ended(NamedTuple):
     """The row after which it first suspected one caller; None: it never did."""
 
 
-class Section(BaseModel):
-    """A part of the record."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Result(Section):
+class Result(RecordPart):
     """What the servers of one scenario did; None where so many of them never did."""
 
     table: str
@@ -70,7 +63,7 @@ class Result(Section):
         )
 
 
-class StakesResult(Section):
+class StakesResult(RecordPart):
     """What a test with another largest stake does on independent rows of one caller."""
 
     largest: float
@@ -81,7 +74,7 @@ class StakesResult(Section):
     median_rows: int | None
 
 
-class Record(Section):
+class MonitorRecord(RecordPart):
     """The whole simulation."""
 
     seed: int
@@ -111,6 +104,6 @@ def quantile(reached: Sequence[int], servers: int, share: float) -> int | None:
     return sorted(reached)[needed - 1] if needed <= len(reached) else None
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> MonitorRecord:
     """Read a record."""
-    return Record.model_validate_json(path.read_text())
+    return MonitorRecord.model_validate_json(path.read_text())

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from bench.monitor.record import Ended, Record, Result, StakesResult
+from bench.monitor.record import Ended, MonitorRecord, Result, StakesResult
 from bench.monitor.scenarios import EPSILONS, RISKS, ROWS, Scenario
 from bench.monitor.servers import DELTA, SEED, run_server, run_stakes
 from serving.monitor.agreement import LEAST_DIFFERING, LONE_CALLER_ROWS, MOST_CALLERS, STAKES
@@ -26,7 +26,7 @@ Task = Callable[[], Done]
 
 def simulate(
     wanted: Sequence[Scenario], *, stakes_servers: int, stakes_rows: int = ROWS, processes: int = PROCESSES
-) -> Record:
+) -> MonitorRecord:
     """Simulate these scenarios, and every largest stake."""
     tasks: list[Task] = [
         partial(run_stakes, largest, epsilon, risk, stakes_rows, stakes_servers)
@@ -46,7 +46,7 @@ def simulate(
                 other_stakes.append(done)
             else:
                 ended[done[0]] += done[1]
-    return Record(
+    return MonitorRecord(
         seed=SEED,
         delta=DELTA,
         stakes=(float(STAKES[0]), float(STAKES[-1]), len(STAKES)),

@@ -23,8 +23,8 @@ import onnxruntime
 from tqdm import tqdm
 
 from bench.serving import aims, environments, page, servers
-from bench.serving.load import Load, Measured, measure
-from bench.serving.networks import NAMES, ROOT, Network, load_images, measure_costs, prepare
+from bench.serving.load import Load, LoadResult, measure
+from bench.serving.networks import NAMES, ROOT, BenchNetwork, load_images, measure_costs, prepare
 from bench.serving.plot import plot
 from bench.serving.record import (
     BALANCED,
@@ -40,7 +40,7 @@ from bench.serving.record import (
     NetworkRecord,
     Sample,
 )
-from bench.serving.servers import Instances, Server
+from bench.serving.servers import Instances, RunningServer
 
 OUTPUT = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"
@@ -119,13 +119,13 @@ def _processor() -> str:
 
 
 def _compare(
-    network: Network, folder: Path, rounds: int, bar: "tqdm[None]"
+    network: BenchNetwork, folder: Path, rounds: int, bar: "tqdm[None]"
 ) -> tuple[NetworkRecord, list[Sample]]:
     bar.set_description(f"{network.name}: Triton's instances")
     instances = _best_instances(network, folder)
     samples: list[Sample] = []
 
-    def run(number: int, name: str, load: Load, seconds: float) -> Measured:
+    def run(number: int, name: str, load: Load, seconds: float) -> LoadResult:
         bar.set_description(f"{network.name}, round {number + 1}: {name}")
         point = OPERATING_POINT.get(name)
         measured = measure(found[name], load, network.images, window_seconds=seconds, operating_point=point)
@@ -160,9 +160,11 @@ def _in_round(names: Sequence[str], number: int, rounds: int) -> Sequence[str]:
 
 
 @contextlib.contextmanager
-def _all_servers(network: Network, folder: Path, instances: Instances) -> Iterator[Mapping[str, Server]]:
+def _all_servers(
+    network: BenchNetwork, folder: Path, instances: Instances
+) -> Iterator[Mapping[str, RunningServer]]:
     with contextlib.ExitStack() as stack:
-        found: dict[str, Server] = {}
+        found: dict[str, RunningServer] = {}
         for front_end in ("native", "grpcio"):
             offramp = stack.enter_context(servers.offramp(network, folder, front_end))
             found |= {name: offramp for name in OFFRAMP if front_end in name}
@@ -174,7 +176,7 @@ def _all_servers(network: Network, folder: Path, instances: Instances) -> Iterat
         yield found
 
 
-def _best_instances(network: Network, folder: Path) -> Instances:
+def _best_instances(network: BenchNetwork, folder: Path) -> Instances:
     """Try Triton with one instance that has all cores, and with an instance a core; take the faster."""
     cores = len(os.sched_getaffinity(0))
     settings = [Instances(1, cores), Instances(cores, 1), Instances(cores, cores)]
@@ -189,7 +191,7 @@ def _best_instances(network: Network, folder: Path) -> Instances:
     return max(settings, key=speed)
 
 
-def _known(network: Network, instances: Instances) -> NetworkRecord:
+def _known(network: BenchNetwork, instances: Instances) -> NetworkRecord:
     costs = measure_costs(network.version)
     stages = range(len(network.manifest.stages))
     return NetworkRecord(

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from bench.serving import environments, page, servers
-from bench.serving.load import Load, Measured, measure
+from bench.serving.load import Load, LoadResult, measure
 from bench.serving.networks import (
     ROOT,
-    Network,
+    BenchNetwork,
     Shape,
     load_images,
     measure_costs,
@@ -57,7 +57,7 @@ HEAD_START_SECONDS = 2.0
 CALM = Load(rows=1, concurrency=OPEN_LOOP_THREADS, requests_per_second=100)
 FLOODED = "callers that flood another model"
 
-Curves = dict[str, dict[str, dict[int, list[Measured]]]]
+Curves = dict[str, dict[str, dict[int, list[LoadResult]]]]
 """By what grows, then by line, then by how much: a run a round."""
 
 
@@ -80,11 +80,13 @@ class Workshop:
     """What every curve is made of."""
 
     folder: Path
-    network: Network
+    network: BenchNetwork
     rounds: int
     bar: "tqdm[None]"
 
-    def run(self, server: servers.Server, load: Load, point: str, network: Network | None = None) -> Measured:
+    def run(
+        self, server: servers.RunningServer, load: Load, point: str, network: BenchNetwork | None = None
+    ) -> LoadResult:
         """Measure one point."""
         images = (network or self.network).images
         measured = measure(server, load, images, window_seconds=WINDOW_SECONDS, operating_point=point)
@@ -94,7 +96,7 @@ class Workshop:
 
 def offered_load(workshop: Workshop) -> Curves:
     """Offer more and more requests of one row to the released network, open loop."""
-    lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
+    lines: dict[str, dict[int, list[LoadResult]]] = {"balanced": {}, "exact": {}}
     with servers.offramp(workshop.network, workshop.folder, settings=ROOMY) as server:
         for _ in range(workshop.rounds):
             for offered in OFFERED:
@@ -106,7 +108,7 @@ def offered_load(workshop: Workshop) -> Curves:
 
 def rows_a_request(workshop: Workshop) -> Curves:
     """Ask for more rows a request, 8 requests at a time, on the released network."""
-    lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
+    lines: dict[str, dict[int, list[LoadResult]]] = {"balanced": {}, "exact": {}}
     with servers.offramp(workshop.network, workshop.folder) as server:
         for _ in range(workshop.rounds):
             for rows in ROWS:
@@ -118,7 +120,7 @@ def rows_a_request(workshop: Workshop) -> Curves:
 
 def depth(workshop: Workshop) -> Curves:
     """Ask untrained residual networks of ever more blocks a stage, 8 requests of 1 row."""
-    lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
+    lines: dict[str, dict[int, list[LoadResult]]] = {"balanced": {}, "exact": {}}
     images_NCHW = load_images()
     for blocks in DEPTHS:
         folder = workshop.folder / f"depth-{blocks}"
@@ -134,7 +136,7 @@ def depth(workshop: Workshop) -> Curves:
 
 def models(workshop: Workshop) -> Curves:
     """Spread 8 callers over the released network under several names; figures are of all together."""
-    line: dict[int, list[Measured]] = {}
+    line: dict[int, list[LoadResult]] = {}
     for count in MODELS:
         with _serve_copies(workshop, count) as (server, network):
             for _ in range(workshop.rounds):
@@ -145,7 +147,7 @@ def models(workshop: Workshop) -> Curves:
 
 def flooded_neighbour(workshop: Workshop) -> Curves:
     """Ask one model at a low rate, alone and while callers flood another at full depth, 8 rows a request."""
-    line: dict[int, list[Measured]] = {}
+    line: dict[int, list[LoadResult]] = {}
     with _serve_copies(workshop, 2) as (server, network):
         for _ in range(workshop.rounds):
             for callers in FLOODS:
@@ -163,7 +165,7 @@ def flooded_neighbour(workshop: Workshop) -> Curves:
 
 
 @contextlib.contextmanager
-def _flood(server: servers.Server, network: Network, callers: int) -> Iterator[None]:
+def _flood(server: servers.RunningServer, network: BenchNetwork, callers: int) -> Iterator[None]:
     load = Load(rows=8, concurrency=callers)
     first = _ask_copy(server, network, 0)
 
@@ -181,19 +183,19 @@ def _flood(server: servers.Server, network: Network, callers: int) -> Iterator[N
 
 
 @contextlib.contextmanager
-def _serve_copies(workshop: Workshop, count: int) -> Iterator[tuple[servers.Server, Network]]:
+def _serve_copies(workshop: Workshop, count: int) -> Iterator[tuple[servers.RunningServer, BenchNetwork]]:
     with tempfile.TemporaryDirectory(dir=workshop.folder) as name:
         network = _copies(workshop.network, Path(name), count)
         with servers.offramp(network, Path(name)) as server:
             yield server, network
 
 
-def _ask_copy(server: servers.Server, network: Network, number: int) -> servers.Server:
+def _ask_copy(server: servers.RunningServer, network: BenchNetwork, number: int) -> servers.RunningServer:
     model = f"{network.manifest.name.removesuffix('-0')}-{number}"
-    return servers.Server(server.name, server.address, model, server.process)
+    return servers.RunningServer(server.name, server.address, model, server.process)
 
 
-def _copies(network: Network, folder: Path, count: int) -> Network:
+def _copies(network: BenchNetwork, folder: Path, count: int) -> BenchNetwork:
     """Publish a network's version under several names; returns the first."""
     for number in reversed(range(count)):
         name = f"{network.manifest.name}-{number}"
@@ -204,9 +206,9 @@ def _copies(network: Network, folder: Path, count: int) -> Network:
     return replace(network, version=PublishedVersion(copied, manifest))
 
 
-def _spread(server: servers.Server, network: Network, count: int) -> Measured:
+def _spread(server: servers.RunningServer, network: BenchNetwork, count: int) -> LoadResult:
     """Ask all models at once, 8 callers in all, and add up what they gave."""
-    found: list[Measured] = []
+    found: list[LoadResult] = []
 
     def ask(number: int) -> None:
         one, load = _ask_copy(server, network, number), Load(rows=1, concurrency=CONCURRENCY // count)
@@ -217,7 +219,7 @@ def _spread(server: servers.Server, network: Network, count: int) -> Measured:
         thread.start()
     for thread in threads:
         thread.join()
-    return Measured(
+    return LoadResult(
         rows_per_second=sum(each.rows_per_second for each in found),
         p50_milliseconds=median(each.p50_milliseconds for each in found),
         p99_milliseconds=max(each.p99_milliseconds for each in found),
@@ -229,7 +231,7 @@ def _spread(server: servers.Server, network: Network, count: int) -> Measured:
 
 def workers(workshop: Workshop) -> Curves:
     """Run the released network with other numbers of workers, 8 requests of 8 rows."""
-    lines: dict[str, dict[int, list[Measured]]] = {"balanced": {}, "exact": {}}
+    lines: dict[str, dict[int, list[LoadResult]]] = {"balanced": {}, "exact": {}}
     with contextlib.ExitStack() as stack:
         running = {
             count: stack.enter_context(
@@ -318,7 +320,7 @@ def lines(growth: Growth) -> Iterator[str]:
     )
 
 
-def _middle(rounds: Sequence[Measured], figure: str) -> float:
+def _middle(rounds: Sequence[LoadResult], figure: str) -> float:
     return median(float(getattr(each, figure)) for each in rounds)
 
 

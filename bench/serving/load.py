@@ -17,7 +17,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict
 
 from bench.serving.environments import PERF_ANALYZER, perf_analyzer_variables
-from bench.serving.servers import Server
+from bench.serving.servers import RunningServer
 
 WINDOWS = 3
 """perf_analyzer measures at least so many, one after the other."""
@@ -42,7 +42,7 @@ class Load(BaseModel):
         return f"{self.rows} row{'s' if self.rows > 1 else ''} x {self.concurrency}"
 
 
-class Measured(BaseModel):
+class LoadResult(BaseModel):
     """What one run of a load gave."""
 
     model_config = ConfigDict(frozen=True)
@@ -67,8 +67,13 @@ class _Requests:
 
 
 def measure(
-    server: Server, load: Load, images: Path, *, window_seconds: float, operating_point: str | None = None
-) -> Measured:
+    server: RunningServer,
+    load: Load,
+    images: Path,
+    *,
+    window_seconds: float,
+    operating_point: str | None = None,
+) -> LoadResult:
     """Put a load on a server for some windows of time; raise SystemExit where perf_analyzer fails."""
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / "requests.json"
@@ -92,7 +97,7 @@ def measure(
     if requests == 0:
         raise SystemExit(f"perf_analyzer on {server.name}, {load}: no request ended in its windows")
     server_cpu, client_cpu = sampler.seconds(*recorded.window)
-    return Measured(
+    return LoadResult(
         rows_per_second=requests * load.rows / ((recorded.window[1] - recorded.window[0]) / 1e9),
         p50_milliseconds=float(np.percentile(milliseconds, 50)),
         p99_milliseconds=float(np.percentile(milliseconds, 99)),
@@ -103,7 +108,12 @@ def measure(
 
 
 def _command(
-    server: Server, load: Load, images: Path, export: Path, window_seconds: float, operating_point: str | None
+    server: RunningServer,
+    load: Load,
+    images: Path,
+    export: Path,
+    window_seconds: float,
+    operating_point: str | None,
 ) -> list[str]:
     command = [str(PERF_ANALYZER.python.parent / "perf_analyzer"), "-m", server.model]
     command += ["--service-kind", "triton", "-i", "grpc", "-u", server.address, "-b", str(load.rows)]

@@ -73,7 +73,7 @@ POINTS = ("exact", "balanced", "fast")
 
 
 @dataclass(frozen=True)
-class Network:
+class BenchNetwork:
     """One network, ready for every server."""
 
     name: str
@@ -98,7 +98,7 @@ def load_images() -> NDArray[np.uint8]:
     return np.ascontiguousarray(official_test[0][:IMAGES])
 
 
-def prepare(name: str, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
+def prepare(name: str, images_NCHW: NDArray[np.uint8], folder: Path) -> BenchNetwork:
     """Put a network's version into the repository `folder`/models, and what else is needed beside it."""
     if name in UNTRAINED:
         return prepare_untrained(name, UNTRAINED[name], images_NCHW, folder)
@@ -107,7 +107,7 @@ def prepare(name: str, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
     return _prepare(name, read_version(place), images_NCHW, folder)
 
 
-def prepare_untrained(name: str, shape: Shape, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
+def prepare_untrained(name: str, shape: Shape, images_NCHW: NDArray[np.uint8], folder: Path) -> BenchNetwork:
     """Build and publish an untrained network, and put beside it what else is needed."""
     models = folder / "models"
     models.mkdir(parents=True)
@@ -115,7 +115,9 @@ def prepare_untrained(name: str, shape: Shape, images_NCHW: NDArray[np.uint8], f
     return _prepare(name, read_version(place), images_NCHW, folder)
 
 
-def _prepare(name: str, version: PublishedVersion, images_NCHW: NDArray[np.uint8], folder: Path) -> Network:
+def _prepare(
+    name: str, version: PublishedVersion, images_NCHW: NDArray[np.uint8], folder: Path
+) -> BenchNetwork:
     manifest = version.manifest
     full_graph, load = folder / "full.onnx", folder / "images.json"
     onnx.save(join_stages([version.stage_path(number) for number in range(len(manifest.stages))]), full_graph)
@@ -132,7 +134,7 @@ def _prepare(name: str, version: PublishedVersion, images_NCHW: NDArray[np.uint8
         point: tuple((np.bincount(exit_N, minlength=exits) / len(exit_N)).tolist())
         for point, exit_N in exit_N_of.items()
     }
-    return Network(name, version, full_graph, load, shares)
+    return BenchNetwork(name, version, full_graph, load, shares)
 
 
 def evenly(exit_N: NDArray[np.int64]) -> NDArray[np.int64]:

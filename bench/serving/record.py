@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from pydantic import BaseModel, ConfigDict
-
-from bench.serving.load import Load, Measured
+from bench.record import RecordPart
+from bench.serving.load import Load, LoadResult
 
 BALANCED, EXACT = "Offramp native balanced", "Offramp native exact"
 GRPCIO_BALANCED, GRPCIO_EXACT = "Offramp grpcio balanced", "Offramp grpcio exact"
@@ -17,23 +16,17 @@ CONTENDERS = (*OFFRAMP, STICK_BALANCED, STICK_EXACT, TRITON, MLSERVER, PLAIN)
 OPERATING_POINT = {name: name.split()[-1] for name in (*OFFRAMP, STICK_BALANCED, STICK_EXACT)}
 
 
-class Section(BaseModel):
-    """A part of the record."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Sample(Section):
+class Sample(RecordPart):
     """One run of one load on one contender."""
 
     network: str
     contender: str
     round: int
     load: Load
-    measured: Measured
+    measured: LoadResult
 
 
-class NetworkRecord(Section):
+class NetworkRecord(RecordPart):
     """What is known of a network before any load."""
 
     name: str
@@ -54,7 +47,7 @@ class NetworkRecord(Section):
         )
 
 
-class Comparison(Section):
+class Comparison(RecordPart):
     """A whole comparison."""
 
     date: str
@@ -65,7 +58,7 @@ class Comparison(Section):
     networks: tuple[NetworkRecord, ...] = ()
     samples: tuple[Sample, ...] = ()
 
-    def of(self, network: str, contender: str, load: Load | None) -> dict[int, Measured]:
+    def of(self, network: str, contender: str, load: Load | None) -> dict[int, LoadResult]:
         """Return what the rounds of one cell measured; without a load, those of the open loop."""
         return {
             sample.round: sample.measured

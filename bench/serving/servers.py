@@ -18,7 +18,7 @@ from pathlib import Path
 import grpc
 
 from bench.serving.environments import MLSERVER, ROOT, TRITON, triton_backends, triton_folder
-from bench.serving.networks import Network
+from bench.serving.networks import BenchNetwork
 from bench.serving.rivals import protocol
 from serving.api.wire import INFERENCE_SERVICE, inference
 
@@ -37,7 +37,7 @@ class Instances:
 
 
 @dataclass(frozen=True)
-class Server:
+class RunningServer:
     """A server that runs."""
 
     name: str
@@ -48,14 +48,14 @@ class Server:
 
 @contextlib.contextmanager
 def offramp(
-    network: Network,
+    network: BenchNetwork,
     folder: Path,
     front_end: str = "native",
     settings: str = "",
     *,
     options: Sequence[object] = (),
     program: Sequence[object] = ("serving",),
-) -> Iterator[Server]:
+) -> Iterator[RunningServer]:
     """Start Offramp on the repository of the network's version, with settings in TOML and more options.
 
     program: the module to run, and what comes before the server's own options.
@@ -70,7 +70,7 @@ def offramp(
 
 
 @contextlib.contextmanager
-def triton(network: Network, folder: Path, instances: Instances) -> Iterator[Server]:
+def triton(network: BenchNetwork, folder: Path, instances: Instances) -> Iterator[RunningServer]:
     """Start Triton with its Python backend, dynamic batching and so many instances."""
     repository = folder / "triton"
     version = repository / protocol.MODEL / "1"
@@ -92,7 +92,7 @@ def triton(network: Network, folder: Path, instances: Instances) -> Iterator[Ser
         yield server
 
 
-def _triton_config(network: Network, instances: Instances) -> str:
+def _triton_config(network: BenchNetwork, instances: Instances) -> str:
     image = network.manifest.inputs[0]
     classes = len(network.manifest.labels)
     return f"""
@@ -108,7 +108,7 @@ dynamic_batching {{ }}
 
 
 @contextlib.contextmanager
-def mlserver(network: Network, folder: Path) -> Iterator[Server]:
+def mlserver(network: BenchNetwork, folder: Path) -> Iterator[RunningServer]:
     """Start MLServer, in one process as its own advice for small models has it."""
     home = folder / "mlserver"
     home.mkdir(exist_ok=True)
@@ -137,7 +137,7 @@ def mlserver(network: Network, folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def plain(network: Network, folder: Path) -> Iterator[Server]:
+def plain(network: BenchNetwork, folder: Path) -> Iterator[RunningServer]:
     """Start the servicer that people write by hand."""
     port = free_port()
     command = [sys.executable, "-m", "bench.serving.rivals.plain", network.full_graph, port]
@@ -146,7 +146,7 @@ def plain(network: Network, folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def stick(network: Network, folder: Path, operating_point: str) -> Iterator[Server]:
+def stick(network: BenchNetwork, folder: Path, operating_point: str) -> Iterator[RunningServer]:
     """Start the server that does nothing but the work, at one operating point."""
     port = free_port()
     command = [sys.executable, "-m", "bench.serving.rivals.stick", network.version.folder]
@@ -163,7 +163,7 @@ def running(
     command: list[object],
     folder: Path,
     variables: Mapping[str, str] | None = None,
-) -> Iterator[Server]:
+) -> Iterator[RunningServer]:
     """Start a command that serves on a port, wait until it is ready, and stop it in the end."""
     log = folder / f"{name}-{port}.log"
     with log.open("wb") as output:
@@ -172,7 +172,7 @@ def running(
         )
     try:
         _await_ready(name, model, f"{HOST}:{port}", process, log)
-        yield Server(name, f"{HOST}:{port}", model, process)
+        yield RunningServer(name, f"{HOST}:{port}", model, process)
     finally:
         process.terminate()
         try:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from bench.serving import environments, servers
-from bench.serving.load import Load, Measured, measure
+from bench.serving.load import Load, LoadResult, measure
 from bench.serving.networks import ROOT, load_images, prepare
 from bench.serving.page import replace
 from bench.table import row, rule
@@ -33,7 +33,7 @@ SHARES = (0.0, 0.01)
 LOADS = tuple(Load(rows=rows, concurrency=concurrency) for rows in (1, 8) for concurrency in (1, 8, 64))
 
 
-class Sample(BaseModel):
+class ShadowSample(BaseModel):
     """One run of a load on the server that samples that share."""
 
     model_config = ConfigDict(frozen=True)
@@ -41,24 +41,24 @@ class Sample(BaseModel):
     share: float
     load: Load
     round: int
-    measured: Measured
+    measured: LoadResult
     sampled: int
     """Rows sampled while it ran whose full-depth answer was computed."""
     missing: int
     """Rows sampled while it ran whose full-depth answer is missing."""
 
 
-class Record(BaseModel):
+class ShadowsRecord(BaseModel):
     """All that was measured."""
 
     model_config = ConfigDict(frozen=True)
 
-    samples: tuple[Sample, ...]
+    samples: tuple[ShadowSample, ...]
 
 
-def measure_all(rounds: int) -> Record:
+def measure_all(rounds: int) -> ShadowsRecord:
     """Measure every share under every load, round by round."""
-    samples: list[Sample] = []
+    samples: list[ShadowSample] = []
     with (
         tempfile.TemporaryDirectory(prefix="offramp-bench-") as name,
         tqdm(total=rounds * len(SHARES) * len(LOADS), unit="run") as bar,
@@ -89,7 +89,7 @@ def measure_all(rounds: int) -> Record:
                         now - then for now, then in zip(_sampled(server), before, strict=True)
                     )
                     samples.append(
-                        Sample(
+                        ShadowSample(
                             share=share,
                             load=load,
                             round=number,
@@ -99,17 +99,17 @@ def measure_all(rounds: int) -> Record:
                         )
                     )
                     bar.update()
-    return Record(samples=tuple(samples))
+    return ShadowsRecord(samples=tuple(samples))
 
 
-def _sampled(server: servers.Server) -> tuple[int, int]:
+def _sampled(server: servers.RunningServer) -> tuple[int, int]:
     """Return how many rows were sampled at `balanced` so far: computed, and missing."""
     with Client(server.address) as client:
         point = client.points_in_force(server.model)["balanced"]
     return point.shadow_agreed + point.shadow_differed, point.shadow_missing
 
 
-def lines(record: Record) -> Iterator[str]:
+def lines(record: ShadowsRecord) -> Iterator[str]:
     """Yield the table: a line a load and share, and the mean cost."""
     yield row(
         "load", "rows sampled", "rows/s over none sampled", "middle half of rounds", "p50", "p99", "missing"
@@ -136,7 +136,7 @@ def lines(record: Record) -> Iterator[str]:
         yield f"Sampling {share:.0%} costs {mean(costs):.1%} of the throughput in the mean of the loads."
 
 
-def _ratios(record: Record, load: Load, share: float, figure: str) -> list[float]:
+def _ratios(record: ShadowsRecord, load: Load, share: float, figure: str) -> list[float]:
     """Divide a figure by that of none sampled, round by round."""
     of_round = {
         (each.share, each.round): float(getattr(each.measured, figure))

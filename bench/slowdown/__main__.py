@@ -31,7 +31,7 @@ from bench.slowdown.record import (
     NOISE,
     UNIVERSAL,
     Reached,
-    Record,
+    SlowdownRecord,
     read,
 )
 from serving.config import MonitorSettings
@@ -76,7 +76,7 @@ def main() -> None:
         write(record)
 
 
-def measure(version: PublishedVersion, rows: int) -> Record:
+def measure(version: PublishedVersion, rows: int) -> SlowdownRecord:
     """Perturb test rows in every way and size, and judge them at every setting."""
     manifest = version.manifest
     name = manifest.inputs[0].name
@@ -94,7 +94,7 @@ def measure(version: PublishedVersion, rows: int) -> Record:
             bar.update()
     cost_E = cumulative([stage.multiply_adds for stage in manifest.stages])
     monitor = MonitorSettings()
-    return Record(
+    return SlowdownRecord(
         model=f"{manifest.name}, version {manifest.version}",
         n=len(test),
         universal_rows=len(dataset.tune),

@@ -24,7 +24,7 @@ Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Tensor], Attributes], Tensor]
 
 
-class Stage:
+class DifferentiableStage:
     """One stage's graph, run node by node."""
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class Chain:
     """A version's stages, one after the other, on all rows."""
 
     def __init__(self, paths: Sequence[Path], input_name: str) -> None:
-        self._stages = [Stage(path) for path in paths]
+        self._stages = [DifferentiableStage(path) for path in paths]
         self._input_name = input_name
 
     def __call__(self, images_BCHW: Tensor, exits: int | None = None) -> Tensor:

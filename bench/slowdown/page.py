@@ -15,7 +15,7 @@ from bench.slowdown.record import (
     SETTINGS,
     UNIVERSAL,
     Reached,
-    Record,
+    SlowdownRecord,
 )
 from bench.table import row, rule
 from training.release.numerals import percent, percent_range
@@ -24,12 +24,12 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "security.md"
 BEGIN, END = "<!-- slowdown: written by `python -m bench.slowdown` -->", "<!-- end of slowdown -->"
 
 
-def write(record: Record) -> None:
+def write(record: SlowdownRecord) -> None:
     """Write a measurement into its place on the page."""
     replace(PAGE, BEGIN, END, lines(record))
 
 
-def lines(record: Record) -> Iterator[str]:
+def lines(record: SlowdownRecord) -> Iterator[str]:
     """Yield the whole part of the page."""
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
     yield (
@@ -65,7 +65,7 @@ def lines(record: Record) -> Iterator[str]:
                 yield _line(record, record.find(kind, size, setting))
 
 
-def summary(record: Record) -> Iterator[str]:
+def summary(record: SlowdownRecord) -> Iterator[str]:
     """Yield how far the cost went."""
     small, large = record.sizes[0], record.sizes[-1]
     clean, quick = (record.find(CLEAN, 0, setting).multiply_adds_share for setting in (BALANCED, FAST))
@@ -104,19 +104,19 @@ def summary(record: Record) -> Iterator[str]:
     )
 
 
-def _mean_at_alarm(record: Record, size: int) -> float:
+def _mean_at_alarm(record: SlowdownRecord, size: int) -> float:
     """Return the mean multiply-adds of all rows where the drift alarm begins to fire."""
     attacked = record.alarming(EACH, size, BALANCED) or 1.0
     perturbed, clean = record.find(EACH, size, BALANCED), record.find(CLEAN, 0, BALANCED)
     return attacked * perturbed.multiply_adds_share + (1 - attacked) * clean.multiply_adds_share
 
 
-def _times(record: Record, kind: str, size: int, setting: str = BALANCED) -> str:
+def _times(record: SlowdownRecord, kind: str, size: int, setting: str = BALANCED) -> str:
     share = record.find(kind, size, setting).multiply_adds_share
     return f"{percent(share)} ({record.factor(kind, size, setting):.1f} times)"
 
 
-def _line(record: Record, each: Reached) -> str:
+def _line(record: SlowdownRecord, each: Reached) -> str:
     return row(
         each.kind if each.setting == BALANCED else "",
         str(each.size) if each.setting == BALANCED and each.size else "",

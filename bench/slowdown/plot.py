@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.slowdown.record import BALANCED, CLEAN, EACH, FAST, KINDS, NOISE, UNIVERSAL, Record
+from bench.slowdown.record import BALANCED, CLEAN, EACH, FAST, KINDS, NOISE, UNIVERSAL, SlowdownRecord
 from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 _COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
@@ -17,7 +17,7 @@ _LINES: dict[str, dict[str, Any]] = {
 _LABELS = {NOISE: "random noise", UNIVERSAL: "one perturbation for all rows", EACH: "one perturbation a row"}
 
 
-def plot(record: Record) -> str:
+def plot(record: SlowdownRecord) -> str:
     """Draw it as SVG."""
 
     def draw(figure: Figure) -> None:
@@ -31,7 +31,7 @@ def plot(record: Record) -> str:
     return draw_svg(draw, "slowdown", 3.4, _COLOURS, background=_COLOURS[PAPER]) + "\n"
 
 
-def _draw(axes: Axes, record: Record, setting: str) -> None:
+def _draw(axes: Axes, record: SlowdownRecord, setting: str) -> None:
     sizes = (0, *record.sizes)
     places = range(len(sizes))
     for kind in KINDS:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from bench.record import RecordPart
 from serving.monitor.drift import stability_index
 
 CLEAN, NOISE, UNIVERSAL, EACH = "none", "noise", "one for all rows", "one a row"
@@ -13,13 +13,7 @@ BALANCED, FAST, CAPPED = "balanced", "fast", "balanced, max_exit 1"
 SETTINGS = (BALANCED, FAST, CAPPED)
 
 
-class Section(BaseModel):
-    """A part of the record."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Reached(Section):
+class Reached(RecordPart):
     """What one perturbation of one size did at one setting."""
 
     kind: str
@@ -38,7 +32,7 @@ class Reached(Section):
     """With the full network's answers to the same perturbed rows."""
 
 
-class Record(Section):
+class SlowdownRecord(RecordPart):
     """The whole measurement."""
 
     model: str
@@ -95,6 +89,6 @@ class Record(Section):
         return found.multiply_adds_share / clean.multiply_adds_share
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> SlowdownRecord:
     """Read a record."""
-    return Record.model_validate_json(path.read_text())
+    return SlowdownRecord.model_validate_json(path.read_text())

@@ -34,7 +34,7 @@ LONGEST_CANCEL_SECONDS = 5e-3
 
 
 @dataclass(frozen=True)
-class Target:
+class SoakTarget:
     """A server, what it serves, and rows with the labels that it must answer at full depth."""
 
     address: str
@@ -59,11 +59,11 @@ class Target:
 
 
 Steps = Generator[str, None, None]
-Caller = Callable[[Target, Random], Steps]
+Caller = Callable[[SoakTarget, Random], Steps]
 """Yields how each time went, for ever."""
 
 
-def unary(target: Target, random: Random) -> Steps:
+def unary(target: SoakTarget, random: Random) -> Steps:
     """Send requests of several sizes at several points; at full depth every label is checked."""
     with Client(target.address, timeout_seconds=TIMEOUT_SECONDS) as client:
         while True:
@@ -78,7 +78,7 @@ def unary(target: Target, random: Random) -> Steps:
             yield "wrong answer" if wrong else f"answered by version {answer.model_version}"
 
 
-def deadlines(target: Target, random: Random) -> Steps:
+def deadlines(target: SoakTarget, random: Random) -> Steps:
     """Send requests whose deadline passes at any time."""
     with Client(target.address) as client:
         while True:
@@ -91,7 +91,7 @@ def deadlines(target: Target, random: Random) -> Steps:
                 yield "answered"
 
 
-def cancelled(target: Target, random: Random) -> Steps:
+def cancelled(target: SoakTarget, random: Random) -> Steps:
     """Cancel requests at any time."""
     with grpc.insecure_channel(target.address) as channel:
         call = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
@@ -103,7 +103,7 @@ def cancelled(target: Target, random: Random) -> Steps:
             yield "cancelled" if future.cancelled() else "answered"
 
 
-def streams(target: Target, random: Random) -> Steps:
+def streams(target: SoakTarget, random: Random) -> Steps:
     """Send streams; every other one is left after its first answer."""
     with grpc.insecure_channel(target.address) as channel:
         call = channel.stream_stream(
@@ -128,7 +128,7 @@ def streams(target: Target, random: Random) -> Steps:
                 yield f"{'whole' if whole else 'left'} stream{'' if complete else ' with errors'}"
 
 
-def watches(target: Target, _: Random) -> Steps:
+def watches(target: SoakTarget, _: Random) -> Steps:
     """Watch the server's health for a moment, and go away."""
     with grpc.insecure_channel(target.address) as channel:
         watch = channel.unary_stream(
@@ -148,7 +148,7 @@ def watches(target: Target, _: Random) -> Steps:
             yield str(health.HealthCheckResponse.ServingStatus.Name(state)).lower()
 
 
-def descriptions(target: Target, _: Random) -> Steps:
+def descriptions(target: SoakTarget, _: Random) -> Steps:
     """Ask for statistics, metadata, the configuration and the index."""
     fields: dict[str, dict[str, str]] = {
         "ModelStatistics": {"name": target.model},
@@ -180,7 +180,7 @@ def descriptions(target: Target, _: Random) -> Steps:
                     yield "answered"
 
 
-def scrapes(target: Target, _: Random) -> Steps:
+def scrapes(target: SoakTarget, _: Random) -> Steps:
     """Read the metrics; every other time leave in the middle of the request."""
     host = target.address.rpartition(":")[0]
     while True:
@@ -192,7 +192,7 @@ def scrapes(target: Target, _: Random) -> Steps:
             yield "scraped" if b"offramp_requests_total" in page.read() else "scraped without metrics"
 
 
-def malformed(target: Target, random: Random) -> Steps:
+def malformed(target: SoakTarget, random: Random) -> Steps:
     """Send what is no request, what fits no model, and bytes that are no HTTP/2."""
     one = target.images[:1]
     unknown = target.request(one)
@@ -222,7 +222,7 @@ def malformed(target: Target, random: Random) -> Steps:
             yield "left"
 
 
-def connections(target: Target, _: Random) -> Steps:
+def connections(target: SoakTarget, _: Random) -> Steps:
     """Connect for every request anew."""
     while True:
         with Client(target.address, timeout_seconds=TIMEOUT_SECONDS) as client:
@@ -235,7 +235,7 @@ def connections(target: Target, _: Random) -> Steps:
 
 
 @dataclass(frozen=True)
-class Kind:
+class CallerKind:
     """A kind of caller: how many, and how long each waits after every time."""
 
     caller: Caller
@@ -243,16 +243,16 @@ class Kind:
     pause_seconds: float
 
 
-KINDS: Mapping[str, Kind] = {
-    "unary": Kind(unary, 2, 0.0),
-    "deadlines": Kind(deadlines, 1, 0.02),
-    "cancelled": Kind(cancelled, 1, 0.02),
-    "streams": Kind(streams, 1, 0.2),
-    "watches": Kind(watches, 2, 0.0),
-    "descriptions": Kind(descriptions, 1, 0.05),
-    "scrapes": Kind(scrapes, 1, 0.2),
-    "malformed": Kind(malformed, 1, 0.05),
-    "connections": Kind(connections, 1, 0.1),
+KINDS: Mapping[str, CallerKind] = {
+    "unary": CallerKind(unary, 2, 0.0),
+    "deadlines": CallerKind(deadlines, 1, 0.02),
+    "cancelled": CallerKind(cancelled, 1, 0.02),
+    "streams": CallerKind(streams, 1, 0.2),
+    "watches": CallerKind(watches, 2, 0.0),
+    "descriptions": CallerKind(descriptions, 1, 0.05),
+    "scrapes": CallerKind(scrapes, 1, 0.2),
+    "malformed": CallerKind(malformed, 1, 0.05),
+    "connections": CallerKind(connections, 1, 0.1),
 }
 
 _REFUSED = {Overloaded.__name__}
@@ -278,10 +278,10 @@ EXPECTED: Mapping[str, set[str]] = {
 """What may happen to each kind. A stream is slowed down and never refused."""
 
 
-class Load:
+class SoakLoad:
     """Runs all callers until it is stopped."""
 
-    def __init__(self, target: Target, seed: int = 0) -> None:
+    def __init__(self, target: SoakTarget, seed: int = 0) -> None:
         self._target, self._seed = target, seed
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -292,7 +292,7 @@ class Load:
             for number in range(kind.threads)
         ]
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> "SoakLoad":
         for thread in self._threads:
             thread.start()
         return self

@@ -12,7 +12,7 @@ import psutil
 from numpy.typing import NDArray
 
 from bench.serving.servers import free_port, running
-from bench.soak.load import ROWS, TIMEOUT_SECONDS, Load, Target
+from bench.soak.load import ROWS, TIMEOUT_SECONDS, SoakLoad, SoakTarget
 from bench.soak.record import MEASURES, Run
 from serving.client import Client
 from serving.repository.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -74,7 +74,7 @@ def soak(
             process = psutil.Process(server.process.pid)
             samples: dict[str, list[float]] = {measure: [] for measure in MEASURES}
             reloads = 0
-            with Load(target) as load:
+            with SoakLoad(target) as load:
                 begun = time.monotonic()
                 while (now := time.monotonic() - begun) < seconds:
                     for measure, value in zip(MEASURES, _sample(process), strict=True):
@@ -94,12 +94,12 @@ def soak(
         )
 
 
-def _target(address: str, metrics_port: int, versions: Versions, images: NDArray[np.generic]) -> Target:
+def _target(address: str, metrics_port: int, versions: Versions, images: NDArray[np.generic]) -> SoakTarget:
     """Ask for the labels at full depth once, before the load."""
     images = images[: max(ROWS)]
     with Client(address, timeout_seconds=TIMEOUT_SECONDS) as client:
         answer = client.infer(versions.model, {versions.input: images}, operating_point="exact")
-    return Target(address, metrics_port, versions.model, versions.input, images, answer.label_N)
+    return SoakTarget(address, metrics_port, versions.model, versions.input, images, answer.label_N)
 
 
 def _sample(process: psutil.Process) -> tuple[float, float, float]:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from serving.api.wire import training
 from serving.errors import InvalidRequest, shown
-from serving.jobs.events import Epoch, Event, Generation, Line, Published, Step
+from serving.jobs.events import EpochDone, Event, GenerationStarted, RunMessage, StepDone, VersionPublished
 from serving.jobs.job import Job, JobState
-from serving.jobs.recipes import Recipe, Setting, SettingValue
+from serving.jobs.recipes import RecipeDescription, Setting, SettingValue
 
 STATES = {
     JobState.RUNNING: training.RUNNING,
@@ -63,7 +63,7 @@ def _encoded(values: Iterable[SettingValue]) -> list[training.Value]:
     return [encoded for each in values if (encoded := encode_value(each)) is not None]
 
 
-def encode_recipe(recipe: Recipe) -> training.Recipe:
+def encode_recipe(recipe: RecipeDescription) -> training.Recipe:
     """Encode a recipe."""
     return training.Recipe(
         name=recipe.name,
@@ -119,14 +119,14 @@ def encode_event(event: Event | Job) -> training.Event:
     message = training.Event(number=event.number, time_seconds=event.time.timestamp())
     fields = event.model_dump(exclude={"number", "time", "kind"})
     match event:
-        case Generation():
+        case GenerationStarted():
             message.generation.CopyFrom(training.GenerationEvent(**fields))
-        case Step():
+        case StepDone():
             message.step.CopyFrom(training.StepEvent(**fields))
-        case Epoch():
+        case EpochDone():
             message.epoch.CopyFrom(training.EpochEvent(**fields))
-        case Line():
+        case RunMessage():
             message.line.CopyFrom(training.LineEvent(**fields))
-        case Published():
+        case VersionPublished():
             message.published.CopyFrom(training.PublishedEvent(**fields))
     return message

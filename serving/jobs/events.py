@@ -37,7 +37,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**31)]
 _Steps = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Generation(_Event):
+class GenerationStarted(_Event):
     """A generation starts, or goes on after an interruption."""
 
     kind: Literal["generation"]
@@ -47,7 +47,7 @@ class Generation(_Event):
     steps_per_epoch: _Count
 
 
-class Step(_Event):
+class StepDone(_Event):
     """So many of a generation's steps are done."""
 
     kind: Literal["step"]
@@ -57,7 +57,7 @@ class Step(_Event):
     seconds_left: float | None = None
 
 
-class Epoch(_Event):
+class EpochDone(_Event):
     """An epoch is done, and safe on disk."""
 
     kind: Literal["epoch"]
@@ -69,14 +69,14 @@ class Epoch(_Event):
     """By exit."""
 
 
-class Line(_Event):
+class RunMessage(_Event):
     """What the run has to say to people."""
 
     kind: Literal["line"]
     text: str
 
 
-class Published(_Event):
+class VersionPublished(_Event):
     """The version lies in the model repository."""
 
     kind: Literal["published"]
@@ -87,7 +87,7 @@ class Published(_Event):
     report: str
 
 
-Event = Generation | Step | Epoch | Line | Published
+Event = GenerationStarted | StepDone | EpochDone | RunMessage | VersionPublished
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

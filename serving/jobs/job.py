@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from serving.jobs.events import Epoch, Event, Generation, Published, Step
+from serving.jobs.events import EpochDone, Event, GenerationStarted, StepDone, VersionPublished
 from serving.jobs.recipes import SettingValue
 
 
@@ -27,7 +27,7 @@ RESUMABLE = frozenset({JobState.INTERRUPTED, JobState.FAILED})
 """A failed job may go on too, once what its error says is mended: a full disk, say."""
 
 
-class Progress(BaseModel):
+class JobProgress(BaseModel):
     """Where a job stands, from its events so far."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")  # a loss may be NaN
@@ -45,14 +45,14 @@ class Progress(BaseModel):
     def after(self, event: Event) -> Self:
         """Return what an event makes of it."""
         changes: dict[str, object] = {"last_event": event.number}
-        if isinstance(event, (Generation, Epoch)):
+        if isinstance(event, (GenerationStarted, EpochDone)):
             named = ("generation", "epochs", "epochs_done")
             changes |= {key: getattr(event, key) for key in named}
-        if isinstance(event, Generation):
+        if isinstance(event, GenerationStarted):
             changes["seconds_left"] = None
-        elif isinstance(event, Step):
+        elif isinstance(event, StepDone):
             changes["seconds_left"] = event.seconds_left
-        elif isinstance(event, Epoch):
+        elif isinstance(event, EpochDone):
             changes |= {"loss": event.loss, "tune_accuracy": event.tune_accuracy}
         return self.model_copy(update=changes)
 
@@ -76,7 +76,7 @@ class Job(BaseModel):
     chosen_generation: int | None = None
     """The one that was published as that version."""
     error: str = ""
-    progress: Progress = Progress()
+    progress: JobProgress = JobProgress()
 
     @property
     def running(self) -> bool:
@@ -86,7 +86,7 @@ class Job(BaseModel):
     def after(self, event: Event) -> Self:
         """Return the record that an event makes of it."""
         changes: dict[str, object] = {"progress": self.progress.after(event)}
-        if isinstance(event, Published):
+        if isinstance(event, VersionPublished):
             changes |= {"version": event.version, "chosen_generation": event.chosen_generation}
         return self.model_copy(update=changes)
 

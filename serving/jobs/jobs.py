@@ -26,7 +26,7 @@ from serving.errors import (
     Overloaded,
     shown,
 )
-from serving.jobs.events import Epoch, Event, EventReader, TextReader, follow
+from serving.jobs.events import EpochDone, Event, EventReader, TextReader, follow
 from serving.jobs.job import RESUMABLE, Job, JobState
 from serving.jobs.memory import share_of_memory
 from serving.jobs.program import Orphan, Program, run_arguments
@@ -279,7 +279,7 @@ class Jobs:
             if event is not None:
                 self._jobs[job_id] = self._jobs[job_id].after(event)
             if counts:
-                self._metrics.training_epochs.inc(isinstance(event, Epoch))
+                self._metrics.training_epochs.inc(isinstance(event, EpochDone))
                 self._metrics.training_seconds.inc(time.monotonic() - since)
             since = time.monotonic()
 

@@ -80,7 +80,7 @@ class Setting(BaseModel):
         return InvalidRequest(f'override "{self.key}": expected {expected}, got {shown(json.dumps(got))}')
 
 
-class Recipe(BaseModel):
+class RecipeDescription(BaseModel):
     """A recipe by name, with everything that may be overridden."""
 
     model_config = ConfigDict(frozen=True)
@@ -125,9 +125,9 @@ class Recipes(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    recipes: tuple[Recipe, ...]
+    recipes: tuple[RecipeDescription, ...]
 
-    def named(self, name: str) -> Recipe:
+    def named(self, name: str) -> RecipeDescription:
         """Check one override, or raise InvalidRequest."""
         for recipe in self.recipes:
             if recipe.name == name:

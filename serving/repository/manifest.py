@@ -59,13 +59,13 @@ class Risk(StrEnum):
     """The answer is wrong and the final exit's is right."""
 
 
-class Section(BaseModel):
+class ManifestSection(BaseModel):
     """A frozen part of the manifest that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class TensorSpec(Section):
+class TensorSpec(ManifestSection):
     """Name, datatype and shape of a tensor; the first dimension, -1, counts rows."""
 
     name: TensorName
@@ -84,7 +84,7 @@ class TensorSpec(Section):
         return self.shape[1:]
 
 
-class Stage(Section):
+class Stage(ManifestSection):
     """A contiguous piece of backbone with its head: one ONNX file."""
 
     file: FileName
@@ -96,7 +96,7 @@ class Stage(Section):
     """The tensors that the next stage gathers from; empty for the last stage."""
 
 
-class ConfidenceShares(Section):
+class ConfidenceShares(ManifestSection):
     """A histogram of confidences, the baseline of a server's drift detection."""
 
     edges: tuple[Share, ...]
@@ -114,7 +114,7 @@ class ConfidenceShares(Section):
         return self
 
 
-class Exit(Section):
+class Exit(ManifestSection):
     """One exit, with its accuracy and calibration if every row leaves there."""
 
     calibration_temperature: CalibrationTemperature
@@ -128,7 +128,7 @@ class Exit(Section):
     """The confidences of all n rows; None in format 1."""
 
 
-class Certificate(Section):
+class Certificate(ManifestSection):
     """A statement that a risk is at most epsilon, with confidence 1 - delta."""
 
     epsilon: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -157,7 +157,7 @@ class Certificate(Section):
         return self.risk is Risk.DISAGREEMENT
 
 
-class OperatingPoint(Section):
+class OperatingPoint(ManifestSection):
     """Named thresholds, with their results on a split."""
 
     thresholds: Thresholds
@@ -174,7 +174,7 @@ class OperatingPoint(Section):
     """None if the point equals full depth or was published without a certificate."""
 
 
-class ParetoPoint(Section):
+class ParetoPoint(ManifestSection):
     """Thresholds on the Pareto front of cost and one of the losses."""
 
     thresholds: Thresholds
@@ -184,7 +184,7 @@ class ParetoPoint(Section):
     multiply_adds_share: Share
 
 
-class ParetoPath(Section):
+class ParetoPath(ManifestSection):
     """The trade-off from which the operating points were chosen, on the split used for the choice.
 
     It is the union of the fronts of cost against several losses. So some points are not optimal in
@@ -196,7 +196,7 @@ class ParetoPath(Section):
     points: tuple[ParetoPoint, ...]
 
 
-class DatasetProvenance(Section):
+class DatasetProvenance(ManifestSection):
     """The data and its splits. Digests are SHA-256 of the data's bytes and of each split's row numbers."""
 
     name: str
@@ -207,7 +207,7 @@ class DatasetProvenance(Section):
     """Row numbers in the source's order, if the dataset has no official test split."""
 
 
-class RetargetedFrom(Section):
+class RetargetedFrom(ManifestSection):
     """The version from which a retargeted version took its stages, and the options used."""
 
     version: Annotated[int, Field(ge=1)]
@@ -229,7 +229,7 @@ class RetargetedFrom(Section):
         return self
 
 
-class AttachedTo(Section):
+class AttachedTo(ManifestSection):
     """The existing network to which exits were attached. The stages contain its weights."""
 
     file: SourceName
@@ -245,7 +245,7 @@ class AttachedTo(Section):
     """A note that the figures hold only if the network was not trained on these rows."""
 
 
-class Provenance(Section):
+class Provenance(ManifestSection):
     """The origin of a version."""
 
     recipe: dict[str, Any]
@@ -269,7 +269,7 @@ class Provenance(Section):
         return self
 
 
-class Manifest(Section):
+class Manifest(ManifestSection):
     """The data that a server needs to serve a version, and people need to assess it."""
 
     format_version: Literal[1, 2, 3]

@@ -15,7 +15,7 @@ from bench.exit_rules.compare import (
     TUNE,
     Goal,
     Judged,
-    Rows,
+    SplitLogits,
     Trial,
     certificates,
     recut,
@@ -51,7 +51,7 @@ TEMPERATURES = (1.3, 0.9, 1.1)
 COST_E = (10, 40, 100)
 
 
-def rows(n: int, seed: int) -> Rows:
+def rows(n: int, seed: int) -> SplitLogits:
     """Make exits of which each is somewhat more often right than the one before."""
     generator = np.random.default_rng(seed)
     truth_N = generator.integers(0, 4, n)
@@ -60,7 +60,7 @@ def rows(n: int, seed: int) -> Rows:
     logits_ENK = np.stack(
         [common_NK + 0.6 * generator.normal(size=(n, 4)) + (1 + 0.3 * number) * lift for number in range(3)]
     )
-    return Rows(logits_ENK, truth_N)
+    return SplitLogits(logits_ENK, truth_N)
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +179,10 @@ def test_a_recut_deals_the_same_rows_anew_and_leaves_test_alone() -> None:
     splits = {TEMPERATURE: rows(20, 1), TUNE: rows(30, 2), CERTIFY: rows(40, 3), TEST: rows(50, 4)}
     again = recut(splits, seed=0)
 
-    def dealt(cut: dict[str, Rows]) -> list[float]:
+    def dealt(cut: dict[str, SplitLogits]) -> list[float]:
         return sorted(float(cut[name].logits_ENK[0, :, 0].sum()) for name in (TEMPERATURE, TUNE, CERTIFY))
 
-    def pooled(cut: dict[str, Rows]) -> list[float]:
+    def pooled(cut: dict[str, SplitLogits]) -> list[float]:
         values = np.concatenate([cut[name].logits_ENK[0, :, 0] for name in (TEMPERATURE, TUNE, CERTIFY)])
         return sorted(values.tolist())
 

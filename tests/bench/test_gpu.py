@@ -9,7 +9,7 @@ import pytest
 from bench.gpu import __main__ as command
 from bench.gpu.page import BEGIN, END, PAGE, lines
 from bench.gpu.parts import QUICK
-from bench.gpu.record import Profile, Record
+from bench.gpu.record import GpuRecord, Profile
 from bench.gpu.stages import PROFILED_RUNS, profile_of
 from serving.stages.devices import CPU, CUDA, choose_device
 
@@ -30,7 +30,7 @@ def test_the_reduced_form_measures_every_part(
 
     code = command.main()
 
-    record = Record.model_validate_json(output.read_text())
+    record = GpuRecord.model_validate_json(output.read_text())
     assert (code, record.failures, capsys.readouterr().out.splitlines()[-1]) == (0, {}, "no fault")
     points, sizes = 2, len(QUICK.sizes)
     loads = {where: sum(each.where == where for each in record.cells) for where in WHERE}
@@ -59,8 +59,8 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(
     assert not output.exists()
 
 
-def recorded(profile: Profile) -> Record:
-    return Record(conditions={}, profiles=[profile])
+def recorded(profile: Profile) -> GpuRecord:
+    return GpuRecord(conditions={}, profiles=[profile])
 
 
 def test_copies_of_logits_and_inputs_are_no_fault() -> None:
@@ -101,7 +101,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 def test_a_part_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
-    record, done = Record(conditions={}), list[str]()
+    record, done = GpuRecord(conditions={}), list[str]()
     parts = [
         ("first", raising(RuntimeError("CUDA failure 2: out of memory"))),
         ("second", raising(SystemExit("the server did not become ready"))),
@@ -115,12 +115,12 @@ def test_a_part_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
         "first: RuntimeError: CUDA failure 2: out of memory",
         "second: SystemExit: the server did not become ready",
     ]
-    assert Record.model_validate_json((tmp_path / "gpu.json").read_text()) == record
+    assert GpuRecord.model_validate_json((tmp_path / "gpu.json").read_text()) == record
 
 
 def test_after_the_time_limit_nothing_more_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "LIMIT_SECONDS", -1.0)
-    record = Record(conditions={})
+    record = GpuRecord(conditions={})
 
     command.run(record, [("late", raising(AssertionError("begun")))], tmp_path / "gpu.json")
 

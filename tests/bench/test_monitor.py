@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from bench.monitor import page
-from bench.monitor.record import Ended, Record, Result, read
+from bench.monitor.record import Ended, MonitorRecord, Result, read
 from bench.monitor.scenarios import (
     ATTACK,
     CALLERS,
@@ -24,8 +24,8 @@ from bench.monitor.scenarios import (
     ONE_PICTURE_ALL,
     REPEATS,
     REPEATS_DROPPED,
+    RowSource,
     Scenario,
-    Source,
     scenarios,
 )
 from bench.monitor.servers import DELTA, run_server, run_stakes, sampled_rows
@@ -41,15 +41,15 @@ TRAFFIC = Scenario(
     epsilon=0.02,
     servers=2,
     sources=(
-        Source(0.8, 0.1, range(2)),
-        Source(0.2, 0.5, range(2, 3), pictures=4, is_attacker=True),
+        RowSource(0.8, 0.1, range(2)),
+        RowSource(0.2, 0.5, range(2, 3), pictures=4, is_attacker=True),
     ),
     rows=2_000,
 )
 
 
 @pytest.fixture(scope="module")
-def record() -> Record:
+def record() -> MonitorRecord:
     return read(RECORD)
 
 
@@ -73,7 +73,7 @@ def test_a_server_revokes_where_the_verdict_after_every_row_is_broken(number: in
 
 
 def test_a_server_of_a_lone_caller_revokes_at_the_hundredth_row_though_that_agrees() -> None:
-    scenario = replace(TRAFFIC, sources=(Source(1, 0.3),))
+    scenario = replace(TRAFFIC, sources=(RowSource(1, 0.3),))
     hundredth, _, _ = list(sampled_rows(scenario, 0))[LONE_CALLER_ROWS - 1]
     assert hundredth is None
 
@@ -145,11 +145,11 @@ def test_the_servers_of_all_processes_are_counted() -> None:
     assert len(counted.other_stakes) == 3 * (4 + 3)
 
 
-def test_the_page_says_what_the_record_holds(record: Record) -> None:
+def test_the_page_says_what_the_record_holds(record: MonitorRecord) -> None:
     assert "\n".join(page.lines(record)) in page.PAGE.read_text(), "run: python -m bench.monitor --page"
 
 
-def test_the_record_is_of_the_servers_own_test_and_of_every_scenario(record: Record) -> None:
+def test_the_record_is_of_the_servers_own_test_and_of_every_scenario(record: MonitorRecord) -> None:
     assert record.stakes == (agreement.STAKES[0], agreement.STAKES[-1], len(agreement.STAKES))
     assert record.least_differing == LEAST_DIFFERING
     assert record.lone_caller_rows == LONE_CALLER_ROWS
@@ -159,7 +159,7 @@ def test_the_record_is_of_the_servers_own_test_and_of_every_scenario(record: Rec
 
 
 @pytest.mark.parametrize("name", [LONE_ATTACKER, DIFFERENT[10], CALLERS[1]])
-def test_the_record_is_of_todays_test(record: Record, name: str) -> None:
+def test_the_record_is_of_todays_test(record: MonitorRecord, name: str) -> None:
     expected = next(each for each in record.results if each.name == name and each.risk in (None, 0.1))
     (scenario,) = (
         each
@@ -172,7 +172,9 @@ def test_the_record_is_of_todays_test(record: Record, name: str) -> None:
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
-def test_a_certificate_that_holds_is_revoked_in_at_most_a_share_delta(record: Record, epsilon: float) -> None:
+def test_a_certificate_that_holds_is_revoked_in_at_most_a_share_delta(
+    record: MonitorRecord, epsilon: float
+) -> None:
     found = record.find(INDEPENDENT, epsilon)
 
     assert found.revoked <= binom.ppf(0.999, found.servers, DELTA)
@@ -182,7 +184,7 @@ def test_a_certificate_that_holds_is_revoked_in_at_most_a_share_delta(record: Re
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
 def test_one_picture_or_one_of_several_callers_revokes_nothing_and_two_addresses_do(
-    record: Record, epsilon: float
+    record: MonitorRecord, epsilon: float
 ) -> None:
     assert record.find(ONE_PICTURE_ALL, epsilon).revoked == 0
     assert all(record.find(name, epsilon).revoked == 0 for name in ONE_PICTURE.values())
@@ -192,7 +194,7 @@ def test_one_picture_or_one_of_several_callers_revokes_nothing_and_two_addresses
     assert record.find(LONE_ATTACKER, epsilon).median_rows == LONE_CALLER_ROWS
 
 
-def test_the_security_page_has_the_records_figures(record: Record) -> None:
+def test_the_security_page_has_the_records_figures(record: MonitorRecord) -> None:
     def find(name: str) -> Result:
         return record.find(name, 0.01)
 
@@ -217,7 +219,7 @@ def test_the_security_page_has_the_records_figures(record: Record) -> None:
         assert figure in page_
 
 
-def test_every_table_is_on_the_page(record: Record) -> None:
+def test_every_table_is_on_the_page(record: MonitorRecord) -> None:
     written = "\n".join(page.lines(record))
 
     assert all(f"| {each.name} |" in written for each in record.results)

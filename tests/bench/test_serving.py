@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bench.serving import aims, growth, page, servers, shadows
 from bench.serving.full_graph import join_stages
-from bench.serving.load import Load, Measured
-from bench.serving.networks import Network, evenly
+from bench.serving.load import Load, LoadResult
+from bench.serving.networks import BenchNetwork, evenly
 from bench.serving.plot import plot
 from bench.serving.record import (
     BALANCED,
@@ -39,8 +39,8 @@ LONE, CROWD, LONE_OF_8 = LOADS[0], LOADS[2], LOADS[3]
 OPEN = Load(rows=1, concurrency=16, requests_per_second=80)
 
 
-def measured(rows_per_second: float = 100.0, p99: float = 2.0, cpu: float = 0.5) -> Measured:
-    return Measured(
+def measured(rows_per_second: float = 100.0, p99: float = 2.0, cpu: float = 0.5) -> LoadResult:
+    return LoadResult(
         rows_per_second=rows_per_second,
         p50_milliseconds=1.0,
         p99_milliseconds=p99,
@@ -50,7 +50,7 @@ def measured(rows_per_second: float = 100.0, p99: float = 2.0, cpu: float = 0.5)
     )
 
 
-def comparison(network: str, rounds: dict[tuple[str, Load], list[Measured]]) -> Comparison:
+def comparison(network: str, rounds: dict[tuple[str, Load], list[LoadResult]]) -> Comparison:
     """Hold these rounds, and one of the same figures for every other contender and load."""
     cells = {(contender, load): [measured()] for contender in CONTENDERS for load in LOADS}
     cells |= {(contender, OPEN): [measured()] for contender in (BALANCED, TRITON)}
@@ -185,7 +185,7 @@ def test_the_stick_answers_as_the_version_would(tmp_path: Path) -> None:
     exit_N = route(np.stack([readout.confidence_B for readout in readouts]), rule)
     label_N = np.stack([readout.label_B for readout in readouts])[exit_N, range(32)]
     assert len(set(exit_N.tolist())) > 1, "some rows leave early, and some do not"
-    network = Network("released", version, tmp_path, tmp_path, {})
+    network = BenchNetwork("released", version, tmp_path, tmp_path, {})
 
     with servers.stick(network, tmp_path, "balanced") as server, Client(server.address) as client:
         answers = [client.predict(server.model, images[start : start + 8]) for start in range(0, 32, 8)]
@@ -244,6 +244,8 @@ def test_the_page_says_how_cost_grows_as_measured() -> None:
 
 
 def test_the_page_says_what_holding_certificates_costs_as_measured() -> None:
-    record = shadows.Record.model_validate_json((ROOT / "docs" / "performance" / "shadows.json").read_bytes())
+    record = shadows.ShadowsRecord.model_validate_json(
+        (ROOT / "docs" / "performance" / "shadows.json").read_bytes()
+    )
 
     assert "\n".join(shadows.lines(record)) in (ROOT / "docs" / "performance.md").read_text()

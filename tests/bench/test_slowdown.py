@@ -12,7 +12,7 @@ import torch
 from bench.slowdown import page
 from bench.slowdown.__main__ import measure
 from bench.slowdown.attacks import Images, add, noise, pgd, to_pixels, towards_uniform, universal
-from bench.slowdown.differentiable import Chain, Stage, check_parity
+from bench.slowdown.differentiable import Chain, DifferentiableStage, check_parity
 from bench.slowdown.plot import plot
 from bench.slowdown.record import BALANCED, CAPPED, CLEAN, EACH, FAST, SETTINGS, UNIVERSAL, read
 from serving.repository.repository import read_version
@@ -93,7 +93,7 @@ def test_an_operator_that_is_not_known_is_refused(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "stage", [x], [y])), path)
 
     with pytest.raises(ValueError, match=r"stage-0\.onnx: operator: expected one of .*, got Sigmoid"):
-        Stage(path)
+        DifferentiableStage(path)
 
 
 @pytest.mark.parametrize("size", [4, 16])

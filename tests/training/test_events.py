@@ -10,7 +10,7 @@ import torch
 from tests.training.stopped_run import by, run_arguments, stop_in_training, train_to_the_end
 from training import events as events_module
 from training.__main__ import main
-from training.born_again.checkpoint import WEIGHTS_FILE, Epoch
+from training.born_again.checkpoint import WEIGHTS_FILE, EpochResult
 from training.born_again.progress import ProgressBar, Several
 from training.errors import RunError
 from training.events import STEP_SECONDS, Events
@@ -64,7 +64,7 @@ def test_a_generation_is_told_from_begin_to_end(path: Path, clock: Clock) -> Non
     for _ in range(2):
         clock.now += 4.0
         events.step()
-    events.epoch(2, Epoch(0.25, (0.5, 0.75)))
+    events.epoch(2, EpochResult(0.25, (0.5, 0.75)))
     events.end()
     assert [{k: v for k, v in event.items() if k not in {"number", "time"}} for event in read(path)] == [
         {"kind": "generation", "generation": 1, "epochs": 3, "epochs_done": 1, "steps_per_epoch": 2},
@@ -137,7 +137,7 @@ def test_several_are_told_the_same(path: Path, tmp_path: Path) -> None:
     several = Several(Events(path), Events(other), ProgressBar(quiet=True))
     several.begin(0, epochs=1, epochs_done=0, steps_per_epoch=1)
     several.step()
-    several.epoch(1, Epoch(1.0, (0.5,)))
+    several.epoch(1, EpochResult(1.0, (0.5,)))
     several.end()
     several.say("done")
     kinds = ["generation", "step", "epoch", "line"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training.assessment import ChosenPoints, Exported, choose, export
-from training.born_again.generations import Generation
+from training.born_again.generations import TrainedGeneration
 from training.born_again.progress import ProgressBar
 from training.data.registry import load_dataset
 from training.data.splits import Dataset, Split, SplitRows
@@ -32,7 +32,7 @@ def dataset() -> Dataset:
     return load_dataset("digits", split_seed=0, rows=ROWS)
 
 
-def barely_trained(recipe: Recipe, dataset: Dataset, steps: int) -> Generation:
+def barely_trained(recipe: Recipe, dataset: Dataset, steps: int) -> TrainedGeneration:
     torch.manual_seed(steps)
     network = make_network(recipe, dataset)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
@@ -42,7 +42,7 @@ def barely_trained(recipe: Recipe, dataset: Dataset, steps: int) -> Generation:
         optimizer.zero_grad()
         sum(torch.nn.functional.cross_entropy(logits, truth_N) for logits in network(images)).backward()  # type: ignore[union-attr]
         optimizer.step()
-    return Generation(steps, network.eval(), ())
+    return TrainedGeneration(steps, network.eval(), ())
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.attach.layout import kind_of
-from training.attach.measure import Measured
+from training.attach.measure import NetworkMeasurements
 from training.attach.rows import Rows
 from training.attach.source import SourceModel
 
@@ -38,7 +38,7 @@ ImageAxes = Mapping[str, tuple[int, int]]
 """Where inputs that are images have their height and width, by the input's name."""
 
 
-def image_axes(source: SourceModel, measured: Measured) -> ImageAxes:
+def image_axes(source: SourceModel, measured: NetworkMeasurements) -> ImageAxes:
     """Find the inputs of a network that are images: four axes, of which convolutions tell the channels'."""
     ranks = {name: len(spec.shape) for name, spec in measured.tensors.items()}
     maps = [spec for spec in source.inputs if len(spec.shape) == 4]
@@ -47,7 +47,7 @@ def image_axes(source: SourceModel, measured: Measured) -> ImageAxes:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _CopyPlan:
     """What each copy is made of."""
 
     first_M: NDArray[np.int64]
@@ -130,14 +130,14 @@ class AugmentedRows:
         return altered
 
     @cached_property
-    def _plan(self) -> _Plan:
+    def _plan(self) -> _CopyPlan:
         """Sample what each copy is made of: mixtures and shifted copies take turns, a head row each."""
         generator = np.random.default_rng(self.seed)
         turn_M = np.arange(self.copies) // len(self.head_N)
         is_shifted_M = (turn_M % 2 == 1) & bool(self.images)
         weight_M = generator.uniform(0.0, 0.5, self.copies)
         shift_M2 = generator.uniform(-FARTHEST_SHIFT, FARTHEST_SHIFT, (self.copies, 2))
-        return _Plan(
+        return _CopyPlan(
             first_M=np.resize(self.head_N, self.copies),
             second_M=generator.choice(self.head_N, self.copies),
             weight_M=np.where(is_shifted_M, 0.0, weight_M),

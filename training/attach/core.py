@@ -20,7 +20,7 @@ from training.attach.head_weights import HeadWeights
 from training.attach.heads import HeadTraining, kept_head
 from training.attach.measure import measure
 from training.attach.pooling import pooled_model, pooling_multiply_adds
-from training.attach.progress import Progress
+from training.attach.progress import AttachProgress
 from training.attach.record import LevelRecord
 from training.attach.row_splits import AttachSplits
 from training.attach.rows import Rows
@@ -64,7 +64,7 @@ def attach_exits(
     splits: AttachSplits,
     settings: AttachSettings,
     folder: AttachFolder,
-    progress: Progress,
+    progress: AttachProgress,
 ) -> Attached:
     """Train heads, choose exits and write the stages; reads the splits heads, temperature and tune alone."""
     measured = measure(source, rows.batch(0, MEASURED_ROWS))
@@ -90,7 +90,11 @@ def attach_exits(
 
 
 def _cache(
-    source: SourceModel, cuts: Sequence[Cut], rows: AugmentedRows, folder: AttachFolder, progress: Progress
+    source: SourceModel,
+    cuts: Sequence[Cut],
+    rows: AugmentedRows,
+    folder: AttachFolder,
+    progress: AttachProgress,
 ) -> CachedFeatures:
     model = pooled_model(source, cuts)
     size = expected_bytes(model, len(rows)) / 2**20
@@ -109,7 +113,7 @@ def _train_heads(
     training: HeadTraining,
     seed: int,
     folder: AttachFolder,
-    progress: Progress,
+    progress: AttachProgress,
 ) -> list[HeadWeights]:
     with progress.bar("heads", len(cuts) * training.epochs, "epoch") as told:
         return [
@@ -125,7 +129,7 @@ def _choose(
     splits: AttachSplits,
     total: int,
     settings: AttachSettings,
-    progress: Progress,
+    progress: AttachProgress,
 ) -> ChosenCuts:
     if settings.cuts:
         pooled = [features[: len(rows)] for features in cached.levels]

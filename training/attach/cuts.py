@@ -15,7 +15,7 @@ from serving.datatypes import DTYPES
 from serving.repository.manifest import TensorSpec
 from training.attach import graph
 from training.attach.layout import Kind, kind_of
-from training.attach.measure import Measured
+from training.attach.measure import NetworkMeasurements
 from training.attach.source import SourceModel
 from training.errors import AttachError
 
@@ -43,7 +43,7 @@ class Cut:
     """What a row occupies between two stages, carried inputs included."""
 
 
-def find_cuts(source: SourceModel, measured: Measured) -> tuple[Cut, ...]:
+def find_cuts(source: SourceModel, measured: NetworkMeasurements) -> tuple[Cut, ...]:
     """Find every cut of a network, in order of cost."""
     ranks = {name: len(spec.shape) for name, spec in measured.tensors.items()}
     cuts = []
@@ -105,7 +105,7 @@ def table(cuts: Sequence[Cut], total: int) -> str:
     )
 
 
-def _crossings(source: SourceModel, measured: Measured) -> Iterator[tuple[str, int]]:
+def _crossings(source: SourceModel, measured: NetworkMeasurements) -> Iterator[tuple[str, int]]:
     """Yield each tensor that is at some moment the only living one, and the multiply-adds before it."""
     nodes = source.model.graph.node
     needed = graph.slice_behind(source.model.graph, [source.logits]).nodes

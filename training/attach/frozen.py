@@ -19,13 +19,13 @@ from training.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, export
 from training.attach.core import Attached, attach_exits
 from training.attach.folder import AttachFolder
 from training.attach.parity import check_early_exits, check_parity
-from training.attach.progress import Progress
+from training.attach.progress import AttachProgress
 from training.attach.row_splits import MOST_HEAD_ROWS, AttachSplits
 from training.attach.rows import Rows, make_rows
 from training.attach.settings import MOST_EXITS, AttachSettings
 from training.attach.source import SourceModel, read_source
 from training.born_again import progress as born_again
-from training.born_again.generations import Generation
+from training.born_again.generations import TrainedGeneration
 from training.born_again.promotion import promote
 from training.data.splits import Dataset
 from training.exits.goals import DEFAULT_POINT, OperatingPointSection
@@ -40,9 +40,9 @@ _SMALLEST_EPSILON = 1e-9
 def attach_to_generations(
     recipe: Recipe,
     dataset: Dataset,
-    generations: Sequence[Generation],
+    generations: Sequence[TrainedGeneration],
     folder: RunFolder,
-    progress: born_again.Progress,
+    progress: born_again.TrainingProgress,
 ) -> list[Exported]:
     """Export each generation with early exits, in their order; the final exit answers as it was trained."""
     folders = [folder.generation_folder(each.number) for each in generations]
@@ -83,7 +83,7 @@ def rows_of_recipe(dataset: Dataset, seed: int) -> tuple[Rows, AttachSplits]:
     return rows, splits
 
 
-def _export_whole(generation: Generation, dataset: Dataset, folder: Path) -> Exported:
+def _export_whole(generation: TrainedGeneration, dataset: Dataset, folder: Path) -> Exported:
     place = folder / WHOLE_FOLDER
     place.mkdir(exist_ok=True)
     return export(generation.network, dataset, place)
@@ -118,10 +118,10 @@ def _exported(source: SourceModel, attached: Attached, dataset: Dataset, splits:
     return exported
 
 
-class _Lines(Progress):
+class _Lines(AttachProgress):
     """Passes the lines of an attaching on to a run's own progress."""
 
-    def __init__(self, progress: born_again.Progress) -> None:
+    def __init__(self, progress: born_again.TrainingProgress) -> None:
         self._progress = progress
 
     def say(self, text: str) -> None:

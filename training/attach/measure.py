@@ -40,7 +40,7 @@ _DATATYPES: Mapping[str, Datatype] = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class NetworkMeasurements:
     """What a network computes on its way to the logits, and at what cost."""
 
     tensors: Mapping[str, TensorSpec]
@@ -54,7 +54,7 @@ class Measured:
         return sum(self.multiply_adds)
 
 
-def measure(source: SourceModel, rows: Arrays) -> Measured:
+def measure(source: SourceModel, rows: Arrays) -> NetworkMeasurements:
     """Run a network on up to three rows and return what was found.
 
     rows: each input's rows [N, ...], with N of at least 1.
@@ -69,7 +69,7 @@ def measure(source: SourceModel, rows: Arrays) -> Measured:
         by_node = _multiply_adds(source.model.graph, needed, shapes[0])
     except AttachError as error:
         raise AttachError(f"{source.path}: {error}") from error
-    return Measured(_specs(datatypes, shapes), by_node)
+    return NetworkMeasurements(_specs(datatypes, shapes), by_node)
 
 
 def _datatypes(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Datatype]:

@@ -24,8 +24,8 @@ from training.attach.folder import BEGUN_FILES, AttachFolder, Begun
 from training.attach.manifest import make_manifest
 from training.attach.milliseconds import Milliseconds, measure_milliseconds
 from training.attach.parity import check_early_exits, check_parity
-from training.attach.progress import Progress
-from training.attach.record import AttachRecord, CurveRecord, PointRecord
+from training.attach.progress import AttachProgress
+from training.attach.record import AttachedPoint, AttachRecord, CurveRecord
 from training.attach.report import write_report
 from training.attach.row_splits import AttachSplits, choose_sizes, split_rows
 from training.attach.rows import Rows, check_labels, read_rows
@@ -49,7 +49,7 @@ def attach(
     settings: AttachSettings,
     folder: AttachFolder,
     model_repository: Path,
-    progress: Progress,
+    progress: AttachProgress,
     *,
     resume: bool,
     force: bool,
@@ -67,7 +67,7 @@ def _attach(
     settings: AttachSettings,
     folder: AttachFolder,
     model_repository: Path,
-    progress: Progress,
+    progress: AttachProgress,
     *,
     force: bool,
 ) -> tuple[AttachRecord, bool]:
@@ -130,7 +130,7 @@ def _check(settings: AttachSettings, source: SourceModel, rows: Rows) -> None:
         raise AttachError(f"{settings.data}: y: expected labels to certify by harm, got none")
 
 
-def _run(runner: StageRunner, rows: Rows, progress: Progress) -> NDArray[np.float32]:
+def _run(runner: StageRunner, rows: Rows, progress: AttachProgress) -> NDArray[np.float32]:
     """Run all rows through the stages as they will be served: logits_ENK."""
     batches = []
     with progress.bar("running the stages", len(rows), "row") as told:
@@ -175,7 +175,7 @@ def _record(
         sets_tried=exits.tried if exits else 0,
         network_multiply_adds=total,
         points={
-            name: PointRecord(
+            name: AttachedPoint(
                 cost_share=outcome.multiply_adds_share * assessed.cost_E[-1] / total,
                 time_shares={
                     batch: expected_milliseconds(outcome.exit_shares, stages) / milliseconds.file[batch]

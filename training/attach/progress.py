@@ -9,7 +9,7 @@ from tqdm import tqdm
 from training.attach.features import Told
 
 
-class Progress:
+class AttachProgress:
     """Writes to stderr; bars only where that is a terminal."""
 
     def say(self, text: str) -> None:

@@ -34,7 +34,7 @@ class CurveRecord(Section):
     cost_share: tuple[float, ...]
 
 
-class PointRecord(Section):
+class AttachedPoint(Section):
     """One operating point on the test split."""
 
     cost_share: float
@@ -60,7 +60,7 @@ class AttachRecord(Section):
     curves: tuple[CurveRecord, ...]
     sets_tried: int
     network_multiply_adds: int
-    points: dict[str, PointRecord]
+    points: dict[str, AttachedPoint]
     test_rows: int
     final_correct: int | None
     file_milliseconds: dict[int, float]

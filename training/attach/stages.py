@@ -43,7 +43,7 @@ class _Head:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _StagePlan:
     """One stage: the nodes of the file that it runs, what it takes, and what it leaves."""
 
     number: int
@@ -76,7 +76,9 @@ def _check_heads(source: SourceModel, cuts: Sequence[Cut], heads: Sequence[HeadW
             raise ValueError(f'head at "{cut.tensor}": expected {expected} inputs and classes, got {got}')
 
 
-def _plans(source: SourceModel, cuts: Sequence[Cut], heads: Sequence[HeadWeights], total: int) -> list[_Plan]:
+def _plans(
+    source: SourceModel, cuts: Sequence[Cut], heads: Sequence[HeadWeights], total: int
+) -> list[_StagePlan]:
     bounds = ["", *(cut.tensor for cut in cuts), source.logits]
     parts = [
         graph.slice_behind(source.model.graph, [end], {start, source.row_count} if start else ())
@@ -85,7 +87,7 @@ def _plans(source: SourceModel, cuts: Sequence[Cut], heads: Sequence[HeadWeights
     handovers: list[Handover] = [_handover(source, cuts, parts, number) for number in range(len(cuts))]
     costs = [0, *(cut.multiply_adds for cut in cuts), total]
     return [
-        _Plan(
+        _StagePlan(
             number=number,
             head=_Head(cuts[number], heads[number]) if number < len(cuts) else None,
             part=part,
@@ -113,7 +115,7 @@ def _handover(
     return left
 
 
-def _write(source: SourceModel, plan: _Plan, folder: Path) -> ExportedStage:
+def _write(source: SourceModel, plan: _StagePlan, folder: Path) -> ExportedStage:
     is_first, is_last = plan.number == 0, plan.head is None
     inputs = source.inputs if is_first else (_ROWS, *plan.taken.values())
     names = {tensor: spec.name for tensor, spec in plan.left.items()}

@@ -25,7 +25,7 @@ WEIGHTS_FILE = "weights.pt"
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochResult:
     """What an epoch gave."""
 
     loss: float
@@ -44,7 +44,7 @@ class Checkpoint:
     generation: int
     precision: str | None
     """bf16 or fp32; None where that was not written down."""
-    history: tuple[Epoch, ...]
+    history: tuple[EpochResult, ...]
     network: Mapping[str, Tensor]
     hints: Mapping[str, Tensor]
     """The maps that training alone has; empty where the recipe has no hints."""
@@ -60,7 +60,7 @@ class Weights:
     generation: int
     precision: str | None
     """In which its training ended; None where that was not written down."""
-    history: tuple[Epoch, ...]
+    history: tuple[EpochResult, ...]
     network: Mapping[str, Tensor]
 
 
@@ -120,5 +120,5 @@ class CheckpointFolder:
         return state
 
 
-def _history(epochs: Sequence[Mapping[str, Any]]) -> tuple[Epoch, ...]:
-    return tuple(Epoch(epoch["loss"], tuple(epoch["tune_accuracy_E"])) for epoch in epochs)
+def _history(epochs: Sequence[Mapping[str, Any]]) -> tuple[EpochResult, ...]:
+    return tuple(EpochResult(epoch["loss"], tuple(epoch["tune_accuracy_E"])) for epoch in epochs)

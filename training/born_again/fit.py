@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.architectures.network import MultiExitNetwork
-from training.born_again.checkpoint import Checkpoint, Epoch
+from training.born_again.checkpoint import Checkpoint, EpochResult
 from training.born_again.hints import Hints
 from training.born_again.losses import composed_loss
-from training.born_again.phases import Phase, phases
+from training.born_again.phases import TrainingPhase, phases
 from training.born_again.precision import Precision
 from training.born_again.rules import RULES, Lesson, RuleSettings
 from training.born_again.schedule import one_cycle, ramp
@@ -68,10 +68,10 @@ class Fit:
         )
         self._generator = torch.Generator().manual_seed(order_seed)
         self._noise_seed = noise_seed
-        self._history: list[Epoch] = []
+        self._history: list[EpochResult] = []
 
     @property
-    def history(self) -> tuple[Epoch, ...]:
+    def history(self) -> tuple[EpochResult, ...]:
         """The epochs done so far."""
         return tuple(self._history)
 
@@ -101,7 +101,7 @@ class Fit:
         self._generator.set_state(checkpoint.generator)
         self._history = list(checkpoint.history)
 
-    def run_epoch(self, on_step: Callable[[], None]) -> Epoch:
+    def run_epoch(self, on_step: Callable[[], None]) -> EpochResult:
         """Train on every row once; raise RecipeError where the loss is no longer a number."""
         self._trained = self._phase.prepare(self._student)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._truth_N.device)
@@ -109,7 +109,7 @@ class Fit:
         for step, (images_BCHW, truth_B) in enumerate(self.batches(), first_step):
             loss_sum += self.step(step, images_BCHW, truth_B)
             on_step()
-        epoch = Epoch(loss_sum.item() / self.steps_per_epoch, exit_accuracy(self._student, *self._tune))
+        epoch = EpochResult(loss_sum.item() / self.steps_per_epoch, exit_accuracy(self._student, *self._tune))
         self._check_finite(epoch)
         self._history.append(epoch)
         return epoch
@@ -138,7 +138,7 @@ class Fit:
         return loss.detach()
 
     @property
-    def _phase(self) -> Phase:
+    def _phase(self) -> TrainingPhase:
         """The phase of the epoch that is next, or under way."""
         done = len(self._history)
         return next(each for each in self._phases if done < each.first_epoch + each.epochs)
@@ -193,7 +193,7 @@ class Fit:
         generator = torch.Generator().manual_seed(self._noise_seed + step)
         return torch.rand((rows, classes), generator=generator)
 
-    def _check_finite(self, epoch: Epoch) -> None:
+    def _check_finite(self, epoch: EpochResult) -> None:
         if not math.isfinite(epoch.loss):
             raise RecipeError(
                 f"loss: expected a finite one, got {epoch.loss} in generation {self._generation}, "

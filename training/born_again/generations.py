@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from training.architectures.network import MultiExitNetwork
-from training.born_again.checkpoint import CheckpointFolder, Epoch, Weights
+from training.born_again.checkpoint import CheckpointFolder, EpochResult, Weights
 from training.born_again.fit import Fit, right_rows, tensors
 from training.born_again.hints import Hints
 from training.born_again.precision import Precision
-from training.born_again.progress import Progress
+from training.born_again.progress import TrainingProgress
 from training.born_again.promotion import promote
 from training.born_again.reproducible import reproducible
 from training.born_again.teachers import Teachers
@@ -29,12 +29,12 @@ from training.settings import GenerationsSection
 
 
 @dataclass(frozen=True)
-class Generation:
+class TrainedGeneration:
     """A trained network, in eval mode on the CPU, and its epochs."""
 
     number: int
     network: MultiExitNetwork
-    history: tuple[Epoch, ...]
+    history: tuple[EpochResult, ...]
     precision: str | None = None
     """In which its training ended; None where that was not written down."""
 
@@ -66,11 +66,11 @@ def train_generations(
     tune: Split,
     recipe: Recipe,
     checkpoints: CheckpointFolder,
-    progress: Progress,
+    progress: TrainingProgress,
     precision: Precision,
     *,
-    earlier: Sequence[Generation] = (),
-) -> list[Generation]:
+    earlier: Sequence[TrainedGeneration] = (),
+) -> list[TrainedGeneration]:
     """Train all generations, or take up those that are on disk where they stand.
 
     The first are taken from `earlier` as they are, where another run has trained them. Stops before the
@@ -89,7 +89,7 @@ def train_generations(
                 weights = _train(fit, number, recipe.schedule.epochs, checkpoints, progress)
             student.load_state_dict(weights.network)
             student.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            trained.append(Generation(number, student.eval(), weights.history, weights.precision))
+            trained.append(TrainedGeneration(number, student.eval(), weights.history, weights.precision))
             if _is_out_of_patience(trained, tune, recipe.generations):
                 progress.say(f"stopping after generation {number}: the gain on tune is within noise")
                 break
@@ -99,7 +99,7 @@ def train_generations(
 def make_fit(
     number: int,
     student: MultiExitNetwork,
-    earlier: Sequence[Generation],
+    earlier: Sequence[TrainedGeneration],
     train: Split,
     tune: Split,
     recipe: Recipe,
@@ -124,13 +124,17 @@ def make_fit(
     )
 
 
-def _teachers(earlier: Sequence[Generation], settings: GenerationsSection, precision: Precision) -> Teachers:
+def _teachers(
+    earlier: Sequence[TrainedGeneration], settings: GenerationsSection, precision: Precision
+) -> Teachers:
     teaching = earlier if settings.teacher == "ensemble" else earlier[-1:]
     networks = [precision.place(copy.deepcopy(each.network)) for each in teaching]
     return Teachers(networks, teaching_mix=settings.teaching_mix)
 
 
-def _is_out_of_patience(trained: Sequence[Generation], tune: Split, settings: GenerationsSection) -> bool:
+def _is_out_of_patience(
+    trained: Sequence[TrainedGeneration], tune: Split, settings: GenerationsSection
+) -> bool:
     if settings.patience is None or len(trained) == 1:
         return False
     images_NCHW, truth_N = tensors(tune, torch.device("cpu"))
@@ -148,7 +152,9 @@ def seeded(make: Callable[[], _Module], seed: int) -> _Module:
         return make()
 
 
-def _train(fit: Fit, number: int, epochs: int, checkpoints: CheckpointFolder, progress: Progress) -> Weights:
+def _train(
+    fit: Fit, number: int, epochs: int, checkpoints: CheckpointFolder, progress: TrainingProgress
+) -> Weights:
     """Train from the last checkpoint, or the start, to the end; every epoch is safe before it shows."""
     checkpoint = checkpoints.load_checkpoint(number)
     if checkpoint is not None:

@@ -17,7 +17,7 @@ TOGETHER_PEAK_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Phase:
+class TrainingPhase:
     """Some consecutive epochs that train the same part, under one cycle of the learning rate."""
 
     trains: Literal["all", "backbone", "early heads"]
@@ -39,15 +39,15 @@ class Phase:
         return network.without_early_exits() if self.trains == "backbone" else network
 
 
-def phases(train: str, epochs: int) -> tuple[Phase, ...]:
+def phases(train: str, epochs: int) -> tuple[TrainingPhase, ...]:
     """Return the phases of a generation in their order."""
     if train != "frozen-then-joint":
-        return (Phase("all", 0, epochs),)
+        return (TrainingPhase("all", 0, epochs),)
     heads = max(1, round(epochs * HEADS_SHARE))
     together = max(1, round(epochs * TOGETHER_SHARE))
     backbone = epochs - heads - together
     return (
-        Phase("backbone", 0, backbone),
-        Phase("early heads", backbone, heads),
-        Phase("all", backbone + heads, together, TOGETHER_PEAK_SHARE),
+        TrainingPhase("backbone", 0, backbone),
+        TrainingPhase("early heads", backbone, heads),
+        TrainingPhase("all", backbone + heads, together, TOGETHER_PEAK_SHARE),
     )

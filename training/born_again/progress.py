@@ -10,13 +10,13 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from training.born_again.checkpoint import Epoch
+from training.born_again.checkpoint import EpochResult
 
 _TERMINAL_SECONDS = 0.1
 _LOG_SECONDS = 10.0  # a file keeps every line that a terminal would draw over
 
 
-class Progress(Protocol):
+class TrainingProgress(Protocol):
     """What a run tells while it works; an exception raised here ends the run where it stands."""
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
@@ -25,7 +25,7 @@ class Progress(Protocol):
     def step(self) -> None:
         """Count a finished step."""
 
-    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         """Show an epoch that is finished and safe on disk."""
 
     def end(self) -> None:
@@ -63,7 +63,7 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update()
 
-    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         """Show the epoch's figures behind the bar."""
         if self._bar is not None:
             accuracy = " / ".join(f"{share:.1%}" for share in epoch.tune_accuracy_E)
@@ -89,7 +89,7 @@ class ProgressBar:
 class Several:
     """Several progresses that are told the same, one after the other."""
 
-    def __init__(self, *told: Progress) -> None:
+    def __init__(self, *told: TrainingProgress) -> None:
         self._told = told
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
@@ -102,7 +102,7 @@ class Several:
         for each in self._told:
             each.step()
 
-    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         """Show each the epoch."""
         for each in self._told:
             each.epoch(epochs_done, epoch)

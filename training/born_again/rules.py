@@ -18,7 +18,7 @@ from training.born_again.losses import divergence
 
 
 @dataclass(frozen=True)
-class Target:
+class TeacherTarget:
     """What a teacher says of a batch: a weighted mean of softmax outputs.
 
     One member is a plain teacher; several are an ensemble of generations, or a mix of its exits.
@@ -54,7 +54,7 @@ class Lesson:
     """What an exit is taught of a batch."""
 
     truth_B: Tensor
-    target: Target
+    target: TeacherTarget
     noise_BK: Tensor
     """Uniform numbers, which order what `dkpp` permutes."""
 

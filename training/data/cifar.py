@@ -13,7 +13,7 @@ import numpy as np
 
 from training.data.content import read_content
 from training.data.labels import LabelColumn, check_within
-from training.data.splits import Images, Labels, Source
+from training.data.splits import Images, Labels, RawDataset
 from training.errors import DatasetError
 
 IMAGE_SHAPE = (3, 32, 32)
@@ -66,22 +66,22 @@ CIFAR100 = Layout(
 )
 
 
-def load_cifar10(data_dir: Path) -> Source:
+def load_cifar10(data_dir: Path) -> RawDataset:
     """Load CIFAR-10 from the folder that holds its files, or that holds `cifar-10-batches-bin`."""
     return _load(CIFAR10, data_dir)
 
 
-def load_cifar100(data_dir: Path) -> Source:
+def load_cifar100(data_dir: Path) -> RawDataset:
     """Load CIFAR-100 from the folder that holds its files, or that holds `cifar-100-binary`."""
     return _load(CIFAR100, data_dir)
 
 
-def _load(layout: Layout, data_dir: Path) -> Source:
+def _load(layout: Layout, data_dir: Path) -> RawDataset:
     folder = data_dir / layout.folder if (data_dir / layout.folder).is_dir() else data_dir
     labels = _read_names(folder / layout.names_file, layout.label_bytes[-1].classes)
     train_NCHW, train_N = _read_rows(layout, [folder / name for name in layout.train_files])
     official_test = _read_rows(layout, [folder / layout.test_file])
-    return Source(layout.name, labels, train_NCHW, train_N, official_test)
+    return RawDataset(layout.name, labels, train_NCHW, train_N, official_test)
 
 
 def _read_names(path: Path, classes: int) -> tuple[str, ...]:

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from training.data.splits import Source
+from training.data.splits import RawDataset
 
 
-def load_digits() -> Source:
+def load_digits() -> RawDataset:
     """Load 1,797 images with pixels 0..16 as they are; there is no official test split."""
     from sklearn import datasets  # a second to import, and only this set needs it
 
     digits = datasets.load_digits()
     images_NCHW = digits.images.astype(np.uint8)[:, np.newaxis]
     labels = tuple(str(name) for name in digits.target_names)
-    return Source("digits", labels, images_NCHW, digits.target.astype(np.int64), official_test=None)
+    return RawDataset("digits", labels, images_NCHW, digits.target.astype(np.int64), official_test=None)

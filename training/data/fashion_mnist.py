@@ -23,7 +23,7 @@ from training.data.idx import (
     find_idx_file,
     read_idx_set,
 )
-from training.data.splits import Source
+from training.data.splits import RawDataset
 from training.errors import DatasetError
 from training.whole_file import whole_file
 
@@ -67,7 +67,7 @@ HOME = Mirror(
 )
 
 
-def load_fashion_mnist(data_dir: Path | None) -> Source:
+def load_fashion_mnist(data_dir: Path | None) -> RawDataset:
     """Load the set from the folder given, and only from there; without one, find or download it."""
     if data_dir is None:
         cache = Path.home() / ".cache" / "offramp" / "fashion-mnist"

@@ -19,7 +19,7 @@ import numpy as np
 
 from training.data.content import read_content, read_gzip_content
 from training.data.labels import LabelColumn, check_within, count_classes
-from training.data.splits import Images, Labels, Source
+from training.data.splits import Images, Labels, RawDataset
 from training.errors import DatasetError
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -47,12 +47,12 @@ class IdxFile:
         return DatasetError(f"{self.path}: {self.place(byte)}: {complaint}")
 
 
-def load_idx(folder: Path) -> Source:
+def load_idx(folder: Path) -> RawDataset:
     """Load a folder's four files; labels are 0..K-1 and so are their names."""
     return read_idx_set("idx", folder, labels=None)
 
 
-def read_idx_set(name: str, folder: Path, labels: tuple[str, ...] | None) -> Source:
+def read_idx_set(name: str, folder: Path, labels: tuple[str, ...] | None) -> RawDataset:
     """Read a folder's four files. Without names of the labels, they are counted in the train file."""
     train_NHW, train_N = _read_pair(folder, TRAIN_IMAGES, TRAIN_LABELS)
     test_NHW, test_N = _read_pair(folder, TEST_IMAGES, TEST_LABELS)
@@ -68,7 +68,7 @@ def read_idx_set(name: str, folder: Path, labels: tuple[str, ...] | None) -> Sou
     check_within(train, len(labels))
     check_within(test, len(labels))
     official_test = (_with_channel(test_NHW), test.truth_N)
-    return Source(name, labels, _with_channel(train_NHW), train.truth_N, official_test)
+    return RawDataset(name, labels, _with_channel(train_NHW), train.truth_N, official_test)
 
 
 def find_idx_file(folder: Path, name: str) -> Path | None:

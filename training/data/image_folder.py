@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.data.labels import MAX_CLASSES
-from training.data.splits import Images, Labels, Source
+from training.data.splits import Images, Labels, RawDataset
 from training.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Form:
     width: int
 
 
-def load_image_folder(data_dir: Path, image_side: int | None) -> Source:
+def load_image_folder(data_dir: Path, image_side: int | None) -> RawDataset:
     """Load a tree of images: one channel if all are grey, else RGB; image_side in pixels resizes all."""
     train_folder, test_folder = _split_folders(data_dir)
     classes = _classes(train_folder)
@@ -52,7 +52,7 @@ def load_image_folder(data_dir: Path, image_side: int | None) -> Source:
     test = _list_files(test_folder, classes) if test_folder is not None else []
     form = _common_form([*train, *test], image_side)
     official_test = (_read(test, form), _truth(test)) if test else None
-    return Source("image-folder", classes, _read(train, form), _truth(train), official_test)
+    return RawDataset("image-folder", classes, _read(train, form), _truth(train), official_test)
 
 
 def _split_folders(data_dir: Path) -> tuple[Path, Path | None]:

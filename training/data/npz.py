@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from serving.errors import MAX_COMPLAINT_CHARACTERS, shown
 from training.data.labels import MAX_CLASSES, LabelColumn, check_within, count_classes
 from training.data.same_images import first_pair
-from training.data.splits import Images, Labels, Source
+from training.data.splits import Images, Labels, RawDataset
 from training.errors import DatasetError
 
 NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 LABELLED_ARRAYS = ("x", "y")
 
 
-def load_npz(path: Path) -> Source:
+def load_npz(path: Path) -> RawDataset:
     """Load uint8 images [N, H, W] or [N, C, H, W], and integer labels 0..K-1."""
     arrays = _read_npz(path, NPZ_ARRAYS)
     train_NCHW, train_N = _images(path, "x_train", arrays), _truth(path, "y_train", "x_train", arrays)
@@ -35,10 +35,10 @@ def load_npz(path: Path) -> Source:
     classes = count_classes(_label_column(path, "y_train", train_N))
     check_within(_label_column(path, "y_test", test_N), classes)
     labels = tuple(str(number) for number in range(classes))
-    return Source("npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N))
+    return RawDataset("npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N))
 
 
-def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[int]) -> Source:
+def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[int]) -> RawDataset:
     """Load images as a network takes them, [C, H, W] each, and the numbers of its labels, some or all.
 
     No image may be there twice: one split would know what another holds.
@@ -54,7 +54,7 @@ def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[i
     pair = first_pair(images_NCHW)
     if pair is not None:
         raise DatasetError(f"{path}: x: rows {pair[0]} and {pair[1]}: expected no image twice, got the same")
-    return Source("npz", tuple(labels), images_NCHW, truth_N, official_test=None)
+    return RawDataset("npz", tuple(labels), images_NCHW, truth_N, official_test=None)
 
 
 def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.repository.manifest import Section
+from serving.repository.manifest import ManifestSection
 from training.errors import DatasetError, RecipeError
 
 Images = NDArray[np.uint8]
@@ -23,7 +23,7 @@ UNTRAINED_SHARES = {"temperature": 0.1, "tune": 0.2, "certify": 0.4, "test": 0.3
 
 
 @dataclass(frozen=True)
-class Source:
+class RawDataset:
     """A dataset as it comes, in its own order, before it is cut."""
 
     name: str
@@ -59,7 +59,7 @@ class Split:
         return len(self.truth_N)
 
 
-class DataDigests(Section):
+class DataDigests(ManifestSection):
     """Which data, cut how: SHA-256 of the dataset, and of each split's row numbers."""
 
     dataset: str
@@ -106,7 +106,7 @@ class Dataset:
         }
 
 
-def cut(source: Source, *, split_seed: int, rows: SplitRows) -> Dataset:
+def cut(source: RawDataset, *, split_seed: int, rows: SplitRows) -> Dataset:
     """Cut a source by a permutation of its rows that the split seed decides."""
     if (source.official_test is None) == (rows.test is None):
         expected = "none, for it has an official test split" if source.official_test else "a count of rows"
@@ -133,7 +133,7 @@ def cut(source: Source, *, split_seed: int, rows: SplitRows) -> Dataset:
     )
 
 
-def cut_without_training(source: Source, *, split_seed: int) -> Dataset:
+def cut_without_training(source: RawDataset, *, split_seed: int) -> Dataset:
     """Cut all rows of a source for a network that is trained already; the train split is empty.
 
     The four others get the shares of `UNTRAINED_SHARES`, by a permutation that the split seed decides.
@@ -157,7 +157,7 @@ def cut_without_training(source: Source, *, split_seed: int) -> Dataset:
     )
 
 
-def _take(source: Source, row_N: Labels) -> Split:
+def _take(source: RawDataset, row_N: Labels) -> Split:
     row_N = np.sort(row_N)
     return Split(source.images_NCHW[row_N], source.truth_N[row_N], _row_digest(row_N))
 
@@ -170,7 +170,7 @@ def _row_digest(row_N: Labels) -> str:
     return hashlib.sha256(row_N.astype("<i8").tobytes()).hexdigest()
 
 
-def _source_digest(source: Source) -> str:
+def _source_digest(source: RawDataset) -> str:
     digest = hashlib.sha256()
     for array in (source.images_NCHW, source.truth_N, *(source.official_test or ())):
         digest.update(f"{array.dtype.name} {array.shape}\n".encode())

@@ -21,7 +21,7 @@ import numpy as np
 import scipy  # its distributions load where they are first used, half a second later
 
 from serving.repository.manifest import Certificate, Risk
-from training.exits.evaluate import Outcome, Readings, outcome
+from training.exits.evaluate import EvaluationCounts, Readings, outcome
 from training.exits.intervals import rounded_up
 from training.exits.thresholds import Candidate
 
@@ -34,12 +34,12 @@ class CandidateResult:
     """A row of the sequence that was tested, with what it gave on the certify split."""
 
     candidate: Candidate
-    outcome: Outcome
+    outcome: EvaluationCounts
     p_value: float
 
 
 @dataclass(frozen=True)
-class Certified:
+class CertifiedThresholds:
     """The thresholds that a point may be published with."""
 
     candidate: Candidate
@@ -63,7 +63,7 @@ def certify(
     epsilon: float,
     delta: float,
     risk: Risk,
-) -> Certified:
+) -> CertifiedThresholds:
     """Take the fastest row not beyond the target that is certified on the certify split.
 
     readings are the certify split's. Row 0 of the path, all exits disabled, needs no certificate: it
@@ -82,8 +82,10 @@ def certify(
         if candidate.multiply_adds_share < (best.candidate if best else path[0]).multiply_adds_share:
             best = tested[-1]
     if best is None:
-        return Certified(path[0], None, tuple(tested))
-    return Certified(best.candidate, _certificate(best, epsilon, delta, risk, METHOD), tuple(tested))
+        return CertifiedThresholds(path[0], None, tuple(tested))
+    return CertifiedThresholds(
+        best.candidate, _certificate(best, epsilon, delta, risk, METHOD), tuple(tested)
+    )
 
 
 def certify_row(
@@ -94,7 +96,7 @@ def certify_row(
     epsilon: float | None,
     delta: float,
     risk: Risk,
-) -> Certified:
+) -> CertifiedThresholds:
     """Certify one row that the tune split alone chose, at epsilon, or else at the smallest there is.
 
     readings are the certify split's. Where it can't be certified, the certificate is None.
@@ -104,8 +106,8 @@ def certify_row(
     epsilon = rounded_up(smallest) if epsilon is None else epsilon
     tested = CandidateResult(row, result, _p_value(result.losses(risk), result.n, epsilon))
     if smallest > epsilon or epsilon >= 1:
-        return Certified(row, None, (tested,))
-    return Certified(row, _certificate(tested, epsilon, delta, risk, METHOD_OF_ONE_ROW), (tested,))
+        return CertifiedThresholds(row, None, (tested,))
+    return CertifiedThresholds(row, _certificate(tested, epsilon, delta, risk, METHOD_OF_ONE_ROW), (tested,))
 
 
 def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[Candidate, ...]:

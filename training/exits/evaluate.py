@@ -119,7 +119,7 @@ def check_finite(logits_ENK: NDArray[np.floating]) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluationCounts:
     """What one exit rule gave on a split, in counts: shares derive from them."""
 
     n: int
@@ -174,7 +174,7 @@ class Outcome:
         return tuple(count / self.n for count in self.exit_counts)
 
 
-def outcome(readings: Readings, rule: ExitRule, cost_E: Sequence[int]) -> Outcome:
+def outcome(readings: Readings, rule: ExitRule, cost_E: Sequence[int]) -> EvaluationCounts:
     """Route a split under one rule, as the server would, and count what comes of it."""
     check_cost(cost_E, readings.exits)
     exit_N = route(readings.confidence_EN, rule)
@@ -182,7 +182,7 @@ def outcome(readings: Readings, rule: ExitRule, cost_E: Sequence[int]) -> Outcom
     counts_E = np.bincount(exit_N, minlength=readings.exits).tolist()
     spent = sum(count * cost for count, cost in zip(counts_E, cost_E, strict=True))
     correct_N, final_correct_N = readings.correct_EN[exit_N, every_N], readings.correct_EN[-1]
-    return Outcome(
+    return EvaluationCounts(
         n=readings.rows,
         correct=int(correct_N.sum()),
         final_correct=int(final_correct_N.sum()),

@@ -11,8 +11,8 @@ from pydantic import model_validator
 
 from serving.repository.manifest import Risk
 from training.errors import RecipeError
-from training.exits.certify import Certified, certify, certify_row, fewest_rows, upper_bound
-from training.exits.evaluate import Outcome, Readings
+from training.exits.certify import CertifiedThresholds, certify, certify_row, fewest_rows, upper_bound
+from training.exits.evaluate import EvaluationCounts, Readings
 from training.exits.intervals import rounded_up
 from training.exits.thresholds import Candidate, cheapest_within, safest_within, target_row
 from training.section import OpenShare, Section, Share
@@ -55,11 +55,13 @@ class OperatingPointSection(Section):
         """The fewest certify rows that could certify anything."""
         return 1 if self.risk is None or self.epsilon is None else fewest_rows(self.epsilon, self.delta)
 
-    def reach(self, path: Sequence[Candidate], certify_split: Readings, cost_E: Sequence[int]) -> Certified:
+    def reach(
+        self, path: Sequence[Candidate], certify_split: Readings, cost_E: Sequence[int]
+    ) -> CertifiedThresholds:
         """Take the fastest certified row not beyond the target, the cheapest within the loss on tune."""
         target = target_row(path, self.max_accuracy_loss)
         if self.risk is None or self.epsilon is None:  # without a risk alone: the section was checked
-            return Certified(target, None, ())
+            return CertifiedThresholds(target, None, ())
         return certify(
             path, target, certify_split, cost_E, epsilon=self.epsilon, delta=self.delta, risk=self.risk
         )
@@ -87,11 +89,13 @@ class BudgetGoal(Section):
         """The fewest certify rows that could certify anything."""
         return 1 if self.risk is None or self.epsilon is None else fewest_rows(self.epsilon, self.delta)
 
-    def reach(self, path: Sequence[Candidate], certify_split: Readings, cost_E: Sequence[int]) -> Certified:
+    def reach(
+        self, path: Sequence[Candidate], certify_split: Readings, cost_E: Sequence[int]
+    ) -> CertifiedThresholds:
         """Certify the safest row within the budget, or raise RecipeError: nothing slower would keep it."""
         target = safest_within(path, self.budget, self.risk or Risk.DISAGREEMENT)
         if self.risk is None:
-            return Certified(target, None, ())
+            return CertifiedThresholds(target, None, ())
         reached = certify_row(
             target, certify_split, cost_E, epsilon=self.epsilon, delta=self.delta, risk=self.risk
         )
@@ -99,7 +103,7 @@ class BudgetGoal(Section):
             raise self._refusal(reached.tested[0].outcome, self.risk)
         return reached
 
-    def _refusal(self, seen: Outcome, risk: Risk) -> RecipeError:
+    def _refusal(self, seen: EvaluationCounts, risk: Risk) -> RecipeError:
         losses = seen.losses(risk)
         smallest = rounded_up(upper_bound(losses, seen.n, self.delta))
         bound = f"at most {self.epsilon}" if self.epsilon is not None else "certified at any epsilon"
@@ -132,7 +136,9 @@ class AgreementGoal(Section):
         """The fewest certify rows that could certify anything."""
         return fewest_rows(self.epsilon, self.delta)
 
-    def reach(self, path: Sequence[Candidate], certify_split: Readings, cost_E: Sequence[int]) -> Certified:
+    def reach(
+        self, path: Sequence[Candidate], certify_split: Readings, cost_E: Sequence[int]
+    ) -> CertifiedThresholds:
         """Take the fastest certified row not beyond the target, the cheapest within the risk on tune."""
         target = cheapest_within(path, self.tune_share * self.epsilon, self.risk)
         return certify(

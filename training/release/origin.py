@@ -17,7 +17,7 @@ from training.attach.goals import attached_goals
 from training.data.npz import load_labelled_npz
 from training.data.same_images import rows_also_in
 from training.data.section import DatasetSection
-from training.data.splits import Dataset, Source, cut_without_training
+from training.data.splits import Dataset, RawDataset, cut_without_training
 from training.errors import DatasetError, RecipeError, TrainingError
 from training.exits.goals import Goal, OperatingPointsSection
 from training.section import LARGEST_SEED, Count, Section, Seed, complaint
@@ -65,7 +65,7 @@ class OwnData(Section):
                 )
         return cut_without_training(source, split_seed=self.split_seed)
 
-    def _read(self, version: PublishedVersion) -> Source:
+    def _read(self, version: PublishedVersion) -> RawDataset:
         manifest = version.manifest
         return load_labelled_npz(Path(self.file), manifest.labels, manifest.inputs[0].row_shape)
 

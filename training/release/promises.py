@@ -7,7 +7,7 @@ so and why. Knows nothing of the page or the log that they stand in.
 from collections.abc import Iterator, Mapping, Sequence
 
 from serving.repository.manifest import Certificate, OperatingPoint, Risk
-from training.exits.certify import Certified, allowed_losses
+from training.exits.certify import CertifiedThresholds, allowed_losses
 from training.exits.goals import AgreementGoal, BudgetGoal, Goal
 from training.release.numerals import exactly, percent
 
@@ -32,7 +32,7 @@ _LOST = {
 }
 
 
-def of_point(goal: Goal | None, certified: Certified | None) -> str:
+def of_point(goal: Goal | None, certified: CertifiedThresholds | None) -> str:
     """State in plain words what is promised of a point, or why nothing is; no goal is that of `exact`."""
     if goal is None or certified is None:
         return FULL_DEPTH
@@ -86,7 +86,7 @@ def _nothing_on_tune(goal: Goal) -> str:
     return f"no faster row of the path {_target(goal)} on tune"
 
 
-def _refusal(goal: Goal, certified: Certified) -> str:
+def _refusal(goal: Goal, certified: CertifiedThresholds) -> str:
     if not certified.tested or goal.risk is None or goal.epsilon is None:
         return f"{_nothing_on_tune(goal)}."
     first = certified.tested[0].outcome
@@ -105,7 +105,7 @@ def _target(goal: Goal) -> str:
     return f"loses at most {percent(goal.max_accuracy_loss)} of accuracy"
 
 
-def warnings(points: Mapping[str, Certified], goals: Mapping[str, Goal]) -> Iterator[str]:
+def warnings(points: Mapping[str, CertifiedThresholds], goals: Mapping[str, Goal]) -> Iterator[str]:
     """Yield a warning for each operating point without a certificate or without a saving."""
     for name, goal in goals.items():
         if points[name].promises_nothing:

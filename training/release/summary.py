@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.repository.manifest import Certificate
-from training.exits.certify import Certified
+from training.exits.certify import CertifiedThresholds
 from training.exits.cost import expected_milliseconds
-from training.exits.evaluate import Outcome, cumulative
+from training.exits.evaluate import EvaluationCounts, cumulative
 from training.exits.goals import Goal
 from training.exits.intervals import Estimate, Proportion
 from training.exits.reliability import Reliability
@@ -81,8 +81,8 @@ class OperatingPointSummary:
     thresholds: tuple[float | None, ...]
     goal: Goal | None
     """None for 'exact', which is full depth by definition."""
-    certified: Certified | None
-    test: Outcome
+    certified: CertifiedThresholds | None
+    test: EvaluationCounts
 
 
 @dataclass(frozen=True)

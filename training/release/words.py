@@ -7,7 +7,7 @@ the sentences stand in.
 from itertools import pairwise
 
 from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
-from training.exits.evaluate import Outcome
+from training.exits.evaluate import EvaluationCounts
 from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
 from training.release.numerals import gain, p_value, percent, percent_range, proportion
 from training.release.summary import OperatingPointSummary, RunSummary
@@ -18,17 +18,17 @@ def cost(summary: RunSummary, point: OperatingPointSummary) -> Estimate:
     return mean(summary.cost_shares, point.test.exit_counts)
 
 
-def outcome_accuracy(outcome: Outcome) -> str:
+def outcome_accuracy(outcome: EvaluationCounts) -> str:
     """State a point's accuracy with its interval."""
     return proportion(Proportion(outcome.correct, outcome.n))
 
 
-def outcome_disagreement(outcome: Outcome) -> str:
+def outcome_disagreement(outcome: EvaluationCounts) -> str:
     """State how often a point's answers differ from the final exit's, with the interval."""
     return proportion(Proportion(outcome.disagreements, outcome.n))
 
 
-def exit_shares(outcome: Outcome) -> list[str]:
+def exit_shares(outcome: EvaluationCounts) -> list[str]:
     """Return the share of rows that left at each exit, with its interval."""
     return [proportion(Proportion(count, outcome.n)) for count in outcome.exit_counts]
 

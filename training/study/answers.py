@@ -10,18 +10,18 @@ from statistics import mean
 from training.exits.intervals import Estimate, Proportion
 from training.exits.intervals import mean as mean_of_counts
 from training.release.numerals import exit_name, gain, percent, points
-from training.study.record import NetworkRecord, PointRecord, StudyRecord
+from training.study.record import StudyNetwork, StudyPoint, StudyRecord
 
 BALANCED = "balanced"
 
 
-def rises(line: Sequence[NetworkRecord], exit_number: int = -1) -> bool:
+def rises(line: Sequence[StudyNetwork], exit_number: int = -1) -> bool:
     """Return whether every generation has more test rows right at an exit than the one before."""
     counts = [each.right[exit_number] for each in line]
     return all(later > earlier for earlier, later in pairwise(counts))
 
 
-def rises_clearly(line: Sequence[NetworkRecord], exit_number: int = -1) -> bool:
+def rises_clearly(line: Sequence[StudyNetwork], exit_number: int = -1) -> bool:
     """Return whether every generation's gain over the one before has an interval above 0."""
     return all(each.over_teacher[exit_number].gain.low > 0 for each in line[1:])
 
@@ -111,13 +111,13 @@ def early_leaving(record: StudyRecord) -> str:
     )
 
 
-def cost(record: StudyRecord, point: PointRecord) -> Estimate:
+def cost(record: StudyRecord, point: StudyPoint) -> Estimate:
     """Estimate the mean multiply-adds of a row at an operating point, as a share of full depth."""
     shares = [each / sum(record.multiply_adds) for each in accumulate(record.multiply_adds)]
     return mean_of_counts(shares, point.exit_counts)
 
 
-def accuracy(record: StudyRecord, network: NetworkRecord, exit_number: int) -> Proportion:
+def accuracy(record: StudyRecord, network: StudyNetwork, exit_number: int) -> Proportion:
     """Return a network's test accuracy at an exit."""
     return Proportion(network.right[exit_number], record.n)
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from training.assessment import Assessment, choose, export, read_test_split
 from training.born_again.checkpoint import WEIGHTS_FILE
 from training.born_again.fit import right_rows, tensors
-from training.born_again.generations import Generation, choose_training_device
-from training.born_again.progress import Progress
+from training.born_again.generations import TrainedGeneration, choose_training_device
+from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset
 from training.estimate import generation_seconds
 from training.exits.ensemble import ensemble_probabilities
@@ -30,10 +30,10 @@ from training.run_folder import RunFolder
 from training.study.plan import Study, best_rules
 from training.study.record import (
     ContrastRecord,
-    EnsembleRecord,
-    NetworkRecord,
     Paired,
-    PointRecord,
+    StudyEnsemble,
+    StudyNetwork,
+    StudyPoint,
     StudyRecord,
 )
 
@@ -48,13 +48,13 @@ DARK, UNDARK = "ban", "dkpp"
 class Trained:
     """All networks of a study: each seed's generation 0, and the lines, which begin with it."""
 
-    firsts: Mapping[int, Generation]
-    lines: Mapping[Line, Sequence[Generation]]
+    firsts: Mapping[int, TrainedGeneration]
+    lines: Mapping[Line, Sequence[TrainedGeneration]]
     repeated_rules: tuple[str, ...]
 
 
 def conduct(
-    study: Study, name: str, folder: Path, progress: Progress, *, allow_other_precision: bool = False
+    study: Study, name: str, folder: Path, progress: TrainingProgress, *, allow_other_precision: bool = False
 ) -> StudyRecord:
     """Train what the folder does not hold yet, then measure everything.
 
@@ -83,14 +83,14 @@ def networks_done(folder: Path) -> int:
 
 
 def train_lines(
-    study: Study, dataset: Dataset, folder: Path, progress: Progress, *, allow_other_precision: bool
+    study: Study, dataset: Dataset, folder: Path, progress: TrainingProgress, *, allow_other_precision: bool
 ) -> Trained:
     """Train every seed's generation 0 and every line."""
-    firsts: dict[int, Generation] = {}
-    lines: dict[Line, Sequence[Generation]] = {}
+    firsts: dict[int, TrainedGeneration] = {}
+    lines: dict[Line, Sequence[TrainedGeneration]] = {}
     run_folder = partial(RunFolder, allow_other_precision=allow_other_precision)
 
-    def line(rule: str, seed: int) -> Sequence[Generation]:
+    def line(rule: str, seed: int) -> Sequence[TrainedGeneration]:
         if seed not in firsts:
             place, recipe = run_folder(folder / f"seed-{seed}"), study.first_recipe(seed)
             place.go_on(recipe, dataset.digests)
@@ -115,7 +115,7 @@ def line_folder(folder: Path, rule: str, seed: int) -> Path:
     return folder / f"{rule}-seed-{seed}"
 
 
-def tune_right(generations: Sequence[Generation], dataset: Dataset) -> int:
+def tune_right(generations: Sequence[TrainedGeneration], dataset: Dataset) -> int:
     """Count the tune rows that the final exits of several generations have right, together."""
     images_NCHW, truth_N = tensors(dataset.tune, choose_training_device())
     return sum(
@@ -128,7 +128,7 @@ def measure(study: Study, name: str, dataset: Dataset, trained: Trained, folder:
     """Export every network, choose thresholds for each, then read the test split and count."""
     goals = study.recipe.operating_points.goals
 
-    def assess(generation: Generation, place: Path) -> Assessment:
+    def assess(generation: TrainedGeneration, place: Path) -> Assessment:
         exported = export(generation.network, dataset, place / f"generation-{generation.number}")
         chosen = choose(exported, dataset, goals)
         return Assessment(exported, chosen, read_test_split(exported, chosen, dataset.test))
@@ -169,10 +169,10 @@ def measure(study: Study, name: str, dataset: Dataset, trained: Trained, folder:
     )
 
 
-def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Assessment]) -> NetworkRecord:
+def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Assessment]) -> StudyNetwork:
     """Count for the last network of a line."""
     last, goals = line[-1], study.recipe.operating_points.goals
-    return NetworkRecord(
+    return StudyNetwork(
         rule=rule,
         seed=seed,
         generation=len(line) - 1,
@@ -181,7 +181,7 @@ def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Ass
         over_first=paired(line[0], last) if len(line) > 1 else (),
         over_teacher=paired(line[-2], last) if len(line) > 1 else (),
         points={
-            name: PointRecord(
+            name: StudyPoint(
                 epsilon=epsilon,
                 certified=last.chosen.points[name].certificate is not None,
                 right=last.tested.outcomes[name].correct,
@@ -214,13 +214,13 @@ def ensembles(
     firsts: Mapping[int, Assessment],
     lines: Mapping[Line, Sequence[Assessment]],
     truth_N: NDArray[np.integer],
-) -> Iterator[EnsembleRecord]:
+) -> Iterator[StudyEnsemble]:
     """Count for each line's generations together and, as a control of equal cost, for the seeds alone."""
 
-    def record(name: str, rule: str | None, members: Sequence[tuple[int, int, Assessment]]) -> EnsembleRecord:
+    def record(name: str, rule: str | None, members: Sequence[tuple[int, int, Assessment]]) -> StudyEnsemble:
         logits_of_G = [member.tested.logits_ENK for _, _, member in members]
         correct_EN = ensemble_probabilities(logits_of_G).argmax(axis=2) == truth_N
-        return EnsembleRecord(
+        return StudyEnsemble(
             name=name,
             rule=rule,
             seeds=tuple(seed for seed, _, _ in members),

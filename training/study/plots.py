@@ -27,7 +27,7 @@ from training.exits.intervals import Estimate, Proportion
 from training.release.numerals import exit_name
 from training.study import answers
 from training.study.answers import BALANCED
-from training.study.record import EnsembleRecord, NetworkRecord, StudyRecord
+from training.study.record import StudyEnsemble, StudyNetwork, StudyRecord
 
 _COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _EARLY, _FINAL = "#9cc7ee", "#12406e"
@@ -86,7 +86,7 @@ def plot_gains(record: StudyRecord) -> str:
     return _svg(draw, "gains", 3.6, record.exits)
 
 
-def _draw_gains(axes: Axes, lines: Sequence[Sequence[NetworkRecord]], number: int, exits: int) -> None:
+def _draw_gains(axes: Axes, lines: Sequence[Sequence[StudyNetwork]], number: int, exits: int) -> None:
     label = exit_name(number, exits)
     for place, line in enumerate(lines):
         for each in line[1:]:
@@ -128,7 +128,7 @@ def _draw_estimates(axes: Axes, estimates: Sequence[Estimate]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _ensemble_name(ensemble: EnsembleRecord) -> str:
+def _ensemble_name(ensemble: StudyEnsemble) -> str:
     if ensemble.rule is None:
         return f"no teacher, seeds {', '.join(str(seed) for seed in ensemble.seeds)}"
     return f"{ensemble.rule}, seed {ensemble.seeds[0]}"

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 
-from training.born_again.checkpoint import Epoch
+from training.born_again.checkpoint import EpochResult
 from training.born_again.progress import ProgressBar
 
 
@@ -39,7 +39,7 @@ class StudyProgress(ProgressBar):
         super().begin(generation, epochs=epochs, epochs_done=epochs_done, steps_per_epoch=steps_per_epoch)
         self._began = time.monotonic()
 
-    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         """Learn the pace from an epoch."""
         now = time.monotonic()
         self._seen_seconds += now - self._began

@@ -12,12 +12,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.repository.manifest import Section
+from serving.repository.manifest import ManifestSection
 from training.exits.intervals import Estimate, discordant, paired_difference
 from training.study.plan import Study
 
 
-class Paired(Section):
+class Paired(ManifestSection):
     """Rows that only one of two networks has right."""
 
     gained: int
@@ -38,7 +38,7 @@ class Paired(Section):
         return paired_difference(self.gained, self.lost, self.n)
 
 
-class PointRecord(Section):
+class StudyPoint(ManifestSection):
     """What an operating point gave, its thresholds set at the certified risk that all networks share."""
 
     epsilon: float
@@ -50,7 +50,7 @@ class PointRecord(Section):
     multiply_adds_share: float
 
 
-class NetworkRecord(Section):
+class StudyNetwork(ManifestSection):
     """One trained network."""
 
     rule: str | None
@@ -64,10 +64,10 @@ class NetworkRecord(Section):
     """At each exit, against generation 0 of its seed; empty for that itself."""
     over_teacher: tuple[Paired, ...]
     """At each exit, against the generation before; empty for the first."""
-    points: dict[str, PointRecord]
+    points: dict[str, StudyPoint]
 
 
-class EnsembleRecord(Section):
+class StudyEnsemble(ManifestSection):
     """The mean of several networks' softmax outputs, exit by exit."""
 
     name: str
@@ -80,7 +80,7 @@ class EnsembleRecord(Section):
     """At each exit, against its first member."""
 
 
-class ContrastRecord(Section):
+class ContrastRecord(ManifestSection):
     """Two rules under the same teacher, seed and generation, exit by exit."""
 
     rule: str
@@ -91,7 +91,7 @@ class ContrastRecord(Section):
     """At each exit, `rule` against `than`."""
 
 
-class StudyRecord(Section):
+class StudyRecord(ManifestSection):
     """A finished study."""
 
     name: str
@@ -108,8 +108,8 @@ class StudyRecord(Section):
     multiply_adds: tuple[int, ...]
     """Of each stage."""
     parameters: int
-    networks: tuple[NetworkRecord, ...]
-    ensembles: tuple[EnsembleRecord, ...]
+    networks: tuple[StudyNetwork, ...]
+    ensembles: tuple[StudyEnsemble, ...]
     contrasts: tuple[ContrastRecord, ...]
     hardware: str
     packages: dict[str, str]
@@ -119,16 +119,16 @@ class StudyRecord(Section):
         """How many exits every network has."""
         return len(self.multiply_adds)
 
-    def first(self, seed: int) -> NetworkRecord:
+    def first(self, seed: int) -> StudyNetwork:
         """Return a seed's generation 0."""
         return next(each for each in self.networks if each.rule is None and each.seed == seed)
 
-    def line(self, rule: str, seed: int) -> tuple[NetworkRecord, ...]:
+    def line(self, rule: str, seed: int) -> tuple[StudyNetwork, ...]:
         """Return a rule's generations with one seed, from generation 0 on; empty where it was not trained."""
         later = tuple(each for each in self.networks if (each.rule, each.seed) == (rule, seed))
         return (self.first(seed), *later) if later else ()
 
-    def lines(self) -> Iterator[tuple[str, int, tuple[NetworkRecord, ...]]]:
+    def lines(self) -> Iterator[tuple[str, int, tuple[StudyNetwork, ...]]]:
         """Yield every line that was trained: rule, seed, generations."""
         for rule in self.study.rules:
             for seed in self.study.seeds:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.errors import InvalidRequest, JobNotFound, Overloaded
 from serving.jobs import jobs as jobs_module
-from serving.jobs.events import Epoch, Published
+from serving.jobs.events import EpochDone, VersionPublished
 from serving.jobs.job import JobState
 from serving.jobs.jobs import Jobs
 from tests.serving.jobs.conftest import MakeJobs
@@ -24,7 +24,7 @@ async def test_a_job_ends_with_the_version_that_it_published(jobs: Jobs, tmp_pat
     events, over = await watched(jobs, job.id)
 
     assert [event.number for event in events] == list(range(1, len(events) + 1))
-    assert isinstance(events[-1], Published)
+    assert isinstance(events[-1], VersionPublished)
     assert (over.state, over.version, over.error) == (JobState.SUCCEEDED, 1, "")
     assert over.chosen_generation == 2
     assert (tmp_path / "models" / "digits" / "1").is_dir()
@@ -296,7 +296,7 @@ async def test_an_epoch_is_counted_once_over_a_resume(make_jobs: MakeJobs) -> No
     await jobs.resume(job.id)
     events, _ = await watched(jobs, job.id)
 
-    assert sum(isinstance(event, Epoch) for event in events) == 2
+    assert sum(isinstance(event, EpochDone) for event in events) == 2
     assert registry.get_sample_value("offramp_training_epochs_total") == 2
 
 

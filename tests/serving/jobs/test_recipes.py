@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from serving.errors import InvalidRequest
-from serving.jobs.recipes import Recipe, Recipes, SettingValue
+from serving.jobs.recipes import RecipeDescription, Recipes, SettingValue
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
 @pytest.fixture(scope="module")
-def recipe() -> Recipe:
+def recipe() -> RecipeDescription:
     said = subprocess.run(
         [sys.executable, str(STAND_IN), "recipes", "--json"], capture_output=True, check=True
     )
@@ -37,7 +37,7 @@ def recipe() -> Recipe:
         ("share", None),
     ],
 )
-def test_a_value_within_its_bounds_is_taken(recipe: Recipe, key: str, value: SettingValue) -> None:
+def test_a_value_within_its_bounds_is_taken(recipe: RecipeDescription, key: str, value: SettingValue) -> None:
     assert recipe.checked({key: value}, 64) == {key: value}
 
 
@@ -68,7 +68,9 @@ def test_a_value_within_its_bounds_is_taken(recipe: Recipe, key: str, value: Set
         ("x" * 5000, 1, "expected a setting"),
     ],
 )
-def test_a_wrong_value_is_named(recipe: Recipe, key: str, value: SettingValue, complaint: str) -> None:
+def test_a_wrong_value_is_named(
+    recipe: RecipeDescription, key: str, value: SettingValue, complaint: str
+) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         recipe.checked({key: value}, 64)
 
@@ -77,7 +79,9 @@ def test_a_wrong_value_is_named(recipe: Recipe, key: str, value: SettingValue, c
     assert len(str(refusal.value)) < 1000
 
 
-def test_threads_beyond_what_is_granted_are_cut_where_the_recipe_wants_them(recipe: Recipe) -> None:
+def test_threads_beyond_what_is_granted_are_cut_where_the_recipe_wants_them(
+    recipe: RecipeDescription,
+) -> None:
     assert recipe.checked({}, 2) == {"threads": 2}
     assert recipe.checked({}, 64) == {}
 

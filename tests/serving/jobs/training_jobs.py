@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from serving.config import TrainingSettings
-from serving.jobs.events import Epoch, Event
+from serving.jobs.events import EpochDone, Event
 from serving.jobs.job import Job
 from serving.jobs.jobs import Jobs
 from serving.jobs.program import Program
@@ -47,7 +47,7 @@ async def start_held(jobs: Jobs, **overrides: Any) -> Job:  # noqa: ANN401
 
 async def epoch_done(jobs: Jobs, job_id: str, number: int) -> None:
     async for event in jobs.watch(job_id):
-        if isinstance(event, Epoch) and event.epochs_done == number:
+        if isinstance(event, EpochDone) and event.epochs_done == number:
             return
     raise AssertionError(f"job {job_id} ended before epoch {number}")
 

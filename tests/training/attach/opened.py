@@ -11,7 +11,7 @@ import onnx
 from tests.training.attach.networks import Array, Arrays, random_rows, save, session
 from training.attach.cuts import Cut, find_cuts
 from training.attach.head_weights import HeadWeights
-from training.attach.measure import Measured, measure
+from training.attach.measure import NetworkMeasurements, measure
 from training.attach.pooling import pooled_width
 from training.attach.source import SourceModel, read_source
 from training.attach.stages import write_stages
@@ -21,7 +21,7 @@ from training.release.exported_stage import ExportedStage
 @dataclass(frozen=True)
 class Opened:
     source: SourceModel
-    measured: Measured
+    measured: NetworkMeasurements
     cuts: tuple[Cut, ...]
 
     def named(self, *names: str) -> tuple[Cut, ...]:

@@ -14,7 +14,7 @@ from serving.stages.runner import StageRunner, stage_files
 from tests.training.never_trains import NeverTrains
 from training.attach import frozen
 from training.attach.frozen import rows_of_recipe
-from training.born_again.checkpoint import WEIGHTS_FILE, Epoch
+from training.born_again.checkpoint import WEIGHTS_FILE, EpochResult
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset, Split
 from training.exits.evaluate import evaluate
@@ -37,7 +37,7 @@ class StopsAt(ProgressBar):
         super().__init__(quiet=True)
         self._moment = moment
 
-    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         super().epoch(epochs_done, epoch)
         self._stop_at("epoch")
 

@@ -9,13 +9,15 @@ from onnx import TensorProto, helper
 from serving.repository.manifest import TensorSpec
 from tests.training.attach import networks
 from tests.training.attach.networks import Writer, random_rows, save, tensors
-from training.attach.measure import Measured, measure
+from training.attach.measure import NetworkMeasurements, measure
 from training.attach.multiply_adds import Shape, multiply_adds
 from training.attach.source import read_source
 from training.errors import AttachError
 
 
-def measured(model: onnx.ModelProto, folder: Path, rows: int = 3, logits: str | None = None) -> Measured:
+def measured(
+    model: onnx.ModelProto, folder: Path, rows: int = 3, logits: str | None = None
+) -> NetworkMeasurements:
     return measure(read_source(save(model, folder), logits), random_rows(model, rows))
 
 

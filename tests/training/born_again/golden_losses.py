@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from training.born_again.generations import Generation, generation_seeds, make_fit, seeded
+from training.born_again.generations import TrainedGeneration, generation_seeds, make_fit, seeded
 from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
 from training.born_again.rules import RULES
@@ -62,12 +62,12 @@ def named(name: str, values: list[float]) -> Iterator[tuple[str, float]]:
 
 
 def train(
-    recipe: Recipe, number: int, earlier: list[Generation], dataset: Dataset, precision: Precision
-) -> tuple[Generation, list[float]]:
+    recipe: Recipe, number: int, earlier: list[TrainedGeneration], dataset: Dataset, precision: Precision
+) -> tuple[TrainedGeneration, list[float]]:
     student = seeded(lambda: make_network(recipe, dataset), generation_seeds(recipe.seed, number).weights)
     fit = make_fit(number, student, earlier, dataset.train, dataset.tune, recipe, precision)
     epochs = [fit.run_epoch(lambda: None).loss for _ in range(EPOCHS)]
-    return Generation(number, student.eval(), fit.history), epochs
+    return TrainedGeneration(number, student.eval(), fit.history), epochs
 
 
 def read() -> dict[str, float]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.training.born_again import golden_losses
-from training.born_again.checkpoint import CheckpointFolder, Epoch
-from training.born_again.generations import Generation, generation_seeds, train_generations
+from training.born_again.checkpoint import CheckpointFolder, EpochResult
+from training.born_again.generations import TrainedGeneration, generation_seeds, train_generations
 from training.born_again.precision import Precision
-from training.born_again.progress import Progress, ProgressBar
+from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
 from training.from_recipe import make_network
 from training.recipe import Recipe
@@ -17,7 +17,7 @@ from training.run_folder import RunFolder
 
 PRECISION = Precision(torch.device("cpu"), is_bf16=False)
 
-Train = Callable[[str, Progress], list[Generation]]
+Train = Callable[[str, TrainingProgress], list[TrainedGeneration]]
 
 
 class Interrupted(Exception):
@@ -39,7 +39,7 @@ class StopsAfter(ProgressBar):
     def step(self) -> None:
         self._tell("step")
 
-    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         super().epoch(epochs_done, epoch)
         self._tell("epoch")
 
@@ -56,13 +56,13 @@ class Counts(ProgressBar):
         super().__init__(quiet=True)
         self.epochs = 0
 
-    def epoch(self, epochs_done: int, epoch: Epoch) -> None:
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         super().epoch(epochs_done, epoch)
         self.epochs += 1
 
 
 def trainer(place: Path, recipe: Recipe, dataset: Dataset) -> Train:
-    def train_in(folder: str, progress: Progress) -> list[Generation]:
+    def train_in(folder: str, progress: TrainingProgress) -> list[TrainedGeneration]:
         run_folder = RunFolder(place / folder)
         run_folder.begin(recipe, dataset.digests)
         return train_generations(
@@ -87,7 +87,7 @@ def with_generations(recipe: Recipe, **changes: object) -> Recipe:
     return recipe.model_copy(update={"generations": recipe.generations.model_copy(update=changes)})
 
 
-def assert_bitwise_equal(left: list[Generation], right: list[Generation]) -> None:
+def assert_bitwise_equal(left: list[TrainedGeneration], right: list[TrainedGeneration]) -> None:
     assert [each.history for each in left] == [each.history for each in right]
     for ours, theirs in zip(left, right, strict=True):
         state, other = ours.network.state_dict(), theirs.network.state_dict()

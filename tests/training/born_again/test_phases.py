@@ -15,7 +15,7 @@ from training.architectures.network import MultiExitNetwork
 from training.born_again.fit import Fit
 from training.born_again.phases import phases
 from training.born_again.precision import Precision
-from training.born_again.progress import Progress, ProgressBar
+from training.born_again.progress import ProgressBar, TrainingProgress
 from training.born_again.teachers import Teachers
 from training.data.splits import Dataset
 from training.from_recipe import make_network, train
@@ -128,8 +128,10 @@ def test_each_phase_has_its_own_cycle_and_the_last_a_tenth_of_the_peak(
 
 
 @pytest.fixture
-def train_in(recipe: Recipe, digits: Dataset, tmp_path: Path) -> Callable[[str, Progress], Sequence[Weights]]:
-    def train_in(name: str, progress: Progress) -> Sequence[Weights]:
+def train_in(
+    recipe: Recipe, digits: Dataset, tmp_path: Path
+) -> Callable[[str, TrainingProgress], Sequence[Weights]]:
+    def train_in(name: str, progress: TrainingProgress) -> Sequence[Weights]:
         folder = RunFolder(tmp_path / name)
         folder.begin(recipe, digits.digests)
         return [copied(each.network) for each in train(recipe, digits, folder, progress)]
@@ -139,7 +141,7 @@ def train_in(recipe: Recipe, digits: Dataset, tmp_path: Path) -> Callable[[str, 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4])
 def test_an_interrupt_at_any_phase_changes_nothing(
-    train_in: Callable[[str, Progress], Sequence[Weights]], epochs: int
+    train_in: Callable[[str, TrainingProgress], Sequence[Weights]], epochs: int
 ) -> None:
     undisturbed = train_in("whole", ProgressBar(quiet=True))
     with pytest.raises(Interrupted):

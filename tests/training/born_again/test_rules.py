@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.born_again.losses import composed_loss
-from training.born_again.rules import RULES, Lesson, RuleSettings, Target, permute_dark_knowledge
+from training.born_again.rules import RULES, Lesson, RuleSettings, TeacherTarget, permute_dark_knowledge
 
 MEMBERS, EXITS, ROWS, CLASSES = 2, 3, 7, 5
 ALPHA, TEMPERATURE = 0.3, 2.0
@@ -31,7 +31,7 @@ def logits() -> Tensor:
 def lesson() -> Lesson:
     return Lesson(
         truth_B=torch.from_numpy(np.random.default_rng(2).integers(0, CLASSES, ROWS)),
-        target=Target(draw(1, MEMBERS, ROWS, CLASSES), WEIGHTS),
+        target=TeacherTarget(draw(1, MEMBERS, ROWS, CLASSES), WEIGHTS),
         noise_BK=torch.rand((ROWS, CLASSES), generator=torch.Generator().manual_seed(3)),
     )
 
@@ -169,7 +169,7 @@ def test_the_gradient_of_the_composed_loss_is_that_of_finite_differences(
 def test_a_rule_does_not_grow_with_the_batch(rule: str, logits: Tensor, lesson: Lesson) -> None:
     twice = Lesson(
         lesson.truth_B.repeat(2),
-        Target(lesson.target.logits_MBK.repeat(1, 2, 1), WEIGHTS),
+        TeacherTarget(lesson.target.logits_MBK.repeat(1, 2, 1), WEIGHTS),
         lesson.noise_BK.repeat(2, 1),
     )
     once = RULES[rule](logits, lesson, SETTINGS).item()
@@ -183,7 +183,7 @@ def test_a_target_of_several_members_is_their_weighted_mean_at_any_temperature(l
 
 
 def test_a_target_of_one_member_is_that_members_softmax_bit_for_bit(logits: Tensor) -> None:
-    alone = Target(logits[None], (1.0,)).log_probabilities(4.0)
+    alone = TeacherTarget(logits[None], (1.0,)).log_probabilities(4.0)
     assert torch.equal(alone, torch.log_softmax(logits / 4.0, dim=1))
 
 
@@ -211,7 +211,7 @@ def test_cwtm_weighs_by_the_teachers_largest_even_where_it_is_wrong(logits: Tens
     teacher = torch.full((1, 2, CLASSES), 0.0, dtype=torch.float64)
     teacher[0, 0, 1] = 50.0
     truth_B = torch.tensor([0, 0])
-    lesson = Lesson(truth_B, Target(teacher, (1.0,)), torch.zeros(2, CLASSES))
+    lesson = Lesson(truth_B, TeacherTarget(teacher, (1.0,)), torch.zeros(2, CLASSES))
     losses = hard_losses_of(logits[:2], truth_B)
     expected = (1.0 * losses[0] + 0.2 * losses[1]) / 1.2
     assert RULES["cwtm"](logits[:2], lesson, SETTINGS).item() == pytest.approx(expected, rel=1e-9)

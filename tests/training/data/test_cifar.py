@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from training.data.registry import load_source
-from training.data.splits import Source
+from training.data.splits import RawDataset
 from training.errors import DatasetError
 
 TRAIN_FILES = [f"data_batch_{number}.bin" for number in range(1, 6)]
@@ -40,7 +40,7 @@ def write_cifar100(folder: Path, *, rows: int = 3) -> Path:
     return folder
 
 
-def load(name: str, folder: Path) -> Source:
+def load(name: str, folder: Path) -> RawDataset:
     return load_source(name, data_dir=str(folder))
 
 

@@ -15,14 +15,14 @@ from tests.training.data.idx_folder import (
     write_files,
 )
 from training.data.registry import load_dataset, load_source
-from training.data.splits import Source, SplitRows
+from training.data.splits import RawDataset, SplitRows
 from training.errors import DatasetError
 
 ROWS = SplitRows(temperature=4, tune=4, certify=4, test=None)
 FILES = random_files()
 
 
-def load(folder: Path) -> Source:
+def load(folder: Path) -> RawDataset:
     return load_source("idx", data_dir=str(folder))
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from training.data.registry import load_dataset, load_source
-from training.data.splits import Source, SplitRows
+from training.data.splits import RawDataset, SplitRows
 from training.errors import DatasetError
 
 
@@ -23,7 +23,7 @@ def save(image: Image.Image, path: Path) -> Path:
     return path
 
 
-def load(folder: Path, image_side: int | None = None) -> Source:
+def load(folder: Path, image_side: int | None = None) -> RawDataset:
     return load_source("image-folder", data_dir=str(folder), image_side=image_side)
 
 

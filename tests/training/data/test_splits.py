@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from training.data.registry import load_dataset
-from training.data.splits import Dataset, Source, SplitRows, cut, cut_without_training
+from training.data.splits import Dataset, RawDataset, SplitRows, cut, cut_without_training
 from training.errors import DatasetError, RecipeError
 
 DIGITS_ROWS = SplitRows(temperature=100, tune=200, certify=200, test=360)
@@ -16,11 +16,13 @@ def cut_digits(split_seed: int = 0) -> Dataset:
     return load_dataset("digits", split_seed=split_seed, rows=DIGITS_ROWS)
 
 
-def source_with_official_test() -> Source:
+def source_with_official_test() -> RawDataset:
     rng = np.random.default_rng(0)
     images_NCHW = rng.integers(0, 256, (36, 1, 8, 8), dtype=np.uint8)
     truth_N = np.arange(36) % 3
-    return Source("small", ("a", "b", "c"), images_NCHW[:30], truth_N[:30], (images_NCHW[30:], truth_N[30:]))
+    return RawDataset(
+        "small", ("a", "b", "c"), images_NCHW[:30], truth_N[:30], (images_NCHW[30:], truth_N[30:])
+    )
 
 
 def test_digits_are_cut_into_five_splits_of_the_stated_sizes() -> None:
@@ -104,9 +106,9 @@ def test_the_digest_covers_datatype_shape_and_bytes_of_every_array() -> None:
     assert cut(source, split_seed=0, rows=OFFICIAL_ROWS).digest == digest.hexdigest()
 
 
-def source_of(rows: int) -> Source:
+def source_of(rows: int) -> RawDataset:
     images_NCHW = np.arange(rows, dtype=np.uint8)[:, np.newaxis, np.newaxis, np.newaxis]
-    return Source("small", ("a", "b"), images_NCHW, np.arange(rows) % 2, official_test=None)
+    return RawDataset("small", ("a", "b"), images_NCHW, np.arange(rows) % 2, official_test=None)
 
 
 def test_rows_that_nothing_is_trained_on_are_cut_into_four_disjoint_splits() -> None:

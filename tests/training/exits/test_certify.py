@@ -9,7 +9,7 @@ from tests.training.exits.split_of_readings import COST, drawn_readings
 from training.exits.certify import (
     METHOD,
     METHOD_OF_ONE_ROW,
-    Certified,
+    CertifiedThresholds,
     allowed_losses,
     certify,
     certify_row,
@@ -131,7 +131,7 @@ def draw(generator: np.random.Generator) -> Readings:
     )
 
 
-def draws_of(path: list[Candidate], risk: Risk) -> list[Certified]:
+def draws_of(path: list[Candidate], risk: Risk) -> list[CertifiedThresholds]:
     generator = np.random.default_rng(20)
     return [
         certify(path, path[-1], draw(generator), (30, 100), epsilon=EPSILON[risk], delta=DELTA, risk=risk)
@@ -227,7 +227,7 @@ def test_giving_a_row_the_share_seen_breaks_the_promise(risk: Risk) -> None:
     assert np.mean([share < true_risk(row, risk) for share in seen]) > 4 * DELTA
 
 
-def one_row(epsilon: float | None, seed: int = 6, risk: Risk = Risk.DISAGREEMENT) -> Certified:
+def one_row(epsilon: float | None, seed: int = 6, risk: Risk = Risk.DISAGREEMENT) -> CertifiedThresholds:
     return certify_row(
         known_path(np.array([0.5]))[1],
         draw(np.random.default_rng(seed)),
@@ -343,7 +343,7 @@ def test_a_target_of_full_depth_needs_no_certificate() -> None:
         risk=Risk.HARM,
     )
 
-    assert certified == Certified(EXACT, None, ())
+    assert certified == CertifiedThresholds(EXACT, None, ())
 
 
 def test_too_few_rows_to_promise_anything_equal_full_depth() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from serving.repository.manifest import Certificate, OperatingPoint, Risk
-from training.exits.certify import CandidateResult, Certified
-from training.exits.evaluate import Outcome
+from training.exits.certify import CandidateResult, CertifiedThresholds
+from training.exits.evaluate import EvaluationCounts
 from training.exits.goals import BudgetGoal, Goal, OperatingPointSection
 from training.exits.thresholds import Candidate
 from training.release import promises
@@ -18,7 +18,7 @@ PROMISE = Certificate(epsilon=0.02, delta=0.05, n=1_000, disagreements=9, method
 BY_HARM = PROMISE.model_copy(update={"risk": Risk.HARM})
 GOAL = OperatingPointSection(max_accuracy_loss=0.01, epsilon=0.02)
 # Of 1,000 rows 8 are wrong early and right at full depth, and 15 differ.
-SEEN = Outcome(
+SEEN = EvaluationCounts(
     n=1_000,
     correct=900,
     final_correct=905,
@@ -30,7 +30,7 @@ SEEN = Outcome(
 
 
 def test_a_certificate_by_disagreement_promises_agreement_and_says_that_this_is_not_correctness() -> None:
-    said = promises.of_point(GOAL, Certified(FASTER, PROMISE, ()))
+    said = promises.of_point(GOAL, CertifiedThresholds(FASTER, PROMISE, ()))
 
     assert said == (
         f"On data like the certify split, at most 2{NBSP}% of answers differ from the full network's, "
@@ -40,7 +40,7 @@ def test_a_certificate_by_disagreement_promises_agreement_and_says_that_this_is_
 
 
 def test_a_certificate_by_harm_promises_that_and_no_more() -> None:
-    said = promises.of_point(GOAL, Certified(FASTER, BY_HARM, ()))
+    said = promises.of_point(GOAL, CertifiedThresholds(FASTER, BY_HARM, ()))
 
     assert said == (
         f"On data like the certify split, at most 2{NBSP}% of answers are wrong where the full network's is "
@@ -59,7 +59,7 @@ def test_full_depth_needs_no_promise() -> None:
 def test_a_point_without_a_promise_says_loudly_that_it_has_none() -> None:
     goal = OperatingPointSection(max_accuracy_loss=0.01, epsilon=0.02, certified_by="nothing")
 
-    said = promises.of_point(goal, Certified(FASTER, None, ()))
+    said = promises.of_point(goal, CertifiedThresholds(FASTER, None, ()))
 
     assert said.startswith("Not certified, as its goal asked: nothing is promised of how often")
 
@@ -73,7 +73,7 @@ def test_a_point_that_certified_nothing_faster_says_what_stopped_it(certified_by
         {"max_accuracy_loss": 0.01, "epsilon": 0.005, "certified_by": certified_by}
     )
 
-    said = promises.of_point(goal, Certified(EXACT, None, (CandidateResult(FASTER, SEEN, 0.9),)))
+    said = promises.of_point(goal, CertifiedThresholds(EXACT, None, (CandidateResult(FASTER, SEEN, 0.9),)))
 
     assert said.startswith("Certified nothing faster, so it equals exact: of 1,000 certify rows ")
     assert f" {lost} at the safest faster row, where at most 0.5{NBSP}% of answers" in said
@@ -81,7 +81,7 @@ def test_a_point_that_certified_nothing_faster_says_what_stopped_it(certified_by
 
 
 def test_a_path_without_a_faster_row_within_the_target_is_said_to_have_none() -> None:
-    nothing = Certified(EXACT, None, ())
+    nothing = CertifiedThresholds(EXACT, None, ())
 
     assert promises.of_point(GOAL, nothing).endswith(
         f"no faster row of the path loses at most 1{NBSP}% of accuracy on tune."
@@ -91,10 +91,10 @@ def test_a_path_without_a_faster_row_within_the_target_is_said_to_have_none() ->
 def test_a_warning_names_the_points_that_promise_or_save_nothing_and_no_other() -> None:
     goals: Mapping[str, Goal] = {"good": GOAL, "bare": BudgetGoal(budget=0.5), "slow": GOAL}
     points = {
-        "exact": Certified(EXACT, None, ()),
-        "good": Certified(FASTER, PROMISE, ()),
-        "bare": Certified(FASTER, None, ()),
-        "slow": Certified(EXACT, None, ()),
+        "exact": CertifiedThresholds(EXACT, None, ()),
+        "good": CertifiedThresholds(FASTER, PROMISE, ()),
+        "bare": CertifiedThresholds(FASTER, None, ()),
+        "slow": CertifiedThresholds(EXACT, None, ()),
     }
 
     assert list(promises.warnings(points, goals)) == [
@@ -151,7 +151,7 @@ def test_a_point_that_equals_exact_blames_the_certificate_only_where_one_was_ask
 
 
 def test_a_goal_without_a_promise_that_found_nothing_faster_says_that_of_tune() -> None:
-    nothing = Certified(EXACT, None, ())
+    nothing = CertifiedThresholds(EXACT, None, ())
 
     assert promises.of_point(NOTHING, nothing) == (
         "Not certified, as its goal asked. It equals exact all the same: "

@@ -14,7 +14,7 @@ from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from training.errors import TrainingError
-from training.exits.evaluate import Outcome, Readings, evaluate, outcome, read
+from training.exits.evaluate import EvaluationCounts, Readings, evaluate, outcome, read
 from training.exits.thresholds import Candidate
 from training.point_changes import PointChanges
 from training.release.origin import OwnData
@@ -63,7 +63,7 @@ def readings_of(
     return read(evaluate(runner, images_NCHW), truth_N, temperatures)
 
 
-def measured(version: PublishedVersion, readings: Readings, point: str) -> Outcome:
+def measured(version: PublishedVersion, readings: Readings, point: str) -> EvaluationCounts:
     thresholds = version.manifest.operating_points[point].thresholds
     return outcome(readings, Candidate(thresholds, 0.0, 0.0, 1.0).rule, version.manifest.multiply_adds)
 

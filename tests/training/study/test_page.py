@@ -8,10 +8,10 @@ import pytest
 
 from training.study import answers
 from training.study.page import PAGE_FILE, RECORD_FILE, files, write_study
-from training.study.record import NetworkRecord, Paired, StudyRecord
+from training.study.record import Paired, StudyNetwork, StudyRecord
 
 
-def with_right(network: NetworkRecord, right: int) -> NetworkRecord:
+def with_right(network: StudyNetwork, right: int) -> StudyNetwork:
     return network.model_copy(update={"right": (*network.right[:-1], right)})
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from training.born_again.checkpoint import Epoch
+from training.born_again.checkpoint import EpochResult
 from training.study import progress as progress_module
 from training.study.progress import StudyProgress
 
-EPOCH = Epoch(1.0, (0.5,))
+EPOCH = EpochResult(1.0, (0.5,))
 
 
 class Clock:

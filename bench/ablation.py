@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.table import row, rule
-from training.assessment import Exported, trace
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
 from training.exits.cost import expected_milliseconds, measure_milliseconds
 from training.exits.evaluate import outcome
 from training.exits.thresholds import Candidate
-from training.from_recipe import load, train
-from training.pipeline import export_generations
-from training.recipe import Recipe, load_recipe
+from training.files.whole_file import whole_file
+from training.recipe.recipe import Recipe, load_recipe
 from training.release.numerals import percent
-from training.run_folder import RunFolder
-from training.whole_file import whole_file
+from training.run.assessment import Exported, trace
+from training.run.folder import RunFolder
+from training.run.from_recipe import load, train
+from training.run.pipeline import export_generations
 
 LARGEST_LOSS, LARGEST_DISAGREEMENT = 0.003, 0.007
 BATCHES = (1, 8)

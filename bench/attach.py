@@ -31,15 +31,15 @@ from training.attach.progress import AttachProgress
 from training.attach.record import AttachRecord
 from training.attach.report import draw_trade_off
 from training.attach.settings import AttachSettings
-from training.baselines import without_exits
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
-from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg, exit_colour
-from training.from_recipe import load, make_backbone, train
-from training.recipe import load_recipe
+from training.recipe.recipe import load_recipe
 from training.release.export import export_stages
 from training.release.numerals import percent
-from training.run_folder import RunFolder
+from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg, exit_colour
+from training.run.baselines import without_exits
+from training.run.folder import RunFolder
+from training.run.from_recipe import load, make_backbone, train
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "attach"

@@ -13,7 +13,7 @@ from serving.engine.engine import Engine
 from serving.engine.request import FutureReply
 from serving.engine.version import ServedVersion, VersionLimits
 from serving.exits.options import RequestOptions, exit_rule
-from serving.metrics import Metrics, ModelMetrics
+from serving.metrics.instruments import Metrics, ModelMetrics
 from serving.repository.repository import PublishedVersion
 from serving.stages.devices import CPU
 

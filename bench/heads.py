@@ -19,12 +19,12 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from training.architectures.heads import HeadSettings
 from training.data.registry import DATASETS, DatasetSize
-from training.estimate import random_dataset
 from training.exits.cost import measure_milliseconds
-from training.from_recipe import make_network
-from training.recipe import Recipe, load_recipe
+from training.recipe.recipe import Recipe, load_recipe
 from training.release.export import ExportedStage, export_stages
 from training.release.numerals import quantity
+from training.run.estimate import random_dataset
+from training.run.from_recipe import make_network
 
 KINDS = {
     "linear, grid 1": HeadSettings(),

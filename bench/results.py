@@ -18,7 +18,7 @@ from training.exits.cost import expected_milliseconds
 from training.release import promises
 from training.release.numerals import gain, percent, proportion
 from training.release.words import BASELINE_NAMES
-from training.run_folder import RECORD_FILE, RunFolder, RunRecord
+from training.run.folder import RECORD_FILE, RunFolder, RunRecord
 from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
 from training.study.record import StudyRecord

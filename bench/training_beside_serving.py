@@ -28,7 +28,7 @@ from bench.serving.networks import load_images, prepare
 from bench.table import row, rule
 from serving.api.wire import training
 from serving.client import Client
-from serving.training_client import OverrideValue, TrainingClient
+from serving.client.training import OverrideValue, TrainingClient
 
 ROUNDS = 8
 WINDOW_SECONDS = 5.0

@@ -31,7 +31,7 @@ from training.errors import TrainingError
 from training.exits.intervals import wilson
 from training.release import promises
 from training.release.origin import data_of
-from training.run_folder import RunFolder
+from training.run.folder import RunFolder
 
 TRAINED = "digits"
 MODEL_REPOSITORY = Path("models")

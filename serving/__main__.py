@@ -15,14 +15,14 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from serving import __version__
 from serving.config import load_config
+from serving.console.standard_streams import complain, run_command
 from serving.errors import ConfigurationError, RepositoryError
-from serving.logs import configure_logs
+from serving.lifecycle.logs import configure_logs
+from serving.lifecycle.server import Address, Server
+from serving.lifecycle.training_service import TrainingOffer
 from serving.monitor import revocations
 from serving.repository.manifest import EXACT_POINT, NAME_PATTERN
 from serving.repository.repository import find_versions, read_version
-from serving.server import Address, Server
-from serving.standard_streams import complain, run_command
-from serving.training_service import TrainingOffer
 
 CANNOT_START = 2
 LAST_LINES_SECONDS = 1.0

@@ -24,14 +24,14 @@ from serving.config import (
     TrialSettings,
 )
 from serving.exits.policy import ExitReason
-from serving.metrics import Metrics, Outcome
+from serving.metrics.instruments import Metrics, Outcome
 from serving.repository import manifest
 from training.architectures.heads import Features, HeadSettings, make_head
 from training.architectures.network import MultiExitNetwork
 from training.architectures.registry import ARCHITECTURES, Architecture
 from training.born_again.rules import RULES
 from training.data.registry import DATASETS
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -17,7 +17,7 @@ TRAINING_MAY_USE = (
     "serving.stages.devices",
     "serving.errors",
     "serving.datatypes",
-    "serving.standard_streams",
+    "serving.console.standard_streams",
 )
 """All that training may know of serving: the format, the exit policy, the stages as they are served, and
 what every command does with its standard streams."""
@@ -32,13 +32,14 @@ QUEUES = (
 )
 LIGHT_CLIENT = (
     "serving.client",
-    "serving.connection",
-    "serving.image_files",
-    "serving.point_in_force",
-    "serving.row_files",
-    "serving.training_client",
-    "serving.training_commands",
-    "serving.training_display",
+    "serving.client.__main__",
+    "serving.client.connection",
+    "serving.client.image_files",
+    "serving.client.point_in_force",
+    "serving.client.row_files",
+    "serving.client.training",
+    "serving.client.training_commands",
+    "serving.client.training_display",
 )
 
 # For a package or module, top-level names or modules that it must do without.
@@ -50,8 +51,8 @@ DOES_WITHOUT = {
         "prometheus_client",
         "serving.config",
         "serving.jobs",
-        "serving.readiness",
-        "serving.server",
+        "serving.lifecycle.readiness",
+        "serving.lifecycle.server",
     ),
     "serving.engine.request": ("onnxruntime", *QUEUES, "serving.stages", "serving.monitor"),
     "serving.engine.queues": ("threading", "time", *QUEUES[1:], "serving.monitor", "serving.metrics"),
@@ -89,7 +90,7 @@ DOES_WITHOUT = {
         "prometheus_client",
         *QUEUES,
         "serving.config",
-        "serving.server",
+        "serving.lifecycle.server",
         "serving.stages",
     ),
     "serving.monitor.agreement": ("threading", "time", "serving.engine", "serving.metrics"),
@@ -104,7 +105,7 @@ DOES_WITHOUT = {
         "serving.metrics",
         "serving.monitor",
         "serving.repository",
-        "serving.server",
+        "serving.lifecycle.server",
         "serving.stages",
     ),
     "serving.frontend.address": ("grpc", "asyncio", "threading", "serving.api", "serving.engine"),
@@ -120,7 +121,13 @@ DOES_WITHOUT = {
     ),
     "serving.jobs": (
         *("grpc", "google", "pygrpc_native", "onnxruntime", "serving.api", "serving.engine"),
-        *("serving.exits", "serving.frontend", "serving.monitor", "serving.server", "serving.stages"),
+        *(
+            "serving.exits",
+            "serving.frontend",
+            "serving.monitor",
+            "serving.lifecycle.server",
+            "serving.stages",
+        ),
     ),
     "serving.jobs.recipes": ("asyncio",),
     "serving.repository": (
@@ -133,19 +140,31 @@ DOES_WITHOUT = {
         "serving.monitor",
         "serving.stages",
     ),
-    "serving.api": ("onnxruntime", "pygrpc_native", "threading", "serving.config", "serving.server"),
+    "serving.api": (
+        "onnxruntime",
+        "pygrpc_native",
+        "threading",
+        "serving.config",
+        "serving.lifecycle.server",
+    ),
     "serving.errors": ("grpc", "serving"),
-    "serving.readiness": ("grpc", "asyncio", "serving.engine"),
-    "serving.metrics": (
+    "serving.lifecycle.readiness": ("grpc", "asyncio", "serving.engine"),
+    "serving.metrics.instruments": (
         *FRONT_END_PARTS,
         "onnxruntime",
         "serving.engine",
         "serving.monitor",
         "serving.repository",
     ),
-    "serving.standard_streams": ("serving",),
-    "serving.trial": (*FRONT_END_PARTS, "asyncio", "serving.engine", "serving.metrics", "serving.monitor"),
-    "serving.bulk_histogram": ("grpc", "onnxruntime", "serving"),
+    "serving.console.standard_streams": ("serving",),
+    "serving.lifecycle.trial": (
+        *FRONT_END_PARTS,
+        "asyncio",
+        "serving.engine",
+        "serving.metrics",
+        "serving.monitor",
+    ),
+    "serving.metrics.bulk_histogram": ("grpc", "onnxruntime", "serving"),
     **dict.fromkeys(
         LIGHT_CLIENT,
         (
@@ -157,11 +176,18 @@ DOES_WITHOUT = {
             "serving.jobs",
             "serving.monitor",
             "serving.repository",
-            "serving.server",
+            "serving.lifecycle.server",
             "serving.stages",
         ),
     ),
-    "training": ("serving.api", "serving.server", "serving.client", "serving.config", "grpc", "tests"),
+    "training": (
+        "serving.api",
+        "serving.lifecycle.server",
+        "serving.client",
+        "serving.config",
+        "grpc",
+        "tests",
+    ),
 }
 
 # Modules of ours that an installation without an extra imports, and what they must do without there.
@@ -206,7 +232,7 @@ def lies_in(name: str, package: str) -> bool:
 
 
 def test_sources_are_found() -> None:
-    assert {"serving.server", "serving.engine.engine", "training.errors"} <= set(MODULES)
+    assert {"serving.lifecycle.server", "serving.engine.engine", "training.errors"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("package", DOES_WITHOUT)
@@ -256,7 +282,7 @@ def test_only_the_native_front_end_knows_its_package() -> None:
     }
 
 
-@pytest.mark.parametrize("module", ["serving.server", "serving.__main__"])
+@pytest.mark.parametrize("module", ["serving.lifecycle.server", "serving.__main__"])
 def test_nothing_but_the_command_line_knows_the_server(module: str) -> None:
     knowing = {name for name in MODULES if any(lies_in(each, module) for each in imports(name))}
 

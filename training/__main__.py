@@ -16,11 +16,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
+from serving.console.standard_streams import complain, run_command
 from serving.errors import RepositoryError
-from serving.standard_streams import complain, run_command
-from training import interrupt, retarget_options, run_options
 from training.attach import options as attach_options
 from training.errors import TrainingError
+from training.retarget import options as retarget_options
+from training.run import interrupt
+from training.run import options as run_options
 
 MISTAKE, INTERRUPTED = 2, 130
 SECONDS_OF_A_MINUTE = 60
@@ -94,7 +96,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _list_recipes(options: argparse.Namespace) -> None:
     if options.json:
-        from training.catalogue import catalogue
+        from training.recipe.catalogue import catalogue
 
         print(json.dumps(catalogue(), indent=2))
     else:
@@ -103,8 +105,8 @@ def _list_recipes(options: argparse.Namespace) -> None:
 
 def _list_recipes_with_times() -> None:
     from training.data.registry import DATASETS
-    from training.estimate import training_seconds
-    from training.recipe import built_in_recipes, load_recipe
+    from training.recipe.recipe import built_in_recipes, load_recipe
+    from training.run.estimate import training_seconds
 
     for name in built_in_recipes():
         recipe = load_recipe(name)
@@ -152,10 +154,10 @@ def _run(options: argparse.Namespace) -> None:
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
     with interrupt.held_back():
         from training.born_again.progress import ProgressBar, Several
-        from training.events import Events
-        from training.pipeline import run
-        from training.recipe import load_recipe
-        from training.run_folder import RunFolder
+        from training.recipe.recipe import load_recipe
+        from training.run.events import Events
+        from training.run.folder import RunFolder
+        from training.run.pipeline import run
 
     recipe = load_recipe(options.recipe, run_options.overrides(options))
     folder = RunFolder(_output(options), allow_other_precision=options.allow_other_precision)
@@ -178,9 +180,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _retarget(options: argparse.Namespace) -> None:
-    from training.point_changes import PointChanges
     from training.release.origin import OwnData
-    from training.retarget import retarget
+    from training.retarget.pipeline import retarget
+    from training.retarget.point_changes import PointChanges
 
     changes = PointChanges(**{field.name: getattr(options, field.name) for field in fields(PointChanges)})
     data = OwnData.given(options.data, options.split_seed)
@@ -192,7 +194,7 @@ def _say(line: str) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    from training.output_folder import hold
+    from training.files.output_folder import hold
     from training.study.conduct import conduct, networks_done, seconds_of_networks
     from training.study.page import write_study
     from training.study.plan import load_study

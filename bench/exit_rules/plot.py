@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from bench.exit_rules.record import ACCURACY, FIGURES, ComparedNetwork, ExitRulesRecord
 from bench.exit_rules.rules import ENTROPY, FITTED, MARGIN, MEAN, MOST_CONFIDENT, PRODUCT, TO_THE_END
-from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 _COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINES: dict[str, dict[str, Any]] = {

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from bench.kills.commands import COMMANDS, command_of, prepare, result, write_inputs
 from bench.kills.points import Point, read_trace, spread, start
 from bench.table import row, rule
-from training import pipeline, retarget  # noqa: F401 - imported once, for all processes
 from training.attach import pipeline as attach  # noqa: F401 - as these
 from training.study import conduct, page  # noqa: F401
 

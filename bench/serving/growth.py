@@ -34,7 +34,7 @@ from bench.serving.networks import (
 )
 from bench.table import row, rule
 from serving.repository.repository import PublishedVersion
-from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 OUTPUT = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"

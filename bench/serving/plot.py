@@ -16,7 +16,7 @@ from bench.serving.record import (
     Comparison,
     NetworkRecord,
 )
-from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 _COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINES = {

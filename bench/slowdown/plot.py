@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.slowdown.record import BALANCED, CLEAN, EACH, FAST, KINDS, NOISE, UNIVERSAL, SlowdownRecord
-from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 _COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINES: dict[str, dict[str, Any]] = {

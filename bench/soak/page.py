@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from bench.soak.load import EXPECTED
 from bench.soak.record import MEASURES, Run, Soak
 from bench.table import row, rule
-from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
 
 BEGIN, END = "<!-- soak: written by `python -m bench.soak` -->", "<!-- end of soak -->"
 NAMES = {"resident_mib": "resident MiB", "file_descriptors": "file descriptors", "threads": "threads"}

@@ -18,8 +18,8 @@ from serving.engine.version import ServedVersion
 from serving.errors import ModelNotReady, OfframpError
 from serving.exits.options import exit_rule
 from serving.frontend.interface import Call, Pending
-from serving.metrics import Metrics
-from serving.readiness import Readiness
+from serving.lifecycle.readiness import Readiness
+from serving.metrics.instruments import Metrics
 from serving.repository.repository import ModelRepository, parse_version
 
 RPC = "ModelInfer"

@@ -16,7 +16,7 @@ from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs, snake_c
 from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion
 from serving.errors import InvalidRequest, ModelNotFound
-from serving.readiness import Readiness
+from serving.lifecycle.readiness import Readiness
 from serving.repository.repository import ModelRepository, parse_version
 
 Context: TypeAlias = grpc.aio.ServicerContext

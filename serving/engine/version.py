@@ -13,7 +13,7 @@ from serving.engine.request import Batch, Request
 from serving.engine.scheduler import Lane
 from serving.errors import DeadlineExpired
 from serving.exits.points import PointsInForce, RevokedBy
-from serving.metrics import ModelMetrics
+from serving.metrics.instruments import ModelMetrics
 from serving.monitor.monitor import Monitor, MonitorLimits, PointState, Revocation
 from serving.repository.repository import PublishedVersion
 from serving.stages.blocks import open_stages

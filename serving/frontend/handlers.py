@@ -18,7 +18,7 @@ from serving.api.places import Places
 from serving.api.wire import inference
 from serving.config import ServerSettings
 from serving.frontend.loop import Context, InferenceLoop
-from serving.readiness import Readiness
+from serving.lifecycle.readiness import Readiness
 
 MAX_UNWRITTEN = 2
 """Maximum number of requests of one stream whose answers are not written yet."""

@@ -34,7 +34,7 @@ from serving.jobs.pruning import overdue
 from serving.jobs.recipes import Recipes, SettingValue
 from serving.jobs.running import RunningJob
 from serving.jobs.store import JobStore, new_id
-from serving.metrics import Metrics
+from serving.metrics.instruments import Metrics
 from serving.repository.manifest import NAME_PATTERN
 from serving.waiting import first_of, off_loop
 

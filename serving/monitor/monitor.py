@@ -22,7 +22,7 @@ import structlog
 from serving.engine.request import NO_DEADLINE, Answers, Request, Result
 from serving.exits.points import PointsInForce, RevokedBy
 from serving.exits.policy import ExitRule
-from serving.metrics import ModelMetrics
+from serving.metrics.instruments import ModelMetrics
 from serving.monitor.agreement import Verdict
 from serving.monitor.drift import DriftWatch
 from serving.monitor.point_watch import PointWatch, SampledRow

@@ -14,7 +14,7 @@ disagreement, so an alarm is raised if their share is too large.
 from collections import deque
 from collections.abc import Callable
 
-from serving.metrics import ModelMetrics
+from serving.metrics.instruments import ModelMetrics
 from serving.monitor.agreement import AgreementTest, Verdict
 from serving.monitor.drift import DriftWatch
 from serving.repository.manifest import OperatingPoint

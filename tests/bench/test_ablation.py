@@ -10,9 +10,9 @@ from tests.training.conftest import TINY_RECIPE
 from tests.training.never_trains import NeverTrains
 from training.born_again.progress import ProgressBar
 from training.exits.thresholds import Candidate
-from training.recipe import Recipe, load_recipe
-from training.run_folder import RunFolder
-from training.settings import ExitsSection
+from training.recipe.recipe import Recipe, load_recipe
+from training.recipe.settings import ExitsSection
+from training.run.folder import RunFolder
 
 ROOT = Path(__file__).parent.parent.parent
 VARIANTS = """

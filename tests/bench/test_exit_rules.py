@@ -43,7 +43,7 @@ from serving.repository.repository import read_version
 from training.errors import DatasetError
 from training.exits.evaluate import read as read_logits
 from training.exits.thresholds import Candidate
-from training.recipe import load_recipe
+from training.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 RECORD = ROOT / "docs" / "exit_rules" / "rules.json"

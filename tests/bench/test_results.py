@@ -7,7 +7,7 @@ import pytest
 
 from bench.results import BEGIN, END, ROOT, RUN, STUDY, Results, certified, pages, read, with_results
 from serving.repository.manifest import Risk
-from training.run_folder import RECORD_FILE
+from training.run.folder import RECORD_FILE
 from training.study import answers
 from training.study.page import files
 

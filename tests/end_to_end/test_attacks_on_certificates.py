@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from examples.revocation import drift_alarms
-from serving.client import Client, main
+from serving.client import Client
+from serving.client.__main__ import main
 from tests.end_to_end.attackers import (
     ALL_SAMPLED,
     MODEL,

@@ -10,15 +10,15 @@ import pytest
 
 from examples.revocation import Images, as_they_are, darkened, drift_alarms, noisy
 from serving.client import Client
+from serving.client.point_in_force import PointInForce
 from serving.monitor.agreement import Power
-from serving.point_in_force import PointInForce
 from serving.repository.manifest import Certificate, Manifest
 from serving.repository.repository import read_version
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.test_released_model import MODELS, VERSION, needs_images
 from training.data.splits import Split
-from training.from_recipe import load
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
+from training.run.from_recipe import load
 
 POINT = "balanced"
 REQUEST_ROWS = 32

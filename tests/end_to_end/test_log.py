@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from serving.api.wire import INFERENCE_SERVICE, inference
 from serving.client import Client
 from serving.errors import ModelNotFound, OfframpError
-from serving.logs import BURST_LINES, LINES_PER_SECOND
+from serving.lifecycle.logs import BURST_LINES, LINES_PER_SECOND
 from tests.end_to_end.images import EASY
 from tests.end_to_end.server_process import CANNOT_START, MODULE, START_SECONDS, ServerProcess
 from tests.serving import scripted_model

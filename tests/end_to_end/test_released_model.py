@@ -14,8 +14,8 @@ from serving.repository.repository import read_version
 from tests.end_to_end.server_process import ServerProcess
 from training.data.fashion_mnist import DEBIAN_FOLDER
 from training.data.splits import Dataset, Split
-from training.from_recipe import load
-from training.recipe import Recipe, load_recipe
+from training.recipe.recipe import Recipe, load_recipe
+from training.run.from_recipe import load
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 VERSION = 2

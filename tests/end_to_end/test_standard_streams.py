@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from serving.client import Client
-from serving.standard_streams import BROKEN_PIPE
+from serving.console.standard_streams import BROKEN_PIPE
 from tests.end_to_end.images import EASY
 from tests.end_to_end.server_process import CANNOT_START, END_SECONDS, ServerProcess
 from tests.serving.live_server import eventually

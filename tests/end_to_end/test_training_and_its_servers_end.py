@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from serving.api.wire import training
+from serving.client.training import TrainingClient
 from serving.repository.repository import file_digest
-from serving.training_client import TrainingClient
 from tests.end_to_end.training_server import (
     ENDLESS,
     RECIPE,

@@ -7,9 +7,9 @@ import pytest
 
 from serving.api.wire import TRAINING_SERVICE, health, training
 from serving.client import Client
-from serving.connection import Connection
+from serving.client.connection import Connection
+from serving.client.training import OverrideValue, TrainingClient
 from serving.errors import Unsupported
-from serving.training_client import OverrideValue, TrainingClient
 from tests.end_to_end.server_process import ServerProcess
 
 

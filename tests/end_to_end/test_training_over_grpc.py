@@ -11,8 +11,8 @@ import pytest
 
 from serving.api.wire import training
 from serving.client import Client
+from serving.client.training import OverrideValue, TrainingClient
 from serving.errors import InvalidRequest
-from serving.training_client import OverrideValue, TrainingClient
 from tests.end_to_end import node_packages
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.training_server import (

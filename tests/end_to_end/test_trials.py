@@ -21,7 +21,7 @@ PORTS = ("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu")
 
 def trials_of(pid: int) -> list[psutil.Process]:
     """List the trials that a server runs."""
-    return [child for child in psutil.Process(pid).children() if "serving.trial" in _command(child)]
+    return [child for child in psutil.Process(pid).children() if "serving.lifecycle.trial" in _command(child)]
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.api.wire import training
+from serving.client.training import OverrideValue, TrainingClient
 from serving.jobs.store import JobFolder
-from serving.training_client import OverrideValue, TrainingClient
 from tests.end_to_end.server_process import ServerProcess
 
 RECIPE = "digits"

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion, VersionLimits
-from serving.metrics import Metrics
+from serving.metrics.instruments import Metrics
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
 from tests.serving import scripted_model, token_model

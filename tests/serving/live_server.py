@@ -16,8 +16,8 @@ from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, service_
 from serving.config import Config
 from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion
-from serving.server import Address, Server
-from serving.training_service import TrainingOffer
+from serving.lifecycle.server import Address, Server
+from serving.lifecycle.training_service import TrainingOffer
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 20.0

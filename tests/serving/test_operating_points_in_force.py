@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from serving.client import Client, main
+from serving.client import Client
+from serving.client.__main__ import main
 from serving.monitor.agreement import LONE_CALLER_ROWS
 from serving.monitor.revocation_file import REVOCATIONS_FILE
 from serving.monitor.revocations import reinstate, revoke

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 
-from training import interrupt
+from training.run import interrupt
 
 with contextlib.suppress(KeyboardInterrupt):
     exec("raise KeyboardInterrupt")  # noqa: S102

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from training.assessment import ChosenPoints, Exported, choose, export
 from training.born_again.generations import TrainedGeneration
 from training.born_again.progress import ProgressBar
 from training.data.registry import load_dataset
@@ -15,12 +14,13 @@ from training.data.splits import Dataset, Split, SplitRows
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar
 from training.exits.reliability import measure
-from training.from_recipe import make_network
-from training.pipeline import find_out
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 from training.release.findings import Findings
 from training.release.summarise import make_summary
-from training.run_folder import RunFolder
+from training.run.assessment import ChosenPoints, Exported, choose, export
+from training.run.folder import RunFolder
+from training.run.from_recipe import make_network
+from training.run.pipeline import find_out
 
 # All distinct, so that a figure's n says which split it came from.
 ROWS = SplitRows(temperature=90, tune=210, certify=190, test=350)

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from training.section import Section
+from training.recipe.section import Section
 
 
 class HeadSettings(Section):

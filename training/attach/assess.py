@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from serving.exits.policy import Integers
 from serving.repository.manifest import Exit, OperatingPoint, ParetoPath
-from training.assessment import (
+from training.attach.row_splits import AttachSplits
+from training.data.splits import Labels
+from training.exits.calibrate import calibration_temperature
+from training.exits.evaluate import read
+from training.exits.goals import Goal
+from training.exits.thresholds import pareto_path
+from training.run.assessment import (
     NEUTRAL_TEMPERATURE,
     ChosenPoints,
     HeldOutResults,
@@ -26,12 +32,6 @@ from training.assessment import (
     path_entry,
     point_entries,
 )
-from training.attach.row_splits import AttachSplits
-from training.data.splits import Labels
-from training.exits.calibrate import calibration_temperature
-from training.exits.evaluate import read
-from training.exits.goals import Goal
-from training.exits.thresholds import pareto_path
 
 
 @dataclass(frozen=True)

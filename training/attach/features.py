@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from serving.errors import first_line
 from serving.stages.devices import CPU, FATAL_LOGS, Device
 from training.errors import AttachError, NotFinite, RunError
-from training.whole_file import whole_file
+from training.files.whole_file import whole_file
 
 LOGITS = "logits"
 STATE_FILE = "cache.json"

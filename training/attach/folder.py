@@ -20,9 +20,9 @@ from serving.errors import first_complaint
 from training.attach.record import AttachRecord
 from training.attach.settings import AttachSettings
 from training.errors import RunError
-from training.output_folder import ID_FILE, make_writable, run_id
-from training.section import Section
-from training.whole_file import whole_file
+from training.files.output_folder import ID_FILE, make_writable, run_id
+from training.files.whole_file import whole_file
+from training.recipe.section import Section
 
 BEGUN_FILE, RECORD_FILE, REPORT_FILE = "attach.json", "record.json", "report.html"
 BEGUN_FILES = frozenset({BEGUN_FILE, ID_FILE})

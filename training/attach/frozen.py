@@ -15,7 +15,6 @@ import numpy as np
 
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
-from training.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, export
 from training.attach.core import Attached, attach_exits
 from training.attach.folder import AttachFolder
 from training.attach.parity import check_early_exits, check_parity
@@ -29,8 +28,9 @@ from training.born_again.generations import TrainedGeneration
 from training.born_again.promotion import promote
 from training.data.splits import Dataset
 from training.exits.goals import DEFAULT_POINT, OperatingPointSection
-from training.recipe import Recipe
-from training.run_folder import RunFolder
+from training.recipe.recipe import Recipe
+from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, export
+from training.run.folder import RunFolder
 
 WHOLE_FOLDER = "whole"
 """Where a generation's one ONNX file lies, in the generation's folder."""

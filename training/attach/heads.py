@@ -32,8 +32,8 @@ from training.born_again.generations import choose_training_device
 from training.born_again.reproducible import reproducible
 from training.born_again.schedule import one_cycle
 from training.errors import AttachError
-from training.section import Count, Positive, Section
-from training.whole_file import whole_file
+from training.files.whole_file import whole_file
+from training.recipe.section import Count, Positive, Section
 
 _CHUNK_ROWS = 1024
 _SMALLEST_SCALE = 1e-3

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.retarget_options import add_model_repository
+from training.retarget.options import add_model_repository
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import; a mistyped command should not wait for it
     from training.attach.settings import AttachSettings
@@ -90,7 +90,7 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
     from training.attach.heads import HeadTraining
     from training.attach.settings import AttachSettings
     from training.errors import AttachError
-    from training.section import complaint
+    from training.recipe.section import complaint
 
     sizes = {split: getattr(options, f"{split}_rows") for split in SPLITS}
     try:

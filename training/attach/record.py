@@ -9,7 +9,7 @@ from pathlib import Path
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import file_digest
 from training.attach.settings import AttachSettings
-from training.section import Section
+from training.recipe.section import Section
 
 
 class LevelRecord(Section):

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from serving.repository.manifest import Manifest, read_manifest
 from training.attach.record import AttachRecord
-from training.drawing import ACCENT, INK, MUTED, PAPER, Draw, exit_colour
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion
+from training.files.whole_file import whole_file
 from training.release.page_svg import page_svg
 from training.release.report import report_template
-from training.whole_file import whole_file
+from training.reporting.drawing import ACCENT, INK, MUTED, PAPER, Draw, exit_colour
 
 _TEMPLATE = "attach_report.html"
 _COUNTS = {1: "one exit", 2: "two exits", 3: "three exits"}

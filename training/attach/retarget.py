@@ -19,8 +19,8 @@ from training.attach.rows import Rows, check_labels, read_rows
 from training.data.splits import UNTRAINED_SHARES
 from training.errors import DatasetError
 from training.exits.goals import Goal, check_certify_rows
-from training.published import PublishedStages, Say
 from training.release.origin import OwnData
+from training.retarget.published import PublishedStages, Say
 
 
 def choose_on_rows(

@@ -11,7 +11,7 @@ from serving.repository.manifest import NAME_PATTERN
 from training.attach.goals import goals
 from training.attach.heads import HeadTraining
 from training.exits.goals import AgreementGoal
-from training.section import Count, OpenShare, Section, Seed
+from training.recipe.section import Count, OpenShare, Section, Seed
 
 MOST_EXITS = 7
 

@@ -25,8 +25,8 @@ from training.attach.piece import Piece
 from training.attach.pooling import add_pooling, pooled_width, pooling_multiply_adds
 from training.attach.source import SourceModel
 from training.errors import AttachError
+from training.files.whole_file import whole_file
 from training.release.exported_stage import ExportedStage
-from training.whole_file import whole_file
 
 _ROWS = TensorSpec(name="rows", datatype="INT64", shape=(-1,))
 

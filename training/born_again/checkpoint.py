@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from training.errors import RunError
-from training.recipe import Recipe, first_difference
-from training.run_folder import RunFolder
-from training.whole_file import whole_file
+from training.files.whole_file import whole_file
+from training.recipe.recipe import Recipe, first_difference
+from training.run.folder import RunFolder
 
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "weights.pt"

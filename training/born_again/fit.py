@@ -27,7 +27,7 @@ from training.born_again.teachers import Teachers
 from training.data.augmentation import augment
 from training.data.splits import Split
 from training.errors import RecipeError
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 
 EVALUATION_ROWS = 1024
 """Rows a batch where no gradient is kept."""

@@ -24,8 +24,8 @@ from training.born_again.promotion import promote
 from training.born_again.reproducible import reproducible
 from training.born_again.teachers import Teachers
 from training.data.splits import Split
-from training.recipe import Recipe
-from training.settings import GenerationsSection
+from training.recipe.recipe import Recipe
+from training.recipe.settings import GenerationsSection
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from training.data.idx import (
 )
 from training.data.splits import RawDataset
 from training.errors import DatasetError
-from training.whole_file import whole_file
+from training.files.whole_file import whole_file
 
 LABELS = (
     "T-shirt/top",

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from training.data.registry import DATASETS, load_dataset
 from training.data.splits import Dataset, SplitRows
-from training.section import Count, OneOf, Section, Seed
+from training.recipe.section import Count, OneOf, Section, Seed
 
 
 class DatasetSection(Section):

@@ -15,7 +15,7 @@ from training.exits.certify import CertifiedThresholds, certify, certify_row, fe
 from training.exits.evaluate import EvaluationCounts, Readings
 from training.exits.intervals import rounded_up
 from training.exits.thresholds import Candidate, cheapest_within, safest_within, target_row
-from training.section import OpenShare, Section, Share
+from training.recipe.section import OpenShare, Section, Share
 
 DEFAULT_POINT = "balanced"
 """The point that a caller gets who asks for none."""

@@ -26,9 +26,9 @@ from serving.stages.runner import StageFile, StageRunner
 from training.architectures.network import MultiExitNetwork
 from training.errors import ExportMismatch
 from training.exits import cost
+from training.files.whole_file import whole_file
 from training.release.exported_stage import LOGIT_TOLERANCE
 from training.release.exported_stage import ExportedStage as ExportedStage
-from training.whole_file import whole_file
 
 PARITY_BATCH_ROWS = 256
 

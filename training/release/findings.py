@@ -27,17 +27,17 @@ from serving.repository.manifest import (
     Provenance,
 )
 from serving.repository.repository import file_digest
-from training.assessment import TEST, Assessment, input_spec, path_entry
-from training.baselines import Baseline
 from training.born_again.promotion import Promotion
 from training.data.splits import Dataset, Split
 from training.exits.ensemble import ensemble_accuracy
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion, discordant
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 from training.release import promises
 from training.release.publish import check_certified, stage_entry
-from training.run_folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunRecord
+from training.run.assessment import TEST, Assessment, input_spec, path_entry
+from training.run.baselines import Baseline
+from training.run.folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunRecord
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from training.data.section import DatasetSection
 from training.data.splits import Dataset, RawDataset, cut_without_training
 from training.errors import DatasetError, RecipeError, TrainingError
 from training.exits.goals import Goal, OperatingPointsSection
-from training.section import LARGEST_SEED, Count, Section, Seed, complaint
+from training.recipe.section import LARGEST_SEED, Count, Section, Seed, complaint
 
 _Settings = TypeVar("_Settings", bound=Section)
 

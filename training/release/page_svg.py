@@ -4,7 +4,7 @@ They are the page's CSS variables, so that a plot follows light and dark mode. K
 but the names of those variables.
 """
 
-from training.drawing import ACCENT, GRID, INK, MUTED, PAPER, Draw, draw_svg, exit_colour
+from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, Draw, draw_svg, exit_colour
 
 _VARIABLES = {
     INK: "var(--ink)",

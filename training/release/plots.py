@@ -10,7 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.drawing import (
+from training.exits.intervals import Proportion
+from training.exits.thresholds import Candidate
+from training.release.numerals import exit_name
+from training.release.page_svg import page_svg
+from training.release.summary import RunSummary
+from training.reporting.drawing import (
     ACCENT,
     GRID,
     INK,
@@ -20,11 +25,6 @@ from training.drawing import (
     in_percent,
     in_points,
 )
-from training.exits.intervals import Proportion
-from training.exits.thresholds import Candidate
-from training.release.numerals import exit_name
-from training.release.page_svg import page_svg
-from training.release.summary import RunSummary
 
 _POINT_MARKERS = "Ds^vPX*"
 _BASELINE_MARKERS = "s^v"

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from serving.exits.policy import Bools, ExitRule, Integers
-from training.assessment import NEUTRAL_TEMPERATURE, Assessment, HeldOutResults
 from training.exits.evaluate import Readings
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import paired_gain
 from training.exits.reliability import arriving, error_by_chance, measure, risk_coverage
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 from training.release.findings import Findings, hardware, package_versions
 from training.release.summary import (
     CalibrationSummary,
@@ -26,6 +25,7 @@ from training.release.summary import (
     RunSummary,
     StageSummary,
 )
+from training.run.assessment import NEUTRAL_TEMPERATURE, Assessment, HeldOutResults
 
 
 def make_summary(findings: Findings, published: Path) -> RunSummary:

@@ -17,7 +17,7 @@ from training.exits.goals import Goal
 from training.exits.intervals import Estimate, Proportion
 from training.exits.reliability import Reliability
 from training.exits.thresholds import Candidate
-from training.run_folder import BaselineRecord
+from training.run.folder import BaselineRecord
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ the sentences stand in.
 
 from itertools import pairwise
 
-from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 from training.exits.evaluate import EvaluationCounts
 from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
 from training.release.numerals import gain, p_value, percent, percent_range, proportion
 from training.release.summary import OperatingPointSummary, RunSummary
+from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 
 
 def cost(summary: RunSummary, point: OperatingPointSummary) -> Estimate:

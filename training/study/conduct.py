@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.assessment import Assessment, choose, export, read_test_split
 from training.born_again.checkpoint import WEIGHTS_FILE
 from training.born_again.fit import right_rows, tensors
 from training.born_again.generations import TrainedGeneration, choose_training_device
 from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset
-from training.estimate import generation_seconds
 from training.exits.ensemble import ensemble_probabilities
 from training.exits.goals import check_certify_rows
-from training.from_recipe import load, make_network, train
 from training.release.findings import hardware, package_versions
-from training.run_folder import RunFolder
+from training.run.assessment import Assessment, choose, export, read_test_split
+from training.run.estimate import generation_seconds
+from training.run.folder import RunFolder
+from training.run.from_recipe import load, make_network, train
 from training.study.plan import Study, best_rules
 from training.study.record import (
     ContrastRecord,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from training.files.whole_file import whole_file
 from training.release import numerals
 from training.study import answers, plots
 from training.study.record import StudyRecord
-from training.whole_file import whole_file
 
 RECORD_FILE = "study.json"
 PAGE_FILE = "README.md"

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 
 from training.born_again.rules import RULES
 from training.errors import RecipeError
-from training.recipe import Recipe, read_toml
-from training.section import Count, OneOf, Section, Seed
+from training.recipe.recipe import Recipe, read_toml
+from training.recipe.section import Count, OneOf, Section, Seed
 
 BUILT_IN = Path(__file__).parent / "studies"
 FEWEST_GENERATIONS = 2

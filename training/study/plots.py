@@ -11,7 +11,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.drawing import (
+from training.exits.intervals import Estimate, Proportion
+from training.release.numerals import exit_name
+from training.reporting.drawing import (
     ACCENT,
     GRID,
     INK,
@@ -23,8 +25,6 @@ from training.drawing import (
     in_percent,
     in_points,
 )
-from training.exits.intervals import Estimate, Proportion
-from training.release.numerals import exit_name
 from training.study import answers
 from training.study.answers import BALANCED
 from training.study.record import StudyEnsemble, StudyNetwork, StudyRecord

@@ -14,7 +14,7 @@ from serving.api.decoding import MAX_TEMPLATES, Decoded, Decoder
 from serving.api.wire import inference
 from serving.engine.version import ServedVersion, VersionLimits
 from serving.errors import InvalidRequest, ModelNotFound, OfframpError
-from serving.metrics import Metrics
+from serving.metrics.instruments import Metrics
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
 from tests.serving import scripted_model

@@ -12,11 +12,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from serving.api.wire import TRAINING_SERVICE, Rpc, service_rpcs, training
 from serving.client import Client
+from serving.client.training import TrainingClient
 from serving.errors import InvalidRequest, JobNotFound, ModelNotReady, Overloaded, Unsupported
 from serving.jobs import program as program_module
 from serving.jobs.program import Program
-from serving.training_client import TrainingClient
-from serving.training_service import TrainingOffer
+from serving.lifecycle.training_service import TrainingOffer
 from tests.serving.jobs.training_jobs import STAND_IN
 from tests.serving.live_server import PATIENCE_SECONDS, LiveServer, eventually, health_of
 from tests.serving.scripted_model import EASY

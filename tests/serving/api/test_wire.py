@@ -120,8 +120,8 @@ def test_the_services_are_listed_with_their_messages() -> None:
     assert rpcs["ModelInfer"].response is inference.ModelInferResponse
 
 
-OURS_FIRST = "import serving.api.wire, serving.server; import tritonclient.grpc"
-THEIRS_FIRST = "import tritonclient.grpc; import serving.api.wire, serving.server"
+OURS_FIRST = "import serving.api.wire, serving.lifecycle.server; import tritonclient.grpc"
+THEIRS_FIRST = "import tritonclient.grpc; import serving.api.wire, serving.lifecycle.server"
 USE_BOTH = """
 from serving.api.wire import inference
 from tritonclient.grpc import service_pb2

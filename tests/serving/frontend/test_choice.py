@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from serving.config import Config
 from serving.errors import ConfigurationError
-from serving.server import Address, Server
+from serving.lifecycle.server import Address, Server
 from tests.serving.live_server import HOST, LiveServer
 
 

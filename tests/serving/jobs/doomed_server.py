@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from serving.logs import configure_logs
+from serving.lifecycle.logs import configure_logs
 from tests.serving.jobs.training_jobs import open_jobs, start_held
 
 

@@ -12,7 +12,7 @@ from serving.jobs.events import EpochDone, Event
 from serving.jobs.job import Job
 from serving.jobs.jobs import Jobs
 from serving.jobs.program import Program
-from serving.metrics import Metrics
+from serving.metrics.instruments import Metrics
 
 STAND_IN = Program((sys.executable, str(Path(__file__).with_name("stand_in.py"))))
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scipy.stats import binom
 
-from serving.metrics import Metrics
+from serving.metrics.instruments import Metrics
 from serving.monitor.agreement import LONE_CALLER_ROWS, Verdict
 from serving.monitor.drift import DriftWatch
 from serving.monitor.point_watch import PointWatch, SampledRow

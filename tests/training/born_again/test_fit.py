@@ -10,7 +10,7 @@ from training.born_again.precision import Precision
 from training.born_again.teachers import Teachers
 from training.data.splits import Dataset
 from training.errors import RecipeError
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 
 FP32 = Precision(torch.device("cpu"), is_bf16=False)
 MakeNetwork = Callable[[], MultiExitNetwork]

@@ -11,9 +11,9 @@ from training.born_again.generations import TrainedGeneration, generation_seeds,
 from training.born_again.precision import Precision
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
-from training.from_recipe import make_network
-from training.recipe import Recipe
-from training.run_folder import RunFolder
+from training.recipe.recipe import Recipe
+from training.run.folder import RunFolder
+from training.run.from_recipe import make_network
 
 PRECISION = Precision(torch.device("cpu"), is_bf16=False)
 

@@ -10,7 +10,7 @@ from training.born_again.fit import Fit
 from training.born_again.hints import Hints
 from training.born_again.precision import Precision
 from training.data.splits import Dataset
-from training.recipe import Recipe
+from training.recipe.recipe import Recipe
 
 WIDTHS = (2, 3, 4)
 ROWS = 5

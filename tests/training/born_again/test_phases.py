@@ -18,11 +18,11 @@ from training.born_again.precision import Precision
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.born_again.teachers import Teachers
 from training.data.splits import Dataset
-from training.from_recipe import make_network, train
-from training.pipeline import run
-from training.recipe import Recipe
-from training.run_folder import RunFolder
-from training.settings import ExitsSection
+from training.recipe.recipe import Recipe
+from training.recipe.settings import ExitsSection
+from training.run.folder import RunFolder
+from training.run.from_recipe import make_network, train
+from training.run.pipeline import run
 
 FP32 = Precision(torch.device("cpu"), is_bf16=False)
 Weights = dict[str, Tensor]

@@ -15,7 +15,7 @@ from training.data.augmentation import (
     erase,
     flip,
 )
-from training.settings import AugmentationSection
+from training.recipe.settings import AugmentationSection
 
 OFF = AugmentationSection()
 ALL = AugmentationSection(flip=True, crop_padding=4, erase_probability=0.5)

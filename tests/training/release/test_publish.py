@@ -20,7 +20,7 @@ from serving.repository.manifest import (
 from serving.repository.repository import file_digest, find_versions, read_version
 from tests.training.release.tiny_run import IMAGE
 from training.errors import Uncertified
-from training.file_lock import lock_file
+from training.files.file_lock import lock_file
 from training.release.export import ExportedStage
 from training.release.publish import PublishedVersion, check_certified, publish, stage_entry
 

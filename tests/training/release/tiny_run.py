@@ -16,8 +16,6 @@ from serving.stages.runner import StageRunner
 from training.architectures.deep_supervision import deep_supervision
 from training.architectures.heads import Features, HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
-from training.assessment import HeldOutResults
-from training.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 from training.exits.calibrate import calibration_temperature
 from training.exits.cost import measure_milliseconds
 from training.exits.ensemble import ensemble_accuracy
@@ -28,7 +26,9 @@ from training.exits.thresholds import pareto_path
 from training.release.export import ExportedStage, export_stages
 from training.release.summarise import summarise_exits
 from training.release.summary import GenerationSummary, OperatingPointSummary, RunSummary, StageSummary
-from training.run_folder import BaselineRecord
+from training.run.assessment import HeldOutResults
+from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
+from training.run.folder import BaselineRecord
 
 IMAGE_SHAPE = (1, 8, 8)
 IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))

@@ -8,9 +8,9 @@ import pytest
 
 from tests.training.retarget.retargets import own_arrays
 from training.born_again.progress import ProgressBar
-from training.pipeline import run
-from training.recipe import Recipe
-from training.run_folder import RunFolder
+from training.recipe.recipe import Recipe
+from training.run.folder import RunFolder
+from training.run.pipeline import run
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from serving.stages.runner import StageRunner, stage_files
 from training.errors import TrainingError
 from training.exits.evaluate import EvaluationCounts, Readings, evaluate, outcome, read
 from training.exits.thresholds import Candidate
-from training.point_changes import PointChanges
 from training.release.origin import OwnData
-from training.retarget import Retargeted, retarget
+from training.retarget.pipeline import Retargeted, retarget
+from training.retarget.point_changes import PointChanges
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]

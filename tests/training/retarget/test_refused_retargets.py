@@ -24,9 +24,9 @@ from tests.training.retarget.retargets import (
 )
 from training.data.splits import Dataset
 from training.errors import DatasetError, NotFinite, RecipeError
-from training.point_changes import PointChanges
 from training.release.origin import OwnData, Retargeting, data_of
-from training.retarget import NewFigures, manifest_of, retarget
+from training.retarget.pipeline import NewFigures, manifest_of, retarget
+from training.retarget.point_changes import PointChanges
 
 
 def test_an_unknown_model_or_version_is_told_the_known_ones(models: Path) -> None:

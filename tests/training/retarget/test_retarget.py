@@ -11,7 +11,7 @@ from scipy.stats import binom
 from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion, VersionLimits
 from serving.exits.options import RequestOptions, exit_rule
-from serving.metrics import Metrics
+from serving.metrics.instruments import Metrics
 from serving.repository.manifest import FORMAT_VERSION, Risk
 from serving.repository.repository import read_version
 from serving.stages.devices import CPU
@@ -37,9 +37,9 @@ from training.exits.certify import METHOD, METHOD_OF_ONE_ROW
 from training.exits.evaluate import evaluate
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import STEPS
-from training.point_changes import PointChanges
 from training.release.origin import OwnData
-from training.retarget import Retargeted, retarget
+from training.retarget.pipeline import Retargeted, retarget
+from training.retarget.point_changes import PointChanges
 
 PATIENCE_SECONDS = 60.0
 

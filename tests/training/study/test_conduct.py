@@ -16,8 +16,8 @@ from training.born_again.precision import Precision
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
-from training.from_recipe import load, make_network
-from training.run_folder import RunFolder
+from training.run.folder import RunFolder
+from training.run.from_recipe import load, make_network
 from training.study.conduct import conduct, networks_done
 from training.study.plan import Study
 from training.study.record import Paired, StudyRecord

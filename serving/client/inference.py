@@ -1,0 +1,200 @@
+"""A small typed client, `Client(address).infer(model, {"image": images})`.
+
+Any Open Inference Protocol client works with the server. This one needs only numpy, grpcio and protobuf, has
+typed options and results for exits, and raises the errors of `serving.errors`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.api.tensors import decode_outputs
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference
+from serving.client.connection import Connection
+from serving.client.point_in_force import PointInForce
+from serving.datatypes import DTYPES
+from serving.errors import InvalidRequest, shown
+
+IMAGE_DATATYPE, IMAGE_DIMENSIONS = "UINT8", 3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answers to a request, one entry for each row (`N` rows, `K` classes)."""
+
+    model_version: str
+    label_N: NDArray[np.int64]
+    confidence_N: NDArray[np.float32]
+    exit_N: NDArray[np.int32]
+    exit_reason_N: NDArray[np.int32]
+    """Values of serving.exits.policy.ExitReason."""
+    probabilities_NK: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class InputInfo:
+    """An input of a served model."""
+
+    name: str
+    datatype: str
+    """Name on the wire, such as INT64; `serving.datatypes` maps it to a numpy dtype."""
+    row_shape: tuple[int, ...]
+    """Shape of one row, without the batch."""
+
+    def __str__(self) -> str:
+        """Return name, datatype and the shape of a batch."""
+        return f"{self.name} {self.datatype} {[-1, *self.row_shape]}"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The description of a served model."""
+
+    name: str
+    max_batch_size: int
+    inputs: tuple[InputInfo, ...]
+    labels: tuple[str, ...]
+    device: str
+    default_operating_point: str
+    operating_points: dict[str, dict[str, Any]]
+    """Each point as in the manifest: thresholds, figures and certificate."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one image, [C, H, W]; raises InvalidRequest if the model does not take images."""
+        (first, *others) = self.inputs
+        is_image = first.datatype == IMAGE_DATATYPE and len(first.row_shape) == IMAGE_DIMENSIONS
+        if others or not is_image:
+            takes = ", ".join(map(str, self.inputs))
+            raise InvalidRequest(
+                f'model "{self.name}": expected one input of {IMAGE_DATATYPE} images, got {takes}'
+            )
+        return first.row_shape
+
+
+class Client(Connection):
+    """A connection to a server, usable as a context manager. Thread-safe."""
+
+    services = (INFERENCE_SERVICE, HEALTH_SERVICE)
+
+    def predict(
+        self,
+        model: str,
+        images: NDArray[np.uint8],
+        *,
+        version: str = "",
+        operating_point: str | None = None,
+        threshold: float | None = None,
+        max_exit: int | None = None,
+        synthetic: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Prediction:
+        """Classify images [N, C, H, W] of raw uint8 pixels, for a model whose one input is `image`.
+
+        For options and errors see `infer`.
+        """
+        if images.dtype != np.uint8:
+            raise InvalidRequest(f"images: expected uint8 pixels, got {images.dtype}")
+        return self.infer(
+            model,
+            {"image": images},
+            version=version,
+            operating_point=operating_point,
+            threshold=threshold,
+            max_exit=max_exit,
+            synthetic=synthetic,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        version: str = "",
+        operating_point: str | None = None,
+        threshold: float | None = None,
+        max_exit: int | None = None,
+        synthetic: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Prediction:
+        """Classify rows. inputs: an array [N, ...] for each input of the model, by name; never cast.
+
+        Set operating_point or threshold (the smallest confidence that leaves early, in [0, 1]), not both; by
+        default the model's default operating point is used. max_exit: the deepest exit. synthetic: the rows
+        are not real traffic, so the server's monitor ignores them. Raises the OfframpError of the server's
+        status.
+        """
+        request = inference.ModelInferRequest(model_name=model, model_version=version)
+        for name, array in inputs.items():
+            datatype = _datatype(name, array.dtype)
+            request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+            request.raw_input_contents.append(array.astype(DTYPES[datatype], copy=False).tobytes())
+        if operating_point is not None:
+            request.parameters["operating_point"].string_param = operating_point
+        if threshold is not None:
+            request.parameters["threshold"].double_param = threshold
+        if max_exit is not None:
+            request.parameters["max_exit"].int64_param = max_exit
+        if synthetic:
+            request.parameters["synthetic"].bool_param = True
+        response = self._call(
+            "ModelInfer", request, inference.ModelInferResponse, timeout_seconds=timeout_seconds
+        )
+        outputs: dict[str, Any] = decode_outputs(response)
+        return Prediction(
+            model_version=response.model_version,
+            label_N=outputs["label"],
+            confidence_N=outputs["confidence"],
+            exit_N=outputs["exit"],
+            exit_reason_N=outputs["exit_reason"],
+            probabilities_NK=outputs["probabilities"],
+        )
+
+    def model(self, name: str) -> ModelInfo:
+        """Return a model's inputs, labels, device and operating points."""
+        request = inference.ModelConfigRequest(name=name)
+        config = self._call("ModelConfig", request, inference.ModelConfigResponse).config
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        return ModelInfo(
+            name=config.name,
+            max_batch_size=config.max_batch_size,
+            inputs=tuple(
+                InputInfo(
+                    each.name,
+                    inference.DataType.Name(each.data_type).removeprefix("TYPE_"),
+                    tuple(each.dims),
+                )
+                for each in config.input
+            ),
+            labels=tuple(json.loads(parameters["labels"])),
+            device=parameters["device"],
+            default_operating_point=parameters["default_operating_point"],
+            operating_points=json.loads(parameters["operating_points"]),
+        )
+
+    def points_in_force(self, name: str, version: str = "") -> dict[str, PointInForce]:
+        """Return the current state of each operating point of a model, by name."""
+        request = inference.ModelMetadataRequest(name=name, version=version)
+        metadata = self._call("ModelMetadata", request, inference.ModelMetadataResponse)
+        return {state.name: PointInForce.of(state) for state in metadata.operating_points}
+
+    def healthy(self) -> bool:
+        """Return whether the server's standard health check reports SERVING."""
+        response = self._call(
+            "Check", health.HealthCheckRequest(), health.HealthCheckResponse, service=HEALTH_SERVICE
+        )
+        return response.status == health.HealthCheckResponse.SERVING
+
+
+def _datatype(name: str, dtype: np.dtype[Any]) -> str:
+    """Return the wire name of a dtype in either byte order; raise InvalidRequest if there is none."""
+    for datatype, known in DTYPES.items():
+        if known == dtype.newbyteorder("<"):
+            return datatype
+    names = ", ".join(str(known) for known in DTYPES.values())
+    raise InvalidRequest(f'input "{shown(name)}": expected a dtype of {names}, got {dtype}')

@@ -1,0 +1,1 @@
+"""The life of the server: load and warm up, serve, drain, stop."""

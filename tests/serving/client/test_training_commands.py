@@ -1,0 +1,208 @@
+"""The training commands of the client against a real server, over the stand-in."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.api.wire import training
+from serving.client.__main__ import main
+from serving.client.training import TrainingClient
+from serving.lifecycle.training_service import TrainingOffer
+from tests.serving.jobs.training_jobs import STAND_IN
+from tests.serving.live_server import LiveServer, eventually
+
+CONFIG = {"server": {"drain_seconds": 0.05}, "training": {"threads": 2, "min_free_bytes": 0}}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[LiveServer]:
+    (tmp_path / "models").mkdir()
+    offer = TrainingOffer(tmp_path / "jobs", STAND_IN)
+    with LiveServer(tmp_path / "models", CONFIG, training=offer) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: LiveServer) -> Iterator[TrainingClient]:
+    with TrainingClient(server.address) as client:
+        yield client
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an installation without tqdm."""
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+
+
+def run(server: LiveServer, *words: str) -> int:
+    return main([*words, "--address", server.address])
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_watched_job_is_lines_where_tqdm_is_missing(
+    server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--set", "epochs=2", "--set", "share=null", "--watch")
+    code = run(server, "train", "stand-in", "--model", "digits", *options)
+
+    said = capsys.readouterr()
+    assert code == 0
+    assert (
+        "succeeded, stand-in to digits, version 1, published generation 2, generation 0, epoch 2/2"
+        in said.out
+    )
+    assert [line.split(", ")[:2] + line.split(", ")[3:] for line in said.err.splitlines()[:2]] == [
+        ["generation 0", "epoch 1/2", "loss 1.000", "tune accuracy by exit 50.0% / 75.0%"],
+        ["generation 0", "epoch 2/2", "loss 0.500", "tune accuracy by exit 50.0% / 75.0%"],
+    ]
+    assert "certified\npublished digits version 1, generation 2: " in said.err
+
+
+def test_a_watched_job_has_the_bar_of_a_local_run(
+    server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(server, "train", "stand-in", "--watch")
+
+    bar = capsys.readouterr().err.split("\r")[-1].splitlines()[0]
+    assert bar.startswith("generation 0, epoch 3/3 |████████████████████| 00:0")
+    assert bar.rstrip().endswith(" < 00:00, loss 0.333, tune accuracy by exit 50.0% / 75.0%")
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_watch_behind_an_event_shows_the_rest(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = client.start("stand-in", {"epochs": 2})
+    list(client.watch(job.id))
+
+    assert run(server, "watch", job.id, "--after-event", "3") == 0
+
+    assert "epoch 1/2" not in capsys.readouterr().err
+
+
+def test_a_job_that_is_not_watched_says_how_to(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(server, "train", "stand-in") == 0
+
+    (job,) = client.jobs()
+    assert f"watch {job.id} --address {server.address}" in capsys.readouterr().err
+    list(client.watch(job.id))
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_job_that_fails_is_exit_code_1_and_its_error(
+    server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(server, "train", "stand-in", "--set", "failure=too few rows", "--watch")
+
+    assert code == 1
+    assert capsys.readouterr().out.endswith("too few rows\n")
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
+    server: LiveServer, client: TrainingClient
+) -> None:
+    command = ["train", "stand-in", "--set", "hold_at=1", "--watch", "--address", server.address]
+    with subprocess.Popen(
+        [sys.executable, "-m", "serving.client", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as watching:
+        assert eventually(lambda: [job.progress.epochs_done for job in client.jobs()] == [1])
+        assert watching.stdout
+        job_id = watching.stdout.readline().split()[1].rstrip(":")
+        assert eventually(lambda: interrupted(watching))
+        _, errors = watching.communicate(timeout=20)
+
+    assert watching.returncode == 130
+    assert f"watch it: python -m serving.client watch {job_id}" in errors
+    assert f"stop it: python -m serving.client cancel {job_id}" in errors
+    assert client.job(job_id).state == training.RUNNING
+
+
+def interrupted(process: "subprocess.Popen[str]") -> bool:
+    """Press Ctrl-C as people do, again where it was lost inside a library; return whether that ended it."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(2)
+    return process.poll() is not None
+
+
+def test_jobs_are_listed_cancelled_and_refused_in_lines(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = client.start("stand-in", {"hold_at": 1})
+
+    codes = [
+        run(server, "jobs"),
+        run(server, "cancel", job.id),
+        run(server, "resume", job.id),
+        run(server, "watch", "gone"),
+    ]
+
+    said = capsys.readouterr()
+    assert codes == [0, 0, 1, 1]
+    assert [line.split(",")[0] for line in said.out.splitlines() if line.startswith("job ")] == [
+        f"job {job.id}: running",
+        f"job {job.id}: cancelled",
+    ]
+    refusals = said.err.splitlines()
+    assert refusals[0].endswith("expected one that is interrupted or failed, got cancelled")
+    assert refusals[1].endswith("job 'gone' is not found")
+
+
+def test_recipes_and_logs_are_printed(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = client.start("stand-in")
+
+    assert (run(server, "recipes"), run(server, "logs", job.id)) == (0, 0)
+
+    said = capsys.readouterr().out
+    assert "stand-in: no training; needs: nothing\n" in said
+    assert "  widths=[4, 8]  widths.\n" in said
+    assert "published " in said
+
+
+@pytest.mark.parametrize("text", ["epochs", "=3"])
+def test_an_override_without_key_or_value_is_refused(
+    server: LiveServer, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run(server, "train", "stand-in", "--set", text)
+
+    assert f"expected KEY=VALUE, got '{text}'" in capsys.readouterr().err
+
+
+HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202egnp.exe \x85 \u2028"
+FORBIDDEN = set("\x1b\x07\x9b\u202e\x85\u2028")
+
+
+@pytest.mark.usefixtures("plain")
+def test_no_text_of_a_job_reaches_the_terminal_unescaped(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = ("--set", f"says={HOSTILE}\nforged")
+    fails = ("--set", f"failure=disk {HOSTILE}")
+    codes = [
+        run(server, "train", "stand-in", *says, "--watch"),
+        run(server, "train", "stand-in", *fails, "--watch"),
+    ]
+    for command in ("watch", "logs"):
+        codes += [run(server, command, job.id) for job in client.jobs()]
+    codes += [run(server, "jobs"), run(server, "watch", HOSTILE), run(server, "train", HOSTILE)]
+
+    said = capsys.readouterr()
+    assert codes == [0, 1, 1, 0, 0, 0, 0, 1, 1]
+    assert FORBIDDEN.isdisjoint(said.out + said.err)
+    assert "\\x1b]0;owned\\x07 \\x9b2J \\u202egnp.exe \\x85 \\u2028\\nforged" in said.err
+    assert "\nforged" in said.out  # of the log, whose lines are lines

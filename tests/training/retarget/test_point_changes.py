@@ -1,0 +1,118 @@
+import pytest
+
+from training.errors import RecipeError
+from training.exits.goals import BudgetGoal, Goal, OperatingPointSection
+from training.retarget.point_changes import PointChanges
+
+BALANCED = OperatingPointSection(max_accuracy_loss=0.003, epsilon=0.01, delta=0.1, certified_by="harm")
+CHEAP = BudgetGoal(budget=0.2, epsilon=0.05, delta=0.1)
+KNOWN: dict[str, Goal] = {"balanced": BALANCED, "cheap": CHEAP}
+
+
+@pytest.mark.parametrize(
+    ("changes", "goal"),
+    [
+        (PointChanges(epsilon=0.005), BALANCED.model_copy(update={"epsilon": 0.005})),
+        (
+            PointChanges(certified_by="disagreement"),
+            BALANCED.model_copy(update={"certified_by": "disagreement"}),
+        ),
+        (PointChanges(max_accuracy_loss=0.0), BALANCED.model_copy(update={"max_accuracy_loss": 0.0})),
+        (PointChanges(delta=0.01), BALANCED.model_copy(update={"delta": 0.01})),
+        (PointChanges("cheap", delta=0.01), CHEAP.model_copy(update={"delta": 0.01})),
+        (PointChanges("cheap", certified_by="harm"), CHEAP.model_copy(update={"certified_by": "harm"})),
+    ],
+)
+def test_what_is_not_asked_for_stays_as_the_points_goal_has_it(changes: PointChanges, goal: Goal) -> None:
+    assert changes.goal(KNOWN, may_repeat=False) == goal
+
+
+@pytest.mark.parametrize("budget", [0.3, CHEAP.budget])
+def test_a_budget_that_is_given_gets_the_smallest_epsilon_there_is_unless_one_is_given_too(
+    budget: float,
+) -> None:
+    alone, with_epsilon = (
+        PointChanges("cheap", budget=budget),
+        PointChanges("cheap", budget=budget, epsilon=0.1),
+    )
+
+    assert alone.goal(KNOWN, may_repeat=False) == CHEAP.model_copy(update={"budget": budget, "epsilon": None})
+    assert with_epsilon.goal(KNOWN, may_repeat=False) == CHEAP.model_copy(
+        update={"budget": budget, "epsilon": 0.1}
+    )
+
+
+def test_where_nothing_is_certified_no_epsilon_is_needed() -> None:
+    wild = PointChanges("wild", max_accuracy_loss=0.1, certified_by="nothing").goal(KNOWN, may_repeat=False)
+
+    assert wild == OperatingPointSection(max_accuracy_loss=0.1, certified_by="nothing")
+    with pytest.raises(RecipeError, match=r"^--epsilon: expected a value, got none$"):
+        PointChanges("wild", certified_by="harm").goal({"wild": wild}, may_repeat=False)
+
+
+def test_another_kind_of_target_takes_no_epsilon_over() -> None:
+    assert PointChanges(budget=0.2).goal(KNOWN, may_repeat=False) == BudgetGoal(
+        budget=0.2, epsilon=None, delta=0.1, certified_by="harm"
+    )
+    with pytest.raises(RecipeError, match=r"^--epsilon: expected a value, got none$"):
+        PointChanges("cheap", max_accuracy_loss=0.1).goal(KNOWN, may_repeat=False)
+
+
+def test_a_new_point_has_the_usual_delta_and_risk() -> None:
+    assert PointChanges("night", max_accuracy_loss=0.1, epsilon=0.1).goal(
+        KNOWN, may_repeat=False
+    ) == OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.1, delta=0.05, certified_by="disagreement")
+    assert PointChanges("night", budget=0.1).goal(KNOWN, may_repeat=False) == BudgetGoal(budget=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            PointChanges("exact", epsilon=0.1),
+            "--point: expected a name .*, not exact or custom, got 'exact'",
+        ),
+        (PointChanges("custom", epsilon=0.1), "--point: .* got 'custom'"),
+        (PointChanges("../up", epsilon=0.1), "--point: .* got '../up'"),
+        (PointChanges("", epsilon=0.1), "--point: .* got ''"),
+        (PointChanges("a" * 65, epsilon=0.1), "--point: "),
+        (
+            PointChanges("night", epsilon=0.1),
+            "--point: .* 'night', which is new beside balanced, cheap, got neither",
+        ),
+        (PointChanges(max_accuracy_loss=0.1, budget=0.2), "--budget: .* got 0.2 and 0.1"),
+        (PointChanges(), "operating point 'balanced': expected another goal, got the one it has"),
+        (
+            PointChanges(epsilon=0.01),
+            "operating point 'balanced': expected another goal, got the one it has",
+        ),
+        (PointChanges(epsilon=0.0), "--epsilon: expected greater than 0, got 0.0"),
+        (PointChanges(epsilon=1.0), "--epsilon: expected less than 1, got 1.0"),
+        (PointChanges(epsilon=float("nan")), "--epsilon: expected a finite number, got nan"),
+        (PointChanges(delta=-1.0), "--delta: expected greater than 0, got -1.0"),
+        (PointChanges(delta=float("inf")), "--delta: expected a finite number, got inf"),
+        (
+            PointChanges(max_accuracy_loss=1.1),
+            "--max-accuracy-loss: expected less than or equal to 1, got 1.1",
+        ),
+        (PointChanges(budget=float("nan")), "--budget: expected a finite number, got nan"),
+        (
+            PointChanges(certified_by="luck"),
+            "--certified-by: expected 'disagreement', .*, got 'luck'",
+        ),
+    ],
+)
+def test_an_impossible_change_is_refused_by_its_option_with_both_values(
+    changes: PointChanges, complaint: str
+) -> None:
+    with pytest.raises(RecipeError, match=rf"^{complaint}") as caught:
+        changes.goal(KNOWN, may_repeat=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_on_new_data_the_same_goal_is_worth_asking_for() -> None:
+    assert PointChanges().goal(KNOWN, may_repeat=True) == BALANCED
+
+
+def test_what_was_given_is_kept_by_name() -> None:
+    assert PointChanges("night", budget=0.2).given == {"point": "night", "budget": 0.2}

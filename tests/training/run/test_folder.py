@@ -1,0 +1,106 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from training.data.splits import DataDigests
+from training.errors import RunError
+from training.recipe.recipe import Recipe
+from training.run.folder import (
+    RECIPE_FILE,
+    RECORD_FILE,
+    EnsembleRecord,
+    RunFolder,
+    RunRecord,
+)
+
+RECORD = RunRecord(
+    recipe="tiny",
+    model="tiny",
+    version=3,
+    published="/nowhere/tiny/3",
+    manifest_sha256=hashlib.sha256(b"{}").hexdigest(),
+    seed=0,
+    chosen_generation=0,
+    generations=(),
+    ensemble=EnsembleRecord(generations=1, accuracy=(), split="test", n=10),
+)
+
+
+DATA = DataDigests(dataset="ab", splits={"train": "12"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "tiny")
+
+
+def test_a_folder_that_is_not_there_can_be_run_in(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.check(tiny_recipe)
+    assert not folder.path.exists()  # checking changes nothing
+
+
+def test_a_folder_of_something_else_is_not_resumed(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.path.mkdir(parents=True)
+    (folder.path / "holiday.jpg").touch()
+    with pytest.raises(RunError, match=r"expected recipe.json of an earlier run, got none"):
+        folder.check(tiny_recipe)
+
+
+def test_another_recipe_is_refused_by_what_differs(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe, DATA)
+    with pytest.raises(RunError, match=r"begun with another recipe: seed: expected 0, got 9"):
+        folder.check(tiny_recipe.with_seed(9))
+
+
+def test_a_recipe_of_another_program_version_is_refused_by_its_key(
+    folder: RunFolder, tiny_recipe: Recipe
+) -> None:
+    folder.begin(tiny_recipe, DATA)
+    (folder.path / RECIPE_FILE).write_text('{"model": "m"}')
+    with pytest.raises(RunError, match=r"recipe.json: not of this program's version: dataset"):
+        folder.check(tiny_recipe)
+
+
+def test_the_record_marks_the_run_as_finished(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe, DATA)
+    assert folder.read_record() is None
+    folder.write_record(RECORD)
+    assert folder.read_record() == RECORD
+
+
+def test_a_damaged_record_is_named(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe, DATA)
+    (folder.path / RECORD_FILE).write_text("{")
+    with pytest.raises(RunError, match=r"run.json: "):
+        folder.read_record()
+
+
+def test_a_version_counts_as_published_only_where_its_manifest_lies(tmp_path: Path) -> None:
+    record = RECORD.model_copy(update={"published": str(tmp_path / "models/tiny/3")})
+    assert not record.is_published_in(tmp_path / "models")
+    (tmp_path / "models/tiny/3").mkdir(parents=True)
+    (tmp_path / "models/tiny/3/manifest.json").write_text("{}")
+    assert record.is_published_in(tmp_path / "models")
+    assert not record.is_published_in(tmp_path / "elsewhere")
+
+
+def test_a_version_that_another_run_put_in_its_place_does_not_count(tmp_path: Path) -> None:
+    record = RECORD.model_copy(update={"published": str(tmp_path / "models/tiny/3")})
+    (tmp_path / "models/tiny/3").mkdir(parents=True)
+    (tmp_path / "models/tiny/3/manifest.json").write_text("{ }")
+    assert not record.is_published_in(tmp_path / "models")
+
+
+def test_a_folder_keeps_the_id_that_it_was_begun_with(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe, DATA)
+    made = folder.run_id
+    folder.begin(tiny_recipe, DATA)
+    assert folder.run_id == made
+
+
+def test_a_run_is_not_resumed_on_other_data(folder: RunFolder, tiny_recipe: Recipe) -> None:
+    folder.begin(tiny_recipe, DATA)
+    folder.begin(tiny_recipe, DATA)
+    with pytest.raises(RunError, match="begun with other data: expected digest ab, got cd"):
+        folder.begin(tiny_recipe, DATA.model_copy(update={"dataset": "cd"}))

@@ -1,0 +1,299 @@
+"""One tiny run from recipe to published version, and what a second start makes of it."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from serving.exits.policy import read_exit
+from serving.repository.manifest import Risk
+from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
+from tests.training.never_trains import NeverTrains
+from training.born_again.checkpoint import WEIGHTS_FILE
+from training.born_again.progress import ProgressBar
+from training.data.splits import Dataset
+from training.errors import RecipeError, RunError
+from training.exits.evaluate import evaluate
+from training.exits.goals import OperatingPointSection
+from training.recipe.recipe import Recipe
+from training.run.folder import RECIPE_FILE, RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
+from training.run.from_recipe import make_network
+from training.run.pipeline import run
+
+
+class Told(ProgressBar):
+    """Quiet progress that keeps the lines said."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's folder and the model repository beside it."""
+
+    root: Path
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.root / "run")
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    def start(self, recipe: Recipe, *, resume: bool, progress: ProgressBar) -> tuple[RunRecord, bool]:
+        return run(recipe, "tiny", self.folder, self.models, progress, resume=resume)
+
+    def published(self, version: int = 1) -> PublishedVersion:
+        return read_version(self.models / "tiny" / str(version))
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Run the tiny recipe once; tests that change something copy it."""
+    told = Told(quiet=True)
+    place = Place(tmp_path_factory.mktemp("finished"), told.said)
+    place.start(tiny_recipe, resume=False, progress=told)
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_the_published_version_can_be_served(finished: Place, digits: Dataset) -> None:
+    version = finished.published()
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360)
+    logits_ENK = evaluate(runner, digits.test.images_NCHW)
+    accuracy_E = (logits_ENK.argmax(axis=2) == digits.test.truth_N).mean(axis=1)
+    assert [each.accuracy for each in version.manifest.exits] == pytest.approx(accuracy_E.tolist())
+
+
+def test_the_manifest_says_what_it_was_made_from(
+    finished: Place, tiny_recipe: Recipe, digits: Dataset
+) -> None:
+    provenance = finished.published().manifest.provenance
+    assert provenance.recipe == tiny_recipe.model_dump(mode="json")
+    assert provenance.dataset.test_rows == digits.test_rows
+    assert provenance.dataset.split_digests == {name: split.digest for name, split in digits.splits.items()}
+    assert {"torch", "onnxruntime", "offramp"} <= set(provenance.packages)
+
+
+def test_accuracy_is_said_of_test_and_the_path_of_tune(finished: Place) -> None:
+    manifest = finished.published().manifest
+    points = manifest.operating_points
+    assert list(points) == ["exact", "balanced", "fast"]
+    assert {(each.split, each.n) for each in manifest.exits} == {("test", 360)}
+    assert {(each.split, each.n) for each in points.values()} == {("test", 360)}
+    assert (manifest.pareto_path.split, manifest.pareto_path.n) == ("tune", 200)
+
+
+def test_exact_is_the_final_exit(finished: Place) -> None:
+    manifest = finished.published().manifest
+    exact = manifest.operating_points["exact"]
+    assert (exact.thresholds, exact.disagreement, exact.exit_shares) == ((None, None), 0.0, (0.0, 0.0, 1.0))
+    assert exact.accuracy == manifest.exits[-1].accuracy
+    assert exact.certificate is None
+
+
+def test_a_point_that_certified_something_says_on_how_many_rows(finished: Place) -> None:
+    balanced = finished.published().manifest.operating_points["balanced"]
+    assert balanced.certificate is not None
+    assert (balanced.certificate.epsilon, balanced.certificate.delta, balanced.certificate.n) == (
+        0.2,
+        0.05,
+        200,
+    )
+
+
+def test_a_certificate_says_its_risk_and_counts_both(finished: Place) -> None:
+    promise = finished.published().manifest.operating_points["balanced"].certificate
+    assert promise is not None
+    assert promise.risk is Risk.DISAGREEMENT
+    assert promise.harms is not None
+    assert promise.harms <= promise.disagreements
+
+
+def test_a_point_certified_by_nothing_is_tunes_target_and_said_loudly_to_be_uncertified(
+    finished: Place,
+) -> None:
+    manifest = finished.published().manifest
+    fast = manifest.operating_points["fast"]
+    points = manifest.pareto_path.points
+    allowed = [row for row in points if row.accuracy_loss is not None and row.accuracy_loss <= 0.1]
+    assert fast.thresholds in {row.thresholds for row in allowed}
+    assert fast.certificate is None
+    assert 'operating point "fast" is UNCERTIFIED, as asked by certified_by = "nothing"' in finished.said
+    assert "Not certified, as its goal asked" in finished.folder.report_path.read_text()
+
+
+def test_a_point_for_which_nothing_faster_is_certified_is_published_equal_to_exact_and_said_to_be(
+    place: Place, tiny_recipe: Recipe
+) -> None:
+    # At this epsilon none of 200 certify rows may differ; of so bad a network several do at the safest row.
+    strict = OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.015)
+    recipe = tiny_recipe.model_copy(
+        update={
+            "generations": tiny_recipe.generations.model_copy(update={"count": 1}),
+            "operating_points": tiny_recipe.operating_points.model_copy(update={"fast": strict}),
+        }
+    )
+    told = Told(quiet=True)
+
+    place.start(recipe, resume=False, progress=told)
+
+    points = place.published().manifest.operating_points
+    assert points["fast"] == points["exact"]
+    assert points["balanced"] != points["exact"]
+    assert 'operating point "fast" equals "exact": nothing faster was certified' in told.said
+    assert "Certified nothing faster, so it equals exact: of 200" in place.folder.report_path.read_text()
+
+
+def test_each_exit_says_how_its_confidences_are_spread_over_the_test_rows(
+    finished: Place, digits: Dataset
+) -> None:
+    version = finished.published()
+    runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360)
+    logits_ENK = evaluate(runner, digits.test.images_NCHW)
+    for number, each in enumerate(version.manifest.exits):
+        assert each.confidence is not None
+        confidence_N = read_exit(logits_ENK[number], each.calibration_temperature).confidence_B
+        bin_N = np.digitize(confidence_N, each.confidence.edges)
+        shares = np.bincount(bin_N, minlength=len(each.confidence.shares)) / 360
+        assert each.confidence.shares == pytest.approx(shares.tolist(), abs=2 / 360)
+
+
+def test_the_record_holds_every_generation_with_its_n(finished: Place) -> None:
+    record = finished.folder.read_record()
+    assert record is not None
+    assert Path(record.published) == (finished.models / "tiny" / "1").resolve()
+    assert [each.number for each in record.generations] == [0, 1]
+    assert record.generations[0].p_value is None
+    assert record.generations[1].p_value is not None
+    for generation in record.generations:
+        assert generation.tune_n == 200
+        assert {each.n for each in generation.exits} == {360}
+        assert {each.n for each in generation.operating_points.values()} == {360}
+    best = record.generations[record.chosen_generation]
+    assert best.operating_points == finished.published().manifest.operating_points
+
+
+def test_the_record_holds_the_ensemble_of_all_generations_exit_by_exit(
+    finished: Place, digits: Dataset
+) -> None:
+    record = finished.folder.read_record()
+    assert record is not None
+    assert (record.ensemble.generations, record.ensemble.split, record.ensemble.n) == (2, "test", 360)
+    logits = []
+    for number in range(2):
+        weights = torch.load(finished.folder.generation_folder(number) / WEIGHTS_FILE, weights_only=True)
+        network = make_network(load_recipe_of(finished), digits)
+        network.load_state_dict(weights["state"]["network"])
+        with torch.no_grad():
+            logits.append(network.eval()(torch.from_numpy(digits.test.images_NCHW)))
+    label_EN = torch.stack([each.softmax(dim=2) for each in logits]).mean(dim=0).argmax(dim=2)
+    accuracy_E = (label_EN.numpy() == digits.test.truth_N).mean(axis=1)
+    assert record.ensemble.accuracy == pytest.approx(accuracy_E.tolist())
+
+
+def load_recipe_of(place: Place) -> Recipe:
+    return Recipe.model_validate_json((place.folder.path / RECIPE_FILE).read_text())
+
+
+def test_the_report_stands_beside_the_record(finished: Place) -> None:
+    assert "tiny" in finished.folder.report_path.read_text()
+
+
+def test_a_finished_run_is_left_alone(finished: Place, tiny_recipe: Recipe) -> None:
+    before = (finished.folder.path / RECORD_FILE).stat()
+    record, did_run = finished.start(tiny_recipe, resume=True, progress=NeverTrains())
+    assert (record.version, did_run) == (1, False)
+    after = (finished.folder.path / RECORD_FILE).stat()
+    # Not the whole stat: reading the record moves its time of access.
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_finished_run_whose_version_is_gone_publishes_again_without_training(
+    finished: Place, place: Place, tiny_recipe: Recipe
+) -> None:
+    shutil.copytree(finished.folder.path, place.folder.path)
+    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
+    assert (record.version, did_run) == (1, True)
+    ours, theirs = place.published().manifest, finished.published().manifest
+    assert ours.model_copy(update={"created": theirs.created}) == theirs
+
+
+def test_a_run_interrupted_between_publishing_and_its_report_publishes_no_twin(
+    place: Place, tiny_recipe: Recipe
+) -> None:
+    place.start(tiny_recipe, resume=False, progress=ProgressBar(quiet=True))
+    place.folder.report_path.unlink()
+    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
+    assert (record.version, did_run) == (1, True)
+    assert place.folder.report_path.exists()
+    assert [version.name for version in (place.models / "tiny").iterdir()] == ["1"]
+
+
+def test_a_run_killed_between_publishing_and_its_record_adopts_its_version(
+    finished: Place, place: Place, tiny_recipe: Recipe
+) -> None:
+    shutil.copytree(finished.root, place.root, dirs_exist_ok=True)
+    for name in (RECORD_FILE, REPORT_FILE):
+        (place.folder.path / name).unlink()
+    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
+    assert (record.version, did_run) == (1, True)
+    assert record.is_published_in(place.models)
+    assert [version.name for version in (place.models / "tiny").iterdir()] == ["1"]
+
+
+def test_the_record_and_the_manifest_name_the_run_and_the_precision(finished: Place) -> None:
+    record = finished.folder.read_record()
+    assert record is not None
+    assert [each.precision for each in record.generations] == ["fp32", "fp32"]
+    assert finished.published().manifest.provenance.run_id == finished.folder.run_id
+
+
+def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_written(
+    place: Place, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.npz"
+    images, truth_N = np.zeros((1600, 4, 4), dtype=np.uint8), np.arange(1600) % 10
+    np.savez(path, allow_pickle=False, x_train=images, y_train=truth_N, x_test=images, y_test=truth_N)
+    dataset = tiny_recipe.dataset.model_copy(update={"name": "npz", "file": str(path), "test_rows": None})
+    with pytest.raises(RecipeError, match="at least 8 pixels a side for 3 stages, got 4"):
+        place.start(
+            tiny_recipe.model_copy(update={"dataset": dataset}),
+            resume=False,
+            progress=NeverTrains(),
+        )
+    assert not place.folder.path.exists()
+    assert not place.models.exists()
+
+
+def test_a_model_repository_that_cannot_be_made_is_refused_before_training(
+    place: Place, tiny_recipe: Recipe
+) -> None:
+    place.models.touch()
+    with pytest.raises(RunError, match=r"models/tiny: cannot be made: Not a directory"):
+        place.start(tiny_recipe, resume=False, progress=NeverTrains())
+
+
+def test_the_record_is_plain_json(finished: Place) -> None:
+    record = json.loads((finished.folder.path / RECORD_FILE).read_text())
+    assert list(record) == [
+        "recipe", "model", "version", "published", "manifest_sha256", "seed", "chosen_generation",
+        "generations", "ensemble", "stage_milliseconds", "baselines",
+    ]  # fmt: skip

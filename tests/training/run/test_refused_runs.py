@@ -1,0 +1,143 @@
+"""What a run refuses, or says, before it trains anything."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.stopped_run import run_arguments
+from training.__main__ import MISTAKE, main
+from training.born_again.progress import ProgressBar
+from training.errors import RecipeError, RunError
+from training.files.output_folder import hold
+from training.recipe.recipe import Recipe
+from training.run.folder import RunFolder
+from training.run.pipeline import run
+
+
+def npz_recipe(recipe: Recipe, path: Path, rows: int) -> Recipe:
+    """Write blank images of ten classes, and the recipe that reads them."""
+    images, truth_N = np.zeros((rows, 8, 8), dtype=np.uint8), np.arange(rows) % 10
+    np.savez(path, allow_pickle=False, x_train=images, y_train=truth_N, x_test=images, y_test=truth_N)
+    changes = {
+        "name": "npz",
+        "file": str(path),
+        "test_rows": None,
+        "temperature_rows": 100,
+        "tune_rows": 100,
+        "certify_rows": 100,
+    }
+    return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=changes)})
+
+
+def start(recipe: Recipe, place: Path, *, resume: bool = False) -> None:
+    run(
+        recipe,
+        "tiny",
+        RunFolder(place / "run"),
+        place / "models",
+        ProgressBar(quiet=True),
+        resume=resume,
+    )
+
+
+def test_a_batch_larger_than_the_train_split_is_refused(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = npz_recipe(tiny_recipe, tmp_path / "few.npz", rows=400)
+    with pytest.raises(RecipeError, match=r"batch_rows: expected at most the 100 rows .* got 128"):
+        start(recipe, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_resumed_on_data_that_changed_since(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    short = tiny_recipe.model_copy(
+        update={"generations": tiny_recipe.generations.model_copy(update={"count": 1})}
+    )
+    start(npz_recipe(short, tmp_path / "own.npz", rows=500), tmp_path)
+    (tmp_path / "run" / "report.html").unlink()
+    grown = npz_recipe(short, tmp_path / "own.npz", rows=510)
+    with pytest.raises(RunError, match=r"begun with other data: expected digest [0-9a-f]{64}, got"):
+        start(grown, tmp_path, resume=True)
+
+
+def test_a_run_in_a_folder_that_another_one_holds_is_one_line_that_says_which(
+    tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hold(tmp_path / "run", resume=False):
+        assert main(run_arguments(tiny_recipe_file, tmp_path, "--resume")) == MISTAKE
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"error: output folder {tmp_path}/run: in use by process {os.getpid()} on ")
+    assert complaint.count("\n") == 1
+
+
+def test_a_resume_where_no_run_was_begun_is_one_line(
+    tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(run_arguments(tiny_recipe_file, tmp_path, "--resume")) == MISTAKE
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(
+        f"error: output folder {tmp_path}/run: expected one to go on with, got nothing"
+    )
+    assert complaint.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def certified_by(recipe: Recipe, risk: str) -> Recipe:
+    """Ask for a promise of the point of which the tiny recipe asks none."""
+    points = recipe.operating_points.model_copy(
+        update={"fast": recipe.operating_points.fast.model_copy(update={"certified_by": risk})}
+    )
+    return recipe.model_copy(update={"operating_points": points})
+
+
+@pytest.mark.parametrize("risk", ["disagreement", "harm"])
+def test_a_point_that_its_certify_split_is_too_small_for_is_refused_before_anything_is_written(
+    tiny_recipe: Recipe, tmp_path: Path, risk: str
+) -> None:
+    with pytest.raises(
+        RecipeError,
+        match=r"^operating point 'fast': epsilon 0.001 at delta 0.05: expected a certify split of at least "
+        r"2995 rows, got 200: give it more, or a larger epsilon$",
+    ):
+        start(certified_by(tiny_recipe, risk), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_name_that_is_a_file_in_the_repository_is_one_line(
+    tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "tiny").touch()
+    arguments = ["run", str(tiny_recipe_file), "--output", str(tmp_path / "run")]
+    assert main([*arguments, "--model-repository", str(models)]) == MISTAKE
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert "tiny: cannot be made: File exists" in complaint
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("architecture.width", "1000000"),
+        ("architecture.depth", "1000"),
+        ("threads", "1000000000000"),
+        ("generations.distillation_temperature", "1e-300"),
+    ],
+)
+def test_a_value_that_no_run_survives_is_refused_in_the_recipe(
+    tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: str
+) -> None:
+    section, _, name = key.rpartition(".")
+    line = f"{name} = {value}"
+    text = tiny_recipe_file.read_text()
+    old = [each for each in text.splitlines() if each.startswith(f"{name} = ")]
+    header = f"[{section}]"
+    text = text.replace(old[0], line, 1) if old else text.replace(header, f"{header}\n{line}", 1)
+    recipe = tmp_path / "wild.toml"
+    recipe.write_text(text)
+    assert main(["run", str(recipe), "--output", str(tmp_path / "run")]) == MISTAKE
+    complaint = capsys.readouterr().err
+    assert key in complaint
+    assert "expected" in complaint
+    assert not (tmp_path / "run").exists()

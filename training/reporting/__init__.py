@@ -1,0 +1,1 @@
+"""What reports, pages and plots are made of."""

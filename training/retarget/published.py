@@ -1,0 +1,94 @@
+"""A published version, found and run: what its exits answer, as a server would have it.
+
+Needs no PyTorch. Knows nothing of what the answers are for.
+
+Shapes: `E` exits, `N` rows of a split, `K` classes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import RepositoryError, first_line
+from serving.repository.repository import PublishedVersion, find_versions, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import Arrays, StageRunner, stage_files
+from training.data.splits import Split
+from training.exits.evaluate import evaluate
+from training.run.assessment import EVALUATION_SLOTS
+
+Say = Callable[[str], None]
+"""Receives a line of progress."""
+
+
+def find(model_repository: Path, name: str, number: int) -> PublishedVersion:
+    """Read a version whole, its digests verified; raise RepositoryError where it is not there."""
+    found = find_versions(model_repository)
+    if name not in found:
+        known = ", ".join(found) or "none at all"
+        raise RepositoryError(f"model repository {model_repository}: expected one of {known}, got {name!r}")
+    if number not in found[name]:
+        known = ", ".join(map(str, found[name]))
+        raise RepositoryError(f'model "{name}": expected one of versions {known}, got {number}')
+    return read_version(model_repository / name / str(number))
+
+
+def check_takes_images(version: PublishedVersion) -> None:
+    """Raise RepositoryError where a version takes something else than images."""
+    inputs = version.manifest.inputs
+    if len(inputs) != 1 or inputs[0].datatype != "UINT8" or len(inputs[0].shape) != 4:
+        got = ", ".join(f"{each.datatype} {list(each.shape)}" for each in inputs)
+        raise RepositoryError(
+            f"{version.folder}: inputs: expected one of UINT8 images [-1, C, H, W], got {got}"
+        )
+
+
+class PublishedStages:
+    """A published version's stages, run as a server runs them; every split once."""
+
+    def __init__(self, version: PublishedVersion, say: Say) -> None:
+        manifest = version.manifest
+        try:
+            self._runner = StageRunner(stage_files(version), manifest.inputs, CPU, slots=EVALUATION_SLOTS)
+            self._runner.probe()
+        except RepositoryError:
+            raise
+        except Exception as error:  # onnxruntime raises a class of its own for each status
+            raise RepositoryError(
+                f"{version.folder}: the stages do not fit the manifest: {first_line(error)}"
+            ) from error
+        if self._runner.classes != len(manifest.labels):
+            raise RepositoryError(
+                f"{version.folder}: labels: expected {self._runner.classes} as the logits have, "
+                f"got {len(manifest.labels)}"
+            )
+        self._input_name = manifest.inputs[0].name
+        self._cost_E = manifest.multiply_adds
+        self._say = say
+        self._answered: list[tuple[Split, NDArray[np.float32]]] = []
+
+    @property
+    def batch_rows(self) -> int:
+        """How many rows run at once."""
+        return self._runner.slots
+
+    def logits_of(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Run rows of any inputs through every stage: logits_ENK."""
+        return self._runner.run_every_stage(inputs)
+
+    @property
+    def cost_E(self) -> tuple[int, ...]:  # noqa: N802 - a shape suffix
+        """What a row costs that leaves at each exit."""
+        return self._cost_E
+
+    def logits(self, split: Split) -> NDArray[np.float32]:
+        """Run a split through every stage: logits_ENK."""
+        for known, logits_ENK in self._answered:
+            if known is split:  # its digest tells the row numbers alone, and not of which source
+                return logits_ENK
+        self._say(f"running {len(split):,} rows through {self._runner.stage_count} stages")
+        logits_ENK = evaluate(self._runner, split.images_NCHW, input_name=self._input_name)
+        self._answered.append((split, logits_ENK))
+        return logits_ENK

@@ -1,0 +1,69 @@
+"""What a recipe asks for, made: its dataset, its network, its trained generations.
+
+The steps that a run shares with studies, baselines and benchmarks. Knows nothing of exits' thresholds.
+"""
+
+from collections.abc import Callable, Sequence
+
+from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.registry import build
+from training.born_again.checkpoint import CheckpointFolder
+from training.born_again.generations import TrainedGeneration, choose_training_device, train_generations
+from training.born_again.precision import Precision
+from training.born_again.progress import TrainingProgress
+from training.data.splits import Dataset
+from training.recipe.recipe import Recipe
+from training.run.folder import RunFolder
+
+
+def load(recipe: Recipe) -> Dataset:
+    """Load and cut the recipe's dataset."""
+    return recipe.dataset.load()
+
+
+def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
+    """Build the recipe's network with fresh weights; normalisation is measured on the train split."""
+    return build(
+        recipe.architecture.name,
+        PixelNormalisation.of(dataset.train.images_NCHW),
+        dataset.image_shape,
+        classes=len(dataset.labels),
+        width=recipe.architecture.width,
+        depth=recipe.architecture.depth_of_each_stage,
+        strides=recipe.architecture.strides,
+        heads=recipe.architecture.head_of_each_exit,
+    )
+
+
+def make_backbone(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
+    """Build the recipe's network with the final exit alone."""
+    return make_network(recipe, dataset).without_early_exits()
+
+
+def make_trained_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
+    """Build the network that the recipe's generations train: without early exits where they follow later."""
+    make = make_backbone if recipe.exits.train == "frozen" else make_network
+    return make(recipe, dataset)
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: RunFolder,
+    progress: TrainingProgress,
+    *,
+    earlier: Sequence[TrainedGeneration] = (),
+    make: Callable[[Recipe, Dataset], MultiExitNetwork] = make_trained_network,
+) -> list[TrainedGeneration]:
+    """Train every generation that neither the folder holds nor another run has trained earlier."""
+    precision = Precision.choose(recipe.schedule.precision, choose_training_device())
+    return train_generations(
+        lambda: make(recipe, dataset),
+        dataset.train,
+        dataset.tune,
+        recipe,
+        CheckpointFolder(folder, recipe, precision.format),
+        progress,
+        precision,
+        earlier=earlier,
+    )

@@ -1,0 +1,167 @@
+"""The whole chain of a training run: from a recipe to a published version and its report.
+
+Each split decides one thing, and the test split is read once, after every choice. Training is the
+only long step, and what is trained stays on disk; the rest repeats itself exactly, so a resumed run
+does it again. Knows nothing of the command line.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from training.attach.frozen import attach_to_generations
+from training.born_again.generations import TrainedGeneration
+from training.born_again.progress import TrainingProgress
+from training.born_again.promotion import promote
+from training.data.splits import Dataset
+from training.errors import RecipeError
+from training.exits.cost import measure_milliseconds
+from training.exits.goals import DEFAULT_POINT, check_certify_rows
+from training.files.output_folder import check_writable, hold
+from training.recipe.recipe import Recipe
+from training.recipe.settings import DeepSupervisionSection
+from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
+from training.release.publish import publish
+from training.release.report import write_report
+from training.release.summarise import make_summary
+from training.run.assessment import Assessment, Exported, choose, export, read_test_split
+from training.run.baselines import Baseline, train_baselines
+from training.run.folder import RunFolder, RunRecord
+from training.run.from_recipe import load, make_network, train
+from training.run.interrupt import finishing
+from training.run.memory import check_memory
+
+
+def run(
+    recipe: Recipe,
+    recipe_name: str,
+    folder: RunFolder,
+    model_repository: Path,
+    progress: TrainingProgress,
+    *,
+    resume: bool,
+    max_memory_bytes: int | None = None,
+) -> tuple[RunRecord, bool]:
+    """Run a recipe to its published version; returns the record, and whether there was anything to do.
+
+    A mistake in recipe, data or folders is raised before any training, as is a need of more memory than
+    max_memory_bytes.
+    """
+    with hold(folder.path, resume=resume):
+        return _run(recipe, recipe_name, folder, model_repository, progress, max_memory_bytes)
+
+
+def _run(
+    recipe: Recipe,
+    recipe_name: str,
+    folder: RunFolder,
+    model_repository: Path,
+    progress: TrainingProgress,
+    max_memory_bytes: int | None,
+) -> tuple[RunRecord, bool]:
+    folder.check(recipe)
+    record = folder.read_record()
+    published = record is not None and record.is_published_in(model_repository)
+    if record is not None and published and folder.report_path.exists():
+        return record, False
+    check_certify_rows(recipe.operating_points.goals, recipe.dataset.certify_rows)
+    dataset = load(recipe)
+    if recipe.schedule.batch_rows > len(dataset.train):
+        raise RecipeError(
+            f"schedule.batch_rows: expected at most the {len(dataset.train)} rows of the train split, "
+            f"got {recipe.schedule.batch_rows}"
+        )
+    if max_memory_bytes is not None:
+        check_memory(recipe, dataset, max_memory_bytes)
+    make_network(recipe, dataset)  # says before any training whether the images fit the architecture
+    check_writable(model_repository / recipe.model)
+    folder.begin(recipe, dataset.digests)
+    for line in unused_settings(recipe):
+        progress.say(line)
+    generations = train(recipe, dataset, folder, progress)
+    progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
+    findings = find_out(recipe, recipe_name, dataset, generations, folder, progress)
+    with finishing():  # who stops a run either finds nothing published, or a run that is done
+        if record is None or not published:
+            record = release(findings, model_repository, folder, progress)
+        write_report(folder.report_path, make_summary(findings, Path(record.published)))
+    return record, True
+
+
+def unused_settings(recipe: Recipe) -> Iterator[str]:
+    """Yield a line where a recipe sets what its way of training exits does not use."""
+    if recipe.exits.train == "frozen" and recipe.deep_supervision != DeepSupervisionSection():
+        yield 'deep_supervision is not used: exits.train is "frozen"; "joint" trains exits with the backbone'
+
+
+def release(
+    findings: Findings, model_repository: Path, folder: RunFolder, progress: TrainingProgress
+) -> RunRecord:
+    """Publish the chosen generation, and record at once that it is."""
+    for line in warnings(findings):
+        progress.say(line)
+    published = publish(
+        model_repository,
+        findings.recipe.model,
+        lambda version: make_manifest(findings, version, folder.run_id),
+        [stage.file.path for stage in findings.best.exported.stages],
+    )
+    record = make_record(findings, published.folder)
+    folder.write_record(record)
+    return record
+
+
+def export_generations(
+    recipe: Recipe,
+    dataset: Dataset,
+    generations: Sequence[TrainedGeneration],
+    folder: RunFolder,
+    progress: TrainingProgress,
+) -> list[Exported]:
+    """Write the stages of every generation; early exits are attached to those trained without any."""
+    if recipe.exits.train == "frozen":
+        return attach_to_generations(recipe, dataset, generations, folder, progress)
+    return [export(each.network, dataset, folder.generation_folder(each.number)) for each in generations]
+
+
+def find_out(
+    recipe: Recipe,
+    recipe_name: str,
+    dataset: Dataset,
+    generations: Sequence[TrainedGeneration],
+    folder: RunFolder,
+    progress: TrainingProgress,
+) -> Findings:
+    """Export, choose and promote, and after every choice read the test split, once."""
+    exported = export_generations(recipe, dataset, generations, folder, progress)
+    chosen = [choose(each, dataset, recipe.operating_points.goals) for each in exported]
+    promotion = promote([each.tune.correct_EN[-1] for each in chosen], planned=recipe.generations.count)
+    baselines: list[Baseline] = []
+    if recipe.baselines.static:
+        point = chosen[promotion.chosen].points[DEFAULT_POINT]
+        baselines = train_baselines(
+            recipe,
+            dataset,
+            folder,
+            progress,
+            teacher=generations[promotion.chosen],
+            most_multiply_adds=point.candidate.multiply_adds_share * exported[promotion.chosen].cost_E[-1],
+        )
+    # No choice is made from here on.
+    assessments = [
+        Assessment(each, made, read_test_split(each, made, dataset.test))
+        for each, made in zip(exported, chosen, strict=True)
+    ]
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    best = assessments[promotion.chosen]
+    return Findings(
+        recipe,
+        recipe_name,
+        dataset,
+        assessments,
+        promotion,
+        stage_milliseconds=measure_milliseconds(best.exported.runner),
+        baselines=tuple(compare_baseline(each, best, dataset.test) for each in baselines),
+        precisions=[each.precision for each in generations],
+        created=created,
+    )

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.table import row, rule
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
 from training.exits.cost import expected_milliseconds, measure_milliseconds
@@ -25,7 +24,8 @@ from training.exits.evaluate import outcome
 from training.exits.thresholds import Candidate
 from training.files.whole_file import whole_file
 from training.recipe.recipe import Recipe, load_recipe
-from training.release.numerals import percent
+from training.reporting.markdown import row, rule
+from training.reporting.numerals import percent
 from training.run.assessment import Exported, trace
 from training.run.folder import RunFolder
 from training.run.from_recipe import load, train

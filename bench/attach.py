@@ -21,8 +21,6 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from bench.serving.page import replace
-from bench.table import row, rule
 from examples.demo import server
 from serving.client import Client
 from training.attach.folder import AttachFolder
@@ -35,8 +33,9 @@ from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.recipe.recipe import load_recipe
 from training.release.export import export_stages
-from training.release.numerals import percent
-from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg, exit_colour
+from training.reporting.drawing import draw_document_svg, exit_colour
+from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.numerals import percent
 from training.run.baselines import without_exits
 from training.run.folder import RunFolder
 from training.run.from_recipe import load, make_backbone, train
@@ -44,10 +43,9 @@ from training.run.from_recipe import load, make_backbone, train
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "attach"
 PAGE = ROOT / "docs" / "training.md"
-BEGIN, END = "<!-- attach: written by `python -m bench.attach` -->", "<!-- end of attach -->"
+PART = WrittenPart("attach", "python -m bench.attach")
 NAME = "backbone"
 SENT_ROWS, REQUEST_ROWS = 1000, 50
-_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _EXIT_COLOURS = ("#9cc7ee", "#4a8fcf", "#12406e")
 
 Images = NDArray[np.uint8]
@@ -207,15 +205,14 @@ def main() -> None:
     DOCS.mkdir(parents=True, exist_ok=True)
     (DOCS / "fashion-mnist.json").write_text(measured.model_dump_json(indent=1) + "\n")
     (DOCS / "fashion-mnist.svg").write_text(plot(measured.record))
-    replace(PAGE, BEGIN, END, lines(measured))
+    PART.write(PAGE, lines(measured))
     print(f"written: {DOCS.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
 
 
 def plot(record: AttachRecord) -> str:
     """Draw the trade-off as SVG in plain colours."""
     exits = {exit_colour(number): colour for number, colour in enumerate(_EXIT_COLOURS)}
-    svg = draw_svg(draw_trade_off(record), "attach", 4.0, _COLOURS | exits, background=_COLOURS[PAPER])
-    return svg + "\n"
+    return draw_document_svg(draw_trade_off(record), "attach", 4.0, exits)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from bench.closed_loop import closed_loop_seconds, engine_of, make_metrics
 from bench.serving.networks import load_images, prepare
-from bench.table import row, rule
 from serving.exits.options import RequestOptions, exit_rule
 from serving.exits.policy import decide, read_exit
 from serving.repository.repository import PublishedVersion
 from serving.stages.blocks import open_stages
 from serving.stages.devices import CPU
+from training.reporting.markdown import row, rule
 
 CLASSES = 10
 REQUEST_ROWS = 8

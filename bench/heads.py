@@ -13,7 +13,6 @@ from statistics import median
 
 import torch
 
-from bench.table import row, rule
 from serving.repository.manifest import TensorSpec
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
@@ -22,7 +21,8 @@ from training.data.registry import DATASETS, DatasetSize
 from training.exits.cost import measure_milliseconds
 from training.recipe.recipe import Recipe, load_recipe
 from training.release.export import ExportedStage, export_stages
-from training.release.numerals import quantity
+from training.reporting.markdown import row, rule
+from training.reporting.numerals import quantity
 from training.run.estimate import random_dataset
 from training.run.from_recipe import make_network
 

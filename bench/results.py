@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.table import row, rule
 from serving.repository.manifest import MANIFEST_FILE, Manifest, OperatingPoint, read_manifest
 from training.exits.cost import expected_milliseconds
 from training.release import promises
-from training.release.numerals import gain, percent, proportion
 from training.release.words import BASELINE_NAMES
+from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.numerals import gain, percent, proportion
 from training.run.folder import RECORD_FILE, RunFolder, RunRecord
 from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 RELEASED = Path("models") / "fashion-mnist" / "2"
 RUN = Path("docs") / "released" / "fashion-mnist-1"
 STUDY = Path("docs") / "studies" / "fashion-mnist"
-BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
+PART = WrittenPart("results", "make results")
 BATCHES = (1, 8)
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         take_over(RunFolder(options.run), ROOT / RUN)
     results = read(ROOT)
     for page, written in pages(results).items():
-        page.write_text(with_results(page.read_text(), written))
+        PART.write(page, written)
 
 
 def take_over(folder: RunFolder, place: Path) -> None:
@@ -71,19 +71,12 @@ def read(root: Path) -> Results:
     return Results(read_manifest(root / RELEASED / MANIFEST_FILE), record, study)
 
 
-def with_results(page: str, results: str) -> str:
-    """Replace what lies between the two comments."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{results}\n{END}{after}"
-
-
-def pages(results: Results) -> dict[Path, str]:
+def pages(results: Results) -> dict[Path, tuple[str, ...]]:
     """Return the results that each page shows."""
     return {
-        ROOT / "README.md": "\n".join(released(results)),
-        ROOT / "docs" / "results.md": "\n".join(lines(results)),
-        ROOT / RELEASED.parent / "README.md": "\n".join((*released(results), "", *without_exits(results))),
+        ROOT / "README.md": tuple(released(results)),
+        ROOT / "docs" / "results.md": tuple(lines(results)),
+        ROOT / RELEASED.parent / "README.md": (*released(results), "", *without_exits(results)),
     }
 
 

@@ -20,13 +20,13 @@ import numpy as np
 
 from bench.closed_loop import closed_loop_seconds, engine_of, make_metrics
 from bench.serving.networks import load_images, prepare
-from bench.table import row, rule
 from serving.engine.queues import StageQueues
 from serving.engine.request import NO_DEADLINE, Batch, FutureReply, Request
 from serving.engine.scheduler import Lane, Scheduler
 from serving.engine.version import FEWEST_BLOCKS
 from serving.exits.policy import ExitRule
 from serving.stages.costs import MeasuredCosts, StageCosts
+from training.reporting.markdown import row, rule
 
 MAX_BATCH_SIZE = 64
 SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from bench.serving import servers
 from bench.serving.networks import load_images, prepare
-from bench.table import row, rule
 from serving.api.wire import training
 from serving.client import Client
 from serving.client.training import OverrideValue, TrainingClient
+from training.reporting.markdown import row, rule
 
 ROUNDS = 8
 WINDOW_SECONDS = 5.0

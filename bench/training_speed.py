@@ -14,12 +14,12 @@ from statistics import median
 
 import torch
 
-from bench.table import row, rule
 from training.born_again.fit import Fit
 from training.born_again.generations import choose_training_device, make_fit
 from training.born_again.precision import Precision
 from training.data.registry import DATASETS, DatasetSize
 from training.recipe.recipe import Recipe, load_recipe
+from training.reporting.markdown import row, rule
 from training.run.estimate import random_dataset
 from training.run.from_recipe import make_network
 

@@ -14,17 +14,16 @@ from bench.exit_rules.record import (
     Interval,
 )
 from bench.exit_rules.rules import PLAIN
-from bench.serving.page import replace
-from bench.table import row, rule
-from training.release.numerals import exactly, percent
+from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.numerals import exactly, percent
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "exit-rules.md"
-BEGIN, END = "<!-- rules: written by `python -m bench.exit_rules` -->", "<!-- end of rules -->"
+PART = WrittenPart("rules", "python -m bench.exit_rules")
 
 
 def write(record: ExitRulesRecord) -> None:
     """Write a comparison into its place on the page."""
-    replace(PAGE, BEGIN, END, lines(record))
+    PART.write(PAGE, lines(record))
 
 
 def lines(record: ExitRulesRecord) -> Iterator[str]:

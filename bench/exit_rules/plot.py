@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 
 from bench.exit_rules.record import ACCURACY, FIGURES, ComparedNetwork, ExitRulesRecord
 from bench.exit_rules.rules import ENTROPY, FITTED, MARGIN, MEAN, MOST_CONFIDENT, PRODUCT, TO_THE_END
-from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, INK, MUTED, draw_document_svg
 
-_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINES: dict[str, dict[str, Any]] = {
     ENTROPY: {"color": "#9cc7ee"},
     MARGIN: {"color": "#12406e"},
@@ -34,7 +33,7 @@ def plot(record: ExitRulesRecord) -> str:
         figure.legend(handles, names, loc="outside lower center", ncols=3)
 
     height = _PANEL_INCHES * len(record.networks) + 0.6
-    return draw_svg(draw, "exit-rules", height, _COLOURS, background=_COLOURS[PAPER]) + "\n"
+    return draw_document_svg(draw, "exit-rules", height)
 
 
 def _draw(axes: Axes, network: ComparedNetwork, figure: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.record import RecordPart
+from training.reporting.record import RecordPart
 
 ACCURACY, DISAGREEMENT = "accuracy", "disagreement"
 FIGURES = (ACCURACY, DISAGREEMENT)

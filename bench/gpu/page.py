@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.gpu.record import Cell, GpuRecord
-from bench.serving.page import replace
-from bench.table import row, rule
+from training.reporting.markdown import WrittenPart, row, rule
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
-BEGIN, END = "<!-- gpu: written by `python -m bench.gpu.page` -->", "<!-- end of gpu -->"
+PART = WrittenPart("gpu", "python -m bench.gpu.page")
 
 
 def main() -> None:
@@ -17,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.page", description=__doc__)
     parser.add_argument("record", type=Path, metavar="FILE.json")
     options = parser.parse_args()
-    replace(PAGE, BEGIN, END, lines(GpuRecord.model_validate_json(options.record.read_bytes())))
+    PART.write(PAGE, lines(GpuRecord.model_validate_json(options.record.read_bytes())))
 
 
 def lines(record: GpuRecord) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from bench.record import RecordPart
+from training.reporting.record import RecordPart
 
 POINTS = ("exact", "balanced")
 

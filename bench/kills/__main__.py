@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from bench.kills.commands import COMMANDS, command_of, prepare, result, write_inputs
 from bench.kills.points import Point, read_trace, spread, start
-from bench.table import row, rule
 from training.attach import pipeline as attach  # noqa: F401 - as these
+from training.reporting.markdown import row, rule
 from training.study import conduct, page  # noqa: F401
 
 

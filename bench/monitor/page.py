@@ -24,18 +24,17 @@ from bench.monitor.scenarios import (
     ROWS,
     ROWS_A_SECOND,
 )
-from bench.serving.page import replace
-from bench.table import row, rule
-from training.release.numerals import percent, percent_range
+from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.numerals import percent, percent_range
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "certificates.md"
-BEGIN, END = "<!-- monitor: written by `python -m bench.monitor` -->", "<!-- end of monitor -->"
+PART = WrittenPart("monitor", "python -m bench.monitor")
 NONE = "\N{EN DASH}"
 
 
 def write(record: MonitorRecord) -> None:
     """Write a record into its place on the page."""
-    replace(PAGE, BEGIN, END, lines(record))
+    PART.write(PAGE, lines(record))
 
 
 def lines(record: MonitorRecord) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from bench.monitor.scenarios import Scenario
-from bench.record import RecordPart
+from training.reporting.record import RecordPart
 
 
 class Ended(NamedTuple):

@@ -24,7 +24,7 @@ ROWS_A_SECOND = 10
 
 
 @dataclass(frozen=True)
-class RowSource:
+class RowStream:
     """Rows of one kind, sent by some callers, each as often."""
 
     share: float
@@ -46,7 +46,7 @@ class Scenario:
     name: str
     epsilon: float
     servers: int
-    sources: tuple[RowSource, ...]
+    sources: tuple[RowStream, ...]
     rows: int = ROWS
     good_rows: int = 0
     """Rows that come first, and are not counted: by the same callers, but half of epsilon differ."""
@@ -85,21 +85,21 @@ ONE_OF_HUNDRED = "a hundred callers, one of them foreign"
 def null(epsilon: float, servers: int) -> Iterator[Scenario]:
     """Yield traffic that should not revoke."""
 
-    def of(name: str, *sources: RowSource, rows: int = ROWS, run_rows: int = 1) -> Scenario:
+    def of(name: str, *sources: RowStream, rows: int = ROWS, run_rows: int = 1) -> Scenario:
         return Scenario(NULL, name, epsilon, servers, sources, rows=rows, run_rows=run_rows)
 
     good = epsilon / 2
-    yield of(INDEPENDENT, RowSource(1, epsilon))
-    yield of(WELL_WITHIN, RowSource(1, good))
-    yield of(REPEATS, RowSource(0.95, 0), RowSource(0.05, good / 0.05))
+    yield of(INDEPENDENT, RowStream(1, epsilon))
+    yield of(WELL_WITHIN, RowStream(1, good))
+    yield of(REPEATS, RowStream(0.95, 0), RowStream(0.05, good / 0.05))
     # The test would see nothing but the different rows, in which ten times epsilon differs.
-    yield of(REPEATS_DROPPED, RowSource(1, good / 0.05), rows=ROWS // 20)
-    yield of(MISSING, RowSource(1, 0.7 * epsilon))
-    yield of(ONE_PICTURE_HALF, RowSource(0.5, good), RowSource(0.5, 1, pictures=1))
-    yield of(ONE_PICTURE_ALL, RowSource(1, 1, pictures=1))
+    yield of(REPEATS_DROPPED, RowStream(1, good / 0.05), rows=ROWS // 20)
+    yield of(MISSING, RowStream(1, 0.7 * epsilon))
+    yield of(ONE_PICTURE_HALF, RowStream(0.5, good), RowStream(0.5, 1, pictures=1))
+    yield of(ONE_PICTURE_ALL, RowStream(1, 1, pictures=1))
     in_bursts = good / BURST_RISK
     for name, callers in ((BURSTS, range(1)), (BURSTS_OF_TEN, range(HONEST_CALLERS))):
-        sources = RowSource(1 - in_bursts, 0, callers), RowSource(in_bursts, BURST_RISK, callers)
+        sources = RowStream(1 - in_bursts, 0, callers), RowStream(in_bursts, BURST_RISK, callers)
         yield of(name, *sources, run_rows=BURST_ROWS)
     for name, honest_callers, share in (
         (ONE_OF_TEN, 9, 0.1),
@@ -107,7 +107,7 @@ def null(epsilon: float, servers: int) -> Iterator[Scenario]:
         (ONE_OF_HUNDRED, 99, 0.01),
     ):
         honest, foreign = range(honest_callers), range(honest_callers, honest_callers + 1)
-        yield of(name, RowSource(1 - share, good, honest), RowSource(share, FOREIGN_RISK, foreign))
+        yield of(name, RowStream(1 - share, good, honest), RowStream(share, FOREIGN_RISK, foreign))
 
 
 AFTER_GOOD = f", after {GOOD_ROWS:,} good rows"
@@ -118,16 +118,16 @@ UNEQUAL = {0.9: "two callers, one with 90 % of the rows", 0.99: "two callers, on
 def power(epsilon: float, servers: int, few_servers: int) -> Iterator[Scenario]:
     """Yield traffic that breaks a certificate, all callers alike; good_rows and unequal callers on few."""
 
-    def of(name: str, servers: int, *sources: RowSource, good_rows: int = 0) -> Scenario:
+    def of(name: str, servers: int, *sources: RowStream, good_rows: int = 0) -> Scenario:
         return Scenario(POWER, name, epsilon, servers, sources, POWER_ROWS, good_rows, risk=risk)
 
     for risk in (each for each in RISKS if each > epsilon):
         for callers, name in CALLERS.items():
-            source = RowSource(1, risk, range(callers))
+            source = RowStream(1, risk, range(callers))
             yield of(name, servers, source)
             yield of(name + AFTER_GOOD, few_servers, source, good_rows=GOOD_ROWS)
         for share, name in UNEQUAL.items():
-            sources = RowSource(share, risk, range(1)), RowSource(1 - share, risk, range(1, 2))
+            sources = RowStream(share, risk, range(1)), RowStream(1 - share, risk, range(1, 2))
             yield of(name, few_servers, *sources)
 
 
@@ -145,15 +145,15 @@ FLOODS = {
 def attacks(epsilon: float, servers: int) -> Iterator[Scenario]:
     """Yield what an attacker sends among honest callers: to have a certificate revoked, or to keep it."""
 
-    def of(name: str, *sources: RowSource) -> Scenario:
+    def of(name: str, *sources: RowStream) -> Scenario:
         return Scenario(ATTACK, name, epsilon, servers, sources)
 
-    def honest(attack_share: float, risk: float = epsilon / 2) -> RowSource:
-        return RowSource(1 - attack_share, risk, range(HONEST_CALLERS))
+    def honest(attack_share: float, risk: float = epsilon / 2) -> RowStream:
+        return RowStream(1 - attack_share, risk, range(HONEST_CALLERS))
 
-    def attack(share: float, addresses: int, risk: float = 1.0, pictures: int | None = None) -> RowSource:
+    def attack(share: float, addresses: int, risk: float = 1.0, pictures: int | None = None) -> RowStream:
         callers = range(HONEST_CALLERS, HONEST_CALLERS + addresses)
-        return RowSource(share, risk, callers, pictures, is_attacker=True)
+        return RowStream(share, risk, callers, pictures, is_attacker=True)
 
     for count, name in DIFFERENT.items():
         yield of(name, honest(ATTACK_SHARE), attack(ATTACK_SHARE, count))

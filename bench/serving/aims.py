@@ -13,7 +13,7 @@ from bench.serving.record import (
     TRITON,
     Comparison,
 )
-from bench.table import row, rule
+from training.reporting.markdown import row, rule
 
 THROUGHPUT, P99, CPU = "rows_per_second", "p99_milliseconds", "server_cpu_milliseconds"
 OPEN_LOOP = "1 row, open loop at 80 % of Triton's peak"

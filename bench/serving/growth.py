@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from bench.serving import environments, page, servers
+from bench.serving import environments, servers
 from bench.serving.load import Load, LoadResult, measure
 from bench.serving.networks import (
     ROOT,
@@ -32,13 +32,13 @@ from bench.serving.networks import (
     prepare,
     prepare_untrained,
 )
-from bench.table import row, rule
 from serving.repository.repository import PublishedVersion
-from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, draw_document_svg
+from training.reporting.markdown import WrittenPart, row, rule
 
 OUTPUT = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- growth: written by `python -m bench.serving.growth` -->", "<!-- end of growth -->"
+PART = WrittenPart("growth", "python -m bench.serving.growth")
 ROUNDS = 3
 WINDOW_SECONDS = 0.35
 OFFERED = (250, 500, 1000, 2000, 3000, 4000)
@@ -71,7 +71,6 @@ class Growth(BaseModel):
     """Of the released network at full depth, on one core that does nothing else."""
 
 
-_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINE_COLOURS = ("#12406e", "#9cc7ee", ACCENT)
 
 
@@ -282,7 +281,7 @@ def main() -> None:
     (output / "growth.json").write_text(growth.model_dump_json(indent=1) + "\n")
     (output / "growth.svg").write_text(plot(growth.curves))
     if output == OUTPUT:
-        page.replace(PAGE, BEGIN, END, lines(growth))
+        PART.write(PAGE, lines(growth))
     print("\n".join(lines(growth)))
 
 
@@ -347,7 +346,7 @@ def plot(curves: Curves) -> str:
         handles, names = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=2)
 
-    return draw_svg(draw, "growth", 4.6, _COLOURS, background=_COLOURS[PAPER]) + "\n"
+    return draw_document_svg(draw, "growth", 4.6)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writes a comparison into its place in docs/performance.md."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -16,23 +16,14 @@ from bench.serving.record import (
     NetworkRecord,
     spread,
 )
-from bench.table import row, rule
+from training.reporting.markdown import WrittenPart, row, rule
 
-BEGIN, END = "<!-- comparison: written by `make bench` -->", "<!-- end of comparison -->"
+PART = WrittenPart("comparison", "make bench")
 
 
 def write(path: Path, comparison: Comparison) -> None:
     """Write a comparison into its place on the page."""
-    replace(path, BEGIN, END, lines(comparison))
-
-
-def replace(path: Path, begin: str, end: str, written: Iterable[str]) -> None:
-    """Replace what lies between two comments of a page; raise SystemExit where they are not there."""
-    before, found, rest = path.read_text().partition(begin)
-    _, found_too, after = rest.partition(end)
-    if not (found and found_too):
-        raise SystemExit(f"{path}: expected the comments {begin} and {end}")
-    path.write_text(f"{before}{begin}\n" + "\n".join(written) + f"\n{end}{after}")
+    PART.write(path, lines(comparison))
 
 
 def lines(comparison: Comparison) -> Iterator[str]:

@@ -16,9 +16,8 @@ from bench.serving.record import (
     Comparison,
     NetworkRecord,
 )
-from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, MUTED, draw_document_svg
 
-_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINES = {
     BALANCED: {"color": "#12406e", "marker": "o"},
     EXACT: {"color": "#4a8fcf", "marker": "o"},
@@ -49,7 +48,7 @@ def plot(comparison: Comparison) -> str:
         handles, names = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3)
 
-    return draw_svg(draw, "serving", 3.1 * len(sizes), _COLOURS, background=_COLOURS[PAPER]) + "\n"
+    return draw_document_svg(draw, "serving", 3.1 * len(sizes))
 
 
 def _draw(axes: Axes, comparison: Comparison, network: NetworkRecord, loads: list[Load]) -> None:

@@ -19,7 +19,6 @@ from typing import Any
 from bench.serving import environments, servers
 from bench.serving.load import Load, measure
 from bench.serving.networks import NAMES, load_images, prepare
-from bench.table import row, rule
 from serving.__main__ import main as serve
 from serving.api import answer_form, decoding, inference
 from serving.engine import decision, version
@@ -29,6 +28,7 @@ from serving.engine.queues import StageQueues
 from serving.engine.request import Request
 from serving.engine.scheduler import Scheduler
 from serving.frontend import loop, native
+from training.reporting.markdown import row, rule
 
 STEPS: dict[str, list[tuple[Any, str]]] = {
     "decode and check the message": [(decoding.Decoder, "decode")],

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from bench.record import RecordPart
 from bench.serving.load import Load, LoadResult
+from training.reporting.record import RecordPart
 
 BALANCED, EXACT = "Offramp native balanced", "Offramp native exact"
 GRPCIO_BALANCED, GRPCIO_EXACT = "Offramp grpcio balanced", "Offramp grpcio exact"

@@ -20,13 +20,12 @@ from tqdm import tqdm
 from bench.serving import environments, servers
 from bench.serving.load import Load, LoadResult, measure
 from bench.serving.networks import ROOT, load_images, prepare
-from bench.serving.page import replace
-from bench.table import row, rule
 from serving.client import Client
+from training.reporting.markdown import WrittenPart, row, rule
 
 OUTPUT = ROOT / "docs" / "performance"
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- shadows: written by `python -m bench.serving.shadows` -->", "<!-- end of shadows -->"
+PART = WrittenPart("shadows", "python -m bench.serving.shadows")
 ROUNDS = 10
 WINDOW_SECONDS = 0.7
 SHARES = (0.0, 0.01)
@@ -159,7 +158,7 @@ def main() -> None:
     record = measure_all(options.rounds)
     (output / "shadows.json").write_text(record.model_dump_json(indent=1) + "\n")
     if output == OUTPUT:
-        replace(PAGE, BEGIN, END, lines(record))
+        PART.write(PAGE, lines(record))
     print("\n".join(lines(record)))
 
 

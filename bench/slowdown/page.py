@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.serving.page import replace
 from bench.slowdown.record import (
     BALANCED,
     CAPPED,
@@ -17,16 +16,16 @@ from bench.slowdown.record import (
     Reached,
     SlowdownRecord,
 )
-from bench.table import row, rule
-from training.release.numerals import percent, percent_range
+from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.numerals import percent, percent_range
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "security.md"
-BEGIN, END = "<!-- slowdown: written by `python -m bench.slowdown` -->", "<!-- end of slowdown -->"
+PART = WrittenPart("slowdown", "python -m bench.slowdown")
 
 
 def write(record: SlowdownRecord) -> None:
     """Write a measurement into its place on the page."""
-    replace(PAGE, BEGIN, END, lines(record))
+    PART.write(PAGE, lines(record))
 
 
 def lines(record: SlowdownRecord) -> Iterator[str]:

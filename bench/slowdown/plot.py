@@ -6,9 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.slowdown.record import BALANCED, CLEAN, EACH, FAST, KINDS, NOISE, UNIVERSAL, SlowdownRecord
-from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, INK, MUTED, draw_document_svg
 
-_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINES: dict[str, dict[str, Any]] = {
     NOISE: {"color": MUTED, "marker": "^", "linewidth": 1.0},
     UNIVERSAL: {"color": "#4a8fcf", "marker": "o"},
@@ -28,7 +27,7 @@ def plot(record: SlowdownRecord) -> str:
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3)
 
-    return draw_svg(draw, "slowdown", 3.4, _COLOURS, background=_COLOURS[PAPER]) + "\n"
+    return draw_document_svg(draw, "slowdown", 3.4)
 
 
 def _draw(axes: Axes, record: SlowdownRecord, setting: str) -> None:

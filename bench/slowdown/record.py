@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.record import RecordPart
 from serving.monitor.drift import stability_index
+from training.reporting.record import RecordPart
 
 CLEAN, NOISE, UNIVERSAL, EACH = "none", "noise", "one for all rows", "one a row"
 KINDS = (NOISE, UNIVERSAL, EACH)

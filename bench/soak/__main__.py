@@ -17,8 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench.serving.networks import RELEASED, load_images
-from bench.serving.page import replace
-from bench.soak.page import BEGIN, END, SECONDS_OF_A_MINUTE, lines, plot
+from bench.soak.page import PART, SECONDS_OF_A_MINUTE, lines, plot
 from bench.soak.record import Soak
 from bench.soak.server import soak
 
@@ -56,7 +55,7 @@ def main() -> int:
     (options.output / "soak.json").write_text(measured.model_dump_json() + "\n")
     (options.output / "soak.svg").write_text(plot(measured))
     if options.page is not None:
-        replace(options.page, BEGIN, END, lines(measured))
+        PART.write(options.page, lines(measured))
     faults = measured.faults()
     for fault in faults or ["no fault"]:
         print(fault)

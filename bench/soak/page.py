@@ -6,12 +6,11 @@ from matplotlib.figure import Figure
 
 from bench.soak.load import EXPECTED
 from bench.soak.record import MEASURES, Run, Soak
-from bench.table import row, rule
-from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, draw_svg
+from training.reporting.drawing import ACCENT, INK, draw_document_svg
+from training.reporting.markdown import WrittenPart, row, rule
 
-BEGIN, END = "<!-- soak: written by `python -m bench.soak` -->", "<!-- end of soak -->"
+PART = WrittenPart("soak", "python -m bench.soak")
 NAMES = {"resident_mib": "resident MiB", "file_descriptors": "file descriptors", "threads": "threads"}
-_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _LINES = {"native": ACCENT, "grpcio": INK}
 SECONDS_OF_A_MINUTE = 60
 
@@ -66,4 +65,4 @@ def plot(soak: Soak) -> str:
             axes.set_ylim(bottom=0)
         panels[0].legend(loc="lower right")
 
-    return draw_svg(draw, "soak", 3.2, _COLOURS, background=_COLOURS[PAPER]) + "\n"
+    return draw_document_svg(draw, "soak", 3.2)

@@ -1,12 +1,12 @@
 """What the training guide shows of attached exits is what was measured, and meets what is asked of it."""
 
-from bench.attach import BEGIN, DOCS, END, PAGE, Measurement, lines, plot
+from bench.attach import DOCS, PAGE, PART, Measurement, lines, plot
 
 MEASURED = Measurement.model_validate_json((DOCS / "fashion-mnist.json").read_text())
 
 
 def test_the_page_is_written_from_the_measurement() -> None:
-    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip()
+    shown = PAGE.read_text().partition(PART.begin)[2].partition(PART.end)[0].strip()
 
     assert shown == "\n".join(lines(MEASURED))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.gpu import __main__ as command
-from bench.gpu.page import BEGIN, END, PAGE, lines
+from bench.gpu.page import PAGE, PART, lines
 from bench.gpu.parts import QUICK
 from bench.gpu.record import GpuRecord, Profile
 from bench.gpu.stages import PROFILED_RUNS, profile_of
@@ -128,4 +128,4 @@ def test_after_the_time_limit_nothing_more_is_begun(tmp_path: Path, monkeypatch:
 
 
 def test_the_page_has_a_place_for_it() -> None:
-    assert PAGE.read_text().index(BEGIN) < PAGE.read_text().index(END)
+    assert PAGE.read_text().index(PART.begin) < PAGE.read_text().index(PART.end)

@@ -24,7 +24,7 @@ from bench.monitor.scenarios import (
     ONE_PICTURE_ALL,
     REPEATS,
     REPEATS_DROPPED,
-    RowSource,
+    RowStream,
     Scenario,
     scenarios,
 )
@@ -41,8 +41,8 @@ TRAFFIC = Scenario(
     epsilon=0.02,
     servers=2,
     sources=(
-        RowSource(0.8, 0.1, range(2)),
-        RowSource(0.2, 0.5, range(2, 3), pictures=4, is_attacker=True),
+        RowStream(0.8, 0.1, range(2)),
+        RowStream(0.2, 0.5, range(2, 3), pictures=4, is_attacker=True),
     ),
     rows=2_000,
 )
@@ -73,7 +73,7 @@ def test_a_server_revokes_where_the_verdict_after_every_row_is_broken(number: in
 
 
 def test_a_server_of_a_lone_caller_revokes_at_the_hundredth_row_though_that_agrees() -> None:
-    scenario = replace(TRAFFIC, sources=(RowSource(1, 0.3),))
+    scenario = replace(TRAFFIC, sources=(RowStream(1, 0.3),))
     hundredth, _, _ = list(sampled_rows(scenario, 0))[LONE_CALLER_ROWS - 1]
     assert hundredth is None
 

@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from bench.results import BEGIN, END, ROOT, RUN, STUDY, Results, certified, pages, read, with_results
+from bench.results import PART, ROOT, RUN, STUDY, Results, certified, pages, read
 from serving.repository.manifest import Risk
 from training.run.folder import RECORD_FILE
 from training.study import answers
@@ -19,7 +19,7 @@ def results() -> Results:
 
 def test_the_pages_results_are_those_of_the_files(results: Results) -> None:
     for page, written in pages(results).items():
-        assert with_results(page.read_text(), written) == page.read_text(), "run: make results"
+        assert PART.replaced(page.read_text(), written) == page.read_text(), "run: make results"
 
 
 def test_a_point_is_said_to_be_certified_by_the_risk_that_its_certificate_bounds(results: Results) -> None:
@@ -35,8 +35,8 @@ def test_a_point_is_said_to_be_certified_by_the_risk_that_its_certificate_bounds
 
 
 def test_nothing_but_the_results_is_replaced() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert with_results(page, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    page = f"before\n{PART.begin}\nold\n{PART.end}\nafter\n"
+    assert PART.replaced(page, ["new"]) == f"before\n{PART.begin}\nnew\n{PART.end}\nafter\n"
 
 
 def test_the_studys_page_and_plots_follow_from_its_counts(results: Results) -> None:

@@ -155,12 +155,12 @@ def test_the_heavy_network_is_held_against_triton_alone() -> None:
 
 def test_a_comparison_is_written_between_the_marks_of_the_page(tmp_path: Path) -> None:
     performance = tmp_path / "performance.md"
-    performance.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    performance.write_text(f"before\n{page.PART.begin}\nold\n{page.PART.end}\nafter\n")
 
     page.write(performance, comparison("released", {}))
 
-    assert performance.read_text().startswith(f"before\n{page.BEGIN}\nMeasured on")
-    assert performance.read_text().endswith(f"{page.END}\nafter\n")
+    assert performance.read_text().startswith(f"before\n{page.PART.begin}\nMeasured on")
+    assert performance.read_text().endswith(f"{page.PART.end}\nafter\n")
     assert "old" not in performance.read_text()
 
 

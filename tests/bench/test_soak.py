@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.soak.load import EXPECTED, KINDS
-from bench.soak.page import BEGIN, END, lines, plot
+from bench.soak.page import PART, lines, plot
 from bench.soak.record import MEASURES, Run, Soak
 from bench.soak.server import soak
 from tests.serving import scripted_model
@@ -102,5 +102,5 @@ def test_each_kind_of_caller_and_each_measure_is_on_the_page() -> None:
 def test_the_page_and_the_plot_follow_from_the_record() -> None:
     record = Soak.model_validate_json((PAGE.parent / "reliability" / "soak.json").read_bytes())
 
-    assert f"{BEGIN}\n" + "\n".join(lines(record)) + f"\n{END}" in PAGE.read_text()
+    assert PART.replaced(PAGE.read_text(), lines(record)) == PAGE.read_text()
     assert (PAGE.parent / "reliability" / "soak.svg").read_text() == plot(record)

@@ -17,8 +17,8 @@ from training.attach.rows import Rows
 from training.attach.source import SourceModel
 from training.exits.goals import DEFAULT_POINT
 from training.release.exported_stage import ExportedStage
-from training.release.findings import package_versions
 from training.release.publish import check_certified, stage_entry
+from training.reporting.conditions import package_versions
 
 ROWS_NOTE = "The figures hold only where the network was not trained on these rows."
 

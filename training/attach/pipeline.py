@@ -38,8 +38,8 @@ from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.files.output_folder import check_writable, hold
 from training.release import promises
 from training.release.exported_stage import ExportedStage
-from training.release.findings import hardware
 from training.release.publish import publish
+from training.reporting.conditions import hardware
 from training.run.interrupt import finishing
 
 EVALUATION_SLOTS = 64

@@ -14,9 +14,9 @@ from training.attach.record import AttachRecord
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion
 from training.files.whole_file import whole_file
-from training.release.page_svg import page_svg
 from training.release.report import report_template
 from training.reporting.drawing import ACCENT, INK, MUTED, PAPER, Draw, exit_colour
+from training.reporting.page_svg import page_svg
 
 _TEMPLATE = "attach_report.html"
 _COUNTS = {1: "one exit", 2: "two exits", 3: "three exits"}

@@ -5,18 +5,11 @@ Computes nothing that decides anything. Knows nothing of how the findings came a
 Shapes: `E` exits.
 """
 
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
-import scipy
-import torch
 
 from serving.exits.policy import route
 from serving.repository.manifest import (
@@ -35,6 +28,7 @@ from training.exits.intervals import Proportion, discordant
 from training.recipe.recipe import Recipe
 from training.release import promises
 from training.release.publish import check_certified, stage_entry
+from training.reporting.conditions import package_versions
 from training.run.assessment import TEST, Assessment, input_spec, path_entry
 from training.run.baselines import Baseline
 from training.run.folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunRecord
@@ -135,24 +129,6 @@ def make_provenance(findings: Findings, run_id: str) -> Provenance:
         packages=package_versions(),
         run_id=run_id,
     )
-
-
-def package_versions() -> dict[str, str]:
-    """Name the versions of what computed the weights, the stages and the figures."""
-    return {
-        "python": platform.python_version(),
-        "offramp": metadata.version("offramp"),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "torch": str(torch.__version__),
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
-
-
-def hardware() -> str:
-    """Name the machine that this runs on."""
-    return f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores"
 
 
 def make_record(findings: Findings, published: Path) -> RunRecord:

@@ -12,8 +12,6 @@ from matplotlib.ticker import MaxNLocator
 
 from training.exits.intervals import Proportion
 from training.exits.thresholds import Candidate
-from training.release.numerals import exit_name
-from training.release.page_svg import page_svg
 from training.release.summary import RunSummary
 from training.reporting.drawing import (
     ACCENT,
@@ -25,6 +23,8 @@ from training.reporting.drawing import (
     in_percent,
     in_points,
 )
+from training.reporting.numerals import exit_name
+from training.reporting.page_svg import page_svg
 
 _POINT_MARKERS = "Ds^vPX*"
 _BASELINE_MARKERS = "s^v"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from serving.repository.manifest import Certificate, OperatingPoint, Risk
 from training.exits.certify import CertifiedThresholds, allowed_losses
 from training.exits.goals import AgreementGoal, BudgetGoal, Goal
-from training.release.numerals import exactly, percent
+from training.reporting.numerals import exactly, percent
 
 NBSP = "\N{NO-BREAK SPACE}"
 FULL_DEPTH = "Every row goes to the final exit: the answer is the full network's by definition."

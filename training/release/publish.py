@@ -34,7 +34,7 @@ _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
 
 
 @dataclass(frozen=True)
-class PublishedVersion:
+class PublishResult:
     """A version's folder, and whether it was published now or before."""
 
     folder: Path
@@ -72,7 +72,7 @@ def publish(
     name: str,
     make_manifest: Callable[[int], Manifest],
     stage_paths: Sequence[Path],
-) -> PublishedVersion:
+) -> PublishResult:
     """Publish the next version of a model, unless there is the same one already.
 
     make_manifest is given the version number, and is asked again where that was taken meanwhile.
@@ -90,9 +90,9 @@ def publish(
             manifest = make_manifest(number)
             for before in reversed(versions):
                 if _is_published_as(home / str(before), manifest):
-                    return PublishedVersion(home / str(before), is_new=False)
+                    return PublishResult(home / str(before), is_new=False)
             if _publish_as(home, number, manifest, stage_paths):
-                return PublishedVersion(home / str(number), is_new=True)
+                return PublishResult(home / str(number), is_new=True)
     finally:
         with contextlib.suppress(OSError):  # a home with something in it stays
             home.rmdir()

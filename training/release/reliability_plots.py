@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training.exits.reliability import Bin
-from training.release.numerals import exit_name
-from training.release.page_svg import page_svg
 from training.release.summary import CalibrationSummary, RunSummary
 from training.reporting.drawing import GRID, INK, MUTED, PAPER, exit_colour
+from training.reporting.numerals import exit_name
+from training.reporting.page_svg import page_svg
 
 _MOST_COLUMNS = 4
 _PANEL_INCHES = 2.9

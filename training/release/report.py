@@ -11,9 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from training.files.whole_file import whole_file
-from training.release import numerals, plots, promises, reliability_plots, words
-from training.release.page_svg import page_exit_colour
+from training.release import plots, promises, reliability_plots, words
 from training.release.summary import RunSummary
+from training.reporting import numerals
+from training.reporting.page_svg import page_exit_colour
 
 _TEMPLATE = "report.html"
 

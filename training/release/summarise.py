@@ -16,7 +16,7 @@ from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import paired_gain
 from training.exits.reliability import arriving, error_by_chance, measure, risk_coverage
 from training.recipe.recipe import Recipe
-from training.release.findings import Findings, hardware, package_versions
+from training.release.findings import Findings
 from training.release.summary import (
     CalibrationSummary,
     ExitSummary,
@@ -25,6 +25,7 @@ from training.release.summary import (
     RunSummary,
     StageSummary,
 )
+from training.reporting.conditions import hardware, package_versions
 from training.run.assessment import NEUTRAL_TEMPERATURE, Assessment, HeldOutResults
 
 

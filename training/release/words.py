@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from training.exits.evaluate import EvaluationCounts
 from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
-from training.release.numerals import gain, p_value, percent, percent_range, proportion
 from training.release.summary import OperatingPointSummary, RunSummary
+from training.reporting.numerals import gain, p_value, percent, percent_range, proportion
 from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 
 

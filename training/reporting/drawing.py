@@ -21,6 +21,9 @@ INK, MUTED, GRID, PAPER, ACCENT = "#010101", "#010102", "#010103", "#010104", "#
 
 Draw = Callable[[Figure], None]
 
+DOCUMENT_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
+"""Plain colours for a plot that is a file of its own."""
+
 _WIDTH_INCHES = 9.0
 _NOTES = ("Creator", "Date", "Format", "Type")  # matplotlib writes what is not asked away
 
@@ -91,6 +94,14 @@ def draw_svg(
     svg = text.getvalue()
     svg = re.sub("|".join(colours), lambda found: colours[found[0]], svg[svg.index("<svg") :])
     return _compact(_without_idle_ids(svg))
+
+
+def draw_document_svg(
+    draw: Draw, name: str, height_inches: float, colours: Mapping[str, str] | None = None
+) -> str:
+    """Draw a figure as the text of an SVG file in plain colours; `colours` adds to DOCUMENT_COLOURS."""
+    palette = {**DOCUMENT_COLOURS, **(colours or {})}
+    return draw_svg(draw, name, height_inches, palette, background=palette[PAPER]) + "\n"
 
 
 def _without_idle_ids(svg: str) -> str:

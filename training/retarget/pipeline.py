@@ -43,9 +43,9 @@ from training.exits.evaluate import outcome, read
 from training.exits.goals import Goal, check_certify_rows
 from training.exits.thresholds import candidate
 from training.release import promises
-from training.release.numerals import percent
 from training.release.origin import OwnData, Retargeting, data_of, goals_of, own_data_of
 from training.release.publish import check_certified, publish
+from training.reporting.numerals import percent
 from training.retarget.point_changes import PointChanges
 from training.retarget.published import PublishedStages, Say, check_takes_images, find
 from training.run.assessment import (

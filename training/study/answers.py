@@ -9,7 +9,7 @@ from statistics import mean
 
 from training.exits.intervals import Estimate, Proportion
 from training.exits.intervals import mean as mean_of_counts
-from training.release.numerals import exit_name, gain, percent, points
+from training.reporting.numerals import exit_name, gain, percent, points
 from training.study.record import StudyNetwork, StudyPoint, StudyRecord
 
 BALANCED = "balanced"

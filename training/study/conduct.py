@@ -22,7 +22,7 @@ from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset
 from training.exits.ensemble import ensemble_probabilities
 from training.exits.goals import check_certify_rows
-from training.release.findings import hardware, package_versions
+from training.reporting.conditions import hardware, package_versions
 from training.run.assessment import Assessment, choose, export, read_test_split
 from training.run.estimate import generation_seconds
 from training.run.folder import RunFolder

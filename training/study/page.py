@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from training.files.whole_file import whole_file
-from training.release import numerals
+from training.reporting import numerals
 from training.study import answers, plots
 from training.study.record import StudyRecord
 

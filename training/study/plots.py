@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from training.exits.intervals import Estimate, Proportion
-from training.release.numerals import exit_name
 from training.reporting.drawing import (
     ACCENT,
     GRID,
@@ -25,6 +24,7 @@ from training.reporting.drawing import (
     in_percent,
     in_points,
 )
+from training.reporting.numerals import exit_name
 from training.study import answers
 from training.study.answers import BALANCED
 from training.study.record import StudyEnsemble, StudyNetwork, StudyRecord

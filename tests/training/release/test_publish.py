@@ -22,7 +22,7 @@ from tests.training.release.tiny_run import IMAGE
 from training.errors import Uncertified
 from training.files.file_lock import lock_file
 from training.release.export import ExportedStage
-from training.release.publish import PublishedVersion, check_certified, publish, stage_entry
+from training.release.publish import PublishResult, check_certified, publish, stage_entry
 
 Exported = tuple[ExportedStage, ...]
 
@@ -166,7 +166,7 @@ def test_publishers_at_the_same_time_each_get_a_version_of_their_own(
 RUN = "ab" * 16
 
 
-def publish_as(models: Path, exported: Exported, run_id: str | None) -> PublishedVersion:
+def publish_as(models: Path, exported: Exported, run_id: str | None) -> PublishResult:
     return publish(
         models, "tiny", lambda version: manifest_of(exported, version, run_id=run_id), paths(exported)
     )
@@ -182,8 +182,8 @@ def test_what_is_published_already_is_found_behind_other_versions_and_not_publis
     again = publish_as(tmp_path, exported, run_id)
 
     assert (first, again) == (
-        PublishedVersion(tmp_path / "tiny" / "1", True),
-        PublishedVersion(first.folder, False),
+        PublishResult(tmp_path / "tiny" / "1", True),
+        PublishResult(first.folder, False),
     )
     assert find_versions(tmp_path) == {"tiny": [1, 2]}
 
@@ -192,14 +192,14 @@ def test_a_version_of_the_same_run_with_other_stages_does_not_count(
     exported: Exported, tmp_path: Path
 ) -> None:
     publish_as(tmp_path, exported, RUN)
-    assert publish_as(tmp_path, exported[:1] + exported[2:], RUN) == PublishedVersion(
+    assert publish_as(tmp_path, exported[:1] + exported[2:], RUN) == PublishResult(
         tmp_path / "tiny" / "2", True
     )
 
 
 def test_a_version_that_was_damaged_since_does_not_count(exported: Exported, tmp_path: Path) -> None:
     (publish_as(tmp_path, exported, RUN).folder / "stage-0.onnx").write_bytes(b"")
-    assert publish_as(tmp_path, exported, RUN) == PublishedVersion(tmp_path / "tiny" / "2", True)
+    assert publish_as(tmp_path, exported, RUN) == PublishResult(tmp_path / "tiny" / "2", True)
 
 
 def test_the_draft_of_a_killed_publisher_is_removed_by_the_next_and_that_of_a_living_one_is_not(

@@ -9,10 +9,11 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from training.release import numerals, plots, promises, reliability_plots, words
+from training.release import plots, promises, reliability_plots, words
 from training.release.report import render, write_report
 from training.release.summarise import rows_of_each_percent
 from training.release.summary import RunSummary
+from training.reporting import numerals
 
 
 class Outline(HTMLParser):

@@ -1,6 +1,6 @@
 import pytest
 
-from training.release import numerals
+from training.reporting import numerals
 
 NBSP = "\N{NO-BREAK SPACE}"
 

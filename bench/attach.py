@@ -5,7 +5,7 @@
 Trains the backbone of `fashion-mnist` without exits (about 25 minutes on one core; resumed where it was
 stopped), writes it as one ONNX file, and gives 10,000 unlabelled rows that it was not trained on to
 `python -m training attach`. Then serves what was published on both front ends and compares it with the
-file on rows that nobody used. Writes docs/attach/ and the table of docs/training.md.
+file on rows that nobody used. Writes docs/attach/ and the table of docs/attach.md.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from training.run.from_recipe import load, make_backbone, train
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "attach"
-PAGE = ROOT / "docs" / "training.md"
+PAGE = ROOT / "docs" / "attach.md"
 PART = WrittenPart("attach", "python -m bench.attach")
 NAME = "backbone"
 SENT_ROWS, REQUEST_ROWS = 1000, 50

@@ -1,4 +1,4 @@
-"""The pages name what is there: settings, metrics, errors, commands, files."""
+"""The documentation names every setting, metric, error, command and file, and stays short."""
 
 import inspect
 import re
@@ -31,12 +31,15 @@ from training.architectures.network import MultiExitNetwork
 from training.architectures.registry import ARCHITECTURES, Architecture
 from training.born_again.rules import RULES
 from training.data.registry import DATASETS
+from training.exits.goals import OperatingPointSection
 from training.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SERVING = (ROOT / "docs" / "serving.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
+ATTACH = (ROOT / "docs" / "attach.md").read_text()
+RECIPES = (ROOT / "docs" / "recipes.md").read_text()
 FORMAT = (ROOT / "models" / "README.md").read_text()
 
 
@@ -137,7 +140,7 @@ def test_every_place_in_the_file_tree_exists(page: str) -> None:
 
 @pytest.mark.parametrize("module", ["serving", "serving.client", "training"])
 def test_every_flag_of_the_pages_is_known(module: str) -> None:
-    pages = "\n".join((README, SERVING, TRAINING))
+    pages = "\n".join((README, SERVING, TRAINING, ATTACH))
     commands = re.findall(rf"^python -m {re.escape(module)} (.*)$", pages, re.MULTILINE)
     assert commands
     for command in commands:
@@ -154,15 +157,20 @@ def test_every_flag_of_the_pages_is_known(module: str) -> None:
             assert flag in known, f"{module} {command}: {flag} is unknown"
 
 
-def test_every_recipe_setting_is_in_the_training_page_with_its_default() -> None:
-    for section, field in Recipe.model_fields.items():
-        kind = field.annotation
-        inner = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
-        for key, default in ((f"{section}.{name}", each.default) for name, each in inner.items()):
-            row = re.search(rf"^\| `{re.escape(key)}` \| (.*) \|$", TRAINING, re.MULTILINE)
-            assert row, f"{key} is missing"
-            if isinstance(default, (bool, str, int, float)):
-                assert row[1] == str(default).lower(), key
+def test_every_recipe_setting_is_in_the_page_of_recipes_with_its_default() -> None:
+    defaults = {name: field.default for name, field in OperatingPointSection.model_fields.items()}
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            keys = section.model_fields.items()
+            defaults |= {f"{name}.{key}": inner.default for key, inner in keys}
+        else:
+            defaults[name] = field.default
+    for key, default in defaults.items():
+        row = re.search(rf"^\| `{re.escape(key)}` \| ([^|]*) \| [^|]+ \|$", RECIPES, re.MULTILINE)
+        assert row, f"{key} is missing"
+        if default != "" and isinstance(default, (bool, str, int, float)):
+            assert row[1] == str(default).lower(), key
 
 
 @pytest.mark.parametrize(
@@ -210,3 +218,17 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.split()) <= 1500
+
+
+UNBOUNDED = {"lab-notes.md", "performance.md", "exit-rules.md", "security.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*(page for page in PAGES if page.name not in UNBOUNDED), ROOT / "CHANGELOG.md"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_a_page_has_at_most_2500_words_of_prose(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    prose = [line for line in text.splitlines() if not line.startswith("|")]
+    assert sum(len(line.split()) for line in prose) <= 2500

@@ -1,4 +1,4 @@
-"""What the training guide shows of attached exits is what was measured, and meets what is asked of it."""
+"""The page on attached exits shows the recorded measurement, and the measurement meets its aims."""
 
 from bench.attach import DOCS, PAGE, PART, Measurement, lines, plot
 

@@ -210,6 +210,16 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(target), f"{link}: no such heading"
 
 
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name != "lab-notes.md"],  # its files are those of its dates
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_source_file_that_a_page_names_exists(page: Path) -> None:
+    for name in re.findall(r"`([a-z_-]+/[a-z_/-]+\.(?:py|toml|proto))`", page.read_text()):
+        assert (ROOT / name).exists() or (ROOT / "serving" / name).exists(), f"{name}: no such file"
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):

@@ -65,7 +65,7 @@ class Inference:
                     raise
                 return self._submit(successor, call, received, deadline, streamed=streamed)
         except Exception as error:
-            self._refuse(payload, call, error, rows, received)
+            self._refuse(payload, call, error, rows, received, streamed=streamed)
             error.__traceback__ = None  # its frames reference the request
             return None
 
@@ -74,7 +74,7 @@ class Inference:
     ) -> Pending:
         version, rows = decoded.version, decoded.rows
         rule = exit_rule(version.points, decoded.options)
-        reply = partial(_reply, call, decoded.form, decoded.request_id)
+        reply = partial(_reply, call, decoded.form, decoded.request_id, streamed=streamed)
         is_synthetic = decoded.options.synthetic
         sampled = () if is_synthetic else version.monitor.sample(rows, rule)
         caller = call.caller if sampled else ""
@@ -96,26 +96,37 @@ class Inference:
     def _find(self, model: str, version: str) -> ServedVersion:
         return self._repository.get(model, parse_version(version))
 
-    def _refuse(self, payload: bytes, call: Call, error: Exception, rows: int, received: float) -> None:
+    def _refuse(
+        self, payload: bytes, call: Call, error: Exception, rows: int, received: float, *, streamed: bool
+    ) -> None:
         """Refuse a call, and count it for the requested version if that is served."""
-        model, number, request_id = read_names(payload)
+        model, number, message_id = read_names(payload)
         try:
             version = self._find(model, number)
         except OfframpError:
             version = None
-        call.refuse(refuse(RPC, request_id, error), request_id)
+        _refuse_call(call, message_id, error, streamed=streamed)
         if version is None:
             self._metrics.request_of_no_model(outcome_of(error))
         else:
             version.observation.failed(error, rows, received)
 
 
-def _reply(call: Call, form: AnswerForm, request_id: str, result: Result) -> None:
-    """Send a request's result. If encoding fails, only this call is refused."""
+def _reply(call: Call, form: AnswerForm, message_id: str, result: Result, *, streamed: bool) -> None:
+    """Send a request's result. If encoding fails, only this call is refused.
+
+    message_id: the id in the request's message, which the response repeats.
+    """
     try:
         if isinstance(result, Answers):
-            call.answer(form.encode(request_id, result))
+            call.answer(form.encode(message_id, result), call.request_id or message_id)
             return
     except Exception as error:
         result = error
-    call.refuse(refuse(RPC, request_id, result), request_id)
+    _refuse_call(call, message_id, result, streamed=streamed)
+
+
+def _refuse_call(call: Call, message_id: str, error: Exception, *, streamed: bool) -> None:
+    """Refuse a call. A message of a stream is refused under its own id, which names it to the caller."""
+    request_id = call.request_id or message_id
+    call.refuse(refuse(RPC, request_id, error), message_id if streamed else request_id)

@@ -14,6 +14,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from serving.api.places import Places
+from serving.api.request_id import MAX_CHARACTERS, request_id_of, trailers
 from serving.api.status import status_of
 from serving.errors import (
     InvalidRequest,
@@ -31,7 +32,6 @@ Handler = Callable[[Received, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[R
 
 MAX_DETAILS_BYTES = 1024
 """Encoding may triple the size. Above 8 KB of status, gRPC replaces any error by RESOURCE_EXHAUSTED."""
-MAX_REQUEST_ID_CHARACTERS = 128
 RETRY_AFTER_MILLISECONDS = 100
 """Delay that an overloaded server requests from clients with a retry policy."""
 
@@ -64,14 +64,17 @@ def guarded(
         except (asyncio.CancelledError, grpc.aio.InternalError):  # the caller left
             refusal = None
         except Exception as error:
-            refusal = refuse(name, str(getattr(request, "id", "")), error)
+            request_id = request_id_of(context.invocation_metadata() or ())
+            refusal = refuse(name, request_id, error)
             error.__traceback__ = None
         # gRPC keeps the exception that ends a call, and with it all its frames. Without `del`, a refused
         # request would remain in memory until the next garbage collection.
         del received, request
         if refusal is not None:
             with contextlib.suppress(grpc.aio.InternalError):  # the caller left
-                await context.abort(*refusal)
+                await context.abort(
+                    refusal.status, refusal.details, (*refusal.trailers, *trailers(request_id))
+                )
         raise asyncio.CancelledError
 
     return call
@@ -88,7 +91,7 @@ def unsupported(name: str, why: str) -> grpc.RpcMethodHandler:
 
 def refuse(name: str, request_id: str, error: Exception) -> Refusal:
     """Log an error, and return the status that ends the call."""
-    request_id = request_id[:MAX_REQUEST_ID_CHARACTERS]
+    request_id = request_id[:MAX_CHARACTERS]
     if isinstance(error, OfframpError):
         _log_error(name, request_id, error)
         return Refusal(status_of(error), _details(error), _trailers(error))

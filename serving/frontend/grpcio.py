@@ -1,12 +1,14 @@
 """The grpcio server: the grpcio front end, and behind the native one all RPCs except ModelInfer.
 
-Includes health and reflection. Handlers limit the calls in progress (`serving.api.places`). The server's
-own limit only bounds calls whose message has not arrived yet, and calls that are being refused.
+Includes health, and reflection under both names, v1 and v1alpha: clients ask for one or the other.
+Handlers limit the calls in progress (`serving.api.places`). The server's own limit is higher. It only bounds
+calls whose message has not arrived yet, and calls that are being refused.
 """
 
 from collections.abc import AsyncIterator, Sequence
 
 import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
@@ -18,6 +20,7 @@ from serving.config import ServerSettings
 from serving.errors import ConfigurationError
 from serving.frontend.address import check_free, join
 
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 MAX_PENDING_CALLS = 100_000
 """If more calls wait to be accepted, gRPC's core ends them with CANCELLED."""
 SPARE_CALLS = 1024
@@ -58,12 +61,13 @@ def make_server(
     server.add_generic_rpc_handlers(tuple(handlers))
     health_servicer.Watch = guarded("Watch", health_servicer.Watch, places=places)
     add_HealthServicer_to_server(health_servicer, server)
-    _add_reflection(server, (*listed, HEALTH_SERVICE, reflection.SERVICE_NAME), places)
+    _add_reflection(server, (*listed, HEALTH_SERVICE, reflection.SERVICE_NAME, REFLECTION_V1), places)
     return server
 
 
 def _add_reflection(server: grpc.aio.Server, services: Sequence[str], places: Places) -> None:
     POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
+    POOL.Add(_reflection_v1())
     servicer = reflection.aio.ReflectionServicer(services, POOL)
     reflect = servicer.ServerReflectionInfo
 
@@ -73,6 +77,25 @@ def _add_reflection(server: grpc.aio.Server, services: Sequence[str], places: Pl
 
     servicer.ServerReflectionInfo = guarded("ServerReflectionInfo", answer, places=places)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    v1 = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler})
+    server.add_generic_rpc_handlers((v1,))
+
+
+def _reflection_v1() -> FileDescriptorProto:
+    """Return the description of v1, which is v1alpha under another name."""
+    file = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
+    file.name, file.package = "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1"
+    for field in (field for message in file.message_type for field in message.field if field.type_name):
+        field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
+    for method in file.service[0].method:
+        method.input_type = method.input_type.replace(".v1alpha.", ".v1.")
+        method.output_type = method.output_type.replace(".v1alpha.", ".v1.")
+    return file
 
 
 def listen(server: grpc.aio.Server, host: str, port: int) -> int:

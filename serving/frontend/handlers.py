@@ -15,6 +15,7 @@ from serving.api.answer_form import streamed
 from serving.api.inference import Inference
 from serving.api.interceptors import guarded
 from serving.api.places import Places
+from serving.api.request_id import trailers
 from serving.api.wire import inference
 from serving.config import ServerSettings
 from serving.frontend.loop import Context, InferenceLoop
@@ -65,9 +66,9 @@ class InferenceHandlers:
         result = await self._loop.infer(payload, context, streamed=False)
         if isinstance(result, bytes):
             return result
-        refusal = result[0]
+        refusal, request_id = result
         del payload, result  # gRPC keeps the exception that ends a call, and with it this frame
-        await context.abort(*refusal)
+        await context.abort(refusal.status, refusal.details, (*refusal.trailers, *trailers(request_id)))
         raise AssertionError("abort returned")
 
     async def _model_stream_infer(self, payloads: AsyncIterator[bytes], context: Context) -> None:

@@ -26,8 +26,12 @@ class Call(Protocol):
     def caller(self) -> str:
         """Name of the sender; calls with equal names count as one caller."""
 
-    def answer(self, response: bytes) -> None:
-        """Send a response."""
+    @property
+    def request_id(self) -> str:
+        """The id in the caller's metadata; empty without one. See `serving.api.request_id`."""
+
+    def answer(self, response: bytes, request_id: str) -> None:
+        """Send a response; the id goes into its trailing metadata, except on a stream."""
 
     def refuse(self, refusal: Refusal, request_id: str) -> None:
         """End the call with a status; on a stream the refusal is the answer to that request."""

@@ -18,6 +18,7 @@ import grpc
 
 from serving.api.inference import Inference
 from serving.api.outline import LARGE_MESSAGE_BYTES
+from serving.api.request_id import request_id_of, trailers
 from serving.frontend.callers import caller_of
 from serving.frontend.interface import Pending, Refusal
 
@@ -53,7 +54,10 @@ class InferenceLoop:
             self._wake_up_scheduled = True
             self._loop.call_soon(self._wake_up)
         try:
-            return await call.future
+            result = await call.future
+            if call.answered_id and not streamed:
+                context.set_trailing_metadata(trailers(call.answered_id))
+            return result
         except asyncio.CancelledError:
             if pending is not None:
                 pending.cancel()
@@ -81,19 +85,25 @@ def _cancel_begun(beginning: "asyncio.Future[Pending | None]") -> None:
 class _LoopCall:
     """A call whose result is awaited by a task of the loop."""
 
-    __slots__ = ("_caller_metadata", "_context", "_results", "future")
+    __slots__ = ("_caller_metadata", "_context", "_results", "answered_id", "future")
 
     def __init__(self, results: "_Results", context: Context, caller_metadata: str | None) -> None:
         self._results = results
         self._context, self._caller_metadata = context, caller_metadata
         self.future = results.new_future()
+        self.answered_id = ""
 
     @property
     def caller(self) -> str:
         metadata = self._context.invocation_metadata() or ()
         return caller_of(self._context.peer(), metadata, self._caller_metadata)
 
-    def answer(self, response: bytes) -> None:
+    @property
+    def request_id(self) -> str:
+        return request_id_of(self._context.invocation_metadata() or ())
+
+    def answer(self, response: bytes, request_id: str) -> None:
+        self.answered_id = request_id
         self._results.set(self.future, response)
 
     def refuse(self, refusal: Refusal, request_id: str) -> None:

@@ -19,6 +19,7 @@ import structlog
 
 from serving.api.interceptors import refuse
 from serving.api.outline import LARGE_MESSAGE_BYTES
+from serving.api.request_id import request_id_of, trailers
 from serving.api.wire import INFERENCE_SERVICE
 from serving.config import ServerSettings
 from serving.errors import ConfigurationError, Overloaded, first_line
@@ -216,17 +217,25 @@ class _NativeCall:
         metadata, peer, _ = self._details
         return caller_of(peer, metadata, self._caller_metadata)
 
-    def answer(self, response: bytes) -> None:
-        self._pending.pop(self._number, None)
-        self._front.respond(self._number, response)
+    @property
+    def request_id(self) -> str:
+        return request_id_of(self._details[0])
 
-    def refuse(self, refusal: Refusal, request_id: str) -> None:  # noqa: ARG002 - part of the interface
+    def answer(self, response: bytes, request_id: str) -> None:
+        self._pending.pop(self._number, None)
+        if request_id:
+            self._front.respond(self._number, response, None, trailers(request_id) or None)
+        else:
+            self._front.respond(self._number, response)
+
+    def refuse(self, refusal: Refusal, request_id: str) -> None:
         self._pending.pop(self._number, None)
         code: int = refusal.status.value[0]
         # The library raises on reserved keys, so no retry hint can be sent.
-        trailers = [each for each in refusal.trailers if not each[0].startswith("grpc-")]
-        self._front.fail(self._number, code, refusal.details, trailers or None)
+        sent = [each for each in refusal.trailers if not each[0].startswith("grpc-")]
+        self._front.fail(self._number, code, refusal.details, [*sent, *trailers(request_id)] or None)
 
     def refuse_overloaded(self, details: str) -> None:
         """Refuse a call without decoding it."""
-        self.refuse(refuse("ModelInfer", "", Overloaded(details)), "")
+        request_id = self.request_id
+        self.refuse(refuse("ModelInfer", request_id, Overloaded(details)), request_id)

@@ -3,6 +3,7 @@
 import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE
@@ -30,6 +31,7 @@ def test_reflection_lists_every_service(reflected: ProtoReflectionDescriptorData
     assert set(reflected.get_services()) == {
         INFERENCE_SERVICE,
         HEALTH_SERVICE,
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
     }
 
@@ -44,6 +46,11 @@ def test_reflection_lists_every_service(reflected: ProtoReflectionDescriptorData
             "ServerReflectionInfo",
             "grpc.reflection.v1alpha.ServerReflectionRequest",
         ),
+        (
+            "grpc.reflection.v1.ServerReflection",
+            "ServerReflectionInfo",
+            "grpc.reflection.v1.ServerReflectionRequest",
+        ),
     ],
 )
 def test_reflection_describes_every_service(
@@ -52,6 +59,23 @@ def test_reflection_describes_every_service(
     described = DescriptorPool(reflected).FindServiceByName(service)
 
     assert described.methods_by_name[method].input_type.full_name == request_type
+
+
+def test_both_names_of_reflection_answer_alike(live_server: LiveServer) -> None:
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    answers = [
+        next(
+            live_server.channel.stream_stream(
+                f"/grpc.reflection.{name}.ServerReflection/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )(iter([asked]), timeout=20)
+        )
+        for name in ("v1", "v1alpha")
+    ]
+
+    assert answers[0] == answers[1]
+    assert INFERENCE_SERVICE in {each.name for each in answers[0].list_services_response.service}
 
 
 def test_reflection_describes_a_message_whole(reflected: ProtoReflectionDescriptorDatabase) -> None:

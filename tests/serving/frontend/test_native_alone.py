@@ -66,7 +66,7 @@ def test_a_close_that_flushes_loses_no_answer(front: NativeFrontEnd, begun: Begu
         receive(front, begun, CALLERS * CALLS_EACH)
 
         for call in begun.calls:
-            call.answer(ANSWER)
+            call.answer(ANSWER, "")
         front.close(flush=True)
 
         assert {call.result() for call in asked} == {ANSWER}
@@ -84,7 +84,7 @@ def test_a_call_is_handed_over_with_its_bytes_and_the_time_that_is_left(
     with grpc.insecure_channel(f"{HOST}:{front.port}") as channel:
         asked = ask(channel, timeout=15)
         receive(front, begun, 1)
-        begun.calls[0].answer(ANSWER)
+        begun.calls[0].answer(ANSWER, "")
         assert asked.result() == ANSWER
     front.close(flush=True)
 
@@ -98,7 +98,7 @@ def test_a_call_without_a_deadline_has_no_time_that_is_left(front: NativeFrontEn
     with grpc.insecure_channel(f"{HOST}:{front.port}") as channel:
         asked = ask(channel, timeout=None)
         receive(front, begun, 1)
-        begun.calls[0].answer(ANSWER)
+        begun.calls[0].answer(ANSWER, "")
         assert asked.result() == ANSWER
     front.close(flush=True)
 
@@ -112,7 +112,7 @@ def test_a_call_whose_caller_has_gone_may_be_answered(front: NativeFrontEnd, beg
         gone.cancel()
         assert front.receive(wait=True)  # the cancellation
         for call in begun.calls:
-            call.answer(ANSWER)
+            call.answer(ANSWER, "")
         assert waiting.result() == ANSWER
     front.close(flush=True)
 
@@ -121,7 +121,7 @@ def test_a_mistake_of_ours_fails_its_call_and_no_other(tmp_path: Path) -> None:
     def begin(payload: bytes, call: Call, _: float | None) -> None:
         if payload == b"mistake":
             raise ZeroDivisionError
-        call.answer(ANSWER)
+        call.answer(ANSWER, "")
 
     front = NativeFrontEnd(HOST, 0, str(tmp_path / "fallback.sock"), ServerSettings(), begin, no_engine)
     with grpc.insecure_channel(f"{HOST}:{front.port}") as channel:

@@ -1,0 +1,27 @@
+"""The id of a request for logs: the caller's `x-request-id` metadata, otherwise the id in its message.
+
+It is in every log line of the request, and in the trailing metadata of its answer.
+"""
+
+from collections.abc import Iterable
+
+KEY = "x-request-id"
+MAX_CHARACTERS = 128
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+def request_id_of(metadata: Metadata) -> str:
+    """Return the last `x-request-id` in metadata; empty if there is none or it is too long."""
+    found = ""
+    for key, value in metadata:
+        if key == KEY and isinstance(value, str):
+            found = value
+    return found if len(found) <= MAX_CHARACTERS else ""
+
+
+def trailers(request_id: str) -> tuple[tuple[str, str], ...]:
+    """Return the trailing metadata for an id; empty if metadata cannot hold it."""
+    if not request_id or len(request_id) > MAX_CHARACTERS:
+        return ()
+    return ((KEY, request_id),) if request_id.isascii() and request_id.isprintable() else ()

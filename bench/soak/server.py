@@ -1,4 +1,4 @@
-"""Runs one server under the load: starts it, samples it, reloads it every few seconds, and stops it."""
+"""One server under the load: started, sampled, reloaded every few seconds, and stopped."""
 
 import shutil
 import signal
@@ -12,7 +12,7 @@ import psutil
 from numpy.typing import NDArray
 
 from bench.serving import servers
-from bench.soak.load import ROWS, TIMEOUT_SECONDS, SoakTarget, mixed_load
+from bench.soak.load import ROWS, TIMEOUT_SECONDS, VERSIONS, SoakTarget, mixed_load
 from bench.soak.record import BOUNDS, Run
 from serving.client import Client
 from serving.repository.manifest import MANIFEST_FILE, read_manifest
@@ -30,7 +30,10 @@ def soak(
     seconds: float,
     sample_seconds: float = 1.0,
 ) -> Run:
-    """Run one front end under the load. images: rows for the published version, at least max(ROWS)."""
+    """Run one front end under the load. images: rows for the published version, at least max(ROWS).
+
+    Version 2 is added every few seconds, and removed only after it has answered.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, metrics_port = Path(name), servers.free_port()
         manifest = read_manifest(published / MANIFEST_FILE)
@@ -48,16 +51,18 @@ def soak(
             target = SoakTarget(server.address, metrics_port, model, model_input, images, label_N)
             process = psutil.Process(server.process.pid)
             samples: list[tuple[float, float, float]] = []
-            reloads = 0
+            reloads, due, answered_before = 0, RELOAD_SECONDS, 0
             with mixed_load(target) as counts:
                 begun = time.monotonic()
                 while (now := time.monotonic() - begun) < seconds:
                     resident = round(process.memory_info().rss / MIB, 1)
                     samples.append((resident, float(process.num_fds()), float(process.num_threads())))
-                    if now >= (reloads + 1) * RELOAD_SECONDS:
-                        _ = hidden.rename(second) if hidden.exists() else second.rename(hidden)
+                    answered = sum(counter[VERSIONS[1]] for counter in counts["unary"])
+                    if now >= due and (hidden.exists() or answered > answered_before):
+                        here, there = (hidden, second) if hidden.exists() else (second, hidden)
+                        here.rename(there)
                         process.send_signal(signal.SIGHUP)
-                        reloads += 1
+                        reloads, due, answered_before = reloads + 1, now + RELOAD_SECONDS, answered
                     time.sleep(max(0.0, begun + len(samples) * sample_seconds - time.monotonic()))
         return Run(
             front_end=front_end,

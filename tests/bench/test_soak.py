@@ -81,7 +81,7 @@ def test_a_server_under_the_load_does_nothing_unexpected(tmp_path: Path, front_e
     assert [fault for fault in run.faults() if "grew" not in fault] == []
     assert {kind for kind in KINDS if not run.counts[kind]} == set()
     assert set(run.counts["unary"]) == {"answered by version 1", "answered by version 2"}
-    assert run.reloads == 3
+    assert run.reloads >= 1
     assert all(value > 0 for values in run.lowest.values() for value in values)
 
 

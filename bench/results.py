@@ -1,4 +1,4 @@
-"""Writes the results of three pages from the repository's files: README, docs/results.md, the model's card.
+"""The results of README, docs/results.md and the model's card, written from the repository's files.
 
     python -m bench.results
     python -m bench.results --run runs/fashion-mnist   copies a finished run's record first

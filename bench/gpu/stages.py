@@ -1,4 +1,4 @@
-"""Measures stages without a server: where their nodes run, parity with the CPU, and time."""
+"""Stages without a server: where their nodes run, parity with the CPU, and time."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Measures servers under the same loads, in rounds that interleave them.
+"""Several servers under the same loads, in interleaved rounds.
 
 All servers of a network run at once and take turns under each load. A slow moment of the machine falls on
 all of them.
@@ -17,7 +17,7 @@ from bench.serving.servers import RunningServer
 
 LOADS = [Load(rows=rows, outstanding=outstanding) for rows in (1, 8) for outstanding in (1, 8, 64)]
 WINDOW_SECONDS = {"released": 0.35, "heavy": 0.8}
-"""`heavy` answers few requests a second."""
+"""Longer for `heavy`, which answers few requests a second."""
 SHARE_OF_PEAK = 0.8
 OPEN_LOOP_THREADS = 16
 

@@ -1,4 +1,4 @@
-"""Joins a version's stages into the full network, as servers without exits run it."""
+"""The full network of a version's stages as one graph, for servers without exits."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Puts one load on one server with perf_analyzer, and sums up the result.
+"""One load on one server by perf_analyzer, and its figures.
 
 Throughput and percentiles come from the times of every request. The server's processor time is read from
 the kernel over the same window.

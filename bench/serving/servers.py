@@ -1,4 +1,4 @@
-"""Starts each server of the comparison in a process of its own, on a free loopback port."""
+"""The servers of the comparison, each in a process of its own on a free loopback port."""
 
 import contextlib
 import os

@@ -22,7 +22,7 @@ def node(name: str, operator: str, provider: str, shape: list[int]) -> dict[str,
 
 
 @pytest.mark.timeout(600)
-def test_the_reduced_form_measures_every_part(
+def test_the_short_form_measures_every_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "gpu.json"
@@ -42,7 +42,7 @@ def test_the_reduced_form_measures_every_part(
     assert any("| native | released | `balanced` |" in line for line in lines(record))
 
 
-def test_without_a_gpu_it_says_so_and_measures_nothing(
+def test_without_a_gpu_nothing_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if choose_device("auto").name != "cpu":

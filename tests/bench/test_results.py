@@ -23,7 +23,7 @@ def test_the_pages_results_are_those_of_the_files(results: Results) -> None:
         assert PART.replaced(page.read_text(), written) == page.read_text(), "run: make results"
 
 
-def test_a_point_is_said_to_be_certified_by_the_risk_that_its_certificate_bounds(results: Results) -> None:
+def test_a_point_shows_the_risk_that_its_certificate_bounds(results: Results) -> None:
     point = results.manifest.operating_points["balanced"]
     assert point.certificate is not None
     by_harm = point.model_copy(

@@ -1,1 +1,1 @@
-"""Measurements that anybody can repeat: each module is a command that prints a table."""
+"""Measurements as commands. CONTRIBUTING.md says when to run which."""

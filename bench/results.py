@@ -1,10 +1,10 @@
-"""Writes the results of three pages from the files that hold them: README, docs/results.md, the model's card.
+"""The results of README, docs/results.md and the model's card, written from the repository's files.
 
-    python -m bench.results                            from what the repository holds
-    python -m bench.results --run runs/fashion-mnist   takes over a finished run's record first
+    python -m bench.results
+    python -m bench.results --run runs/fashion-mnist   copies a finished run's record first
 
-Sources: the released version's manifest, its run's record (`docs/released/`), and the study's counts
-(`docs/studies/`). On each page the results lie between two comments, and the rest is left alone.
+The sources are the released version's manifest, its run's record (`docs/released/`), and the study's record
+(`docs/studies/`).
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.publication import DOCS, ROOT
 from serving.repository.manifest import MANIFEST_FILE, Manifest, OperatingPoint, read_manifest
 from training.exits.cost import expected_milliseconds
 from training.release import promises
@@ -23,12 +24,10 @@ from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
 from training.study.record import StudyRecord
 
-ROOT = Path(__file__).parent.parent
 RELEASED = Path("models") / "fashion-mnist" / "2"
-RUN = Path("docs") / "released" / "fashion-mnist-1"
-STUDY = Path("docs") / "studies" / "fashion-mnist"
+RUN = DOCS / "released" / "fashion-mnist-1"
+STUDY = DOCS / "studies" / "fashion-mnist"
 PART = WrittenPart("results", "make results")
-BATCHES = (1, 8)
 
 
 @dataclass(frozen=True)
@@ -41,119 +40,105 @@ class Results:
 
 
 def main() -> None:
-    """Write the results of both pages."""
+    """Write the results of all pages."""
     parser = argparse.ArgumentParser(prog="python -m bench.results", description=__doc__)
     parser.add_argument("--run", type=Path, metavar="DIR", help="the released version's run folder")
     options = parser.parse_args()
     if options.run is not None:
-        take_over(RunFolder(options.run), ROOT / RUN)
-    results = read(ROOT)
-    for page, written in pages(results).items():
-        PART.write(page, written)
+        copy_record(RunFolder(options.run))
+    for page, lines in pages(read()).items():
+        PART.write(page, lines)
 
 
-def take_over(folder: RunFolder, place: Path) -> None:
-    """Copy a run's record, without the paths of the machine that trained."""
+def copy_record(folder: RunFolder) -> None:
+    """Copy a run's record without the paths of the machine that trained."""
+    published = _record(folder).published
+    text = (folder.path / RECORD_FILE).read_text().replace(published, RELEASED.as_posix())
+    RUN.mkdir(parents=True, exist_ok=True)
+    (RUN / RECORD_FILE).write_text(text)
+
+
+def _record(folder: RunFolder) -> RunRecord:
     record = folder.read_record()
     if record is None:
         raise SystemExit(f"{folder.path}: expected a finished run, got no {RECORD_FILE}")
-    place.mkdir(parents=True, exist_ok=True)
-    text = (folder.path / RECORD_FILE).read_text().replace(record.published, RELEASED.as_posix())
-    (place / RECORD_FILE).write_text(text)
+    return record
 
 
-def read(root: Path) -> Results:
-    """Read everything from the repository."""
-    record = RunFolder(root / RUN).read_record()
-    if record is None:
-        raise SystemExit(f"{root / RUN}: expected {RECORD_FILE}, got none")
-    study = StudyRecord.model_validate_json((root / STUDY / STUDY_FILE).read_bytes())
-    return Results(read_manifest(root / RELEASED / MANIFEST_FILE), record, study)
+def read() -> Results:
+    """Read the sources from the repository."""
+    study = StudyRecord.model_validate_json((STUDY / STUDY_FILE).read_bytes())
+    return Results(read_manifest(ROOT / RELEASED / MANIFEST_FILE), _record(RunFolder(RUN)), study)
 
 
 def pages(results: Results) -> dict[Path, tuple[str, ...]]:
-    """Return the results that each page shows."""
+    """Return the lines of each page."""
+    released, baselines = tuple(_released(results)), tuple(_baselines(results))
     return {
-        ROOT / "README.md": tuple(released(results)),
-        ROOT / "docs" / "results.md": tuple(lines(results)),
-        ROOT / RELEASED.parent / "README.md": (*released(results), "", *without_exits(results)),
+        ROOT / "README.md": released,
+        DOCS / "results.md": (*released, "", *baselines, "", *_study(results.study)),
+        ROOT / RELEASED.parent / "README.md": (*released, "", *baselines),
     }
 
 
-def lines(results: Results) -> Iterator[str]:
-    """Yield the results of docs/results.md, line by line."""
-    yield from released(results)
-    yield ""
-    yield from without_exits(results)
-    yield ""
-    yield from studied(results.study)
-
-
-def released(results: Results) -> Iterator[str]:
-    """Yield what the released model does at each operating point."""
+def _released(results: Results) -> Iterator[str]:
+    """Yield the released model's figures at each operating point."""
     manifest, record = results.manifest, results.record
     parameters = sum(stage.parameters for stage in manifest.stages)
-    exits = " / ".join(f"{100 * measured(each.accuracy):.2f}" for each in manifest.exits)
-    n = manifest.exits[-1].n
+    exits = " / ".join(f"{100 * _accuracy(each.accuracy):.2f}" for each in manifest.exits)
     yield (
         f"`{manifest.name}` version {manifest.version}, which comes with the repository: "
         f"{parameters:,} parameters, {manifest.multiply_adds[-1] / 1e6:.1f} M multiply-adds, "
-        f"{len(manifest.exits)} exits. Test, n = {n:,}. If every image stopped at the same exit, {exits} % "
-        f"would be right."
+        f"{len(manifest.exits)} exits. Test, n = {manifest.exits[-1].n:,}. If every image stopped at the "
+        f"same exit, {exits} % would be right."
     )
     yield ""
     titles = ["operating point", "accuracy", "differs from the full network", "stop at exit 0, the first"]
-    titles += ["multiply-adds", "ms for a batch of 1 / of 8"]
-    yield row(*titles)
-    yield rule(len(titles))
+    yield row(*titles, "multiply-adds", "ms for a batch of 1 / of 8")
+    yield rule(6)
     for name, point in manifest.operating_points.items():
         yield row(
             f"`{name}`{certified(point)}",
-            percent(measured(point.accuracy), 2),
+            percent(_accuracy(point.accuracy), 2),
             percent(point.disagreement, 2),
             percent(point.exit_shares[0]),
             percent(point.multiply_adds_share),
-            " / ".join(milliseconds(record, point, rows) for rows in BATCHES),
+            " / ".join(_milliseconds(record, point, rows) for rows in (1, 8)),
         )
 
 
-def measured(accuracy: float | None) -> float:
-    """Return an accuracy of the released model, whose figures are of rows with labels."""
+def _accuracy(accuracy: float | None) -> float:
     assert accuracy is not None, "a version that a recipe trained has labels"
     return accuracy
 
 
 def certified(point: OperatingPoint) -> str:
-    """Return what is promised."""
+    """Return the bound of a point's certificate in words, or nothing without a certificate."""
     if point.certificate is None:
         return ""
     return f", certified: {promises.bound(point.certificate.risk, point.certificate.epsilon)}"
 
 
-def milliseconds(record: RunRecord, point: OperatingPoint, batch_rows: int) -> str:
-    """Return what a batch takes at a point, and its share of full depth."""
+def _milliseconds(record: RunRecord, point: OperatingPoint, batch_rows: int) -> str:
+    """Return the time of a batch at a point, and its share of full depth."""
     stages = record.stage_milliseconds[batch_rows]
-    taken = expected_milliseconds(point.exit_shares, stages)
-    return f"{taken:.3f} ({percent(taken / sum(stages), 0)})"
+    milliseconds = expected_milliseconds(point.exit_shares, stages)
+    return f"{milliseconds:.3f} ({percent(milliseconds / sum(stages), 0)})"
 
 
-def without_exits(results: Results) -> Iterator[str]:
-    """Yield how networks without exits compare, trained by the same schedule."""
+def _baselines(results: Results) -> Iterator[str]:
+    """Yield the networks without exits that were trained by the same schedule."""
     manifest = results.manifest
-    default = manifest.default_operating_point
-    yield row("without exits", "accuracy", "multiply-adds", f"`{default}` over it, points")
+    point = manifest.default_operating_point
+    yield row("without exits", "accuracy", "multiply-adds", f"`{point}` over it, points")
     yield rule(4)
     for each in results.record.baselines:
-        yield row(
-            BASELINE_NAMES[each.name],
-            proportion(each.right),
-            percent(each.multiply_adds / manifest.multiply_adds[-1]),
-            gain(each.beaten_by),
-        )
+        cost = percent(each.multiply_adds / manifest.multiply_adds[-1])
+        yield row(BASELINE_NAMES[each.name], proportion(each.right), cost, gain(each.beaten_by))
 
 
-def studied(study: StudyRecord) -> Iterator[str]:
-    """Yield what the study answers."""
+def _study(study: StudyRecord) -> Iterator[str]:
+    """Yield the study's answers."""
     networks = len(study.networks)
     yield f"[The study](studies/{STUDY.name}/README.md) of {networks} small networks (test n = {study.n:,}):"
     yield ""

@@ -1,1 +1,1 @@
-"""What only a GPU can show, measured beside the CPU of the same machine."""
+"""CUDA beside the CPU of the same machine."""

@@ -1,23 +1,13 @@
-"""What a run on a GPU machine recorded."""
+"""The record of a run on a GPU machine, its faults, and its part of docs/performance.md."""
 
-from pydantic import BaseModel
+from collections.abc import Iterator, Sequence
 
+from bench.publication import DOCS, Publication
+from training.reporting.markdown import WrittenPart, row, rule
 from training.reporting.record import RecordPart
 
-POINTS = ("exact", "balanced")
 
-
-class Copy(RecordPart):
-    """A copy between host and device that onnxruntime put into a stage's graph."""
-
-    name: str
-    shapes: str
-    """Of what it gives, as onnxruntime writes them."""
-    features: bool
-    """Whether it is as large as a feature of the stage, and neither logits nor an input."""
-
-
-class Profile(RecordPart):
+class StageProfile(RecordPart):
     """Where the nodes of one stage ran."""
 
     network: str
@@ -25,11 +15,12 @@ class Profile(RecordPart):
     stage: int
     nodes: dict[str, int]
     """By execution provider."""
-    copies: tuple[Copy, ...]
+    copies: dict[str, bool]
+    """Copies between host and device, by name and shape: whether one is as large as a feature."""
 
 
-class DeviceParity(RecordPart):
-    """How far a device's logits are from the CPU's, over all exits."""
+class DeviceStages(RecordPart):
+    """The stages of a network on a device: their logits beside the CPU's, and their times."""
 
     network: str
     device: str
@@ -37,84 +28,89 @@ class DeviceParity(RecordPart):
     largest_logit: float
     largest_difference: float
     labels_that_differ: int
-
-
-class StageTimes(RecordPart):
-    """Milliseconds of each stage, an entry for each number of rows."""
-
-    network: str
-    device: str
-    rows: tuple[int, ...]
+    batch_rows: tuple[int, ...]
     milliseconds: tuple[tuple[float, ...], ...]
+    """Of each stage, a figure for each of batch_rows."""
 
 
-class Cell(RecordPart):
+class LoadCell(RecordPart):
     """Throughput and p50 at one load."""
 
     where: str
-    """in process, native or grpcio."""
+    """The front end, or `in process` without gRPC."""
     network: str
     device: str
     point: str
-    rows: int
-    """Of a request."""
-    outstanding: int
+    load: str
     rows_per_second: float
-    p50_milliseconds: float
+    p50_milliseconds: float | None = None
 
 
-class Merge(RecordPart):
-    """Throughput where survivors wait for each other, and where the deepest stage always goes first."""
-
-    network: str
-    device: str
-    rows: int
-    outstanding: int
-    merged: float
-    """Rows a second."""
-    not_merged: float
-
-
-class EpochTime(RecordPart):
-    """One epoch of training the released recipe's first generation, on random images."""
-
-    device: str
-    precision: str
-    rows: int
-    steps: int
-    seconds: float
-
-
-class GpuRecord(BaseModel):
-    """All that was measured so far."""
+class GpuRecord(RecordPart):
+    """All figures that were measured so far."""
 
     conditions: dict[str, str]
-    profiles: list[Profile] = []
-    parity: list[DeviceParity] = []
-    stages: list[StageTimes] = []
-    cells: list[Cell] = []
-    merges: list[Merge] = []
-    epochs: list[EpochTime] = []
-    seconds: dict[str, float] = {}
-    """What each part took."""
-    failures: dict[str, str] = {}
-    """Parts that were not measured, and why."""
+    profiles: tuple[StageProfile, ...] = ()
+    stages: tuple[DeviceStages, ...] = ()
+    cells: tuple[LoadCell, ...] = ()
+    failures: tuple[str, ...] = ()
+    """The parts that were not measured, with the reason."""
 
     def faults(self) -> list[str]:
-        """Return what is wrong, a line each: parts that failed, nodes or features in the wrong place."""
-        found = [f"{part}: {why}" for part, why in self.failures.items()]
-        for each in self.profiles:
-            where = f"{each.network} stage {each.stage} on {each.device}"
-            if each.device == "cuda" and not each.nodes.get("CUDAExecutionProvider"):
-                found.append(f"{where}: no node ran on CUDA")
-            found += [
-                f"{where}: copies features: {copy.name} {copy.shapes}"
-                for copy in each.copies
-                if copy.features
-            ]
-        found += [
-            f"{each.network} on {each.device}: {each.labels_that_differ} labels differ from the CPU's"
-            for each in self.parity
-            if each.labels_that_differ
-        ]
+        """Return what is wrong: parts that failed, nodes or features in the wrong place, other labels."""
+        found = list(self.failures)
+        for profile in self.profiles:
+            stage = f"{profile.network} stage {profile.stage} on {profile.device}"
+            if profile.device == "cuda" and not profile.nodes.get("CUDAExecutionProvider"):
+                found.append(f"{stage}: no node ran on CUDA")
+            found += [f"{stage}: copies features: {name}" for name, large in profile.copies.items() if large]
+        for each in self.stages:
+            if each.labels_that_differ:
+                differing = f"{each.labels_that_differ} labels differ from the CPU's"
+                found.append(f"{each.network} on {each.device}: {differing}")
         return found
+
+
+def lines(record: GpuRecord) -> Iterator[str]:
+    """Yield the tables."""
+    yield "Conditions: " + ", ".join(f"{name} {value}" for name, value in record.conditions.items()) + "."
+    yield f"Faults: {'; '.join(record.faults()) or 'none'}."
+    yield ""
+    yield row("logits of", "device", "rows", "largest logit", "largest difference", "labels that differ")
+    yield rule(6)
+    for each in record.stages:
+        if each.device == "cpu":
+            continue
+        figures = f"{each.largest_logit:.3g}", f"{each.largest_difference:.2g}", f"{each.labels_that_differ}"
+        yield row(each.network, each.device, f"{each.rows:,}", *figures)
+    yield ""
+    yield row("milliseconds of", "device", "rows", "stage 0", "stage 1", "stage 2", "stage 3")
+    yield rule(7)
+    for each in record.stages:
+        times = [" / ".join(f"{one:.3g}" for one in stage) for stage in each.milliseconds]
+        yield row(each.network, each.device, " / ".join(map(str, each.batch_rows)), *times)
+    yield ""
+    yield from _cells(record.cells)
+
+
+def _cells(cells: Sequence[LoadCell]) -> Iterator[str]:
+    """Yield a table with a column for each device."""
+    devices = list(dict.fromkeys(each.device for each in cells))
+    yield row("rows a second", "network", "operating point", "load", *devices)
+    yield rule(4 + len(devices))
+    figures: dict[tuple[str, ...], dict[str, str]] = {}
+    for each in cells:
+        p50 = "" if each.p50_milliseconds is None else f", p50 {each.p50_milliseconds:.2f} ms"
+        key = (each.where, each.network, f"`{each.point}`", each.load)
+        figures.setdefault(key, {})[each.device] = f"{each.rows_per_second:,.0f}{p50}"
+    for titles, by_device in figures.items():
+        yield row(*titles, *[by_device.get(device, "") for device in devices])
+
+
+PUBLICATION = Publication(
+    record_type=GpuRecord,
+    path=DOCS / "performance" / "gpu.json",
+    page=DOCS / "performance.md",
+    part=WrittenPart("gpu", "python -m bench.gpu"),
+    lines=lines,
+)

@@ -1,10 +1,9 @@
-"""Stages alone: where their nodes run, whether features cross to the host, what they cost, and parity."""
+"""Stages without a server: where their nodes run, parity with the CPU, and time."""
 
-import contextlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,118 +11,91 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from bench.gpu.record import Copy, DeviceParity, Profile, StageTimes
+from bench.gpu.record import DeviceStages, StageProfile
 from serving.repository.repository import PublishedVersion
 from serving.stages.devices import CPU, Device
 from serving.stages.runner import StageRunner, stage_files
 
 PROFILED_ROWS = 7
-"""No other dimension of the networks is as large, so that a tensor's first one tells what it is."""
+"""No other dimension of the networks is 7, so it marks the batch dimension of a tensor."""
 PROFILED_RUNS = 3
-TIMED_ROWS = (1, 8, 64)
+BATCH_ROWS = (1, 8, 64)
 
 
-def profiles(network: str, version: PublishedVersion, device: Device) -> Iterator[Profile]:
-    """Run the stages under onnxruntime's profiler, as they are served: bound, features in their slabs."""
-    manifest = version.manifest
+def profiles(network: str, version: PublishedVersion, device: Device) -> Iterator[StageProfile]:
+    """Run the stages as they are served, under onnxruntime's profiler."""
+    stages = version.manifest.stages
     with tempfile.TemporaryDirectory() as folder:
-        with _profiled_sessions(Path(folder)):
-            runner = StageRunner(stage_files(version), manifest.inputs, device, slots=64)
+        runner = _profiled_runner(version, device, Path(folder))
         for _ in range(PROFILED_RUNS):
             runner.run(0, runner.blank_inputs(PROFILED_ROWS), 0)
             for stage in range(1, runner.stage_count):
                 runner.run(stage, {"rows": np.arange(PROFILED_ROWS)}, 0)
         for stage, session in enumerate(runner._sessions):
             events = json.loads(Path(session.end_profiling()).read_text())
-            features = [tuple(spec.row_shape) for spec in manifest.stages[stage].features]
-            if stage > 0:
-                features += [tuple(spec.row_shape) for spec in manifest.stages[stage - 1].features]
-            yield profile_of(network, device, stage, events, features)
+            specs = [spec for each in stages[max(0, stage - 1) : stage + 1] for spec in each.features]
+            yield stage_profile(network, device, stage, events, [spec.row_shape for spec in specs])
 
 
-@contextlib.contextmanager
-def _profiled_sessions(folder: Path) -> Iterator[None]:
-    """Have every session that is opened in the block write a profile."""
+def _profiled_runner(version: PublishedVersion, device: Device, folder: Path) -> StageRunner:
+    """Open the stages in sessions that write profiles."""
     make_options = onnxruntime.SessionOptions
 
-    def with_profile() -> Any:  # noqa: ANN401 - onnxruntime has no types
+    def profiled_options() -> Any:  # noqa: ANN401 - onnxruntime has no types
         options = make_options()
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
         return options
 
-    onnxruntime.SessionOptions = with_profile
+    onnxruntime.SessionOptions = profiled_options
     try:
-        yield
+        return StageRunner(stage_files(version), version.manifest.inputs, device, slots=64)
     finally:
         onnxruntime.SessionOptions = make_options
 
 
-def profile_of(
+def stage_profile(
     network: str,
     device: Device,
     stage: int,
-    events: list[dict[str, Any]],
-    features: Sequence[tuple[int, ...]],
-) -> Profile:
-    """Read a stage's profile; features: the row shapes of what it takes from or leaves in slabs."""
-    nodes: Counter[str] = Counter()
-    copies: dict[str, Copy] = {}
+    events: Iterable[dict[str, Any]],
+    feature_shapes: Iterable[tuple[int, ...]],
+) -> StageProfile:
+    """Read a profile of a stage. feature_shapes: the row shapes of its features and the stage's before."""
+    nodes, copies, shapes = Counter[str](), dict[str, bool](), set(feature_shapes)
     for event in events:
-        arguments = event.get("args", {})
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
-        name = event["name"].removesuffix("_kernel_time")
+        arguments = event["args"]
         nodes[arguments.get("provider", "unknown")] += 1
         if "memcpy" in arguments.get("op_name", "").lower():
-            shapes = [
-                list(shape) for each in arguments.get("output_type_shape", []) for shape in each.values()
-            ]
-            copies[name] = Copy(
-                name=name,
-                shapes=json.dumps(shapes),
-                features=any(tuple(shape[1:]) in features for shape in shapes),
-            )
-    return Profile(
-        network=network,
-        device=device.name,
-        stage=stage,
-        nodes={provider: count // PROFILED_RUNS for provider, count in nodes.items()},
-        copies=tuple(copies.values()),
-    )
+            outputs = [shape for each in arguments["output_type_shape"] for shape in each.values()]
+            name = f"{event['name'].removesuffix('_kernel_time')} {outputs}"
+            copies[name] = any(tuple(shape[1:]) in shapes for shape in outputs)
+    counts = {provider: count // PROFILED_RUNS for provider, count in nodes.items()}
+    return StageProfile(network=network, device=device.name, stage=stage, nodes=counts, copies=copies)
 
 
-def parity(
+def timed(
     network: str, version: PublishedVersion, device: Device, images_NCHW: NDArray[np.uint8]
-) -> DeviceParity:
-    """Compare a device's logits with the CPU's, at every exit."""
-    manifest = version.manifest
-    on_device_ENK, on_cpu_ENK = (
-        StageRunner(stage_files(version), manifest.inputs, each, slots=64).run_every_stage(
-            {manifest.inputs[0].name: images_NCHW}
-        )
-        for each in (device, CPU)
+) -> Iterator[DeviceStages]:
+    """Compare a device's logits at every exit with the CPU's, and time each stage by warm-up."""
+    inputs = version.manifest.inputs
+    runner, on_cpu = (StageRunner(stage_files(version), inputs, each, slots=64) for each in (device, CPU))
+    logits_ENK, expected_ENK = (
+        each.run_every_stage({inputs[0].name: images_NCHW}) for each in (runner, on_cpu)
     )
-    return DeviceParity(
+    costs = runner.warm_up(64).side_by_side
+    yield DeviceStages(
         network=network,
         device=device.name,
         rows=len(images_NCHW),
-        largest_logit=float(np.abs(on_cpu_ENK).max()),
-        largest_difference=float(np.abs(on_device_ENK - on_cpu_ENK).max()),
-        labels_that_differ=int((on_device_ENK.argmax(2) != on_cpu_ENK.argmax(2)).sum()),
-    )
-
-
-def stage_times(network: str, version: PublishedVersion, device: Device) -> StageTimes:
-    """Time each stage alone at each of TIMED_ROWS, by the line that warm-up measures."""
-    runner = StageRunner(stage_files(version), version.manifest.inputs, device, slots=64)
-    costs = runner.warm_up(64).side_by_side
-    return StageTimes(
-        network=network,
-        device=device.name,
-        rows=TIMED_ROWS,
+        largest_logit=float(np.abs(expected_ENK).max()),
+        largest_difference=float(np.abs(logits_ENK - expected_ENK).max()),
+        labels_that_differ=int((logits_ENK.argmax(2) != expected_ENK.argmax(2)).sum()),
+        batch_rows=BATCH_ROWS,
         milliseconds=tuple(
-            tuple(round(costs.seconds(range(stage, stage + 1), rows) * 1e3, 4) for rows in TIMED_ROWS)
+            tuple(1e3 * costs.seconds(range(stage, stage + 1), rows) for rows in BATCH_ROWS)
             for stage in range(runner.stage_count)
         ),
     )

@@ -1,1 +1,1 @@
-"""Kills training at points that were listed before, resumes it, and compares what it ends in."""
+"""Training that is killed, resumed, and compared with an undisturbed run."""

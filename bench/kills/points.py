@@ -1,8 +1,8 @@
-"""The points of a process of training, and the kills at them.
+"""The points at which a training process can be killed.
 
-A process notes its calls of `os` that make something last, below one folder. Each is two points: before it
-and after. At one of them the process may kill itself with SIGKILL, so that it ends exactly there, which no
-signal from outside does. Processes are forked from this one, which has imported PyTorch once. Needs Linux.
+The process notes its calls of `os` that change files below one folder. Each call is two points: before and
+after it. At one of them the process may kill itself with SIGKILL, so it ends exactly there. Processes are
+forked from this one, which has imported PyTorch once. Needs Linux.
 """
 
 import json
@@ -12,10 +12,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from training.__main__ import main as train
+from training.attach import pipeline as _attach  # noqa: F401 - imported before the fork
+from training.study import conduct, page  # noqa: F401
 
 CALLS = ("mkdir", "rename", "replace", "unlink", "fsync")
 
@@ -34,42 +37,8 @@ class Point:
         return f"{self.when} {self.call} {self.place}"
 
 
-class Hooks:
-    """Notes the calls of this process that make something last, and kills it at one point."""
-
-    def __init__(self, root: Path, trace: Path, kill_at: int | None) -> None:
-        self._root, self._trace, self._kill_at = root, trace, kill_at
-        self._number = 0
-
-    def install(self) -> None:
-        """Put this before and after each of the calls."""
-        for name in CALLS:
-            setattr(os, name, self._hooked(name, getattr(os, name)))
-
-    def _hooked(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def hooked(what: Any, *more: Any, **named: Any) -> Any:  # noqa: ANN401 - as the call has them
-            target = more[0] if name in {"rename", "replace"} else what
-            place = str(Path(f"/proc/self/fd/{what}").readlink() if isinstance(what, int) else target)
-            if not place.startswith(f"{self._root}/"):
-                return call(what, *more, **named)
-            self._pass("before", name, place)
-            returned = call(what, *more, **named)
-            self._pass("after", name, place)
-            return returned
-
-        return hooked
-
-    def _pass(self, when: str, name: str, place: str) -> None:
-        with self._trace.open("a") as file:
-            place = re.sub(r"\.publishing-\w+", ".publishing-*", place.removeprefix(f"{self._root}/"))
-            file.write(json.dumps([self._number, when, name, place]) + "\n")
-        if self._number == self._kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._number += 1
-
-
 def start(command: Sequence[str], root: Path, kill_at: int | None = None) -> int:
-    """Run a command of training in a process of its own; returns its exit code, -9 where it was killed."""
+    """Run a command of training in a process of its own. Return its exit code, -9 if it was killed."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -77,7 +46,7 @@ def start(command: Sequence[str], root: Path, kill_at: int | None = None) -> int
             log = os.open(root.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            Hooks(root, root.with_suffix(".trace"), kill_at).install()
+            _hook_calls(root, root.with_suffix(".trace"), kill_at)
             code = train(command)
             sys.stdout.flush()
         finally:
@@ -85,15 +54,45 @@ def start(command: Sequence[str], root: Path, kill_at: int | None = None) -> int
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def read_trace(root: Path) -> list[Point]:
+def _hook_calls(root: Path, trace: Path, kill_at: int | None) -> None:
+    """Write a line to the trace before and after each of CALLS below root, and kill at one of them."""
+    numbers = count()
+
+    def note(when: str, name: str, place: str) -> None:
+        number = next(numbers)
+        place = re.sub(r"\.publishing-\w+", ".publishing-*", place.removeprefix(f"{root}/"))
+        with trace.open("a") as file:
+            file.write(json.dumps([number, when, name, place]) + "\n")
+        if number == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hooked(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted_call(first: Any, *more: Any, **named: Any) -> Any:  # noqa: ANN401 - passed on
+            target = more[0] if name in {"rename", "replace"} else first
+            place = str(Path(f"/proc/self/fd/{first}").readlink() if isinstance(first, int) else target)
+            if not place.startswith(f"{root}/"):
+                return call(first, *more, **named)
+            note("before", name, place)
+            returned = call(first, *more, **named)
+            note("after", name, place)
+            return returned
+
+        return noted_call
+
+    for name in CALLS:
+        setattr(os, name, hooked(name, getattr(os, name)))
+
+
+def read_points(root: Path) -> list[Point]:
     """Read the points that a process noted."""
     return [Point(*json.loads(line)) for line in root.with_suffix(".trace").read_text().splitlines()]
 
 
-def spread(points: Sequence[Point], count: int) -> list[Point]:
-    """Choose points: those around the rename that publishes, and others as far apart as can be."""
-    must = [point for point in points if point.call == "rename"][-count:]
-    others = [point for point in points if point not in must]
-    step = len(others) / max(1, count - len(must))
-    picked = [others[int((number + 0.5) * step)] for number in range(min(count - len(must), len(others)))]
-    return sorted([*must, *picked], key=lambda point: point.number)
+def choose(points: Sequence[Point], kills: int) -> list[Point]:
+    """Choose the points around the rename that publishes, and others as far apart as possible."""
+    chosen = [point for point in points if point.call == "rename"][-kills:]
+    others = [point for point in points if point not in chosen]
+    rest = kills - len(chosen)
+    step = len(others) / max(1, rest)
+    chosen += [others[int((number + 0.5) * step)] for number in range(min(rest, len(others)))]
+    return sorted(chosen, key=lambda point: point.number)

@@ -1,1 +1,1 @@
-"""Offramp beside the servers that a user would pick instead, and beside the least that gRPC costs."""
+"""Offramp beside other servers, by one load generator."""

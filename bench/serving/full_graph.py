@@ -1,4 +1,4 @@
-"""Makes one ONNX graph of a version's stages: the full network, as servers without exits run it."""
+"""The full network of a version's stages as one graph, for servers without exits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,28 +8,20 @@ import onnx.compose
 
 
 def join_stages(paths: Sequence[Path]) -> onnx.ModelProto:
-    """Make one graph of the stages, without the gathers between them and without the early heads."""
-    joined = _bare_stage(paths[0], 0)
+    """Join the stages into one graph without the gathers between them and without the early heads."""
+    joined = _ungathered_stage(paths[0], 0)
     for number, path in enumerate(paths[1:], start=1):
-        stage = _bare_stage(path, number)
         link = (f"{number - 1}/features_{number - 1}", f"{number}/features_{number - 1}")
-        joined = onnx.compose.merge_models(joined, stage, io_map=[link])
-    final = len(paths) - 1
-    renamed = {"0/image": "image", f"{final}/logits": "logits"}
-    for node in joined.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-    for value in (*joined.graph.input, *joined.graph.output):
-        value.name = renamed.get(value.name, value.name)
-    outputs = [value for value in joined.graph.output if value.name == "logits"]
+        joined = onnx.compose.merge_models(joined, _ungathered_stage(path, number), io_map=[link])
+    outputs = [value for value in joined.graph.output if value.name == f"{len(paths) - 1}/logits"]
     del joined.graph.output[:]
     joined.graph.output.extend(outputs)
     onnx.checker.check_model(joined, full_check=True)
     return joined
 
 
-def _bare_stage(path: Path, number: int) -> onnx.ModelProto:
-    """Read a stage, with its number before every name, that takes its rows' features as they come."""
+def _ungathered_stage(path: Path, number: int) -> onnx.ModelProto:
+    """Read a stage, remove its gather, and put its number before every name."""
     model = onnx.load(path)
     graph = model.graph
     if number > 0:

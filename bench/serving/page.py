@@ -1,113 +1,74 @@
-"""Writes a comparison into its place in docs/performance.md."""
+"""The comparison's part of docs/performance.md."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 
-from bench.serving import aims
-from bench.serving.aims import CPU, P99, THROUGHPUT
-from bench.serving.load import Load
-from bench.serving.record import (
-    BALANCED,
-    CONTENDERS,
-    OPERATING_POINT,
-    TRITON,
-    Comparison,
-    NetworkRecord,
-    spread,
-)
+from bench.publication import DOCS, Publication
+from bench.serving.record import OPEN_LOOP, Comparison, NetworkRecord
 from training.reporting.markdown import WrittenPart, row, rule
-
-PART = WrittenPart("comparison", "make bench")
-
-
-def write(path: Path, comparison: Comparison) -> None:
-    """Write a comparison into its place on the page."""
-    PART.write(path, lines(comparison))
 
 
 def lines(comparison: Comparison) -> Iterator[str]:
-    """Yield the whole part of docs/performance.md."""
-    yield from conditions(comparison)
-    yield ""
-    yield "![Throughput by load](performance/serving.svg)"
-    yield ""
-    yield from aims.lines(comparison)
-    yield from tables(comparison)
-
-
-def conditions(comparison: Comparison) -> Iterator[str]:
-    """Yield where and how it was measured."""
+    """Yield the comparison's part of the page."""
     versions = ", ".join(f"{name} {number}" for name, number in comparison.versions.items())
     spreads = [
-        spread(list(comparison.figures(network.name, contender, load, THROUGHPUT).values()))
+        cell.spread
         for network in comparison.networks
-        for contender in CONTENDERS
-        for load in comparison.loads()
+        for load, cells in network.loads.items()
+        for cell in cells.values()
+        if load != OPEN_LOOP
     ]
+    yield f"Measured on {comparison.date}: {comparison.hardware}. {versions}."
+    yield ""
     yield (
-        f"Measured on {comparison.date}: {comparison.hardware}, {comparison.cores} cores, which server and "
-        f"load generator share. {versions}. Medians of {comparison.rounds} interleaved rounds; the rounds of "
-        f"a throughput lie {median(spreads):.0%} apart in the median and {max(spreads):.0%} at most. Ratios "
-        "are medians of the rounds' own ratios. Triton means its Python backend with the full network in "
-        "onnxruntime and dynamic batching, in the best of three instance settings; its native backend can't "
-        "be had from a package index and may be faster. The stick is a server of our own that does nothing "
-        "but the work."
+        f"Figures are medians of {comparison.rounds} interleaved rounds. A ratio is the median of the "
+        f"rounds' own ratios, with the lowest and the highest in brackets. The throughputs of one cell "
+        f"differ by {median(spreads):.0%} between rounds in the median, and by {max(spreads):.0%} at most."
     )
-
-
-def tables(comparison: Comparison) -> Iterator[str]:
-    """Yield each network's table: a line a load and contender."""
     for network in comparison.networks:
         yield ""
-        yield from _table(comparison, network)
+        yield from _network(network, comparison.cores)
 
 
-def _table(comparison: Comparison, network: NetworkRecord) -> Iterator[str]:
+def _network(network: NetworkRecord, cores: int) -> Iterator[str]:
     total = sum(network.multiply_adds)
-    shares = " / ".join(f"{share / total:.0%}" for share in network.multiply_adds)
+    parts = " / ".join(f"{part / total:.0%}" for part in network.multiply_adds)
     milliseconds = " / ".join(f"{each:.3f}" for each in network.row_milliseconds)
-    leave = " / ".join(f"{share:.0%}" for share in network.exit_shares["balanced"])
-    cost = network.stage_milliseconds("balanced") / network.stage_milliseconds("exact")
-    trained = (
-        "" if network.name == "released" else " Untrained, its thresholds are quantiles of its confidences."
-    )
-    yield f"### {network.name}: {total / 1e6:.0f} M multiply-adds in stages of {shares}"
+    exits = " / ".join(f"{share:.0%}" for share in network.exit_shares)
+    share = network.stage_milliseconds(is_balanced=True) / network.stage_milliseconds(is_balanced=False)
+    yield f"### {network.name}: {total / 1e6:.0f} M multiply-adds"
     yield ""
-    yield (
-        f"{milliseconds} ms a row and stage in an efficient batch on one core. At `balanced` {leave} of the "
-        f"rows leave at each exit, which takes {cost:.0%} of the full network's time.{trained} "
-        f"Triton: {network.triton_instances}."
-    )
+    yield f"- Multiply-adds by stage: {parts}."
+    yield f"- Milliseconds a row by stage, in an efficient batch on one core: {milliseconds}."
+    yield f"- Rows that leave at each exit at `balanced`: {exits}; {share:.0%} of the full network's time."
     yield ""
-    yield row("load", "server", "rows/s", "p50 ms", "p99 ms", "server CPU ms/request", "/ Triton", "/ stick")
-    yield rule(8)
-    for load in comparison.loads():
-        for contender in CONTENDERS:
-            shown = load.name if contender == CONTENDERS[0] else ""
-            yield _table_line(comparison, network.name, load, contender, shown)
-    for contender in (BALANCED, TRITON):
-        shown = aims.OPEN_LOOP if contender == BALANCED else ""
-        yield _table_line(comparison, network.name, None, contender, shown)
+    yield from table(network, cores)
 
 
-def _table_line(comparison: Comparison, network: str, load: Load | None, contender: str, shown: str) -> str:
-    def middle(figure: str) -> float:
-        return comparison.middle(network, contender, load, figure)
+def table(network: NetworkRecord, cores: int) -> Iterator[str]:
+    """Yield a line for each load and contender."""
+    titles = ["load", "server", "rows/s", "of the limit", "p50 ms", "p99 ms", "server CPU ms/request"]
+    yield row(*titles, "rows/s over baseline")
+    yield rule(len(titles) + 1)
+    for load, cells in network.loads.items():
+        for number, (contender, cell) in enumerate(cells.items()):
+            limit = 1e3 * cores / network.stage_milliseconds(contender.endswith("balanced"))
+            yield row(
+                load if number == 0 else "",
+                contender,
+                f"{cell.rows_per_second:,.0f}",
+                f"{cell.rows_per_second / limit:.0%}",
+                f"{cell.p50_milliseconds:.2f}",
+                f"{cell.p99_milliseconds:.2f}",
+                f"{cell.server_cpu_milliseconds:.2f}",
+                "" if cell.ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(*cell.ratio),
+            )
 
-    def over(other: str | None) -> str:
-        if load is None or other in (None, contender):
-            return ""
-        return f"{comparison.ratio(network, contender, load, THROUGHPUT, str(other)):.2f}"
 
-    point = OPERATING_POINT.get(contender)
-    return row(
-        shown,
-        contender,
-        f"{middle(THROUGHPUT):,.0f}",
-        f"{middle('p50_milliseconds'):.2f}",
-        f"{middle(P99):.2f}",
-        f"{middle(CPU):.2f}",
-        over(TRITON),
-        over(f"stick {point}" if point else None),
-    )
+PUBLICATION = Publication(
+    record_type=Comparison,
+    path=DOCS / "performance" / "serving.json",
+    page=DOCS / "performance.md",
+    part=WrittenPart("comparison", "make bench"),
+    lines=lines,
+)

@@ -1,50 +1,68 @@
-"""What a comparison measured, as it is kept in docs/performance/serving.json, and the sums made of it."""
+"""The record of a comparison: medians and spread for each network, load and contender."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import median
 
-from bench.serving.load import Load, LoadResult
 from training.reporting.record import RecordPart
 
-BALANCED, EXACT = "Offramp native balanced", "Offramp native exact"
-GRPCIO_BALANCED, GRPCIO_EXACT = "Offramp grpcio balanced", "Offramp grpcio exact"
-STICK_BALANCED, STICK_EXACT = "stick balanced", "stick exact"
-TRITON, MLSERVER, PLAIN = "Triton (Python backend)", "MLServer", "plain grpc.aio"
-OFFRAMP = (BALANCED, EXACT, GRPCIO_BALANCED, GRPCIO_EXACT)
-CONTENDERS = (*OFFRAMP, STICK_BALANCED, STICK_EXACT, TRITON, MLSERVER, PLAIN)
-OPERATING_POINT = {name: name.split()[-1] for name in (*OFFRAMP, STICK_BALANCED, STICK_EXACT)}
+OPEN_LOOP = "1 row, open loop at 80 % of Triton's peak"
 
 
-class Sample(RecordPart):
-    """One run of one load on one contender."""
+@dataclass(frozen=True)
+class Load:
+    """The requests that a server gets."""
 
-    network: str
-    contender: str
-    round: int
-    load: Load
-    measured: LoadResult
+    rows: int
+    """Rows a request."""
+    outstanding: int
+    """Requests outstanding at any time; in an open loop, the most."""
+    requests_per_second: float | None = None
+    """None for a closed loop. A number for an open loop with Poisson arrivals."""
+
+    @property
+    def name(self) -> str:
+        """Rows a request, and requests outstanding."""
+        return f"{self.rows} row{'s' if self.rows > 1 else ''} x {self.outstanding}"
+
+
+class LoadResult(RecordPart):
+    """The figures of one load on one server."""
+
+    rows_per_second: float
+    p50_milliseconds: float
+    p99_milliseconds: float
+    server_cpu_milliseconds: float
+    """Processor time of the server's processes, a request."""
+
+
+class Cell(LoadResult):
+    """One contender under one load: medians over the rounds."""
+
+    spread: float
+    """How far apart the throughputs of the rounds lie, over their median."""
+    ratio: tuple[float, float, float] | None
+    """The throughput over the baseline's in each round: median, lowest, highest. None without a baseline."""
 
 
 class NetworkRecord(RecordPart):
-    """What is known of a network before any load."""
+    """One network: its stages, and a cell for each load and contender."""
 
     name: str
     multiply_adds: tuple[int, ...]
     """Of each stage, for one row."""
     row_milliseconds: tuple[float, ...]
     """Of each stage, in an efficient batch on one core."""
-    exit_shares: dict[str, tuple[float, ...]]
-    """Of the load's images, by operating point."""
-    triton_instances: str
-    """The setting of Triton's that was fastest in a trial."""
+    exit_shares: tuple[float, ...]
+    """The share of the load's images that leaves at each exit at `balanced`."""
+    loads: dict[str, dict[str, Cell]]
 
-    def stage_milliseconds(self, operating_point: str) -> float:
-        """Return what a row costs a core on average: each stage's time, by the share that comes to it."""
-        shares = self.exit_shares[operating_point]
-        return sum(
-            sum(shares[number:]) * milliseconds for number, milliseconds in enumerate(self.row_milliseconds)
-        )
+    def stage_milliseconds(self, is_balanced: bool) -> float:
+        """Return the stage time of a row on one core: at `balanced`, or in the full network."""
+        if not is_balanced:
+            return sum(self.row_milliseconds)
+        reaching = [sum(self.exit_shares[stage:]) for stage in range(len(self.exit_shares))]
+        return sum(share * each for share, each in zip(reaching, self.row_milliseconds, strict=True))
 
 
 class Comparison(RecordPart):
@@ -55,44 +73,16 @@ class Comparison(RecordPart):
     cores: int
     versions: dict[str, str]
     rounds: int
-    networks: tuple[NetworkRecord, ...] = ()
-    samples: tuple[Sample, ...] = ()
-
-    def of(self, network: str, contender: str, load: Load | None) -> dict[int, LoadResult]:
-        """Return what the rounds of one cell measured; without a load, those of the open loop."""
-        return {
-            sample.round: sample.measured
-            for sample in self.samples
-            if (sample.network, sample.contender) == (network, contender)
-            and (sample.load == load if load else sample.load.requests_per_second is not None)
-        }
-
-    def loads(self) -> list[Load]:
-        """List the closed-loop loads, smallest first."""
-        loads = {sample.load for sample in self.samples if sample.load.requests_per_second is None}
-        return sorted(loads, key=lambda load: (load.rows, load.concurrency))
-
-    def figures(self, network: str, contender: str, load: Load | None, name: str) -> dict[int, float]:
-        """Return one figure of a cell, by round."""
-        cell = self.of(network, contender, load)
-        return {number: float(getattr(measured, name)) for number, measured in cell.items()}
-
-    def middle(self, network: str, contender: str, load: Load | None, name: str) -> float:
-        """Return the median over rounds of one figure of a cell."""
-        return median(self.figures(network, contender, load, name).values())
-
-    def ratio(self, network: str, contender: str, load: Load | None, name: str, over: str = TRITON) -> float:
-        """Return the median over rounds of how a figure compares with another contender's in its round."""
-        ours = self.figures(network, contender, load, name)
-        theirs = self.figures(network, over, load, name)
-        return median(ours[number] / theirs[number] for number in ours.keys() & theirs.keys())
+    networks: tuple[NetworkRecord, ...]
 
 
-def read(path: Path) -> Comparison:
-    """Read a comparison."""
-    return Comparison.model_validate_json(path.read_bytes())
-
-
-def spread(values: Sequence[float]) -> float:
-    """Return how far apart the rounds lie, over their median."""
-    return (max(values) - min(values)) / median(values)
+def cell(rounds: Sequence[LoadResult], baseline: Sequence[LoadResult] = ()) -> Cell:
+    """Sum up the rounds of a contender. baseline: the same rounds of the contender to compare with."""
+    medians = {name: median(getattr(each, name) for each in rounds) for name in LoadResult.model_fields}
+    speeds = [each.rows_per_second for each in rounds]
+    ratios = [speed / base.rows_per_second for speed, base in zip(speeds, baseline, strict=False)]
+    return Cell(
+        **medians,
+        spread=(max(speeds) - min(speeds)) / median(speeds),
+        ratio=(median(ratios), min(ratios), max(ratios)) if ratios else None,
+    )

@@ -1,10 +1,6 @@
-"""Starts each server of the comparison as a process of its own, on free loopback ports.
-
-Every one serves the same network on the same onnxruntime; Offramp in stages, the others whole.
-"""
+"""The servers of the comparison, each in a process of its own on a free loopback port."""
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -17,28 +13,19 @@ from pathlib import Path
 
 import grpc
 
-from bench.serving.environments import MLSERVER, ROOT, TRITON, triton_backends, triton_folder
-from bench.serving.networks import BenchNetwork
-from bench.serving.rivals import protocol
+from bench.publication import ROOT
+from bench.serving.environments import TRITON_BACKENDS, TRITON_FOLDER, TRITON_VARIABLES
+from bench.serving.networks import IMAGE, MAX_BATCH_SIZE, BenchNetwork
 from serving.api.wire import INFERENCE_SERVICE, inference
 
-START_SECONDS = 120.0
-MAX_BATCH_SIZE = 64
+START_SECONDS, STOP_SECONDS = 120.0, 20.0
 HOST = "127.0.0.1"
-RIVALS = Path(__file__).parent / "rivals"
-
-
-@dataclass(frozen=True)
-class Instances:
-    """How Triton spreads a network over the cores."""
-
-    count: int
-    intra_op_threads: int
+TRITON_MODEL = "full"
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that runs."""
+    """A server that is ready."""
 
     name: str
     address: str
@@ -48,111 +35,61 @@ class RunningServer:
 
 @contextlib.contextmanager
 def offramp(
-    network: BenchNetwork,
+    model: str,
     folder: Path,
+    *,
     front_end: str = "native",
     settings: str = "",
-    *,
     options: Sequence[object] = (),
     program: Sequence[object] = ("serving",),
+    checkout: Path = ROOT,
 ) -> Iterator[RunningServer]:
-    """Start Offramp on the repository of the network's version, with settings in TOML and more options.
+    """Start Offramp on the repository `folder`/models.
 
-    program: the module to run, and what comes before the server's own options.
+    settings: lines of TOML with dotted keys; options: of the command line, after the usual ones;
+    program: the module to run, and the arguments before the server's own; checkout: the code to run.
     """
     port = free_port()
     config = folder / f"offramp-{port}.toml"
-    config.write_text(f'{settings}\n[server]\nfront_end = "{front_end}"\n')
-    command = [sys.executable, "-m", *program, "--model-repository", network.version.folder.parent.parent]
-    command += ["--grpc-port", port, "--metrics-port", 0, "--device", "cpu", "--config", config, *options]
-    with running(f"offramp-{front_end}", network.manifest.name, port, command, folder) as server:
+    config.write_text(f'server.front_end = "{front_end}"\n{settings}\n')
+    command = [sys.executable, "-m", *program, "--model-repository", folder / "models", "--config", config]
+    command += ["--grpc-port", port, "--metrics-port", 0, "--device", "cpu", *options]
+    with running(f"offramp-{front_end}", model, port, command, folder, checkout=checkout) as server:
         yield server
 
 
 @contextlib.contextmanager
-def triton(network: BenchNetwork, folder: Path, instances: Instances) -> Iterator[RunningServer]:
-    """Start Triton with its Python backend, dynamic batching and so many instances."""
+def triton(network: BenchNetwork, folder: Path) -> Iterator[RunningServer]:
+    """Start Triton with its Python backend, dynamic batching and one instance on all cores.
+
+    On two cores this was faster than one instance a core, for both networks.
+    """
     repository = folder / "triton"
-    version = repository / protocol.MODEL / "1"
+    version = repository / TRITON_MODEL / "1"
     shutil.rmtree(repository, ignore_errors=True)
     version.mkdir(parents=True)
-    shutil.copy(RIVALS / "triton_model.py", version / "model.py")
+    shutil.copy(Path(__file__).parent / "triton_model.py", version / "model.py")
     shutil.copy(network.full_graph, version)
-    (version.parent / "config.pbtxt").write_text(_triton_config(network, instances))
+    (version.parent / "config.pbtxt").write_text(_triton_config(len(network.version.manifest.labels)))
     port = free_port()
-    command = [triton_folder() / "bin" / "tritonserver", "--model-repository", repository]
-    command += ["--backend-directory", triton_backends(), "--grpc-port", port]
+    command = [TRITON_FOLDER / "bin" / "tritonserver", "--model-repository", repository]
+    command += ["--backend-directory", TRITON_BACKENDS, "--grpc-port", port]
     command += ["--allow-http", "false", "--allow-metrics", "false"]
-    variables = os.environ | {
-        "PATH": f"{TRITON.python.parent}:{os.environ['PATH']}",
-        "VIRTUAL_ENV": str(TRITON.folder),
-        "LD_LIBRARY_PATH": str(TRITON.packages / "nvidia_pytriton.libs"),
-    }
-    with running("triton", protocol.MODEL, port, command, folder, variables) as server:
+    with running("triton", TRITON_MODEL, port, command, folder, TRITON_VARIABLES) as server:
         yield server
 
 
-def _triton_config(network: BenchNetwork, instances: Instances) -> str:
-    image = network.manifest.inputs[0]
-    classes = len(network.manifest.labels)
+def _triton_config(classes: int) -> str:
     return f"""
-name: "{protocol.MODEL}"
+name: "{TRITON_MODEL}"
 backend: "python"
 max_batch_size: {MAX_BATCH_SIZE}
-input [{{ name: "{image.name}" data_type: TYPE_{image.datatype} dims: {list(image.row_shape)} }}]
+input [{{ name: "{IMAGE.name}" data_type: TYPE_{IMAGE.datatype} dims: {list(IMAGE.row_shape)} }}]
 output [{{ name: "logits" data_type: TYPE_FP32 dims: [{classes}] }}]
-instance_group [{{ count: {instances.count} kind: KIND_CPU }}]
-parameters: {{ key: "intra_op_threads" value: {{ string_value: "{instances.intra_op_threads}" }} }}
+instance_group [{{ count: 1 kind: KIND_CPU }}]
+parameters: {{ key: "intra_op_threads" value: {{ string_value: "{len(os.sched_getaffinity(0))}" }} }}
 dynamic_batching {{ }}
 """
-
-
-@contextlib.contextmanager
-def mlserver(network: BenchNetwork, folder: Path) -> Iterator[RunningServer]:
-    """Start MLServer, in one process as its own advice for small models has it."""
-    home = folder / "mlserver"
-    home.mkdir(exist_ok=True)
-    port = free_port()
-    image = network.manifest.inputs[0]
-    settings = {
-        "host": HOST,
-        "grpc_port": port,
-        "http_port": free_port(),
-        "metrics_port": free_port(),
-        "parallel_workers": 0,
-    }
-    model = {
-        "name": protocol.MODEL,
-        "implementation": "mlserver_launcher.FullNetwork",
-        "parameters": {"uri": str(network.full_graph), "version": "1"},
-        "inputs": [{"name": image.name, "datatype": image.datatype, "shape": list(image.shape)}],
-        "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, len(network.manifest.labels)]}],
-    }
-    (home / "settings.json").write_text(json.dumps(settings))
-    (home / "model-settings.json").write_text(json.dumps(model))
-    (home / "config.binpb").write_bytes(protocol.config("logits").SerializeToString())
-    command = [MLSERVER.python, RIVALS / "mlserver_launcher.py", "start", home]
-    with running("mlserver", protocol.MODEL, port, command, folder) as server:
-        yield server
-
-
-@contextlib.contextmanager
-def plain(network: BenchNetwork, folder: Path) -> Iterator[RunningServer]:
-    """Start the servicer that people write by hand."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.serving.rivals.plain", network.full_graph, port]
-    with running("plain", protocol.MODEL, port, command, folder) as server:
-        yield server
-
-
-@contextlib.contextmanager
-def stick(network: BenchNetwork, folder: Path, operating_point: str) -> Iterator[RunningServer]:
-    """Start the server that does nothing but the work, at one operating point."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.serving.rivals.stick", network.version.folder]
-    command += [operating_point, port]
-    with running(f"stick-{operating_point}", network.manifest.name, port, command, folder) as server:
-        yield server
 
 
 @contextlib.contextmanager
@@ -160,29 +97,30 @@ def running(
     name: str,
     model: str,
     port: int,
-    command: list[object],
+    command: Sequence[object],
     folder: Path,
     variables: Mapping[str, str] | None = None,
+    checkout: Path = ROOT,
 ) -> Iterator[RunningServer]:
-    """Start a command that serves on a port, wait until it is ready, and stop it in the end."""
-    log = folder / f"{name}-{port}.log"
+    """Start a command that serves on a port, wait until the model is ready, and stop it at the end."""
+    log, environment = folder / f"{name}-{port}.log", os.environ | (variables or {})
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(part) for part in command], cwd=ROOT, env=variables, stdout=output, stderr=output
+            [str(part) for part in command], cwd=checkout, env=environment, stdout=output, stderr=output
         )
     try:
-        _await_ready(name, model, f"{HOST}:{port}", process, log)
+        _wait_ready(name, model, f"{HOST}:{port}", process, log)
         yield RunningServer(name, f"{HOST}:{port}", model, process)
     finally:
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def _await_ready(name: str, model: str, address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_ready(name: str, model: str, address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     ends = time.monotonic() + START_SECONDS
     with grpc.insecure_channel(address) as channel:
         ready = channel.unary_unary(
@@ -196,7 +134,7 @@ def _await_ready(name: str, model: str, address: str, process: subprocess.Popen[
                     return
             time.sleep(0.1)
     last = log.read_text(errors="replace").strip().splitlines()[-3:]
-    raise SystemExit(f"{name} did not become ready in {START_SECONDS:.0f} s: {' | '.join(last)}")
+    raise SystemExit(f"{name} was not ready within {START_SECONDS:.0f} s: {' | '.join(last)}")
 
 
 def free_port() -> int:

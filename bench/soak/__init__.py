@@ -1,1 +1,1 @@
-"""A server under mixed load for minutes: whether its memory, file descriptors and threads stay flat."""
+"""A server under mixed load for minutes: whether memory, file descriptors and threads stay flat."""

@@ -1,7 +1,7 @@
-"""The mixed load of a soak: callers of several kinds, good and bad, each in a thread of its own.
+"""The mixed load of a soak: several kinds of callers, good and bad, each in a thread of its own.
 
-A caller does one thing again and again, and states after each time how it went. What may happen to a
-good call is in EXPECTED; anything else is a fault of the server.
+A caller repeats one action and counts the outcomes. An outcome that KINDS does not allow is a fault of the
+server.
 """
 
 import contextlib
@@ -9,9 +9,8 @@ import socket
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import grpc
@@ -19,23 +18,25 @@ import numpy as np
 from numpy.random import Generator as Random
 from numpy.typing import NDArray
 
-from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference, service_rpcs
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference
 from serving.client import Client
 from serving.datatypes import DTYPES
 from serving.errors import DeadlineExpired, OfframpError, Overloaded
 
 TIMEOUT_SECONDS = 60.0
 ROWS = (1, 8, 64)
-OPTIONS: tuple[dict[str, Any], ...] = ({"operating_point": "exact"}, {}, {"threshold": 0.5}, {"max_exit": 0})
+EXACT = {"operating_point": "exact"}
+OPTIONS: tuple[dict[str, Any], ...] = (EXACT, {}, {"threshold": 0.5}, {"max_exit": 0})
 STREAM_REQUESTS = 20
 WATCH_SECONDS = 0.5
-SHORTEST_DEADLINE_SECONDS, LONGEST_DEADLINE_SECONDS = 1e-3, 20e-3
-LONGEST_CANCEL_SECONDS = 5e-3
+DEADLINE_SECONDS = (1e-3, 20e-3)
+CANCEL_SECONDS = (0.0, 5e-3)
+DESCRIPTIONS = ("ModelStatistics", "ModelMetadata", "ModelConfig", "ServerMetadata", "RepositoryIndex")
 
 
 @dataclass(frozen=True)
 class SoakTarget:
-    """A server, what it serves, and rows with the labels that it must answer at full depth."""
+    """A server, its model, and rows with the labels that the model gives them at full depth."""
 
     address: str
     metrics_port: int
@@ -45,278 +46,208 @@ class SoakTarget:
     """[N, ...], N at least the largest of ROWS."""
     expected_N: NDArray[np.int64]
 
-    def payload(self, rows: int) -> bytes:
-        """Return the bytes of a ModelInferRequest of the first rows."""
-        payload: bytes = self.request(self.images[:rows]).SerializeToString()
-        return payload
-
-    def request(self, images: NDArray[np.generic], shape: tuple[int, ...] | None = None) -> Any:  # noqa: ANN401 - made at run time
-        """Return a ModelInferRequest; shape: what it states in place of the images' own."""
-        request = inference.ModelInferRequest(model_name=self.model, raw_input_contents=[images.tobytes()])
+    def request(self, rows: int, model: str = "", shape: tuple[int, ...] = ()) -> Any:  # noqa: ANN401 - made at run time
+        """Return a ModelInferRequest. A model or a shape replaces the right one."""
+        images = self.images[:rows]
+        request = inference.ModelInferRequest(
+            model_name=model or self.model, raw_input_contents=[images.tobytes()]
+        )
         datatype = next(name for name, dtype in DTYPES.items() if dtype == images.dtype)
         request.inputs.add(name=self.input, datatype=datatype, shape=shape or images.shape)
         return request
 
 
-Steps = Generator[str, None, None]
-Caller = Callable[[SoakTarget, Random], Steps]
-"""Yields how each time went, for ever."""
+@dataclass(frozen=True)
+class Caller:
+    """The connections and the random numbers of one thread."""
 
+    target: SoakTarget
+    random: Random
+    client: Client
+    channel: grpc.Channel
 
-def unary(target: SoakTarget, random: Random) -> Steps:
-    """Send requests of several sizes at several points; at full depth every label is checked."""
-    with Client(target.address, timeout_seconds=TIMEOUT_SECONDS) as client:
-        while True:
-            rows, options = int(random.choice(ROWS)), OPTIONS[random.integers(len(OPTIONS))]
-            try:
-                answer = client.infer(target.model, {target.input: target.images[:rows]}, **options)
-            except OfframpError as error:
-                yield type(error).__name__
-                continue
-            exact = options.get("operating_point") == "exact"
-            wrong = exact and not np.array_equal(answer.label_N, target.expected_N[:rows])
-            yield "wrong answer" if wrong else f"answered by version {answer.model_version}"
+    def infer(self, rows: int, **options: Any) -> Any:  # noqa: ANN401 - passed on
+        """Send rows with the client."""
+        return self.client.infer(self.target.model, {self.target.input: self.target.images[:rows]}, **options)
 
-
-def deadlines(target: SoakTarget, random: Random) -> Steps:
-    """Send requests whose deadline passes at any time."""
-    with Client(target.address) as client:
-        while True:
-            seconds = random.uniform(SHORTEST_DEADLINE_SECONDS, LONGEST_DEADLINE_SECONDS)
-            try:
-                client.infer(target.model, {target.input: target.images[:8]}, timeout_seconds=seconds)
-            except OfframpError as error:
-                yield type(error).__name__
-            else:
-                yield "answered"
-
-
-def cancelled(target: SoakTarget, random: Random) -> Steps:
-    """Cancel requests at any time."""
-    with grpc.insecure_channel(target.address) as channel:
-        call = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
-        payload = target.payload(64)
-        while True:
-            future = call.future(payload, timeout=TIMEOUT_SECONDS)
-            threading.Event().wait(random.uniform(0, LONGEST_CANCEL_SECONDS))
-            future.cancel()
-            yield "cancelled" if future.cancelled() else "answered"
-
-
-def streams(target: SoakTarget, random: Random) -> Steps:
-    """Send streams; every other one is left after its first answer."""
-    with grpc.insecure_channel(target.address) as channel:
-        call = channel.stream_stream(
-            f"/{INFERENCE_SERVICE}/ModelStreamInfer",
-            response_deserializer=inference.ModelStreamInferResponse.FromString,
+    def unary(self, rpc: str, payload: bytes) -> grpc.Future:
+        """Send bytes as a request."""
+        return self.channel.unary_unary(f"/{INFERENCE_SERVICE}/{rpc}").future(
+            payload, timeout=TIMEOUT_SECONDS
         )
-        while True:
-            for whole in (True, False):
-                payloads = [target.payload(int(random.choice(ROWS))) for _ in range(STREAM_REQUESTS)]
-                responses = call(iter(payloads), timeout=TIMEOUT_SECONDS)
-                answered = 0
-                try:
-                    for response in responses:
-                        answered += not response.error_message
-                        if not whole:
-                            responses.cancel()
-                            break
-                except grpc.RpcError as error:
-                    yield _status(error)
-                    continue
-                complete = answered == (STREAM_REQUESTS if whole else 1)
-                yield f"{'whole' if whole else 'left'} stream{'' if complete else ' with errors'}"
 
 
-def watches(target: SoakTarget, _: Random) -> Steps:
-    """Watch the server's health for a moment, and go away."""
-    with grpc.insecure_channel(target.address) as channel:
-        watch = channel.unary_stream(
-            f"/{HEALTH_SERVICE}/Watch",
-            request_serializer=health.HealthCheckRequest.SerializeToString,
-            response_deserializer=health.HealthCheckResponse.FromString,
-        )
-        while True:
-            states = watch(health.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
-            try:
-                state = next(iter(states)).status
-            except grpc.RpcError as error:
-                yield _status(error)
-                continue
-            threading.Event().wait(WATCH_SECONDS)
-            states.cancel()
-            yield str(health.HealthCheckResponse.ServingStatus.Name(state)).lower()
+def unary(caller: Caller) -> str:
+    """Send a request of any size at any point; check every label at full depth."""
+    rows, options = int(caller.random.choice(ROWS)), OPTIONS[caller.random.integers(len(OPTIONS))]
+    answer = caller.infer(rows, **options)
+    if options == EXACT and not np.array_equal(answer.label_N, caller.target.expected_N[:rows]):
+        return "wrong answer"
+    return f"answered by version {answer.model_version}"
 
 
-def descriptions(target: SoakTarget, _: Random) -> Steps:
-    """Ask for statistics, metadata, the configuration and the index."""
-    fields: dict[str, dict[str, str]] = {
-        "ModelStatistics": {"name": target.model},
-        "ModelMetadata": {"name": target.model},
-        "ModelConfig": {"name": target.model},
-        "ServerMetadata": {},
-        "RepositoryIndex": {},
-    }
-    with grpc.insecure_channel(target.address) as channel:
-        calls = [
-            partial(
-                channel.unary_unary(
-                    f"/{INFERENCE_SERVICE}/{rpc.name}",
-                    request_serializer=rpc.request.SerializeToString,
-                ),
-                rpc.request(**fields[rpc.name]),
-                timeout=TIMEOUT_SECONDS,
-            )
-            for rpc in service_rpcs(INFERENCE_SERVICE)
-            if rpc.name in fields
-        ]
-        while True:
-            for call in calls:
-                try:
-                    call()
-                except grpc.RpcError as error:
-                    yield _status(error)
-                else:
-                    yield "answered"
+def deadlines(caller: Caller) -> str:
+    """Send a request that may miss its deadline."""
+    caller.infer(8, timeout_seconds=caller.random.uniform(*DEADLINE_SECONDS))
+    return "answered"
 
 
-def scrapes(target: SoakTarget, _: Random) -> Steps:
-    """Read the metrics; every other time leave in the middle of the request."""
-    host = target.address.rpartition(":")[0]
-    while True:
-        with socket.create_connection((host, target.metrics_port), timeout=TIMEOUT_SECONDS) as connection:
+def cancelled(caller: Caller) -> str:
+    """Cancel a request after a few milliseconds."""
+    future = caller.unary("ModelInfer", caller.target.request(64).SerializeToString())
+    threading.Event().wait(caller.random.uniform(*CANCEL_SECONDS))
+    future.cancel()
+    return "cancelled" if future.cancelled() else "answered"
+
+
+def streams(caller: Caller) -> str:
+    """Send a stream; leave every second one after its first answer."""
+    call = caller.channel.stream_stream(
+        f"/{INFERENCE_SERVICE}/ModelStreamInfer",
+        response_deserializer=inference.ModelStreamInferResponse.FromString,
+    )
+    sizes = caller.random.choice(ROWS, STREAM_REQUESTS)
+    requests = [caller.target.request(int(rows)).SerializeToString() for rows in sizes]
+    responses = call(iter(requests), timeout=TIMEOUT_SECONDS)
+    leaves, answered = bool(caller.random.integers(2)), 0
+    for response in responses:
+        answered += not response.error_message
+        if leaves:
+            responses.cancel()
+            break
+    name, count = ("left", 1) if leaves else ("whole", STREAM_REQUESTS)
+    return f"{name} stream" if answered == count else f"{name} stream with errors"
+
+
+def watches(caller: Caller) -> str:
+    """Watch the server's health for a moment."""
+    watch = caller.channel.unary_stream(
+        f"/{HEALTH_SERVICE}/Watch",
+        request_serializer=health.HealthCheckRequest.SerializeToString,
+        response_deserializer=health.HealthCheckResponse.FromString,
+    )
+    states = watch(health.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
+    state = next(iter(states)).status
+    threading.Event().wait(WATCH_SECONDS)
+    states.cancel()
+    return str(health.HealthCheckResponse.ServingStatus.Name(state)).lower()
+
+
+def descriptions(caller: Caller) -> str:
+    """Request statistics, metadata, the configuration or the index."""
+    rpc = str(caller.random.choice(DESCRIPTIONS))
+    request = getattr(inference, f"{rpc}Request")
+    fields = {"name": caller.target.model} if rpc.startswith("Model") else {}
+    caller.unary(rpc, request(**fields).SerializeToString()).result()
+    return "answered"
+
+
+def scrapes(caller: Caller) -> str:
+    """Read the metrics; leave every second time in the middle of the request."""
+    host, port = caller.target.address.rpartition(":")[0], caller.target.metrics_port
+    if caller.random.integers(2):
+        with socket.create_connection((host, port), timeout=TIMEOUT_SECONDS) as connection:
             connection.sendall(b"GET /metrics HTTP/1.1\r\n")
-        yield "left"
-        url = f"http://{host}:{target.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as page:
-            yield "scraped" if b"offramp_requests_total" in page.read() else "scraped without metrics"
+        return "left"
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=TIMEOUT_SECONDS) as page:
+        return "scraped" if b"offramp_requests_total" in page.read() else "scraped without metrics"
 
 
-def malformed(target: SoakTarget, random: Random) -> Steps:
-    """Send what is no request, what fits no model, and bytes that are no HTTP/2."""
-    one = target.images[:1]
-    unknown = target.request(one)
-    unknown.model_name = "nobody"
+def malformed(caller: Caller) -> str:
+    """Send random bytes, a request that fits no model, or bytes that are not HTTP/2."""
+    target, random = caller.target, caller.random
+    row_shape = target.images.shape[1:]
+    payloads = (
+        random.bytes(200),
+        target.request(1, shape=(-1, *row_shape)).SerializeToString(),
+        target.request(1, shape=(2**40, *row_shape)).SerializeToString(),
+        target.request(1, model="nobody").SerializeToString(),
+    )
+    number = random.integers(len(payloads) + 1)
+    if number < len(payloads):
+        caller.unary("ModelInfer", payloads[number]).result()
+        return "answered"
     host, _, port = target.address.rpartition(":")
-    with grpc.insecure_channel(target.address) as channel:
-        call = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
-        while True:
-            payloads = (
-                random.bytes(200),
-                target.request(one, (-1, *one.shape[1:])).SerializeToString(),
-                target.request(one, (2**40, *one.shape[1:])).SerializeToString(),
-                unknown.SerializeToString(),
-            )
-            for payload in payloads:
-                try:
-                    call(payload, timeout=TIMEOUT_SECONDS)
-                except grpc.RpcError as error:
-                    yield _status(error)
-                else:
-                    yield "answered"
-            with (
-                contextlib.suppress(ConnectionError),
-                socket.create_connection((host, int(port)), timeout=TIMEOUT_SECONDS) as connection,
-            ):
-                connection.sendall(random.bytes(1000))
-            yield "left"
+    with (
+        contextlib.suppress(ConnectionError),
+        socket.create_connection((host, int(port)), timeout=TIMEOUT_SECONDS) as connection,
+    ):
+        connection.sendall(random.bytes(1000))
+    return "left"
 
 
-def connections(target: SoakTarget, _: Random) -> Steps:
-    """Connect for every request anew."""
-    while True:
-        with Client(target.address, timeout_seconds=TIMEOUT_SECONDS) as client:
-            try:
-                client.infer(target.model, {target.input: target.images[:1]})
-            except OfframpError as error:
-                yield type(error).__name__
-            else:
-                yield "answered"
+def connections(caller: Caller) -> str:
+    """Open a connection for one request."""
+    with Client(caller.target.address, timeout_seconds=TIMEOUT_SECONDS) as client:
+        client.infer(caller.target.model, {caller.target.input: caller.target.images[:1]})
+    return "answered"
 
 
 @dataclass(frozen=True)
 class CallerKind:
-    """A kind of caller: how many, and how long each waits after every time."""
+    """An action, and how threads repeat it."""
 
-    caller: Caller
+    act: Callable[[Caller], str]
     threads: int
     pause_seconds: float
+    """After every action."""
+    expected: tuple[str, ...]
+    """The allowed outcomes."""
 
 
+OVERLOADED, EXPIRED = Overloaded.__name__, DeadlineExpired.__name__
+VERSIONS = ("answered by version 1", "answered by version 2")
 KINDS: Mapping[str, CallerKind] = {
-    "unary": CallerKind(unary, 2, 0.0),
-    "deadlines": CallerKind(deadlines, 1, 0.02),
-    "cancelled": CallerKind(cancelled, 1, 0.02),
-    "streams": CallerKind(streams, 1, 0.2),
-    "watches": CallerKind(watches, 2, 0.0),
-    "descriptions": CallerKind(descriptions, 1, 0.05),
-    "scrapes": CallerKind(scrapes, 1, 0.2),
-    "malformed": CallerKind(malformed, 1, 0.05),
-    "connections": CallerKind(connections, 1, 0.1),
+    "unary": CallerKind(unary, 2, 0.0, (*VERSIONS, OVERLOADED)),
+    "deadlines": CallerKind(deadlines, 1, 0.02, ("answered", EXPIRED, OVERLOADED)),
+    "cancelled": CallerKind(cancelled, 1, 0.02, ("answered", "cancelled")),
+    "streams": CallerKind(streams, 1, 0.2, ("whole stream", "left stream")),
+    "watches": CallerKind(watches, 2, 0.0, ("serving",)),
+    "descriptions": CallerKind(descriptions, 1, 0.05, ("answered",)),
+    "scrapes": CallerKind(scrapes, 1, 0.2, ("scraped", "left")),
+    "malformed": CallerKind(malformed, 1, 0.05, ("INVALID_ARGUMENT", "NOT_FOUND", "left")),
+    "connections": CallerKind(connections, 1, 0.1, ("answered", OVERLOADED)),
 }
 
-_REFUSED = {Overloaded.__name__}
 
-
-def _status(error: grpc.RpcError) -> str:
-    """Return a call's status, with its text where the server could not be reached."""
-    name: str = error.code().name
-    return f"{name}: {error.details()}" if name == "UNAVAILABLE" else name
-
-
-EXPECTED: Mapping[str, set[str]] = {
-    "unary": {"answered by version 1", "answered by version 2", *_REFUSED},
-    "deadlines": {"answered", DeadlineExpired.__name__, *_REFUSED},
-    "cancelled": {"answered", "cancelled"},
-    "streams": {"whole stream", "left stream"},
-    "watches": {"serving"},
-    "descriptions": {"answered"},
-    "scrapes": {"scraped", "left"},
-    "malformed": {"INVALID_ARGUMENT", "NOT_FOUND", "left"},
-    "connections": {"answered", *_REFUSED},
-}
-"""What may happen to each kind. A stream is slowed down and never refused."""
-
-
-class SoakLoad:
-    """Runs all callers until it is stopped."""
-
-    def __init__(self, target: SoakTarget, seed: int = 0) -> None:
-        self._target, self._seed = target, seed
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._counts: dict[str, Counter[str]] = {name: Counter() for name in KINDS}
-        self._threads = [
-            threading.Thread(target=self._call, args=(name, number), name=f"{name}-{number}", daemon=True)
-            for name, kind in KINDS.items()
-            for number in range(kind.threads)
-        ]
-
-    def __enter__(self) -> "SoakLoad":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
+@contextlib.contextmanager
+def mixed_load(target: SoakTarget) -> Iterator[Mapping[str, Sequence[Counter[str]]]]:
+    """Run all callers; yield the number of each outcome, by kind and thread."""
+    stop = threading.Event()
+    counts = {name: [Counter[str]() for _ in range(kind.threads)] for name, kind in KINDS.items()}
+    threads = [
+        threading.Thread(target=_repeat, args=(name, number, target, counter, stop), daemon=True)
+        for name, counters in counts.items()
+        for number, counter in enumerate(counters)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        for thread in threads:
             thread.join(2 * TIMEOUT_SECONDS)
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Return how often each thing happened, by kind."""
-        with self._lock:
-            return {name: dict(sorted(counter.items())) for name, counter in self._counts.items()}
 
-    def _call(self, name: str, number: int) -> None:
-        kind = KINDS[name]
-        seed = [self._seed, *name.encode(), number]
-        going = kind.caller(self._target, np.random.default_rng(seed))
-        with contextlib.closing(going):
-            while not self._stop.wait(kind.pause_seconds):
-                try:
-                    how = next(going)
-                except Exception as error:  # a fault of the server, or of this caller
-                    how = f"{type(error).__name__}: {error}"
-                    going = kind.caller(self._target, np.random.default_rng(seed))
-                with self._lock:
-                    self._counts[name][how] += 1
+def _repeat(name: str, number: int, target: SoakTarget, counter: Counter[str], stop: threading.Event) -> None:
+    kind, random = KINDS[name], np.random.default_rng([*name.encode(), number])
+    with (
+        Client(target.address, timeout_seconds=TIMEOUT_SECONDS) as client,
+        grpc.insecure_channel(target.address) as channel,
+    ):
+        caller = Caller(target, random, client, channel)
+        while not stop.wait(kind.pause_seconds):
+            counter[_outcome(kind, caller)] += 1
+
+
+def _outcome(kind: CallerKind, caller: Caller) -> str:
+    try:
+        return kind.act(caller)
+    except OfframpError as error:
+        return type(error).__name__
+    except grpc.RpcError as error:
+        name: str = error.code().name
+        return f"{name}: {error.details()}" if name == "UNAVAILABLE" else name
+    except Exception as error:  # a fault of the server, or of this caller
+        return f"{type(error).__name__}: {error}"

@@ -1,101 +1,99 @@
-"""What a soak recorded, and its verdict: whether memory, file descriptors and threads stayed flat.
+"""The record of a soak, its verdict, and its part of docs/reliability.md.
 
-Flat means that the lowest value does not grow from one half of the time to the other. Loading a version
-takes memory and threads for a second or two, so other values depend on how busy the machine is. A leak
-raises the lowest too.
+A measure is flat if its lowest value does not grow from the first half of the time to the second. Loading a
+version takes memory and threads for a second or two, so higher values depend on how busy the machine is. A
+leak raises the lowest value too.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict
+from bench.publication import DOCS, Publication
+from bench.soak.load import KINDS
+from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.record import RecordPart
 
-from bench.soak.load import EXPECTED
-
-TENTHS = 10
-
-
-class Bound(BaseModel):
-    """How much more there may be in the second half of the time than in the first."""
-
-    model_config = ConfigDict(frozen=True)
-
-    share: float
-    absolute: float
-
-    def allows(self, before: float, after: float) -> bool:
-        """Return whether the growth is within the bound."""
-        return after <= before * (1 + self.share) + self.absolute
+BOUNDS = {"resident MiB": (0.05, 0.0), "file descriptors": (0.05, 4.0), "threads": (0.0, 2.0)}
+"""By measure: the allowed growth, as a share and as a number on top of it."""
 
 
-MEASURES: Mapping[str, Bound] = {
-    "resident_mib": Bound(share=0.05, absolute=0.0),
-    "file_descriptors": Bound(share=0.05, absolute=4.0),
-    "threads": Bound(share=0.0, absolute=2.0),
-}
-"""What is sampled. Memory may grow by 5 %; descriptors and threads come and go with connections."""
-
-
-class Run(BaseModel):
-    """One front end's part."""
-
-    model_config = ConfigDict(frozen=True)
+class Run(RecordPart):
+    """The soak of one front end."""
 
     front_end: str
-    sample_seconds: float
-    samples: dict[str, tuple[float, ...]]
-    """By measure, one after the other."""
+    lowest: dict[str, tuple[float, float]]
+    """By measure: the lowest values of both halves of the time, without the first tenth."""
     counts: dict[str, dict[str, int]]
-    """By kind of caller, how often each thing happened to it."""
+    """By kind of caller: how often each outcome happened."""
     reloads: int
     exit_code: int
     """After SIGTERM, at the end."""
 
-    def ends(self, measure: str) -> tuple[float, float]:
-        """Return the lowest values of both halves of the time, the first tenth left out."""
-        samples = self.samples[measure]
-        start, middle = len(samples) // TENTHS, len(samples) // 2
-        return min(samples[start:middle] or samples), min(samples[middle:])
-
     def is_flat(self, measure: str) -> bool:
         """Return whether a measure stayed within its bound."""
-        return MEASURES[measure].allows(*self.ends(measure))
-
-    def unexpected(self) -> dict[str, dict[str, int]]:
-        """Return what must not happen and did, by kind of caller."""
-        found = {
-            kind: {how: count for how, count in counts.items() if how not in EXPECTED[kind]}
-            for kind, counts in self.counts.items()
-        }
-        return {kind: counts for kind, counts in found.items() if counts}
+        (before, after), (share, number) = self.lowest[measure], BOUNDS[measure]
+        return after <= before * (1 + share) + number
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong, a line each."""
-        for measure in MEASURES:
+        for measure, (before, after) in self.lowest.items():
             if not self.is_flat(measure):
-                before, after = self.ends(measure)
                 yield f"{self.front_end}: {measure} grew from {before:g} to {after:g}"
-        for kind, counts in self.unexpected().items():
-            for how, count in counts.items():
-                yield f"{self.front_end}: {kind}: {count} times {how}"
+        for kind, counts in self.counts.items():
+            for outcome, count in counts.items():
+                if outcome not in KINDS[kind].expected:
+                    yield f"{self.front_end}: {kind}: {count} times {outcome}"
         if self.exit_code != 0:
             yield f"{self.front_end}: exit code {self.exit_code} after SIGTERM"
 
 
-class Soak(BaseModel):
-    """All that was recorded."""
-
-    model_config = ConfigDict(frozen=True)
+class Soak(RecordPart):
+    """The soaks of all front ends."""
 
     date: str
     hardware: str
-    cores: int
     model: str
     versions: dict[str, str]
     minutes: float
     """Of each front end."""
-    reload_seconds: float
     runs: tuple[Run, ...]
 
-    def faults(self) -> Sequence[str]:
+    def faults(self) -> list[str]:
         """Return what is wrong on any front end, a line each."""
         return [fault for run in self.runs for fault in run.faults()]
+
+
+def lines(soak: Soak) -> Iterator[str]:
+    """Yield the soak's part of the page."""
+    versions = ", ".join(f"{name} {version}" for name, version in soak.versions.items())
+    yield (
+        f"Measured on {soak.date}: {soak.hardware}, which server and callers share. {versions}. "
+        f"`{soak.model}` ran for {soak.minutes:g} minutes on each front end. The table shows the lowest "
+        f"values in both halves of the time, without the first tenth:"
+    )
+    yield ""
+    yield row("front end", "", "first half", "second half", "growth", "flat")
+    yield rule(6)
+    for run in soak.runs:
+        for measure, (before, after) in run.lowest.items():
+            flat = "yes" if run.is_flat(measure) else "**no**"
+            yield row(run.front_end, measure, f"{before:g}", f"{after:g}", f"{after / before - 1:+.1%}", flat)
+    yield ""
+    yield row("callers", "outcome", *[run.front_end for run in soak.runs])
+    yield rule(2 + len(soak.runs))
+    for name, kind in KINDS.items():
+        for outcome in sorted({outcome for run in soak.runs for outcome in run.counts[name]}):
+            counts = [f"{run.counts[name].get(outcome, 0):,}" for run in soak.runs]
+            yield row(name, outcome if outcome in kind.expected else f"**{outcome}**", *counts)
+    yield ""
+    yield f"Faults: {'; '.join(soak.faults()) or 'none'}."
+    for run in soak.runs:
+        yield f"{run.front_end} was reloaded {run.reloads} times and ended with exit code {run.exit_code}."
+
+
+PUBLICATION = Publication(
+    record_type=Soak,
+    path=DOCS / "reliability" / "soak.json",
+    page=DOCS / "reliability.md",
+    part=WrittenPart("soak", "python -m bench.soak"),
+    lines=lines,
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.kills.points import Point, spread
+from bench.kills.points import Point, choose
 
 
 def test_kills_are_spread_and_around_the_rename_that_publishes() -> None:
@@ -14,8 +14,8 @@ def test_kills_are_spread_and_around_the_rename_that_publishes() -> None:
     points = [Point(2 * number + side, ("before", "after")[side], call, "a")
               for number, call in enumerate(calls) for side in (0, 1)]  # fmt: skip
 
-    assert [point.number for point in spread(points, 5)] == [3, 9, 12, 13, 17]
-    assert [str(point) for point in spread(points, 1)] == ["after rename a"]
+    assert [point.number for point in choose(points, 5)] == [3, 9, 12, 13, 17]
+    assert [str(point) for point in choose(points, 1)] == ["after rename a"]
 
 
 @pytest.mark.timeout(600)

@@ -1,11 +1,12 @@
-"""What the repository says in figures is what its files hold: README, the study's page, the notebook."""
+"""The figures of README, the study's page and the notebook are those of the files that hold them."""
 
 import re
 
 import nbformat
 import pytest
 
-from bench.results import PART, ROOT, RUN, STUDY, Results, certified, pages, read
+from bench.publication import ROOT
+from bench.results import PART, RUN, STUDY, Results, certified, pages, read
 from serving.repository.manifest import Risk
 from training.run.folder import RECORD_FILE
 from training.study import answers
@@ -14,7 +15,7 @@ from training.study.page import files
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    return read(ROOT)
+    return read()
 
 
 def test_the_pages_results_are_those_of_the_files(results: Results) -> None:
@@ -22,7 +23,7 @@ def test_the_pages_results_are_those_of_the_files(results: Results) -> None:
         assert PART.replaced(page.read_text(), written) == page.read_text(), "run: make results"
 
 
-def test_a_point_is_said_to_be_certified_by_the_risk_that_its_certificate_bounds(results: Results) -> None:
+def test_a_point_shows_the_risk_that_its_certificate_bounds(results: Results) -> None:
     point = results.manifest.operating_points["balanced"]
     assert point.certificate is not None
     by_harm = point.model_copy(
@@ -34,14 +35,9 @@ def test_a_point_is_said_to_be_certified_by_the_risk_that_its_certificate_bounds
     assert certified(results.manifest.operating_points["exact"]) == ""
 
 
-def test_nothing_but_the_results_is_replaced() -> None:
-    page = f"before\n{PART.begin}\nold\n{PART.end}\nafter\n"
-    assert PART.replaced(page, ["new"]) == f"before\n{PART.begin}\nnew\n{PART.end}\nafter\n"
-
-
 def test_the_studys_page_and_plots_follow_from_its_counts(results: Results) -> None:
     for name, text in files(results.study).items():
-        assert (ROOT / STUDY / name).read_text() == text, f"{name}: written by another record"
+        assert (STUDY / name).read_text() == text, f"{name}: written by another record"
 
 
 def test_the_released_record_is_of_the_released_version(results: Results) -> None:
@@ -61,9 +57,9 @@ def test_the_released_record_is_of_the_released_version(results: Results) -> Non
 
 
 def test_no_file_of_a_run_names_the_machine_that_trained() -> None:
-    for path in (ROOT / RUN).iterdir():
+    for path in RUN.iterdir():
         assert not re.search(r"""(^|[\s">'])(/[\w.-]+)+/""", path.read_text())
-    assert (ROOT / RUN / RECORD_FILE).exists()
+    assert (RUN / RECORD_FILE).exists()
 
 
 def test_the_notebook_shows_the_studys_answers(results: Results) -> None:

@@ -1,7 +1,4 @@
-"""The full network in onnxruntime, as Triton's Python backend runs it: a batch at a time, answers split.
-
-Copied into a Triton model repository as model.py; runs in Triton's own environment.
-"""
+"""The full network in Triton's Python backend. Copied into a Triton model repository as model.py."""
 
 from __future__ import annotations  # the backend adds its classes only after the import
 
@@ -17,7 +14,7 @@ class TritonPythonModel:
     """One instance of the model."""
 
     def initialize(self, arguments: dict[str, str]) -> None:
-        """Open the session, with as many intra-op threads as the configuration says."""
+        """Open the session with the number of threads from the configuration."""
         parameters = json.loads(arguments["model_config"])["parameters"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(parameters["intra_op_threads"]["string_value"])
@@ -25,9 +22,8 @@ class TritonPythonModel:
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def execute(self, requests: list[triton.InferenceRequest]) -> list[triton.InferenceResponse]:
-        """Answer the requests that Triton's dynamic batcher put together."""
+        """Run the requests of one batch together, and split the answers."""
         images = [triton.get_input_tensor_by_name(request, "image").as_numpy() for request in requests]
-        together = np.concatenate(images) if len(images) > 1 else images[0]
-        (logits,) = self._session.run(["logits"], {"image": together})
+        (logits,) = self._session.run(None, {self._session.get_inputs()[0].name: np.concatenate(images)})
         ends = np.cumsum([len(each) for each in images])[:-1]
         return [triton.InferenceResponse([triton.Tensor("logits", part)]) for part in np.split(logits, ends)]

@@ -67,8 +67,10 @@ class InferenceHandlers:
         if isinstance(result, bytes):
             return result
         refusal, request_id = result
-        del payload, result  # gRPC keeps the exception that ends a call, and with it this frame
-        await context.abort(refusal.status, refusal.details, (*refusal.trailers, *trailers(request_id)))
+        metadata = (*refusal.trailers, *trailers(request_id))
+        # gRPC keeps the exception that ends a call, and with it this frame. The id may be as large as a message.
+        del payload, result, request_id
+        await context.abort(refusal.status, refusal.details, metadata)
         raise AssertionError("abort returned")
 
     async def _model_stream_infer(self, payloads: AsyncIterator[bytes], context: Context) -> None:

@@ -240,7 +240,7 @@ def test_typed_contents_that_no_shape_needs_are_refused_unparsed(live_server: Li
     status, details = refused(live_server, asked)
 
     assert status == "INVALID_ARGUMENT"
-    assert "expected 384 elements for shape [64, 1, 2, 3], got contents of " in details
+    assert "expected contents of at most 4864 bytes for shape [64, 1, 2, 3], got " in details
 
 
 def test_typed_contents_that_are_no_contents_are_an_invalid_argument() -> None:

@@ -119,7 +119,7 @@ def _forget_input(request: Request) -> None:
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (_add_raw, "raw_input_contents: expected one an input, 1, got 2"),
+        (_add_raw, "raw_input_contents: expected 1, one for each input, got 2"),
         (_repeat_input, 'input "image": expected once, got it twice'),
         (_add_contents, 'input "image": expected raw or typed contents, got both'),
         (_add_empty_contents, 'input "image": expected raw or typed contents, got both'),
@@ -128,7 +128,7 @@ def _forget_input(request: Request) -> None:
         (_untype, 'input "image": expected datatype UINT8, got none'),
         (_forget_raw, 'input "image": expected contents in uint_contents, got none'),
         (_cut_raw, 'input "image": expected 12 bytes for shape [2, 2, 3], got 11'),
-        (_forget_input, 'input "image": expected, got inputs []'),
+        (_forget_input, 'input "image": missing, got inputs []'),
     ],
 )
 def test_a_malformed_input_is_refused_with_its_name_and_both_values(spoil: Spoil, complaint: str) -> None:
@@ -151,7 +151,7 @@ def test_raw_contents_for_only_some_inputs_are_refused() -> None:
     tensor = request.inputs.add(name="age", datatype="FP32", shape=[2])
     tensor.contents.fp32_contents.extend([1, 2])
 
-    assert refusal(request, IMAGE, AGE) == "raw_input_contents: expected one an input, 2, got 1"
+    assert refusal(request, IMAGE, AGE) == "raw_input_contents: expected 2, one for each input, got 1"
 
 
 def test_typed_contents_in_another_types_field_are_refused() -> None:

@@ -121,7 +121,7 @@ def test_options_apply(token_server: LiveServer) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"attention_mask": None}, "input \"attention_mask\": expected, got inputs ['token_ids']"),
+        ({"attention_mask": None}, "input \"attention_mask\": missing, got inputs ['token_ids']"),
         ({"attention_mask": mask([0], [0])}, "inputs: expected the same number of rows in each, got "),
         (
             {"attention_mask": mask([0], datatype="BOOL")},

@@ -23,7 +23,7 @@ from bench.serving.networks import load_images, prepare
 from serving.engine.queues import StageQueues
 from serving.engine.request import NO_DEADLINE, Batch, FutureReply, Request
 from serving.engine.scheduler import Lane, Scheduler
-from serving.engine.version import FEWEST_BLOCKS
+from serving.engine.version import MIN_BLOCKS
 from serving.exits.policy import ExitRule
 from serving.stages.costs import MeasuredCosts, StageCosts
 from training.reporting.markdown import row, rule
@@ -58,7 +58,7 @@ class Simulation:
     def rows_per_second(self, rows: int) -> float:
         """Run until so many rows are answered."""
         stages = len(self.shares)
-        blocks = [FEWEST_BLOCKS] * (stages - 1) + [self.permits]
+        blocks = [MIN_BLOCKS] * (stages - 1) + [self.permits]
         lane = Lane("simulated", StageQueues(MeasuredCosts(self.costs, self.costs), blocks), self.outstanding)
         scheduler = Scheduler[str](self.permits)
         scheduler.add(lane)

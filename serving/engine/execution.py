@@ -34,7 +34,7 @@ class Execution:
 
 
 def execute(batch: Batch, blocks: Sequence[Block]) -> Execution:
-    """Run the batch in its blocks, one for each stage; rows that fail are recorded."""
+    """Run the batch in its blocks, one for each stage; record the rows that fail."""
     times = [time.monotonic()]
     batch.fill(blocks[0].inputs)
     for before, block in pairwise(blocks):

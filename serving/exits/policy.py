@@ -35,7 +35,7 @@ class ExitReason(IntEnum):
     DEGRADED = 4
 
 
-# Arrays without dimensions: np.where needs half the time for them that it needs for numbers.
+# np.where is twice as fast with 0-d arrays as with Python numbers.
 _CONFIDENT, _FINAL, _CAPPED, _CONTINUES = (
     np.array(reason, dtype=np.int32)
     for reason in (ExitReason.CONFIDENT, ExitReason.FINAL, ExitReason.CAPPED, CONTINUES)

@@ -48,10 +48,10 @@ def make_queues(costs: MeasuredCosts | None = None, blocks: Sequence[int] = (2, 
     return StageQueues(costs or flat_costs(), blocks)
 
 
-def form(queues: StageQueues, now: float = 1.0, among: int = 1, *, alone: bool = False) -> Batch:
+def form(queues: StageQueues, now: float = 1.0, startable: int = 1, *, idle: bool = False) -> Batch:
     """Form a batch that has to come about, from requests that have not expired."""
     expired: list[Request] = []
-    batch = queues.next_batch(now, among, expired, alone=alone)
+    batch = queues.next_batch(now, startable, expired, idle=idle)
     assert batch is not None
     assert expired == []
     return batch

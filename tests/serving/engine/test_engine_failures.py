@@ -58,13 +58,13 @@ def test_nan_at_the_final_exit_fails_only_its_request(serve: Serve) -> None:
     with held_worker(served.engine, served.version):
         bad, good = submit(served, row(1, 0.5, 0.5, 5, fates=(0, NAN))), submit(served, HARD)
 
-    with pytest.raises(StageFailed, match="stage 2 gave NaN"):
+    with pytest.raises(StageFailed, match="stage 2 returned NaN"):
         bad.result(PATIENCE_SECONDS)
     assert good.result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
 def test_nan_at_its_cap_fails_the_request(serve: Serve) -> None:
-    with pytest.raises(StageFailed, match="stage 1 gave NaN"):
+    with pytest.raises(StageFailed, match="stage 1 returned NaN"):
         ask(serve(), row(1, 0.5, 5, 5, fates=(NAN, 0)), rule=ExitRule((0.9, 0.9), 1))
 
 
@@ -160,7 +160,7 @@ def test_a_bug_of_our_own_fails_its_batch_with_its_cause(serve: Serve) -> None:
 
     failed = served.engine.infer(served.version, malformed(), BALANCED)
 
-    with pytest.raises(StageFailed, match="stage 0 could not be finished") as failure:
+    with pytest.raises(StageFailed, match="stage 0 failed") as failure:
         failed.result(PATIENCE_SECONDS)
     assert isinstance(failure.value.__cause__, ValueError)
 

@@ -293,21 +293,21 @@ def test_what_waits_is_shared_among_the_batches_that_could_start() -> None:
     queues.admit(make_request(4))
     queues.admit(make_request(3))
 
-    assert form(queues, among=3).rows == 3
+    assert form(queues, startable=3).rows == 3
 
 
 def test_rows_that_are_done_sooner_than_a_thread_is_woken_are_not_shared() -> None:
     queues = make_queues(costs_of_rows(8, SHARED_SECONDS / 8))
     queues.admit(make_request(7))
 
-    assert form(queues, among=3).rows == 7
+    assert form(queues, startable=3).rows == 7
 
 
 def test_rows_are_shared_among_no_more_batches_than_their_time_is_worth() -> None:
     queues = make_queues(costs_of_rows(8, SHARED_SECONDS / 4))
     queues.admit(make_request(8))
 
-    assert form(queues, among=8).rows == 4
+    assert form(queues, startable=8).rows == 4
 
 
 @pytest.mark.parametrize(("all_cores_seconds", "all_cores", "rows"), [(0.2, True, 6), (0.5, False, 2)])
@@ -317,7 +317,7 @@ def test_a_batch_that_is_alone_takes_all_rows_where_all_cores_are_faster_than_a_
     queues = make_queues(costs_of_rows(8, 1.0, all_cores_seconds))
     queues.admit(make_request(6))
 
-    batch = form(queues, among=3, alone=True)
+    batch = form(queues, startable=3, idle=True)
 
     assert (batch.all_cores, batch.rows) == (all_cores, rows)
     assert batch.seconds == pytest.approx(6 * 0.2 if all_cores else 2 * 1.0)
@@ -327,7 +327,7 @@ def test_a_batch_that_is_not_alone_does_not_take_all_cores() -> None:
     queues = make_queues(costs_of_rows(8, 1.0, 0.01))
     queues.admit(make_request(6))
 
-    assert not form(queues, among=3).all_cores
+    assert not form(queues, startable=3).all_cores
 
 
 def test_a_batch_beside_rows_at_another_stage_does_not_take_all_cores() -> None:
@@ -335,7 +335,7 @@ def test_a_batch_beside_rows_at_another_stage_does_not_take_all_cores() -> None:
     through(queues, make_request(2), stages=1)
     queues.admit(make_request(1))
 
-    assert not form(queues, among=3, alone=True).all_cores
+    assert not form(queues, startable=3, idle=True).all_cores
 
 
 def test_the_time_that_waits_is_each_rows_own_at_its_stage() -> None:

@@ -60,9 +60,9 @@ class Player:
         )
         self.queues.admit(self.requests[-1])
 
-    def start(self, among: int, *, alone: bool) -> bool:
+    def start(self, startable: int, *, idle: bool) -> bool:
         expired: list[Request] = []
-        batch = self.queues.next_batch(self.now, among, expired, alone=alone)
+        batch = self.queues.next_batch(self.now, startable, expired, idle=idle)
         for request in expired:
             request.close(DeadlineExpired("late"))
         if batch is not None:
@@ -181,8 +181,8 @@ def play(player: Player, step: tuple[object, ...]) -> None:
     match step:
         case ("admit", int(rows), float(seconds), ExitRule() as rule):
             player.admit(rows, seconds, rule)
-        case ("start", int(among), bool(alone)) if len(player.running) < PERMITS:
-            player.start(among, alone=alone and not player.running)
+        case ("start", int(startable), bool(idle)) if len(player.running) < PERMITS:
+            player.start(startable, idle=idle and not player.running)
         case ("finish", int(place), list(leaving), bool(follows), bool(fails)) if player.running:
             player.finish(place, leaving, follows=follows, fails=fails)
         case ("cancel", int(place)) if player.requests:
@@ -202,7 +202,7 @@ def test_every_row_is_answered_or_dropped_exactly_once_whatever_happens(
     player = Player(queues)
     for step in steps:
         play(player, step)
-    while player.running or player.start(1, alone=True):
+    while player.running or player.start(1, idle=True):
         player.finish(0, [False], follows=False, fails=False)
 
     assert (queues.waiting, queues.rows_waiting) == ([0] * STAGES, 0), "rows left with nothing running"
@@ -224,7 +224,7 @@ def test_rows_leave_stage_0_in_the_order_they_came(sizes: list[int], costs: Meas
         player.admit(size, math.inf, ExitRule((0.5, 0.5), 2))
 
     order: list[RowName] = []
-    while player.start(1, alone=False):
+    while player.start(1, idle=False):
         batch = player.running[-1]
         if batch.stage == 0:
             order += player.names(batch)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,10 @@ def test_calls_that_are_opened_and_reset_at_once_leave_others_alone(models: Path
             with http2.connection(server.server.grpc_port) as hostile:
                 for number in range(50):
                     stream = 2 * number + 1
-                    hostile.sendall(http2.headers(stream) + http2.message(stream, wire) + http2.reset(stream))
+                    with suppress(OSError):  # the library may close a connection with many resets
+                        hostile.sendall(
+                            http2.headers(stream) + http2.message(stream, wire) + http2.reset(stream)
+                        )
                 answers.append(infer(server, request(HARD))["label"])
         assert eventually(lambda: pending(server) == 0)
         assert eventually(lambda: server.metric("offramp_requests_in_flight") == 0)

@@ -139,7 +139,7 @@ def open_on_cpu(version: PublishedVersion) -> None:
 
 
 def test_labels_that_the_logits_have_not_are_refused(version: PublishedVersion) -> None:
-    with pytest.raises(InvalidManifest, match="labels: expected 3 as the logits have, got 2"):
+    with pytest.raises(InvalidManifest, match="labels: expected 3, the width of the logits, got 2"):
         open_on_cpu(changed(version.folder, labels=("ant", "bee")))
 
 

@@ -2,7 +2,7 @@
 
 Calls of one client usually differ only in their rows, which are the last field of a message. The bytes
 before that field are parsed and checked once. A later message with the same length and the same first bytes
-is the same request with other rows (Protobuf, "Encoding": a message is the sequence of its fields).
+is the same request with other rows, because a message is the sequence of its fields (Protobuf, "Encoding").
 """
 
 import weakref

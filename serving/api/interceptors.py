@@ -34,7 +34,7 @@ MAX_DETAILS_BYTES = 1024
 """Maximum size of a status's details. Percent-encoding may triple it. gRPC replaces a status above 8 KB by
 RESOURCE_EXHAUSTED."""
 RETRY_AFTER_MILLISECONDS = 100
-"""Delay that an overloaded server asks of clients with a retry policy."""
+"""Retry delay that an overloaded server sends to clients."""
 
 _LOG = structlog.get_logger(__name__)
 

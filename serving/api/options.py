@@ -1,9 +1,9 @@
 """Reads a request's options from its parameters.
 
 Load generators can send only strings, integers and booleans. So a number may have any of the protocol's
-types, and a boolean may be a string. Unknown parameters are ignored, with two exceptions: `triton_*` keys are
-reserved, and a key one edit away from an option's name is refused as a likely typo. Options that are not
-implemented yet are refused.
+types, and a boolean may be a string. Unknown parameters are ignored, with two exceptions. Keys that begin
+with `triton_` are reserved. A key one edit away from an option's name is refused as a likely typo. Options
+that are not implemented yet are refused too.
 """
 
 from collections.abc import Mapping

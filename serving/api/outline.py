@@ -3,7 +3,7 @@
 Parsing holds the interpreter's lock. A message of 60 MB with millions of tiny fields would block all other
 calls for seconds. So the fields of a large message are counted first, and reading stops at the first one
 above the limit. Tensors are not read: raw contents become views of the message, and typed contents remain
-encoded until their shape is checked (Protobuf, "Encoding": a message is the sequence of its fields).
+encoded until their shape is checked. The format is in Protobuf, "Encoding".
 """
 
 import dataclasses

@@ -50,9 +50,9 @@ def decode_inputs(
 ) -> dict[str, NDArray[np.generic]]:
     """Return the request's input arrays by name, each [R, ...] with the same R in 1..max_rows.
 
-    outline: the tensors of a large message; `request` then contains none. Raises InvalidRequest for a
-    missing, unknown or repeated name, for a datatype, shape or byte length that does not match the spec, and
-    for raw together with typed contents.
+    outline: the tensors of a large message; `request` then contains none. Raises InvalidRequest for missing,
+    unknown or repeated names, for raw together with typed contents, and for a datatype, shape or byte length
+    that does not match the spec.
     """
     tensors = _by_name(request, specs)
     raw = request.raw_input_contents if outline is None else outline.raw

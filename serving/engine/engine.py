@@ -61,9 +61,9 @@ class Engine:
     def submit(self, version: ServedVersion, request: Request) -> None:
         """Admit all rows of a request, or raise.
 
-        The reply is called exactly once, with the answers or an error. Call `wake` to have a thread run
-        the request. A streamed request waits until there is room. Raises InvalidRequest, Overloaded,
-        DeadlineExpired or ModelNotReady. The reply may receive StageFailed, DeadlineExpired or
+        The reply is called exactly once, with the answers or an error. Call `wake` afterwards, so that a
+        thread runs the request. A streamed request waits until there is room. Raises InvalidRequest,
+        Overloaded, DeadlineExpired or ModelNotReady. The reply may receive StageFailed, DeadlineExpired or
         RequestCancelled; the reply of a waiting streamed request may also receive ModelNotReady.
         """
         with self._shared.lock:

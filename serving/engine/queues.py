@@ -48,9 +48,9 @@ class StageQueues:
         self.rows_held = 0
         """Number of rows that are admitted and neither answered nor dropped, without shadow rows."""
         self.requests_held = 0
-        """Number of requests with such rows."""
+        """Number of requests with rows in `rows_held`."""
         self.streamed_rows_held = 0
-        """Number of such rows of streamed requests."""
+        """Number of rows in `rows_held` that belong to streamed requests."""
         self.shadow_rows = 0
         """Number of rows that are already answered and continue to the final exit."""
 

@@ -76,7 +76,7 @@ class Request:
     sampled_rows: Sequence[int] = ()
     """Numbers of the rows whose full-depth answer is also computed, to test the certificate."""
     caller: str = ""
-    """Name of the sender; set only if rows are sampled."""
+    """Name of the caller; set only if rows are sampled."""
     is_synthetic: bool = False
     """Whether the monitor ignores the request because it is not real traffic."""
     is_streamed: bool = False

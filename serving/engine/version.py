@@ -37,7 +37,7 @@ class VersionLimits:
 
 
 class ServedVersion:
-    """Runs the batches of one version and finishes them."""
+    """A version that is served: runs its batches and records their results."""
 
     def __init__(
         self,

@@ -119,7 +119,7 @@ class Worker(threading.Thread):
                 self._run_batches(work)
                 return
             self.step(*work)
-            del work  # as in `run`
+            del work  # it references its batch; see `run`
 
     def _run_batches(self, work: Work | None, expired: Sequence[Expired] = ()) -> None:
         """Run a batch, then further batches until none may start."""

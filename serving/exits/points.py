@@ -1,4 +1,4 @@
-"""The thresholds that apply now to each operating point.
+"""The thresholds in force for each operating point.
 
 A revoked point is replaced by a safer one. A point is safer if no exit has a lower threshold, and at least
 one exit has a higher one. The fastest safer point with a certificate is used, or `exact` if there is none.

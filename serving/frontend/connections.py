@@ -1,8 +1,8 @@
 """Closes the connections of a port immediately, at the end of a drain.
 
 gRPC's own stop ends calls with CANCELLED if it has received but not yet dispatched them. A client whose
-connection ends sees UNAVAILABLE instead, which clients expect of a draining server. Data written before
-still arrives (POSIX, `shutdown`).
+connection ends sees UNAVAILABLE instead, which clients expect of a draining server. Data that was already
+written still arrives (POSIX, `shutdown`).
 """
 
 import contextlib

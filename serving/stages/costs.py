@@ -12,8 +12,8 @@ HAND_OVER_SECONDS = 250e-6
 ALL_CORES_SECONDS = 50e-6
 """A batch uses all cores only if it saves at least this much, because other processes may use them."""
 MIN_BATCHING_GAIN = 2.0
-"""Survivors wait to be merged only if a row in a batch of one costs over this many times as much as in the
-largest batch."""
+"""Survivors wait to be merged only if a row in a batch of one costs this many times its cost in the largest
+batch."""
 
 
 class StageCosts:

@@ -7,8 +7,8 @@ same binding code runs on the CPU and on CUDA. The scheduler assigns the slots.
 
 Several threads may call a runner at the same time if they write to different slots.
 
-On the CPU a stage may have two sessions: with one intra-op thread for concurrent batches, and with all
-cores for a batch that runs while nothing else does. The choice changes a batch's duration, not its answers.
+On the CPU a stage may have two sessions. One has a single intra-op thread, for concurrent batches. The other
+uses all cores, for a batch that runs while nothing else does. The choice does not change a batch's answers.
 """
 
 import ctypes

@@ -88,7 +88,7 @@ class DigestMismatch(RepositoryError):
 
 
 def shown(text: str, characters: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Return text from outside as one printable line, truncated to `characters`."""
+    """Return foreign text as one printable line, truncated to `characters`."""
     start = text[: characters + 1]
     line = start if start.isprintable() else start.encode("unicode_escape").decode()
     return line if len(line) <= characters else line[:characters] + "…"

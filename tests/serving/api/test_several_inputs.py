@@ -294,7 +294,7 @@ def test_sampled_rows_are_compared_at_full_depth_under_their_own_masks(watched_s
 
 
 def test_rows_that_differ_only_in_their_second_input_are_different_rows(watched_server: LiveServer) -> None:
-    positions = [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 3, 4]]  # of these, from 3 on all are silent
+    positions = [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 3, 4]]  # positions from 3 on have no token
     counts = mask(*positions, *positions)
     tokens = token_ids(*[DISAGREES] * len(counts))
 

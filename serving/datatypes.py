@@ -1,4 +1,4 @@
-"""The datatypes of tensors: names on the wire, and little-endian numpy dtypes."""
+"""The datatypes of tensors: their names on the wire and their little-endian numpy dtypes."""
 
 from collections.abc import Mapping
 from typing import Literal

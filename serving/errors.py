@@ -1,4 +1,4 @@
-"""All errors that Offramp's serving side raises, by what the caller can do about them.
+"""The errors of serving, with what the caller can do about each.
 
 OfframpError
 ├── InvalidRequest        the request is wrong: correct it, do not retry
@@ -7,7 +7,7 @@ OfframpError
 ├── ModelNotReady         loading, draining or broken: another replica may answer
 ├── Overloaded            a queue, the places for jobs or a disk is full: retry later, not at once
 ├── DeadlineExpired       the caller's deadline passed before the answer was ready
-├── RequestCancelled      the caller cancelled the request: no one reads this error
+├── RequestCancelled      the caller cancelled the request, so it does not see this error
 ├── StageFailed           a stage raised or returned NaN for these rows: the cause is chained
 ├── Unsupported           the server does not support this option or RPC
 ├── ConfigurationError    the server cannot run with these settings on this machine
@@ -16,7 +16,7 @@ OfframpError
     └── DigestMismatch    a stage file is not the published one
 
 The classes are independent of gRPC; `serving.api.status` maps them to status codes. A message is one line
-with the faulty item, the expected value and the actual one. Foreign text in a message is truncated.
+with the faulty item, the expected value and the actual value. Text from outside is escaped and truncated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # the light client uses this module without pydantic
     from pydantic import ValidationError
 
 MAX_SHOWN_CHARACTERS = 100
-"""Length to which a message truncates a wrong value."""
+"""Messages truncate a wrong value to this length."""
 MAX_COMPLAINT_CHARACTERS = 500
 
 
@@ -64,7 +64,7 @@ class RequestCancelled(OfframpError):
 
 
 class StageFailed(OfframpError):
-    """Raised when a stage fails on a request's rows, or returns NaN for rows that leave there."""
+    """Raised when a stage fails on a request's rows, or returns NaN for rows that must leave there."""
 
 
 class Unsupported(OfframpError):

@@ -1,8 +1,8 @@
-"""Encodes the answers of a version, for one choice of outputs.
+"""Encodes the answers of a version for one selection of outputs.
 
-Names, datatypes and shapes are equal in all answers with the same number of rows, so they are encoded once.
-An answer is these bytes, followed by the bytes of its tensors. Protobuf allows the fields of a message in
-any order and in pieces; a reader merges them ("Encoding", "Last One Wins").
+Answers with the same number of rows have the same names, datatypes and shapes, so these are encoded once. An
+answer consists of these shared bytes, the request's id and the tensors. This is valid because protobuf
+readers accept fields in any order ("Encoding").
 """
 
 import math
@@ -25,7 +25,7 @@ _COLUMNS: Mapping[str, Callable[[Answers], Any]] = {
     "exit_reason": attrgetter("exit_reason_R"),
     "probabilities": attrgetter("probabilities_RK"),
 }
-"""The array of each output, already in the output's datatype."""
+"""By output: returns its array from the answers, in the output's datatype."""
 FINAL_RESPONSE_PARAMETER = "triton_final_response"
 
 
@@ -42,7 +42,10 @@ class AnswerForm:
     """The encoder of answers with the requested outputs, in the requested order."""
 
     def __init__(self, model: str, version: int, specs: Sequence[TensorSpec], *, streamed: bool) -> None:
-        """Set the outputs. A streamed answer contains a parameter that marks it as the last."""
+        """Set the outputs.
+
+        streamed: add `triton_final_response`, which marks the last answer to a request.
+        """
         self._model, self._version, self._streamed = model, str(version), streamed
         self._specs = specs
         self._columns = [_COLUMNS[spec.name] for spec in specs]

@@ -2,7 +2,7 @@
 
 Calls of one client usually differ only in their rows, which are the last field of a message. The bytes
 before that field are parsed and checked once. A later message with the same length and the same first bytes
-is the same request with other rows (Protobuf, "Encoding": a message is the sequence of its fields).
+is the same request with other rows, because a message is the sequence of its fields (Protobuf, "Encoding").
 """
 
 import weakref
@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from serving.api.answer_form import AnswerForm
 from serving.api.encoding import varint
-from serving.api.interceptors import no_message, parse
+from serving.api.interceptors import malformed_message, parse
 from serving.api.model_config import OUTPUT_NAMES, answer_form
 from serving.api.options import request_options
 from serving.api.outline import LARGE_MESSAGE_BYTES, Outline, read_outline
@@ -50,8 +50,8 @@ class _Template:
     beginning: bytes
     model: str
     version_text: str
-    checked: "weakref.ref[ServedVersion]"
-    """The version that it was checked against. A weak reference, so that the version can be unloaded."""
+    version: "weakref.ref[ServedVersion]"
+    """The version that it was checked against. The reference is weak, so the version can be unloaded."""
     form: AnswerForm
     options: RequestOptions
     input_name: str
@@ -60,19 +60,20 @@ class _Template:
 
 
 class Decoder:
-    """Decodes messages for the versions that `find` returns by name and version. Thread-safe."""
+    """Decodes ModelInferRequests. Thread-safe."""
 
     def __init__(self, find: Callable[[str, str], ServedVersion]) -> None:
+        """Start without templates. find: returns the served version for a model's name and version."""
         self._find = find
         self._templates: dict[tuple[int, bool], _Template] = {}
-        """By the length of the message and whether it is streamed."""
+        """By length of the message and whether it is streamed."""
 
     def decode(self, payload: bytes, *, streamed: bool) -> Decoded:
         """Decode a message; raise InvalidRequest, Unsupported, or what `find` raises."""
         template = self._templates.get((len(payload), streamed))
         if template is not None and payload.startswith(template.beginning):
             version = self._find(template.model, template.version_text)
-            if version is template.checked():
+            if version is template.version():
                 array = np.frombuffer(payload, template.dtype, offset=len(template.beginning))
                 inputs = {template.input_name: array.reshape(template.shape)}
                 rows = template.shape[0]
@@ -91,10 +92,10 @@ class Decoder:
         options = request_options(message.parameters)
         decoded = Decoded(version, message.id, form, options, inputs, len(next(iter(inputs.values()))))
         raw = message.raw_input_contents if outline is None else outline.raw
-        self._keep(payload, message, raw, decoded, streamed=streamed)
+        self._store_template(payload, message, raw, decoded, streamed=streamed)
         return decoded
 
-    def _keep(
+    def _store_template(
         self,
         payload: bytes,
         message: inference.ModelInferRequest,
@@ -103,17 +104,18 @@ class Decoder:
         *,
         streamed: bool,
     ) -> None:
-        """Store a message's beginning, if its rows are one raw tensor in the last field."""
+        """Store the bytes before the rows, if the rows are one raw tensor in the last field."""
         if message.id or len(raw) != 1:  # an id differs in each message
             return
         ((name, array),) = decoded.inputs.items()
         beginning = payload[: len(payload) - array.nbytes]
-        mark = RAW_CONTENTS_TAG + varint(array.nbytes)
-        if len(beginning) > MAX_BEGINNING_BYTES or not beginning.endswith(mark):
+        rows_header = RAW_CONTENTS_TAG + varint(array.nbytes)
+        if len(beginning) > MAX_BEGINNING_BYTES or not beginning.endswith(rows_header):
             return
-        # The mark is a field's tag only if the bytes before it are a complete message.
+        # If another field is last, these bytes may match by chance. They are a header only if the bytes
+        # before them form a complete message.
         try:
-            before = inference.ModelInferRequest.FromString(beginning.removesuffix(mark))
+            before = inference.ModelInferRequest.FromString(beginning.removesuffix(rows_header))
         except DecodeError:
             return
         if before.raw_input_contents:
@@ -138,4 +140,4 @@ def _outline(payload: bytes) -> Outline:
     try:
         return read_outline(payload)
     except DecodeError as error:
-        raise no_message("ModelInfer", inference.ModelInferRequest, payload) from error
+        raise malformed_message("ModelInfer", inference.ModelInferRequest, payload) from error

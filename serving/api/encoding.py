@@ -1,7 +1,7 @@
 """Reads and writes single protobuf fields, where parsing or building a whole message is too slow.
 
 A message is a sequence of fields. Each field starts with a tag that holds its number and wire type
-(Protobuf, "Encoding"). Reading stops at the first field above the limit, which bounds its time.
+(Protobuf, "Encoding"). Reading stops with an error after MAX_FIELDS fields, so its time is bounded.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from serving.errors import InvalidRequest
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
-LONGEST_VARINT = 10
+MAX_VARINT_BYTES = 10
 MAX_FIELDS = 1024
-"""Maximum number of fields read in a message, nested and unknown ones included. A packed tensor is one."""
+"""Maximum number of fields in a message, nested and unknown ones too. A packed tensor counts as one field."""
 
 
 class Field(NamedTuple):
@@ -73,11 +73,11 @@ class Fields:
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         """Return a number and the position after it."""
         number = shift = 0
-        for place in range(at, min(at + LONGEST_VARINT, end)):
-            byte = self.payload[place]
+        for position in range(at, min(at + MAX_VARINT_BYTES, end)):
+            byte = self.payload[position]
             number |= (byte & 0x7F) << shift
             if byte < 0x80:
-                return number, place + 1
+                return number, position + 1
             shift += 7
         raise DecodeError("truncated")
 
@@ -93,6 +93,6 @@ def varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def too_many(name: str, most: int) -> InvalidRequest:
+def too_many(name: str, limit: int) -> InvalidRequest:
     """Return the error for more parts than allowed."""
-    return InvalidRequest(f"{name}: expected at most {most}, got at least {most + 1}")
+    return InvalidRequest(f"{name}: expected at most {limit}, got at least {limit + 1}")

@@ -1,7 +1,6 @@
-"""Inference calls: decodes and admits them, and encodes their results.
+"""Decodes and admits inference calls, and encodes their results.
 
-A front end calls `begin` for each call. The front end transports the call, and the engine schedules its
-rows.
+A front end calls `Inference.begin` for each call.
 """
 
 import time
@@ -47,8 +46,9 @@ class Inference:
         """Admit a call, or refuse it immediately and return None.
 
         The call is answered or refused exactly once, now or when its request ends. payload: a
-        ModelInferRequest. seconds_left: until the caller's deadline; None if it has none. streamed: the
-        call is a message of a stream. It waits if there is no room, and its answer is marked as the last.
+        ModelInferRequest. seconds_left: time until the caller's deadline, None without one. streamed: the
+        call is a message of a stream. It waits if there is no room. Its answer carries
+        `triton_final_response`.
         """
         received = time.monotonic()
         deadline = NO_DEADLINE if seconds_left is None else received + seconds_left
@@ -99,7 +99,7 @@ class Inference:
     def _refuse(
         self, payload: bytes, call: Call, error: Exception, rows: int, received: float, *, streamed: bool
     ) -> None:
-        """Refuse a call, and count it for the requested version if that is served."""
+        """Refuse a call, and count the refusal for the requested version if it is served."""
         model, number, message_id = read_names(payload)
         try:
             version = self._find(model, number)
@@ -115,7 +115,7 @@ class Inference:
 def _reply(call: Call, form: AnswerForm, message_id: str, result: Result, *, streamed: bool) -> None:
     """Send a request's result. If encoding fails, only this call is refused.
 
-    message_id: the id in the request's message, which the response repeats.
+    message_id: the id in the request's message. The response contains it.
     """
     try:
         if isinstance(result, Answers):
@@ -127,6 +127,6 @@ def _reply(call: Call, form: AnswerForm, message_id: str, result: Result, *, str
 
 
 def _refuse_call(call: Call, message_id: str, error: Exception, *, streamed: bool) -> None:
-    """Refuse a call. A message of a stream is refused under its own id, which names it to the caller."""
+    """Refuse a call. On a stream the refusal carries the id of the message, so the caller can match them."""
     request_id = call.request_id or message_id
     call.refuse(refuse(RPC, request_id, error), message_id if streamed else request_id)

@@ -1,6 +1,6 @@
-"""Wraps every handler: its errors become gRPC statuses and log lines.
+"""Wraps handlers: errors become gRPC statuses and log lines.
 
-Handlers are wrapped when they are registered. gRPC's interceptor chain would create a new handler object for
+A handler is wrapped once, when it is registered. gRPC's interceptors would create a new handler object for
 each call.
 """
 
@@ -31,9 +31,10 @@ Response = TypeVar("Response")
 Handler = Callable[[Received, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Response]]
 
 MAX_DETAILS_BYTES = 1024
-"""Encoding may triple the size. Above 8 KB of status, gRPC replaces any error by RESOURCE_EXHAUSTED."""
+"""Maximum size of a status's details. Percent-encoding may triple it. gRPC replaces a status above 8 KB by
+RESOURCE_EXHAUSTED."""
 RETRY_AFTER_MILLISECONDS = 100
-"""Delay that an overloaded server requests from clients with a retry policy."""
+"""Retry delay that an overloaded server sends to clients."""
 
 _LOG = structlog.get_logger(__name__)
 
@@ -47,7 +48,7 @@ def guarded(
     """Wrap a handler: an OfframpError ends the call with its status, any other exception with INTERNAL.
 
     message: the type of the request. The wrapper parses it, so that malformed bytes raise InvalidRequest;
-    without a type the handler receives the bytes or the stream. places: if set, each call takes one.
+    without a type the handler receives the bytes or the stream. places: if set, each call takes a place.
     """
     limit = places or contextlib.nullcontext()
 
@@ -59,7 +60,7 @@ def guarded(
                     request = parse(name, message, received)
                 return await handler(request, context)
         except grpc.aio.AbortError:
-            del received, request  # see below
+            del received, request  # see the comment below: gRPC keeps this frame
             raise
         except (asyncio.CancelledError, grpc.aio.InternalError):  # the caller left
             refusal = None
@@ -80,11 +81,11 @@ def guarded(
     return call
 
 
-def unsupported(name: str, why: str) -> grpc.RpcMethodHandler:
+def unsupported(name: str, reason: str) -> grpc.RpcMethodHandler:
     """Return a handler that refuses an RPC with a reason, without parsing its message."""
 
     async def refused(_: object, __: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
-        raise Unsupported(why)
+        raise Unsupported(reason)
 
     return grpc.unary_unary_rpc_method_handler(guarded(name, refused))
 
@@ -119,11 +120,11 @@ def parse(name: str, message: type[Message], received: bytes) -> Any:  # noqa: A
     try:
         return message.FromString(received)
     except DecodeError as error:
-        raise no_message(name, message, received) from error
+        raise malformed_message(name, message, received) from error
 
 
-def no_message(name: str, message: type[Message], received: bytes) -> InvalidRequest:
-    """Return the error for bytes that are not a message of this type."""
+def malformed_message(name: str, message: type[Message], received: bytes) -> InvalidRequest:
+    """Return the error for bytes that cannot be parsed as a message of this type."""
     kind = message.DESCRIPTOR.name
     return InvalidRequest(f"{name}: expected a {kind}, got {len(received)} malformed bytes")
 

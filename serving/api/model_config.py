@@ -1,4 +1,4 @@
-"""Descriptions of a served version on the wire: tensors, metadata and Triton's model configuration."""
+"""Describes a served version on the wire: tensors, metadata and Triton's model configuration."""
 
 import json
 import math
@@ -16,7 +16,7 @@ BACKEND = "onnxruntime"
 
 @cache
 def output_specs(classes: int) -> tuple[TensorSpec, ...]:
-    """Return the outputs of a model with that many classes."""
+    """Return the output tensors of a model with `classes` classes."""
     return (
         TensorSpec(name="label", datatype="INT64", shape=(-1,)),
         TensorSpec(name="confidence", datatype="FP32", shape=(-1,)),
@@ -41,7 +41,7 @@ def answer_form(
 def model_metadata(
     manifest: Manifest, versions: list[int], points: Iterable[PointState]
 ) -> inference.ModelMetadataResponse:
-    """Return the metadata: inputs and outputs, with shapes that start with -1, and operating points."""
+    """Return the inputs and outputs, with -1 as the batch dimension, and the operating points."""
     response = inference.ModelMetadataResponse(
         name=manifest.name, versions=[str(version) for version in versions], platform=PLATFORM
     )
@@ -54,7 +54,7 @@ def model_metadata(
 
 
 def operating_point_state(state: PointState) -> inference.OperatingPointState:
-    """Return the current state of an operating point and of its test."""
+    """Return the current state of an operating point, and of the test of its certificate."""
     watch = state.watch
     test = watch.test if watch else None
     return inference.OperatingPointState(
@@ -75,7 +75,10 @@ def operating_point_state(state: PointState) -> inference.OperatingPointState:
 
 
 def model_config(manifest: Manifest, max_batch_size: int, device: str) -> inference.ModelConfig:
-    """Return Triton's model configuration. Dims omit the batch; `parameters` holds data without a field."""
+    """Return Triton's model configuration.
+
+    Dims omit the batch dimension. Values without a field in Triton's format are in `parameters`.
+    """
     config = inference.ModelConfig(
         name=manifest.name,
         platform=PLATFORM,

@@ -1,7 +1,6 @@
 """The Open Inference Protocol's servicer without inference: readiness, descriptions and statistics.
 
-Follows KServe's v2 protocol as Triton implements it. Contains no logic: all data comes from the repository
-and its versions.
+Follows KServe's v2 protocol as Triton implements it.
 """
 
 import asyncio
@@ -26,10 +25,10 @@ EXTENSIONS = ("model_configuration", "parameters", "statistics")
 """The repository extension is not listed because load and unload are not supported."""
 
 INFERENCE_RPCS = {"ModelInfer", "ModelStreamInfer"}
-"""RPCs that the front end answers."""
+"""RPCs that the front ends handle themselves."""
 
 LIMITED_RPCS = {"ModelStatistics", "RepositoryIndex"}
-"""RPCs that take a place; the others answer immediately."""
+"""RPCs whose calls take a place. The others need no limit because they answer immediately."""
 
 UNSUPPORTED = (
     "RepositoryModelLoad",
@@ -66,9 +65,9 @@ class OpenInference:
         self._front_end = front_end
 
     def handlers(self, places: Places) -> dict[str, grpc.RpcMethodHandler]:
-        """Return the handlers by RPC name, without those of inference.
+        """Return the handlers by RPC name, without the inference RPCs.
 
-        places: places for statistics and the repository index.
+        places: limits the calls of LIMITED_RPCS.
         """
         handlers = {
             rpc.name: grpc.unary_unary_rpc_method_handler(
@@ -83,8 +82,10 @@ class OpenInference:
             for rpc in service_rpcs(INFERENCE_SERVICE)
             if rpc.name not in INFERENCE_RPCS
         }
-        refused = {name: unsupported(name, f"{name} is not offered by this server") for name in UNSUPPORTED}
-        return {**handlers, **refused}
+        unsupported_handlers = {
+            name: unsupported(name, f"{name} is not offered by this server") for name in UNSUPPORTED
+        }
+        return {**handlers, **unsupported_handlers}
 
     @property
     def _ready(self) -> bool:
@@ -103,7 +104,7 @@ class OpenInference:
     async def model_ready(
         self, request: inference.ModelReadyRequest, _: Context
     ) -> inference.ModelReadyResponse:
-        """Report whether a model is ready; for an unknown one the answer is false, without an error."""
+        """Report whether a model is ready. An unknown model is not ready, without an error."""
         try:
             version = self._repository.get(request.name, parse_version(request.version))
         except ModelNotFound:
@@ -129,7 +130,7 @@ class OpenInference:
     async def model_config(
         self, request: inference.ModelConfigRequest, _: Context
     ) -> inference.ModelConfigResponse:
-        """Return a model's configuration in Triton's form."""
+        """Return a model's configuration in Triton's format."""
         version = self._repository.get(request.name, parse_version(request.version))
         config = model_config(version.manifest, version.max_batch_size, self._device)
         return inference.ModelConfigResponse(config=config)
@@ -138,10 +139,10 @@ class OpenInference:
         self, request: inference.ModelStatisticsRequest, _: Context
     ) -> inference.ModelStatisticsResponse:
         """Return the totals of one model's served versions, or of all models."""
-        wanted = parse_version(request.version)
+        requested_number = parse_version(request.version)
         response = inference.ModelStatisticsResponse()
         for name, number, version in self._repository.served():
-            if request.name in {"", name} and wanted in {None, number}:
+            if request.name in {"", name} and requested_number in {None, number}:
                 response.model_stats.append(_statistics(name, number, version))
         if request.name and not response.model_stats:
             raise InvalidRequest(f"requested model '{request.name}' is not available")
@@ -164,7 +165,6 @@ class OpenInference:
 
 def _statistics(name: str, number: int, version: ServedVersion) -> inference.ModelStatistics:
     totals = version.observation.statistics
-
     durations = {
         field: inference.StatisticDuration(count=count, ns=nanoseconds)
         for field, (count, nanoseconds) in totals.durations().items()

@@ -1,9 +1,9 @@
 """Reads a request's options from its parameters.
 
 Load generators can send only strings, integers and booleans. So a number may have any of the protocol's
-types, and a boolean may be a string. Unknown parameters are ignored, with two exceptions: `triton_*` keys are
-reserved, and a key one edit away from an option's name is refused as a typing error. Options that are not
-implemented yet are refused.
+types, and a boolean may be a string. Unknown parameters are ignored, with two exceptions. Keys that begin
+with `triton_` are reserved. A key one edit away from an option's name is refused as a likely typo. Options
+that are not implemented yet are refused too.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,14 @@ from serving.exits.options import NO_OPTIONS, RequestOptions
 
 Number = TypeVar("Number", int, float)
 
-NOT_BUILT: Mapping[str, str] = {
+UNIMPLEMENTED: Mapping[str, str] = {
     "anytime": "answers at the deadline are not offered by this server",
     "degrade": "faster points under overload are not offered by this server",
 }
 """Options that may only be false, and the message for any other value."""
-_OPTIONS = frozenset({"operating_point", "threshold", "max_exit", "synthetic", *NOT_BUILT, "timeout"})
-"""`timeout` is the protocol's, in microseconds. It is checked but has no effect; use a gRPC deadline."""
+_OPTIONS = frozenset({"operating_point", "threshold", "max_exit", "synthetic", *UNIMPLEMENTED, "timeout"})
+"""`timeout` is a parameter of the protocol, in microseconds. It is checked, but only gRPC deadlines have an
+effect."""
 _BOOLEANS = {"true": True, "false": False}
 _RESERVED_PREFIX = "triton_"
 _RESERVED_ALLOWED = "triton_enable_empty_final_response"
@@ -41,9 +42,9 @@ def request_options(parameters: Mapping[str, inference.InferParameter]) -> Reque
             raise InvalidRequest(f'parameter "{key}": keys that start with "{_RESERVED_PREFIX}" are reserved')
         else:
             _check_spelling(key)
-    for key, why in NOT_BUILT.items():
+    for key, reason in UNIMPLEMENTED.items():
         if values.get(key) not in {None, False, "false"}:
-            raise Unsupported(f'parameter "{key}": {why}')
+            raise Unsupported(f'parameter "{key}": {reason}')
     timeout = _number("timeout", values.get("timeout"), int)
     if timeout is not None and timeout < 0:
         raise InvalidRequest(f'parameter "timeout": expected at least 0 microseconds, got {timeout}')
@@ -69,13 +70,13 @@ def _value(parameters: Mapping[str, inference.InferParameter], key: str) -> Any:
 def _number(key: str, value: Any, kind: type[Number]) -> Number | None:  # noqa: ANN401
     if value is None:
         return None
-    wanted = "an integer" if kind is int else "a number"
+    expected = "an integer" if kind is int else "a number"
     if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
-        raise InvalidRequest(f'parameter "{key}": expected {wanted}, got {value}')
+        raise InvalidRequest(f'parameter "{key}": expected {expected}, got {value}')
     try:
         return kind(value)
     except (ValueError, OverflowError) as error:
-        raise InvalidRequest(f'parameter "{key}": expected {wanted}, got {value!r}') from error
+        raise InvalidRequest(f'parameter "{key}": expected {expected}, got {value!r}') from error
 
 
 def _check_spelling(key: str) -> None:

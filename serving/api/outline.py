@@ -3,43 +3,45 @@
 Parsing holds the interpreter's lock. A message of 60 MB with millions of tiny fields would block all other
 calls for seconds. So the fields of a large message are counted first, and reading stops at the first one
 above the limit. Tensors are not read: raw contents become views of the message, and typed contents remain
-encoded until their shape was checked (Protobuf, "Encoding": a message is the sequence of its fields).
+encoded until their shape is checked. The format is in Protobuf, "Encoding".
 """
 
+import dataclasses
 from collections.abc import Sized
-from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from serving.api.encoding import LENGTH_DELIMITED, LONGEST_VARINT, Field, Fields, too_many, varint
+from serving.api.encoding import LENGTH_DELIMITED, MAX_VARINT_BYTES, Field, Fields, too_many, varint
 from serving.api.wire import inference
 from serving.errors import InvalidRequest
 
 LARGE_MESSAGE_BYTES = 64 * 1024
 """A longer message is outlined before it is parsed, and decoded in a separate thread."""
 MAX_PARAMETERS = 64
-"""Limit for a request, for each input and for each output."""
+"""Maximum number of parameters in a request, and in each of its inputs and outputs."""
 MAX_INPUTS = MAX_OUTPUTS = 64
 MAX_DIMENSIONS = 16
 
-_REQUEST = {name: each.number for name, each in inference.ModelInferRequest.DESCRIPTOR.fields_by_name.items()}
+_REQUEST = {
+    name: field.number for name, field in inference.ModelInferRequest.DESCRIPTOR.fields_by_name.items()
+}
 _INPUT = {
-    name: each.number
-    for name, each in inference.ModelInferRequest.InferInputTensor.DESCRIPTOR.fields_by_name.items()
+    name: field.number
+    for name, field in inference.ModelInferRequest.InferInputTensor.DESCRIPTOR.fields_by_name.items()
 }
 _INPUTS_TAG = bytes([_REQUEST["inputs"] << 3 | LENGTH_DELIMITED])
 _OUTPUT_PARAMETERS = 2
 _ENTRY_VALUE = 2
 
 
-@dataclass
+@dataclasses.dataclass
 class Outline:
     """A message without its tensors, and views of the tensors."""
 
     head: bytes = b""
     """A ModelInferRequest without raw and typed contents."""
-    raw: list[memoryview] = field(default_factory=list)
-    contents: dict[int, list[memoryview]] = field(default_factory=dict)
+    raw: list[memoryview] = dataclasses.field(default_factory=list)
+    contents: dict[int, list[memoryview]] = dataclasses.field(default_factory=dict)
     """The pieces of an InferTensorContents, by the index of its input."""
 
 
@@ -49,101 +51,101 @@ def read_outline(payload: bytes) -> Outline:
     Raises InvalidRequest for too many parameters, inputs, outputs, dimensions or fields, and DecodeError for
     malformed bytes.
     """
-    fields, outline, kept = Fields(payload), Outline(), list[bytes]()
+    fields, outline, head_parts = Fields(payload), Outline(), list[bytes]()
     view, counts = memoryview(payload), _Counts()
-    for each in fields.between(0, len(payload)):
-        if each.wire_type != LENGTH_DELIMITED:
+    for field in fields.between(0, len(payload)):
+        if field.wire_type != LENGTH_DELIMITED:
             pass  # an unknown field
-        elif each.number == _REQUEST["raw_input_contents"]:
-            outline.raw.append(view[each.value : each.end])
+        elif field.number == _REQUEST["raw_input_contents"]:
+            outline.raw.append(view[field.value : field.end])
             counts.add("raw_input_contents", MAX_INPUTS)
             continue
-        elif each.number == _REQUEST["inputs"]:
+        elif field.number == _REQUEST["inputs"]:
             number = counts.add("inputs", MAX_INPUTS)
-            head = _read_input(fields, each, number, outline)
-            kept += (_INPUTS_TAG, varint(len(head)), head)
+            head = _read_input(fields, field, number, outline)
+            head_parts += (_INPUTS_TAG, varint(len(head)), head)
             continue
-        elif each.number == _REQUEST["outputs"]:
+        elif field.number == _REQUEST["outputs"]:
             number = counts.add("outputs", MAX_OUTPUTS)
-            _check_parameters(fields, each, _OUTPUT_PARAMETERS, f"outputs[{number}].parameters")
-        elif each.number == _REQUEST["parameters"]:
+            _check_parameters(fields, field, _OUTPUT_PARAMETERS, f"outputs[{number}].parameters")
+        elif field.number == _REQUEST["parameters"]:
             counts.add("parameters", MAX_PARAMETERS)
-            _check_parameter(fields, each)
-        kept.append(payload[each.start : each.end])
-    outline.head = b"".join(kept)
+            _check_parameter(fields, field)
+        head_parts.append(payload[field.start : field.end])
+    outline.head = b"".join(head_parts)
     return outline
 
 
 class _Counts(dict[str, int]):
     """Counts of the parts of a message, by their name in error messages."""
 
-    def add(self, name: str, most: int, more: int = 1) -> int:
-        """Add to a count and return its previous value; raise InvalidRequest above the limit `most`."""
+    def add(self, name: str, limit: int, count: int = 1) -> int:
+        """Add to a count and return its previous value; raise InvalidRequest above `limit`."""
         before = self.get(name, 0)
-        self[name] = before + more
-        if before + more > most:
-            raise too_many(name, most)
+        self[name] = before + count
+        if before + count > limit:
+            raise too_many(name, limit)
         return before
 
 
 def _read_input(fields: Fields, tensor: Field, number: int, outline: Outline) -> bytes:
     """Check an input, move its contents to the outline, and return the other fields."""
-    kept, counts = list[bytes](), _Counts()
+    head_parts, counts = list[bytes](), _Counts()
     payload, view = fields.payload, memoryview(fields.payload)
-    for each in fields.between(tensor.value, tensor.end):
-        if each.number == _INPUT["shape"]:
-            counts.add(f"inputs[{number}].shape", MAX_DIMENSIONS, _dimensions(payload, each))
-        elif each.wire_type != LENGTH_DELIMITED:
+    for field in fields.between(tensor.value, tensor.end):
+        if field.number == _INPUT["shape"]:
+            counts.add(f"inputs[{number}].shape", MAX_DIMENSIONS, _dimensions(payload, field))
+        elif field.wire_type != LENGTH_DELIMITED:
             pass  # an unknown field
-        elif each.number == _INPUT["contents"]:
-            fields.count(each)  # an unpacked tensor has one field for each element
-            outline.contents.setdefault(number, []).append(view[each.value : each.end])
+        elif field.number == _INPUT["contents"]:
+            fields.count(field)  # an unpacked tensor has one field for each element
+            outline.contents.setdefault(number, []).append(view[field.value : field.end])
             continue
-        elif each.number == _INPUT["parameters"]:
+        elif field.number == _INPUT["parameters"]:
             counts.add(f"inputs[{number}].parameters", MAX_PARAMETERS)
-            _check_parameter(fields, each)
-        kept.append(payload[each.start : each.end])
-    return b"".join(kept)
+            _check_parameter(fields, field)
+        head_parts.append(payload[field.start : field.end])
+    return b"".join(head_parts)
 
 
 def _dimensions(payload: bytes, shape: Field) -> int:
     """Return the number of dimensions in a field of a shape, packed or not."""
     if shape.wire_type != LENGTH_DELIMITED:
         return 1
-    if shape.end - shape.value > MAX_DIMENSIONS * LONGEST_VARINT:
+    if shape.end - shape.value > MAX_DIMENSIONS * MAX_VARINT_BYTES:
         return MAX_DIMENSIONS + 1
     return sum(byte < 0x80 for byte in payload[shape.value : shape.end])
 
 
 def _check_parameters(fields: Fields, message: Field, number: int, name: str) -> None:
     counts = _Counts()
-    for each in fields.between(message.value, message.end):
-        if each.number == number and each.wire_type == LENGTH_DELIMITED:
+    for field in fields.between(message.value, message.end):
+        if field.number == number and field.wire_type == LENGTH_DELIMITED:
             counts.add(name, MAX_PARAMETERS)
-            _check_parameter(fields, each)
+            _check_parameter(fields, field)
 
 
 def _check_parameter(fields: Fields, entry: Field) -> None:
-    """Count the fields of a map entry and of its value."""
-    for each in fields.between(entry.value, entry.end):
-        if each.number == _ENTRY_VALUE and each.wire_type == LENGTH_DELIMITED:
-            fields.count(each)
+    """Count the fields of a map entry and of its value towards MAX_FIELDS."""
+    for field in fields.between(entry.value, entry.end):
+        if field.number == _ENTRY_VALUE and field.wire_type == LENGTH_DELIMITED:
+            fields.count(field)
 
 
 def read_names(payload: bytes) -> tuple[str, str, str]:
     """Return the model's name, its version and the request's id; empty if they cannot be read."""
     names = dict.fromkeys((_REQUEST["model_name"], _REQUEST["model_version"], _REQUEST["id"]), b"")
     try:
-        for each in Fields(payload).between(0, len(payload)):
-            if each.number in names and each.wire_type == LENGTH_DELIMITED:
-                names[each.number] = payload[each.value : each.end]
+        for field in Fields(payload).between(0, len(payload)):
+            if field.number in names and field.wire_type == LENGTH_DELIMITED:
+                names[field.number] = payload[field.value : field.end]
     except (DecodeError, InvalidRequest):
-        pass  # the names found so far are enough to count the refusal
-    name, version, request_id = (each.decode(errors="replace") for each in names.values())
-    return name, version, request_id
+        pass  # the names read so far are enough to count the refusal
+    model, version, request_id = (value.decode(errors="replace") for value in names.values())
+    return model, version, request_id
 
 
-def check_count(name: str, values: Sized, most: int) -> None:
-    """Raise InvalidRequest if there are more than `most` values."""
-    if len(values) > most:
-        raise too_many(name, most)
+def check_count(name: str, values: Sized, limit: int) -> None:
+    """Raise InvalidRequest if there are more than `limit` values."""
+    if len(values) > limit:
+        raise too_many(name, limit)

@@ -1,6 +1,6 @@
-"""The id of a request for logs: the caller's `x-request-id` metadata, otherwise the id in its message.
+"""The id of a request: the caller's `x-request-id` metadata, otherwise the id in the message.
 
-It is in every log line of the request, and in the trailing metadata of its answer.
+Every log line of the request and the trailing metadata of its answer contain it.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 def request_id_of(metadata: Metadata) -> str:
     """Return the last `x-request-id` in metadata; empty if there is none or it is too long."""
-    found = ""
+    request_id = ""
     for key, value in metadata:
         if key == KEY and isinstance(value, str):
-            found = value
-    return found if len(found) <= MAX_CHARACTERS else ""
+            request_id = value
+    return request_id if len(request_id) <= MAX_CHARACTERS else ""
 
 
 def trailers(request_id: str) -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata for an id; empty if metadata cannot hold it."""
+    """Return the trailing metadata for an id; empty if the id cannot be sent as metadata."""
     if not request_id or len(request_id) > MAX_CHARACTERS:
         return ()
     return ((KEY, request_id),) if request_id.isascii() and request_id.isprintable() else ()

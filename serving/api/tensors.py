@@ -1,7 +1,7 @@
 """Converts tensors on the wire to arrays and back. Checks them against the specs before any allocation.
 
-Raw contents become read-only views of the request's bytes. Little-endian and row-major, as in the Open
-Inference Protocol. Independent of exits and engine.
+Raw contents become read-only views of the request's bytes. Tensors are little-endian and row-major, as in
+the Open Inference Protocol.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from serving.api.wire import inference
 from serving.datatypes import DTYPES
 from serving.errors import InvalidRequest, Unsupported, shown
 
-if TYPE_CHECKING:  # the light client reads tensors too, without the manifest's pydantic
+if TYPE_CHECKING:  # the light client uses this module without pydantic
     from serving.api.outline import Outline
     from serving.repository.manifest import TensorSpec
 
@@ -31,12 +31,12 @@ CONTENTS_FIELDS: Mapping[str, str] = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
-LONGEST_ELEMENT = 10
-"""Bytes of the longest element of typed contents, a negative integer."""
-MAX_OVERHEAD = 1024
-"""Bytes of tags and lengths in typed contents."""
-PART = 4096
-"""Number of elements of typed contents that are converted at once."""
+MAX_ELEMENT_BYTES = 10
+"""Largest encoded element of typed contents: a negative integer."""
+MAX_OVERHEAD_BYTES = 1024
+"""Allowance for tags and lengths in typed contents."""
+PART_ELEMENTS = 4096
+"""Number of elements of typed contents that are converted at once. Other threads can run in between."""
 MAX_SHOWN_DIMENSIONS = 8
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
 UNSUPPORTED_OUTPUT_PARAMETERS = ("classification", SHARED_MEMORY_PARAMETER)
@@ -50,26 +50,28 @@ def decode_inputs(
 ) -> dict[str, NDArray[np.generic]]:
     """Return the request's input arrays by name, each [R, ...] with the same R in 1..max_rows.
 
-    outline: contains the tensors, if they are not in the request. Raises InvalidRequest for a missing,
-    unknown or repeated name, for a datatype, shape or byte length that does not match the spec, and for raw
-    together with typed contents.
+    outline: the tensors of a large message; `request` then contains none. Raises InvalidRequest for missing,
+    unknown or repeated names, for raw together with typed contents, and for a datatype, shape or byte length
+    that does not match the spec.
     """
     tensors = _by_name(request, specs)
     raw = request.raw_input_contents if outline is None else outline.raw
     if raw and len(raw) != len(tensors):
-        raise InvalidRequest(f"raw_input_contents: expected one an input, {len(tensors)}, got {len(raw)}")
+        raise InvalidRequest(
+            f"raw_input_contents: expected {len(tensors)}, one for each input, got {len(raw)}"
+        )
     shapes = [_checked_shape(tensors[spec.name][1], spec, max_rows) for spec in specs]
     if len({shape[0] for shape in shapes}) > 1:
         rows = {spec.name: shape[0] for spec, shape in zip(specs, shapes, strict=True)}
         raise InvalidRequest(f"inputs: expected the same number of rows in each, got {rows}")
     arrays: dict[str, NDArray[np.generic]] = {}
     for spec, shape in zip(specs, shapes, strict=True):
-        place, tensor = tensors[spec.name]
-        pieces = [] if outline is None else outline.contents.get(place, [])
+        index, tensor = tensors[spec.name]
+        pieces = [] if outline is None else outline.contents.get(index, [])
         if raw and (pieces or tensor.HasField("contents")):
             raise InvalidRequest(f'input "{spec.name}": expected raw or typed contents, got both')
         if raw:
-            arrays[spec.name] = _from_raw(raw[place], shape, spec)
+            arrays[spec.name] = _from_raw(raw[index], shape, spec)
         else:
             contents = _parse_contents(pieces, shape, spec) if pieces else tensor.contents
             arrays[spec.name] = _from_contents(contents, shape, spec)
@@ -81,7 +83,7 @@ def _by_name(
 ) -> dict[str, tuple[int, inference.ModelInferRequest.InferInputTensor]]:
     known = [spec.name for spec in specs]
     tensors: dict[str, tuple[int, inference.ModelInferRequest.InferInputTensor]] = {}
-    for place, tensor in enumerate(request.inputs):
+    for index, tensor in enumerate(request.inputs):
         name = tensor.name
         if name not in known:
             raise InvalidRequest(f'input "{shown(name)}": expected one of {known}')
@@ -90,14 +92,14 @@ def _by_name(
         check_count(f'input "{name}": parameters', tensor.parameters, MAX_PARAMETERS)
         if SHARED_MEMORY_PARAMETER in tensor.parameters:
             raise Unsupported(f'input "{name}": shared memory is not offered by this server')
-        tensors[name] = (place, tensor)
+        tensors[name] = (index, tensor)
     for name in known:
         if name not in tensors:
-            raise InvalidRequest(f'input "{name}": expected, got inputs {sorted(tensors)}')
+            raise InvalidRequest(f'input "{name}": missing, got inputs {sorted(tensors)}')
     return tensors
 
 
-def _some(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     return str(list(shape)) if len(shape) <= MAX_SHOWN_DIMENSIONS else f"{len(shape)} dimensions"
 
 
@@ -110,7 +112,7 @@ def _checked_shape(
         )
     if len(tensor.shape) != len(spec.shape):  # before the dimensions are read: there may be millions
         raise InvalidRequest(
-            f'input "{spec.name}": expected shape {list(spec.shape)}, got {_some(tensor.shape)}'
+            f'input "{spec.name}": expected shape {list(spec.shape)}, got {_shape_text(tensor.shape)}'
         )
     shape = tuple(tensor.shape)
     if shape[1:] != spec.row_shape:
@@ -134,11 +136,12 @@ def _parse_contents(
     pieces: Sequence[memoryview], shape: tuple[int, ...], spec: TensorSpec
 ) -> inference.InferTensorContents:
     """Parse typed contents; raise InvalidRequest first if they are too long for the shape."""
-    size, elements = sum(map(len, pieces)), math.prod(shape)
-    if size > LONGEST_ELEMENT * elements + MAX_OVERHEAD:
+    size = sum(map(len, pieces))
+    limit = MAX_ELEMENT_BYTES * math.prod(shape) + MAX_OVERHEAD_BYTES
+    if size > limit:
         raise InvalidRequest(
-            f'input "{spec.name}": expected {elements} elements for shape {list(shape)}, '
-            f"got contents of {size} bytes"
+            f'input "{spec.name}": expected contents of at most {limit} bytes for shape {list(shape)}, '
+            f"got {size}"
         )
     try:
         return inference.InferTensorContents.FromString(b"".join(pieces))
@@ -161,8 +164,8 @@ def _from_contents(
         )
     array = np.empty(expected, DTYPES[spec.datatype])
     try:
-        for start in range(0, expected, PART):  # in parts, so that other threads can run in between
-            part = slice(start, start + PART)
+        for start in range(0, expected, PART_ELEMENTS):
+            part = slice(start, start + PART_ELEMENTS)
             array[part] = np.array(values[part], dtype=array.dtype)
         return array.reshape(shape)
     except OverflowError as error:
@@ -194,7 +197,7 @@ def _check_output_parameters(output: inference.ModelInferRequest.InferRequestedO
 
 
 def decode_outputs(response: inference.ModelInferResponse) -> dict[str, NDArray[np.generic]]:
-    """Return a response's output arrays by name, as encoded by `AnswerForm.encode`."""
+    """Return a response's output arrays by name."""
     return {
         tensor.name: np.frombuffer(raw, DTYPES[tensor.datatype]).reshape(tuple(tensor.shape))
         for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)

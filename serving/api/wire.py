@@ -2,7 +2,7 @@
 
 Python's default pool allows each message name once. A process that imports another package's copy of the
 Open Inference Protocol would fail there with 'duplicate symbol'. The classes are built from the committed
-FileDescriptorSet, so no generated code depends on a protobuf version. Independent of the use of the messages.
+FileDescriptorSet, so no generated code depends on a protobuf version.
 """
 
 import re

@@ -21,23 +21,24 @@ class Decision:
     """The decision for every row of a finished batch, and for the requests of these rows."""
 
     answers: Answers
-    """One entry for each row of the batch. Entries of rows that continue are meaningless."""
+    """One entry for each row of the batch. Ignore the entries of rows that continue."""
     confidence_B: Floats
     leaves_B: Bools
-    leaving: list[int]
+    leaving_counts: list[int]
     """Number of leaving rows, by group."""
-    ended: list[tuple[Request, Result]]
+    ended_requests: list[tuple[Request, Result]]
     """Requests that end with this batch, and their results."""
-    shadows_ended: list[tuple[Request, Result]]
-    left: list[tuple[Request, slice]]
+    ended_shadows: list[tuple[Request, Result]]
+    leaving_requests: list[tuple[Request, slice]]
     """Requests with leaving rows, and the position of their group in the batch."""
-    followed: list[tuple[Request, Integers]]
+    new_shadows: list[tuple[Request, Integers]]
     """Shadow requests of leaving rows, and the positions of these rows in the batch."""
 
     def send(self) -> None:
-        """Send the results of the requests that end, and remove those that had ended before."""
-        self.ended = [(request, result) for request, result in self.ended if request.close(result)]
-        for shadow, result in self.shadows_ended:
+        """Send the results. Drop requests that had already ended from `ended_requests`."""
+        ended = self.ended_requests
+        self.ended_requests = [(request, result) for request, result in ended if request.close(result)]
+        for shadow, result in self.ended_shadows:
             shadow.close(result)
 
 
@@ -55,48 +56,48 @@ def decide_batch(
     # A row fails if a stage raised on it, or if it must leave here and its confidence is NaN.
     must_leave = final or capped_B is not False
     any_failed = bool(execution.failures) or (must_leave and math.isnan(np.add.reduce(confidence_B)))
-    for (group, place), leaving in zip(batch.parts(), decision.leaving, strict=True):
+    for (group, part), count in zip(batch.parts(), decision.leaving_counts, strict=True):
         request = group.request
-        if request.closed or not (leaving or any_failed):
+        if request.closed or not (count or any_failed):
             continue
-        failure = _failure(batch, execution, decision, place) if any_failed else None
+        failure = _failure(batch, execution, decision, part) if any_failed else None
         if failure is not None:
-            _end(decision, request, failure)
-        elif leaving:
-            decision.left.append((request, place))
+            _add_ended(decision, request, failure)
+        elif count:
+            decision.leaving_requests.append((request, part))
             if request.sampled_rows and not final:
-                decision.followed += _follow(decision, monitor, group, place)
-            if leaving == request.rows:
-                _end(decision, request, answers.part(place))
+                decision.new_shadows += _new_shadows(decision, monitor, group, part)
+            if count == request.rows:
+                _add_ended(decision, request, answers.part(part))
             else:
-                at_G = np.flatnonzero(leaves_B[place])
-                complete = request.add_answers(group.rows_G[at_G], answers.part(at_G + place.start))
+                leaving_G = np.flatnonzero(leaves_B[part])
+                complete = request.add_answers(group.rows_G[leaving_G], answers.part(leaving_G + part.start))
                 if complete is not None:
-                    _end(decision, request, complete)
+                    _add_ended(decision, request, complete)
     return decision
 
 
-def _end(decision: Decision, request: Request, result: Result) -> None:
-    (decision.shadows_ended if request.is_shadow else decision.ended).append((request, result))
+def _add_ended(decision: Decision, request: Request, result: Result) -> None:
+    (decision.ended_shadows if request.is_shadow else decision.ended_requests).append((request, result))
 
 
-def _failure(batch: Batch, execution: Execution, decision: Decision, place: slice) -> StageFailed | None:
+def _failure(batch: Batch, execution: Execution, decision: Decision, part: slice) -> StageFailed | None:
     for row in sorted(execution.failures):
-        if place.start <= row < place.stop:
+        if part.start <= row < part.stop:
             failed = StageFailed("a stage raised on a row of this request")
             failed.__cause__ = execution.failures[row]
             return failed
-    if np.isnan(decision.confidence_B[place][decision.leaves_B[place]]).any():
-        return StageFailed(f"stage {batch.exit} gave NaN on a row of this request that had to leave there")
+    if np.isnan(decision.confidence_B[part][decision.leaves_B[part]]).any():
+        return StageFailed(f"stage {batch.exit} returned NaN for a row of this request that must leave there")
     return None
 
 
-def _follow(
-    decision: Decision, monitor: Monitor, group: RowGroup, place: slice
+def _new_shadows(
+    decision: Decision, monitor: Monitor, group: RowGroup, part: slice
 ) -> Iterator[tuple[Request, Integers]]:
     """Yield a shadow request for each sampled row of a group that leaves early."""
-    for at, number in enumerate(group.rows_G.tolist(), start=place.start):
-        if decision.leaves_B[at] and number in group.request.sampled_rows:
-            shadow = monitor.follow(group.request, number, int(decision.answers.label_R[at]))
+    for position, number in enumerate(group.rows_G.tolist(), start=part.start):
+        if decision.leaves_B[position] and number in group.request.sampled_rows:
+            shadow = monitor.follow(group.request, number, int(decision.answers.label_R[position]))
             if shadow is not None:
-                yield shadow, np.array([at])
+                yield shadow, np.array([position])

@@ -12,15 +12,15 @@ from serving.errors import ModelNotReady, RequestCancelled
 from serving.exits.policy import ExitRule
 
 DEADLINE_SLACK_SECONDS = 0.05
-"""A caller's deadline starts slightly before ours. A call cancelled this shortly before its deadline has
-expired."""
+"""A caller's clock starts slightly earlier than ours. A cancellation within this time before our deadline
+counts as an expiry."""
 
 
 class Engine:
-    """Served versions, their requests and the threads that run them. Thread-safe."""
+    """Admits requests for the served versions, and owns the threads that run them. Thread-safe."""
 
     def __init__(self, permits: int) -> None:
-        """Set the number of batches that may run at once."""
+        """Start without versions or threads. permits: number of batches that may run at once."""
         self.permits = permits
         self._shared = Shared(permits)
         self._workers: list[Worker] = []
@@ -61,9 +61,9 @@ class Engine:
     def submit(self, version: ServedVersion, request: Request) -> None:
         """Admit all rows of a request, or raise.
 
-        The reply is called exactly once, with the answers or an error. Call `wake` to have a thread run
-        the request. A streamed request waits until there is room. Raises InvalidRequest, Overloaded,
-        DeadlineExpired or ModelNotReady. The reply may receive StageFailed, DeadlineExpired or
+        The reply is called exactly once, with the answers or an error. Call `wake` afterwards, so that a
+        thread runs the request. A streamed request waits until there is room. Raises InvalidRequest,
+        Overloaded, DeadlineExpired or ModelNotReady. The reply may receive StageFailed, DeadlineExpired or
         RequestCancelled; the reply of a waiting streamed request may also receive ModelNotReady.
         """
         with self._shared.lock:
@@ -95,20 +95,21 @@ class Engine:
         return reply
 
     def cancel(self, version: ServedVersion, request: Request) -> None:
-        """Cancel a request. Its rows leave the line, or are dropped at the next stage boundary."""
+        """Cancel a request. It leaves the line, or its rows are dropped at the next stage boundary."""
         with self._shared.lock:
             self._shared.scheduler.leave_line(version.lane, request)
         if time.monotonic() >= request.deadline_seconds - DEADLINE_SLACK_SECONDS:
             version.expire(request)
         else:
-            version.end(request, RequestCancelled("the caller gave the request up"))
-        self.wake()  # otherwise no thread may drop its rows, and a drain would wait for them
+            version.end(request, RequestCancelled("the caller cancelled the request"))
+        self.wake()  # otherwise its rows might never be dropped, and a drain would wait for them
 
     def refuse_waiting(self, error: ModelNotReady) -> None:
         """End the streamed requests that wait for admission."""
         with self._shared.lock:
-            waiting = [(lane.version, each) for lane in self._shared.scheduler.lanes for each in lane.line]
-            for lane in self._shared.scheduler.lanes:
+            lanes = self._shared.scheduler.lanes
+            waiting = [(lane.version, request) for lane in lanes for request in lane.line]
+            for lane in lanes:
                 lane.line.clear()
             self._shared.emptied.notify_all()
         for version, request in waiting:

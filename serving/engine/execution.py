@@ -25,7 +25,7 @@ class Execution:
     times: list[float]
     """The start of the batch and the end of each stage, in monotonic seconds."""
     failures: dict[int, Exception] = field(default_factory=dict)
-    """Errors of rows on which a stage raises even when they run alone, by position in the batch."""
+    """By position in the batch: the error of a row on which a stage raises even if it runs alone."""
 
     @property
     def seconds(self) -> float:
@@ -34,7 +34,7 @@ class Execution:
 
 
 def execute(batch: Batch, blocks: Sequence[Block]) -> Execution:
-    """Run the batch in its blocks, one for each stage; rows that fail are recorded."""
+    """Run the batch in its blocks, one for each stage; record the rows that fail."""
     times = [time.monotonic()]
     batch.fill(blocks[0].inputs)
     for before, block in pairwise(blocks):

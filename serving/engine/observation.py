@@ -1,7 +1,7 @@
-"""Records every batch and request in the protocol's statistics, the metrics and the monitor.
+"""Records batches and requests in the protocol's statistics, the metrics and the monitor.
 
-A batch is recorded once, after its answers were sent. A request that ends outside a batch is recorded
-where it ends.
+A batch is recorded once, after its answers were sent. A request that ends outside a batch is recorded when it
+ends.
 """
 
 import time
@@ -51,11 +51,11 @@ class Observation:
         """Record a finished batch, the rows that left and the requests that ended."""
         confidences: list[float] = decision.confidence_B.tolist()
         self._ran(batch, execution)
-        if decision.left:
+        if decision.leaving_requests:
             self._left(batch, decision, confidences)
-        if decision.ended:
-            self._ended(decision.ended, execution.times[-1])
-        self._monitor.observe(decision.ended, _first_exit_confidences(batch, confidences))
+        if decision.ended_requests:
+            self._ended(decision.ended_requests, execution.times[-1])
+        self._monitor.observe(decision.ended_requests, _first_exit_confidences(batch, confidences))
 
     def failed(self, error: Exception, rows: int, received: float) -> None:
         """Record a request that ended with an error, whether it was admitted or not."""
@@ -90,22 +90,23 @@ class Observation:
             self.statistics.count_first_stage_run()
 
     def _left(self, batch: Batch, decision: Decision, confidences: list[float]) -> None:
-        left: list[float] = []
+        leaving_confidences: list[float] = []
         exits: dict[tuple[str, int], int] = {}
         reasons: list[int] = decision.answers.exit_reason_R.tolist()
-        for request, place in decision.left:
+        for request, part in decision.leaving_requests:
             if request.is_shadow:
                 continue
             point = request.rule.operating_point
-            for row in range(place.start, place.stop):
+            for row in range(part.start, part.stop):
                 if (reason := reasons[row]) != CONTINUES:
                     exits[point, reason] = exits.get((point, reason), 0) + 1
-                    left.append(confidences[row])
+                    leaving_confidences.append(confidences[row])
         for (point, reason), count in exits.items():
             self._metrics.exited(batch.exit, _REASON_NAMES[reason], point, count)
-        self._metrics.left_with(batch.exit, left)
+        self._metrics.left_with(batch.exit, leaving_confidences)
+        rows = len(leaving_confidences)
         spent, full = self._multiply_adds[batch.exit], self._multiply_adds[-1]
-        self._metrics.spent(len(left) * spent, len(left) * (full - spent))
+        self._metrics.spent(rows * spent, rows * (full - spent))
 
     def close(self) -> None:
         """Remove the version's metrics."""
@@ -113,13 +114,13 @@ class Observation:
 
 
 def _first_exit_confidences(batch: Batch, confidences: list[float]) -> list[float]:
-    """Return the exit-0 confidences of rows that are not synthetic; none if the batch ended deeper."""
+    """Return the confidences of rows that are not synthetic; empty unless the batch ended at exit 0."""
     if batch.exit:
         return []
     if not any(group.request.is_synthetic for group in batch.groups):
         return confidences
-    parts = [place for group, place in batch.parts() if not group.request.is_synthetic]
-    return [confidence for place in parts for confidence in confidences[place]]
+    parts = [part for group, part in batch.parts() if not group.request.is_synthetic]
+    return [confidence for part in parts for confidence in confidences[part]]
 
 
 def outcome_of(error: Exception) -> Outcome:

@@ -44,14 +44,15 @@ class StageQueues:
         self._free_blocks = [list(range(count)) for count in blocks]
         self._rows_in_block = [[0] * count for count in blocks]
         self._passed_over = False
+        """Whether the last batch left rows waiting at a deeper stage that could run."""
         self.rows_held = 0
-        """Rows that are admitted and neither answered nor dropped; shadow rows excluded."""
+        """Number of rows that are admitted and neither answered nor dropped, without shadow rows."""
         self.requests_held = 0
-        """Requests that have such rows."""
+        """Number of requests with rows in `rows_held`."""
         self.streamed_rows_held = 0
-        """Such rows of streamed requests."""
+        """Number of rows in `rows_held` that belong to streamed requests."""
         self.shadow_rows = 0
-        """Rows that are already answered and continue to the final exit."""
+        """Number of rows that are already answered and continue to the final exit."""
 
     @property
     def blocks_held(self) -> int:
@@ -77,19 +78,19 @@ class StageQueues:
         self._enqueue(0, RowGroup(request, rows_R, _NO_SLOTS, -1, request.admitted_seconds))
 
     def next_batch(
-        self, now: float, among: int, expired: list[Request], *, alone: bool = False
+        self, now: float, startable: int, expired: list[Request], *, idle: bool = False
     ) -> Batch | None:
         """Form the next batch; return None if nothing can run.
 
         Rows of ended or expired requests are dropped here, at a stage boundary. Expired requests are
-        appended to `expired`. among: number of batches that could start now, this one included; they
-        share the waiting rows. alone: no other batch runs and no other version has waiting rows, so the
+        appended to `expired`. startable: number of batches that may start now, with this one. Each gets a
+        share of the waiting rows. idle: no other batch runs and no other version has waiting rows, so the
         batch may use all cores.
         """
         while (stage := self._choose_stage()) is not None:
             stages, waiting = self._next_stages(stage), self.waiting[stage]
-            rows, share = min(waiting, self.max_rows), self._share(stages, waiting, among)
-            all_cores = alone and rows == self.rows_waiting and self.costs.all_cores_pay(stages, rows, share)
+            rows, share = min(waiting, self.max_rows), self._share(stages, waiting, startable)
+            all_cores = idle and rows == self.rows_waiting and self.costs.all_cores_pay(stages, rows, share)
             groups = self._take(stage, rows if all_cores else min(rows, share), now, expired)
             if groups:
                 return self._form(stage, groups, all_cores=all_cores)
@@ -109,10 +110,10 @@ class StageQueues:
     def _form(self, stage: int, groups: list[RowGroup], *, all_cores: bool) -> Batch:
         last = min([group.request.rule.next_exit(stage) for group in groups])
         blocks = [self._free_blocks[stage].pop()]
-        for further in range(stage + 1, last + 1):
-            if not self._free_blocks[further]:
+        for later_stage in range(stage + 1, last + 1):
+            if not self._free_blocks[later_stage]:
                 break
-            blocks.append(self._free_blocks[further].pop())
+            blocks.append(self._free_blocks[later_stage].pop())
         batch = Batch(stage, groups, blocks, all_cores)
         costs = self.costs.all_cores if all_cores else self.costs.side_by_side
         batch.seconds = costs.seconds(batch.stages, batch.rows)
@@ -122,10 +123,10 @@ class StageQueues:
         """Return the stages that the first row of a queue passes in one batch."""
         return range(stage, self._queues[stage][0].request.rule.next_exit(stage) + 1)
 
-    def _share(self, stages: range, waiting: int, among: int) -> int:
-        """Return the number of waiting rows for one batch; other threads take the rest."""
+    def _share(self, stages: range, waiting: int, startable: int) -> int:
+        """Return the number of waiting rows for one batch. Other threads take the rest."""
         parts = int(waiting * self.costs.side_by_side.row_seconds(stages) / SHARED_SECONDS)
-        return -(-waiting // max(1, min(parts, among)))
+        return -(-waiting // max(1, min(parts, startable)))
 
     def _take(self, stage: int, rows: int, now: float, expired: list[Request]) -> list[RowGroup]:
         """Take up to `rows` rows from a queue, and drop rows of ended or expired requests."""
@@ -160,25 +161,25 @@ class StageQueues:
         self,
         batch: Batch,
         leaves_B: Bools,
-        leaving: Sequence[int],
-        followed: Iterable[tuple[Request, Integers]],
+        leaving_counts: Sequence[int],
+        new_shadows: Iterable[tuple[Request, Integers]],
         now: float,
     ) -> None:
         """Release the leaving rows of a finished batch, and queue its survivors at the next stage.
 
-        leaving: number of leaving rows of each group. Rows of an ended request are released regardless
-        of leaves_B. followed: shadow requests and the positions of their rows in the batch; these rows
-        leave and continue as shadow rows.
+        leaving_counts: number of leaving rows, by group. Rows of an ended request are released regardless of
+        leaves_B. new_shadows: shadow requests and the positions of their rows in the batch. These rows leave
+        and continue as shadow rows.
         """
         for group in batch.groups:
             self._release_features(batch.stage - 1, group.block, len(group))
         for stage, block in zip(batch.stages[:-1], batch.blocks, strict=False):
             self._free_blocks[stage].append(block)
         last, block = batch.exit, batch.blocks[-1]
-        survivors = list(self._survivors(batch, leaves_B, leaving, now))
-        for request, at in followed:
+        survivors = list(self._survivors(batch, leaves_B, leaving_counts, now))
+        for request, positions in new_shadows:
             self.shadow_rows += request.rows
-            slots = at + block * self.max_rows
+            slots = positions + block * self.max_rows
             survivors.append(RowGroup(request, self._numbers[: request.rows], slots, block, now))
         if not survivors:
             self._free_blocks[last].append(block)
@@ -188,20 +189,20 @@ class StageQueues:
             self._enqueue(last + 1, group)
 
     def _survivors(
-        self, batch: Batch, leaves_B: Bools, leaving: Sequence[int], now: float
+        self, batch: Batch, leaves_B: Bools, leaving_counts: Sequence[int], now: float
     ) -> Iterator[RowGroup]:
         block = batch.blocks[-1]
         slots_B = self._numbers[block * self.max_rows : block * self.max_rows + batch.rows]
-        for (group, place), gone in zip(batch.parts(), leaving, strict=True):
-            size, request = place.stop - place.start, group.request
-            if request.closed or gone == size:
+        for (group, part), leaving_count in zip(batch.parts(), leaving_counts, strict=True):
+            size, request = part.stop - part.start, group.request
+            if request.closed or leaving_count == size:
                 self._release_rows(request, size)
-            elif gone == 0:
-                yield RowGroup(request, group.rows_G, slots_B[place], block, now)
+            elif leaving_count == 0:
+                yield RowGroup(request, group.rows_G, slots_B[part], block, now)
             else:
-                self._release_rows(request, gone)
-                continues_G = ~leaves_B[place]
-                yield RowGroup(request, group.rows_G[continues_G], slots_B[place][continues_G], block, now)
+                self._release_rows(request, leaving_count)
+                continues_G = ~leaves_B[part]
+                yield RowGroup(request, group.rows_G[continues_G], slots_B[part][continues_G], block, now)
 
     def _release_rows(self, request: Request, rows: int) -> None:
         if request.is_shadow:
@@ -212,7 +213,7 @@ class StageQueues:
             self.requests_held -= request.release(rows)
 
     def _release_features(self, stage: int, block: int, rows: int) -> None:
-        """Count `rows` rows of a block as done with their features; free the block after the last."""
+        """Release the features of `rows` rows of a block; free the block after the last row."""
         if stage < 0:
             return
         self._rows_in_block[stage][block] -= rows

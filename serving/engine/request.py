@@ -23,7 +23,8 @@ InputArrays = Mapping[str, NDArray[np.generic]]
 """The inputs of a request by name, each [R, ...]."""
 NO_DEADLINE = float("inf")
 
-_ending = threading.Lock()
+_lock = threading.Lock()
+"""Protects the answers and the end of all requests."""
 
 
 class Answers(NamedTuple):
@@ -48,12 +49,12 @@ class Answers(NamedTuple):
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """All outputs, in field order."""
+        """The arrays of all outputs, in field order."""
         return self
 
-    def part(self, which: slice | Integers) -> "Answers":
-        """Return a selection of rows; a slice returns views."""
-        return Answers._make([array[which] for array in self.arrays])
+    def part(self, selection: slice | Integers) -> "Answers":
+        """Return some of the rows. A slice returns views."""
+        return Answers._make([array[selection] for array in self.arrays])
 
 
 Result = Answers | Exception
@@ -75,28 +76,29 @@ class Request:
     sampled_rows: Sequence[int] = ()
     """Numbers of the rows whose full-depth answer is also computed, to test the certificate."""
     caller: str = ""
-    """Name of the sender; set only if rows are sampled."""
+    """Name of the caller; set only if rows are sampled."""
     is_synthetic: bool = False
-    """Whether the monitor ignores it because it is not real traffic."""
+    """Whether the monitor ignores the request because it is not real traffic."""
     is_streamed: bool = False
-    """Whether it came on a stream. It then waits for room; a unary call is refused."""
+    """Whether the request came on a stream. A streamed request waits for room; a unary call is refused."""
     is_shadow: bool = False
-    """Whether its rows are already answered, and only their full-depth answer is computed."""
+    """Whether its rows are already answered and run only for their full-depth answer."""
     admitted_seconds: float = field(default_factory=time.monotonic)
     queue_seconds: float = 0.0
-    """From admission until the first row entered stage 0."""
+    """Time from admission until the first rows entered stage 0."""
     parts: list[tuple[Integers, Answers]] = field(default_factory=list)
-    """If the rows leave separately: row numbers and answers of those that have left."""
+    """Answers so far, with their row numbers. Empty if all rows leave in one batch."""
     unanswered: int = field(init=False)
+    """Number of rows without an answer."""
     rows_held: int = field(init=False)
-    """Rows that wait or run."""
+    """Number of rows that wait or run."""
     closed: bool = False
 
     def __post_init__(self) -> None:
         self.unanswered = self.rows_held = self.rows
 
     def release(self, rows: int) -> bool:
-        """Count rows as neither waiting nor running; return whether they were the last."""
+        """Subtract rows from `rows_held`; return whether none are left."""
         self.rows_held -= rows
         return self.rows_held == 0
 
@@ -107,7 +109,7 @@ class Request:
 
     def add_answers(self, rows: Integers, answers: Answers) -> Answers | None:
         """Add the answers of some rows; return all answers in row order when they are complete."""
-        with _ending:  # several batches may answer rows of one request concurrently
+        with _lock:  # several batches may answer rows of one request concurrently
             self.parts.append((rows, answers))
             self.unanswered -= len(rows)
             if self.unanswered:
@@ -122,7 +124,7 @@ class Request:
         This is the only place where a request ends. Rows that still wait are dropped at the next stage
         boundary.
         """
-        with _ending:
+        with _lock:
             if self.closed:
                 return False
             self.closed = True
@@ -163,9 +165,9 @@ class RowGroup:
         """Split into the first `rows` rows and the rest."""
         return self._select(slice(None, rows)), self._select(slice(rows, None))
 
-    def _select(self, which: slice) -> "RowGroup":
+    def _select(self, selection: slice) -> "RowGroup":
         return RowGroup(
-            self.request, self.rows_G[which], self.slots_G[which], self.block, self.queued_seconds
+            self.request, self.rows_G[selection], self.slots_G[selection], self.block, self.queued_seconds
         )
 
 
@@ -221,16 +223,16 @@ class Batch:
     def fill(self, buffers: Mapping[str, NDArray[np.generic]]) -> None:
         """Write input rows, or slots of features after stage 0, to the first rows of the buffers."""
         for name, buffer in buffers.items():
-            for group, place in self.parts():
+            for group, part in self.parts():
                 if self.stage > 0:
-                    buffer[place] = group.slots_G
+                    buffer[part] = group.slots_G
                 elif len(group.rows_G) == group.request.rows:
-                    buffer[place] = group.request.inputs[name]
+                    buffer[part] = group.request.inputs[name]
                 else:
-                    buffer[place] = group.request.inputs[name][group.rows_G]
+                    buffer[part] = group.request.inputs[name][group.rows_G]
 
     def rules(self) -> tuple[Floats | float, Bools | bool]:
-        """Return each row's threshold at the exit, and whether the exit is its cap.
+        """Return each row's threshold at the exit, and whether the exit is the row's cap.
 
         If all rows have the same rule, two scalars are returned.
         """

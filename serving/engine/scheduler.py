@@ -20,16 +20,16 @@ from serving.engine.request import Batch, Request
 from serving.errors import DeadlineExpired, InvalidRequest, ModelNotReady, Overloaded
 
 LONG_BATCH_SECONDS = 2e-3
-"""A batch above this is long: its thread first hands the receiver role to another thread."""
+"""A batch above this is long: its thread hands the receiver role to another thread before it runs."""
 
-LONG_LONE_BATCH_SECONDS = 20e-3
+LONG_ALL_CORES_BATCH_SECONDS = 20e-3
 """The same limit for a batch on all cores. It is higher: no other row waits, and a second thread would take
 a core from the batch."""
 SLOWDOWN_FACTOR = 4.0
-"""If a batch takes longer than expected by this factor, the next batch is expected to take as long."""
+"""If a batch takes over this many times its expected duration, expect the same of the stage's next batch."""
 
 Version = TypeVar("Version")
-_given_seconds = attrgetter("given_seconds")
+_device_seconds = attrgetter("device_seconds")
 
 
 @dataclass(eq=False)
@@ -44,20 +44,20 @@ class Lane(Generic[Version]):
     line: deque[Request] = field(default_factory=deque)
     """Streamed requests that wait to be admitted, first come, first served."""
     slowness: dict[int, float] = field(default_factory=dict)
-    """By stage, the factor by which its last batch exceeded the time measured at warm-up. A stage has an
-    entry only after a large excess."""
-    given_seconds: float = 0.0
-    """Device time used so far; running batches count with their expected time."""
+    """By stage: duration of its last slow batch, divided by the duration measured at warm-up. No entry for
+    stages without a slow batch."""
+    device_seconds: float = 0.0
+    """Device time used so far. Running batches count with their expected duration."""
     running: int = 0
     """Number of running batches."""
     expiring: int = 0
-    """Requests found to be expired whose callers have no reply yet."""
+    """Number of expired requests whose reply was not sent yet."""
     open: bool = True
     """Whether requests are admitted."""
 
     @property
     def idle(self) -> bool:
-        """Whether no row waits or runs and every caller has its reply.
+        """Whether no row waits or runs, and no reply is outstanding.
 
         The line is then empty too: requests wait in it only while rows are held.
         """
@@ -75,7 +75,7 @@ class Lane(Generic[Version]):
         return self.max_queue_size - self.queues.rows_held
 
     @property
-    def claimed(self) -> int:
+    def reserved(self) -> int:
         """Number of free rows reserved for the first request in line."""
         if not self.line:
             return 0
@@ -91,9 +91,9 @@ class Scheduler(Generic[Version]):
     """Maximum number of batches that run at once."""
     lanes: list[Lane[Version]] = field(default_factory=list)
     _running: list[Batch] = field(default_factory=list)
-    _given_seconds: float = 0.0
-    """Largest `given_seconds` at which a lane was served. An idle lane restarts from it, so idle time is no
-    credit."""
+    _device_seconds: float = 0.0
+    """Largest `device_seconds` of any lane when one of its batches started. An idle lane is raised to it when
+    a request enters, so idle time gives no credit."""
 
     @property
     def running(self) -> int:
@@ -136,7 +136,7 @@ class Scheduler(Generic[Version]):
             lane.line.append(request)
             self.admit_waiting(lane)
             return
-        free = max(0, lane.free - lane.claimed)
+        free = max(0, lane.free - lane.reserved)
         if request.rows > free:
             raise Overloaded(
                 f"queue: expected room for {request.rows} rows, got {free} free "
@@ -146,7 +146,7 @@ class Scheduler(Generic[Version]):
 
     def admit_waiting(self, lane: Lane[Version]) -> None:
         """Queue the first requests in line while there is room. Called whenever rows are released."""
-        while 0 < lane.claimed <= lane.free:
+        while 0 < lane.reserved <= lane.free:
             self._enter(lane, lane.line.popleft())
 
     def leave_line(self, lane: Lane[Version], request: Request) -> None:
@@ -157,7 +157,7 @@ class Scheduler(Generic[Version]):
 
     def _enter(self, lane: Lane[Version], request: Request) -> None:
         if lane.idle:
-            lane.given_seconds = max(lane.given_seconds, self._given_seconds)
+            lane.device_seconds = max(lane.device_seconds, self._device_seconds)
         lane.queues.admit(request)
 
     @property
@@ -187,19 +187,19 @@ class Scheduler(Generic[Version]):
         if not self.may_start():
             return None
         waiting = [lane for lane in self.lanes if lane.queues.rows_waiting]
-        alone = not self._running and len(waiting) == 1
-        for lane in sorted(waiting, key=_given_seconds):
+        idle = not self._running and len(waiting) == 1
+        for lane in sorted(waiting, key=_device_seconds):
             late: list[Request] = []
-            batch = lane.queues.next_batch(now, self.permits - self.running, late, alone=alone)
+            batch = lane.queues.next_batch(now, self.permits - self.running, late, idle=idle)
             self.admit_waiting(lane)
             expired += [(lane, request) for request in late]
             lane.expiring += len(late)
             if batch is not None:
-                self._given_seconds = max(self._given_seconds, lane.given_seconds)
+                self._device_seconds = max(self._device_seconds, lane.device_seconds)
                 batch.seconds *= lane.slowness.get(batch.stage, 1.0)
                 self._running.append(batch)
                 lane.running += 1
-                lane.given_seconds += batch.seconds
+                lane.device_seconds += batch.seconds
                 return lane, batch
         return None
 
@@ -208,7 +208,7 @@ class Scheduler(Generic[Version]):
         self._running.remove(batch)
         lane.running -= 1
         self.admit_waiting(lane)
-        lane.given_seconds += seconds - batch.seconds
+        lane.device_seconds += seconds - batch.seconds
         if seconds > max(LONG_BATCH_SECONDS, SLOWDOWN_FACTOR * batch.seconds):
             lane.slowness[batch.stage] = seconds / batch.seconds * lane.slowness.get(batch.stage, 1.0)
         elif seconds < LONG_BATCH_SECONDS:
@@ -217,4 +217,4 @@ class Scheduler(Generic[Version]):
 
 def is_long(batch: Batch) -> bool:
     """Return whether a batch is long enough to hand the receiver role over before it runs."""
-    return batch.seconds > (LONG_LONE_BATCH_SECONDS if batch.all_cores else LONG_BATCH_SECONDS)
+    return batch.seconds > (LONG_ALL_CORES_BATCH_SECONDS if batch.all_cores else LONG_BATCH_SECONDS)

@@ -47,8 +47,8 @@ class Statistics:
     def durations(self) -> dict[str, tuple[int, int]]:
         """Return a consistent snapshot: the count and nanoseconds of each duration, by name."""
         with self._lock:
-            found = {name: getattr(self, name) for name in DURATIONS}
-            return {name: (each.count, each.nanoseconds) for name, each in found.items()}
+            durations = {name: getattr(self, name) for name in DURATIONS}
+            return {name: (total.count, total.nanoseconds) for name, total in durations.items()}
 
     def count_first_stage_run(self) -> None:
         """Count a run of stage 0."""

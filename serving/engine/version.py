@@ -19,9 +19,9 @@ from serving.repository.repository import PublishedVersion
 from serving.stages.blocks import open_stages
 from serving.stages.devices import Device
 
-FEWEST_BLOCKS = 8
-"""Minimum for each early stage. Where large batches are cheaper, survivors of several batches wait there
-to be merged."""
+MIN_BLOCKS = 8
+"""Minimum number of blocks of each stage but the last. Where large batches are cheaper, survivors of several
+batches wait there to be merged."""
 
 _LOG = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class VersionLimits:
 
 
 class ServedVersion:
-    """Runs the batches of one version and finishes them."""
+    """A version that is served: runs its batches and records their results."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ServedVersion:
         """
         self.manifest = version.manifest
         self.max_batch_size = limits.max_batch_size
-        blocks = [max(FEWEST_BLOCKS, 2 * permits)] * (len(self.manifest.stages) - 1) + [permits]
+        blocks = [max(MIN_BLOCKS, 2 * permits)] * (len(self.manifest.stages) - 1) + [permits]
         self._runner, self.costs, self._blocks = open_stages(
             version,
             device,

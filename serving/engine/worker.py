@@ -1,10 +1,10 @@
 """The loop: a thread receives calls, forms a batch, runs it, sends the answers, and starts again.
 
-With a receiver there is one thread more than batches may run at once. One thread at a time holds the
-receiver role and receives calls from the front end. It keeps the role while its batches are short, and
+With a receiver the engine has permits + 1 threads. One thread at a time holds the receiver role and
+receives calls from the front end. It keeps the role while its batches are short, and
 hands it over before a long one. So calls are received and refused while long stages run. The other
 threads wait on one condition, for a batch or for the role. A front end that calls `Engine.submit` from
-its own threads has no receiver. Then there is one thread for each batch that may run at once.
+its own threads has no receiver. Then the engine has one thread for each permit.
 
 Invariants
 - Every row is answered exactly once.
@@ -51,7 +51,7 @@ class Shared:
     """The state that the threads of one engine share. It changes only with the lock held."""
 
     def __init__(self, permits: int) -> None:
-        """Set the number of batches that may run at once."""
+        """Start without a receiver. permits: number of batches that may run at once."""
         self.scheduler = Scheduler[ServedVersion](permits)
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
@@ -108,7 +108,8 @@ class Worker(threading.Thread):
                     return
                 receive_again = time.monotonic() + LONG_BATCH_SECONDS
             work = self._next()
-            others_run = work is None  # running threads take the waiting rows
+            # If no further batch may start, the running threads will take the waiting rows.
+            others_run = work is None
             if work is None:
                 continue
             if is_long(work[1]):
@@ -118,7 +119,7 @@ class Worker(threading.Thread):
                 self._run_batches(work)
                 return
             self.step(*work)
-            del work  # as in `run`
+            del work  # it references its batch; see `run`
 
     def _run_batches(self, work: Work | None, expired: Sequence[Expired] = ()) -> None:
         """Run a batch, then further batches until none may start."""
@@ -163,7 +164,11 @@ class Worker(threading.Thread):
         else:
             with self._shared.lock:
                 lane.queues.advance(
-                    batch, decision.leaves_B, decision.leaving, decision.followed, execution.times[-1]
+                    batch,
+                    decision.leaves_B,
+                    decision.leaving_counts,
+                    decision.new_shadows,
+                    execution.times[-1],
                 )
             decision.send()
             version.record(batch, execution, decision)
@@ -176,11 +181,11 @@ class Worker(threading.Thread):
 
     def _fail(self, lane: Lane[ServedVersion], batch: Batch, error: Exception) -> None:
         """Fail all requests of a batch."""
-        _LOG.error("batch given up", model=lane.version.manifest.name, stage=batch.stage, exc_info=error)
+        _LOG.error("batch failed", model=lane.version.manifest.name, stage=batch.stage, exc_info=error)
         with self._shared.lock:
             all_leave_B = np.ones(batch.rows, dtype=np.bool_)
             lane.queues.advance(batch, all_leave_B, batch.sizes, (), time.monotonic())
         for group in batch.groups:
-            failure = StageFailed(f"stage {batch.stage} could not be finished")
+            failure = StageFailed(f"stage {batch.stage} failed")
             failure.__cause__ = error
             lane.version.end(group.request, failure)

@@ -11,7 +11,7 @@ from serving.repository.manifest import CUSTOM_POINT
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """A request's options; None where the caller set none."""
+    """The options of a request. None means that the caller did not set the option."""
 
     operating_point: str | None = None
     threshold: float | None = None

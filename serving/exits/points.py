@@ -1,8 +1,8 @@
-"""The thresholds that apply now to each operating point.
+"""The thresholds in force for each operating point.
 
 A revoked point is replaced by a safer one. A point is safer if no exit has a lower threshold, and at least
 one exit has a higher one. The fastest safer point with a certificate is used, or `exact` if there is none.
-A revoked point is never reinstated automatically. Independent of the reason for a revocation.
+A revoked point is never reinstated automatically.
 """
 
 import math
@@ -39,7 +39,9 @@ class PointsInForce:
 
     def rule(self, name: str, max_exit: int) -> ExitRule:
         """Return the rule that applies to a requested point; raise InvalidRequest if it is unknown."""
-        rules = self._rules  # read once: a concurrent revocation replaces the dict, and drops this rule
+        # Read the dict once. A concurrent revocation replaces it, so a rule added to the old dict is not used
+        # again.
+        rules = self._rules
         rule = rules.get((name, max_exit))
         if rule is None:
             in_force = self.in_force(name)
@@ -66,19 +68,19 @@ class PointsInForce:
         return self.in_force(name)
 
     def reinstate(self, name: str) -> None:
-        """Put a point's own thresholds back in force, on an operator's command."""
+        """Put a point's own thresholds back in force. Only an operator's command does this."""
         del self.revoked[name]
         self._rules = {}
 
     def _next_safer(self, name: str) -> str:
         revoked = self._manifest.operating_points[name].thresholds
-        safer = [other for other, each in self._certified.items() if _is_safer(each.thresholds, revoked)]
+        safer = [other for other, point in self._certified.items() if _is_safer(point.thresholds, revoked)]
         return min(safer, key=lambda other: self._certified[other].multiply_adds_share, default=EXACT_POINT)
 
 
 def _is_safer(thresholds: Thresholds, than: Thresholds) -> bool:
-    """Return whether no threshold is lower than the other's, and at least one is higher."""
-    ours, theirs = (
-        [math.inf if threshold is None else threshold for threshold in each] for each in (thresholds, than)
+    """Return whether no threshold is lower than its counterpart, and at least one is higher."""
+    these, others = (
+        [math.inf if threshold is None else threshold for threshold in point] for point in (thresholds, than)
     )
-    return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
+    return these != others and all(a >= b for a, b in zip(these, others, strict=True))

@@ -19,7 +19,7 @@ Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
 DISABLED = np.inf
-"""The threshold of a disabled exit. No confidence reaches it; 1.0 can be reached, as softmax saturates."""
+"""The threshold of a disabled exit. No confidence reaches it. Softmax saturates, so 1.0 can be reached."""
 
 CONTINUES = -1
 """In an array of reasons: the row does not leave here."""
@@ -35,7 +35,7 @@ class ExitReason(IntEnum):
     DEGRADED = 4
 
 
-# Arrays without dimensions: np.where needs half the time for them that it needs for numbers.
+# np.where is twice as fast with 0-d arrays as with Python numbers.
 _CONFIDENT, _FINAL, _CAPPED, _CONTINUES = (
     np.array(reason, dtype=np.int32)
     for reason in (ExitReason.CONFIDENT, ExitReason.FINAL, ExitReason.CAPPED, CONTINUES)
@@ -49,7 +49,7 @@ class ExitRule:
     thresholds: tuple[float | None, ...]
     """E-1 entries; None disables the exit."""
     max_exit: int
-    """The exit at which every remaining row leaves; E-1 is no cap."""
+    """The exit at which every remaining row leaves. E-1 means no cap."""
     operating_point: str = ""
     """Name of the operating point, or CUSTOM_POINT. Does not affect the decision."""
 
@@ -59,14 +59,14 @@ class ExitRule:
         return len(self.thresholds)
 
     def threshold(self, exit_number: int) -> float:
-        """Return the smallest confidence that leaves at an exit; DISABLED if the exit is disabled."""
+        """Return the smallest confidence with which a row leaves at an exit; DISABLED if there is none."""
         if exit_number == self.final_exit:
             return DISABLED
         threshold = self.thresholds[exit_number]
         return DISABLED if threshold is None else threshold
 
     def next_exit(self, exit_number: int) -> int:
-        """Return the first exit, from this one on, where a row may leave: enabled, its cap, or final."""
+        """Return the first exit at or after `exit_number` where a row may leave."""
         last = min(self.max_exit, self.final_exit)
         for number in range(exit_number, last):
             if self.thresholds[number] is not None:

@@ -1,7 +1,7 @@
-"""The name of a call's sender, by which the monitor distinguishes callers.
+"""The names by which the monitor distinguishes callers.
 
-The operator may configure a metadata key that a trusted proxy sets; its value is then the name. If the key
-occurs several times, the last value counts: a client cannot override a value that the proxy appends.
+The operator may configure a metadata key that a trusted proxy sets. Its value is then the caller's name. If
+the key occurs several times, the last value counts: a client cannot override a value that the proxy appends.
 Otherwise the name is the IP address. For IPv6 it is the /64 network, the usual allocation of one site. All
 programs on this machine are one caller, and so are all calls through the native front end's Unix socket.
 
@@ -19,7 +19,7 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 
 def caller_of(peer: str, metadata: Metadata, key: str | None) -> str:
-    """Return the name of a call's sender. Calls with equal names count as one caller.
+    """Return the name of a call's caller. Calls with equal names count as one caller.
 
     key: the metadata key whose last value is the name. The address is the name if the key is None or
     missing, or if its last value is empty.

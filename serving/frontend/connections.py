@@ -1,8 +1,8 @@
 """Closes the connections of a port immediately, at the end of a drain.
 
 gRPC's own stop ends calls with CANCELLED if it has received but not yet dispatched them. A client whose
-connection ends sees UNAVAILABLE instead, which clients expect of a draining server. Data written before
-still arrives (POSIX, `shutdown`).
+connection ends sees UNAVAILABLE instead, which clients expect of a draining server. Data that was already
+written still arrives (POSIX, `shutdown`).
 """
 
 import contextlib
@@ -18,10 +18,10 @@ DESCRIPTORS = Path("/dev/fd")
 def end_connections(port: int) -> None:
     """Stop listening on a port of this process, then end its connections."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(each) for each in _sockets(port)]
-        for each in sorted(sockets, key=_is_connected):  # listening sockets first
+        sockets = [stack.enter_context(duplicate) for duplicate in _sockets(port)]
+        for duplicate in sorted(sockets, key=_is_connected):  # listening sockets first
             with contextlib.suppress(OSError):  # the peer has already disconnected
-                each.shutdown(socket.SHUT_RDWR)
+                duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def _sockets(port: int) -> Iterator[socket.socket]:
@@ -32,19 +32,19 @@ def _sockets(port: int) -> Iterator[socket.socket]:
         except OSError:  # closed in the meantime
             continue
         try:
-            found = socket.socket(fileno=duplicate)
+            candidate = socket.socket(fileno=duplicate)
         except OSError:  # not a socket
             os.close(duplicate)
             continue
-        if found.family in {socket.AF_INET, socket.AF_INET6} and found.getsockname()[1] == port:
-            yield found
+        if candidate.family in {socket.AF_INET, socket.AF_INET6} and candidate.getsockname()[1] == port:
+            yield candidate
         else:
-            found.close()
+            candidate.close()
 
 
-def _is_connected(found: socket.socket) -> bool:
+def _is_connected(connection: socket.socket) -> bool:
     try:
-        found.getpeername()
+        connection.getpeername()
     except OSError:
         return False
     return True

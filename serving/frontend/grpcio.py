@@ -1,8 +1,8 @@
-"""The grpcio server: the grpcio front end, and behind the native one all RPCs except ModelInfer.
+"""The grpcio server: serves all RPCs, or behind the native front end all except ModelInfer.
 
-Includes health, and reflection under both names, v1 and v1alpha: clients ask for one or the other.
-Handlers limit the calls in progress (`serving.api.places`). The server's own limit is higher. It only bounds
-calls whose message has not arrived yet, and calls that are being refused.
+Includes health, and reflection as v1 and v1alpha, because some clients support only one of them. Handlers
+limit the calls in progress (`serving.api.places`). The limit given to gRPC is higher. It only bounds calls
+whose message has not arrived, and calls that are being refused.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -22,9 +22,9 @@ from serving.frontend.address import check_free, join
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 MAX_PENDING_CALLS = 100_000
-"""If more calls wait to be accepted, gRPC's core ends them with CANCELLED."""
+"""If more calls wait to be accepted, gRPC ends them with CANCELLED."""
 SPARE_CALLS = 1024
-"""Calls accepted beyond all places, so that they can be refused with a reason."""
+"""Number of calls accepted beyond all places, so that they can be refused with a reason."""
 ONLY_IDENTITY = 1
 """Bit set of accepted compressions: only identity. A small compressed message could unpack to a large one."""
 
@@ -38,8 +38,8 @@ def make_server(
 ) -> grpc.aio.Server:
     """Return a server without a port.
 
-    listed: services that reflection lists, besides health and reflection. places: places for health
-    watches and reflection.
+    listed: services that reflection lists, besides health and reflection. places: limits health watches and
+    reflection calls.
     """
     server = grpc.aio.server(
         maximum_concurrent_rpcs=(
@@ -87,7 +87,7 @@ def _add_reflection(server: grpc.aio.Server, services: Sequence[str], places: Pl
 
 
 def _reflection_v1() -> FileDescriptorProto:
-    """Return the description of v1, which is v1alpha under another name."""
+    """Return the descriptor of reflection v1, which is v1alpha with another package name."""
     file = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
     file.name, file.package = "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1"
     for field in (field for message in file.message_type for field in message.field if field.type_name):

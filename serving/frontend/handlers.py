@@ -2,8 +2,8 @@
 
 A stream is read only while fewer than MAX_UNWRITTEN of its answers are unwritten. A request without room
 waits in the engine, and its stream waits with it. So a stream whose client does not read holds at most two
-requests or answers, and what gRPC reads ahead. A drain ends every stream with UNAVAILABLE, after the
-answers to admitted requests.
+requests or answers, and the bytes that gRPC reads ahead. A drain ends every stream with UNAVAILABLE after
+its admitted requests are answered.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ AnswerQueue = asyncio.Queue[asyncio.Task[bytes | None] | None]
 
 
 class InferenceHandlers:
-    """The inference handlers of one event loop: the one that runs when it is constructed."""
+    """The inference handlers. Construct them in the event loop that runs the calls."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class InferenceHandlers:
         settings: ServerSettings,
         caller_metadata: str | None = None,
     ) -> None:
-        """Prepare the handlers. caller_metadata: see `serving.frontend.callers`."""
+        """Start without calls. caller_metadata: see `serving.frontend.callers`."""
         self._loop = InferenceLoop(inference_service, wake_engine, caller_metadata)
         self._calls = Places("calls", settings.max_concurrent_rpcs)
         self._streams = Places("streams", settings.max_streams)
@@ -67,8 +67,10 @@ class InferenceHandlers:
         if isinstance(result, bytes):
             return result
         refusal, request_id = result
-        del payload, result  # gRPC keeps the exception that ends a call, and with it this frame
-        await context.abort(refusal.status, refusal.details, (*refusal.trailers, *trailers(request_id)))
+        metadata = (*refusal.trailers, *trailers(request_id))
+        # gRPC keeps the exception that ends a call, and with it this frame. An id may be megabytes long.
+        del payload, result, request_id
+        await context.abort(refusal.status, refusal.details, metadata)
         raise AssertionError("abort returned")
 
     async def _model_stream_infer(self, payloads: AsyncIterator[bytes], context: Context) -> None:
@@ -92,8 +94,8 @@ class InferenceHandlers:
             self._reading.discard(reading)
             reading.cancel()
             while not answers.empty():
-                if (left := answers.get_nowait()) is not None:
-                    left.cancel()
+                if (task := answers.get_nowait()) is not None:
+                    task.cancel()
 
     async def _read(
         self,

@@ -19,22 +19,23 @@ class Refusal(NamedTuple):
 class Call(Protocol):
     """One ModelInfer call, or one message of a stream, in progress.
 
-    It is answered or refused exactly once, from any thread. Neither raises, even if the caller left.
+    It is answered or refused exactly once, from any thread. `answer` and `refuse` never raise, even if the
+    caller left.
     """
 
     @property
     def caller(self) -> str:
-        """Name of the sender; calls with equal names count as one caller."""
+        """Name of the caller. Calls with equal names count as one caller."""
 
     @property
     def request_id(self) -> str:
-        """The id in the caller's metadata; empty without one. See `serving.api.request_id`."""
+        """The id in the call's metadata, empty without one; see `serving.api.request_id`."""
 
     def answer(self, response: bytes, request_id: str) -> None:
-        """Send a response; the id goes into its trailing metadata, except on a stream."""
+        """Send a response, with the id in its trailing metadata except on a stream."""
 
     def refuse(self, refusal: Refusal, request_id: str) -> None:
-        """End the call with a status; on a stream the refusal is the answer to that request."""
+        """End the call with a status. On a stream, send the refusal as the answer to that request."""
 
 
 class Pending(NamedTuple):
@@ -42,7 +43,7 @@ class Pending(NamedTuple):
 
     request: Request
     cancel: Callable[[], None]
-    """Cancels the request, unless it has ended."""
+    """Cancels the request. Has no effect after the request ended."""
 
 
 Begin = Callable[[bytes, Call, float | None], Pending | None]

@@ -1,4 +1,4 @@
-"""Inference calls on an event loop: begins each call and awaits its result.
+"""Runs inference calls on an event loop: begins each call and awaits its result.
 
 The loop decodes and admits a call, and an engine thread ends it. A large message is decoded in a separate
 thread, so that it does not block the loop. Results return in bulk: the loop is woken once for all results
@@ -28,7 +28,7 @@ CallResult = bytes | tuple[Refusal, str]
 
 
 class InferenceLoop:
-    """Runs inference calls on one event loop: the one that runs when it is constructed."""
+    """Runs inference calls. Construct it in the event loop that runs the calls."""
 
     def __init__(
         self, inference_service: Inference, wake_engine: Callable[[], None], caller_metadata: str | None
@@ -129,11 +129,11 @@ class _Results:
         self._ready.append((future, result))
         if not self._delivery_scheduled:
             self._delivery_scheduled = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
                 self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        self._delivery_scheduled = False  # before the loop: a result added from now on schedules another
+        self._delivery_scheduled = False  # before the loop, so that a later result schedules another delivery
         while self._ready:
             _set(*self._ready.popleft())
 

@@ -2,7 +2,7 @@
 
 An engine thread receives ModelInfer calls in batches. The thread that ends a request also answers it. A
 large message is decoded in a separate thread, so that the engine's thread continues to receive. All other
-calls are forwarded to a grpcio server on a Unix socket.
+RPCs are forwarded to a grpcio server on a Unix socket.
 
 Not supported: TLS, tokens, a message limit before receipt, refusal of compressed calls, and a limit on
 connections (docs/security.md).
@@ -34,15 +34,15 @@ _LOG = structlog.get_logger(__name__)
 
 MODEL_INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
 MAX_EVENTS = 64
-"""Calls and cancellations received at once, before the engine schedules the next batch."""
+"""Maximum number of calls and cancellations received before the engine schedules the next batch."""
 SPARE_STREAMS = 1024
-"""HTTP/2 streams of a connection beyond the calls that may be in progress. At its stream limit a client
-delays further calls, health checks included; they should be answered or refused instead."""
+"""Number of HTTP/2 streams of a connection beyond the calls that may be in progress. A client at its stream
+limit delays further calls, even health checks. With spare streams the server can answer or refuse them."""
 Details = tuple[Metadata, str, float | None]
-"""A call's metadata, its peer, and the seconds until its deadline, if it has one."""
+"""A call's metadata, its peer, and the seconds until its deadline or None."""
 NO_DETAILS: Details = ((), "", None)
 FLUSH_SECONDS = 2.0
-"""Longest time for the last answers to be written before the front end closes."""
+"""Maximum time to write the last answers before the front end closes."""
 SETTLE_SECONDS = 0.2
 """Wait after the last write: written answers may still be in a socket's buffer, and closing loses them."""
 
@@ -65,10 +65,10 @@ class NativeFrontEnd:
         wake_engine: Callable[[], None],
         caller_metadata: str | None = None,
     ) -> None:
-        """Start to listen; calls wait until `receive`.
+        """Start listening. Calls wait until `receive` is called.
 
-        fallback: path of the grpcio server's socket. wake_engine: called after a call was begun in
-        another thread than the receiver's. caller_metadata: see `serving.frontend.callers`.
+        fallback: path of the grpcio server's socket. wake_engine: called after the decoder's thread began a
+        call. caller_metadata: see `serving.frontend.callers`.
         Raises ConfigurationError if pygrpc-native is not installed or the port is not available.
         """
         if not is_installed():
@@ -88,7 +88,7 @@ class NativeFrontEnd:
         self._decoding: set[int] = set()
         """Calls whose large message is being decoded or waits to be."""
         self._cancelled: set[int] = set()
-        """Such calls that were cancelled."""
+        """Calls in `_decoding` that were cancelled."""
         check_free(host, port)
         try:
             self._front = NativeGrpcFront(
@@ -128,13 +128,13 @@ class NativeFrontEnd:
         return True
 
     def _fail(self, number: int, error: Exception) -> None:
-        _LOG.error("call not taken in", exc_info=error)
-        self._front.fail(number, grpc.StatusCode.INTERNAL.value[0], "the call could not be taken in")
+        _LOG.error("call not accepted", exc_info=error)
+        self._front.fail(number, grpc.StatusCode.INTERNAL.value[0], "the call could not be accepted")
 
     def close(self, *, flush: bool) -> None:
         """Close every connection; with `flush`, first wait until all answers are written.
 
-        The library has no flush. Its counts of started and ended calls show when all are written.
+        The library has no flush. Its counts of started and ended calls show when all answers are written.
         """
         ends = time.monotonic() + FLUSH_SECONDS
         while flush and self._unwritten() and time.monotonic() < ends:
@@ -148,7 +148,7 @@ class NativeFrontEnd:
         metrics = self._front.metrics()
         assert metrics is not None, "metrics were enabled at construction"
         calls = metrics["methods"][MODEL_INFER]
-        return int(calls["started"]) - sum(int(each["count"]) for each in calls["status"].values())
+        return int(calls["started"]) - sum(int(ended["count"]) for ended in calls["status"].values())
 
     def _accept(self, number: int, payload: bytes, details: Details) -> None:
         call = _NativeCall(self._front, self._pending, number, details, self._caller_metadata)
@@ -181,7 +181,7 @@ class NativeFrontEnd:
                 self._begin_call(number, payload, call, seconds_left)
         except Exception as error:  # a bug of ours: only this call fails
             self._fail(number, error)
-        self._decoding.discard(number)  # before the next line: see `_cancel`
+        self._decoding.discard(number)
         if number in self._cancelled:
             self._cancelled.discard(number)
             self._cancel(number)
@@ -189,7 +189,8 @@ class NativeFrontEnd:
 
     def _cancel(self, number: int) -> None:
         """End the request of a call that its caller cancelled or whose deadline passed."""
-        if number in self._decoding:  # `_begin_large` checks the set again after it began the call
+        # `_begin_large` cancels it: it reads `_cancelled` after it has removed the number from `_decoding`.
+        if number in self._decoding:
             self._cancelled.add(number)
         pending = self._pending.pop(number, None)
         if pending is not None:
@@ -197,7 +198,7 @@ class NativeFrontEnd:
 
 
 class _NativeCall:
-    """A call in progress. Answering a call whose caller left is allowed."""
+    """A call in progress. If its caller left, answers are discarded."""
 
     __slots__ = ("_caller_metadata", "_details", "_front", "_number", "_pending")
 
@@ -232,7 +233,7 @@ class _NativeCall:
         self._pending.pop(self._number, None)
         code: int = refusal.status.value[0]
         # The library raises on reserved keys, so no retry hint can be sent.
-        sent = [each for each in refusal.trailers if not each[0].startswith("grpc-")]
+        sent = [trailer for trailer in refusal.trailers if not trailer[0].startswith("grpc-")]
         self._front.fail(self._number, code, refusal.details, [*sent, *trailers(request_id)] or None)
 
     def refuse_overloaded(self, details: str) -> None:

@@ -1,1 +1,1 @@
-"""Running one version's stages in onnxruntime: devices, sessions, feature slabs and costs."""
+"""Runs one version's stages in onnxruntime: devices, sessions, feature slabs and costs."""

@@ -1,4 +1,4 @@
-"""Blocks: buffers for the inputs and logits of one batch, and the slots of its features.
+"""Blocks: the buffers for the inputs and logits of one batch, and the slots of its features.
 
 A block belongs to one batch at a time. Its buffers are written in place, and their bindings are reused for
 every batch with the same number of rows. `StageQueues` decides which block a batch uses.
@@ -42,7 +42,7 @@ class Block:
         return bound.execute()[:rows]
 
     def run_part(self, part: slice) -> NDArray[np.float32]:
-        """Run only some rows of the inputs; their features go to the same slots as in a whole run."""
+        """Run some rows of the inputs. Their features go to the same slots as in a run of all rows."""
         return self._bind(part.stop - part.start, part.start).execute()
 
     def _bind(self, rows: int, start: int, *, all_cores: bool = False) -> StageRun:
@@ -78,7 +78,7 @@ def open_stages(
         )
         if runner.classes != len(manifest.labels):
             raise InvalidManifest(
-                f"{version.folder}: labels: expected {runner.classes} as the logits have, "
+                f"{version.folder}: labels: expected {runner.classes}, the width of the logits, "
                 f"got {len(manifest.labels)}"
             )
         costs = runner.warm_up(max_batch_size)
@@ -88,8 +88,8 @@ def open_stages(
         raise RepositoryError(
             f"{version.folder}: the stages do not fit the manifest: {first_line(error)}"
         ) from error
-    made = [
+    allocated = [
         [Block(runner, stage, number * max_batch_size, max_batch_size) for number in range(count)]
         for stage, count in enumerate(blocks)
     ]
-    return runner, costs, made
+    return runner, costs, allocated

@@ -1,6 +1,6 @@
 """The duration of batches in each stage, measured at warm-up. The scheduler sizes batches by it.
 
-Concurrent batches have one intra-op thread each. A batch that runs alone may use all cores.
+Concurrent batches have one intra-op thread each. A batch that runs while nothing else does may use all cores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,15 +10,14 @@ from itertools import accumulate
 HAND_OVER_SECONDS = 250e-6
 """Cost of starting a batch in another thread: the wake-up, and contention for the interpreter's lock."""
 ALL_CORES_SECONDS = 50e-6
-"""A batch uses all cores only if they save at least this much: they may be busy with other work."""
-
-
-BATCHING_PAYS = 2.0
-"""Survivors wait to be merged only if a row alone costs this many times more than in the largest batch."""
+"""A batch uses all cores only if it saves at least this much, because other processes may use them."""
+MIN_BATCHING_GAIN = 2.0
+"""Survivors wait to be merged only if a row in a batch of one costs this many times its cost in the largest
+batch."""
 
 
 class StageCosts:
-    """Seconds of each stage, linear in rows: a line through the smallest and largest measured size."""
+    """The duration of batches, linear in rows: a line through the smallest and the largest measured size."""
 
     def __init__(self, seconds: Sequence[Mapping[int, float]], max_batch_size: int) -> None:
         """Fit the costs. seconds: measured seconds by number of rows, one mapping for each stage."""
@@ -28,8 +27,8 @@ class StageCosts:
         """By stage: the constant part of a batch's cost, summed over the stages before it."""
         self._per_row_before = [0.0, *accumulate(per_row for _, per_row in lines)]
         all_stages = range(len(lines))
-        self.batching_pays = self.seconds(all_stages, 1) > BATCHING_PAYS * self.row_seconds(all_stages)
-        """Whether a row costs far less in a large batch than alone: true on a GPU, rarely on a CPU."""
+        self.batching_pays = self.seconds(all_stages, 1) > MIN_BATCHING_GAIN * self.row_seconds(all_stages)
+        """Whether large batches are much cheaper per row: true on a GPU, rarely on a CPU."""
 
     def seconds(self, stages: range, rows: int) -> float:
         """Return the duration of one batch in consecutive stages."""
@@ -51,7 +50,7 @@ class MeasuredCosts:
     """With all cores, while no other batch runs."""
 
     def all_cores_pay(self, stages: range, rows: int, share: int) -> bool:
-        """Return whether all cores run `rows` rows faster than one thread runs its `share` of them."""
+        """Return whether all cores run `rows` rows faster than one thread runs `share` rows."""
         return self.all_cores.seconds(stages, rows) + ALL_CORES_SECONDS < self.side_by_side.seconds(
             stages, share
         )

@@ -24,7 +24,7 @@ _CUDA_OPTIONS = {
     "use_tf32": "0",  # so that answers agree with the certified ones
 }
 
-# An ONNX graph of one Identity on a float, to see which provider a session gets.
+# An ONNX graph with one Identity node. A session of it shows which provider runs.
 _PROBE_MODEL = (
     b'\x08\x08\x12\x00:;\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x05probe'
     b"Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
@@ -47,7 +47,7 @@ class Device:
     change prepares every convolution again, which takes longer than the batch."""
 
     def providers(self) -> list[Any]:
-        """List onnxruntime's execution providers for this device, best first."""
+        """Return onnxruntime's execution providers for this device, best first."""
         chains: dict[str, list[Any]] = {
             "cpu": ["CPUExecutionProvider"],
             "cuda": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
@@ -75,20 +75,20 @@ CUDA = Device("cuda", "CUDAExecutionProvider", "cuda", padded=True)
 TENSORRT = Device("tensorrt", "TensorrtExecutionProvider", "cuda", padded=True)
 
 
-def choose_device(wanted: DeviceName) -> Device:
-    """Return the wanted device; 'auto' is CUDA if a session runs on it, otherwise the CPU.
+def choose_device(name: DeviceName) -> Device:
+    """Return a device by name; 'auto' is CUDA if a session runs on it, otherwise the CPU.
 
-    Raises ConfigurationError if an explicitly wanted device is not available.
+    Raises ConfigurationError if the named device is not available.
     """
-    if wanted == "cpu":
+    if name == "cpu":
         return CPU
-    if wanted == "auto":
+    if name == "auto":
         return CUDA if _runs_on(CUDA) else CPU
-    device = {"cuda": CUDA, "tensorrt": TENSORRT}[wanted]
+    device = {"cuda": CUDA, "tensorrt": TENSORRT}[name]
     if not _runs_on(device):
         available = [device.name for device in (CPU, CUDA, TENSORRT) if _runs_on(device)]
         raise ConfigurationError(
-            f'device "{wanted}": expected a session to run on {device.provider}, '
+            f'device "{name}": expected a session to run on {device.provider}, '
             f"but on this machine sessions run only on: {', '.join(available)}"
         )
     return device

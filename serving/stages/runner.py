@@ -3,13 +3,12 @@
 The features of stage k are stored in a slab, a preallocated tensor of `slots` rows on the device. A batch
 writes its features to consecutive slots. Stage k+1 gathers any slots by number inside its own graph. So
 survivors of several batches are merged without a copy through the host; only logits are copied there. The
-same binding code runs on the CPU and on CUDA. Independent of queues, exit rules and requests: the scheduler
-assigns the slots.
+same binding code runs on the CPU and on CUDA. The scheduler assigns the slots.
 
 Several threads may call a runner at the same time if they write to different slots.
 
-On the CPU a stage may have two sessions: with one intra-op thread for concurrent batches, and with all
-cores for a batch that runs alone. The choice changes a batch's duration, not its answers.
+On the CPU a stage may have two sessions. One has a single intra-op thread, for concurrent batches. The other
+uses all cores, for a batch that runs while nothing else does. The choice does not change a batch's answers.
 """
 
 import ctypes
@@ -33,9 +32,13 @@ from serving.stages.devices import FATAL_LOGS, Device
 Arrays = Mapping[str, NDArray[np.generic]]
 """The inputs of a batch by name, each [B, ...]."""
 
-MEASURED_SECONDS, FEWEST_MEASURED_RUNS, MOST_MEASURED_RUNS = 3e-3, 3, 8
-"""Bounds on the total time and the number of timed runs of a stage at one batch size, after a first run."""
-LONGEST_MEASURED_SECONDS = 20e-3
+MIN_MEASURED_RUNS = 3
+"""Minimum number of timed runs of a stage at one batch size."""
+MAX_MEASURED_RUNS = 8
+"""Maximum number of these runs."""
+MEASURED_SECONDS = 3e-3
+"""After MIN_MEASURED_RUNS, stop when the runs have taken this long in total."""
+MAX_MEASURED_BATCH_SECONDS = 20e-3
 """If a batch takes longer, larger sizes are not measured."""
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
@@ -113,8 +116,8 @@ class StageRunner:
     ) -> None:
         """Open the sessions.
 
-        idle_threads: intra-op threads of a batch that runs alone. padded_sizes: batch sizes that have
-        separate sessions.
+        idle_threads: intra-op threads of a batch that runs while nothing else does. padded_sizes: batch
+        sizes that have separate sessions.
         """
         self.device = device
         self.inputs = tuple(inputs)
@@ -198,8 +201,8 @@ class StageRunner:
         side_by_side = StageCosts(list(self._measure(max_batch_size, all_cores=False)), max_batch_size)
         if self._idle_sessions is self._sessions:
             return MeasuredCosts(side_by_side, side_by_side)
-        alone = StageCosts(list(self._measure(max_batch_size, all_cores=True)), max_batch_size)
-        return MeasuredCosts(side_by_side, alone)
+        with_all_cores = StageCosts(list(self._measure(max_batch_size, all_cores=True)), max_batch_size)
+        return MeasuredCosts(side_by_side, with_all_cores)
 
     def _measure(self, max_batch_size: int, *, all_cores: bool) -> Iterator[dict[int, float]]:
         for stage in range(self.stage_count):
@@ -207,9 +210,10 @@ class StageRunner:
             for rows in self._sized_sessions or batch_sizes(max_batch_size):
                 inputs = self.blank_inputs(rows) if stage == 0 else {"rows": np.arange(rows)}
                 measured[rows] = _fastest(lambda: self.run(stage, inputs, 0, all_cores=all_cores))  # noqa: B023 - run at once
-                if measured[rows] > LONGEST_MEASURED_SECONDS and rows < max_batch_size:
-                    break  # in larger batches the time per row is the same
-            measured.setdefault(1, measured[min(measured)])  # fewer rows are padded to the smallest size
+                if measured[rows] > MAX_MEASURED_BATCH_SECONDS and rows < max_batch_size:
+                    break  # larger batches take as long per row
+            # Smaller batches are padded to the smallest size, so they cost as much.
+            measured.setdefault(1, measured[min(measured)])
             yield measured
 
     def probe(self) -> None:
@@ -220,29 +224,29 @@ class StageRunner:
 
     def close(self) -> None:
         """Free the sessions and the slabs. No stage may run during or after this call."""
-        for held in (self._sessions, self._idle_sessions, self._sized_sessions, self._slabs):
-            held.clear()
+        for resources in (self._sessions, self._idle_sessions, self._sized_sessions, self._slabs):
+            resources.clear()
         if _malloc_trim is not None:
             _malloc_trim(0)
 
     def blank_inputs(self, rows: int) -> dict[str, NDArray[np.generic]]:
-        """Return inputs of zeros with that many rows, for warm-up and probes."""
+        """Return `rows` rows of zeros for each input, for warm-up and probes."""
         return {
             spec.name: np.zeros((rows, *spec.row_shape), dtype=DTYPES[spec.datatype]) for spec in self.inputs
         }
 
 
 def _fastest(run: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of a few runs, after one run that is not timed."""
+    """Return the duration of the fastest of several runs, after one run that is not timed."""
     run()
-    taken: list[float] = []
-    while len(taken) < FEWEST_MEASURED_RUNS or (
-        len(taken) < MOST_MEASURED_RUNS and sum(taken) < MEASURED_SECONDS
+    seconds: list[float] = []
+    while len(seconds) < MIN_MEASURED_RUNS or (
+        len(seconds) < MAX_MEASURED_RUNS and sum(seconds) < MEASURED_SECONDS
     ):
         started = time.perf_counter()
         run()
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def _open_session(path: Path, device: Device, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -250,7 +254,8 @@ def _open_session(path: Path, device: Device, threads: int = 1) -> onnxruntime.I
     options.intra_op_num_threads = threads
     # Threads that spin between runs would take cores from other threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = FATAL_LOGS  # its exceptions hold the same text, and our logs are JSON
+    # Exceptions contain the same text, and stderr may hold only JSON lines.
+    options.log_severity_level = FATAL_LOGS
     try:
         session = onnxruntime.InferenceSession(path, options, providers=device.providers())
     except Exception as error:  # onnxruntime has a separate exception class for each status
@@ -258,6 +263,6 @@ def _open_session(path: Path, device: Device, threads: int = 1) -> onnxruntime.I
     session.disable_fallback()
     if session.get_providers()[0] != device.provider:
         raise RepositoryError(
-            f"{path}: expected to run on {device.provider}, onnxruntime gave {session.get_providers()[0]}"
+            f"{path}: expected to run on {device.provider}, got {session.get_providers()[0]}"
         )
     return session

@@ -1,4 +1,4 @@
-"""Inference requests of scripted rows, and what becomes of them on a real server."""
+"""Builds inference requests of scripted rows, and sends them to a real server."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,22 +19,22 @@ StreamedResponse = inference.ModelStreamInferResponse
 
 def request(*rows: NDArray[np.uint8], model: str = "scripted", **parameters: Any) -> Request:  # noqa: ANN401
     images = np.stack(rows or [EASY])
-    asked = Request(model_name=model)
-    asked.inputs.add(name="image", datatype="UINT8", shape=images.shape)
-    asked.raw_input_contents.append(images.tobytes())
+    message = Request(model_name=model)
+    message.inputs.add(name="image", datatype="UINT8", shape=images.shape)
+    message.raw_input_contents.append(images.tobytes())
     for key, value in parameters.items():
-        asked.parameters[key].CopyFrom(inference.InferParameter(**value))
-    return asked
+        message.parameters[key].CopyFrom(inference.InferParameter(**value))
+    return message
 
 
-def infer(server: LiveServer, asked: Request) -> dict[str, list[Any]]:
-    response = server.send("ModelInfer", asked)
+def infer(server: LiveServer, message: Request) -> dict[str, list[Any]]:
+    response = server.send("ModelInfer", message)
     return {name: array.tolist() for name, array in decode_outputs(response).items()}
 
 
-def refused(server: LiveServer, asked: Request) -> tuple[str, str]:
+def refused(server: LiveServer, message: Request) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as error:
-        server.send("ModelInfer", asked)
+        server.send("ModelInfer", message)
     return error.value.code().name, error.value.details()
 
 
@@ -50,6 +50,6 @@ def stream(server: LiveServer, *requests: Request | bytes) -> list[StreamedRespo
     return list(open_stream(server, iter(sent)))
 
 
-def named(request_id: str, asked: Request) -> Request:
-    asked.id = request_id
-    return asked
+def with_id(request_id: str, message: Request) -> Request:
+    message.id = request_id
+    return message

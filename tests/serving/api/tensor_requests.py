@@ -1,4 +1,4 @@
-"""Requests that carry tensors of any specification, for the codec alone."""
+"""Builds requests with tensors of any specification, for tests of the codec."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""A message that begins like an earlier one is decoded as if it were the first."""
+"""Decoding of messages that begin like an earlier message."""
 
 from pathlib import Path
 from typing import Any
@@ -34,20 +34,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
 
 @pytest.fixture(scope="module")
 def decoder(served: ServedVersion) -> Decoder:
-    """Keeps what it has seen from test to test, as a server does."""
+    """A decoder that all tests of this module share, so that it has stored templates."""
     return Decoder(lambda _, __: served)
 
 
-def decode(decoder: Decoder, asked: Request, *, streamed: bool = False) -> Decoded:
-    return decoder.decode(asked.SerializeToString(), streamed=streamed)
+def decode(decoder: Decoder, message: Request, *, streamed: bool = False) -> Decoded:
+    return decoder.decode(message.SerializeToString(), streamed=streamed)
 
 
 def rows_of(decoded: Decoded) -> NDArray[np.generic]:
     return decoded.inputs["image"]
 
 
-def outcome(decoder: Decoder, payload: bytes, *, streamed: bool) -> tuple[Any, ...]:
-    """Return all that decoding gives, in a form that can be compared."""
+def result_of(decoder: Decoder, payload: bytes, *, streamed: bool) -> tuple[Any, ...]:
+    """Return the decoded fields or the error, in a comparable form."""
     try:
         decoded = decoder.decode(payload, streamed=streamed)
     except OfframpError as error:
@@ -58,32 +58,32 @@ def outcome(decoder: Decoder, payload: bytes, *, streamed: bool) -> tuple[Any, .
 
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    """Messages that differ in few places, so that many begin alike; some are spoilt."""
-    asked = request(*draw(st.lists(st.sampled_from([EASY, MIDDLE, HARD]), min_size=1, max_size=3)))
-    asked.id = draw(st.sampled_from(["", "a", "b"]))
+    """Generate messages that differ in few places, so that many begin alike. Some are malformed."""
+    message = request(*draw(st.lists(st.sampled_from([EASY, MIDDLE, HARD]), min_size=1, max_size=3)))
+    message.id = draw(st.sampled_from(["", "a", "b"]))
     if draw(st.booleans()):
-        asked.parameters["threshold"].double_param = draw(st.sampled_from([0.25, 0.5, 2.0]))
+        message.parameters["threshold"].double_param = draw(st.sampled_from([0.25, 0.5, 2.0]))
     if draw(st.booleans()):
-        asked.outputs.add(name=draw(st.sampled_from(["label", "exit", "none"])))
+        message.outputs.add(name=draw(st.sampled_from(["label", "exit", "none"])))
     if draw(st.booleans()):
-        asked.inputs[0].shape[0] += draw(st.sampled_from([-1, 1]))
-    payload = bytearray(asked.SerializeToString())
+        message.inputs[0].shape[0] += draw(st.sampled_from([-1, 1]))
+    payload = bytearray(message.SerializeToString())
     if draw(st.booleans()):
         payload[draw(st.integers(0, len(payload) - 1))] = draw(st.integers(0, 255))
     return bytes(payload[: draw(st.sampled_from([len(payload), len(payload) - 1])) or None])
 
 
 @given(message=messages(), streamed=st.booleans())
-def test_what_came_before_changes_nothing(
+def test_earlier_messages_do_not_change_a_result(
     served: ServedVersion, decoder: Decoder, message: bytes, streamed: bool
 ) -> None:
     fresh = Decoder(lambda _, __: served)
 
-    assert outcome(decoder, message, streamed=streamed) == outcome(fresh, message, streamed=streamed)
+    assert result_of(decoder, message, streamed=streamed) == result_of(fresh, message, streamed=streamed)
 
 
 @pytest.fixture
-def alike(served: ServedVersion) -> Decoder:
+def seen_easy(served: ServedVersion) -> Decoder:
     """A decoder that has seen one row of EASY."""
     decoder = Decoder(lambda _, __: served)
     decode(decoder, request(EASY))
@@ -91,32 +91,32 @@ def alike(served: ServedVersion) -> Decoder:
     return decoder
 
 
-def test_other_rows_of_the_same_length_are_read(alike: Decoder) -> None:
-    assert rows_of(decode(alike, request(HARD))).tolist() == [HARD.tolist()]
+def test_other_rows_of_the_same_length_are_read(seen_easy: Decoder) -> None:
+    assert rows_of(decode(seen_easy, request(HARD))).tolist() == [HARD.tolist()]
 
 
-def test_a_streamed_message_is_not_taken_for_one_that_is_not(alike: Decoder) -> None:
-    plain, streamed = decode(alike, request(EASY)), decode(alike, request(EASY), streamed=True)
+def test_streamed_and_unary_messages_have_separate_templates(seen_easy: Decoder) -> None:
+    plain, streamed = decode(seen_easy, request(EASY)), decode(seen_easy, request(EASY), streamed=True)
 
     assert plain.form is not streamed.form
 
 
-def test_rows_before_the_last_field_are_no_beginning(alike: Decoder) -> None:
-    asked = request(HARD)
-    asked.raw_input_contents.append(b"x" * 6)
+def test_a_message_whose_rows_are_not_last_is_parsed(seen_easy: Decoder) -> None:
+    message = request(HARD)
+    message.raw_input_contents.append(b"x" * 6)
 
     with pytest.raises(InvalidRequest):
-        decode(alike, asked)
+        decode(seen_easy, message)
 
 
-def test_an_id_of_its_own_is_read(alike: Decoder) -> None:
+def test_the_id_of_each_message_is_read(seen_easy: Decoder) -> None:
     for name in ("a", "b"):
-        asked = request(EASY)
-        asked.id = name
-        assert decode(alike, asked).request_id == name
+        message = request(EASY)
+        message.id = name
+        assert decode(seen_easy, message).request_id == name
 
 
-def test_a_model_that_is_gone_is_not_found(served: ServedVersion) -> None:
+def test_a_removed_model_is_not_found(served: ServedVersion) -> None:
     models = {"scripted": served}
 
     def find(model: str, _: str) -> ServedVersion:
@@ -132,7 +132,7 @@ def test_a_model_that_is_gone_is_not_found(served: ServedVersion) -> None:
         decode(decoder, request(EASY))
 
 
-def test_a_version_that_was_replaced_is_not_answered_for(served: ServedVersion, models: Path) -> None:
+def test_the_successor_of_a_replaced_version_is_found(served: ServedVersion, models: Path) -> None:
     successor = load(read_version(models / "scripted" / "1"))
     current = [served]
     decoder = Decoder(lambda _, __: current[0])
@@ -142,21 +142,19 @@ def test_a_version_that_was_replaced_is_not_answered_for(served: ServedVersion, 
     assert decode(decoder, request(EASY)).version is successor
 
 
-def test_what_is_kept_is_bounded(served: ServedVersion) -> None:
+def test_the_number_of_templates_is_bounded(served: ServedVersion) -> None:
     decoder = Decoder(lambda _, __: served)
     for number in range(3 * MAX_TEMPLATES):
-        asked = request(EASY)
-        asked.id = "x" * number
-        decode(decoder, asked)
+        decode(decoder, request(EASY, comment={"string_param": "x" * number}))
 
-    assert len(decoder._templates) <= MAX_TEMPLATES
+    assert 0 < len(decoder._templates) <= MAX_TEMPLATES
 
 
 def test_typed_contents_are_parsed_every_time(served: ServedVersion) -> None:
     decoder = Decoder(lambda _, __: served)
-    asked = inference.ModelInferRequest(model_name="scripted")
-    asked.inputs.add(name="image", datatype="UINT8", shape=[1, 1, 2, 3])
-    asked.inputs[0].contents.uint_contents.extend(HARD.ravel().tolist())
+    message = inference.ModelInferRequest(model_name="scripted")
+    message.inputs.add(name="image", datatype="UINT8", shape=[1, 1, 2, 3])
+    message.inputs[0].contents.uint_contents.extend(HARD.ravel().tolist())
 
-    assert rows_of(decode(decoder, asked)).tolist() == [HARD.tolist()]
+    assert rows_of(decode(decoder, message)).tolist() == [HARD.tolist()]
     assert decoder._templates == {}

@@ -1,4 +1,4 @@
-"""What the server says of itself, its models and its repository."""
+"""Descriptions of the server, its models and its repository."""
 
 import grpc
 import pytest
@@ -18,14 +18,14 @@ def test_a_served_model_is_ready(live_server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize(("name", "version"), [("other", ""), ("scripted", "2"), ("", "")])
-def test_a_model_that_is_not_served_is_not_ready_which_is_no_error(
+def test_a_model_that_is_not_served_is_not_ready_without_an_error(
     live_server: LiveServer, name: str, version: str
 ) -> None:
     assert not live_server.call("ModelReady", name=name, version=version).ready
 
 
 @pytest.mark.parametrize("rpc", ["ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"])
-def test_a_version_that_is_no_number_is_an_invalid_argument_everywhere(
+def test_a_version_that_is_not_a_number_is_an_invalid_argument_of_every_rpc(
     live_server: LiveServer, rpc: str
 ) -> None:
     with pytest.raises(grpc.RpcError, match="failed to get model version from specified version string 'x'"):
@@ -40,14 +40,14 @@ def test_an_unknown_model_has_no_description(live_server: LiveServer, rpc: str) 
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_the_server_names_itself_and_only_extensions_that_work(live_server: LiveServer) -> None:
+def test_server_metadata_lists_only_extensions_that_work(live_server: LiveServer) -> None:
     metadata = live_server.call("ServerMetadata")
 
     assert (metadata.name, metadata.version) == ("offramp", __version__)
     assert set(metadata.extensions) == {"model_configuration", "parameters", "statistics"}
 
 
-def test_metadata_describes_the_tensors_that_answers_have(live_server: LiveServer) -> None:
+def test_model_metadata_describes_inputs_and_outputs(live_server: LiveServer) -> None:
     metadata = live_server.call("ModelMetadata", name="scripted")
 
     assert (metadata.name, list(metadata.versions)) == ("scripted", ["1"])
@@ -74,7 +74,7 @@ def test_the_configuration_omits_the_batch_and_holds_labels_and_points(live_serv
     assert config.parameters["default_operating_point"].string_value == "balanced"
 
 
-def test_the_index_lists_what_is_served(live_server: LiveServer) -> None:
+def test_the_index_lists_served_versions(live_server: LiveServer) -> None:
     index = live_server.call("RepositoryIndex", ready=True).models
 
     assert [(entry.name, entry.version, entry.state) for entry in index] == [("scripted", "1", "READY")]

@@ -1,4 +1,4 @@
-"""A drain: what it lets finish, what it turns away, and its exit code."""
+"""A drain: accepted calls finish, new calls are refused, and the exit code tells whether all finished."""
 
 import contextlib
 import threading
@@ -35,9 +35,7 @@ def test_drained_calls_are_answered_and_new_ones_are_unavailable(models: Path, f
         assert server.exit_code == 0
 
 
-def test_a_watcher_of_health_does_not_hold_the_drain_up_and_ends_unavailable(
-    models: Path, front_end: str
-) -> None:
+def test_a_health_watch_does_not_delay_the_drain_and_ends_unavailable(models: Path, front_end: str) -> None:
     with LiveServer(models, {"server": {"drain_seconds": 15}}, front_end=front_end) as server:
         watch = server.channel.unary_stream(
             f"/{HEALTH_SERVICE}/Watch",
@@ -57,10 +55,10 @@ def test_a_watcher_of_health_does_not_hold_the_drain_up_and_ends_unavailable(
 def read_until_the_end(watch: Any, statuses: list[int]) -> None:  # noqa: ANN401 - grpc has no types
     with contextlib.suppress(grpc.RpcError):
         for answer in watch:
-            statuses.append(answer.status)  # noqa: PERF401 - kept when it is broken off
+            statuses.append(answer.status)  # noqa: PERF401 - keeps the statuses before the error
 
 
-def test_a_call_that_outlasts_the_grace_makes_the_drain_fail(models: Path, front_end: str) -> None:
+def test_a_call_longer_than_drain_seconds_makes_the_drain_fail(models: Path, front_end: str) -> None:
     with LiveServer(models, {"server": {"drain_seconds": 0.2}}, front_end=front_end) as server:
         drained = threading.Thread(target=server.drain)
         with held_worker(server.engine, server.version()):
@@ -73,6 +71,6 @@ def test_a_call_that_outlasts_the_grace_makes_the_drain_fail(models: Path, front
         assert server.exit_code == 1
 
 
-def test_a_short_grace_with_nothing_in_flight_drains_well(models: Path, front_end: str) -> None:
+def test_a_drain_without_calls_succeeds_with_a_short_limit(models: Path, front_end: str) -> None:
     with LiveServer(models, {"server": {"drain_seconds": 0.2}}, front_end=front_end) as server:
         assert server.drain() == 0

@@ -1,4 +1,4 @@
-"""What a call that ended leaves behind: nothing."""
+"""Calls that ended keep no memory."""
 
 import gc
 import tracemalloc
@@ -13,7 +13,7 @@ from tests.serving.scripted_model import EASY, RAISES, row
 
 @pytest.fixture
 def only_reference_counts() -> Iterator[None]:
-    """Without the garbage collector, what lies in a cycle stays."""
+    """Disable the garbage collector, so that reference cycles keep their memory."""
     gc.collect()
     gc.disable()
     tracemalloc.start()
@@ -24,7 +24,7 @@ def only_reference_counts() -> Iterator[None]:
 
 @pytest.mark.usefixtures("only_reference_counts")
 @pytest.mark.parametrize(
-    "asked",
+    "message",
     [
         pytest.param(request(model="other"), id="not found"),
         pytest.param(request(EASY, threshold={"double_param": 2.0}), id="invalid"),
@@ -33,10 +33,10 @@ def only_reference_counts() -> Iterator[None]:
         pytest.param(request(EASY), id="answered"),
     ],
 )
-def test_a_call_that_ended_lets_go_of_its_request_at_once(live_server: LiveServer, asked: Request) -> None:
+def test_a_call_that_ended_frees_its_request_immediately(live_server: LiveServer, message: Request) -> None:
     calls, size = 20, 1_000_000
     big = Request()
-    big.CopyFrom(asked)
+    big.CopyFrom(message)
     big.id = "x" * size
     infer_rpc = live_server.method("ModelInfer")
 

@@ -1,4 +1,4 @@
-"""The services beside inference: health and reflection."""
+"""Health checks and server reflection."""
 
 import grpc
 import pytest
@@ -11,7 +11,7 @@ from tests.serving.live_server import LiveServer, health_of
 
 
 @pytest.mark.parametrize("service", ["", INFERENCE_SERVICE])
-def test_health_says_serving(live_server: LiveServer, service: str) -> None:
+def test_health_is_serving(live_server: LiveServer, service: str) -> None:
     assert health_of(live_server, service) == "SERVING"
 
 
@@ -61,15 +61,15 @@ def test_reflection_describes_every_service(
     assert described.methods_by_name[method].input_type.full_name == request_type
 
 
-def test_both_names_of_reflection_answer_alike(live_server: LiveServer) -> None:
-    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+def test_both_versions_of_reflection_give_the_same_answer(live_server: LiveServer) -> None:
+    message = reflection_pb2.ServerReflectionRequest(list_services="")
     answers = [
         next(
             live_server.channel.stream_stream(
                 f"/grpc.reflection.{name}.ServerReflection/ServerReflectionInfo",
                 request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
                 response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-            )(iter([asked]), timeout=20)
+            )(iter([message]), timeout=20)
         )
         for name in ("v1", "v1alpha")
     ]
@@ -78,7 +78,7 @@ def test_both_names_of_reflection_answer_alike(live_server: LiveServer) -> None:
     assert INFERENCE_SERVICE in {each.name for each in answers[0].list_services_response.service}
 
 
-def test_reflection_describes_a_message_whole(reflected: ProtoReflectionDescriptorDatabase) -> None:
+def test_reflection_describes_the_fields_of_a_message(reflected: ProtoReflectionDescriptorDatabase) -> None:
     message = DescriptorPool(reflected).FindMessageTypeByName("inference.ModelInferRequest")
 
     assert message.fields_by_name["raw_input_contents"].number == 7

@@ -1,4 +1,4 @@
-"""Answers of ModelInfer on a real server, called as bytes from our own contract."""
+"""Answers of ModelInfer on a real server."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,7 +23,7 @@ def test_an_answer_has_all_five_outputs(live_server: LiveServer) -> None:
     ]
 
 
-def test_each_row_is_answered_in_its_place(live_server: LiveServer) -> None:
+def test_answers_are_in_the_order_of_the_rows(live_server: LiveServer) -> None:
     answer = infer(live_server, request(HARD, EASY, MIDDLE))
 
     assert answer["label"] == [2, 0, 1]
@@ -33,27 +33,27 @@ def test_each_row_is_answered_in_its_place(live_server: LiveServer) -> None:
 
 
 def test_an_answer_names_the_model_its_version_and_the_requests_id(live_server: LiveServer) -> None:
-    asked = request()
-    asked.id = "number 7"
+    message = request()
+    message.id = "number 7"
 
-    response = live_server.send("ModelInfer", asked)
+    response = live_server.send("ModelInfer", message)
 
     assert (response.model_name, response.model_version, response.id) == ("scripted", "1", "number 7")
 
 
-def test_typed_contents_are_answered_as_raw_ones(live_server: LiveServer) -> None:
-    asked = request(MIDDLE)
-    asked.inputs[0].contents.uint_contents.extend(asked.raw_input_contents.pop())
+def test_typed_contents_are_answered_like_raw_ones(live_server: LiveServer) -> None:
+    message = request(MIDDLE)
+    message.inputs[0].contents.uint_contents.extend(message.raw_input_contents.pop())
 
-    assert infer(live_server, asked)["label"] == [1]
+    assert infer(live_server, message)["label"] == [1]
 
 
-def test_a_subset_of_outputs_gives_just_these_in_order(live_server: LiveServer) -> None:
-    asked = request()
-    asked.outputs.add(name="exit")
-    asked.outputs.add(name="label")
+def test_only_requested_outputs_are_sent_in_their_order(live_server: LiveServer) -> None:
+    message = request()
+    message.outputs.add(name="exit")
+    message.outputs.add(name="label")
 
-    response = live_server.send("ModelInfer", asked)
+    response = live_server.send("ModelInfer", message)
 
     assert [tensor.name for tensor in response.outputs] == ["exit", "label"]
     assert len(response.raw_output_contents) == 2
@@ -81,18 +81,18 @@ def test_options_decide_where_rows_leave(
 
 
 @pytest.mark.parametrize("version", ["1", "01"])
-def test_the_served_version_may_be_named(live_server: LiveServer, version: str) -> None:
-    asked = request()
-    asked.model_version = version
+def test_a_request_may_name_the_served_version(live_server: LiveServer, version: str) -> None:
+    message = request()
+    message.model_version = version
 
-    assert infer(live_server, asked)["label"] == [0]
+    assert infer(live_server, message)["label"] == [0]
 
 
-def test_parameters_of_others_are_let_through(live_server: LiveServer) -> None:
+def test_unknown_parameters_are_ignored(live_server: LiveServer) -> None:
     assert infer(live_server, request(EASY, priority={"uint64_param": 1}))["label"] == [0]
 
 
-def test_calls_side_by_side_are_each_answered_their_own(live_server: LiveServer) -> None:
+def test_concurrent_calls_get_their_own_answers(live_server: LiveServer) -> None:
     def ask(number: int) -> bool:
         label = number % 3
         rows = [row(label, 0.5, 5, 5)] * (1 + number % 5)

@@ -1,4 +1,4 @@
-"""Options of a request, read from its parameters."""
+"""Reading a request's options from its parameters."""
 
 import math
 from typing import Any
@@ -21,11 +21,11 @@ def read(**parameters: dict[str, Any]) -> RequestOptions:
     return request_options(request.parameters)
 
 
-def test_no_parameter_is_no_option() -> None:
+def test_without_parameters_there_are_no_options() -> None:
     assert read() == RequestOptions()
 
 
-def test_reading_options_adds_nothing_to_the_request() -> None:
+def test_reading_options_does_not_change_the_request() -> None:
     request = inference.ModelInferRequest()
 
     request_options(request.parameters)
@@ -38,7 +38,7 @@ def test_reading_options_adds_nothing_to_the_request() -> None:
     [{"double_param": 1.0}, {"int64_param": 1}, {"string_param": "1.0"}, {"uint64_param": 1}],
     ids=lambda value: next(iter(value)),
 )
-def test_a_threshold_comes_as_any_kind_of_number(value: dict[str, Any]) -> None:
+def test_a_threshold_may_have_any_numeric_type(value: dict[str, Any]) -> None:
     assert read(threshold=value) == RequestOptions(threshold=1.0)
 
 
@@ -47,7 +47,7 @@ def test_a_threshold_comes_as_any_kind_of_number(value: dict[str, Any]) -> None:
     [{"int64_param": 2}, {"uint64_param": 2}, {"string_param": "2"}, {"double_param": 2.0}],
     ids=lambda value: next(iter(value)),
 )
-def test_a_max_exit_comes_as_any_kind_of_integer(value: dict[str, Any]) -> None:
+def test_a_max_exit_may_have_any_integer_type(value: dict[str, Any]) -> None:
     options = read(max_exit=value)
 
     assert options == RequestOptions(max_exit=2)
@@ -63,7 +63,7 @@ def test_a_max_exit_comes_as_any_kind_of_integer(value: dict[str, Any]) -> None:
         ({"string_param": "false"}, False),
     ],
 )
-def test_a_request_says_that_it_is_synthetic(value: dict[str, Any], *, synthetic: bool) -> None:
+def test_synthetic_may_be_a_boolean_or_a_string(value: dict[str, Any], *, synthetic: bool) -> None:
     assert read(synthetic=value) == RequestOptions(synthetic=synthetic)
 
 
@@ -83,7 +83,7 @@ def test_a_threshold_keeps_every_bit(threshold: float) -> None:
     assert read(threshold={"string_param": repr(threshold)}).threshold == threshold
 
 
-def test_a_threshold_of_nan_is_passed_on_to_be_refused() -> None:
+def test_a_threshold_of_nan_is_read_as_nan() -> None:
     threshold = read(threshold={"string_param": "nan"}).threshold
 
     assert threshold is not None
@@ -91,7 +91,7 @@ def test_a_threshold_of_nan_is_passed_on_to_be_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "complaint"),
+    ("key", "value", "message"),
     [
         ("threshold", {"string_param": "high"}, "parameter \"threshold\": expected a number, got 'high'"),
         ("threshold", {"string_param": ""}, "parameter \"threshold\": expected a number, got ''"),
@@ -107,12 +107,12 @@ def test_a_threshold_of_nan_is_passed_on_to_be_refused() -> None:
     ],
 )
 def test_an_option_of_the_wrong_kind_is_refused_with_its_value(
-    key: str, value: dict[str, Any], complaint: str
+    key: str, value: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         read(**{key: value})
 
-    assert str(refusal.value) == complaint
+    assert str(refusal.value) == message
 
 
 def test_an_integer_of_thousands_of_digits_is_refused() -> None:
@@ -127,11 +127,11 @@ def test_an_anytime_answer_is_refused_not_ignored(value: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("value", [{"bool_param": False}, {"string_param": "false"}])
-def test_asking_for_no_anytime_answer_is_granted(value: dict[str, Any]) -> None:
+def test_anytime_may_be_false(value: dict[str, Any]) -> None:
     assert read(anytime=value) == RequestOptions()
 
 
-def test_parameters_of_others_are_let_through() -> None:
+def test_unknown_parameters_are_ignored() -> None:
     assert read(priority={"uint64_param": 1}, timeout={"int64_param": 5}) == RequestOptions()
 
 
@@ -179,16 +179,16 @@ def test_a_key_one_edit_away_from_an_option_is_refused_and_names_it(key: str, op
 @pytest.mark.parametrize(
     "key", ["my_threshold", "exit", "point", "sequence_id", "thresholdss", "x", "", "hresholdt"]
 )
-def test_a_key_further_from_every_option_is_let_through(key: str) -> None:
+def test_a_key_two_edits_away_from_every_option_is_ignored(key: str) -> None:
     assert read(**{key: {"int64_param": 1}}) == RequestOptions()
 
 
-def test_an_empty_final_response_may_be_asked_for() -> None:
+def test_triton_enable_empty_final_response_is_allowed() -> None:
     assert read(triton_enable_empty_final_response={"bool_param": True}) == RequestOptions()
 
 
 @pytest.mark.parametrize("key", ["triton_final_response", "triton_", "triton_secret"])
-def test_other_keys_of_tritons_are_reserved(key: str) -> None:
+def test_other_triton_keys_are_reserved(key: str) -> None:
     with pytest.raises(
         InvalidRequest, match=f'parameter "{key}": keys that start with "triton_" are reserved'
     ):

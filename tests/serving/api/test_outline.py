@@ -1,4 +1,4 @@
-"""Large messages are outlined before they are parsed: limits stop hostile ones, the others decode alike."""
+"""Outlines of large messages: hostile ones are refused early, all others decode as without an outline."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ from tests.serving.scripted_model import EASY, HARD
 
 TENSOR = Request.InferInputTensor
 MANY = 100_000
-"""Of whatever there may be few of; as many make a large message."""
+"""A count far above every limit. So many parts make a message large."""
 
 
 def parameters(count: int) -> dict[str, inference.InferParameter]:
@@ -109,51 +109,51 @@ LIMITS: list[tuple[Callable[[int], bytes], str, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "name", "most"), LIMITS)
-@pytest.mark.parametrize("more", [1, MANY])
-def test_one_too_many_is_refused_by_name_with_both_values(
-    message: Callable[[int], bytes], name: str, most: int, more: int
+@pytest.mark.parametrize(("message", "name", "limit"), LIMITS)
+@pytest.mark.parametrize("excess", [1, MANY])
+def test_more_parts_than_the_limit_are_refused_with_both_numbers(
+    message: Callable[[int], bytes], name: str, limit: int, excess: int
 ) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        read_outline(message(most + more))
+        read_outline(message(limit + excess))
 
-    assert str(refusal.value) == f"{name}: expected at most {most}, got at least {most + 1}"
+    assert str(refusal.value) == f"{name}: expected at most {limit}, got at least {limit + 1}"
 
 
-@pytest.mark.parametrize(("message", "most"), [(message, most) for message, _, most in LIMITS[:8]])
-def test_as_many_as_there_may_be_are_read(message: Callable[[int], bytes], most: int) -> None:
-    Request.FromString(read_outline(message(most)).head)
+@pytest.mark.parametrize(("message", "limit"), [(message, limit) for message, _, limit in LIMITS[:8]])
+def test_as_many_parts_as_the_limit_are_read(message: Callable[[int], bytes], limit: int) -> None:
+    Request.FromString(read_outline(message(limit)).head)
 
 
 @pytest.mark.parametrize("message", [message for message, *_ in LIMITS])
-def test_the_walk_stops_at_the_limit(message: Callable[[int], bytes]) -> None:
-    """What lies behind is not looked at, or its wrong bytes would be what is complained of."""
+def test_reading_stops_at_the_limit(message: Callable[[int], bytes]) -> None:
+    """If the malformed bytes after the limit were read, the error would be about them."""
     with pytest.raises(InvalidRequest, match="got at least"):
         read_outline(message(MANY) + b"\xff" * MANY)
 
 
-@pytest.mark.parametrize(("message", "name", "most"), LIMITS)
-def test_a_live_server_refuses_it_in_the_same_words(
-    live_server: LiveServer, message: Callable[[int], bytes], name: str, most: int
+@pytest.mark.parametrize(("message", "name", "limit"), LIMITS)
+def test_a_server_refuses_with_the_same_message(
+    live_server: LiveServer, message: Callable[[int], bytes], name: str, limit: int
 ) -> None:
     call = live_server.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
     error = call.future(message(MANY), timeout=20).exception()
 
     assert error.code().name == "INVALID_ARGUMENT"
-    assert error.details() == f"{name}: expected at most {most}, got at least {most + 1}"
+    assert error.details() == f"{name}: expected at most {limit}, got at least {limit + 1}"
 
 
 @pytest.mark.parametrize("key", ["", "inputs", "outputs"])
 def test_a_small_message_has_the_same_limit_of_parameters(live_server: LiveServer, key: str) -> None:
-    asked = request(EASY)
-    asked.outputs.add(name="label")
-    holder = getattr(asked, key)[0] if key else asked
+    message = request(EASY)
+    message.outputs.add(name="label")
+    holder = getattr(message, key)[0] if key else message
     for name, value in parameters(MAX_PARAMETERS + 1).items():
         holder.parameters[name].CopyFrom(value)
-    assert len(asked.SerializeToString()) < LARGE_MESSAGE_BYTES
+    assert len(message.SerializeToString()) < LARGE_MESSAGE_BYTES
 
-    status, details = refused(live_server, asked)
+    status, details = refused(live_server, message)
 
     assert status == "INVALID_ARGUMENT"
     assert details.endswith("parameters: expected at most 64, got at least 65")
@@ -161,29 +161,29 @@ def test_a_small_message_has_the_same_limit_of_parameters(live_server: LiveServe
 
 @pytest.fixture
 def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every message for a large one."""
+    """Outline every message, whatever its size."""
     monkeypatch.setattr(decoding, "LARGE_MESSAGE_BYTES", -1)
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
-    """Requests of one image and one age, raw or typed, with parameters and now and then a mistake."""
+    """Generate requests with an image and an age, raw or typed, with parameters and wrong shapes."""
     rows = draw(st.integers(1, 3))
-    asked = Request(id=draw(st.text(max_size=3)))
+    message = Request(id=draw(st.text(max_size=3)))
     for spec in (IMAGE, AGE):
         array = np.arange(rows * int(np.prod(spec.row_shape)), dtype=np.uint8).reshape(rows, *spec.row_shape)
-        tensor = asked.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+        tensor = message.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
         if draw(st.booleans()):
             tensor.parameters["a"].int64_param = 1
         if draw(st.booleans()):
             tensor.shape[0] = draw(st.integers(0, 4))
-        fill(asked, tensor, spec, array, raw=draw(st.booleans()))
-    return asked
+        fill(message, tensor, spec, array, raw=draw(st.booleans()))
+    return message
 
 
-def fill(asked: Request, tensor: Any, spec: TensorSpec, array: Any, *, raw: bool) -> None:  # noqa: ANN401
+def fill(message: Request, tensor: Any, spec: TensorSpec, array: Any, *, raw: bool) -> None:  # noqa: ANN401
     if raw:
-        asked.raw_input_contents.append(array.astype("<f4" if spec.datatype == "FP32" else "u1").tobytes())
+        message.raw_input_contents.append(array.astype("<f4" if spec.datatype == "FP32" else "u1").tobytes())
     elif spec.datatype == "FP32":
         tensor.contents.fp32_contents.extend(array.ravel().tolist())
     else:
@@ -191,13 +191,13 @@ def fill(asked: Request, tensor: Any, spec: TensorSpec, array: Any, *, raw: bool
 
 
 @given(requests())
-def test_an_outlined_message_decodes_as_a_parsed_one(asked: Request) -> None:
-    outline = read_outline(asked.SerializeToString())
+def test_an_outlined_message_decodes_like_a_parsed_one(message: Request) -> None:
+    outline = read_outline(message.SerializeToString())
     head = Request.FromString(outline.head)
 
-    assert result_of(head, outline) == result_of(asked, None)
-    assert list(head.inputs[0].shape) == list(asked.inputs[0].shape)
-    assert head.id == asked.id
+    assert result_of(head, outline) == result_of(message, None)
+    assert list(head.inputs[0].shape) == list(message.inputs[0].shape)
+    assert head.id == message.id
 
 
 def result_of(message: Request, outline: Any) -> object:  # noqa: ANN401
@@ -209,7 +209,7 @@ def result_of(message: Request, outline: Any) -> object:  # noqa: ANN401
 
 
 @given(st.binary(max_size=200))
-def test_names_are_read_as_far_as_the_bytes_tell(noise: bytes) -> None:
+def test_names_are_read_from_malformed_messages_as_far_as_possible(noise: bytes) -> None:
     named = Request(model_name="m", model_version="2", id="x").SerializeToString()
 
     assert read_names(named) == ("m", "2", "x")
@@ -217,13 +217,13 @@ def test_names_are_read_as_far_as_the_bytes_tell(noise: bytes) -> None:
 
 
 def large(rows: int = 64, *, typed: bool) -> Request:
-    """A request that an unknown field makes large."""
-    asked = request(*[HARD] * rows)
+    """Return a request that is large because of an unknown field."""
+    message = request(*[HARD] * rows)
     if typed:
-        asked.inputs[0].contents.uint_contents.extend(asked.raw_input_contents[0])
-        del asked.raw_input_contents[:]
-    asked.MergeFromString(b"\x7a" + varint(2 * LARGE_MESSAGE_BYTES) + bytes(2 * LARGE_MESSAGE_BYTES))
-    return asked
+        message.inputs[0].contents.uint_contents.extend(message.raw_input_contents[0])
+        del message.raw_input_contents[:]
+    message.MergeFromString(b"\x7a" + varint(2 * LARGE_MESSAGE_BYTES) + bytes(2 * LARGE_MESSAGE_BYTES))
+    return message
 
 
 @pytest.mark.parametrize("typed", [False, True])
@@ -233,24 +233,24 @@ def test_a_large_message_is_answered_like_a_small_one(live_server: LiveServer, *
     assert live_server.send("ModelInfer", large(typed=typed)) == small
 
 
-def test_typed_contents_that_no_shape_needs_are_refused_unparsed(live_server: LiveServer) -> None:
-    asked = large(typed=True)
-    asked.inputs[0].contents.uint_contents.extend([1] * MANY)
+def test_typed_contents_longer_than_the_shape_are_refused_before_parsing(live_server: LiveServer) -> None:
+    message = large(typed=True)
+    message.inputs[0].contents.uint_contents.extend([1] * MANY)
 
-    status, details = refused(live_server, asked)
+    status, details = refused(live_server, message)
 
     assert status == "INVALID_ARGUMENT"
-    assert "expected 384 elements for shape [64, 1, 2, 3], got contents of " in details
+    assert "expected contents of at most 4864 bytes for shape [64, 1, 2, 3], got " in details
 
 
-def test_typed_contents_that_are_no_contents_are_an_invalid_argument() -> None:
+def test_malformed_typed_contents_are_refused() -> None:
     tensor = TENSOR(name="image", datatype="UINT8", shape=[1, *IMAGE.row_shape]).SerializeToString()
-    tensor += b"\x2a\x02\x22\x01"  # a packed field that is cut short
+    tensor += b"\x2a\x02\x22\x01"  # a truncated packed field
     with pytest.raises(Exception, match="truncated"):
         read_outline(b"\x2a" + varint(len(tensor)) + tensor)
 
 
-def test_a_large_message_that_is_none_is_an_invalid_argument(live_server: LiveServer) -> None:
+def test_malformed_bytes_above_the_size_limit_are_an_invalid_argument(live_server: LiveServer) -> None:
     call = live_server.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
     error = call.future(b"\xff" * (2 * LARGE_MESSAGE_BYTES), timeout=20).exception()
@@ -259,7 +259,7 @@ def test_a_large_message_that_is_none_is_an_invalid_argument(live_server: LiveSe
     assert f"expected a ModelInferRequest, got {2 * LARGE_MESSAGE_BYTES} malformed bytes" in error.details()
 
 
-def test_large_calls_that_are_cancelled_leave_nothing(live_server: LiveServer) -> None:
+def test_cancelled_large_calls_leave_nothing_in_flight(live_server: LiveServer) -> None:
     infer_rpc = live_server.method("ModelInfer")
     for _ in range(20):
         infer_rpc.future(large(typed=True), timeout=20).cancel()
@@ -269,5 +269,5 @@ def test_large_calls_that_are_cancelled_leave_nothing(live_server: LiveServer) -
 
 
 @pytest.mark.usefixtures("all_large")
-def test_every_message_may_be_outlined(live_server: LiveServer) -> None:
+def test_a_small_message_may_be_outlined(live_server: LiveServer) -> None:
     assert live_server.send("ModelInfer", request(HARD, max_exit={"int64_param": 0})).model_name == "scripted"

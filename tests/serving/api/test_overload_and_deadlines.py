@@ -1,4 +1,4 @@
-"""Calls that the server has no room for, and those whose caller or deadline ends them."""
+"""Calls that are refused for lack of room, and calls that end by cancellation or deadline."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.serving.live_server import LiveServer, eventually
 from tests.serving.scripted_model import HARD, MIDDLE
 
 
-def test_overload_is_resource_exhausted_and_spoils_no_accepted_call(own_server: LiveServer) -> None:
+def test_overload_is_resource_exhausted_and_accepted_calls_are_answered(own_server: LiveServer) -> None:
     infer_rpc = own_server.method("ModelInfer")
     with held_worker(own_server.engine, own_server.version()):
         accepted = [infer_rpc.future(request(HARD, HARD, HARD), timeout=20) for _ in range(2)]
@@ -25,7 +25,7 @@ def test_overload_is_resource_exhausted_and_spoils_no_accepted_call(own_server: 
     assert all(list(decode_outputs(call.result())["label"]) == [2, 2, 2] for call in accepted)
 
 
-def test_an_overloaded_server_hints_when_to_retry(models: Path) -> None:
+def test_an_overloaded_server_sends_a_retry_delay(models: Path) -> None:
     config = {
         "server": {"drain_seconds": 0.05},
         "engine": {"workers": 1, "max_batch_size": 1, "max_queue_size": 1},
@@ -51,15 +51,15 @@ def test_an_overload_ends_no_engine_thread(own_server: LiveServer) -> None:
     assert [len(decode_outputs(call.result())["label"]) for call in waiting] == [4, 4]
 
 
-def test_a_message_beyond_the_bound_is_resource_exhausted(own_server: LiveServer) -> None:
-    asked = request()
-    asked.id = "x" * 5000
+def test_a_message_above_max_message_bytes_is_resource_exhausted(own_server: LiveServer) -> None:
+    message = request()
+    message.id = "x" * 5000
 
-    assert refused(own_server, asked)[0] == "RESOURCE_EXHAUSTED"
+    assert refused(own_server, message)[0] == "RESOURCE_EXHAUSTED"
     assert infer(own_server, request())["label"] == [0]
 
 
-def test_a_cancelled_call_leaves_nothing_and_is_counted(own_server: LiveServer) -> None:
+def test_a_cancelled_call_is_counted_and_leaves_other_calls_unchanged(own_server: LiveServer) -> None:
     infer_rpc = own_server.method("ModelInfer")
     with held_worker(own_server.engine, own_server.version()):
         cancelled = infer_rpc.future(request(HARD, HARD), timeout=20)

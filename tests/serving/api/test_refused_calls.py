@@ -1,4 +1,4 @@
-"""Calls that end in an error: with which status, and whether its text names culprit and values."""
+"""Calls that end with an error: its status, and the faulty item and both values in its message."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,30 +16,30 @@ Change = Callable[[Request], object]
 
 
 def _name_input(name: str) -> Change:
-    return lambda asked: setattr(asked.inputs[0], "name", name)
+    return lambda message: setattr(message.inputs[0], "name", name)
 
 
 def _shape_input(*shape: int) -> Change:
-    def change(asked: Request) -> None:
-        asked.inputs[0].shape[:] = shape
+    def change(message: Request) -> None:
+        message.inputs[0].shape[:] = shape
 
     return change
 
 
 def _option(key: str, **value: Any) -> Change:  # noqa: ANN401
-    return lambda asked: asked.parameters[key].CopyFrom(inference.InferParameter(**value))
+    return lambda message: message.parameters[key].CopyFrom(inference.InferParameter(**value))
 
 
 def _both(first: Change, second: Change) -> Change:
-    return lambda asked: (first(asked), second(asked))
+    return lambda message: (first(message), second(message))
 
 
 def _version(version: str) -> Change:
-    return lambda asked: setattr(asked, "model_version", version)
+    return lambda message: setattr(message, "model_version", version)
 
 
 def _output(name: str) -> Change:
-    return lambda asked: asked.outputs.add(name=name)
+    return lambda message: message.outputs.add(name=name)
 
 
 BAD_VERSION = "failed to get model version from specified version string "
@@ -54,8 +54,11 @@ BAD_VERSION = "failed to get model version from specified version string "
         (_shape_input(65, 1, 2, 3), 'input "image": expected 1 to 64 rows, got 65'),
         (_shape_input(2**62, 1, 2, 3), f'input "image": expected 1 to 64 rows, got {2**62}'),
         (_shape_input(2, 1, 2, 3), 'input "image": expected 12 bytes for shape [2, 1, 2, 3], got 6'),
-        (lambda asked: setattr(asked.inputs[0], "datatype", "FP32"), "expected datatype UINT8, got FP32"),
-        (lambda asked: asked.inputs[0].contents.uint_contents.append(1), "raw or typed contents, got both"),
+        (lambda message: setattr(message.inputs[0], "datatype", "FP32"), "expected datatype UINT8, got FP32"),
+        (
+            lambda message: message.inputs[0].contents.uint_contents.append(1),
+            "raw or typed contents, got both",
+        ),
         (_output("logits"), "output \"logits\": expected one of ['label', 'confidence', 'exit',"),
         (_both(_output("exit"), _output("exit")), 'output "exit": expected once, got it twice'),
         (_option("threshold", double_param=1.5), "threshold: expected a number in [0, 1], got 1.5"),
@@ -76,13 +79,13 @@ BAD_VERSION = "failed to get model version from specified version string "
         (_version("9" * 5000), BAD_VERSION + "'999"),
     ],
 )
-def test_a_bad_request_is_an_invalid_argument_with_culprit_and_values(
+def test_a_bad_request_is_an_invalid_argument_with_the_item_and_both_values(
     live_server: LiveServer, change: Change, details: str
 ) -> None:
-    asked = request()
-    change(asked)
+    message = request()
+    change(message)
 
-    status, text = refused(live_server, asked)
+    status, text = refused(live_server, message)
 
     assert status == "INVALID_ARGUMENT"
     assert details in text
@@ -93,9 +96,7 @@ def test_a_bad_request_is_an_invalid_argument_with_culprit_and_values(
     ["", "other", "SCRIPTED", "../scripted", "scripted/1", "a\0b", "a\r\nb", "x" * 100_000, "🦊" * 2000],
     ids=["empty", "other", "case", "upwards", "with version", "NUL", "line break", "very long", "emoji"],
 )
-def test_a_model_that_is_not_served_is_not_found_whatever_its_name(
-    live_server: LiveServer, name: str
-) -> None:
+def test_a_model_that_is_not_served_is_not_found(live_server: LiveServer, name: str) -> None:
     status, details = refused(live_server, request(model=name))
 
     assert status == "NOT_FOUND"
@@ -104,10 +105,10 @@ def test_a_model_that_is_not_served_is_not_found_whatever_its_name(
 
 
 def test_a_version_that_is_not_served_is_not_found(live_server: LiveServer) -> None:
-    asked = request()
-    asked.model_version = "2"
+    message = request()
+    message.model_version = "2"
 
-    assert refused(live_server, asked)[0] == "NOT_FOUND"
+    assert refused(live_server, message)[0] == "NOT_FOUND"
 
 
 def test_an_anytime_answer_is_unimplemented(live_server: LiveServer) -> None:
@@ -117,10 +118,10 @@ def test_an_anytime_answer_is_unimplemented(live_server: LiveServer) -> None:
 
 
 def test_shared_memory_is_unimplemented(live_server: LiveServer) -> None:
-    asked = request()
-    asked.inputs[0].parameters["shared_memory_region"].string_param = "region"
+    message = request()
+    message.inputs[0].parameters["shared_memory_region"].string_param = "region"
 
-    assert refused(live_server, asked)[0] == "UNIMPLEMENTED"
+    assert refused(live_server, message)[0] == "UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_shared_memory_is_unimplemented(live_server: LiveServer) -> None:
         "LogSettings",
     ],
 )
-def test_an_rpc_that_is_not_offered_says_so_by_name(live_server: LiveServer, rpc: str) -> None:
+def test_an_unsupported_rpc_is_unimplemented_with_its_name(live_server: LiveServer, rpc: str) -> None:
     call = live_server.channel.unary_unary(f"/{INFERENCE_SERVICE}/{rpc}")
 
     with pytest.raises(grpc.RpcError) as error:
@@ -149,7 +150,7 @@ def test_an_rpc_that_is_not_offered_says_so_by_name(live_server: LiveServer, rpc
 
 
 @pytest.mark.parametrize("noise", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", bytes(range(256)) * 16])
-def test_bytes_that_are_no_message_are_an_invalid_argument(live_server: LiveServer, noise: bytes) -> None:
+def test_malformed_bytes_are_an_invalid_argument(live_server: LiveServer, noise: bytes) -> None:
     call = live_server.channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
 
     with pytest.raises(grpc.RpcError) as error:
@@ -159,12 +160,12 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(live_server: LiveServ
     assert f"expected a ModelInferRequest, got {len(noise)} malformed bytes" in error.value.details()
 
 
-def test_an_empty_message_is_a_model_without_a_name(live_server: LiveServer) -> None:
+def test_an_empty_message_requests_a_model_without_a_name(live_server: LiveServer) -> None:
     assert refused(live_server, Request()) == ("NOT_FOUND", "Request for unknown model: '' is not found")
 
 
 @pytest.mark.parametrize("fates", [(RAISES, 0), (0, RAISES), (0, NAN)])
-def test_a_row_that_a_stage_cannot_stand_is_internal_without_the_stages_own_words(
+def test_a_row_on_which_a_stage_fails_is_internal_without_details_of_onnxruntime(
     live_server: LiveServer, fates: tuple[int, int]
 ) -> None:
     status, details = refused(live_server, request(HARD, row(1, 0.5, 0.5, 0.5, fates=fates)))
@@ -174,7 +175,7 @@ def test_a_row_that_a_stage_cannot_stand_is_internal_without_the_stages_own_word
     assert "Gather" not in details
 
 
-def test_a_bad_request_among_good_ones_is_the_only_one_to_fail(live_server: LiveServer) -> None:
+def test_a_bad_request_fails_alone_among_good_ones(live_server: LiveServer) -> None:
     good, bad = request(HARD, MIDDLE), request(MIDDLE, row(1, 0.5, 0.5, 0.5, fates=(RAISES, 0)))
 
     def ask(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Inputs that the codec refuses, with their name and both values."""
+"""Inputs that the codec refuses, with the input's name and both values in the message."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -30,7 +30,7 @@ HUGE = 2**62
 
 
 @pytest.mark.parametrize(
-    ("shape", "complaint"),
+    ("shape", "expected"),
     [
         ((2, 3, 2), 'input "image": expected shape [-1, 2, 3], got [2, 3, 2]'),
         ((2, 6), 'input "image": expected shape [-1, 2, 3], got [2, 6]'),
@@ -48,8 +48,8 @@ HUGE = 2**62
         ((3, 2, 3), 'input "image": expected 18 bytes for shape [3, 2, 3], got 12'),
     ],
 )
-def test_a_wrong_shape_is_refused_with_both(shape: tuple[int, ...], complaint: str) -> None:
-    assert refusal(with_shape(*shape)) == complaint
+def test_a_wrong_shape_is_refused_with_both_shapes(shape: tuple[int, ...], expected: str) -> None:
+    assert refusal(with_shape(*shape)) == expected
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=6))
@@ -71,7 +71,7 @@ def test_a_huge_shape_allocates_nothing(shape: tuple[int, ...]) -> None:
     assert peak_bytes < 100_000
 
 
-Spoil = Callable[[Request], object]
+Change = Callable[[Request], object]
 
 
 def _add_raw(request: Request) -> None:
@@ -95,47 +95,47 @@ def _rename(request: Request) -> None:
     request.inputs[0].name = "picture"
 
 
-def _retype(request: Request) -> None:
+def _change_datatype(request: Request) -> None:
     request.inputs[0].datatype = "FP32"
 
 
-def _untype(request: Request) -> None:
+def _remove_datatype(request: Request) -> None:
     request.inputs[0].datatype = ""
 
 
-def _forget_raw(request: Request) -> None:
+def _remove_raw(request: Request) -> None:
     del request.raw_input_contents[:]
 
 
-def _cut_raw(request: Request) -> None:
+def _truncate_raw(request: Request) -> None:
     request.raw_input_contents[0] = request.raw_input_contents[0][:-1]
 
 
-def _forget_input(request: Request) -> None:
+def _remove_input(request: Request) -> None:
     del request.inputs[:]
     del request.raw_input_contents[:]
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("change", "expected"),
     [
-        (_add_raw, "raw_input_contents: expected one an input, 1, got 2"),
+        (_add_raw, "raw_input_contents: expected 1, one for each input, got 2"),
         (_repeat_input, 'input "image": expected once, got it twice'),
         (_add_contents, 'input "image": expected raw or typed contents, got both'),
         (_add_empty_contents, 'input "image": expected raw or typed contents, got both'),
         (_rename, "input \"picture\": expected one of ['image']"),
-        (_retype, 'input "image": expected datatype UINT8, got FP32'),
-        (_untype, 'input "image": expected datatype UINT8, got none'),
-        (_forget_raw, 'input "image": expected contents in uint_contents, got none'),
-        (_cut_raw, 'input "image": expected 12 bytes for shape [2, 2, 3], got 11'),
-        (_forget_input, 'input "image": expected, got inputs []'),
+        (_change_datatype, 'input "image": expected datatype UINT8, got FP32'),
+        (_remove_datatype, 'input "image": expected datatype UINT8, got none'),
+        (_remove_raw, 'input "image": expected contents in uint_contents, got none'),
+        (_truncate_raw, 'input "image": expected 12 bytes for shape [2, 2, 3], got 11'),
+        (_remove_input, 'input "image": missing, got inputs []'),
     ],
 )
-def test_a_malformed_input_is_refused_with_its_name_and_both_values(spoil: Spoil, complaint: str) -> None:
+def test_a_malformed_input_is_refused_with_its_name_and_both_values(change: Change, expected: str) -> None:
     request = raw_request((IMAGE, images()))
-    spoil(request)
+    change(request)
 
-    assert refusal(request) == complaint
+    assert refusal(request) == expected
 
 
 def test_inputs_of_different_row_counts_are_refused() -> None:
@@ -151,7 +151,7 @@ def test_raw_contents_for_only_some_inputs_are_refused() -> None:
     tensor = request.inputs.add(name="age", datatype="FP32", shape=[2])
     tensor.contents.fp32_contents.extend([1, 2])
 
-    assert refusal(request, IMAGE, AGE) == "raw_input_contents: expected one an input, 2, got 1"
+    assert refusal(request, IMAGE, AGE) == "raw_input_contents: expected 2, one for each input, got 1"
 
 
 def test_typed_contents_in_another_types_field_are_refused() -> None:

@@ -6,22 +6,22 @@ from structlog.testing import capture_logs
 
 from serving.api.request_id import KEY, MAX_CHARACTERS, request_id_of, trailers
 from serving.api.wire import inference
-from tests.serving.api.inference_calls import Request, named, request, stream
+from tests.serving.api.inference_calls import Request, request, stream, with_id
 from tests.serving.live_server import LiveServer
 
 ID = "order-17"
 
 
-def sent(server: LiveServer, asked: Request, *metadata: tuple[str, str]) -> grpc.Call:
+def call_after(server: LiveServer, message: Request, *metadata: tuple[str, str]) -> grpc.Call:
     """Send a request with metadata, and return its call after the answer."""
-    _, call = server.method("ModelInfer").with_call(asked, metadata=metadata, timeout=20)
+    _, call = server.method("ModelInfer").with_call(message, metadata=metadata, timeout=20)
     return call
 
 
-def failed(server: LiveServer, asked: Request, *metadata: tuple[str, str]) -> grpc.RpcError:
-    """Return the error of a refused request."""
+def refusal_of(server: LiveServer, message: Request, *metadata: tuple[str, str]) -> grpc.RpcError:
+    """Send a request that is refused, and return its error."""
     with pytest.raises(grpc.RpcError) as error:
-        sent(server, asked, *metadata)
+        call_after(server, message, *metadata)
     return error.value
 
 
@@ -36,26 +36,26 @@ def test_the_last_id_in_metadata_counts() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "ü", "a\nb", "a" * (MAX_CHARACTERS + 1)])
-def test_what_metadata_cannot_hold_is_not_sent(text: str) -> None:
+def test_an_id_that_metadata_cannot_hold_is_not_sent(text: str) -> None:
     assert trailers(text) == ()
 
 
 def test_an_answer_has_the_id_of_the_metadata_in_its_trailers(live_server: LiveServer) -> None:
-    assert id_of(sent(live_server, request(), (KEY, ID))) == [ID]
+    assert id_of(call_after(live_server, request(), (KEY, ID))) == [ID]
 
 
 def test_an_answer_has_the_id_of_the_message_without_one_in_the_metadata(live_server: LiveServer) -> None:
-    assert id_of(sent(live_server, named("m", request()))) == ["m"]
-    assert id_of(sent(live_server, named("m", request()), (KEY, ID))) == [ID]
+    assert id_of(call_after(live_server, with_id("m", request()))) == ["m"]
+    assert id_of(call_after(live_server, with_id("m", request()), (KEY, ID))) == [ID]
 
 
 def test_an_answer_without_an_id_has_no_trailer(live_server: LiveServer) -> None:
-    assert id_of(sent(live_server, request())) == []
+    assert id_of(call_after(live_server, request())) == []
 
 
-def test_the_message_of_a_response_keeps_its_own_id(live_server: LiveServer) -> None:
+def test_a_response_has_the_id_of_its_message(live_server: LiveServer) -> None:
     response, _ = live_server.method("ModelInfer").with_call(
-        named("m", request()), metadata=((KEY, ID),), timeout=20
+        with_id("m", request()), metadata=((KEY, ID),), timeout=20
     )
 
     assert response.id == "m"
@@ -63,26 +63,26 @@ def test_the_message_of_a_response_keeps_its_own_id(live_server: LiveServer) -> 
 
 def test_a_refusal_and_its_log_line_have_the_id(live_server: LiveServer) -> None:
     with capture_logs() as lines:
-        error = failed(live_server, request(model="missing"), (KEY, ID))
+        error = refusal_of(live_server, request(model="missing"), (KEY, ID))
 
     assert id_of(error) == [ID]
     assert [line["request_id"] for line in lines if line["event"] == "call refused"] == [ID]
 
 
 def test_a_refused_description_has_the_id(live_server: LiveServer) -> None:
-    asked = inference.ModelMetadataRequest(name="missing")
+    message = inference.ModelMetadataRequest(name="missing")
     with capture_logs() as lines, pytest.raises(grpc.RpcError) as error:
-        live_server.method("ModelMetadata")(asked, metadata=((KEY, ID),), timeout=20)
+        live_server.method("ModelMetadata")(message, metadata=((KEY, ID),), timeout=20)
 
     assert id_of(error.value) == [ID]
     assert [line["request_id"] for line in lines if line["event"] == "call refused"] == [ID]
 
 
 def test_a_message_of_a_stream_is_refused_under_its_own_id(live_server: LiveServer) -> None:
-    answers = stream(live_server, named("a", request(model="missing")))
+    answers = stream(live_server, with_id("a", request(model="missing")))
 
     assert [answer.infer_response.id for answer in answers] == ["a"]
 
 
-def test_an_id_that_metadata_cannot_hold_does_not_spoil_the_answer(live_server: LiveServer) -> None:
-    assert id_of(sent(live_server, named("ü\n", request()))) == []
+def test_a_request_with_an_id_that_metadata_cannot_hold_is_answered(live_server: LiveServer) -> None:
+    assert id_of(call_after(live_server, with_id("ü\n", request()))) == []

@@ -1,4 +1,4 @@
-"""Models whose inputs are no images, of any number and datatype, on both front ends."""
+"""Models with several inputs of any datatype, on both front ends."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from serving.api.wire import inference
 from serving.datatypes import DTYPES
 from serving.monitor.point_watch import PointWatch
 from tests.serving import token_model
-from tests.serving.api.inference_calls import Request, infer, named, refused, stream
+from tests.serving.api.inference_calls import Request, infer, refused, stream, with_id
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer, eventually
 from tests.serving.token_model import (
@@ -41,22 +41,22 @@ DATATYPES = {known: name for name, known in DTYPES.items()}
 
 
 def request(model: str, arrays: Arrays, *, typed: bool = False, **parameters: Any) -> Request:  # noqa: ANN401
-    """Write a request with raw contents, or with typed ones."""
-    asked = Request(model_name=model)
+    """Return a request with raw or typed contents."""
+    message = Request(model_name=model)
     for name, array in arrays.items():
         datatype = DATATYPES[array.dtype]
-        tensor = asked.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        tensor = message.inputs.add(name=name, datatype=datatype, shape=array.shape)
         if typed:
             getattr(tensor.contents, CONTENTS_FIELDS[datatype]).extend(array.ravel().tolist())
         else:
-            asked.raw_input_contents.append(array.tobytes())
+            message.raw_input_contents.append(array.tobytes())
     for key, value in parameters.items():
-        asked.parameters[key].CopyFrom(inference.InferParameter(**value))
-    return asked
+        message.parameters[key].CopyFrom(inference.InferParameter(**value))
+    return message
 
 
 def tokens_of(model: str, token_ids_BT: NDArray[np.int64], mask_BT: NDArray[np.generic]) -> Arrays:
-    """Name the inputs of a token model, the mask in the datatype that it takes."""
+    """Return the inputs of a token model by name, with the mask in the model's datatype."""
     datatype = "BOOL" if model == BOOL_MASKED else "INT64"
     return {"token_ids": token_ids_BT, "attention_mask": mask_BT.astype(DTYPES[datatype])}
 
@@ -68,12 +68,12 @@ def random_rows(rows: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np
 
 EASY = token_ids([token(1, 0)]), mask([0])
 LATER = token_ids([token(1, 0), token(2, 1), token(2, 2)]), mask([1, 2])
-"""Leaves at exit 1 with label 2: its first token does not count."""
+"""Leaves at exit 1 with label 2, because its first token is masked."""
 
 
 @pytest.mark.parametrize("typed", [False, True], ids=["raw", "typed"])
 @pytest.mark.parametrize("model", [NAME, BOOL_MASKED])
-def test_each_row_is_answered_by_its_own_tokens_and_mask(
+def test_each_answer_depends_on_the_rows_own_tokens_and_mask(
     token_server: LiveServer, model: str, *, typed: bool
 ) -> None:
     tokens, counts = random_rows(64)
@@ -93,7 +93,7 @@ def test_a_table_of_floats_is_answered_row_by_row(token_server: LiveServer, *, t
     assert set(answer["exit"]) == {0, 1, 2}
 
 
-def test_inputs_are_told_apart_by_name_and_not_by_their_order(token_server: LiveServer) -> None:
+def test_inputs_are_identified_by_name_not_by_order(token_server: LiveServer) -> None:
     arrays = tokens_of(NAME, *LATER)
 
     answers = [
@@ -103,7 +103,7 @@ def test_inputs_are_told_apart_by_name_and_not_by_their_order(token_server: Live
     assert [(answer["label"], answer["exit"]) for answer in answers] == [([2], [1])] * 2
 
 
-def test_the_same_message_is_answered_alike_again(token_server: LiveServer) -> None:
+def test_a_repeated_message_gets_the_same_answer(token_server: LiveServer) -> None:
     columns = np.array([[0.25, 0.5, -0.5]], np.float32)
 
     answers = [infer(token_server, request(TABLE, {"columns": columns}))["probabilities"] for _ in range(3)]
@@ -113,15 +113,15 @@ def test_the_same_message_is_answered_alike_again(token_server: LiveServer) -> N
 
 
 def test_options_apply(token_server: LiveServer) -> None:
-    asked = request(NAME, tokens_of(NAME, *EASY), operating_point={"string_param": "exact"})
+    message = request(NAME, tokens_of(NAME, *EASY), operating_point={"string_param": "exact"})
 
-    assert infer(token_server, asked)["exit"] == [2]
+    assert infer(token_server, message)["exit"] == [2]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"attention_mask": None}, "input \"attention_mask\": expected, got inputs ['token_ids']"),
+        ({"attention_mask": None}, "input \"attention_mask\": missing, got inputs ['token_ids']"),
         ({"attention_mask": mask([0], [0])}, "inputs: expected the same number of rows in each, got "),
         (
             {"attention_mask": mask([0], datatype="BOOL")},
@@ -154,10 +154,10 @@ def test_a_stream_answers_each_request_and_an_error_does_not_end_it(token_server
 
     answers = stream(
         token_server,
-        named("tokens", request(NAME, tokens_of(NAME, *LATER))),
-        named("missing", missing),
-        named("typed", request(BOOL_MASKED, tokens_of(BOOL_MASKED, *EASY), typed=True)),
-        named("table", request(TABLE, {"columns": np.array([[0, 0, 9]], np.float32)})),
+        with_id("tokens", request(NAME, tokens_of(NAME, *LATER))),
+        with_id("missing", missing),
+        with_id("typed", request(BOOL_MASKED, tokens_of(BOOL_MASKED, *EASY), typed=True)),
+        with_id("table", request(TABLE, {"columns": np.array([[0, 0, 9]], np.float32)})),
     )
 
     assert [answer.infer_response.id for answer in answers] == ["tokens", "missing", "typed", "table"]
@@ -170,7 +170,7 @@ def test_a_stream_answers_each_request_and_an_error_does_not_end_it(token_server
     assert labels == [[2], [1], [2]]
 
 
-def test_calls_side_by_side_are_each_answered_their_own(token_server: LiveServer) -> None:
+def test_concurrent_calls_get_their_own_answers(token_server: LiveServer) -> None:
     def ask(seed: int) -> bool:
         tokens, counts = random_rows(1 + seed % 5, seed)
         answer = infer(token_server, request(NAME, tokens_of(NAME, tokens, counts)))
@@ -217,7 +217,7 @@ def test_the_configuration_of_a_version_without_labels_has_null_accuracies(token
     }
 
 
-def test_a_client_that_nobody_here_wrote_sends_every_input(token_server: LiveServer) -> None:
+def test_tritonclient_sends_every_input(token_server: LiveServer) -> None:
     inputs = []
     for name, array in tokens_of(BOOL_MASKED, *LATER).items():
         tensor = triton.InferInput(name, array.shape, DATATYPES[array.dtype])
@@ -230,7 +230,7 @@ def test_a_client_that_nobody_here_wrote_sends_every_input(token_server: LiveSer
     assert (result.as_numpy("label").tolist(), result.as_numpy("exit").tolist()) == ([2], [1])
 
 
-def test_verify_finds_such_versions_right(token_models: Path) -> None:
+def test_verify_accepts_versions_with_several_inputs(token_models: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "serving", "verify", str(token_models)], capture_output=True, text=True
     )
@@ -243,7 +243,7 @@ def test_verify_finds_such_versions_right(token_models: Path) -> None:
 
 @pytest.fixture
 def watched_server(token_models: Path, front_end: str) -> Iterator[LiveServer]:
-    """A server of the test's own that samples every row, and has one permit."""
+    """A server with one permit that samples every row."""
     config = {"monitor": {"shadow_share": 1, "drift_rows": 500}}
     with LiveServer(token_models, config, front_end=front_end) as server:
         yield server
@@ -255,12 +255,12 @@ def test_requests_that_wait_together_run_in_one_batch_and_statistics_count_them(
     version = watched_server.version(NAME)
     with ThreadPoolExecutor(4) as callers:
         with held_worker(watched_server.engine, version, tokens_of(NAME, *EASY)):
-            asked = [
+            message = [
                 callers.submit(infer, watched_server, request(NAME, tokens_of(NAME, tokens, counts)))
                 for tokens, counts in (EASY, LATER, EASY, LATER)
             ]
             assert eventually(lambda: version.rows_held == 5)
-        answers = [each.result(20) for each in asked]
+        answers = [each.result(20) for each in message]
 
     assert [(answer["label"], answer["exit"]) for answer in answers] == [([1], [0]), ([2], [1])] * 2
     counted = {"model": NAME, "outcome": "ok"}
@@ -278,7 +278,7 @@ def watch_of(server: LiveServer) -> PointWatch:
 
 
 DISAGREES = [token(0, 0), token(1, 2), token(1, 2)]
-"""Leaves at exit 0 with label 0; at the final exit label 1 is said twice."""
+"""Leaves at exit 0 with label 0. Two of its tokens give label 1 at the final exit."""
 
 
 def test_sampled_rows_are_compared_at_full_depth_under_their_own_masks(watched_server: LiveServer) -> None:
@@ -294,8 +294,8 @@ def test_sampled_rows_are_compared_at_full_depth_under_their_own_masks(watched_s
 
 
 def test_rows_that_differ_only_in_their_second_input_are_different_rows(watched_server: LiveServer) -> None:
-    places = [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 3, 4]]  # of these, from 3 on all are silent
-    counts = mask(*places, *places)
+    positions = [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 3, 4]]  # positions from 3 on have no token
+    counts = mask(*positions, *positions)
     tokens = token_ids(*[DISAGREES] * len(counts))
 
     infer(watched_server, request(NAME, tokens_of(NAME, tokens, counts)))
@@ -303,13 +303,13 @@ def test_rows_that_differ_only_in_their_second_input_are_different_rows(watched_
     watch = watch_of(watched_server)
     assert eventually(lambda: watch.differed == len(counts))
     assert watch.test is not None
-    assert watch.test.disagreements == len(places)
+    assert watch.test.disagreements == len(positions)
 
 
 def test_confidences_that_drift_from_the_manifests_raise_the_alarm(watched_server: LiveServer) -> None:
-    said_nothing = token_ids([]), mask([])
+    no_tokens = token_ids([]), mask([])
     windows = {
-        "as in the manifest": [*[EASY] * 32, *[said_nothing] * 32] * 8,  # half of them confident
+        "as in the manifest": [*[EASY] * 32, *[no_tokens] * 32] * 8,  # half of them confident
         "drifted": [EASY] * 64 * 8,
     }
     alarms = {}

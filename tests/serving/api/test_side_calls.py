@@ -1,4 +1,4 @@
-"""Calls beside inference have places of their own, and compressed calls none at all."""
+"""Limits on calls other than inference, and the refusal of compressed calls."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,12 +24,12 @@ TOO_MANY = (
 
 
 Full = tuple[LiveServer, list[grpc.Call]]
-"""A server, and the watches that have its places."""
+"""A server and the health watches that hold all its places."""
 
 
 @pytest.fixture
 def full_server(models: Path, front_end: str) -> Iterator[Full]:
-    """A server on which idle health watches have taken every place, and twice as many were refused."""
+    """A server whose places are all held by health watches, after it refused twice as many."""
     with (
         LiveServer(models, {"server": {"drain_seconds": 0.05}}, front_end=front_end) as server,
         ExitStack() as stack,
@@ -37,7 +37,7 @@ def full_server(models: Path, front_end: str) -> Iterator[Full]:
         watches = []
         for number in range(3 * MAX_SIDE_CALLS):
             if number % MAX_SIDE_CALLS == 0:
-                # Of its own: grpcio has equal channels share a connection otherwise.
+                # Otherwise grpcio lets equal channels share a connection.
                 options = [("grpc.use_local_subchannel_pool", 1)]
                 channel = stack.enter_context(grpc.insecure_channel(server.address, options))
             watch = channel.unary_stream(
@@ -52,7 +52,7 @@ def full_server(models: Path, front_end: str) -> Iterator[Full]:
 
 
 def refusal_of(call: Callable[[], object]) -> tuple[str, str] | None:
-    """Return the status of a call, None where it is answered."""
+    """Return the status and details of a refused call; None if it is answered."""
     try:
         call()
     except grpc.RpcError as error:
@@ -60,7 +60,7 @@ def refusal_of(call: Callable[[], object]) -> tuple[str, str] | None:
     return None
 
 
-def test_inference_and_probes_are_answered_while_watches_have_every_place(full_server: Full) -> None:
+def test_inference_and_probes_are_answered_while_watches_hold_every_place(full_server: Full) -> None:
     server, _ = full_server
 
     assert infer(server, request(HARD))["label"] == [2]
@@ -72,23 +72,23 @@ def test_inference_and_probes_are_answered_while_watches_have_every_place(full_s
 def test_statistics_and_reflection_are_refused_until_a_watch_ends(full_server: Full) -> None:
     server, watches = full_server
     reflect = ServerReflectionStub(server.channel).ServerReflectionInfo
-    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    message = reflection_pb2.ServerReflectionRequest(list_services="")
 
     assert refusal_of(lambda: server.call("ModelStatistics")) == TOO_MANY
-    assert refusal_of(lambda: list(reflect(iter([asked])))) == TOO_MANY
+    assert refusal_of(lambda: list(reflect(iter([message])))) == TOO_MANY
     for watch in watches:
         watch.cancel()
     assert eventually(lambda: refusal_of(lambda: server.call("ModelStatistics")) is None)
-    assert refusal_of(lambda: list(reflect(iter([asked])))) is None
+    assert refusal_of(lambda: list(reflect(iter([message])))) is None
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 @pytest.mark.parametrize("rpc", ["ModelInfer", "ModelStreamInfer"])
-def test_a_compressed_call_is_refused_before_it_is_unpacked(
+def test_a_compressed_call_is_refused_before_decompression(
     live_server: LiveServer, front_end: str, rpc: str, compression: grpc.Compression
 ) -> None:
     if (front_end, rpc) == ("native", "ModelInfer"):
-        pytest.skip("pygrpc-native unpacks before it hands over, and does not say so")
+        pytest.skip("pygrpc-native decompresses messages and does not report it")
     wire = request(*[HARD] * 64).SerializeToString()
     with grpc.insecure_channel(live_server.address, compression=compression) as channel:
         call = channel.stream_stream(f"/{INFERENCE_SERVICE}/{rpc}")

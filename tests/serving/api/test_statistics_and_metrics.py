@@ -1,4 +1,4 @@
-"""What ModelStatistics and the metrics page count of the calls."""
+"""Counts of calls in ModelStatistics and on the metrics page."""
 
 import re
 import time
@@ -17,7 +17,7 @@ def statistics(server: LiveServer, name: str = "") -> Any:  # noqa: ANN401 - a m
 
 
 def all_counted(server: LiveServer, requests: int) -> bool:
-    """Whether so many requests are counted: they are after their answers were sent."""
+    """Return whether `requests` requests are counted. They are counted after their answers were sent."""
     return server.metric("offramp_requests_total") == requests
 
 
@@ -42,7 +42,7 @@ def test_statistics_grow_by_rows_and_by_runs(own_server: LiveServer) -> None:
     assert abs(entry.last_inference / 1e3 - time.time()) < 60
 
 
-def test_statistics_without_a_name_are_of_all(live_server: LiveServer) -> None:
+def test_statistics_without_a_name_list_all_models(live_server: LiveServer) -> None:
     assert [entry.name for entry in statistics(live_server)] == ["scripted"]
 
 
@@ -75,7 +75,7 @@ def test_every_outcome_is_counted_once_with_its_rows(own_server: LiveServer) -> 
     assert own_server.metric("offramp_request_seconds_count") == 1
 
 
-def test_hostile_names_make_no_new_label(own_server: LiveServer) -> None:
+def test_hostile_names_add_no_label(own_server: LiveServer) -> None:
     for number in range(5):
         refused(own_server, request(model=f"other-{number}"))
         refused(own_server, request(EASY, operating_point={"string_param": f"point-{number}"}))

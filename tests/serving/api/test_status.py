@@ -39,24 +39,24 @@ def test_every_error_has_its_status(kind: type[OfframpError]) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
-def test_every_error_is_drawn_in_the_tree_of_its_module(kind: type[OfframpError]) -> None:
+def test_every_error_is_in_the_tree_of_its_module(kind: type[OfframpError]) -> None:
     assert errors.__doc__
     assert f"── {kind.__name__} " in errors.__doc__
 
 
 @pytest.mark.parametrize("kind", STATUS, ids=lambda kind: kind.__name__)
-def test_a_status_comes_back_as_the_error_that_made_it(kind: type[OfframpError]) -> None:
+def test_a_status_is_converted_back_to_its_error(kind: type[OfframpError]) -> None:
     error = error_of(STATUS[kind], "text")
 
     assert STATUS[type(error)] == STATUS[kind]
     assert str(error) == "text"
 
 
-def test_a_status_that_no_error_makes_is_named() -> None:
+def test_a_status_without_an_error_is_in_the_message() -> None:
     error = error_of(grpc.StatusCode.DATA_LOSS, "gone")
 
     assert (type(error), str(error)) == (OfframpError, "DATA_LOSS: gone")
 
 
-def test_overload_is_never_a_status_that_clients_retry_at_once() -> None:
+def test_overload_is_not_a_status_that_clients_retry_immediately() -> None:
     assert STATUS[errors.Overloaded] is not grpc.StatusCode.UNAVAILABLE

@@ -1,10 +1,10 @@
-"""Streams of requests: answers in order, errors among them, and what a broken-off stream leaves."""
+"""Streams of requests: the order of answers, errors as answers, and cancelled streams."""
 
 import threading
 from collections.abc import Iterator
 
 from serving.api.tensors import decode_outputs
-from tests.serving.api.inference_calls import named, open_stream, request, stream
+from tests.serving.api.inference_calls import open_stream, request, stream, with_id
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, row
@@ -13,30 +13,30 @@ from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, row
 def test_answers_come_in_the_order_of_the_requests(live_server: LiveServer) -> None:
     rows = [HARD, EASY, MIDDLE] * 20
 
-    answers = stream(live_server, *[named(str(n), request(each)) for n, each in enumerate(rows)])
+    answers = stream(live_server, *[with_id(str(n), request(each)) for n, each in enumerate(rows)])
 
     assert [answer.infer_response.id for answer in answers] == [str(n) for n in range(60)]
     labels = [decode_outputs(answer.infer_response)["label"].item() for answer in answers]
     assert labels == [2, 0, 1] * 20
 
 
-def test_each_answer_says_that_it_is_the_last_of_its_request(live_server: LiveServer) -> None:
+def test_each_answer_is_marked_as_the_last_of_its_request(live_server: LiveServer) -> None:
     (answer,) = stream(live_server, request())
 
     assert answer.error_message == ""
     assert answer.infer_response.parameters["triton_final_response"].bool_param
 
 
-def test_an_error_is_its_requests_answer_and_the_stream_goes_on(live_server: LiveServer) -> None:
+def test_an_error_is_the_answer_to_its_request_and_the_stream_continues(live_server: LiveServer) -> None:
     raising = request(row(1, 1, 1, 1, fates=(RAISES, 0)))
 
     answers = stream(
         live_server,
-        named("a", request(model="nobody")),
+        with_id("a", request(model="nobody")),
         b"\xff",
-        named("c", request(max_exit={"int64_param": 9})),
-        named("d", raising),
-        named("e", request(HARD)),
+        with_id("c", request(max_exit={"int64_param": 9})),
+        with_id("d", raising),
+        with_id("e", request(HARD)),
     )
 
     unknown, noise, option, failed, answered = answers
@@ -48,7 +48,7 @@ def test_an_error_is_its_requests_answer_and_the_stream_goes_on(live_server: Liv
     assert decode_outputs(answered.infer_response)["label"].tolist() == [2]
 
 
-def test_a_broken_off_stream_gives_its_rows_up(own_server: LiveServer) -> None:
+def test_a_cancelled_stream_cancels_its_requests(own_server: LiveServer) -> None:
     sending = threading.Event()
 
     def requests() -> Iterator[bytes]:

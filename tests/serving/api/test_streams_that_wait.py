@@ -1,4 +1,4 @@
-"""Streams that find no room: they wait, are never refused for it, and hold little meanwhile."""
+"""Streams without room: requests wait instead of being refused, at most two of each stream."""
 
 import threading
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ import grpc
 import pytest
 
 from serving.api.tensors import decode_outputs
-from tests.serving.api.inference_calls import infer, named, open_stream, request, stream
+from tests.serving.api.inference_calls import infer, open_stream, request, stream, with_id
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import LiveServer, eventually
 from tests.serving.scripted_model import EASY, HARD
 
 FULL = request(HARD, HARD, HARD, HARD)
-"""As many rows as `own_server` takes in a request; its streams may hold 5 in all."""
+"""A request with the most rows that `own_server` accepts. Its streams together may hold 5 rows."""
 
 
 def in_line(server: LiveServer) -> int:
@@ -22,7 +22,7 @@ def in_line(server: LiveServer) -> int:
 
 
 def test_many_more_rows_than_the_queue_holds_are_all_answered(own_server: LiveServer) -> None:
-    answers = stream(own_server, *[named(str(number), request(*[HARD] * 4)) for number in range(300)])
+    answers = stream(own_server, *[with_id(str(number), request(*[HARD] * 4)) for number in range(300)])
 
     assert [answer.error_message for answer in answers] == [""] * 300
     assert [answer.infer_response.id for answer in answers] == [str(number) for number in range(300)]
@@ -51,16 +51,16 @@ def test_a_flood_of_unary_calls_and_a_stream_are_both_answered(own_server: LiveS
 
 
 def waiting_streams(server: LiveServer, streams: int) -> list[grpc.Call]:
-    """Open streams of 5 requests, and wait until one request is admitted and the line holds what it may."""
+    """Open streams of 5 requests; wait until one request is admitted and each stream has read two."""
     calls = [open_stream(server, iter([FULL.SerializeToString()] * 5)) for _ in range(streams)]
     assert eventually(lambda: in_line(server) == 2 * streams - 1)
     return calls
 
 
-def test_while_its_answers_are_unwritten_a_stream_is_not_read(own_server: LiveServer) -> None:
+def test_a_stream_is_not_read_while_two_answers_are_unwritten(own_server: LiveServer) -> None:
     with held_worker(own_server.engine, own_server.version()):
         calls = waiting_streams(own_server, 4)
-        for _ in range(20):  # as long as it takes to answer other calls, nothing more is read
+        for _ in range(20):  # while other calls are answered, no stream is read
             assert own_server.call("ServerReady").ready
         read = in_line(own_server)
 
@@ -70,7 +70,7 @@ def test_while_its_answers_are_unwritten_a_stream_is_not_read(own_server: LiveSe
 
 def test_a_stream_that_is_cancelled_while_it_waits_leaves_the_line(own_server: LiveServer) -> None:
     with held_worker(own_server.engine, own_server.version()):
-        first, second = waiting_streams(own_server, 1), waiting_streams_after(own_server, 3)
+        first, second = waiting_streams(own_server, 1), one_more_waiting_stream(own_server, 3)
         second.cancel()
         assert eventually(lambda: in_line(own_server) == 1)
         assert eventually(lambda: own_server.metric("offramp_requests_total", outcome="cancelled") == 2)
@@ -78,8 +78,8 @@ def test_a_stream_that_is_cancelled_while_it_waits_leaves_the_line(own_server: L
     assert [answer.error_message for answer in first[0]] == [""] * 5
 
 
-def waiting_streams_after(server: LiveServer, in_line_then: int) -> grpc.Call:
-    """Open one more stream behind those that wait."""
+def one_more_waiting_stream(server: LiveServer, in_line_then: int) -> grpc.Call:
+    """Open one more stream behind the waiting ones; wait until `in_line_then` requests are in line."""
     call = open_stream(server, iter([FULL.SerializeToString()] * 5))
     assert eventually(lambda: in_line(server) == in_line_then)
     return call
@@ -109,7 +109,7 @@ def test_a_drain_answers_what_was_admitted_and_ends_streams_that_wait(models: Pa
         draining = threading.Thread(target=server.drain)
         with held_worker(server.engine, server.version()):
             (admitted,) = waiting_streams(server, 1)
-            waiting = waiting_streams_after(server, 3)
+            waiting = one_more_waiting_stream(server, 3)
             draining.start()
             assert eventually(lambda: not server.call("ServerReady").ready)
             ended = [ended_with(waiting), ended_with(unused)]
@@ -127,13 +127,13 @@ DRAINING = ("UNAVAILABLE", "the server is draining: another replica may answer")
 
 
 def ended_with(call: grpc.Call) -> tuple[str, str]:
-    """Return the status of a stream that has no answer left."""
+    """Return the status and details of a stream without further answers."""
     with pytest.raises(grpc.RpcError) as error:
         next(call)
     return error.value.code().name, error.value.details()
 
 
-def test_a_request_that_streams_never_have_room_for_is_refused_and_the_stream_goes_on(
+def test_a_request_larger_than_the_share_of_streams_is_refused_and_the_stream_continues(
     models: Path, front_end: str
 ) -> None:
     config = {"engine": {"max_batch_size": 4, "max_queue_size": 4}, "server": {"drain_seconds": 0.05}}

@@ -1,4 +1,4 @@
-"""Tensors come out of the codec as they went in."""
+"""Decoding returns the tensors that were encoded."""
 
 import math
 
@@ -92,7 +92,7 @@ def test_outputs_decode_to_what_was_encoded(
         assert array.tobytes() == arrays[name].tobytes()
 
 
-def test_a_part_of_a_batchs_answers_is_encoded_as_if_it_were_all() -> None:
+def test_a_part_of_the_answers_of_a_batch_is_encoded() -> None:
     whole = Answers(
         np.arange(4),
         np.arange(4, dtype=np.float32),
@@ -126,7 +126,7 @@ def test_inputs_may_come_in_any_order() -> None:
     assert decoded["image"].tolist() == images().tolist()
 
 
-def test_nan_and_infinity_travel_in_float_inputs() -> None:
+def test_nan_and_infinity_are_decoded() -> None:
     values = np.array([math.nan, math.inf, -0.0], dtype=np.float32)
 
     decoded = decode_inputs(raw_request((AGE, values)), [AGE], MAX_ROWS)["age"]

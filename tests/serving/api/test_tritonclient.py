@@ -1,4 +1,4 @@
-"""A client that nobody here wrote talks to the server unmodified, synchronously and with asyncio."""
+"""The unmodified tritonclient works with the server, synchronously and with asyncio."""
 
 import asyncio
 import queue
@@ -41,7 +41,7 @@ def test_an_image_is_answered_with_every_output(client: Any) -> None:  # noqa: A
     assert result.get_response().id == "7"
 
 
-def test_wanted_outputs_are_the_only_ones(client: Any) -> None:  # noqa: ANN401
+def test_only_requested_outputs_are_sent(client: Any) -> None:  # noqa: ANN401
     result = client.infer("scripted", [image(EASY)], outputs=[triton.InferRequestedOutput("label")])
 
     assert [output.name for output in result.get_response().outputs] == ["label"]
@@ -64,7 +64,7 @@ def test_parameters_are_options(client: Any, parameters: dict[str, object], exit
     assert result.as_numpy("exit").tolist() == [exit_number]
 
 
-def test_priority_and_timeout_are_let_through(client: Any) -> None:  # noqa: ANN401
+def test_priority_and_timeout_are_ignored(client: Any) -> None:  # noqa: ANN401
     result = client.infer("scripted", [image(EASY)], priority=1, timeout=1_000_000, sequence_id=5)
 
     assert result.as_numpy("label").tolist() == [0]
@@ -78,7 +78,7 @@ def test_an_error_carries_status_and_text(client: Any) -> None:  # noqa: ANN401
     assert error.value.message() == "Request for unknown model: 'other' is not found"
 
 
-def test_the_clients_questions_are_all_answered(client: Any) -> None:  # noqa: ANN401
+def test_all_descriptions_of_the_client_are_answered(client: Any) -> None:  # noqa: ANN401
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("scripted")
@@ -90,7 +90,7 @@ def test_the_clients_questions_are_all_answered(client: Any) -> None:  # noqa: A
     assert client.get_model_repository_index().models[0].state == "READY"
 
 
-def test_a_configuration_has_what_load_generators_look_for(client: Any) -> None:  # noqa: ANN401
+def test_the_configuration_has_the_fields_that_load_generators_read(client: Any) -> None:  # noqa: ANN401
     config = client.get_model_config("scripted").config
     metadata = client.get_model_metadata("scripted")
 
@@ -115,7 +115,7 @@ def test_an_asynchronous_callback_gets_its_answer(client: Any) -> None:  # noqa:
     assert result.as_numpy("label").tolist() == [2]
 
 
-def test_a_stream_answers_each_request_and_an_error_does_not_end_it(client: Any) -> None:  # noqa: ANN401
+def test_a_stream_answers_each_request_and_continues_after_an_error(client: Any) -> None:  # noqa: ANN401
     answers: queue.Queue[Any] = queue.Queue()
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
 
@@ -132,7 +132,7 @@ def test_a_stream_answers_each_request_and_an_error_does_not_end_it(client: Any)
 
 
 @pytest.mark.asyncio
-async def test_asyncio_calls_side_by_side_get_their_own_answers(live_server: LiveServer) -> None:
+async def test_concurrent_asyncio_calls_get_their_own_answers(live_server: LiveServer) -> None:
     async with triton_aio.InferenceServerClient(live_server.address) as client:
         results = await asyncio.gather(
             *(client.infer("scripted", [image(row(n % 3, 0.5, 5, 5))]) for n in range(60))

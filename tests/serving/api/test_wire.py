@@ -1,4 +1,4 @@
-"""Our contracts against the protocol's own, as tritonclient and grpc-health-checking ship them."""
+"""Our contracts compared with the originals in tritonclient and grpc-health-checking."""
 
 import subprocess
 import sys
@@ -19,12 +19,12 @@ FILES = {"inference": "open_inference.proto", "grpc.health.v1": "health.proto"}
 
 
 OUR_OWN = {"inference.OperatingPointState"}
-"""Messages that no other dialect has; they travel in fields from OUR_FIELDS on."""
+"""Messages of ours alone. They are in fields with numbers from OUR_FIELDS."""
 OUR_FIELDS = 1000
 
 
 def messages(package: str) -> Iterator[Any]:
-    """All messages of our contract that are also theirs, nested ones too, but for the entries of maps."""
+    """Yield the messages that both contracts have, nested ones too, without map entries."""
     waiting = list(POOL.FindFileByName(FILES[package]).message_types_by_name.values())
     while waiting:
         message = waiting.pop()
@@ -34,7 +34,7 @@ def messages(package: str) -> Iterator[Any]:
 
 
 def signature(field: Any) -> tuple[object, ...]:  # noqa: ANN401 - a descriptor
-    """What makes two fields the same on the wire and to a caller."""
+    """Return what must be equal for two fields to be interchangeable."""
     kind = field.message_type or field.enum_type
     oneof = field.containing_oneof.name if field.containing_oneof else None
     return field.name, field.number, field.type, field.is_repeated, kind and kind.full_name, oneof

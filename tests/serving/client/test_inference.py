@@ -136,7 +136,7 @@ def test_an_array_without_a_datatype_on_the_wire_is_refused_with_the_known_dtype
 
 
 def test_a_missing_input_is_refused_by_name(token_client: Client) -> None:
-    with pytest.raises(InvalidRequest, match='input "attention_mask": expected, got inputs'):
+    with pytest.raises(InvalidRequest, match='input "attention_mask": missing, got inputs'):
         token_client.infer(BOOL_MASKED, {"token_ids": ROWS_OF_TOKENS["token_ids"]})
 
 

@@ -1,4 +1,4 @@
-"""Ways to ask an engine for scripted rows, and to name a stage in its metrics."""
+"""Submits scripted rows to an engine, and names the labels of its metrics."""
 
 from concurrent.futures import Future
 

@@ -1,4 +1,4 @@
-"""Queues of few blocks, and requests for them, so that a test can follow every row."""
+"""Builds small queues and requests for them, so that a test can check every row."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ RULE = ExitRule((0.5, 0.5), 2)
 EXACT = ExitRule((None, None), 2)
 
 NO_ANSWERS = Answers(*[np.empty(0)] * 5)  # type: ignore[arg-type]
-"""For tests that look at no answer."""
+"""For tests that read no answers."""
 
 
 def make_request(rows: int, deadline: float = math.inf, rule: ExitRule = RULE) -> Request:
@@ -24,11 +24,11 @@ def make_request(rows: int, deadline: float = math.inf, rule: ExitRule = RULE) -
 
 
 def cancel(request: Request) -> bool:
-    return request.close(RequestCancelled("the test gave it up"))
+    return request.close(RequestCancelled("the test cancelled it"))
 
 
 def flat_costs(max_batch_size: int = 4, seconds: float = 1.0) -> MeasuredCosts:
-    """A batch of any size costs the same, so that only a full one is efficient."""
+    """Return costs that are equal for batches of every size."""
     costs = StageCosts([{1: seconds, max_batch_size: seconds}] * STAGES, max_batch_size)
     return MeasuredCosts(costs, costs)
 
@@ -36,10 +36,10 @@ def flat_costs(max_batch_size: int = 4, seconds: float = 1.0) -> MeasuredCosts:
 def costs_of_rows(
     max_batch_size: int = 4, seconds: float = 1.0, all_cores_seconds: float | None = None
 ) -> MeasuredCosts:
-    """Every row costs as much, however many run together."""
+    """Return costs that are proportional to the rows of a batch."""
     side_by_side, all_cores = (
-        StageCosts([{1: each, max_batch_size: each * max_batch_size}] * STAGES, max_batch_size)
-        for each in (seconds, seconds if all_cores_seconds is None else all_cores_seconds)
+        StageCosts([{1: row_seconds, max_batch_size: row_seconds * max_batch_size}] * STAGES, max_batch_size)
+        for row_seconds in (seconds, seconds if all_cores_seconds is None else all_cores_seconds)
     )
     return MeasuredCosts(side_by_side, all_cores)
 
@@ -48,10 +48,10 @@ def make_queues(costs: MeasuredCosts | None = None, blocks: Sequence[int] = (2, 
     return StageQueues(costs or flat_costs(), blocks)
 
 
-def form(queues: StageQueues, now: float = 1.0, among: int = 1, *, alone: bool = False) -> Batch:
-    """Form a batch that has to come about, from requests that have not expired."""
+def form(queues: StageQueues, now: float = 1.0, startable: int = 1, *, idle: bool = False) -> Batch:
+    """Form a batch. Fails if nothing can run or if a request has expired."""
     expired: list[Request] = []
-    batch = queues.next_batch(now, among, expired, alone=alone)
+    batch = queues.next_batch(now, startable, expired, idle=idle)
     assert batch is not None
     assert expired == []
     return batch
@@ -62,8 +62,8 @@ def advance(queues: StageQueues, batch: Batch, *, leaves: bool | Sequence[bool])
     queues.advance(batch, leaves_B, batch.count(leaves_B), (), now=1.0)
 
 
-def through(queues: StageQueues, request: Request, stages: int) -> None:
-    """Admit a request and take it, alone, past that many stages."""
+def run_through(queues: StageQueues, request: Request, stages: int) -> None:
+    """Admit a request and run it through the first `stages` stages."""
     queues.admit(request)
     for _ in range(stages):
         advance(queues, form(queues), leaves=False)
@@ -74,5 +74,5 @@ def row_numbers(batch: Batch) -> list[list[int]]:
 
 
 def source_slots(batch: Batch) -> list[int]:
-    """Where the batch finds its rows' features."""
+    """Return the slots that contain the features of the batch's rows."""
     return [slot for group in batch.groups for slot in group.slots_G.tolist()]

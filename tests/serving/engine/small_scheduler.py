@@ -1,4 +1,4 @@
-"""Lanes and schedulers for tests, which finish each batch as the engine would."""
+"""Builds lanes and schedulers, and finishes batches as the engine does."""
 
 from collections.abc import Sequence
 
@@ -32,14 +32,14 @@ def make_scheduler(*lanes: Lane[str], permits: int = 1) -> Scheduler[str]:
 
 
 def next_of(scheduler: Scheduler[str]) -> tuple[str, Batch]:
-    """Form the next batch, which has to come about."""
+    """Form the next batch. Fails if none can start."""
     work = scheduler.next_batch(1.0, [])
     assert work is not None
     return work[0].version, work[1]
 
 
 def finish(scheduler: Scheduler[str], lane: Lane[str], batch: Batch, seconds: float | None = None) -> None:
-    """Have every row of a batch leave, after the time that was expected or another."""
+    """Let every row of a batch leave, after its expected duration or after `seconds`."""
     leaves_B = np.ones(batch.rows, dtype=np.bool_)
     lane.queues.advance(batch, leaves_B, batch.count(leaves_B), (), 1.0)
     scheduler.done(lane, batch, batch.seconds if seconds is None else seconds)

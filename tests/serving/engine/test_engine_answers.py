@@ -1,4 +1,4 @@
-"""The engine's answers, on real stages; the fixture checks that nothing is held afterwards."""
+"""The engine's answers on real stages. The fixture checks that no row or block is held afterwards."""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -21,7 +21,7 @@ from tests.serving.reference import Fails, Leaves, all_alone
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, NAN, RAISES, confidence, row
 
 
-def test_each_row_leaves_at_the_first_exit_that_is_sure_of_it(serve: Serve) -> None:
+def test_each_row_leaves_at_the_first_confident_exit(serve: Serve) -> None:
     answers = ask(serve(), EASY, MIDDLE, HARD)
 
     assert answers.label_R.tolist() == [0, 1, 2]
@@ -44,7 +44,7 @@ def test_exact_takes_every_row_to_the_final_exit(serve: Serve) -> None:
     assert answers.exit_reason_R.tolist() == [ExitReason.FINAL, ExitReason.FINAL]
 
 
-def test_a_cap_says_of_each_row_whether_it_was_sure(serve: Serve) -> None:
+def test_at_a_cap_each_row_is_confident_or_capped(serve: Serve) -> None:
     answers = ask(serve(), EASY, MIDDLE, rule=ExitRule((0.9, 0.9), 0))
 
     assert answers.exit_R.tolist() == [0, 0]
@@ -62,7 +62,7 @@ def test_survivors_of_different_requests_run_in_one_batch(serve: Serve, registry
     assert registry.get_sample_value("offramp_batch_rows_sum", labels) == 4
 
 
-def test_the_callers_array_may_be_read_only_and_is_left_as_it_was(serve: Serve) -> None:
+def test_a_read_only_input_is_accepted_and_not_changed(serve: Serve) -> None:
     rows = np.stack([HARD, MIDDLE, EASY])
     before = rows.copy()
     rows.flags.writeable = False
@@ -74,7 +74,7 @@ def test_the_callers_array_may_be_read_only_and_is_left_as_it_was(serve: Serve) 
     assert (rows == before).all()
 
 
-def test_an_array_that_is_not_contiguous_is_answered_as_its_copy(serve: Serve) -> None:
+def test_an_array_that_is_not_contiguous_is_answered_like_its_copy(serve: Serve) -> None:
     rows = np.stack([EASY, HARD, MIDDLE])[::-1]
 
     served = serve()
@@ -97,7 +97,7 @@ def leaves(answers: Answers) -> list[Leaves]:
 
 
 def assert_same(answered: list[Leaves], expected: list[Leaves]) -> None:
-    """Compare answers; confidences may differ by a rounding of FP32."""
+    """Compare answers. Confidences may differ by a rounding error of FP32."""
     exact = [(answer.label, answer.exit, answer.reason) for answer in answered]
     assert exact == [(answer.label, answer.exit, answer.reason) for answer in expected]
     sure = [answer.confidence for answer in answered]
@@ -121,26 +121,26 @@ REQUESTS = st.lists(st.tuples(st.lists(ROWS, min_size=1, max_size=8), RULES), mi
     permits=st.integers(1, 3),
     seconds=st.sampled_from([None, 1e-5, 1.0]),
     batching=st.booleans(),
-    asked=REQUESTS,
+    requests=REQUESTS,
 )
 def test_every_row_gets_the_answer_it_would_get_alone(
     serve: Serve,
     permits: int,
     seconds: float | None,
-    asked: list[tuple[list[NDArray[np.uint8]], ExitRule]],
+    requests: list[tuple[list[NDArray[np.uint8]], ExitRule]],
     *,
     batching: bool,
 ) -> None:
-    """Whatever the costs: they only decide what runs together, and in how many threads."""
+    """Costs affect only which rows run together, and in how many threads."""
     served = serve(max_batch_size=8, max_queue_size=128, permits=permits, idle_threads=2)
     if seconds is not None:
         costs = flat_costs(8, seconds) if batching else costs_of_rows(8, seconds, seconds / 2)
         served.version.lane.queues.costs = costs
     with ThreadPoolExecutor(4) as callers:
-        futures = list(callers.map(lambda each: submit(served, *each[0], rule=each[1]), asked))
+        futures = list(callers.map(lambda request: submit(served, *request[0], rule=request[1]), requests))
     wait(futures, PATIENCE_SECONDS)
 
-    for (rows, rule), future in zip(asked, futures, strict=True):
+    for (rows, rule), future in zip(requests, futures, strict=True):
         expected = all_alone(np.stack(rows), rule)
         if isinstance(expected, Fails):
             assert isinstance(future.exception(0), StageFailed)

@@ -1,4 +1,4 @@
-"""Requests that are cancelled in an engine, and their neighbours."""
+"""Cancelled requests, and the other requests of their batches."""
 
 import sys
 import threading
@@ -22,8 +22,8 @@ from tests.serving.scripted_model import EASY, HARD, MIDDLE
 
 
 @pytest.fixture
-def hasty_threads() -> Iterator[None]:
-    """Have the interpreter change threads as often as it can, so that races come about."""
+def frequent_thread_switches() -> Iterator[None]:
+    """Make the interpreter switch threads as often as it can, to provoke races."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -40,7 +40,7 @@ def test_a_cancelled_row_does_not_strand_its_batch(serve: Serve) -> None:
     assert neighbours[2].result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
-def test_a_cancelled_request_makes_no_work(serve: Serve, registry: CollectorRegistry) -> None:
+def test_a_cancelled_request_runs_no_stage(serve: Serve, registry: CollectorRegistry) -> None:
     served = serve()
     with held_worker(served.engine, served.version):
         assert submit(served, HARD, HARD).cancel()
@@ -70,7 +70,7 @@ def test_rows_of_a_request_cancelled_while_they_run_are_not_counted_as_answered(
     assert not registry.get_sample_value("offramp_rows_exited_total", exited)
 
 
-def test_cancels_at_any_moment_leave_the_others_right(serve: Serve) -> None:
+def test_cancellations_at_any_time_do_not_change_other_answers(serve: Serve) -> None:
     served = serve(max_queue_size=1024, permits=2)
     kept: list[Future[Answers]] = []
     cancelled: list[Future[Answers]] = []
@@ -90,7 +90,7 @@ def request_for(sent: list[Result], deadline: float = NO_DEADLINE) -> Request:
 
 
 def outcomes(registry: CollectorRegistry) -> Counter[str]:
-    """Requests by how they ended, as the metrics have them."""
+    """Return the number of ended requests by outcome, from the metrics."""
     counted = Counter[str]()
     for family in registry.collect():
         for sample in family.samples:
@@ -99,7 +99,7 @@ def outcomes(registry: CollectorRegistry) -> Counter[str]:
     return counted
 
 
-def test_a_cancelled_requests_caller_is_told_at_once(serve: Serve, registry: CollectorRegistry) -> None:
+def test_a_cancelled_request_is_answered_immediately(serve: Serve, registry: CollectorRegistry) -> None:
     served, sent = serve(), list[Result]()
     request = request_for(sent)
     with held_worker(served.engine, served.version):
@@ -110,7 +110,9 @@ def test_a_cancelled_requests_caller_is_told_at_once(serve: Serve, registry: Col
         assert outcomes(registry) == {"cancelled": 1}
 
 
-def test_a_request_cancelled_by_its_deadline_has_expired(serve: Serve, registry: CollectorRegistry) -> None:
+def test_a_cancellation_at_the_deadline_counts_as_an_expiry(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
     served, sent = serve(), list[Result]()
     request = request_for(sent)
     with held_worker(served.engine, served.version):
@@ -135,10 +137,8 @@ def test_a_request_that_was_answered_cannot_be_cancelled(serve: Serve, registry:
     assert outcomes(registry) == {"ok": 1}
 
 
-def test_a_cancel_between_the_decision_and_the_answer_comes_first(
-    serve: Serve, registry: CollectorRegistry
-) -> None:
-    """Both leave in one batch, and the first one's answer cancels the second."""
+def test_a_cancellation_between_decision_and_answer_wins(serve: Serve, registry: CollectorRegistry) -> None:
+    """Both requests leave in one batch, and the answer to the first cancels the second."""
     served, sent = serve(), list[Result]()
     second = request_for(sent)
     image = np.stack([HARD])
@@ -154,8 +154,10 @@ def test_a_cancel_between_the_decision_and_the_answer_comes_first(
     assert outcomes(registry) == {"ok": 2, "cancelled": 1}
 
 
-@pytest.mark.usefixtures("hasty_threads")
-def test_a_cancel_and_an_answer_at_once_end_a_request_once(serve: Serve, registry: CollectorRegistry) -> None:
+@pytest.mark.usefixtures("frequent_thread_switches")
+def test_a_concurrent_cancellation_and_answer_end_a_request_once(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
     served = serve(permits=2, max_queue_size=2048)
 
     def race(number: int) -> list[Result]:
@@ -163,7 +165,7 @@ def test_a_cancel_and_an_answer_at_once_end_a_request_once(serve: Serve, registr
         request = request_for(sent)
         served.engine.submit(served.version, request)
         served.engine.wake()
-        for _ in range(200 * (number % 60)):  # the later the cancel, the more answers are first
+        for _ in range(200 * (number % 60)):  # the later the cancellation, the more often the answer is first
             pass
         served.engine.cancel(served.version, request)
         return sent
@@ -181,7 +183,7 @@ def ends(thread: threading.Thread) -> bool:
     return not thread.is_alive()
 
 
-def test_a_cancelled_request_does_not_keep_its_version_from_being_removed(serve: Serve) -> None:
+def test_a_cancelled_request_does_not_block_the_removal_of_its_version(serve: Serve) -> None:
     served = serve()
     removing = threading.Thread(target=served.engine.remove, args=(served.version,), daemon=True)
     with held_worker(served.engine, served.version):
@@ -193,7 +195,7 @@ def test_a_cancelled_request_does_not_keep_its_version_from_being_removed(serve:
     assert ends(removing)
 
 
-def test_a_cancelled_request_does_not_keep_the_engine_from_being_idle(serve: Serve) -> None:
+def test_an_engine_becomes_idle_after_a_cancelled_request(serve: Serve) -> None:
     served = serve()
     waiting = threading.Thread(target=served.engine.wait_idle, daemon=True)
     with held_worker(served.engine, served.version):

@@ -1,4 +1,4 @@
-"""How a version is removed, and how an engine is closed."""
+"""Removal of a version, and the close of an engine."""
 
 import threading
 
@@ -14,7 +14,7 @@ from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE
 
 
-def test_a_version_is_removed_once_what_was_admitted_is_answered(serve: Serve) -> None:
+def test_a_version_is_removed_after_admitted_requests_are_answered(serve: Serve) -> None:
     served = serve(max_batch_size=2)
     removing = threading.Thread(target=served.engine.remove, args=(served.version,))
     with held_worker(served.engine, served.version):
@@ -28,7 +28,7 @@ def test_a_version_is_removed_once_what_was_admitted_is_answered(serve: Serve) -
     assert [future.result(0).label_R.tolist() for future in futures] == [[2, 1]] * 8
 
 
-def test_a_removed_version_takes_no_request(serve: Serve) -> None:
+def test_a_removed_version_refuses_requests(serve: Serve) -> None:
     served = serve()
     served.engine.remove(served.version)
 
@@ -37,7 +37,7 @@ def test_a_removed_version_takes_no_request(serve: Serve) -> None:
         submit(served, EASY)
 
 
-def test_a_version_that_is_removed_leaves_the_others_served(serve: Serve) -> None:
+def test_other_versions_are_served_after_a_removal(serve: Serve) -> None:
     served = serve()
     other = serve(engine=served.engine)
 
@@ -91,7 +91,7 @@ def test_two_threads_may_close_an_engine_at_once(serve: Serve) -> None:
     assert not any(thread.is_alive() for thread in closing)
 
 
-def test_an_engine_is_closed_after_what_its_threads_run(serve: Serve) -> None:
+def test_a_close_waits_for_running_batches(serve: Serve) -> None:
     served = serve(max_batch_size=2)
     closing = threading.Thread(target=served.engine.close)
     with held_worker(served.engine, served.version):
@@ -103,7 +103,7 @@ def test_an_engine_is_closed_after_what_its_threads_run(serve: Serve) -> None:
     assert [future.result(PATIENCE_SECONDS).label_R.tolist() for future in futures] == [[2, 1]] * 4
 
 
-def test_a_close_waits_for_no_cancelled_request(serve: Serve) -> None:
+def test_a_close_does_not_wait_for_a_cancelled_request(serve: Serve) -> None:
     served = serve(permits=2)
     futures = [submit(served, HARD, HARD) for _ in range(10)]
     for future in futures:
@@ -115,7 +115,7 @@ def test_a_close_waits_for_no_cancelled_request(serve: Serve) -> None:
     assert served.held == (0, 0, 0)
 
 
-def test_a_version_is_removed_once_the_rows_of_a_cancelled_request_are_dropped(serve: Serve) -> None:
+def test_a_version_is_removed_after_the_rows_of_a_cancelled_request_are_dropped(serve: Serve) -> None:
     served = serve()
     engine, version = served.engine, served.version
     removing = threading.Thread(target=engine.remove, args=(version,))
@@ -132,7 +132,7 @@ def test_a_version_is_removed_once_the_rows_of_a_cancelled_request_are_dropped(s
     assert not removing.is_alive()
 
 
-def test_waiting_for_an_idle_engine_returns_where_nothing_was_asked(serve: Serve) -> None:
+def test_an_engine_without_requests_is_idle(serve: Serve) -> None:
     served = serve()
 
     served.engine.wait_idle()
@@ -140,7 +140,7 @@ def test_waiting_for_an_idle_engine_returns_where_nothing_was_asked(serve: Serve
     assert served.engine.requests_in_flight == 0
 
 
-def test_an_idle_engine_has_handed_over_every_answer(serve: Serve) -> None:
+def test_an_idle_engine_has_sent_every_answer(serve: Serve) -> None:
     served = serve(permits=2, max_queue_size=512)
     futures = [submit(served, HARD, MIDDLE) for _ in range(100)]
 

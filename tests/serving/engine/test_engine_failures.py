@@ -1,4 +1,4 @@
-"""Rows, stages, replies and bugs that fail in an engine: whom they take along and whom not."""
+"""Failing rows, stages, replies and bugs, and which requests fail with them."""
 
 import numpy as np
 import onnx
@@ -32,7 +32,7 @@ def test_a_row_on_which_a_stage_raises_fails_only_its_request(serve: Serve) -> N
     assert after.result(PATIENCE_SECONDS).label_R.tolist() == [1, 2]
 
 
-def test_a_batch_of_nothing_but_raising_rows_fails_them_all_and_the_engine_goes_on(
+def test_the_engine_continues_after_a_batch_of_raising_rows(
     serve: Serve,
 ) -> None:
     served, doomed = serve(), row(1, 0.5, 5, 5, fates=(RAISES, 0))
@@ -43,11 +43,11 @@ def test_a_batch_of_nothing_but_raising_rows_fails_them_all_and_the_engine_goes_
     assert ask(served, HARD).label_R.tolist() == [2]
 
 
-def test_a_row_that_left_before_a_stage_that_would_raise_is_answered(serve: Serve) -> None:
+def test_a_row_that_leaves_before_a_raising_stage_is_answered(serve: Serve) -> None:
     assert ask(serve(), row(1, 5, 5, 5, fates=(RAISES, RAISES))).exit_R.tolist() == [0]
 
 
-def test_nan_at_an_early_exit_goes_on(serve: Serve) -> None:
+def test_a_row_with_nan_at_an_early_exit_continues(serve: Serve) -> None:
     answers = ask(serve(), row(1, 0.5, 5, 5, fates=(NAN, 0)))
 
     assert (answers.exit_R.tolist(), answers.label_R.tolist()) == ([2], [1])
@@ -58,30 +58,28 @@ def test_nan_at_the_final_exit_fails_only_its_request(serve: Serve) -> None:
     with held_worker(served.engine, served.version):
         bad, good = submit(served, row(1, 0.5, 0.5, 5, fates=(0, NAN))), submit(served, HARD)
 
-    with pytest.raises(StageFailed, match="stage 2 gave NaN"):
+    with pytest.raises(StageFailed, match="stage 2 returned NaN"):
         bad.result(PATIENCE_SECONDS)
     assert good.result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
 def test_nan_at_its_cap_fails_the_request(serve: Serve) -> None:
-    with pytest.raises(StageFailed, match="stage 1 gave NaN"):
+    with pytest.raises(StageFailed, match="stage 1 returned NaN"):
         ask(serve(), row(1, 0.5, 5, 5, fates=(NAN, 0)), rule=ExitRule((0.9, 0.9), 1))
 
 
-def test_a_failed_request_gives_up_its_rows_that_wait_elsewhere(serve: Serve) -> None:
+def test_the_waiting_rows_of_a_failed_request_are_dropped(serve: Serve) -> None:
     served = serve(max_batch_size=2)
     doomed = row(1, 0.5, 5, 5, fates=(RAISES, 0))
     with held_worker(served.engine, served.version):
-        first = submit(served, HARD)  # so that the next request is cut
+        first = submit(served, HARD)  # so that the next request is split
         bad = submit(served, doomed, HARD)
 
     assert isinstance(bad.exception(PATIENCE_SECONDS), StageFailed)
     assert first.result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
-def test_a_callback_that_raises_leaves_the_worker_alive(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_worker_survives_a_callback_that_raises(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     served = serve()
     with held_worker(served.engine, served.version):
         future = submit(served, EASY)
@@ -93,7 +91,7 @@ def test_a_callback_that_raises_leaves_the_worker_alive(
 
 
 def break_stage_1(served: Served, version: PublishedVersion) -> None:
-    """Let stage 1 raise on every row from now on, as a lost device would."""
+    """Make stage 1 raise on every row from now on, as after the loss of a device."""
     model = onnx.load(version.stage_path(1))
     (fates,) = model.graph.initializer
     fates.CopyFrom(onnx.numpy_helper.from_array(np.zeros(0, dtype=np.float32), "fates"))
@@ -101,10 +99,10 @@ def break_stage_1(served: Served, version: PublishedVersion) -> None:
     options.log_severity_level = 4
     served.version._runner._sessions[1] = onnxruntime.InferenceSession(model.SerializeToString(), options)
     for block in served.version._blocks[1]:
-        block._bound.clear()  # it would go on with the old session
+        block._bound.clear()  # its bindings reference the old session
 
 
-def test_a_model_whose_stage_raises_on_anything_is_not_ready_any_more(
+def test_a_model_whose_stage_raises_on_every_row_becomes_unready(
     serve: Serve, version: PublishedVersion
 ) -> None:
     served = serve()
@@ -130,7 +128,7 @@ def test_rows_admitted_before_a_model_broke_are_answered_or_fail(
     assert easy.result(PATIENCE_SECONDS).label_R.tolist() == [0]
 
 
-def test_a_batch_of_hostile_rows_alone_does_not_break_the_model(serve: Serve) -> None:
+def test_a_batch_of_hostile_rows_does_not_make_the_model_unready(serve: Serve) -> None:
     served, hostile = serve(), row(1, 0.5, 5, 5, fates=(RAISES, 0))
     with pytest.raises(StageFailed):
         ask(served, hostile, hostile)
@@ -138,9 +136,7 @@ def test_a_batch_of_hostile_rows_alone_does_not_break_the_model(serve: Serve) ->
     assert served.version.ready
 
 
-def test_a_broken_model_leaves_the_others_of_its_engine_served(
-    serve: Serve, version: PublishedVersion
-) -> None:
+def test_other_models_are_served_while_one_is_broken(serve: Serve, version: PublishedVersion) -> None:
     served = serve()
     other = serve(engine=served.engine)
     break_stage_1(served, version)
@@ -151,22 +147,22 @@ def test_a_broken_model_leaves_the_others_of_its_engine_served(
 
 
 def malformed() -> dict[str, np.ndarray]:
-    """Inputs that admission, which looks at no array, takes in by a bug of our own."""
+    """Return inputs that simulate a bug of ours: admission does not check arrays."""
     return {"image": np.zeros((1, 7, 7), dtype=np.uint8)}
 
 
-def test_a_bug_of_our_own_fails_its_batch_with_its_cause(serve: Serve) -> None:
+def test_a_bug_fails_its_batch_with_its_cause(serve: Serve) -> None:
     served = serve()
 
     failed = served.engine.infer(served.version, malformed(), BALANCED)
 
-    with pytest.raises(StageFailed, match="stage 0 could not be finished") as failure:
+    with pytest.raises(StageFailed, match="stage 0 failed") as failure:
         failed.result(PATIENCE_SECONDS)
     assert isinstance(failure.value.__cause__, ValueError)
 
 
 @pytest.mark.parametrize("rule", [BALANCED, EXACT], ids=["one stage", "all stages"])
-def test_a_bug_of_our_own_stops_neither_the_engine_nor_what_waits(serve: Serve, rule: ExitRule) -> None:
+def test_the_engine_and_waiting_requests_continue_after_a_bug(serve: Serve, rule: ExitRule) -> None:
     served = serve(max_batch_size=2)
     with held_worker(served.engine, served.version):
         doomed = served.engine.infer(served.version, malformed(), rule)
@@ -179,7 +175,7 @@ def test_a_bug_of_our_own_stops_neither_the_engine_nor_what_waits(serve: Serve, 
     assert served.engine.alive
 
 
-def test_a_request_that_a_bug_took_along_counts_as_failed_once(
+def test_a_request_that_failed_because_of_a_bug_is_counted_once(
     serve: Serve, registry: CollectorRegistry
 ) -> None:
     served = serve()
@@ -191,8 +187,8 @@ def test_a_request_that_a_bug_took_along_counts_as_failed_once(
     assert registry.get_sample_value("offramp_requests_total", labels) == 1
 
 
-def test_what_cannot_be_recorded_is_answered_all_the_same(serve: Serve) -> None:
-    """The request's operating point is no label, by a bug of our own."""
+def test_a_request_that_cannot_be_recorded_is_answered(serve: Serve) -> None:
+    """The operating point of the request simulates a bug of ours: it is not a valid label."""
     served, sent = serve(), list[Result]()
     unlabelled = ExitRule((0.9, 0.9), 2, [])  # type: ignore[arg-type]
     request = Request({"image": EASY[None]}, 1, unlabelled, NO_DEADLINE, sent.append)
@@ -206,7 +202,7 @@ def test_what_cannot_be_recorded_is_answered_all_the_same(serve: Serve) -> None:
     assert ask(served, EASY).label_R.tolist() == [0]
 
 
-def test_a_version_that_does_not_load_shows_nothing_in_the_metrics(
+def test_a_version_that_does_not_load_has_no_metrics(
     serve: Serve, version: PublishedVersion, registry: CollectorRegistry
 ) -> None:
     labels = ("ant", "bee")

@@ -1,4 +1,4 @@
-"""Requests that an engine has no room or no time for."""
+"""Requests that are refused for lack of room, and requests whose deadline passes."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.scripted_model import EASY, HARD
 
 
-def test_overload_is_immediate_and_whole(serve: Serve) -> None:
+def test_a_request_is_refused_immediately_with_all_its_rows(serve: Serve) -> None:
     served = serve(max_batch_size=4, max_queue_size=9)
     with held_worker(served.engine, served.version):
         accepted = [submit(served, HARD, HARD, HARD), submit(served, HARD, HARD, HARD)]
@@ -28,13 +28,13 @@ def test_overload_is_immediate_and_whole(serve: Serve) -> None:
     assert all(future.result(PATIENCE_SECONDS) for future in accepted)
 
 
-def test_room_is_there_again_after_an_overload(serve: Serve) -> None:
+def test_requests_are_admitted_again_after_an_overload(serve: Serve) -> None:
     served = serve(max_batch_size=8, max_queue_size=9)
     with held_worker(served.engine, served.version):
-        crowd = submit(served, *[EASY] * 8)
+        full_batch = submit(served, *[EASY] * 8)
         with pytest.raises(Overloaded):
             submit(served, EASY)
-    crowd.result(PATIENCE_SECONDS)
+    full_batch.result(PATIENCE_SECONDS)
 
     assert ask(served, EASY).label_R.tolist() == [0]
 
@@ -51,7 +51,7 @@ def test_a_deadline_that_passes_in_the_queue_expires_the_request(serve: Serve) -
     assert patient.result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
-def test_a_request_that_expires_before_any_thread_looks_is_told(serve: Serve) -> None:
+def test_a_request_that_expires_while_all_threads_wait_is_answered(serve: Serve) -> None:
     served, sent = serve(), list[Result]()
     request = Request({"image": np.stack([HARD])}, 1, BALANCED, NO_DEADLINE, sent.append)
     shared = served.engine._shared
@@ -71,8 +71,8 @@ def test_a_deadline_that_passed_before_admission_is_refused(serve: Serve) -> Non
         submit(serve(), EASY, deadline=time.monotonic() - 1e-3)
 
 
-def test_a_request_that_expires_is_told_and_counted_once(serve: Serve, registry: CollectorRegistry) -> None:
-    """Two of its rows wait at stage 1 and two at stage 0 when its deadline passes."""
+def test_an_expired_request_is_answered_and_counted_once(serve: Serve, registry: CollectorRegistry) -> None:
+    """When the deadline passes, two rows wait at stage 1 and two at stage 0."""
     served, sent = serve(max_batch_size=4), list[Result]()
     request = Request({"image": np.stack([HARD] * 4)}, 4, BALANCED, NO_DEADLINE, sent.append)
 
@@ -90,7 +90,7 @@ def test_a_request_that_expires_is_told_and_counted_once(serve: Serve, registry:
     assert registry.get_sample_value("offramp_requests_total", labels) == 1
 
 
-def test_an_engine_is_idle_only_once_the_callers_of_expired_requests_were_told(serve: Serve) -> None:
+def test_an_engine_is_idle_only_after_expired_requests_were_answered(serve: Serve) -> None:
     served, idle = serve(), threading.Event()
 
     def wait() -> None:

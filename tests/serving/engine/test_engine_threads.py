@@ -1,4 +1,4 @@
-"""The engine's threads: who receives calls, who runs batches, and that callers in any thread are answered."""
+"""The engine's threads: which one receives calls, which run batches, and callers in any thread."""
 
 import math
 import queue
@@ -26,10 +26,10 @@ from tests.serving.live_server import PATIENCE_SECONDS, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, confidence, row
 
 SHORT, LONG = costs_of_rows(8, 1e-5), costs_of_rows(8, 1.0)
-"""What batches are expected to take; how long they really take is another matter."""
+"""Expected durations of batches. The real durations do not matter."""
 
 KINDS = {0: EASY, 1: MIDDLE, 2: HARD}
-"""Rows by the label that they are answered with."""
+"""Rows by the label of their answers."""
 
 
 def expect(served: Served, costs: MeasuredCosts) -> Served:
@@ -38,13 +38,13 @@ def expect(served: Served, costs: MeasuredCosts) -> Served:
 
 
 class QueueReceiver:
-    """Receives calls from a queue, as a front end receives them from its connections."""
+    """A receiver that takes calls from a queue instead of connections."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
-        """Who received each call."""
+        """The thread that received each call."""
         self.waits = False
-        """Whether it was last asked to wait for a call."""
+        """Whether the last `receive` waits for a call."""
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def receive(self, *, wait: bool) -> bool:
@@ -61,7 +61,7 @@ class QueueReceiver:
         call()
         return True
 
-    def bring(self, call: Callable[[], None]) -> None:
+    def put(self, call: Callable[[], None]) -> None:
         self._calls.put(call)
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class QueueReceiver:
 
 
 class Front:
-    """An engine that is driven by a receiver, and ways to call it through that."""
+    """An engine with a receiver, and calls through it."""
 
     def __init__(self, serve: Serve, costs: MeasuredCosts, permits: int = 1, **more: int) -> None:
         self.receiver = QueueReceiver()
@@ -78,7 +78,7 @@ class Front:
         self.engine.start(self.receiver)
 
     def call(self, image: NDArray[np.uint8], reply: Callable[[Result], None] | None = None) -> FutureReply:
-        """Bring a call; an error of its admission is its result."""
+        """Send a call. If it is refused, its result is the error."""
         future = FutureReply()
         request = Request({"image": image[None]}, 1, EXACT, NO_DEADLINE, reply or future)
 
@@ -88,13 +88,13 @@ class Front:
             except Overloaded as error:
                 request.close(error)
 
-        self.receiver.bring(admit)
+        self.receiver.put(admit)
         return future
 
 
 @pytest.fixture
 def make_front(serve: Serve) -> Iterator[Callable[..., Front]]:
-    """Makes engines with a receiver; the receiver is closed before the engine, as a server does."""
+    """Build engines with a receiver. The receiver is closed before the engine, as in a server."""
     fronts: list[Front] = []
 
     def make(costs: MeasuredCosts, **more: int) -> Front:
@@ -110,7 +110,7 @@ def make_front(serve: Serve) -> Iterator[Callable[..., Front]]:
 MakeFront = Callable[..., Front]
 
 
-def test_calls_are_received_run_and_answered(make_front: MakeFront) -> None:
+def test_received_calls_are_answered(make_front: MakeFront) -> None:
     front = make_front(SHORT)
 
     futures = [front.call(KINDS[number % 3]) for number in range(60)]
@@ -131,7 +131,7 @@ def test_the_role_is_kept_while_batches_are_short(
     assert len(set(front.receiver.threads)) == 1
 
 
-def test_calls_are_received_although_there_is_always_something_to_run(
+def test_calls_are_received_while_rows_always_wait(
     make_front: MakeFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "LONG_BATCH_SECONDS", math.inf)  # so that one thread does both
@@ -143,7 +143,7 @@ def test_calls_are_received_although_there_is_always_something_to_run(
             front.engine.submit(front.served.version, request)
 
     front.call(HARD, submit_next)
-    front.receiver.bring(received.set)
+    front.receiver.put(received.set)
     in_time = received.wait(PATIENCE_SECONDS)
     over.set()
 
@@ -155,7 +155,7 @@ def test_the_role_is_handed_over_before_a_long_batch(make_front: MakeFront) -> N
     in_time: list[bool] = []
     front.call(HARD, lambda _: in_time.append(received.wait(PATIENCE_SECONDS)))
 
-    front.receiver.bring(received.set)
+    front.receiver.put(received.set)
     front.call(EASY).result(PATIENCE_SECONDS)
 
     assert in_time == [True]
@@ -181,28 +181,28 @@ def test_calls_are_refused_while_a_long_batch_runs(make_front: MakeFront) -> Non
     assert in_time == [True]
 
 
-def test_a_request_submitted_from_elsewhere_runs_while_the_receiver_waits(make_front: MakeFront) -> None:
+def test_a_request_from_another_thread_runs_while_the_receiver_waits(make_front: MakeFront) -> None:
     front = make_front(SHORT)
     front.call(EASY).result(PATIENCE_SECONDS)
 
     assert ask(front.served, HARD).label_R.tolist() == [2]
 
 
-def test_a_failure_to_receive_is_logged_and_calls_are_received_again(make_front: MakeFront) -> None:
+def test_calls_are_received_again_after_a_logged_failure_to_receive(make_front: MakeFront) -> None:
     front = make_front(SHORT)
 
     def fail() -> None:
         raise ValueError("a bug of the front end")
 
     with capture_logs() as logged:
-        front.receiver.bring(fail)
+        front.receiver.put(fail)
         future = front.call(HARD)
 
         assert future.result(PATIENCE_SECONDS).label_R.tolist() == [2]
     assert [each["event"] for each in logged] == ["worker failed"]
 
 
-def test_a_version_is_removed_once_the_receivers_last_batch_has_run(make_front: MakeFront) -> None:
+def test_a_version_is_removed_after_the_receivers_last_batch(make_front: MakeFront) -> None:
     front = make_front(SHORT)
     version = front.served.version
     removing = threading.Thread(target=front.engine.remove, args=(version,))
@@ -218,7 +218,7 @@ def test_a_version_is_removed_once_the_receivers_last_batch_has_run(make_front: 
     assert not removing.is_alive()
 
 
-def test_a_thread_that_runs_a_long_batch_has_another_run_what_waits(serve: Serve) -> None:
+def test_waiting_rows_run_in_another_thread_beside_a_long_batch(serve: Serve) -> None:
     served, other_ran = expect(serve(permits=2, max_batch_size=1), costs_of_rows(1, 1.0)), threading.Event()
     in_time: list[bool] = []
 
@@ -237,7 +237,7 @@ def test_a_thread_that_runs_a_long_batch_has_another_run_what_waits(serve: Serve
     assert in_time == [True]
 
 
-def test_without_its_receiver_an_engine_runs_what_is_submitted(make_front: MakeFront) -> None:
+def test_after_its_receiver_closed_an_engine_runs_submitted_requests(make_front: MakeFront) -> None:
     front = make_front(SHORT)
     front.receiver.close()
 
@@ -245,7 +245,7 @@ def test_without_its_receiver_an_engine_runs_what_is_submitted(make_front: MakeF
     assert front.engine.alive
 
 
-def test_the_receiver_waits_for_calls_while_what_waits_is_left_to_others(make_front: MakeFront) -> None:
+def test_the_receiver_waits_for_calls_while_other_threads_run_the_rows(make_front: MakeFront) -> None:
     front = make_front(SHORT)
     with held_worker(front.engine, front.served.version):
         future = front.call(HARD)
@@ -255,14 +255,14 @@ def test_the_receiver_waits_for_calls_while_what_waits_is_left_to_others(make_fr
     assert future.result(PATIENCE_SECONDS).label_R.tolist() == [2]
 
 
-def test_a_call_behind_a_running_batch_needs_no_other_call_to_be_run(
+def test_a_call_behind_a_running_batch_runs_without_a_further_call(
     make_front: MakeFront,
 ) -> None:
     front = make_front(SHORT)
     with held_worker(front.engine, front.served.version):
         received = threading.Event()
         future = front.call(HARD)
-        front.receiver.bring(received.set)
+        front.receiver.put(received.set)
         assert received.wait(PATIENCE_SECONDS)
 
     assert future.result(PATIENCE_SECONDS).label_R.tolist() == [2]
@@ -292,7 +292,7 @@ def test_a_future_is_pending_while_the_permit_is_held(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("rule", [BALANCED, EXACT], ids=["balanced", "exact"])
-def test_answers_on_all_cores_are_those_on_one(serve: Serve, rule: ExitRule) -> None:
+def test_answers_on_all_cores_equal_those_on_one(serve: Serve, rule: ExitRule) -> None:
     on_one = serve()
     on_all = expect(serve(idle_threads=2), costs_of_rows(8, 1.0, 0.01))
     rows = [EASY, MIDDLE, HARD, row(1, 0.3, 1.2, 2.0), row(2, 5, 0, 0)]
@@ -315,7 +315,7 @@ def test_callers_in_many_threads_get_their_own_answers(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("permits", [1, 2])
-def test_eight_callers_over_four_versions_are_all_answered(serve: Serve, permits: int) -> None:
+def test_eight_callers_of_four_versions_are_answered(serve: Serve, permits: int) -> None:
     first = serve(permits=permits)
     versions = [first, *[serve(engine=first.engine) for _ in range(3)]]
     for served, costs in zip(versions, (SHORT, LONG, SHORT, LONG), strict=True):
@@ -333,25 +333,25 @@ def test_eight_callers_over_four_versions_are_all_answered(serve: Serve, permits
 
 
 class RacingRequest(Request):
-    """Has two threads read how many rows are unanswered before either writes it, if that can be."""
+    """A request whose `unanswered` two threads read before either writes it, unless a lock prevents it."""
 
     def __init__(self, image: NDArray[np.uint8], reply: FutureReply) -> None:
-        self._meeting = threading.Barrier(2)
+        self._both_read = threading.Barrier(2)
         super().__init__({"image": image}, len(image), BALANCED, NO_DEADLINE, reply)
 
     @property
     def unanswered(self) -> int:
-        found = self._unanswered
+        value = self._unanswered
         with suppress(threading.BrokenBarrierError):
-            self._meeting.wait(0.5)
-        return found
+            self._both_read.wait(0.5)
+        return value
 
     @unanswered.setter
     def unanswered(self, rows: int) -> None:
         self._unanswered = rows
 
 
-def test_rows_of_a_request_that_leave_two_batches_at_once_are_all_answered(serve: Serve) -> None:
+def test_rows_of_a_request_in_two_concurrent_batches_are_all_answered(serve: Serve) -> None:
     served, reply = expect(serve(permits=2), LONG), FutureReply()
     request = RacingRequest(np.stack([row(2, 5, 5, 5)] * 8), reply)
 
@@ -363,7 +363,7 @@ def test_rows_of_a_request_that_leave_two_batches_at_once_are_all_answered(serve
     assert answers.confidence_R.tolist() == pytest.approx([confidence(5)] * 8)
 
 
-def test_requests_that_are_cut_into_many_batches_are_answered_whole(serve: Serve) -> None:
+def test_requests_that_are_split_into_many_batches_are_answered(serve: Serve) -> None:
     served = expect(serve(permits=4, max_queue_size=4096), LONG)
     rows = [KINDS[number % 3] for number in range(8)]
 
@@ -373,7 +373,7 @@ def test_requests_that_are_cut_into_many_batches_are_answered_whole(serve: Serve
     assert [future.result(PATIENCE_SECONDS).label_R.tolist() for future in futures] == [expected] * 200
 
 
-def test_a_raising_row_fails_alone_on_its_way_through_all_stages(serve: Serve) -> None:
+def test_a_raising_row_fails_alone_in_a_batch_of_all_stages(serve: Serve) -> None:
     served = serve()
     with held_worker(served.engine, served.version):
         good = submit(served, HARD, MIDDLE, rule=EXACT)

@@ -1,4 +1,4 @@
-"""A batch in its blocks: padded or not, through several stages, with rows on which a stage raises."""
+"""Running a batch in its blocks: with padding, through several stages, with rows on which a stage raises."""
 
 import math
 from dataclasses import replace
@@ -33,7 +33,7 @@ def request_of(images: NDArray[np.uint8]) -> Request:
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
 @pytest.mark.parametrize("device", [CPU, replace(CPU, padded=True)], ids=["exact", "padded"])
-def test_a_batch_gives_the_logits_of_its_exit_however_many_stages_it_runs_through(
+def test_a_batch_of_any_number_of_stages_returns_the_logits_of_its_exit(
     version: PublishedVersion, device: Device, stages: int
 ) -> None:
     blocks = open_blocks(version, device)
@@ -48,7 +48,7 @@ def test_a_batch_gives_the_logits_of_its_exit_however_many_stages_it_runs_throug
     assert execution.failures == {}
 
 
-def test_a_time_is_taken_at_the_start_and_after_every_stage(version: PublishedVersion) -> None:
+def test_the_times_are_the_start_and_the_end_of_every_stage(version: PublishedVersion) -> None:
     blocks = open_blocks(version)
     request = request_of(np.stack([row(1, 1, 1, 1)]))
     batch = Batch(0, [RowGroup(request, np.arange(1), NO_SLOTS, -1, 0.0)], [0, 0, 0])
@@ -62,10 +62,8 @@ def test_a_time_is_taken_at_the_start_and_after_every_stage(version: PublishedVe
 
 @settings(max_examples=40, deadline=None)
 @given(culprits=st.sets(st.integers(0, ROWS - 1)), stages=st.integers(1, 3))
-def test_exactly_the_culprits_fail_and_all_others_are_answered(
-    version: PublishedVersion, culprits: set[int], stages: int
-) -> None:
-    """They fail in stage 1: that of a batch that runs through it alone, or the second of several."""
+def test_only_the_raising_rows_fail(version: PublishedVersion, culprits: set[int], stages: int) -> None:
+    """Rows fail in stage 1, which is the only stage of the batch or the second of several."""
     blocks = open_blocks(version)
     images = np.stack([row(1, 1, n, n, fates=(RAISES if n in culprits else 0, 0)) for n in range(ROWS)])
     request = request_of(images)
@@ -84,7 +82,7 @@ def test_exactly_the_culprits_fail_and_all_others_are_answered(
     assert len(execution.times) == len(batch.stages) + 1
 
 
-def test_rows_that_ran_without_a_culprit_leave_their_features_in_their_own_slots(
+def test_after_a_failure_the_other_rows_have_features_in_their_own_slots(
     version: PublishedVersion,
 ) -> None:
     blocks = open_blocks(version)

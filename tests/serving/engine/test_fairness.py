@@ -1,4 +1,4 @@
-"""Versions share a device: by the time that each was given, whatever the others ask for."""
+"""Versions share a device by their device time so far, independent of their number of requests."""
 
 from dataclasses import dataclass, field
 
@@ -13,14 +13,14 @@ from tests.serving.engine.small_scheduler import ONE_STAGE, finish, make_lane, m
 
 @dataclass
 class Device:
-    """Plays one device: batches of all lanes run one after the other, and each takes its cost."""
+    """A simulated device. Batches of all lanes run one after the other, each for its expected duration."""
 
     lanes: list[Lane[str]]
     scheduler: Scheduler[str] = field(init=False)
     ran: list[str] = field(default_factory=list)
     """The versions of the batches so far."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Device time that each version had."""
+    """Device time of each version so far."""
 
     def __post_init__(self) -> None:
         self.scheduler = make_scheduler(*self.lanes)
@@ -41,13 +41,13 @@ class Device:
             finish(self.scheduler, lane, batch)
 
 
-def one_row_a_batch(name: str, seconds: float = 1.0) -> Lane[str]:
+def single_row_lane(name: str, seconds: float = 1.0) -> Lane[str]:
     return make_lane(name, flat_costs(1, seconds), max_queue_size=10_000)
 
 
 @pytest.mark.parametrize("flooded_first", [True, False])
 def test_a_flooded_version_delays_another_by_at_most_two_of_its_batches(*, flooded_first: bool) -> None:
-    flooded, other = one_row_a_batch("flooded"), one_row_a_batch("other")
+    flooded, other = single_row_lane("flooded"), single_row_lane("other")
     device = Device([flooded, other] if flooded_first else [other, flooded])
     device.admit(flooded, 1_000)
     for already_run in (0, 1, 50, 200):
@@ -60,8 +60,8 @@ def test_a_flooded_version_delays_another_by_at_most_two_of_its_batches(*, flood
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 7.0])
-def test_versions_that_always_have_rows_get_as_much_device_time(seconds: float) -> None:
-    slow, quick = one_row_a_batch("slow", 7.0), one_row_a_batch("quick", seconds)
+def test_versions_that_always_have_rows_get_equal_device_time(seconds: float) -> None:
+    slow, quick = single_row_lane("slow", 7.0), single_row_lane("quick", seconds)
     device = Device([slow, quick])
     device.admit(slow, 1_000)
     device.admit(quick, 5_000)
@@ -71,8 +71,8 @@ def test_versions_that_always_have_rows_get_as_much_device_time(seconds: float) 
     assert device.seconds["slow"] == pytest.approx(device.seconds["quick"], abs=7.0)
 
 
-def test_time_that_a_batch_really_took_is_what_counts() -> None:
-    underrated, other = one_row_a_batch("underrated"), one_row_a_batch("other")
+def test_device_time_counts_the_measured_duration_of_a_batch() -> None:
+    underrated, other = single_row_lane("underrated"), single_row_lane("other")
     device = Device([underrated, other])
     device.admit(underrated, 10)
     device.admit(other, 10)
@@ -85,8 +85,8 @@ def test_time_that_a_batch_really_took_is_what_counts() -> None:
     assert device.ran == ["other"] * 5
 
 
-def test_time_without_work_beside_a_busy_version_is_no_credit() -> None:
-    busy, idle = one_row_a_batch("busy"), one_row_a_batch("idle")
+def test_idle_time_beside_a_busy_version_gives_no_credit() -> None:
+    busy, idle = single_row_lane("busy"), single_row_lane("idle")
     device = Device([busy, idle])
     device.admit(busy, 500)
     device.run(200)
@@ -97,8 +97,8 @@ def test_time_without_work_beside_a_busy_version_is_no_credit() -> None:
     assert device.ran[200:].count("busy") >= 9
 
 
-def test_time_without_work_is_no_credit_where_all_were_idle_in_between() -> None:
-    busy, idle = one_row_a_batch("busy"), one_row_a_batch("idle")
+def test_idle_time_gives_no_credit_after_all_versions_were_idle() -> None:
+    busy, idle = single_row_lane("busy"), single_row_lane("idle")
     device = Device([busy, idle])
     device.admit(busy, 200)
     device.run(200)
@@ -111,8 +111,8 @@ def test_time_without_work_is_no_credit_where_all_were_idle_in_between() -> None
     assert device.ran[200:].count("busy") >= 9
 
 
-def test_a_version_that_is_added_late_has_no_credit() -> None:
-    busy, late = one_row_a_batch("busy"), one_row_a_batch("late")
+def test_a_version_added_later_gets_no_credit() -> None:
+    busy, late = single_row_lane("busy"), single_row_lane("late")
     device = Device([busy])
     device.admit(busy, 500)
     device.run(200)
@@ -137,22 +137,22 @@ DEVICE_STEPS = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(DEVICE_STEPS)
-def test_while_two_versions_have_rows_neither_gets_two_batches_more_than_the_other(
+def test_of_two_versions_with_rows_neither_gets_over_two_batches_more(
     steps: list[tuple[str, int, int]],
 ) -> None:
-    device = Device([one_row_a_batch(str(number), seconds) for number, seconds in enumerate(COSTS)])
-    since: dict[tuple[int, int], float] = {}
-    """For two lanes that both have rows: how far ahead the first was when that began."""
+    device = Device([single_row_lane(str(number), seconds) for number, seconds in enumerate(COSTS)])
+    initial_leads: dict[tuple[int, int], float] = {}
+    """By pair of lanes that both have rows: the lead of the first lane when both began to have rows."""
     for kind, number, rows in steps:
         if kind == "admit":
             device.admit(device.lanes[number], rows)
         for _ in range(number if kind == "run" else 0):
             for first, second in ((0, 1), (0, 2), (1, 2)):
                 lanes = device.lanes[first], device.lanes[second]
-                ahead = device.seconds[lanes[0].version] - device.seconds[lanes[1].version]
+                lead = device.seconds[lanes[0].version] - device.seconds[lanes[1].version]
                 if all(lane.queues.rows_waiting for lane in lanes):
-                    start = since.setdefault((first, second), ahead)
-                    assert abs(ahead - start) <= 2 * max(COSTS[first], COSTS[second])
+                    initial_lead = initial_leads.setdefault((first, second), lead)
+                    assert abs(lead - initial_lead) <= 2 * max(COSTS[first], COSTS[second])
                 else:
-                    since.pop((first, second), None)
+                    initial_leads.pop((first, second), None)
             device.run()

@@ -1,4 +1,4 @@
-"""Requests of streams wait in line for room, and share the queue with unary calls."""
+"""Streamed requests wait in line for room, and share the queue with unary calls."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_small_request_does_not_pass_a_larger_one_that_waits() -> None:
     assert list(lane.line) == [large, small]
 
 
-def test_who_waits_enters_as_soon_as_rows_leave() -> None:
+def test_a_waiting_request_is_admitted_when_rows_leave() -> None:
     lane = make_lane(max_queue_size=4)
     scheduler = make_scheduler(lane)
     admit_all(scheduler, lane, streamed(2), streamed(2))
@@ -58,7 +58,7 @@ def test_who_waits_enters_as_soon_as_rows_leave() -> None:
     assert (len(lane.line), lane.queues.streamed_rows_held) == (0, 2)
 
 
-def test_who_waits_enters_where_the_rows_before_it_were_dropped() -> None:
+def test_a_waiting_request_is_admitted_when_rows_are_dropped() -> None:
     lane = make_lane(max_queue_size=4)
     scheduler = make_scheduler(lane)
     given_up = streamed(2)
@@ -69,7 +69,7 @@ def test_who_waits_enters_where_the_rows_before_it_were_dropped() -> None:
     assert (len(lane.line), lane.queues.rows_held) == (0, 2)
 
 
-def test_unary_calls_leave_the_freed_room_to_a_stream_that_waits() -> None:
+def test_freed_room_goes_to_a_waiting_stream_before_unary_calls() -> None:
     lane = make_lane(max_queue_size=8)
     scheduler = make_scheduler(lane)
     admit_all(scheduler, lane, unary(4), unary(3), streamed(2))
@@ -83,7 +83,7 @@ def test_unary_calls_leave_the_freed_room_to_a_stream_that_waits() -> None:
     scheduler.admit(lane, unary(3))
 
 
-def test_a_line_that_waits_for_other_streams_takes_no_room_of_unary_calls() -> None:
+def test_a_line_that_waits_for_other_streams_reserves_no_room() -> None:
     lane = make_lane(max_queue_size=8)
     scheduler = make_scheduler(lane)
     admit_all(scheduler, lane, streamed(4), streamed(4))
@@ -93,7 +93,7 @@ def test_a_line_that_waits_for_other_streams_takes_no_room_of_unary_calls() -> N
     assert (lane.queues.rows_held, len(lane.line)) == (8, 1)
 
 
-def test_a_request_that_streams_can_never_hold_is_refused_with_both_values() -> None:
+def test_a_request_larger_than_the_share_of_streams_is_refused_with_both_values() -> None:
     lane = make_lane(max_queue_size=5)
 
     with pytest.raises(InvalidRequest, match=r"^batch: expected 1 to 3 rows on a stream, .*size 5, got 4$"):
@@ -101,7 +101,7 @@ def test_a_request_that_streams_can_never_hold_is_refused_with_both_values() -> 
     assert lane.idle
 
 
-def test_who_leaves_the_line_lets_the_next_in() -> None:
+def test_a_request_that_leaves_the_line_admits_the_next() -> None:
     lane = make_lane(max_queue_size=8)
     scheduler = make_scheduler(lane)
     large, small = streamed(3), streamed(1)
@@ -125,7 +125,7 @@ def test_a_lane_with_a_line_is_not_idle() -> None:
 
 
 def test_neither_unary_floods_nor_streams_starve_the_other() -> None:
-    """Both keep offering more than there is room for; each gets through again and again."""
+    """Both kinds of calls always exceed the room; both must be admitted repeatedly."""
     lane, answered = make_lane(max_queue_size=10), {True: 0, False: 0}
     scheduler, random_rows = make_scheduler(lane), np.random.default_rng(0)
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""What is counted and measured of an engine's work."""
+"""Statistics and metrics of an engine's batches and requests."""
 
 import time
 
@@ -25,7 +25,7 @@ from tests.serving.live_server import PATIENCE_SECONDS
 from tests.serving.scripted_model import EASY, HARD, MIDDLE
 
 
-def test_metrics_say_where_and_why_rows_left(serve: Serve, registry: CollectorRegistry) -> None:
+def test_metrics_count_rows_by_exit_and_reason(serve: Serve, registry: CollectorRegistry) -> None:
     served = serve()
     ask(served, EASY, EASY, MIDDLE, HARD)
     served.close()
@@ -49,7 +49,7 @@ def test_metrics_count_multiply_adds_spent_and_saved(serve: Serve, registry: Col
     assert registry.get_sample_value("offramp_multiply_adds_saved_total", labels) == 160
 
 
-def test_metrics_of_rows_waiting_follow_the_queue(serve: Serve, registry: CollectorRegistry) -> None:
+def test_metrics_show_the_waiting_rows(serve: Serve, registry: CollectorRegistry) -> None:
     served = serve()
     with held_worker(served.engine, served.version):
         future = submit(served, HARD, HARD)
@@ -59,9 +59,7 @@ def test_metrics_of_rows_waiting_follow_the_queue(serve: Serve, registry: Collec
     assert registry.get_sample_value("offramp_rows_waiting", stage_labels(0)) == 0
 
 
-def test_a_removed_versions_queues_are_gone_from_the_metrics(
-    serve: Serve, registry: CollectorRegistry
-) -> None:
+def test_a_removed_version_has_no_metrics_of_waiting_rows(serve: Serve, registry: CollectorRegistry) -> None:
     serve().close()
 
     assert registry.get_sample_value("offramp_rows_waiting", stage_labels(0)) is None
@@ -76,7 +74,7 @@ def test_statistics_count_runs_of_the_first_stage(serve: Serve) -> None:
     assert served.version.observation.statistics.first_stage_runs == 2
 
 
-def test_the_time_in_the_queue_is_that_before_stage_0(serve: Serve) -> None:
+def test_the_queue_time_is_the_time_before_stage_0(serve: Serve) -> None:
     served = serve()
     request = Request({"image": HARD[None]}, 1, EXACT, NO_DEADLINE, lambda _: None)
     with held_worker(served.engine, served.version):
@@ -90,7 +88,7 @@ def test_the_time_in_the_queue_is_that_before_stage_0(serve: Serve) -> None:
     assert statistics.queue.nanoseconds >= round(request.queue_seconds * 1e9)
 
 
-def test_a_batch_of_several_stages_is_recorded_at_each_of_them(
+def test_a_batch_of_several_stages_is_recorded_at_each_stage(
     serve: Serve, registry: CollectorRegistry
 ) -> None:
     served = serve()

@@ -1,4 +1,4 @@
-"""The records in flight: how a request ends, how a batch's parts relate to its groups."""
+"""Requests, row groups and batches: the end of a request, and the parts of a batch."""
 
 import math
 import threading
@@ -25,7 +25,7 @@ def group_of(rows: int, rule: ExitRule = RULE) -> RowGroup:
 def test_a_request_ends_once_and_its_first_result_is_sent() -> None:
     sent: list[Result] = []
     request = Request({}, 1, RULE, math.inf, sent.append)
-    error = RequestCancelled("given up")
+    error = RequestCancelled("cancelled")
 
     assert request.close(error)
     assert not request.close(NO_ANSWERS)
@@ -34,7 +34,7 @@ def test_a_request_ends_once_and_its_first_result_is_sent() -> None:
     assert sent == [error]
 
 
-def test_the_queue_ends_where_the_first_rows_enter_stage_0() -> None:
+def test_the_queue_time_ends_when_the_first_rows_enter_stage_0() -> None:
     request = make_request(4)
 
     for later in (2.0, 5.0):
@@ -43,15 +43,15 @@ def test_the_queue_ends_where_the_first_rows_enter_stage_0() -> None:
     assert request.queue_seconds == pytest.approx(2.0)
 
 
-class Interrupted(Request):
-    """Lets another thread go on after each look at what the two change, if a lock does not keep it out."""
+class SwitchingRequest(Request):
+    """A request that switches threads after each read of its state, unless a lock prevents it."""
 
     def __init__(self, rows: int, reply: Reply) -> None:
         self.both = threading.Barrier(2, timeout=0.1)
         self.values: dict[str, int] = {}
         super().__init__({}, rows, RULE, math.inf, reply)
 
-    def look(self, name: str) -> int:
+    def read(self, name: str) -> int:
         value = self.values[name]
         with suppress(threading.BrokenBarrierError):
             self.both.wait()
@@ -59,7 +59,7 @@ class Interrupted(Request):
 
     @property
     def closed(self) -> bool:
-        return bool(self.look("closed"))
+        return bool(self.read("closed"))
 
     @closed.setter
     def closed(self, value: bool) -> None:
@@ -67,16 +67,16 @@ class Interrupted(Request):
 
     @property
     def unanswered(self) -> int:
-        return self.look("unanswered")
+        return self.read("unanswered")
 
     @unanswered.setter
     def unanswered(self, value: int) -> None:
         self.values["unanswered"] = value
 
 
-def test_of_two_threads_that_end_a_request_one_does() -> None:
+def test_only_one_of_two_threads_ends_a_request() -> None:
     sent: list[Result] = []
-    request = Interrupted(1, sent.append)
+    request = SwitchingRequest(1, sent.append)
 
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(request.close, [NO_ANSWERS] * 2))
@@ -84,8 +84,8 @@ def test_of_two_threads_that_end_a_request_one_does() -> None:
     assert (len(sent), sorted(ended)) == (1, [False, True])
 
 
-def test_of_two_threads_that_answer_rows_of_a_request_one_completes_it() -> None:
-    request = Interrupted(2, lambda _: None)
+def test_only_one_of_two_threads_completes_a_request() -> None:
+    request = SwitchingRequest(2, lambda _: None)
     parts = [(np.array([number]), answers_of([number])) for number in range(2)]
 
     with ThreadPoolExecutor(2) as pool:
@@ -103,7 +103,7 @@ def test_a_request_is_closed_before_its_result_is_sent() -> None:
     assert was_closed == [True]
 
 
-def test_a_future_that_was_cancelled_takes_no_result() -> None:
+def test_a_cancelled_future_ignores_the_result() -> None:
     reply = FutureReply()
     reply.cancel()
 
@@ -112,7 +112,7 @@ def test_a_future_that_was_cancelled_takes_no_result() -> None:
     assert reply.cancelled()
 
 
-def test_a_future_takes_answers_or_an_error() -> None:
+def test_a_future_is_set_to_answers_or_an_error() -> None:
     answered, failed = FutureReply(), FutureReply()
 
     answered(NO_ANSWERS)
@@ -135,7 +135,7 @@ def answers_of(labels: list[int]) -> Answers:
 
 
 @given(st.permutations(range(6)), st.integers(1, 5))
-def test_answers_that_come_in_parts_are_whole_in_the_order_of_the_rows(order: list[int], cut: int) -> None:
+def test_answers_added_in_parts_are_in_the_order_of_the_rows(order: list[int], cut: int) -> None:
     request = make_request(6)
     first, last = (np.array(part) for part in (order[:cut], order[cut:]))
 
@@ -161,7 +161,7 @@ def test_rows_are_counted_group_by_group(sizes: list[int], data: st.DataObject) 
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2), st.sampled_from([0.5, 0.9, None])), min_size=1)
 )
-def test_every_row_has_its_own_requests_rule(groups: list[tuple[int, int, float | None]]) -> None:
+def test_each_row_has_the_rule_of_its_request(groups: list[tuple[int, int, float | None]]) -> None:
     rules = [ExitRule((threshold, None), cap) for _, cap, threshold in groups]
     sizes = [size for size, _, _ in groups]
     batch = Batch(0, [group_of(size, rule) for size, rule in zip(sizes, rules, strict=True)], [0])
@@ -176,13 +176,13 @@ def test_every_row_has_its_own_requests_rule(groups: list[tuple[int, int, float 
     assert list(zip(threshold_B.tolist(), capped_B.tolist(), strict=True)) == expected
 
 
-def test_a_batch_of_one_rule_states_it_once() -> None:
+def test_a_batch_with_one_rule_returns_scalars() -> None:
     batch = Batch(0, [group_of(2), group_of(3)], [0])
 
     assert batch.rules() == (0.5, False)
 
 
-def test_rows_that_were_cut_off_bring_their_own_inputs() -> None:
+def test_the_rows_of_a_split_group_have_their_own_inputs() -> None:
     request = Request({"image": np.arange(5)}, 5, RULE, math.inf, FutureReply())
     whole = RowGroup(request, np.arange(5), np.empty(0, dtype=np.int64), -1, 0.0)
     _, rest = whole.split(3)

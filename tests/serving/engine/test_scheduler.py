@@ -1,4 +1,4 @@
-"""All versions on one device: who is admitted, and which batches run at once."""
+"""The scheduler of one device: which requests are admitted, and which batches run concurrently."""
 
 import math
 
@@ -13,7 +13,7 @@ from tests.serving.engine.small_scheduler import ONE_STAGE, finish, make_lane, m
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_a_request_within_its_bounds_enters(rows: int) -> None:
+def test_a_request_within_the_limits_is_admitted(rows: int) -> None:
     lane = make_lane()
 
     make_scheduler(lane).admit(lane, make_request(rows))
@@ -30,7 +30,7 @@ def test_a_request_of_too_few_or_too_many_rows_is_invalid(rows: int) -> None:
     assert lane.idle
 
 
-def test_a_request_that_fills_the_queue_exactly_enters() -> None:
+def test_a_request_that_fills_the_queue_exactly_is_admitted() -> None:
     lane = make_lane()
     scheduler = make_scheduler(lane)
 
@@ -40,7 +40,7 @@ def test_a_request_that_fills_the_queue_exactly_enters() -> None:
     assert lane.queues.rows_held == 10
 
 
-def test_a_request_that_fits_only_in_part_is_overload_and_leaves_nothing_behind() -> None:
+def test_a_request_that_fits_only_in_part_is_refused_with_all_its_rows() -> None:
     lane = make_lane()
     scheduler = make_scheduler(lane)
     for rows in (4, 3):
@@ -51,7 +51,7 @@ def test_a_request_that_fits_only_in_part_is_overload_and_leaves_nothing_behind(
     assert (lane.queues.rows_held, lane.queues.rows_waiting) == (7, 7)
 
 
-def test_rows_that_run_count_as_held() -> None:
+def test_running_rows_count_as_held() -> None:
     lane = make_lane(max_queue_size=4)
     scheduler = make_scheduler(lane)
     scheduler.admit(lane, make_request(4))
@@ -61,7 +61,7 @@ def test_rows_that_run_count_as_held() -> None:
         scheduler.admit(lane, make_request(1))
 
 
-def test_one_versions_rows_take_no_room_of_another() -> None:
+def test_each_version_has_its_own_queue_limit() -> None:
     full, other = make_lane("full", max_queue_size=4), make_lane("other", max_queue_size=4)
     scheduler = make_scheduler(full, other)
     scheduler.admit(full, make_request(4))
@@ -80,7 +80,7 @@ def test_a_deadline_that_has_passed_is_refused(deadline: float) -> None:
     assert lane.idle
 
 
-def test_a_version_that_drains_takes_nothing_however_wrong_the_request() -> None:
+def test_a_draining_version_refuses_even_invalid_requests_as_not_ready() -> None:
     lane = make_lane()
     lane.open = False
 
@@ -88,7 +88,7 @@ def test_a_version_that_drains_takes_nothing_however_wrong_the_request() -> None
         make_scheduler(lane).admit(lane, make_request(0))
 
 
-def test_no_more_batches_run_than_there_are_permits() -> None:
+def test_at_most_as_many_batches_run_as_permits() -> None:
     lane = make_lane(blocks=(8, 8, 8))
     scheduler = make_scheduler(lane, permits=2)
     for _ in range(2):
@@ -101,7 +101,7 @@ def test_no_more_batches_run_than_there_are_permits() -> None:
     assert (scheduler.running, lane.running) == (2, 2)
 
 
-def test_a_finished_batch_gives_its_permit_back() -> None:
+def test_a_finished_batch_returns_its_permit() -> None:
     lane = make_lane()
     scheduler = make_scheduler(lane)
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_a_finished_batch_gives_its_permit_back() -> None:
     assert next_of(scheduler)[1].rows == 4
 
 
-def test_beside_a_short_batch_few_rows_wait_for_its_thread() -> None:
+def test_beside_a_short_batch_few_rows_do_not_start() -> None:
     lane = make_lane(costs=costs_of_rows(4, SHARED_SECONDS / 8))
     scheduler = make_scheduler(lane, permits=2)
     scheduler.admit(lane, make_request(1, rule=ONE_STAGE))
@@ -122,7 +122,7 @@ def test_beside_a_short_batch_few_rows_wait_for_its_thread() -> None:
     assert scheduler.next_batch(1.0, []) is None
 
 
-def test_beside_a_short_batch_many_rows_are_worth_another_thread() -> None:
+def test_beside_a_short_batch_many_rows_start() -> None:
     lane = make_lane(costs=costs_of_rows(4, SHARED_SECONDS / 8))
     scheduler = make_scheduler(lane, permits=2)
     scheduler.admit(lane, make_request(1, rule=ONE_STAGE))
@@ -144,7 +144,7 @@ def test_beside_a_long_batch_a_single_row_starts() -> None:
 
 
 @pytest.mark.parametrize(("factor", "long"), [(0.9, False), (1.1, True)])
-def test_a_batch_is_long_beyond_two_milliseconds(factor: float, *, long: bool) -> None:
+def test_a_batch_above_two_milliseconds_is_long(factor: float, *, long: bool) -> None:
     lane = make_lane(costs=costs_of_rows(4, factor * LONG_BATCH_SECONDS))
     scheduler = make_scheduler(lane)
     scheduler.admit(lane, make_request(1, rule=ONE_STAGE))
@@ -152,7 +152,7 @@ def test_a_batch_is_long_beyond_two_milliseconds(factor: float, *, long: bool) -
     assert is_long(next_of(scheduler)[1]) is long
 
 
-def test_only_the_only_version_with_rows_may_take_all_cores() -> None:
+def test_a_batch_uses_all_cores_only_if_no_other_version_has_rows() -> None:
     costs = costs_of_rows(4, 1.0, 0.01)
     lane, other = make_lane("lane", costs), make_lane("other", costs)
     scheduler = make_scheduler(lane, other)
@@ -166,7 +166,7 @@ def test_only_the_only_version_with_rows_may_take_all_cores() -> None:
     assert not next_of(scheduler)[1].all_cores
 
 
-def test_a_batch_beside_another_does_not_take_all_cores() -> None:
+def test_a_batch_beside_another_does_not_use_all_cores() -> None:
     lane = make_lane(costs=costs_of_rows(4, 1.0, 0.01))
     scheduler = make_scheduler(lane, permits=2)
     for _ in range(2):
@@ -175,7 +175,7 @@ def test_a_batch_beside_another_does_not_take_all_cores() -> None:
     assert [next_of(scheduler)[1].all_cores for _ in range(2)] == [False, False]
 
 
-def test_expired_requests_of_every_version_are_given_with_their_lanes() -> None:
+def test_expired_requests_of_every_version_are_returned_with_their_lanes() -> None:
     lanes = [make_lane("first"), make_lane("second")]
     scheduler, expired = make_scheduler(*lanes), list[tuple[Lane[str], Request]]()
     requests = [make_request(1, deadline=5.0) for _ in lanes]
@@ -186,7 +186,7 @@ def test_expired_requests_of_every_version_are_given_with_their_lanes() -> None:
     assert expired == list(zip(lanes, requests, strict=True))
 
 
-def test_a_lane_is_idle_only_once_the_callers_of_expired_requests_were_told() -> None:
+def test_a_lane_is_idle_only_after_its_expired_requests_were_answered() -> None:
     lane = make_lane()
     scheduler, expired = make_scheduler(lane), list[tuple[Lane[str], Request]]()
     scheduler.admit(lane, make_request(1, deadline=5.0))
@@ -198,7 +198,7 @@ def test_a_lane_is_idle_only_once_the_callers_of_expired_requests_were_told() ->
     assert lane.idle
 
 
-def test_a_version_of_which_all_rows_ended_does_not_keep_another_from_running() -> None:
+def test_a_version_whose_rows_all_ended_does_not_block_another() -> None:
     ended, live = make_lane("ended"), make_lane("live")
     scheduler, request = make_scheduler(ended, live), make_request(4)
     scheduler.admit(ended, request)
@@ -209,7 +209,7 @@ def test_a_version_of_which_all_rows_ended_does_not_keep_another_from_running() 
     assert ended.idle
 
 
-def test_a_stage_that_was_far_slower_once_is_long_until_a_batch_is_short_again() -> None:
+def test_a_stage_after_a_slow_batch_is_long_until_a_batch_is_short_again() -> None:
     lane = make_lane(costs=costs_of_rows(4, LONG_BATCH_SECONDS / 100))
     scheduler = make_scheduler(lane)
     seen = []

@@ -1,4 +1,4 @@
-"""Rows of several inputs, one of which every stage needs: each row is answered as it would be alone."""
+"""Models with several inputs, one of which every stage needs: answers do not depend on other rows."""
 
 from concurrent.futures import Future
 from pathlib import Path
@@ -35,7 +35,7 @@ def submit(served: Served, tokens: Tokens, counts: Mask) -> "Future[Answers]":
 
 
 def as_carried(published: PublishedVersion, mask_BT: Mask) -> Mask:
-    """Cast a mask to what the version takes."""
+    """Cast a mask to the datatype of the version's input."""
     datatype = published.manifest.inputs[1].datatype
     return mask_BT.astype(DTYPES[datatype])
 
@@ -77,7 +77,7 @@ def test_every_row_gets_the_answer_of_its_own_tokens_and_mask(
     served.close()
 
 
-def test_survivors_of_different_requests_go_on_together_each_with_its_own_mask(
+def test_survivors_of_different_requests_run_together_with_their_own_masks(
     serve: Serve, published: PublishedVersion, registry: CollectorRegistry
 ) -> None:
     served = serve(published=published, max_batch_size=8)
@@ -94,7 +94,7 @@ def test_survivors_of_different_requests_go_on_together_each_with_its_own_mask(
     assert ran == [1, 4]
 
 
-def test_a_row_that_makes_a_stage_raise_takes_no_other_request_along(
+def test_a_row_on_which_a_stage_raises_fails_only_its_request(
     serve: Serve, published: PublishedVersion
 ) -> None:
     served = serve(published=published, max_batch_size=8)

@@ -23,14 +23,16 @@ def test_an_operating_point_gives_its_published_thresholds(version: PublishedVer
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.25, 1.0])
-def test_a_threshold_holds_for_every_early_exit(version: PublishedVersion, threshold: float) -> None:
+def test_a_threshold_applies_to_every_early_exit(version: PublishedVersion, threshold: float) -> None:
     rule = exit_rule(PointsInForce(version.manifest), RequestOptions(threshold=threshold))
 
     assert (rule.thresholds, rule.operating_point) == ((threshold, threshold), "custom")
 
 
 @pytest.mark.parametrize("options", [RequestOptions(max_exit=1), RequestOptions(max_exit=1, threshold=0.5)])
-def test_max_exit_combines_with_either(version: PublishedVersion, options: RequestOptions) -> None:
+def test_max_exit_combines_with_a_point_or_a_threshold(
+    version: PublishedVersion, options: RequestOptions
+) -> None:
     assert exit_rule(PointsInForce(version.manifest), options).max_exit == 1
 
 
@@ -41,7 +43,7 @@ def test_a_threshold_outside_0_to_1_is_refused(version: PublishedVersion, thresh
 
 
 @pytest.mark.parametrize("max_exit", [-1, 3, 10**30])
-def test_a_max_exit_that_is_no_exit_is_refused(version: PublishedVersion, max_exit: int) -> None:
+def test_a_max_exit_outside_the_exits_is_refused(version: PublishedVersion, max_exit: int) -> None:
     with pytest.raises(InvalidRequest, match=rf"^max_exit: expected 0 to 2, got {max_exit}$"):
         exit_rule(PointsInForce(version.manifest), RequestOptions(max_exit=max_exit))
 
@@ -63,7 +65,7 @@ def test_all_allowed_options_give_a_rule(version: PublishedVersion, threshold: f
     assert (rule.thresholds, rule.max_exit) == ((threshold,) * 2, max_exit)
 
 
-def test_options_follow_a_revocation(version: PublishedVersion) -> None:
+def test_after_a_revocation_options_give_the_point_in_force(version: PublishedVersion) -> None:
     points = PointsInForce(version.manifest)
     before = exit_rule(points, NO_OPTIONS)
     points.revoke("balanced", "monitor")

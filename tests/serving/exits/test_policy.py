@@ -36,7 +36,7 @@ def test_probabilities_are_the_calibrated_softmax(logits_BK: NDArray[np.float32]
 
 
 @given(LOGITS, st.floats(0.1, 10.0))
-def test_confidence_is_the_largest_probability_and_label_its_place(
+def test_confidence_is_the_largest_probability_and_label_its_index(
     logits_BK: NDArray[np.float32], temperature: float
 ) -> None:
     readout = read_exit(logits_BK, temperature)
@@ -50,7 +50,7 @@ def test_a_label_is_the_first_of_equal_logits() -> None:
     assert read_exit(np.array([[1.0, 2.0, 2.0]], dtype=np.float32), 1.0).label_B.tolist() == [1]
 
 
-def test_confidences_that_fp32_would_merge_stay_apart() -> None:
+def test_confidences_that_are_equal_in_fp32_differ() -> None:
     logits_BK = np.array([[20.0, 0.0], [20.5, 0.0]], dtype=np.float32)
 
     low, high = read_exit(logits_BK, 1.0).confidence_B
@@ -68,7 +68,7 @@ def test_logits_are_not_changed() -> None:
 
 
 @pytest.mark.parametrize("logits", [[math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf]])
-def test_a_row_that_is_no_distribution_has_nan_confidence_and_leaves_its_neighbour_alone(
+def test_a_row_with_invalid_logits_has_nan_confidence_and_does_not_affect_others(
     logits: list[float],
 ) -> None:
     readout = read_exit(np.array([logits, [0.0, 0.0]], dtype=np.float32), 1.0)
@@ -86,7 +86,7 @@ def test_a_confidence_equal_to_its_threshold_leaves() -> None:
     assert decide_one(0.75, 0.75) == ExitReason.CONFIDENT
 
 
-def test_a_confidence_just_below_its_threshold_stays() -> None:
+def test_a_confidence_just_below_its_threshold_continues() -> None:
     assert decide_one(math.nextafter(0.75, 0.0), 0.75) == CONTINUES
 
 
@@ -97,7 +97,7 @@ def test_a_threshold_of_one_lets_a_saturated_row_leave() -> None:
     assert decide_one(1.0, ExitRule((1.0,), 1).threshold(0)) == ExitReason.CONFIDENT
 
 
-def test_a_disabled_exit_keeps_even_a_saturated_row() -> None:
+def test_even_a_saturated_row_continues_at_a_disabled_exit() -> None:
     assert decide_one(1.0, ExitRule((None,), 1).threshold(0)) == CONTINUES
 
 
@@ -110,7 +110,7 @@ def test_a_row_at_its_cap_leaves_as_confident_at_its_threshold() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.3, 1.0])
-def test_the_last_exit_takes_all_that_remain_as_final(confidence: float) -> None:
+def test_all_remaining_rows_leave_at_the_final_exit_as_final(confidence: float) -> None:
     rule = ExitRule((0.5,), 1)
 
     assert decide_one(confidence, rule.threshold(1), capped=True, final=True) == ExitReason.FINAL
@@ -122,7 +122,7 @@ def test_the_last_exit_takes_all_that_remain_as_final(confidence: float) -> None
     st.booleans(),
     st.booleans(),
 )
-def test_one_rule_for_all_rows_is_that_rule_for_each(
+def test_a_scalar_rule_equals_the_same_rule_for_each_row(
     confidence_B: NDArray[np.float64],
     threshold: float,
     capped: bool,
@@ -143,7 +143,7 @@ def first_exit_by_hand(confidences: list[float], thresholds: list[float | None],
 
 
 @given(st.data())
-def test_route_sends_each_row_to_the_first_exit_that_its_rule_opens(data: st.DataObject) -> None:
+def test_route_returns_the_first_exit_where_the_rule_lets_a_row_leave(data: st.DataObject) -> None:
     exits, rows = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
     confidence_EN = data.draw(
         st_numpy.arrays(np.float64, (exits, rows), elements=st.one_of(SHARES, st.just(math.nan)))
@@ -179,7 +179,7 @@ def test_a_rule_with_no_early_exit_has_one_exit() -> None:
         lambda thresholds: st.tuples(st.just(tuple(thresholds)), st.integers(0, len(thresholds)))
     )
 )
-def test_the_next_exit_is_the_first_at_which_some_confidence_lets_a_row_leave(
+def test_the_next_exit_is_the_first_where_a_row_may_leave(
     rule: tuple[tuple[float | None, ...], int],
 ) -> None:
     thresholds, max_exit = rule

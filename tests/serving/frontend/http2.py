@@ -1,4 +1,4 @@
-"""HTTP/2 written by hand, so that a test can send what no gRPC client does."""
+"""HTTP/2 frames for tests, to send what no gRPC client sends."""
 
 import socket
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def headers(stream: int) -> bytes:
-    """Begin a ModelInfer call; each field is a literal without indexing (RFC 7541, section 6.2.2)."""
+    """Build a ModelInfer call's headers, as literals without indexing (RFC 7541, section 6.2.2)."""
     block = b""
     for name, value in _FIELDS.items():
         block += b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
@@ -36,18 +36,18 @@ def headers(stream: int) -> bytes:
 
 
 def message(stream: int, payload: bytes) -> bytes:
-    """Send a call's message, and that it is the last."""
+    """Build the only message of a call, with the end of the stream."""
     return frame(DATA, END_STREAM, stream, b"\0" + len(payload).to_bytes(4) + payload)
 
 
 def reset(stream: int) -> bytes:
-    """Cancel a call."""
+    """Build the frame that cancels a call."""
     return frame(RESET, 0, stream, CANCEL.to_bytes(4))
 
 
 @contextmanager
 def connection(port: int, *, greet: bool = True) -> Iterator[socket.socket]:
-    """Connect to the server, and begin to speak HTTP/2 unless told not to."""
+    """Connect to the server. greet: send the HTTP/2 preface."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connected:
         if greet:
             connected.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))

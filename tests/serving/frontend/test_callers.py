@@ -1,4 +1,4 @@
-"""Which calls count as one caller's."""
+"""The names by which callers are distinguished."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from serving.frontend.callers import LOCAL, Metadata, caller_of
         ("ipv4:elsewhere", "ipv4:elsewhere"),
     ],
 )
-def test_a_caller_is_an_address_without_its_port(peer: str, caller: str) -> None:
+def test_a_caller_is_named_by_address_without_port(peer: str, caller: str) -> None:
     assert caller_of(peer, (), None) == caller
 
 
@@ -42,9 +42,7 @@ METADATA: Metadata = (("user-agent", "x"), ("x-team", "vision"), ("x-team", "oth
         ("x-team", (("x-team", "a\nb"),), r"x-team=a\nb"),
     ],
 )
-def test_a_metadata_key_names_the_caller_where_the_operator_says_so(
-    key: str | None, metadata: Metadata, caller: str
-) -> None:
+def test_a_configured_metadata_key_names_the_caller(key: str | None, metadata: Metadata, caller: str) -> None:
     assert caller_of("ipv4:192.0.2.7:50012", metadata, key) == caller
 
 
@@ -54,5 +52,5 @@ def test_a_proxy_that_appends_the_key_is_not_overridden_by_the_client() -> None:
     assert caller_of("ipv4:192.0.2.7:50012", metadata, "x-team") == "x-team=true"
 
 
-def test_a_callers_name_is_bounded() -> None:
+def test_the_length_of_a_callers_name_is_bounded() -> None:
     assert len(caller_of("ipv4:192.0.2.7:1", (("x-team", "a" * 10_000),), "x-team")) < 300

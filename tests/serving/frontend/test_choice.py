@@ -1,4 +1,4 @@
-"""Which front end is taken, and who names it."""
+"""The choice of the front end, and where its name is reported."""
 
 import asyncio
 import sys
@@ -21,7 +21,7 @@ def made(models: Path, front_end: str, host: str = HOST) -> Server:
 
 @pytest.fixture
 def without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make pygrpc-native impossible to import, as where it is not installed."""
+    """Make pygrpc-native impossible to import, as if it were not installed."""
     monkeypatch.setitem(sys.modules, "pygrpc_native", None)
 
 
@@ -45,20 +45,20 @@ def test_auto_is_grpcio_where_the_package_is_missing(models: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_the_package")
-def test_native_where_the_package_is_missing_is_a_configuration_error(models: Path) -> None:
+def test_native_without_pygrpc_native_is_a_configuration_error(models: Path) -> None:
     with pytest.raises(ConfigurationError, match='front_end "native": expected the package pygrpc-native'):
         asyncio.run(made(models, "native").start())
 
 
 @pytest.mark.parametrize("front_end", ["auto", "grpcio"])
-def test_no_warning_is_logged_where_native_was_not_asked_for(models: Path, front_end: str) -> None:
+def test_no_warning_is_logged_unless_native_is_requested(models: Path, front_end: str) -> None:
     with capture_logs() as logs:
         made(models, front_end, "0.0.0.0")  # noqa: S104 - nothing listens
 
     assert [entry for entry in logs if entry["log_level"] == "warning"] == []
 
 
-def test_native_beyond_loopback_is_taken_with_one_warning(models: Path) -> None:
+def test_native_beyond_loopback_is_used_with_one_warning(models: Path) -> None:
     with capture_logs() as logs:
         server = made(models, "native", "0.0.0.0")  # noqa: S104 - nothing listens
 
@@ -68,7 +68,7 @@ def test_native_beyond_loopback_is_taken_with_one_warning(models: Path) -> None:
     assert warning["host"] == "0.0.0.0"  # noqa: S104
 
 
-def test_native_on_loopback_is_taken_without_a_warning(models: Path) -> None:
+def test_native_on_loopback_is_used_without_a_warning(models: Path) -> None:
     with capture_logs() as logs:
         server = made(models, "native")
 
@@ -108,7 +108,7 @@ def test_a_stop_leaves_no_socket_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_servers_user_reaches_the_socket(
+def test_only_the_servers_user_can_connect_to_the_socket(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

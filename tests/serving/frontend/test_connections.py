@@ -1,4 +1,4 @@
-"""The end of all connections of a port, and of no other."""
+"""Closing all connections of one port."""
 
 import socket
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def port_of(listening: socket.socket) -> int:
     return port
 
 
-def test_what_was_written_arrives_and_then_the_connection_ends(listener: socket.socket) -> None:
+def test_written_data_arrives_before_the_connection_ends(listener: socket.socket) -> None:
     with socket.create_connection((HOST, port_of(listener)), PATIENCE_SECONDS) as client:
         accepted, _ = listener.accept()
         with accepted:
@@ -32,14 +32,14 @@ def test_what_was_written_arrives_and_then_the_connection_ends(listener: socket.
             assert client.recv(100) == b""
 
 
-def test_nobody_connects_any_more(listener: socket.socket) -> None:
+def test_new_connections_are_refused(listener: socket.socket) -> None:
     end_connections(port_of(listener))
 
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, port_of(listener)), PATIENCE_SECONDS)
 
 
-def test_it_leaves_no_file_open(listener: socket.socket) -> None:
+def test_no_file_stays_open(listener: socket.socket) -> None:
     process = psutil.Process()
     before = process.num_fds()
 
@@ -48,7 +48,7 @@ def test_it_leaves_no_file_open(listener: socket.socket) -> None:
     assert process.num_fds() == before
 
 
-def test_other_ports_are_left_alone(listener: socket.socket) -> None:
+def test_connections_of_other_ports_continue(listener: socket.socket) -> None:
     with socket.create_server((HOST, 0)) as other:
         end_connections(port_of(listener))
         with socket.create_connection((HOST, port_of(other)), PATIENCE_SECONDS) as client:

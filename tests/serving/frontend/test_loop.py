@@ -1,4 +1,4 @@
-"""Results that cross from the engine's threads to the event loop."""
+"""Delivery of results from the engine's threads to the event loop."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The native front end by itself: what it hands over, and that its close loses no answer."""
+"""The native front end without an engine: the calls that it passes on, and its close."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +18,7 @@ ANSWER = b"a" * 20_000
 
 
 class Begun:
-    """Calls that were handed over, in their order."""
+    """Records the calls that the front end begins, in order."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -32,7 +32,7 @@ class Begun:
 
 
 def no_engine() -> None:
-    """Nothing runs what is begun."""
+    """Do nothing: there is no engine to wake."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def begun() -> Begun:
 
 @pytest.fixture
 def front(begun: Begun, tmp_path: Path) -> NativeFrontEnd:
-    """A front end without anything behind it; each test closes it."""
+    """A front end without an engine and without a grpcio server. Each test closes it."""
     return NativeFrontEnd(HOST, 0, str(tmp_path / "fallback.sock"), ServerSettings(), begun.begin, no_engine)
 
 
@@ -55,11 +55,11 @@ def receive(front: NativeFrontEnd, begun: Begun, calls: int) -> None:
         assert front.receive(wait=True)
 
 
-def test_a_close_that_flushes_loses_no_answer(front: NativeFrontEnd, begun: Begun) -> None:
+def test_a_close_with_flush_sends_every_answer(front: NativeFrontEnd, begun: Begun) -> None:
     with ExitStack() as stack:
         asked = []
         for _ in range(CALLERS):
-            # Of its own: grpcio has equal channels share a connection otherwise.
+            # Otherwise grpcio lets equal channels share a connection.
             channel = grpc.insecure_channel(f"{HOST}:{front.port}", [("grpc.use_local_subchannel_pool", 1)])
             stack.enter_context(channel)
             asked += [ask(channel) for _ in range(CALLS_EACH)]
@@ -72,15 +72,13 @@ def test_a_close_that_flushes_loses_no_answer(front: NativeFrontEnd, begun: Begu
         assert {call.result() for call in asked} == {ANSWER}
 
 
-def test_a_closed_front_end_is_received_from_no_more(front: NativeFrontEnd) -> None:
+def test_receive_returns_false_after_a_close(front: NativeFrontEnd) -> None:
     front.close(flush=True)
 
     assert not front.receive(wait=True)
 
 
-def test_a_call_is_handed_over_with_its_bytes_and_the_time_that_is_left(
-    front: NativeFrontEnd, begun: Begun
-) -> None:
+def test_a_call_is_begun_with_its_bytes_and_remaining_time(front: NativeFrontEnd, begun: Begun) -> None:
     with grpc.insecure_channel(f"{HOST}:{front.port}") as channel:
         asked = ask(channel, timeout=15)
         receive(front, begun, 1)
@@ -94,7 +92,7 @@ def test_a_call_is_handed_over_with_its_bytes_and_the_time_that_is_left(
     assert 14 < seconds_left < 16  # grpcio rounds a deadline up
 
 
-def test_a_call_without_a_deadline_has_no_time_that_is_left(front: NativeFrontEnd, begun: Begun) -> None:
+def test_a_call_without_a_deadline_has_no_remaining_time(front: NativeFrontEnd, begun: Begun) -> None:
     with grpc.insecure_channel(f"{HOST}:{front.port}") as channel:
         asked = ask(channel, timeout=None)
         receive(front, begun, 1)
@@ -105,7 +103,7 @@ def test_a_call_without_a_deadline_has_no_time_that_is_left(front: NativeFrontEn
     assert begun.seconds_left == [None]
 
 
-def test_a_call_whose_caller_has_gone_may_be_answered(front: NativeFrontEnd, begun: Begun) -> None:
+def test_a_call_may_be_answered_after_its_caller_left(front: NativeFrontEnd, begun: Begun) -> None:
     with grpc.insecure_channel(f"{HOST}:{front.port}") as channel:
         gone, waiting = ask(channel, b"gone"), ask(channel, b"waiting")
         receive(front, begun, 2)
@@ -117,7 +115,7 @@ def test_a_call_whose_caller_has_gone_may_be_answered(front: NativeFrontEnd, beg
     front.close(flush=True)
 
 
-def test_a_mistake_of_ours_fails_its_call_and_no_other(tmp_path: Path) -> None:
+def test_a_bug_fails_its_call_and_no_other(tmp_path: Path) -> None:
     def begin(payload: bytes, call: Call, _: float | None) -> None:
         if payload == b"mistake":
             raise ZeroDivisionError

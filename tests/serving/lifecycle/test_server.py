@@ -100,7 +100,7 @@ def test_a_version_whose_graph_does_not_fit_is_refused_and_the_old_one_goes_on(
 
     (refusal,) = rescan(server)
 
-    assert "labels: expected 3 as the logits have, got 2" in str(refusal["error"])
+    assert "labels: expected 3, the width of the logits, got 2" in str(refusal["error"])
     assert client.predict("scripted", EASY).model_version == "1"
 
 

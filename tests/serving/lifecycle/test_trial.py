@@ -101,7 +101,7 @@ def test_what_does_not_fit_the_manifest_is_said_as_at_loading(trials: Trials, tm
     folder = scripted_model.publish(tmp_path)
     edit(folder, labels=["ant", "bee"])
 
-    assert verdict(trials, folder) == f"{folder}: labels: expected 3 as the logits have, got 2"
+    assert verdict(trials, folder) == f"{folder}: labels: expected 3, the width of the logits, got 2"
 
 
 def test_a_process_that_crashes_refuses_its_version(trials: Trials, tmp_path: Path) -> None:

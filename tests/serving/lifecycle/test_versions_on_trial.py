@@ -77,7 +77,7 @@ def test_a_version_that_fails_its_trial_is_one_log_line(server: TriedServer, roo
         for _ in range(2):
             server.run(server.server.rescan())
 
-    refusal = f"{folder}: labels: expected 3 as the logits have, got 2"
+    refusal = f"{folder}: labels: expected 3, the width of the logits, got 2"
     assert [entry["error"] for entry in logs if entry["event"] == "version refused"] == [refusal]
     assert server.state("scripted", 2) == ("UNAVAILABLE", refusal)
     with Client(server.address) as client:
@@ -95,7 +95,7 @@ def test_a_start_with_a_version_that_fails_its_trial_is_refused(root: Path) -> N
     edit(scripted_model.publish(root, version=2), labels=["ant", "bee"])
 
     with (
-        pytest.raises(RepositoryError, match="labels: expected 3 as the logits have, got 2"),
+        pytest.raises(RepositoryError, match="labels: expected 3, the width of the logits, got 2"),
         TriedServer(root),
     ):
         pass

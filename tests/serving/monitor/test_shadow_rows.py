@@ -197,7 +197,7 @@ def test_a_shadow_row_whose_batch_is_given_up_is_missing_and_counts_as_no_reques
         answers = asked(served, EASY)
 
     assert (answers.exit_R.tolist(), counts(served)) == ([0], (0, 0, 1))
-    assert [each["event"] for each in logged] == ["batch given up"]
+    assert [each["event"] for each in logged] == ["batch failed"]
     totals = served.version.observation.statistics.durations()
     assert (totals["success"][0], totals["fail"][0]) == (1, 0)
 

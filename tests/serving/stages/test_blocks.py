@@ -1,4 +1,4 @@
-"""Blocks: places for batches, and the opening of stages that do not fit their manifest."""
+"""Blocks, and opening stages that do not match their manifest."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ def make_block(runner: StageRunner, stage: int, number: int = 0) -> Block:
 
 
 def images(margins: list[int], exit_number: int = 0) -> NDArray[np.uint8]:
-    """Rows whose largest logit at an exit is their margin."""
+    """Return rows whose largest logit at an exit is the given margin."""
     at = [0, 0, 0]
     rows = []
     for margin in margins:
@@ -57,7 +57,7 @@ def fill(block: Block, rows: NDArray[np.uint8]) -> None:
     padded=st.booleans(),
     all_cores=st.booleans(),
 )
-def test_a_block_gives_each_of_its_batches_the_logits_of_its_own_rows(
+def test_each_batch_of_a_block_gets_the_logits_of_its_own_rows(
     version: PublishedVersion, batches: list[list[int]], *, padded: bool, all_cores: bool
 ) -> None:
     block = make_block(open_runner(version, PADDED if padded else CPU), 0)
@@ -69,7 +69,7 @@ def test_a_block_gives_each_of_its_batches_the_logits_of_its_own_rows(
         assert logits_BK.max(axis=1).tolist() == margins
 
 
-def test_as_many_rows_are_bound_once(version: PublishedVersion) -> None:
+def test_a_binding_is_reused_for_the_same_number_of_rows(version: PublishedVersion) -> None:
     block = make_block(open_runner(version), 0)
     block.run(2)
     bound = block._bound[2, False]
@@ -81,7 +81,7 @@ def test_as_many_rows_are_bound_once(version: PublishedVersion) -> None:
     assert set(block._bound) == {(2, False), (3, False)}
 
 
-def test_a_padded_device_runs_two_sizes_of_batches(version: PublishedVersion) -> None:
+def test_a_padded_device_runs_batches_of_two_sizes(version: PublishedVersion) -> None:
     block = make_block(open_runner(version, PADDED), 0)
 
     for rows in range(1, ROWS + 1):
@@ -91,7 +91,9 @@ def test_a_padded_device_runs_two_sizes_of_batches(version: PublishedVersion) ->
 
 
 @pytest.mark.parametrize("device", [CPU, PADDED], ids=["exact", "padded"])
-def test_a_run_leaves_the_features_of_other_blocks_alone(version: PublishedVersion, device: Device) -> None:
+def test_a_run_does_not_change_the_features_of_other_blocks(
+    version: PublishedVersion, device: Device
+) -> None:
     runner = open_runner(version, device)
     first, kept, last = (make_block(runner, 0, number) for number in range(BLOCKS))
     fill(kept, images([1, 2, 3, 4, 5, 6], exit_number=1))
@@ -106,7 +108,7 @@ def test_a_run_leaves_the_features_of_other_blocks_alone(version: PublishedVersi
     assert later.run(ROWS).max(axis=1).tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_part_that_runs_alone_leaves_its_features_where_the_whole_batch_would(
+def test_a_part_writes_its_features_to_the_same_slots_as_the_whole_batch(
     version: PublishedVersion,
 ) -> None:
     runner = open_runner(version)
@@ -121,10 +123,10 @@ def test_a_part_that_runs_alone_leaves_its_features_where_the_whole_batch_would(
     assert later.run(ROWS).max(axis=1).tolist() == [9, 9, 3, 4, 9, 9]
 
 
-def test_every_block_of_a_stage_has_slots_of_its_own(version: PublishedVersion) -> None:
+def test_blocks_of_a_stage_have_different_slots(version: PublishedVersion) -> None:
     _, _, blocks = open_stages(version, CPU, max_batch_size=ROWS, blocks=[3, 2, 1], idle_threads=1)
 
-    assert [len(each) for each in blocks] == [3, 2, 1]
+    assert [len(blocks_of_stage) for blocks_of_stage in blocks] == [3, 2, 1]
     for of_stage in blocks:
         slots = np.concatenate([block.slots for block in of_stage]).tolist()
         assert slots == list(range(len(of_stage) * ROWS))
@@ -138,8 +140,8 @@ def open_on_cpu(version: PublishedVersion) -> None:
     open_stages(version, CPU, max_batch_size=4, blocks=[1, 1, 1], idle_threads=1)
 
 
-def test_labels_that_the_logits_have_not_are_refused(version: PublishedVersion) -> None:
-    with pytest.raises(InvalidManifest, match="labels: expected 3 as the logits have, got 2"):
+def test_a_number_of_labels_other_than_the_logits_is_refused(version: PublishedVersion) -> None:
+    with pytest.raises(InvalidManifest, match="labels: expected 3, the width of the logits, got 2"):
         open_on_cpu(changed(version.folder, labels=("ant", "bee")))
 
 
@@ -153,7 +155,7 @@ def test_labels_that_the_logits_have_not_are_refused(version: PublishedVersion) 
     ],
     ids=["name", "shape", "datatype", "rank"],
 )
-def test_inputs_that_the_graph_has_not_are_refused_in_one_line(
+def test_inputs_missing_in_the_graph_are_refused_in_one_line(
     version: PublishedVersion, image: TensorSpec
 ) -> None:
     with pytest.raises(RepositoryError, match="the stages do not fit the manifest") as refusal:
@@ -172,7 +174,7 @@ def test_inputs_that_the_graph_has_not_are_refused_in_one_line(
     ],
     ids=["name", "datatype", "smaller", "larger", "rank"],
 )
-def test_features_that_the_graph_has_not_are_refused_in_one_line(
+def test_features_missing_in_the_graph_are_refused_in_one_line(
     version: PublishedVersion, features: TensorSpec
 ) -> None:
     stages = version.manifest.stages

@@ -14,14 +14,14 @@ def test_costs_are_a_straight_line_through_the_smallest_and_the_largest_batch_me
     assert [costs.seconds(range(1), rows) for rows in (1, 2, 8, 16)] == pytest.approx([3, 4, 10, 18])
 
 
-def test_where_one_size_was_measured_rows_cost_in_proportion() -> None:
+def test_with_one_measured_size_costs_are_proportional_to_rows() -> None:
     costs = StageCosts([{4: 8.0}], 8)
 
     assert [costs.seconds(range(1), rows) for rows in (1, 4, 8)] == pytest.approx([2, 8, 16])
 
 
 @given(st.floats(1e-6, 1.0), st.floats(1e-6, 1.0), st.integers(1, 64))
-def test_no_row_costs_less_than_nothing_however_a_measurement_failed(
+def test_costs_are_not_negative_after_inconsistent_measurements(
     one_row: float, full: float, rows: int
 ) -> None:
     costs = StageCosts([{1: one_row, 64: full}], 64)
@@ -30,7 +30,7 @@ def test_no_row_costs_less_than_nothing_however_a_measurement_failed(
 
 
 @given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=5), st.data())
-def test_consecutive_stages_cost_the_sum_of_each(row_seconds: list[float], data: st.DataObject) -> None:
+def test_the_cost_of_consecutive_stages_is_their_sum(row_seconds: list[float], data: st.DataObject) -> None:
     costs = StageCosts([{1: seconds, 8: 4 * seconds} for seconds in row_seconds], 8)
     start = data.draw(st.integers(0, len(row_seconds)))
     stages = range(start, data.draw(st.integers(start, len(row_seconds))))
@@ -40,7 +40,7 @@ def test_consecutive_stages_cost_the_sum_of_each(row_seconds: list[float], data:
     assert costs.seconds(stages, rows) == pytest.approx(expected)
 
 
-def test_a_rows_own_time_is_its_share_of_the_largest_batch() -> None:
+def test_row_seconds_are_the_share_of_a_row_in_the_largest_batch() -> None:
     costs = StageCosts([{1: 1.0, 8: 4.0}, {1: 1.0, 8: 8.0}], 8)
 
     assert costs.row_seconds(range(1)) == pytest.approx(0.5)
@@ -48,13 +48,13 @@ def test_a_rows_own_time_is_its_share_of_the_largest_batch() -> None:
 
 
 @pytest.mark.parametrize(("measured", "pays"), [(CPU_LIKE, False), (GPU_LIKE, True)])
-def test_batching_pays_where_a_row_costs_far_less_in_a_full_batch(
+def test_batching_pays_if_a_row_costs_far_less_in_a_full_batch(
     measured: dict[int, float], *, pays: bool
 ) -> None:
     assert StageCosts([measured, measured], 8).batching_pays is pays
 
 
-def test_all_cores_pay_where_they_save_more_than_waking_them_costs() -> None:
+def test_all_cores_pay_if_they_save_more_than_all_cores_seconds() -> None:
     just, enough = 0.001 - 0.9 * ALL_CORES_SECONDS, 0.001 - 1.1 * ALL_CORES_SECONDS
     costs = MeasuredCosts(
         side_by_side=StageCosts([{1: 0.001}] * 2, 1), all_cores=StageCosts([{1: just}, {1: enough}], 1)
@@ -64,7 +64,7 @@ def test_all_cores_pay_where_they_save_more_than_waking_them_costs() -> None:
     assert costs.all_cores_pay(range(1, 2), 1, 1)
 
 
-def test_all_cores_compete_with_a_share_of_the_rows_in_each_thread() -> None:
+def test_all_cores_are_compared_with_a_share_of_the_rows_in_one_thread() -> None:
     costs = MeasuredCosts(
         side_by_side=StageCosts([{1: 0.001, 8: 0.008}], 8), all_cores=StageCosts([{1: 0.001, 8: 0.005}], 8)
     )
@@ -74,7 +74,7 @@ def test_all_cores_compete_with_a_share_of_the_rows_in_each_thread() -> None:
 
 
 @given(st.integers(1, 200))
-def test_batch_sizes_are_powers_of_two_below_the_largest_and_that(largest: int) -> None:
+def test_batch_sizes_are_powers_of_two_and_the_largest(largest: int) -> None:
     sizes = list(batch_sizes(largest))
 
     assert sizes[-1] == largest

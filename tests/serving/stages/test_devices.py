@@ -12,7 +12,7 @@ from tests.serving.scripted_model import row
 
 
 def session_really_runs_on(provider: str) -> bool:
-    """Ask onnxruntime by itself, with a model of this test's own."""
+    """Return whether onnxruntime runs a session on a provider, checked without our code."""
     if provider not in onnxruntime.get_available_providers():
         return False
     if importlib.util.find_spec("nvidia"):
@@ -20,7 +20,7 @@ def session_really_runs_on(provider: str) -> bool:
     try:
         onnxruntime.set_default_logger_severity(4)
         device = onnxruntime.OrtValue.ortvalue_from_shape_and_type([1], np.float32, "cuda")
-    except Exception:  # onnxruntime raises a class of its own for each status
+    except Exception:  # onnxruntime has a separate exception class for each status
         return False
     finally:
         onnxruntime.set_default_logger_severity(2)
@@ -40,19 +40,19 @@ def no_cuda() -> None:
         pytest.skip("a CUDA device is here")
 
 
-def test_cpu_is_always_there() -> None:
+def test_the_cpu_is_always_available() -> None:
     assert choose_device("cpu") == CPU
 
 
 @pytest.mark.usefixtures("no_cuda")
 @pytest.mark.parametrize("name", ["cuda", "tensorrt"])
-def test_an_explicit_device_that_is_not_there_is_refused_with_what_is(name: DeviceName) -> None:
+def test_an_unavailable_device_is_refused_with_the_available_ones(name: DeviceName) -> None:
     with pytest.raises(ConfigurationError, match=rf'^device "{name}": .* sessions run only on: cpu$'):
         choose_device(name)
 
 
 @pytest.mark.usefixtures("no_cuda")
-def test_auto_takes_the_cpu_where_nothing_better_runs() -> None:
+def test_auto_is_the_cpu_without_cuda() -> None:
     assert choose_device("auto") == CPU
 
 
@@ -71,12 +71,12 @@ def test_the_cpu_has_at_least_one_worker() -> None:
     ("device", "largest", "sizes"),
     [(CPU, 64, []), (CUDA, 64, [8, 64]), (CUDA, 8, [1, 8]), (CUDA, 3, [1, 3]), (CUDA, 1, [1])],
 )
-def test_a_gpus_batches_come_in_at_most_two_sizes(device: Device, largest: int, sizes: list[int]) -> None:
+def test_batches_on_a_gpu_have_at_most_two_sizes(device: Device, largest: int, sizes: list[int]) -> None:
     assert device.batch_sizes(largest) == sizes
 
 
 @pytest.mark.gpu
-def test_auto_takes_cuda_where_a_session_runs_on_it(cuda: Device) -> None:
+def test_auto_is_cuda_if_a_session_runs_on_it(cuda: Device) -> None:
     assert choose_device("auto") == cuda
 
 

@@ -33,7 +33,7 @@ def runner(version: PublishedVersion) -> StageRunner:
 
 
 def run_plain_sessions(version: PublishedVersion, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Chain the stages through ordinary runs of onnxruntime: no binding, no slab."""
+    """Run the stages with plain onnxruntime sessions, without bindings or slabs."""
     logits_ENK = []
     inputs: dict[str, NDArray[np.generic]] = {"image": images}
     for number in range(STAGES):
@@ -58,7 +58,7 @@ def test_the_chain_through_slabs_equals_plain_sessions(
 
 
 @pytest.mark.parametrize("datatype", DTYPES)
-def test_an_input_of_any_datatype_is_carried_to_every_stage(tmp_path: Path, datatype: Datatype) -> None:
+def test_an_input_of_any_datatype_reaches_every_stage(tmp_path: Path, datatype: Datatype) -> None:
     version = read_version(token_model.publish(tmp_path, mask_datatype=datatype))
     runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=SLOTS)
     random = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def test_a_stage_gathers_scattered_slots_in_any_order(runner: StageRunner) -> No
     assert logits_BK.max(axis=1).tolist() == [7.0, 0.0, 5.0, 2.0]
 
 
-def test_a_run_leaves_slots_outside_its_destination_alone(runner: StageRunner) -> None:
+def test_a_run_does_not_change_slots_outside_its_destination(runner: StageRunner) -> None:
     runner.run(0, {"image": np.stack([row(1, 1, 3, 1)])}, destination=5)
     runner.run(0, {"image": np.stack([row(2, 1, 9, 1)] * 4)}, destination=6)
     runner.run(0, {"image": np.stack([row(2, 1, 9, 1)] * 5)}, destination=0)
@@ -100,7 +100,7 @@ def test_concurrent_runs_at_different_destinations_do_not_mix(version: Published
     callers, rows = 4, 8
     runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=callers * rows)
 
-    def take_through(caller: int) -> bool:
+    def run_stages(caller: int) -> bool:
         images = np.stack([row(caller % 3, 1, caller, n) for n in range(rows)])
         slots = np.arange(caller * rows, (caller + 1) * rows)
         runner.run(0, {"image": images}, int(slots[0]))
@@ -111,10 +111,10 @@ def test_concurrent_runs_at_different_destinations_do_not_mix(version: Published
         )
 
     with ThreadPoolExecutor(callers) as pool:
-        assert all(pool.map(take_through, list(range(callers)) * 50))
+        assert all(pool.map(run_stages, list(range(callers)) * 50))
 
 
-def test_the_same_rows_give_the_same_bits_again(runner: StageRunner) -> None:
+def test_repeated_runs_give_identical_bits(runner: StageRunner) -> None:
     images = np.stack([row(1, 0.3, 0.7, 1.1), row(2, 0.1, 0.2, 0.3)])
 
     first, second = (runner.run_every_stage({"image": images}) for _ in range(2))
@@ -122,7 +122,7 @@ def test_the_same_rows_give_the_same_bits_again(runner: StageRunner) -> None:
     assert first.tobytes() == second.tobytes()
 
 
-def test_a_file_that_is_no_onnx_is_a_repository_error_that_names_it(tmp_path: Path) -> None:
+def test_a_file_that_is_not_onnx_is_a_repository_error_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "stage-0.onnx").write_bytes(b"not a model")
 
     with pytest.raises(RepositoryError, match=r"stage-0\.onnx: onnxruntime cannot load it"):

@@ -15,14 +15,14 @@ import numpy as np
 
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
-from training.attach.core import Attached, attach_exits
+from training.attach.build import Attached, attach_exits
 from training.attach.folder import AttachFolder
-from training.attach.parity import check_early_exits, check_parity
+from training.attach.network.source import SourceModel, read_source
 from training.attach.progress import AttachProgress
-from training.attach.row_splits import MOST_HEAD_ROWS, AttachSplits
-from training.attach.rows import Rows, make_rows
+from training.attach.rows.rows import Rows, make_rows
+from training.attach.rows.splits import MOST_HEAD_ROWS, AttachSplits
 from training.attach.settings import MOST_EXITS, AttachSettings
-from training.attach.source import SourceModel, read_source
+from training.attach.stages.parity import check_early_exits, check_parity
 from training.born_again import progress as born_again
 from training.born_again.generations import TrainedGeneration
 from training.born_again.promotion import promote

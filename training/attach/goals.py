@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from serving.repository.manifest import Manifest
-from training.attach.row_splits import AIM
+from training.attach.rows.splits import AIM
 from training.exits.goals import DEFAULT_POINT, AgreementGoal, Goal
 
 FAST_POINT = "fast"

@@ -10,11 +10,11 @@ from serving.repository.manifest import (
     Manifest,
     Provenance,
 )
-from training.attach.assess import Assessed, exits_of, path_of, points_of
+from training.attach.exits.assess import Assessed, exits_of, path_of, points_of
+from training.attach.network.source import SourceModel
 from training.attach.record import AttachRecord
-from training.attach.row_splits import AttachSplits
-from training.attach.rows import Rows
-from training.attach.source import SourceModel
+from training.attach.rows.rows import Rows
+from training.attach.rows.splits import AttachSplits
 from training.exits.goals import DEFAULT_POINT
 from training.release.exported_stage import ExportedStage
 from training.release.publish import check_certified, stage_entry

@@ -87,7 +87,7 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
     """Gather what the result depends on; raise AttachError for a value that cannot be."""
     from pydantic import ValidationError
 
-    from training.attach.heads import HeadTraining
+    from training.attach.heads.training import HeadTraining
     from training.attach.settings import AttachSettings
     from training.errors import AttachError
     from training.recipe.section import complaint

@@ -17,20 +17,20 @@ from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import file_digest
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
-from training.attach.assess import Assessed, assess
-from training.attach.choice import SAVING_AT_MOST
-from training.attach.core import ChosenCuts, attach_exits
+from training.attach.build import ChosenCuts, attach_exits
+from training.attach.exits.assess import Assessed, assess
+from training.attach.exits.choice import SAVING_AT_MOST
 from training.attach.folder import BEGUN_FILES, AttachFolder, Begun
 from training.attach.manifest import make_manifest
-from training.attach.milliseconds import Milliseconds, measure_milliseconds
-from training.attach.parity import check_early_exits, check_parity
+from training.attach.network.source import SourceModel, read_source
 from training.attach.progress import AttachProgress
 from training.attach.record import AttachedPoint, AttachRecord, CurveRecord
 from training.attach.report import write_report
-from training.attach.row_splits import AttachSplits, choose_sizes, split_rows
-from training.attach.rows import Rows, check_labels, read_rows
+from training.attach.rows.rows import Rows, check_labels, read_rows
+from training.attach.rows.splits import AttachSplits, choose_sizes, split_rows
 from training.attach.settings import AttachSettings
-from training.attach.source import SourceModel, read_source
+from training.attach.stages.milliseconds import Milliseconds, measure_milliseconds
+from training.attach.stages.parity import check_early_exits, check_parity
 from training.errors import AttachError, NoSaving
 from training.exits.cost import expected_milliseconds
 from training.exits.evaluate import cumulative

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from training.attach.features import Told
+from training.attach.heads.features import Told
 
 
 class AttachProgress:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from serving.repository.manifest import DatasetProvenance
 from serving.repository.repository import PublishedVersion
-from training.attach.assess import Assessed, assess
+from training.attach.exits.assess import Assessed, assess
 from training.attach.goals import options_of
-from training.attach.row_splits import AttachSplits, SplitSizes, choose_sizes, split_rows
-from training.attach.rows import Rows, check_labels, read_rows
+from training.attach.rows.rows import Rows, check_labels, read_rows
+from training.attach.rows.splits import AttachSplits, SplitSizes, choose_sizes, split_rows
 from training.data.splits import UNTRAINED_SHARES
 from training.errors import DatasetError
 from training.exits.goals import Goal, check_certify_rows

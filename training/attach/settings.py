@@ -9,7 +9,7 @@ from pydantic import Field
 
 from serving.repository.manifest import NAME_PATTERN
 from training.attach.goals import goals
-from training.attach.heads import HeadTraining
+from training.attach.heads.training import HeadTraining
 from training.exits.goals import AgreementGoal
 from training.recipe.section import Count, OpenShare, Section, Seed
 

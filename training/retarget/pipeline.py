@@ -34,7 +34,7 @@ from serving.repository.manifest import (
     RetargetedFrom,
 )
 from serving.repository.repository import PublishedVersion, read_version
-from training.attach.assess import exits_of, path_of, points_of
+from training.attach.exits.assess import exits_of, path_of, points_of
 from training.attach.retarget import choose_on_rows
 from training.data.splits import UNTRAINED_SHARES, Dataset
 from training.errors import RecipeError

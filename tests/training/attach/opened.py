@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 
 from tests.training.attach.networks import Array, Arrays, random_rows, save, session
-from training.attach.cuts import Cut, find_cuts
-from training.attach.head_weights import HeadWeights
-from training.attach.measure import NetworkMeasurements, measure
-from training.attach.pooling import pooled_width
-from training.attach.source import SourceModel, read_source
-from training.attach.stages import write_stages
+from training.attach.heads.pooling import pooled_width
+from training.attach.heads.weights import HeadWeights
+from training.attach.network.cuts import Cut, find_cuts
+from training.attach.network.measure import NetworkMeasurements, measure
+from training.attach.network.source import SourceModel, read_source
+from training.attach.stages.export import write_stages
 from training.release.exported_stage import ExportedStage
 
 

@@ -1,0 +1,267 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from tests.training.attach.networks import Writer, convnet, random_rows, save
+from tests.training.attach.opened import opened
+from training.attach.heads import features
+from training.attach.heads.features import BATCH_ROWS, STATE_FILE, cache, expected_bytes
+from training.attach.heads.pooling import pooled_model
+from training.attach.network.sessions import open_session, run
+from training.attach.network.source import read_source
+from training.attach.rows.rows import Rows, read_rows
+from training.errors import AttachError, NotFinite, RunError
+
+COUNT = 3 * BATCH_ROWS + 5
+Array = NDArray[Any]
+
+
+class Prepared:
+    """A network with pooled levels and rows for it, in a folder."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        found = opened(convnet(seed=seed), folder)
+        self.model = pooled_model(found.source, found.cuts[:2])
+        self.folder = folder / "features"
+        self.file = folder / "rows.npz"
+        self.inputs = found.source.inputs
+        self.images = found.rows(COUNT)["image"]
+
+    def rows(self) -> Rows:
+        np.savez(self.file, image=self.images)
+        return read_rows(self.file, self.inputs)
+
+    def outputs(self) -> list[Array]:
+        names = [output.name for output in self.model.graph.output]
+        return run(open_session(self.model), names, {"image": self.images})
+
+    def overwrite(self, row: int, value: float) -> None:
+        """Write a value over the first feature of a row that is cached."""
+        cached = np.load(self.folder / "pooled_0.npy", mmap_mode="r+")
+        cached[row, 0] = value
+        cached.flush()
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    return Prepared(tmp_path)
+
+
+def test_every_row_is_cached_as_the_model_answers_it(prepared: Prepared) -> None:
+    cached = cache(prepared.model, prepared.rows(), prepared.folder)
+
+    *levels, logits_NK = prepared.outputs()
+    assert len(cached.levels) == len(levels) == 2
+    for found, expected in zip((*cached.levels, cached.logits_NK), (*levels, logits_NK), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_cache_takes_the_bytes_that_are_told_before(prepared: Prepared) -> None:
+    rows = prepared.rows()
+    cache(prepared.model, rows, prepared.folder)
+
+    taken = sum(path.stat().st_size for path in prepared.folder.glob("*.npy"))
+    assert taken == expected_bytes(prepared.model, len(rows))
+
+
+def test_a_finished_cache_is_read_and_not_computed_again(prepared: Prepared) -> None:
+    cache(prepared.model, prepared.rows(), prepared.folder)
+    prepared.overwrite(7, 99.0)
+    told: list[int] = []
+
+    again = cache(prepared.model, prepared.rows(), prepared.folder, told.append)
+
+    assert again.levels[0][7, 0] == 99.0
+    assert told == [COUNT]
+
+
+def test_a_cache_of_other_rows_is_replaced(prepared: Prepared) -> None:
+    first = cache(prepared.model, prepared.rows(), prepared.folder)
+    prepared.overwrite(7, 99.0)
+    prepared.images[50] += 1
+
+    second = cache(prepared.model, prepared.rows(), prepared.folder)
+
+    assert second.key != first.key
+    np.testing.assert_allclose(second.levels[0], prepared.outputs()[0], atol=1e-6)
+
+
+def test_a_cache_of_another_network_is_replaced(prepared: Prepared, tmp_path: Path) -> None:
+    cache(prepared.model, prepared.rows(), prepared.folder)
+    other = Prepared(tmp_path, seed=4)
+
+    found = cache(other.model, other.rows(), prepared.folder)
+
+    np.testing.assert_allclose(found.levels[1], other.outputs()[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("written_after", [b"", b"half a row"])
+def test_an_interrupted_cache_goes_on_where_it_was_safe(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, written_after: bytes
+) -> None:
+    monkeypatch.setattr(features, "SAFE_SECONDS", 0.0)
+    interrupt_after(prepared, 2 * BATCH_ROWS)
+    prepared.overwrite(7, 99.0)
+    with (prepared.folder / "pooled_0.npy").open("ab") as file:
+        file.write(written_after)
+    told: list[int] = []
+
+    found = cache(prepared.model, prepared.rows(), prepared.folder, told.append)
+
+    assert told == [2 * BATCH_ROWS, BATCH_ROWS, 5]
+    expected = np.array(prepared.outputs()[0])
+    expected[7, 0] = 99.0
+    np.testing.assert_allclose(found.levels[0], expected, atol=1e-6)
+
+
+def test_rows_that_were_not_safe_are_computed_again(prepared: Prepared) -> None:
+    interrupt_after(prepared, 2 * BATCH_ROWS)  # within seconds, so that nothing was safe
+    told: list[int] = []
+
+    found = cache(prepared.model, prepared.rows(), prepared.folder, told.append)
+
+    assert sum(told) == COUNT
+    assert told[0] == 0
+    np.testing.assert_allclose(found.levels[0], prepared.outputs()[0], atol=1e-6)
+
+
+def interrupt_after(prepared: Prepared, rows: int) -> None:
+    done = 0
+
+    def told(count: int) -> None:
+        nonlocal done
+        done += count
+        if done == rows:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache(prepared.model, prepared.rows(), prepared.folder, told)
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "missing", "of another shape", "damaged state"])
+def test_a_cache_that_does_not_fit_its_state_is_computed_again(prepared: Prepared, spoil: str) -> None:
+    cache(prepared.model, prepared.rows(), prepared.folder)
+    file = prepared.folder / "pooled_1.npy"
+    if spoil == "truncated":
+        file.write_bytes(file.read_bytes()[:-4])
+    elif spoil == "missing":
+        file.unlink()
+    elif spoil == "of another shape":
+        np.save(file, np.zeros((COUNT, 999), np.float32))
+    else:
+        (prepared.folder / STATE_FILE).write_text("{")
+
+    found = cache(prepared.model, prepared.rows(), prepared.folder)
+
+    np.testing.assert_allclose(found.levels[1], prepared.outputs()[1], atol=1e-6)
+
+
+def test_rows_of_another_cache_are_never_taken_for_safe(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = prepared.images, prepared.images + 1
+    monkeypatch.setattr(features, "SAFE_SECONDS", 0.0)
+    interrupt_after(prepared, 2 * BATCH_ROWS)
+    monkeypatch.setattr(features, "SAFE_SECONDS", np.inf)
+    prepared.images = other
+    interrupt_after(prepared, 3 * BATCH_ROWS)
+    prepared.images = first
+
+    found = cache(prepared.model, prepared.rows(), prepared.folder)
+
+    np.testing.assert_allclose(found.levels[0], prepared.outputs()[0], atol=1e-6)
+
+
+def test_a_disk_that_is_too_small_is_told_before_any_work(prepared: Prepared) -> None:
+    width = prepared.model.graph.output[0].type.tensor_type.shape.dim[1]
+    width.dim_value = 10**12
+
+    with pytest.raises(RunError, match=r"features: expected [\d,]+ MiB free .*, got [\d,]+ MiB$"):
+        cache(prepared.model, prepared.rows(), prepared.folder)
+
+    assert not list(prepared.folder.iterdir())
+
+
+def vectors(operator: str, *, bias: float = 0.0) -> onnx.ModelProto:
+    """Rows [N, 4] through one operator, which is level 0; 3 classes."""
+    write = Writer(17)
+    write.add(operator, write.input("x", 4), name="pooled_0")
+    write.add("MatMul", "pooled_0", write.weight(4, 3), name="product")
+    write.add("Add", "product", write.hold([bias, 0.0, 0.0]), name="logits")
+    write.output("pooled_0", 4)
+    write.output("logits", 3)
+    return write.model()
+
+
+def rows_for(model: onnx.ModelProto, folder: Path, **arrays: Array) -> Rows:
+    np.savez(folder / "rows.npz", allow_pickle=False, **arrays)
+    return read_rows(folder / "rows.npz", read_source(save(model, folder), "logits").inputs)
+
+
+def test_a_row_that_the_network_answers_with_nan_is_named(tmp_path: Path) -> None:
+    model = vectors("Sqrt")
+    values = np.random.default_rng(0).random((50, 4), dtype=np.float32)
+    values[41, 2] = -1
+
+    with pytest.raises(
+        NotFinite, match=r"rows.npz: row 41: expected finite pooled_0 of the network, got NaN or infinity$"
+    ):
+        cache(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
+
+
+def test_infinite_features_are_refused_too(tmp_path: Path) -> None:
+    model = vectors("Reciprocal")
+    values = np.ones((50, 4), np.float32)
+    values[3, 0] = 0
+
+    with pytest.raises(NotFinite, match="row 3: expected finite pooled_0"):
+        cache(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
+
+
+def test_rows_that_are_all_of_one_class_are_refused(tmp_path: Path) -> None:
+    model = vectors("Sigmoid", bias=50.0)
+    values = np.random.default_rng(0).random((50, 4), dtype=np.float32)
+
+    with pytest.raises(
+        AttachError, match=r"rows.npz: expected rows of at least 2 .* classes, got class 0 for all 50$"
+    ):
+        cache(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
+
+
+def test_rows_that_the_network_cannot_run_on_are_told_in_a_line(tmp_path: Path) -> None:
+    write = Writer(17)
+    write.add("Gather", write.weight(10, 4), write.input("ids", 3, kind=TensorProto.INT64), name="looked_up")
+    write.mean("looked_up", [1], keep=False, name="pooled_0")
+    write.linear("pooled_0", 4, 3, "logits")
+    write.output("pooled_0", 4)
+    write.output("logits", 3)
+    model = write.model()
+    ids = np.random.default_rng(0).integers(0, 10, (50, 3))
+    ids[40] = 10
+
+    with pytest.raises(AttachError, match=r"rows.npz: rows 32 to 49: the network cannot run: .*") as caught:
+        cache(model, rows_for(model, tmp_path, ids=ids), tmp_path / "features")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_with_two_inputs_is_cached(tmp_path: Path) -> None:
+    write = Writer(17)
+    write.add("Concat", write.input("a", 2), write.input("b", 3), name="pooled_0", axis=1)
+    write.linear("pooled_0", 5, 3, "logits")
+    write.output("pooled_0", 5)
+    write.output("logits", 3)
+    model = write.model()
+    inputs = random_rows(model, 40)
+
+    found = cache(model, rows_for(model, tmp_path, **inputs), tmp_path / "features")
+
+    np.testing.assert_array_equal(found.levels[0], np.concatenate([inputs["a"], inputs["b"]], axis=1))
+    state = json.loads((tmp_path / "features" / STATE_FILE).read_text())
+    assert state == {"key": found.key, "rows": 40}

@@ -12,7 +12,7 @@ from tests.training.attach.networks import Array, Arrays, random_rows, save, ses
 from training.attach.heads.pooling import pooled_width
 from training.attach.heads.weights import HeadWeights
 from training.attach.network.cuts import Cut, find_cuts
-from training.attach.network.measure import NetworkMeasurements, measure
+from training.attach.network.measure import NetworkMeasurements, measure_network
 from training.attach.network.source import SourceModel, read_source
 from training.attach.stages.export import write_stages
 from training.release.exported_stage import ExportedStage
@@ -33,7 +33,7 @@ class Opened:
 
 def opened(model: onnx.ModelProto, folder: Path, rows: Arrays | None = None) -> Opened:
     source = read_source(save(model, folder))
-    measured = measure(source, rows or random_rows(model, 3))
+    measured = measure_network(source, rows or random_rows(model, 3))
     return Opened(source, measured, find_cuts(source, measured))
 
 

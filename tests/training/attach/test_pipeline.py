@@ -284,7 +284,7 @@ def test_a_network_that_no_exit_makes_cheaper_is_only_published_by_force(
 ) -> None:
     assert attach_at(own, "relu_2") == 2
 
-    assert "error: no saving found: balanced takes " in capsys.readouterr().err
+    assert "error: no saving found: expected balanced to take at most 90% " in capsys.readouterr().err
     assert not (own / "models" / "tables").exists()
     assert attach_at(own, "relu_2", more=("--resume", "--force")) == 0
 
@@ -294,7 +294,7 @@ def test_another_folder_than_it_was_begun_with_is_refused(
 ) -> None:
     assert attach(made, "--resume", "--seed", "1") == 2
 
-    assert "begun with another seed: expected 0, got 1" in capsys.readouterr().err
+    assert "started with another seed: expected 0, got 1" in capsys.readouterr().err
 
 
 def test_a_number_of_class_names_that_does_not_fit_is_refused(

@@ -1,8 +1,8 @@
-"""The exits of an attached network, from its logits to its test figures: each split decides one thing.
+"""Calibrates, certifies and tests the exits of an attached network; each split decides one thing.
 
-Early exits are calibrated on the network's own answers, and the final exit's temperature is 1: at `exact`
-the answers are the file's. Without labels the network's answers also stand for the truth, so that accuracy
-is agreement; the manifest then leaves accuracies out.
+Early exits are calibrated on the network's own answers. The final exit's temperature is 1, so that `exact`
+answers as the file does. Without labels the network's answers replace the truth, and accuracies are left out
+of the manifest.
 
 Shapes: `E` exits, `N` rows, `K` classes.
 """
@@ -35,14 +35,38 @@ from training.run.assessment import (
 
 
 @dataclass(frozen=True)
-class Assessed:
-    """What the splits showed of an attached network."""
+class AttachAssessment:
+    """The operating points of an attached network, and its figures on the test split."""
 
     chosen: ChosenPoints
     tested: HeldOutResults
     cost_E: tuple[int, ...]
     """Multiply-adds of a row that leaves at each exit, heads included."""
-    labelled: bool
+    has_labels: bool
+
+    @property
+    def exits(self) -> tuple[Exit, ...]:
+        """The manifest's entries of the exits, without accuracies if there are no labels."""
+        entries = exit_entries(self.chosen, self.tested)
+        if self.has_labels:
+            return entries
+        unknown = {"accuracy": None, "expected_calibration_error": None}
+        return tuple(entry.model_copy(update=unknown) for entry in entries)
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        """The manifest's entries of the points, without accuracies and harms if there are no labels."""
+        entries = point_entries(self.chosen, self.tested)
+        return entries if self.has_labels else {name: _unlabelled(point) for name, point in entries.items()}
+
+    @property
+    def pareto_path(self) -> ParetoPath:
+        """The manifest's entry of the path, without accuracy losses if there are no labels."""
+        path = path_entry(self.chosen)
+        if self.has_labels:
+            return path
+        points = tuple(point.model_copy(update={"accuracy_loss": None}) for point in path.points)
+        return path.model_copy(update={"points": points})
 
 
 def assess(
@@ -51,54 +75,29 @@ def assess(
     splits: AttachSplits,
     cost_E: Sequence[int],
     goals: Mapping[str, Goal],
-) -> Assessed:
-    """Calibrate, trace the trade-off, certify and test; truth_N is None where there are no labels.
+) -> AttachAssessment:
+    """Calibrate, choose the points, certify and test them; truth_N is None without labels.
 
     Raises RecipeError for a goal that cannot be reached.
     """
     answer_N: Integers = logits_ENK[-1].argmax(axis=1)
-    known_N = answer_N if truth_N is None else truth_N
+    reference_N = answer_N if truth_N is None else truth_N
     temperatures = tuple(
         calibration_temperature(logits_NK[splits.temperature], answer_N[splits.temperature])
         for logits_NK in logits_ENK[:-1]
     )
     temperatures = (*temperatures, NEUTRAL_TEMPERATURE)
     tune, certify = (
-        read(logits_ENK[:, row_N], known_N[row_N], temperatures) for row_N in (splits.tune, splits.certify)
+        read(logits_ENK[:, row_N], reference_N[row_N], temperatures)
+        for row_N in (splits.tune, splits.certify)
     )
-    traced = TuneResults(temperatures, tune, pareto_path(tune, cost_E))
-    chosen = choose_points(traced, certify, cost_E, goals)
-    tested = measure(logits_ENK[:, splits.test], known_N[splits.test], chosen, cost_E)
-    return Assessed(chosen, tested, tuple(cost_E), labelled=truth_N is not None)
+    tuned = TuneResults(temperatures, tune, pareto_path(tune, cost_E))
+    chosen = choose_points(tuned, certify, cost_E, goals)
+    tested = measure(logits_ENK[:, splits.test], reference_N[splits.test], chosen, cost_E)
+    return AttachAssessment(chosen, tested, tuple(cost_E), has_labels=truth_N is not None)
 
 
-def exits_of(assessed: Assessed) -> tuple[Exit, ...]:
-    """Return each exit's figures on test; without labels none that needs them."""
-    entries = exit_entries(assessed.chosen, assessed.tested)
-    if assessed.labelled:
-        return entries
-    unknown = {"accuracy": None, "expected_calibration_error": None}
-    return tuple(each.model_copy(update=unknown) for each in entries)
-
-
-def points_of(assessed: Assessed) -> dict[str, OperatingPoint]:
-    """Return each point's figures on test; without labels none that needs them."""
-    entries = point_entries(assessed.chosen, assessed.tested)
-    if assessed.labelled:
-        return entries
-    return {name: _without_labels(point) for name, point in entries.items()}
-
-
-def path_of(assessed: Assessed) -> ParetoPath:
-    """Return the path on tune that the points were taken from; without labels no accuracy losses."""
-    path = path_entry(assessed.chosen)
-    if assessed.labelled:
-        return path
-    points = tuple(each.model_copy(update={"accuracy_loss": None}) for each in path.points)
-    return path.model_copy(update={"points": points})
-
-
-def _without_labels(point: OperatingPoint) -> OperatingPoint:
+def _unlabelled(point: OperatingPoint) -> OperatingPoint:
     certificate = point.certificate
     if certificate is not None:
         certificate = certificate.model_copy(update={"harms": None})

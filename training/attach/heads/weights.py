@@ -1,15 +1,19 @@
-"""The weights of one head: linear layers with ReLU between them, on a pooled vector.
+"""The weights of one head, and the file that keeps them: linear layers with ReLU between them.
 
-What fits heads fills this in; what writes stages puts it into ONNX. Shapes: `B` rows of a batch,
-`P` pooled features, `K` classes.
+Shapes: `B` rows of a batch, `P` pooled features, `K` classes.
 """
 
+import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.files.whole_file import whole_file
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Weight [out, in] and bias [out]."""
@@ -26,22 +30,22 @@ class HeadWeights:
 
     @property
     def inputs(self) -> int:
-        """The width of the pooled vector that the head takes."""
+        """Width of the pooled vector."""
         return int(self.layers[0][0].shape[1])
 
     @property
     def classes(self) -> int:
-        """How many logits the head returns."""
+        """Number of logits."""
         return len(self.layers[-1][1])
 
     @property
     def multiply_adds(self) -> int:
-        """Of one row."""
+        """Multiply-adds of one row."""
         return sum(weight.size for weight, _bias in self.layers)
 
     @property
     def parameters(self) -> int:
-        """Weights and biases together."""
+        """Number of weights and biases."""
         return sum(weight.size + bias.size for weight, bias in self.layers)
 
     def logits(self, pooled_BP: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -50,6 +54,33 @@ class HeadWeights:
         for number, (weight, bias) in enumerate(self.layers):
             values = (np.maximum(values, 0) if number else values) @ weight.T + bias
         return values
+
+
+def write_head(path: Path, key: str, head: HeadWeights) -> None:
+    """Write a head to an .npz file under a key that identifies how it was trained."""
+    arrays = {
+        f"{name}_{number}": array
+        for number, layer in enumerate(head.layers)
+        for name, array in zip(("weight", "bias"), layer, strict=True)
+    }
+    content = io.BytesIO()  # on a full disk, closing a zip file on the disk raises a second error
+    np.savez(content, allow_pickle=False, key=np.array(key), **arrays)
+    with whole_file(path) as file:
+        file.write(content.getbuffer())
+
+
+def read_head(path: Path, key: str) -> HeadWeights | None:
+    """Read a head; None if the file is missing, damaged or has another key."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+            layers = len(arrays.files) // 2
+            return HeadWeights(
+                tuple((arrays[f"weight_{number}"], arrays[f"bias_{number}"]) for number in range(layers))
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _check(layers: Sequence[Layer]) -> None:
@@ -66,6 +97,6 @@ def _check(layers: Sequence[Layer]) -> None:
     for number, ((before, _), (after, _)) in enumerate(pairwise(layers), start=1):
         if after.shape[1] != before.shape[0]:
             raise ValueError(
-                f"layer {number}: expected {before.shape[0]} inputs as layer {number - 1} returns, "
+                f"layer {number}: expected {before.shape[0]} inputs, the outputs of layer {number - 1}, "
                 f"got {after.shape[1]}"
             )

@@ -1,9 +1,9 @@
-"""Finds where a network can be cut: tensors through which everything flows that the logits depend on.
+"""Finds the cuts of a network: tensors from which, with the graph's inputs, the logits can be computed.
 
-One sweep over the nodes keeps the set of living tensors. A tensor is free if it follows from the
-graph's inputs without multiply-adds; a stage behind a cut computes it again, and the inputs that it
-needs are carried along. A cut is where one tensor lives that is not free. So an attention mask is
-carried, and the end of every layer of a transformer is a cut.
+One pass over the nodes tracks the live tensors: those computed so far that a later node reads. A tensor that
+costs no multiply-adds is cheap. The stage after a cut computes cheap tensors again, from graph inputs that
+are carried along. A cut is a point where exactly one live tensor is not cheap. So an attention mask is
+carried, and the end of every transformer layer is a cut.
 """
 
 import difflib
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from serving.datatypes import DTYPES
 from serving.repository.manifest import TensorSpec
 from training.attach.network import graph
-from training.attach.network.layout import Kind, kind_of
+from training.attach.network.layout import Layout, layout_of
 from training.attach.network.measure import NetworkMeasurements
 from training.attach.network.source import SourceModel
 from training.errors import AttachError
 
-MOST_OF_THE_COST = 0.9
-"""A cut behind this share of the cost saves too little to be worth a head."""
+LARGEST_COST_SHARE = 0.9
+"""A cut after this share of the multiply-adds saves too little to pay for a head."""
 _MASK_DATATYPES = ("BOOL", "INT32", "INT64", "FP32")
 _SHOWN_NAMES = 5
 
@@ -33,110 +33,112 @@ class Cut:
     spec: TensorSpec
     """FP32, under the tensor's own name."""
     carried: tuple[str, ...]
-    """Inputs of the graph that what lies behind the cut reads beside the tensor."""
+    """Graph inputs that the nodes after the cut read."""
     multiply_adds: int
     """Before the cut, for one row."""
-    kind: Kind
+    layout: Layout
     mask: str | None
-    """The input [B, T] that marks the real tokens of a sequence [B, T, C], if there is one."""
+    """The input [B, T] that marks the real tokens of a sequence [B, T, C]; None without one."""
     row_bytes: int
-    """What a row occupies between two stages, carried inputs included."""
+    """Size of one row between two stages, carried inputs included."""
 
 
 def find_cuts(source: SourceModel, measured: NetworkMeasurements) -> tuple[Cut, ...]:
     """Find every cut of a network, in order of cost."""
-    ranks = {name: len(spec.shape) for name, spec in measured.tensors.items()}
     cuts = []
-    for tensor, spent in _crossings(source, measured):
+    for tensor, multiply_adds in _single_live_tensors(source, measured):
         spec = measured.tensors.get(tensor)
-        if spec is None or spec.datatype != "FP32" or spent == measured.total:
+        if spec is None or spec.datatype != "FP32" or multiply_adds == measured.total:
             continue
-        kind = kind_of(source.model.graph, spec, ranks)
-        if kind is None:
+        layout = layout_of(source.model.graph, spec, measured.ranks)
+        if layout is None:
             continue
-        carried = graph.slice_behind(source.model.graph, [source.logits], {tensor, source.row_count}).inputs
-        between = [spec, *(each for each in source.inputs if each.name in carried)]
-        mask = _mask(source, spec) if kind == "sequence" else None
-        cuts.append(Cut(tensor, spec, carried, spent, kind, mask, sum(map(_row_bytes, between))))
+        stops = {tensor, source.row_count}
+        carried = graph.slice_computing(source.model.graph, [source.logits], stops).inputs
+        features = [spec, *(each for each in source.inputs if each.name in carried)]
+        mask = _mask(source, spec) if layout == "sequence" else None
+        row_bytes = sum(map(_row_bytes, features))
+        cuts.append(Cut(tensor, spec, carried, multiply_adds, layout, mask, row_bytes))
     return tuple(cuts)
 
 
-def levels(cuts: Sequence[Cut], total: int, count: int) -> tuple[Cut, ...]:
-    """Return the smallest tensor of at most `count` levels of cost, cheapest first.
+def choose_levels(cuts: Sequence[Cut], total: int, count: int) -> tuple[Cut, ...]:
+    """Return one cut for each of at most `count` levels, cheapest first.
 
-    Cuts of equal cost are one level. Where there are more levels than `count`, those returned are
-    spread evenly among them, from the cheapest on.
+    A level is the set of cuts of equal cost, and its smallest tensor represents it. If there are more levels
+    than `count`, the returned ones are spread evenly, starting at the cheapest. total: multiply-adds of the
+    whole network.
     """
     by_cost: dict[int, list[Cut]] = {}
     for cut in cuts:
-        if cut.multiply_adds <= MOST_OF_THE_COST * total:
+        if cut.multiply_adds <= LARGEST_COST_SHARE * total:
             by_cost.setdefault(cut.multiply_adds, []).append(cut)
-    # Of equally small ones the last, which has its activation behind it.
+    # Among equally small tensors take the last, which comes after the activation.
     smallest = [min(reversed(level), key=lambda cut: cut.row_bytes) for level in by_cost.values()]
-    places = range(min(count, len(smallest)))
-    return tuple(smallest[place * len(smallest) // len(places)] for place in places)
+    chosen = min(count, len(smallest))
+    return tuple(smallest[number * len(smallest) // chosen] for number in range(chosen))
 
 
-def pick(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[Cut, ...]:
-    """Return the cuts of those names, in order of cost; raise AttachError for a name that is none."""
+def cuts_named(cuts: Sequence[Cut], names: Sequence[str]) -> tuple[Cut, ...]:
+    """Return the named cuts in order of cost; raise AttachError for an unknown or repeated name."""
     by_name = {cut.tensor: cut for cut in cuts}
     for number, name in enumerate(names):
         if name not in by_name:
-            near = difflib.get_close_matches(name, by_name, _SHOWN_NAMES, cutoff=0) or ["none"]
+            similar = difflib.get_close_matches(name, by_name, _SHOWN_NAMES, cutoff=0) or ["none"]
             raise AttachError(
                 f'cut "{name}": expected one of {len(by_name)} tensors to cut at, got another; '
-                f"near it: {', '.join(near)}"
+                f"similar names: {', '.join(similar)}"
             )
         if name in names[:number]:
             raise AttachError(f'cut "{name}": expected each cut once, got it again')
     return tuple(cut for cut in cuts if cut.tensor in names)
 
 
-def table(cuts: Sequence[Cut], total: int) -> str:
-    """Return a table of cuts: name, kind and shape of a row, and share of the cost before each."""
-    lines = [("cut", "kind", "row shape", "cost before it")]
+def cuts_table(cuts: Sequence[Cut], total: int) -> str:
+    """Return a table of cuts: name, layout, row shape, and share of the multiply-adds before each."""
+    lines = [("cut", "layout", "row shape", "cost before it")]
     for cut in cuts:
         shape = "x".join(map(str, cut.spec.row_shape))
-        lines.append((cut.tensor, cut.kind, shape, f"{cut.multiply_adds / total:.1%}"))
+        lines.append((cut.tensor, cut.layout, shape, f"{cut.multiply_adds / total:.1%}"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:>{widths[2]}}  {share:>{widths[3]}}"
-        for name, kind, shape, share in lines
+        f"{name:<{widths[0]}}  {layout:<{widths[1]}}  {shape:>{widths[2]}}  {share:>{widths[3]}}"
+        for name, layout, shape, share in lines
     )
 
 
-def _crossings(source: SourceModel, measured: NetworkMeasurements) -> Iterator[tuple[str, int]]:
-    """Yield each tensor that is at some moment the only living one, and the multiply-adds before it."""
+def _single_live_tensors(source: SourceModel, measured: NetworkMeasurements) -> Iterator[tuple[str, int]]:
+    """Yield each tensor that is the only live one after some node, and the multiply-adds before it."""
     nodes = source.model.graph.node
-    needed = graph.slice_behind(source.model.graph, [source.logits]).nodes
+    needed = graph.slice_computing(source.model.graph, [source.logits]).nodes
     last_reader = {name: number for number in needed for name in nodes[number].input}
-    not_free: set[str] = set()
-    living: set[str] = set()
-    spent, last = 0, None
+    not_cheap: set[str] = set()
+    live: set[str] = set()
+    multiply_adds, last = 0, None
     for number in needed:
         node = nodes[number]
-        spent += measured.multiply_adds[number]
-        if measured.multiply_adds[number] or not_free.intersection(node.input):
-            not_free.update(node.output)
-            living.update(name for name in node.output if name in last_reader)
-        living = {name for name in living if last_reader[name] > number}
-        if len(living) == 1 and living != {last}:
-            (last,) = living
-            yield last, spent
+        multiply_adds += measured.multiply_adds[number]
+        if measured.multiply_adds[number] or not_cheap.intersection(node.input):
+            not_cheap.update(node.output)
+            live.update(name for name in node.output if name in last_reader)
+        live = {name for name in live if last_reader[name] > number}
+        if len(live) == 1 and live != {last}:
+            (last,) = live
+            yield last, multiply_adds
 
 
 def _mask(source: SourceModel, sequence: TensorSpec) -> str | None:
-    """Return the input that marks real tokens with 1, known by its name and length."""
+    """Return the input that marks real tokens with 1, recognised by its name and length."""
     tokens = sequence.row_shape[0]
-    found = [
+    masks = [
         spec.name
         for spec in source.inputs
         if spec.row_shape == (tokens,)
         and spec.datatype in _MASK_DATATYPES
         and "mask" in spec.name.lower()
-        and "pad" not in spec.name.lower()  # such masks mark what is not real
+        and "pad" not in spec.name.lower()  # a padding mask marks tokens that are not real
     ]
-    return found[0] if len(found) == 1 else None
+    return masks[0] if len(masks) == 1 else None
 
 
 def _row_bytes(spec: TensorSpec) -> int:

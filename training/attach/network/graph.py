@@ -1,4 +1,4 @@
-"""Slices of an ONNX graph: which nodes compute a tensor, and what they read."""
+"""Questions to an ONNX graph: which nodes compute a tensor, what they read, which names are taken."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 STANDARD_DOMAINS = ("", "ai.onnx")
-"""Two names of the domain that ONNX's own operators are in."""
+"""Both names of the domain of ONNX's standard operators."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The nodes that compute some tensors, by number in the file, and what they read from outside."""
+    """The nodes that compute some tensors, by number in the file, and what these nodes read."""
 
     nodes: tuple[int, ...]
     inputs: tuple[str, ...]
-    """Inputs of the graph, in the file's order."""
+    """Graph inputs that are read, in the file's order."""
     initialisers: tuple[str, ...]
 
 
-def slice_behind(
+def slice_computing(
     graph: onnx.GraphProto, targets: Iterable[str], stops: Collection[str] = frozenset()
 ) -> Slice:
-    """Return what computes the targets from the stops, the graph's inputs and its initialisers."""
+    """Return the slice that computes the targets from the stops, the graph's inputs and its initialisers."""
     producers = producer_of(graph.node)
     waiting, seen, nodes = list(targets), set(stops), set()
     while waiting:
@@ -48,7 +48,7 @@ def slice_behind(
 
 
 def is_read(graph: onnx.GraphProto, part: Slice, tensor: str) -> bool:
-    """Return whether a node of the slice reads a tensor."""
+    """Check whether a node of the slice reads a tensor."""
     return any(tensor in graph.node[number].input for number in part.nodes)
 
 
@@ -69,41 +69,41 @@ def readers_of(nodes: Sequence[NodeProto]) -> dict[str, list[int]]:
 def tensor_names(graph: onnx.GraphProto) -> set[str]:
     """Return the name of every tensor of the graph."""
     values = {value.name for value in (*graph.input, *graph.output)}
-    held = {tensor.name for tensor in graph.initializer}
-    return values.union(held, *(node.output for node in graph.node)) - {""}
+    initialisers = {tensor.name for tensor in graph.initializer}
+    return values.union(initialisers, *(node.output for node in graph.node)) - {""}
 
 
-def fresh_name(wanted: str, taken: Collection[str]) -> str:
-    """Return the wanted name, with a number behind it if it is taken."""
-    name, number = wanted, 0
+def fresh_name(base: str, taken: Collection[str]) -> str:
+    """Return the base name, with a number appended if it is taken."""
+    name, number = base, 0
     while name in taken:
         number += 1
-        name = f"{wanted}.{number}"
+        name = f"{base}.{number}"
     return name
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """Return a node's attributes by name, strings as bytes."""
+    """Return a node's attributes by name; strings are bytes."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of ONNX's own operators; 0 if the model uses none."""
+    """Return the model's version of ONNX's standard operators; 0 if it uses none."""
     return max((each.version for each in model.opset_import if each.domain in STANDARD_DOMAINS), default=0)
 
 
 def constants(graph: onnx.GraphProto) -> Mapping[str, TensorProto]:
-    """Return the tensors that the file holds: initialisers and the values of Constant nodes."""
-    held = {value.name: value for value in graph.initializer}
+    """Return the model's constants by name: initialisers and the values of Constant nodes."""
+    tensors = {value.name: value for value in graph.initializer}
     for node in graph.node:
         value = attributes(node).get("value") if node.op_type == "Constant" else None
         if isinstance(value, TensorProto):
-            held[node.output[0]] = value
-    return held
+            tensors[node.output[0]] = value
+    return tensors
 
 
 def parameters(graph: onnx.GraphProto, part: Slice) -> int:
-    """Count the floating-point values that a slice's nodes hold or read as constants."""
+    """Count the floating-point parameters of a slice."""
     read = {*part.initialisers, *(name for number in part.nodes for name in graph.node[number].output)}
     return sum(
         math.prod(tensor.dims)
@@ -113,5 +113,5 @@ def parameters(graph: onnx.GraphProto, part: Slice) -> int:
 
 
 def constant(array: NDArray[np.generic], name: str) -> TensorProto:
-    """Return an initialiser that holds an array."""
+    """Build an initialiser from an array."""
     return onnx.numpy_helper.from_array(array, name)

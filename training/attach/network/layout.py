@@ -1,8 +1,8 @@
-"""Decides what the axes of a tensor mean, from the operators around it.
+"""Finds out what the axes of a tensor mean, from the operators around it.
 
-A convolution behind a tensor has its channels on axis 1, a layer normalisation on the last axis. The
-search follows the tensor forwards, then backwards, through operators that keep the order of axes,
-and keeps account of transpositions.
+A convolution has its channels on axis 1, a layer normalisation on the last axis. The search starts at the
+tensor and follows the graph towards the logits, then towards the inputs. It passes operators that keep the
+order of axes, and transpositions, which it tracks.
 """
 
 from collections import deque
@@ -16,9 +16,11 @@ from onnx import NodeProto
 
 from serving.repository.manifest import TensorSpec
 from training.attach.network import graph
+from training.attach.network.measure import NetworkMeasurements
+from training.attach.network.source import SourceModel
 
-Kind = Literal["channels_first", "channels_last", "sequence", "vector"]
-"""[B, C, ...], [B, ..., C] of a map, [B, T, C] of tokens, and [B, C]."""
+Layout = Literal["channels_first", "channels_last", "sequence", "vector"]
+"""A map [B, C, ...] or [B, ..., C], tokens [B, T, C], and a vector [B, C]."""
 
 _CHANNELS_ON_AXIS_1 = frozenset(
     {
@@ -43,14 +45,29 @@ _REORDERS_AXES = frozenset(
     {"Einsum", "Expand", "Flatten", "Gather", "Gemm", "MatMul", "Reshape", "Shape", "Squeeze", "Unsqueeze"}
 )
 
+_AXES_OF_LAYOUT = {"channels_first": (2, 3), "channels_last": (1, 2)}
+
+ImageAxes = Mapping[str, tuple[int, int]]
+"""The axes of height and width of each image input, by the input's name."""
+
 _Axes = tuple[int, ...]
-"""For each axis of the tensor that was asked about, where it is in the tensor at hand."""
+"""For each axis of the start tensor, its position in the current tensor."""
 
 
-def kind_of(source: onnx.GraphProto, spec: TensorSpec, ranks: Mapping[str, int]) -> Kind | None:
-    """Return what the axes of a tensor mean, or None if that cannot be told.
+def image_axes(source: SourceModel, measured: NetworkMeasurements) -> ImageAxes:
+    """Find the image inputs of a network: those with four axes and a known channel axis."""
+    layouts = {
+        spec.name: layout_of(source.model.graph, spec, measured.ranks)
+        for spec in source.inputs
+        if len(spec.shape) == 4
+    }
+    return {name: _AXES_OF_LAYOUT[layout] for name, layout in layouts.items() if layout in _AXES_OF_LAYOUT}
 
-    ranks: of every tensor of the graph that has one value a row.
+
+def layout_of(source: onnx.GraphProto, spec: TensorSpec, ranks: Mapping[str, int]) -> Layout | None:
+    """Return the layout of a tensor, or None if no operator shows it.
+
+    ranks: the rank of every per-row tensor, by name.
     """
     rank = len(spec.shape)
     if rank == 2:
@@ -67,14 +84,14 @@ def kind_of(source: onnx.GraphProto, spec: TensorSpec, ranks: Mapping[str, int])
 
 @dataclass(frozen=True)
 class _Step:
-    """A node beside a tensor, and the tensors on its other side."""
+    """A node that reads or computes a tensor, and the tensors on its other side."""
 
     node: NodeProto
-    others: Sequence[str]
+    tensors: Sequence[str]
 
 
 class _Search:
-    """Walks a graph from one tensor, first towards the logits, then towards the inputs."""
+    """A breadth-first search for the channel axis of one tensor."""
 
     def __init__(self, source: onnx.GraphProto, ranks: Mapping[str, int]) -> None:
         self._nodes = source.node
@@ -84,7 +101,7 @@ class _Search:
         self._constants = graph.constants(source)
 
     def channel_axis(self, tensor: str, rank: int) -> int | None:
-        """Return the axis of the channels, or None if no operator tells."""
+        """Return the channel axis of a tensor, or None if no operator shows it."""
         forwards = self._search(tensor, rank, forwards=True)
         return self._search(tensor, rank, forwards=False) if forwards is None else forwards
 
@@ -93,30 +110,30 @@ class _Search:
         seen = {tensor}
         while waiting:
             name, axes = waiting.popleft()
-            for step in self._after(name) if forwards else self._before(name):
+            for step in self._steps_forwards(name) if forwards else self._steps_backwards(name):
                 channels = self._channels(step.node, rank)
                 if channels is not None:
                     return axes.index(channels)
                 if step.node.op_type in _REORDERS_AXES or step.node.op_type.startswith("Reduce"):
                     continue
                 moved = _transposed(step.node, axes, forwards=forwards)
-                for other in step.others:
-                    if other not in seen and self._ranks.get(other) == rank:
-                        seen.add(other)
-                        waiting.append((other, moved))
+                for tensor_name in step.tensors:
+                    if tensor_name not in seen and self._ranks.get(tensor_name) == rank:
+                        seen.add(tensor_name)
+                        waiting.append((tensor_name, moved))
         return None
 
-    def _after(self, name: str) -> Iterator[_Step]:
+    def _steps_forwards(self, name: str) -> Iterator[_Step]:
         for number in self._readers.get(name, ()):
             yield _Step(self._nodes[number], self._nodes[number].output)
 
-    def _before(self, name: str) -> Iterator[_Step]:
+    def _steps_backwards(self, name: str) -> Iterator[_Step]:
         if name in self._producers:
             node = self._nodes[self._producers[name]]
             yield _Step(node, node.input)
 
     def _channels(self, node: NodeProto, rank: int) -> int | None:
-        """Return the axis on which a node has its channels."""
+        """Return a node's channel axis, or None if the operator shows none."""
         if node.op_type in _CHANNELS_ON_AXIS_1:
             return 1
         if node.op_type in _CHANNELS_LAST:
@@ -125,20 +142,20 @@ class _Search:
             weight = self._constants.get(node.input[1])
             return rank - 1 if weight is not None and len(weight.dims) == 2 else None
         if node.op_type in ("ReduceMean", "ReduceMax") and rank == 4:
-            left = {1, 2, 3} - {axis % rank for axis in self._reduced(node)}
-            return left.pop() if len(left) == 1 else None
+            kept = {1, 2, 3} - {axis % rank for axis in self._reduced_axes(node)}
+            return kept.pop() if len(kept) == 1 else None
         return None
 
-    def _reduced(self, node: NodeProto) -> Sequence[int]:
+    def _reduced_axes(self, node: NodeProto) -> Sequence[int]:
         if len(node.input) > 1:
-            held = self._constants.get(node.input[1])
-            return [] if held is None else [int(axis) for axis in np.ravel(onnx.numpy_helper.to_array(held))]
+            tensor = self._constants.get(node.input[1])
+            return [] if tensor is None else np.ravel(onnx.numpy_helper.to_array(tensor)).tolist()
         axes: Sequence[int] = graph.attributes(node).get("axes", ())
         return axes
 
 
 def _transposed(node: NodeProto, axes: _Axes, *, forwards: bool) -> _Axes:
-    """Return where each axis is on the other side of a node."""
+    """Return the position of each axis on the other side of a node."""
     if node.op_type != "Transpose":
         return axes
     order: Sequence[int] = graph.attributes(node).get("perm") or range(len(axes))[::-1]

@@ -1,7 +1,7 @@
-"""Builds a model of its own from nodes of a finished file and nodes that are added.
+"""Builds a new ONNX model from nodes copied from the file and added nodes.
 
-It keeps the file's opset and IR version, and its initialisers byte for byte. A tensor of the file keeps
-its name unless the new model's inputs and outputs need that name.
+The new model has the file's opset, IR version and initialisers, byte for byte. A copied tensor keeps its name
+unless an input or output of the new model needs that name.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,16 +18,16 @@ from training.attach.network import graph
 from training.attach.network.source import SourceModel
 
 _PREFIX = "offramp."
-"""Before the names of added tensors."""
+"""Prefix of the names of added tensors."""
 
 
-class Piece:
-    """A model in the making: first copy and add nodes, then ask for the model."""
+class ModelBuilder:
+    """A new model: copy and add nodes first, then call `model`."""
 
     def __init__(self, source: SourceModel, interface: Mapping[str, str], reserved: Collection[str]) -> None:
         """Start with no nodes.
 
-        interface: tensors of the file that get another name. reserved: names that no other tensor has.
+        interface: new names of tensors of the file. reserved: names that no other tensor may have.
         """
         self._source = source
         self._interface = dict(interface)
@@ -39,11 +39,11 @@ class Piece:
 
     @property
     def opset(self) -> int:
-        """The version of ONNX's own operators, the file's."""
+        """The file's version of ONNX's standard operators."""
         return self._source.opset
 
     def name_of(self, tensor: str) -> str:
-        """Return the name that a tensor of the file has here."""
+        """Return the name of a tensor of the file in the new model."""
         if tensor in self._interface:
             return self._interface[tensor]
         if tensor not in self._claimed:
@@ -53,33 +53,34 @@ class Piece:
         return self._renamed[tensor]
 
     def copy(self, part: graph.Slice) -> None:
-        """Copy nodes of the file with the initialisers that they read."""
+        """Copy a slice of the file with its initialisers."""
         for number in part.nodes:
             node = NodeProto()
             node.CopyFrom(self._source.model.graph.node[number])
             names = [name and self.name_of(name) for name in node.input]
             outputs = [name and self.name_of(name) for name in node.output]
-            del node.input[:], node.output[:], node.metadata_props[:]  # which hold paths of its machine
+            # The metadata holds paths of the machine that exported the file.
+            del node.input[:], node.output[:], node.metadata_props[:]
             node.ClearField("doc_string")
             node.input.extend(names)
             node.output.extend(outputs)
             self._nodes.append(node)
-        wanted = set(part.initialisers)
+        initialisers = set(part.initialisers)
         for tensor in self._source.model.graph.initializer:
-            if tensor.name in wanted:
-                held = TensorProto()
-                held.CopyFrom(tensor)
-                held.name = self.name_of(tensor.name)
-                self._initialisers.append(held)
+            if tensor.name in initialisers:
+                copy = TensorProto()
+                copy.CopyFrom(tensor)
+                copy.name = self.name_of(tensor.name)
+                self._initialisers.append(copy)
 
-    def add(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:  # noqa: ANN401 - what ONNX allows
-        """Add a node with one output, and return the output's name."""
+    def add(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:  # noqa: ANN401 - ONNX allows many types
+        """Add a node with one output and return the output's name."""
         name = output or self._fresh(operator.lower())
         self._nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
-    def hold(self, array: NDArray[np.generic]) -> str:
-        """Add an initialiser, and return its name."""
+    def add_constant(self, array: NDArray[np.generic]) -> str:
+        """Add an initialiser and return its name."""
         name = self._fresh("constant")
         self._initialisers.append(graph.constant(array, name))
         return name
@@ -100,8 +101,8 @@ class Piece:
         model.graph.output.extend(_value_info(spec, "batch") for spec in outputs)
         return model
 
-    def _fresh(self, wanted: str) -> str:
-        name = graph.fresh_name(_PREFIX + wanted, self._taken)
+    def _fresh(self, base: str) -> str:
+        name = graph.fresh_name(_PREFIX + base, self._taken)
         self._taken.add(name)
         return name
 

@@ -1,7 +1,7 @@
 """Counts the multiply-adds of one ONNX node from the shapes of its tensors.
 
-Products with weights and between tensors count; everything else (sums, normalisations, activations,
-look-ups) counts nothing. Operators of other domains are counted only if they are known here.
+Matrix products and convolutions count. Sums, normalisations, activations and look-ups count 0. Of other
+domains, only the operators listed in this module are supported.
 """
 
 import math
@@ -17,7 +17,7 @@ Shapes = Mapping[str, Shape]
 
 
 def multiply_adds(node: NodeProto, shapes: Shapes) -> int:
-    """Count a node's multiply-adds; raise AttachError for an operator whose cost is not known."""
+    """Count a node's multiply-adds; raise AttachError for an unsupported operator."""
     is_standard = node.domain in STANDARD_DOMAINS
     counter = _COUNTERS.get(node.op_type)
     if counter is not None and (is_standard or node.domain == _FUSED_DOMAIN):
@@ -29,8 +29,8 @@ def multiply_adds(node: NodeProto, shapes: Shapes) -> int:
 
 def _unknown(node: NodeProto) -> AttachError:
     return AttachError(
-        f'node "{node.name or node.output[0]}": multiply-adds of {node.op_type} of domain '
-        f'"{node.domain}" are not known here; export with operators of ONNX itself'
+        f'node "{node.name or node.output[0]}": cannot count the multiply-adds of {node.op_type} of domain '
+        f'"{node.domain}"; export with standard ONNX operators'
     )
 
 
@@ -54,10 +54,10 @@ def _matrix_product(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _fused_matrix_product(node: NodeProto, shapes: Shapes) -> int:
-    given = attributes(node)
-    if given.get("transBatchA", 0) or given.get("transBatchB", 0):
+    values = attributes(node)
+    if values.get("transBatchA", 0) or values.get("transBatchB", 0):
         raise _unknown(node)
-    summed = shapes[node.input[0]][-2 if given.get("transA", 0) else -1]
+    summed = shapes[node.input[0]][-2 if values.get("transA", 0) else -1]
     return math.prod(shapes[node.output[0]]) * summed
 
 
@@ -76,20 +76,20 @@ def _einsum(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _labels(term: str, rank: int) -> list[str]:
-    """Return a label for each axis; those of an ellipsis count from the right, as they broadcast."""
+    """Return a label for each axis; axes of an ellipsis are numbered from the right, as they broadcast."""
     before, dots, after = term.partition("...")
     hidden = rank - len(before) - len(after) if dots else 0
     return [*before, *(f"...{number}" for number in range(hidden, 0, -1)), *after]
 
 
 def _recurrent(node: NodeProto, shapes: Shapes) -> int:
-    # X is [T, B, I] or [B, T, I]; W [D, gates * H, I] and R [D, gates * H, H] are used once a step.
+    # X is [T, B, I] or [B, T, I]; W [D, gates * H, I] and R [D, gates * H, H] are used once per step.
     steps = math.prod(shapes[node.input[0]][:2])
     return steps * (math.prod(shapes[node.input[1]]) + math.prod(shapes[node.input[2]]))
 
 
 def _attention(node: NodeProto, shapes: Shapes) -> int:
-    """Count both products of scaled dot-product attention; queries, keys and values come apart."""
+    """Count both products of scaled dot-product attention with separate queries, keys and values."""
     names = [*node.input, *[""] * 12]
     query, key, value = (shapes.get(name, ()) for name in names[:3])
     if not query or not key or not value or len(key) == 5 or _has_past(node, names):
@@ -98,12 +98,12 @@ def _attention(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _has_past(node: NodeProto, names: Sequence[str]) -> bool:
-    places = (4, 5) if node.domain in STANDARD_DOMAINS else (6, 7)
-    return any(names[place] for place in places)
+    past_inputs = (4, 5) if node.domain in STANDARD_DOMAINS else (6, 7)
+    return any(names[number] for number in past_inputs)
 
 
 def _attention_with_weights(node: NodeProto, shapes: Shapes) -> int:
-    """Count onnxruntime's fused attention: the product with weights [I, 3H], then attention itself."""
+    """Count onnxruntime's fused attention: the product with weights [I, 3H], then both attention products."""
     names = [*node.input, *[""] * 7]
     if names[0] == "" or names[4]:
         raise _unknown(node)
@@ -147,4 +147,4 @@ _FUSED_WITHOUT_PRODUCTS = frozenset(
         "SkipSimplifiedLayerNormalization",
     }
 )
-"""What onnxruntime's optimiser makes of sums, normalisations and activations."""
+"""Operators into which onnxruntime fuses sums, normalisations and activations."""

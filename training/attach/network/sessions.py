@@ -1,46 +1,51 @@
-"""Runs ONNX models in onnxruntime on the CPU while a file is read, measured and compared."""
+"""onnxruntime sessions on models in memory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
 from serving.errors import first_line
-from serving.stages.devices import CPU, FATAL_LOGS
+from serving.stages.devices import CPU, FATAL_LOGS, Device
+from serving.stages.runner import Arrays
 from training.errors import AttachError
 
-Arrays = Mapping[str, NDArray[np.generic]]
-"""Rows by the name of the input that takes them, each [B, ...]."""
 
+def open_session(
+    model: onnx.ModelProto, *, optimised: bool = True, threads: int = 0, device: Device = CPU
+) -> onnxruntime.InferenceSession:
+    """Open a session on a model; raise AttachError with onnxruntime's message if it cannot be loaded.
 
-def open_session(model: onnx.ModelProto, *, optimised: bool = True) -> onnxruntime.InferenceSession:
-    """Open a session on a model; raise AttachError with onnxruntime's own words where it refuses."""
+    threads: intra-op threads on the CPU; 0 leaves the number to onnxruntime.
+    """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = FATAL_LOGS  # what it raises says the same
+    options.log_severity_level = FATAL_LOGS  # onnxruntime raises what it would log
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # Runs Shape as soon as it can, so that a measured tensor is freed after its last reader.
+        # Runs Shape nodes early, so that a measured tensor is freed after its last reader.
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    providers: list[Any] = device.providers()
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=CPU.providers())
-    except Exception as error:  # onnxruntime raises a class of its own for each status
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    except Exception as error:  # onnxruntime has a separate exception class for each status
         raise AttachError(f"onnxruntime cannot load it: {first_line(error)}") from error
+    session.disable_fallback()
+    return session
 
 
 def run(session: onnxruntime.InferenceSession, outputs: Sequence[str], rows: Arrays) -> list[Any]:
-    """Run a session; raise AttachError with onnxruntime's own words where it fails."""
+    """Run a session; raise AttachError with onnxruntime's message if it fails."""
     try:
         return list(session.run(list(outputs), dict(rows)))
-    except Exception as error:  # as above
+    except Exception as error:  # onnxruntime has a separate exception class for each status
         raise AttachError(f"onnxruntime cannot run it: {first_line(error)}") from error
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of a model that returns the tensors of those names, and nothing else."""
+    """Return a copy of a model whose only outputs are the named tensors."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]

@@ -1,8 +1,8 @@
 """Reads a finished ONNX file and checks that exits can be attached to it.
 
-The weights stay as they are. In memory, functions are inlined, a batch fixed in the inputs becomes
-dynamic, nodes are added behind the file's own where its logits are no [N, K] tensor yet, and sizes
-that are read from tensors become sums (see `shapes.py`).
+The weights are not changed. The model in memory differs from the file in four ways: functions are inlined, a
+batch fixed in the inputs is dynamic, Shape nodes are replaced (see `shape_nodes.py`), and nodes are appended
+where the file's logits do not have shape [N, K].
 
 Shapes: `N` rows, `K` classes.
 """
@@ -22,17 +22,17 @@ from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto
 from serving.datatypes import DTYPES, Datatype
 from serving.errors import first_line
 from serving.repository.manifest import RESERVED_TENSORS, TensorSpec
+from serving.stages.runner import Arrays
 from training.attach.network import graph
 from training.attach.network.logits import Ending, find_logits
-from training.attach.network.sessions import Arrays
-from training.attach.network.shape_nodes import free_shapes
+from training.attach.network.shape_nodes import replace_shape_nodes
 from training.errors import AttachError
 
 FIRST_OPSET = 11
 MAX_FILE_BYTES = 2**31 - 2**20
 """An ONNX file without external data holds at most 2 GiB."""
 _FIRST_IR_VERSION = 4
-"""Before it, initialisers had to be inputs of the graph, which callers could replace."""
+"""Earlier versions list initialisers as graph inputs, which callers could replace."""
 _BATCH = "batch"
 
 _DATATYPES: dict[int, Datatype] = {
@@ -61,28 +61,28 @@ class SourceModel:
 
     path: Path
     sha256: str
-    """Of the file; external data are not part of it."""
+    """Of the file, without external data."""
     model: onnx.ModelProto
     file_nodes: tuple[NodeProto, ...]
-    """The model's nodes before sizes became sums."""
+    """The model's nodes before Shape nodes were replaced."""
     row_count: str
-    """An INT64 tensor [1] of the model, if it needs one: how many rows there are."""
+    """Name of an INT64 tensor [1] that holds the number of rows; present if a Shape node was replaced."""
     inputs: tuple[TensorSpec, ...]
     output: str
-    """The tensor that the file itself offers as its answer."""
+    """The file's own output."""
     logits: str
-    """A FP32 tensor [N, K] of the model."""
+    """An FP32 tensor [N, K] of the model."""
     ending: Ending
-    """How `output` follows from the logits."""
+    """How the file computes `output` from the logits."""
     classes: int
 
     @property
     def opset(self) -> int:
-        """The version of ONNX's own operators."""
+        """The version of ONNX's standard operators."""
         return graph.opset_of(self.model)
 
-    def as_file(self) -> onnx.ModelProto:
-        """Return the model with the file's own nodes, to compare with."""
+    def original_model(self) -> onnx.ModelProto:
+        """Return the model with its Shape nodes, as a reference for comparisons."""
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
         del copy.graph.node[:]
@@ -91,9 +91,9 @@ class SourceModel:
 
 
 def read_source(path: Path, logits: str | None = None) -> SourceModel:
-    """Read and check a file; logits names the tensor to reproduce where the file leaves it open.
+    """Read and check a file.
 
-    Raises AttachError with one line that names the culprit.
+    logits: the tensor to reproduce, required if several qualify. Raises AttachError.
     """
     try:
         content = path.read_bytes()
@@ -102,11 +102,11 @@ def read_source(path: Path, logits: str | None = None) -> SourceModel:
         _check_no_narrow_floats(model)
         inputs = _make_batch_dynamic(model)
         blank = [blank_rows(inputs, rows) for rows in (1, 2, 3)]
-        found = find_logits(model, blank, logits)
-        model.graph.node.extend(found.added_nodes)
-        model.graph.initializer.extend(found.added_initialisers)
+        answer = find_logits(model, blank, logits)
+        model.graph.node.extend(answer.added_nodes)
+        model.graph.initializer.extend(answer.added_initialisers)
         file_nodes = tuple(NodeProto.FromString(node.SerializeToString()) for node in model.graph.node)
-        row_count = free_shapes(model, blank)
+        row_count = replace_shape_nodes(model, blank)
     except OSError as error:
         raise AttachError(f"{path}: cannot be read: {error.strerror}") from error
     except AttachError as error:
@@ -118,15 +118,15 @@ def read_source(path: Path, logits: str | None = None) -> SourceModel:
         file_nodes=file_nodes,
         row_count=row_count,
         inputs=inputs,
-        output=found.output,
-        logits=found.tensor,
-        ending=found.ending,
-        classes=found.classes,
+        output=answer.output,
+        logits=answer.tensor,
+        ending=answer.ending,
+        classes=answer.classes,
     )
 
 
 def blank_rows(inputs: tuple[TensorSpec, ...], rows: int) -> Arrays:
-    """Return rows of zeros."""
+    """Build rows of zeros."""
     return {spec.name: np.zeros((rows, *spec.row_shape), DTYPES[spec.datatype]) for spec in inputs}
 
 
@@ -135,7 +135,7 @@ def _parse(content: bytes, path: Path) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise AttachError(
-            "expected a whole ONNX file, got one that is damaged or of another format"
+            "expected a complete ONNX file, got one that is damaged or of another format"
         ) from error
     if not model.graph.node:
         raise AttachError("expected an ONNX file with a graph of at least 1 node, got 0")
@@ -143,11 +143,11 @@ def _parse(content: bytes, path: Path) -> onnx.ModelProto:
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise AttachError(f"its external data cannot be read beside it: {first_line(error)}") from error
-    held_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if held_bytes > MAX_FILE_BYTES:
+        raise AttachError(f"its external data cannot be read: {first_line(error)}") from error
+    weight_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if weight_bytes > MAX_FILE_BYTES:
         raise AttachError(
-            f"expected weights of at most {MAX_FILE_BYTES} bytes, the most a file holds, got {held_bytes}"
+            f"expected weights of at most {MAX_FILE_BYTES} bytes, as an ONNX file allows, got {weight_bytes}"
         )
     try:
         onnx.checker.check_model(model)
@@ -162,7 +162,7 @@ def _parse(content: bytes, path: Path) -> onnx.ModelProto:
             f'initialiser "{name}": expected a dense tensor, got a sparse one; store it densely'
         )
     model.ir_version = max(model.ir_version, _FIRST_IR_VERSION)
-    del model.graph.value_info[:]  # shapes are measured, and a fixed batch may stand in these
+    del model.graph.value_info[:]  # it may contain a fixed batch; shapes are measured
     return model
 
 
@@ -174,7 +174,7 @@ def _check_opset(model: onnx.ModelProto) -> None:
         )
     if opset > last:
         raise AttachError(
-            f"expected opset {FIRST_OPSET} to {last}, which the installed onnx knows, got {opset}; "
+            f"expected opset {FIRST_OPSET} to {last}, the newest of the installed onnx, got {opset}; "
             f"export with an older opset"
         )
 
@@ -184,15 +184,17 @@ def _check_operators(model: onnx.ModelProto) -> None:
         name = model.graph.quantization_annotation[0].tensor_name
         raise AttachError(f'tensor "{name}" is quantised; attach exits to the FP32 file')
     for node in model.graph.node:
-        if any(each.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for each in node.attribute):
-            raise AttachError(f"{_called(node)} has subgraphs; export without control flow")
+        if any(value.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for value in node.attribute):
+            raise AttachError(f"{_described(node)} has subgraphs; export without control flow")
         if _QUANTISED.search(node.op_type):
-            raise AttachError(f"{_called(node)} is quantised; attach exits to the FP32 file")
+            raise AttachError(f"{_described(node)} is quantised; attach exits to the FP32 file")
         if _NOT_ONLY_TENSORS.search(node.op_type):
-            raise AttachError(f"{_called(node)} works on a sequence or optional; export with plain tensors")
+            raise AttachError(
+                f"{_described(node)} works on a sequence or optional; export with plain tensors"
+            )
 
 
-def _called(node: NodeProto) -> str:
+def _described(node: NodeProto) -> str:
     return f'{node.op_type} node "{node.name or node.output[0]}"'
 
 
@@ -203,20 +205,20 @@ def _check_no_narrow_floats(model: onnx.ModelProto) -> None:
         _check_float(f'input "{value.name}"', value.type.tensor_type.elem_type)
     for node in model.graph.node:
         if node.op_type == "Cast":
-            _check_float(_called(node), graph.attributes(node)["to"])
+            _check_float(_described(node), graph.attributes(node)["to"])
 
 
-def _check_float(what: str, data_type: int) -> None:
+def _check_float(culprit: str, data_type: int) -> None:
     if data_type in _NARROW_FLOATS:
         raise AttachError(
-            f"{what}: expected FP32, got {_NARROW_FLOATS[data_type]}; export the network in FP32"
+            f"{culprit}: expected FP32, got {_NARROW_FLOATS[data_type]}; export the network in FP32"
         )
 
 
 def _make_batch_dynamic(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """Leave only inputs that callers fill, and make their first dimension dynamic."""
-    held = {tensor.name for tensor in model.graph.initializer}
-    values = [value for value in model.graph.input if value.name not in held]
+    """Remove initialisers from the graph's inputs, and make the first dimension of the inputs dynamic."""
+    initialisers = {tensor.name for tensor in model.graph.initializer}
+    values = [value for value in model.graph.input if value.name not in initialisers]
     if not values:
         raise AttachError("expected at least 1 input besides the weights, got 0")
     specs = tuple(_input_spec(value) for value in values)
@@ -233,14 +235,14 @@ def _input_spec(value: ValueInfoProto) -> TensorSpec:
         got = TensorProto.DataType.Name(tensor.elem_type)
         raise AttachError(f'input "{value.name}": expected one of {", ".join(DTYPES)}, got {got}')
     if value.name in RESERVED_TENSORS:
-        raise AttachError(f'input "{value.name}": stages use this name themselves; rename it in the file')
+        raise AttachError(f'input "{value.name}": this name is reserved for stages; rename it in the file')
     shape = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
     if not shape:
         raise AttachError(f'input "{value.name}": expected shape [batch, ...], got no dimensions')
     if not all(isinstance(size, int) for size in shape[1:]):
         got = ", ".join(map(str, shape))
         raise AttachError(
-            f'input "{value.name}": expected fixed sizes behind the batch, got [{got}]; '
+            f'input "{value.name}": expected fixed sizes after the batch, got [{got}]; '
             f"fix them with python -m onnxruntime.tools.make_dynamic_shape_fixed"
         )
     row_shape = tuple(size for size in shape[1:] if isinstance(size, int))

@@ -1,15 +1,14 @@
-"""More rows for heads than the user has: altered copies of head rows, which the network answers itself.
+"""Augmentation: altered copies of head rows, which also train the heads.
 
-Heads need no labels, so any row that the network can answer teaches them, even a mirrored digit. A copy is
-either a mixture of two head rows, `(1 - w)·first + w·second` with w up to a half (mixup: Zhang et al.,
-ICLR 2018; with a teacher's answers: Beyer et al., CVPR 2022), or an image that was shifted and perhaps
-mirrored. Values of UINT8 inputs are rounded. Integers such as token ids are not altered. Copies train heads
-alone: everything that is chosen, certified or tested uses the rows as they are.
+Heads learn the network's own answers and need no labels, so any row of the right shape is useful, even a
+mirrored digit. A copy is a mixture of two head rows, or a shifted and possibly mirrored image. A mixture is
+`(1 - w)·first + w·second` with w up to 0.5 (mixup: Zhang et al., ICLR 2018; with a teacher's answers: Beyer
+et al., CVPR 2022). Values of UINT8 inputs are rounded. Networks with integer inputs such as token ids get no
+copies. Copies only train heads; the other splits use unaltered rows.
 
 Shapes: `M` copies, `B` rows of a batch, `H W` image.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,42 +17,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.attach.network.layout import kind_of
-from training.attach.network.measure import NetworkMeasurements
-from training.attach.network.source import SourceModel
+from training.attach.network.layout import ImageAxes
 from training.attach.rows.rows import Rows
 
 MOST_TRAINING_ROWS = 80_000
-"""Head rows and copies together; no copies are made beyond them."""
-MOST_OF_A_ROW = 8
-"""Mixtures that each head row begins, at most, and as many shifted copies where there is an image."""
+"""Head rows and copies together."""
+MOST_MIXTURES_PER_ROW = 8
+"""Most mixtures with each head row as the first row. An image gets as many shifted copies."""
 MOST_MULTIPLY_ADDS = 20 * 10**12
-"""For running the network over all copies: a few minutes on two cores."""
-FARTHEST_SHIFT = 1 / 14
-"""Share of an image's side."""
+"""Limit for running the network over all copies: a few minutes on two cores."""
+LARGEST_SHIFT = 1 / 14
+"""As a share of an image's side."""
 _ROUNDED = np.dtype(np.uint8)
-_AXES_OF_KIND = {"channels_first": (2, 3), "channels_last": (1, 2)}
-
-ImageAxes = Mapping[str, tuple[int, int]]
-"""Where inputs that are images have their height and width, by the input's name."""
-
-
-def image_axes(source: SourceModel, measured: NetworkMeasurements) -> ImageAxes:
-    """Find the inputs of a network that are images: four axes, of which convolutions tell the channels'."""
-    ranks = {name: len(spec.shape) for name, spec in measured.tensors.items()}
-    maps = [spec for spec in source.inputs if len(spec.shape) == 4]
-    kinds = {spec.name: kind_of(source.model.graph, spec, ranks) for spec in maps}
-    return {name: _AXES_OF_KIND[kind] for name, kind in kinds.items() if kind in _AXES_OF_KIND}
 
 
 @dataclass(frozen=True)
 class _CopyPlan:
-    """What each copy is made of."""
+    """The sampled ingredients of each copy."""
 
     first_M: NDArray[np.int64]
     second_M: NDArray[np.int64]
     weight_M: NDArray[np.float64]
-    """Of the second row; 0 for a copy that is shifted."""
+    """Of the second row; 0 for a shifted copy."""
     shift_M2: NDArray[np.float64]
     """Down and to the right, as shares of the sides; 0 for a mixture."""
     mirrored_M: NDArray[np.bool_]
@@ -61,11 +46,11 @@ class _CopyPlan:
 
 @dataclass(frozen=True)
 class AugmentedRows:
-    """The rows of a file, and behind them altered copies of its head rows."""
+    """The rows of a file, followed by altered copies of its head rows."""
 
     rows: Rows
     head_N: NDArray[np.int64]
-    """Numbers of the rows that are copied."""
+    """Numbers of the copied rows."""
     copies: int
     images: ImageAxes
     seed: int
@@ -74,43 +59,43 @@ class AugmentedRows:
     def of(
         cls, rows: Rows, head_N: NDArray[np.int64], images: ImageAxes, seed: int, *, multiply_adds: int
     ) -> "AugmentedRows":
-        """Add as many copies as are useful; none where an input cannot be altered.
+        """Add as many copies as the limits allow; none if an input has integers that cannot be altered.
 
         multiply_adds: of the network, for one row.
         """
-        useful = MOST_OF_A_ROW * (2 if images else 1) * len(head_N)
+        useful = MOST_MIXTURES_PER_ROW * (2 if images else 1) * len(head_N)
         can_mix = all(array.dtype.kind == "f" or array.dtype == _ROUNDED for array in rows.inputs.values())
         bounds = (useful, MOST_TRAINING_ROWS - len(head_N), MOST_MULTIPLY_ADDS // multiply_adds)
         return cls(rows, head_N, max(0, min(bounds)) if can_mix else 0, images, seed)
 
     @classmethod
     def none(cls, rows: Rows, head_N: NDArray[np.int64]) -> "AugmentedRows":
-        """Add no copies."""
+        """Return the rows without copies."""
         return cls(rows, head_N, 0, {}, 0)
 
     @property
     def path(self) -> Path:
-        """The file that the rows came from."""
+        """The file of the rows."""
         return self.rows.path
 
     @property
     def inputs_digest(self) -> str:
-        """What tells these rows from all others."""
+        """A text that identifies the rows and their copies."""
         heads = self.head_N.tobytes().hex()
         return f"{self.rows.inputs_digest} {self.copies} {dict(self.images)} {self.seed} {heads}"
 
     @property
     def training_N(self) -> NDArray[np.int64]:  # noqa: N802 - a shape suffix
-        """Numbers of the rows that train heads."""
+        """Numbers of the rows that train heads: head rows and copies."""
         return np.concatenate([self.head_N, np.arange(len(self.rows), len(self))])
 
     def __len__(self) -> int:
         return len(self.rows) + self.copies
 
     def batch(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        """Return some consecutive rows of every input, copies made as they are asked for."""
-        here = min(stop, len(self.rows))
-        parts = [self.rows.batch(start, here)] if start < here else []
+        """Return consecutive rows of every input; copies are computed on each call."""
+        end_of_rows = min(stop, len(self.rows))
+        parts = [self.rows.batch(start, end_of_rows)] if start < end_of_rows else []
         if stop > len(self.rows):
             parts.append(self._altered(slice(max(start - len(self.rows), 0), stop - len(self.rows))))
         return {name: np.concatenate([part[name] for part in parts]) for name in self.rows.inputs}
@@ -131,12 +116,12 @@ class AugmentedRows:
 
     @cached_property
     def _plan(self) -> _CopyPlan:
-        """Sample what each copy is made of: mixtures and shifted copies take turns, a head row each."""
+        """Sample the ingredients of each copy; passes over the head rows alternate mixtures and shifts."""
         generator = np.random.default_rng(self.seed)
-        turn_M = np.arange(self.copies) // len(self.head_N)
-        is_shifted_M = (turn_M % 2 == 1) & bool(self.images)
+        pass_M = np.arange(self.copies) // len(self.head_N)
+        is_shifted_M = (pass_M % 2 == 1) & bool(self.images)
         weight_M = generator.uniform(0.0, 0.5, self.copies)
-        shift_M2 = generator.uniform(-FARTHEST_SHIFT, FARTHEST_SHIFT, (self.copies, 2))
+        shift_M2 = generator.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, (self.copies, 2))
         return _CopyPlan(
             first_M=np.resize(self.head_N, self.copies),
             second_M=generator.choice(self.head_N, self.copies),
@@ -152,7 +137,7 @@ def _shifted(
     shift_B2: NDArray[np.float64],
     mirrored_B: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Shift images and mirror some left to right; the pixels at the edges are repeated."""
+    """Shift images and mirror some left to right; edge pixels are repeated."""
     image_BHW = np.moveaxis(image_B, axes, (1, 2))
     height, width = image_BHW.shape[1:3]
     y_BH = _source_pixels(height, shift_B2[:, 0])
@@ -164,7 +149,7 @@ def _shifted(
 
 
 def _source_pixels(side: int, shift_B: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return which pixel each pixel of an axis is taken from."""
+    """Return the source pixel of each pixel along an axis."""
     pixels_B1 = np.rint(shift_B * side).astype(np.int64)[:, None]
     pixels_BP: NDArray[np.int64] = np.clip(np.arange(side) - pixels_B1, 0, side - 1)
     return pixels_BP

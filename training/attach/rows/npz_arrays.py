@@ -1,8 +1,8 @@
-"""Reads the arrays of an .npz file. An uncompressed one is mapped: rows come from the disk as they are used.
+"""Reads the arrays of an .npz file, memory-mapped where they are not compressed.
 
-`np.load` reads each member of an archive into memory whole. A member that `np.savez` stored without
-compression lies in one piece, so `np.memmap` can start at its first value. Each member is read
-through once before that, so that its checksum is verified. Never unpickles.
+`np.load` reads each array into memory. An array that `np.savez` stored without compression is contiguous in
+the file, so `np.memmap` can map it. Each array is first read once to verify its checksum. Pickled objects are
+refused.
 """
 
 import math
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from serving.errors import MAX_COMPLAINT_CHARACTERS, shown
 from training.errors import DatasetError
 
-_LOCAL_HEADER_BYTES, _LENGTHS_AT = 30, 26  # of a member in a ZIP file, before its name
+_LOCAL_HEADER_BYTES, _LENGTHS_OFFSET = 30, 26  # of the header before a member's name in a ZIP file
 _CHUNK_BYTES = 1 << 20
 _SUFFIX = ".npy"
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read every array of an .npz file by name; raise DatasetError where one is damaged or holds objects."""
+    """Read every array of an .npz file by name; raise DatasetError if one is damaged or holds objects."""
     if not path.is_file():
         raise DatasetError(f"{path}: expected an .npz file, got no such file")
-    with _refusing(f"{path}: expected a whole .npz file"), zipfile.ZipFile(path) as archive:
+    with _one_line_errors(f"{path}: expected a complete .npz file"), zipfile.ZipFile(path) as archive:
         return {_name_of(member): _read_member(path, archive, member) for member in archive.infolist()}
 
 
@@ -37,19 +37,19 @@ def _name_of(member: zipfile.ZipInfo) -> str:
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    with _refusing(f"{path}: {shown(_name_of(member))}: expected a whole, plain array"):
+    with _one_line_errors(f"{path}: {shown(_name_of(member))}: expected a complete, plain array"):
         with archive.open(member) as file:
             if member.compress_type != zipfile.ZIP_STORED:
                 array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
                 if _read_to_end(file):
-                    raise ValueError(f"more bytes than {list(array.shape)} of {array.dtype} has")
+                    raise ValueError(f"more bytes than an array {list(array.shape)} of {array.dtype} needs")
                 return array
             _read_to_end(file)
         return _map(path, member)
 
 
 def _read_to_end(file: IO[bytes]) -> int:
-    """Read what is left of a member, whose checksum zipfile compares at its end; returns its bytes."""
+    """Read the rest of a member, so that zipfile verifies its checksum; return the number of bytes."""
     count = 0
     while chunk := file.read(_CHUNK_BYTES):
         count += len(chunk)
@@ -59,19 +59,19 @@ def _read_to_end(file: IO[bytes]) -> int:
 def _map(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:
     with path.open("rb") as file:
         file.seek(member.header_offset)
-        name_bytes, extra_bytes = struct.unpack_from("<HH", file.read(_LOCAL_HEADER_BYTES), _LENGTHS_AT)
+        name_bytes, extra_bytes = struct.unpack_from("<HH", file.read(_LOCAL_HEADER_BYTES), _LENGTHS_OFFSET)
         file.seek(name_bytes + extra_bytes, 1)
         start = file.tell()
         shape, is_fortran, dtype = _read_header(file)
         if dtype.hasobject:
-            raise ValueError("objects, which only pickle could read")
-        values_at = file.tell()
-    expected, got = math.prod(shape) * dtype.itemsize, member.file_size - (values_at - start)
+            raise ValueError("objects, which would need pickle")
+        offset = file.tell()
+    expected, got = math.prod(shape) * dtype.itemsize, member.file_size - (offset - start)
     if expected != got:
         raise ValueError(f"{got} bytes for {list(shape)} of {dtype}")
-    if expected == 0:  # nothing to map
+    if expected == 0:  # memmap refuses an empty range
         return np.empty(shape, dtype)
-    return np.asarray(np.memmap(path, dtype, "r", values_at, shape, order="F" if is_fortran else "C"))
+    return np.asarray(np.memmap(path, dtype, "r", offset, shape, order="F" if is_fortran else "C"))
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -83,8 +83,8 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
 @contextmanager
-def _refusing(expected: str) -> Iterator[None]:
-    """Raise DatasetError in one line for whatever reading a damaged file raises."""
+def _one_line_errors(expected: str) -> Iterator[None]:
+    """Turn every exception into a DatasetError of one line: a damaged file can raise almost any class."""
     try:
         yield
     except DatasetError:

@@ -1,8 +1,8 @@
-"""Which rows train heads, and which calibrate, choose, certify and test the exits: five disjoint splits.
+"""Splits the rows into five disjoint sets: to train heads, calibrate, choose exits, certify and test.
 
-A row that is there several times is used once, the first. A repeat in another split would let heads see
-what is certified; one in the same split would count twice in a certificate, which takes rows one by one.
-The split depends on the seed and the rows alone. Knows nothing of networks.
+Of equal rows only the first is used. A repeat in another split would let heads train on a certified row. A
+repeat in the certify split would count twice, but a certificate assumes independent rows. The result depends
+only on the seed and the rows.
 
 Shapes: `N` rows of a split.
 """
@@ -20,16 +20,17 @@ from training.attach.rows.rows import Rows
 from training.errors import DatasetError
 from training.exits.certify import allowed_losses, fewest_rows
 
-AIM = 0.65
-"""Share of epsilon that thresholds aim at on tune: on other rows they disagree a little more often."""
+TUNE_SHARE = 0.65
+"""Disagreement allowed on the tune split, as a share of epsilon: on other rows it is slightly higher."""
 MOST_HEAD_ROWS = 20_000
-"""Beyond these, rows do more in the certify split than heads gain by them."""
-_LEFTOVER_GOES_TO = ("certify", "test", "tune", "heads", "temperature")
+"""Further rows help the certify split more than the heads."""
+_LEFTOVER_ORDER = ("certify", "test", "tune", "heads", "temperature")
+"""The first of these splits without a given size receives the rows left over by rounding."""
 
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """How many rows each split gets."""
+    """The number of rows of each split."""
 
     heads: int
     temperature: int
@@ -39,7 +40,7 @@ class SplitSizes:
 
     @property
     def total(self) -> int:
-        """All rows that are used."""
+        """Number of rows in all splits."""
         return sum(asdict(self).values())
 
 
@@ -56,80 +57,78 @@ class AttachSplits:
     certify: NDArray[np.int64]
     test: NDArray[np.int64]
     repeats: int
-    """Rows of the file that equal an earlier one: in no split."""
+    """Number of rows that equal an earlier one; they are in no split."""
     unused: int
-    """Other rows that are in no split."""
+    """Number of other rows that are in no split."""
 
     @property
     def rows_of_split(self) -> dict[str, NDArray[np.int64]]:
-        """The row numbers by the split's name."""
+        """Row numbers by split name."""
         return {name: getattr(self, name) for name in SPLITS}
 
     @property
     def digests(self) -> dict[str, str]:
-        """SHA-256 over each split's row numbers, as little-endian INT64."""
+        """SHA-256 of each split's row numbers, as little-endian INT64."""
         return {
             name: hashlib.sha256(row_N.astype("<i8").tobytes()).hexdigest()
             for name, row_N in self.rows_of_split.items()
         }
 
     def table(self, epsilon: float, delta: float) -> str:
-        """Return a line a split: what it has and decides."""
-        allowed, on_tune = (
-            allowed_losses(len(self.certify), epsilon, delta),
-            allowed_on_tune(epsilon, len(self.tune)),
-        )
+        """Return a table of the splits: name, rows and use."""
+        on_certify = allowed_losses(len(self.certify), epsilon, delta)
+        on_tune = allowed_on_tune(epsilon, len(self.tune))
         use = {
             "heads": "train the heads",
             "temperature": "calibrate the exits",
             "tune": f"choose exits and thresholds, at most {on_tune} disagreements",
-            "certify": f"certify epsilon {epsilon} at delta {delta}, at most {allowed} disagreements",
-            "test": "measure what was chosen",
+            "certify": f"certify epsilon {epsilon} at delta {delta}, at most {on_certify} disagreements",
+            "test": "measure the chosen exits",
         }
         lines = [
             f"{name:<12} {len(row_N):>9,} rows  {use[name]}" for name, row_N in self.rows_of_split.items()
         ]
-        for count, why in ((self.repeats, "equal an earlier row"), (self.unused, "not asked for")):
+        for count, reason in ((self.repeats, "equal an earlier row"), (self.unused, "not requested")):
             if count:
-                lines.append(f"{'unused':<12} {count:>9,} rows  {why}")
+                lines.append(f"{'unused':<12} {count:>9,} rows  {reason}")
         return "\n".join(lines)
 
 
 def allowed_on_tune(epsilon: float, rows: int) -> int:
-    """Return how many of the tune rows may disagree for a certificate of epsilon to be likely."""
-    return int(AIM * epsilon * rows)
+    """Return how many tune rows may disagree so that a certificate of epsilon is likely."""
+    return int(TUNE_SHARE * epsilon * rows)
 
 
 def choose_sizes(
     rows: Rows, *, epsilon: float, delta: float, given: Mapping[str, int] | None = None
 ) -> SplitSizes:
-    """Return the size of each split for certificates of an epsilon; given sizes are taken as they are.
+    """Choose the size of each split for certificates of an epsilon; given sizes are kept.
 
-    Raises DatasetError with what is needed where there are too few distinct rows.
+    Raises DatasetError with the sizes needed if there are too few distinct rows.
     """
     given = given or {}
-    fewest, aimed = _fewest(epsilon, delta), _aimed(epsilon, delta)
-    _check_given(rows, given, fewest["certify"], epsilon, delta)
-    there = len(rows.distinct_N)
-    needed = {name: given.get(name, fewest[name]) for name in SPLITS}
-    if sum(needed.values()) > there:
-        raise DatasetError(_too_few(rows, needed, given, epsilon, delta))
+    minimum, target = _minimum_sizes(epsilon, delta), _target_sizes(epsilon, delta)
+    _check_given(rows, given, minimum["certify"], epsilon, delta)
+    available = len(rows.distinct_N)
+    needed = {name: given.get(name, minimum[name]) for name in SPLITS}
+    if sum(needed.values()) > available:
+        raise DatasetError(_too_few_rows(rows, needed, given, epsilon, delta))
     free = [name for name in SPLITS if name not in given]
-    more = sum(aimed[name] - fewest[name] for name in free)
-    # All go the same share of the way from fewest to aimed, and beyond.
-    share = Fraction(there - sum(needed.values()), more) if more else Fraction(0)
-    sizes = needed | {name: fewest[name] + int(share * (aimed[name] - fewest[name])) for name in free}
+    growth = sum(target[name] - minimum[name] for name in free)
+    # Sizes grow from minimum to target, and beyond it, by the same share of that difference.
+    share = Fraction(available - sum(needed.values()), growth) if growth else Fraction(0)
+    sizes = needed | {name: minimum[name] + int(share * (target[name] - minimum[name])) for name in free}
     if "heads" in free:
         sizes["heads"] = min(sizes["heads"], MOST_HEAD_ROWS)
-    for name in _LEFTOVER_GOES_TO:
+    for name in _LEFTOVER_ORDER:
         if name in free:
-            sizes[name] += there - sum(sizes.values())
+            sizes[name] += available - sum(sizes.values())
             break
     return SplitSizes(**sizes)
 
 
 def split_rows(rows: Rows, sizes: SplitSizes, seed: int) -> AttachSplits:
-    """Cut the distinct rows by a permutation that the seed decides."""
+    """Split the distinct rows by a seeded permutation."""
     distinct_N = rows.distinct_N
     if sizes.total > len(distinct_N):
         raise DatasetError(
@@ -142,19 +141,19 @@ def split_rows(rows: Rows, sizes: SplitSizes, seed: int) -> AttachSplits:
     return AttachSplits(**splits, repeats=rows.repeats, unused=len(unused_N))
 
 
-def _fewest(epsilon: float, delta: float) -> dict[str, int]:
-    """Return the sizes below which a split cannot do its work."""
+def _minimum_sizes(epsilon: float, delta: float) -> dict[str, int]:
+    """Return the smallest size with which each split is useful."""
     return {
         "heads": 300,
         "temperature": 50,
-        "tune": math.ceil(1 / (AIM * epsilon)),  # room for a single disagreement
-        "certify": fewest_rows(epsilon, delta),  # room for none
+        "tune": math.ceil(1 / (TUNE_SHARE * epsilon)),  # allows one disagreement
+        "certify": fewest_rows(epsilon, delta),  # allows none
         "test": 50,
     }
 
 
-def _aimed(epsilon: float, delta: float) -> dict[str, int]:
-    """Return the sizes that rows are shared out by: more of them gain little, but in certify."""
+def _target_sizes(epsilon: float, delta: float) -> dict[str, int]:
+    """Return the size above which more rows gain little; more certify rows always help."""
     return {
         "heads": 10_000,
         "temperature": 1_000,
@@ -165,32 +164,33 @@ def _aimed(epsilon: float, delta: float) -> dict[str, int]:
 
 
 def _check_given(
-    rows: Rows, given: Mapping[str, int], fewest_certify: int, epsilon: float, delta: float
+    rows: Rows, given: Mapping[str, int], minimum_certify: int, epsilon: float, delta: float
 ) -> None:
     for name, size in given.items():
         if name not in SPLITS:
             raise ValueError(f"split sizes: expected names of {', '.join(SPLITS)}, got {name}")
         if size < 1:
             raise DatasetError(f"{rows.path}: {name} split: expected at least 1 row, got {size}")
-    if given.get("certify", fewest_certify) < fewest_certify:
+    if given.get("certify", minimum_certify) < minimum_certify:
         raise DatasetError(
-            f"{rows.path}: certify split: expected at least {fewest_certify} rows for epsilon {epsilon} "
+            f"{rows.path}: certify split: expected at least {minimum_certify} rows for epsilon {epsilon} "
             f"at delta {delta}, got {given['certify']}"
         )
 
 
-def _too_few(
+def _too_few_rows(
     rows: Rows, needed: Mapping[str, int], given: Mapping[str, int], epsilon: float, delta: float
 ) -> str:
-    there = len(rows.distinct_N)
+    """Return an error message that names the smallest epsilon for which there are enough rows."""
+    available = len(rows.distinct_N)
     parts = ", ".join(f"{name} {size:,}" for name, size in needed.items())
     message = (
         f"{rows.path}: expected at least {sum(needed.values()):,} different rows for epsilon {epsilon} "
-        f"at delta {delta} ({parts}), got {there:,}"
+        f"at delta {delta} ({parts}), got {available:,}"
     )
     for percent in range(1, 100):
         larger = percent / 100
-        sizes = {name: given.get(name, fewest) for name, fewest in _fewest(larger, delta).items()}
-        if larger > epsilon and sum(sizes.values()) <= there:
+        sizes = {name: given.get(name, size) for name, size in _minimum_sizes(larger, delta).items()}
+        if larger > epsilon and sum(sizes.values()) <= available:
             return f"{message}, enough for epsilon {larger}"
     return message

@@ -6,7 +6,8 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.exits.policy import ExitRule, read_exit, route
-from training.attach.exits.choice import ChosenExits, Level, SplitAnswers, choose_exits, count_sets
+from training.attach.exits.choice import ChosenExits, choose_exits, count_sets
+from training.attach.exits.set_search import Level, SplitAnswers
 from training.errors import AttachError
 from training.exits.calibrate import calibration_temperature
 from training.exits.thresholds import Choices

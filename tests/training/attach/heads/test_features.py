@@ -11,7 +11,8 @@ from onnx import TensorProto
 from tests.training.attach.networks import Writer, convnet, random_rows, save
 from tests.training.attach.opened import opened
 from training.attach.heads import features
-from training.attach.heads.features import BATCH_ROWS, STATE_FILE, cache, expected_bytes
+from training.attach.heads.feature_files import STATE_FILE
+from training.attach.heads.features import BATCH_ROWS, cache_features, expected_bytes
 from training.attach.heads.pooling import pooled_model
 from training.attach.network.sessions import open_session, run
 from training.attach.network.source import read_source
@@ -54,7 +55,7 @@ def prepared(tmp_path: Path) -> Prepared:
 
 
 def test_every_row_is_cached_as_the_model_answers_it(prepared: Prepared) -> None:
-    cached = cache(prepared.model, prepared.rows(), prepared.folder)
+    cached = cache_features(prepared.model, prepared.rows(), prepared.folder)
 
     *levels, logits_NK = prepared.outputs()
     assert len(cached.levels) == len(levels) == 2
@@ -65,39 +66,39 @@ def test_every_row_is_cached_as_the_model_answers_it(prepared: Prepared) -> None
 
 def test_the_cache_takes_the_bytes_that_are_told_before(prepared: Prepared) -> None:
     rows = prepared.rows()
-    cache(prepared.model, rows, prepared.folder)
+    cache_features(prepared.model, rows, prepared.folder)
 
     taken = sum(path.stat().st_size for path in prepared.folder.glob("*.npy"))
     assert taken == expected_bytes(prepared.model, len(rows))
 
 
 def test_a_finished_cache_is_read_and_not_computed_again(prepared: Prepared) -> None:
-    cache(prepared.model, prepared.rows(), prepared.folder)
+    cache_features(prepared.model, prepared.rows(), prepared.folder)
     prepared.overwrite(7, 99.0)
-    told: list[int] = []
+    advanced: list[int] = []
 
-    again = cache(prepared.model, prepared.rows(), prepared.folder, told.append)
+    again = cache_features(prepared.model, prepared.rows(), prepared.folder, advanced.append)
 
     assert again.levels[0][7, 0] == 99.0
-    assert told == [COUNT]
+    assert advanced == [COUNT]
 
 
 def test_a_cache_of_other_rows_is_replaced(prepared: Prepared) -> None:
-    first = cache(prepared.model, prepared.rows(), prepared.folder)
+    first = cache_features(prepared.model, prepared.rows(), prepared.folder)
     prepared.overwrite(7, 99.0)
     prepared.images[50] += 1
 
-    second = cache(prepared.model, prepared.rows(), prepared.folder)
+    second = cache_features(prepared.model, prepared.rows(), prepared.folder)
 
     assert second.key != first.key
     np.testing.assert_allclose(second.levels[0], prepared.outputs()[0], atol=1e-6)
 
 
 def test_a_cache_of_another_network_is_replaced(prepared: Prepared, tmp_path: Path) -> None:
-    cache(prepared.model, prepared.rows(), prepared.folder)
+    cache_features(prepared.model, prepared.rows(), prepared.folder)
     other = Prepared(tmp_path, seed=4)
 
-    found = cache(other.model, other.rows(), prepared.folder)
+    found = cache_features(other.model, other.rows(), prepared.folder)
 
     np.testing.assert_allclose(found.levels[1], other.outputs()[1], atol=1e-6)
 
@@ -106,16 +107,16 @@ def test_a_cache_of_another_network_is_replaced(prepared: Prepared, tmp_path: Pa
 def test_an_interrupted_cache_goes_on_where_it_was_safe(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch, written_after: bytes
 ) -> None:
-    monkeypatch.setattr(features, "SAFE_SECONDS", 0.0)
+    monkeypatch.setattr(features, "SAVE_SECONDS", 0.0)
     interrupt_after(prepared, 2 * BATCH_ROWS)
     prepared.overwrite(7, 99.0)
     with (prepared.folder / "pooled_0.npy").open("ab") as file:
         file.write(written_after)
-    told: list[int] = []
+    advanced: list[int] = []
 
-    found = cache(prepared.model, prepared.rows(), prepared.folder, told.append)
+    found = cache_features(prepared.model, prepared.rows(), prepared.folder, advanced.append)
 
-    assert told == [2 * BATCH_ROWS, BATCH_ROWS, 5]
+    assert advanced == [2 * BATCH_ROWS, BATCH_ROWS, 5]
     expected = np.array(prepared.outputs()[0])
     expected[7, 0] = 99.0
     np.testing.assert_allclose(found.levels[0], expected, atol=1e-6)
@@ -123,31 +124,31 @@ def test_an_interrupted_cache_goes_on_where_it_was_safe(
 
 def test_rows_that_were_not_safe_are_computed_again(prepared: Prepared) -> None:
     interrupt_after(prepared, 2 * BATCH_ROWS)  # within seconds, so that nothing was safe
-    told: list[int] = []
+    advanced: list[int] = []
 
-    found = cache(prepared.model, prepared.rows(), prepared.folder, told.append)
+    found = cache_features(prepared.model, prepared.rows(), prepared.folder, advanced.append)
 
-    assert sum(told) == COUNT
-    assert told[0] == 0
+    assert sum(advanced) == COUNT
+    assert advanced[0] == 0
     np.testing.assert_allclose(found.levels[0], prepared.outputs()[0], atol=1e-6)
 
 
 def interrupt_after(prepared: Prepared, rows: int) -> None:
     done = 0
 
-    def told(count: int) -> None:
+    def advance(count: int) -> None:
         nonlocal done
         done += count
         if done == rows:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache(prepared.model, prepared.rows(), prepared.folder, told)
+        cache_features(prepared.model, prepared.rows(), prepared.folder, advance)
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "missing", "of another shape", "damaged state"])
 def test_a_cache_that_does_not_fit_its_state_is_computed_again(prepared: Prepared, spoil: str) -> None:
-    cache(prepared.model, prepared.rows(), prepared.folder)
+    cache_features(prepared.model, prepared.rows(), prepared.folder)
     file = prepared.folder / "pooled_1.npy"
     if spoil == "truncated":
         file.write_bytes(file.read_bytes()[:-4])
@@ -158,7 +159,7 @@ def test_a_cache_that_does_not_fit_its_state_is_computed_again(prepared: Prepare
     else:
         (prepared.folder / STATE_FILE).write_text("{")
 
-    found = cache(prepared.model, prepared.rows(), prepared.folder)
+    found = cache_features(prepared.model, prepared.rows(), prepared.folder)
 
     np.testing.assert_allclose(found.levels[1], prepared.outputs()[1], atol=1e-6)
 
@@ -167,14 +168,14 @@ def test_rows_of_another_cache_are_never_taken_for_safe(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, other = prepared.images, prepared.images + 1
-    monkeypatch.setattr(features, "SAFE_SECONDS", 0.0)
+    monkeypatch.setattr(features, "SAVE_SECONDS", 0.0)
     interrupt_after(prepared, 2 * BATCH_ROWS)
-    monkeypatch.setattr(features, "SAFE_SECONDS", np.inf)
+    monkeypatch.setattr(features, "SAVE_SECONDS", np.inf)
     prepared.images = other
     interrupt_after(prepared, 3 * BATCH_ROWS)
     prepared.images = first
 
-    found = cache(prepared.model, prepared.rows(), prepared.folder)
+    found = cache_features(prepared.model, prepared.rows(), prepared.folder)
 
     np.testing.assert_allclose(found.levels[0], prepared.outputs()[0], atol=1e-6)
 
@@ -184,7 +185,7 @@ def test_a_disk_that_is_too_small_is_told_before_any_work(prepared: Prepared) ->
     width.dim_value = 10**12
 
     with pytest.raises(RunError, match=r"features: expected [\d,]+ MiB free .*, got [\d,]+ MiB$"):
-        cache(prepared.model, prepared.rows(), prepared.folder)
+        cache_features(prepared.model, prepared.rows(), prepared.folder)
 
     assert not list(prepared.folder.iterdir())
 
@@ -213,7 +214,7 @@ def test_a_row_that_the_network_answers_with_nan_is_named(tmp_path: Path) -> Non
     with pytest.raises(
         NotFinite, match=r"rows.npz: row 41: expected finite pooled_0 of the network, got NaN or infinity$"
     ):
-        cache(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
+        cache_features(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
 
 
 def test_infinite_features_are_refused_too(tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_infinite_features_are_refused_too(tmp_path: Path) -> None:
     values[3, 0] = 0
 
     with pytest.raises(NotFinite, match="row 3: expected finite pooled_0"):
-        cache(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
+        cache_features(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
 
 
 def test_rows_that_are_all_of_one_class_are_refused(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_rows_that_are_all_of_one_class_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         AttachError, match=r"rows.npz: expected rows of at least 2 .* classes, got class 0 for all 50$"
     ):
-        cache(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
+        cache_features(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
 
 
 def test_rows_that_the_network_cannot_run_on_are_told_in_a_line(tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_rows_that_the_network_cannot_run_on_are_told_in_a_line(tmp_path: Path) 
     ids[40] = 10
 
     with pytest.raises(AttachError, match=r"rows.npz: rows 32 to 49: the network cannot run: .*") as caught:
-        cache(model, rows_for(model, tmp_path, ids=ids), tmp_path / "features")
+        cache_features(model, rows_for(model, tmp_path, ids=ids), tmp_path / "features")
     assert "\n" not in str(caught.value)
 
 
@@ -260,7 +261,7 @@ def test_a_network_with_two_inputs_is_cached(tmp_path: Path) -> None:
     model = write.model()
     inputs = random_rows(model, 40)
 
-    found = cache(model, rows_for(model, tmp_path, **inputs), tmp_path / "features")
+    found = cache_features(model, rows_for(model, tmp_path, **inputs), tmp_path / "features")
 
     np.testing.assert_array_equal(found.levels[0], np.concatenate([inputs["a"], inputs["b"]], axis=1))
     state = json.loads((tmp_path / "features" / STATE_FILE).read_text())

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from training.attach.heads.features import CachedFeatures
-from training.attach.heads.training import HeadTraining, Scale, kept_head, train_head
+from training.attach.heads.training import Scale, load_or_train_head, train_head
 from training.attach.heads.weights import HeadWeights
+from training.attach.settings import HeadTraining
 from training.errors import AttachError
 
 ROWS, FEATURES, CLASSES = 1500, 6, 3
@@ -104,9 +105,9 @@ def test_training_leaves_torch_as_it_was() -> None:
 
 
 def test_progress_is_told_each_epoch() -> None:
-    told: list[int] = []
-    train_head(features(), network(features()), QUICK, 0, told.append)
-    assert told == [1] * QUICK.epochs
+    epochs: list[int] = []
+    train_head(features(), network(features()), QUICK, 0, epochs.append)
+    assert epochs == [1] * QUICK.epochs
 
 
 def test_a_folded_layer_does_on_features_what_it_did_on_standardised_ones() -> None:
@@ -144,13 +145,13 @@ def test_features_that_hardly_vary_do_no_harm() -> None:
 def test_a_loss_that_is_no_number_ends_training_in_a_line(tmp_path: Path) -> None:
     settings = HeadTraining(learning_rate=1e30)
     with pytest.raises(AttachError, match=r"head of level 1: expected a finite loss, got nan at .* 1e\+30"):
-        kept_head(tmp_path, cached(), 1, np.arange(300), settings, 0)
+        load_or_train_head(tmp_path, cached(), 1, np.arange(300), settings, 0)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_kept_head_is_trained_on_its_level_and_rows(tmp_path: Path) -> None:
     row_N = np.arange(0, 400, 2)
-    found = kept_head(tmp_path / "heads", cached(), 1, row_N, QUICK, seed=3)
+    found = load_or_train_head(tmp_path / "heads", cached(), 1, row_N, QUICK, seed=3)
 
     expected = train_head(cached().levels[1][row_N], cached().logits_NK[row_N], QUICK, 3)
     assert_equal(found, expected)
@@ -164,7 +165,7 @@ def assert_equal(one: HeadWeights, other: HeadWeights) -> None:
 
 def is_trained(folder: Path, **changes: Any) -> bool:  # noqa: ANN401
     """Whether a head had to be trained, which tells of each epoch by itself."""
-    told: list[int] = []
+    epochs: list[int] = []
     defaults: dict[str, Any] = {
         "cached": cached(),
         "level": 0,
@@ -172,15 +173,15 @@ def is_trained(folder: Path, **changes: Any) -> bool:  # noqa: ANN401
         "settings": QUICK,
         "seed": 0,
     }
-    kept_head(folder, **{**defaults, **changes}, progress=told.append)
-    assert sum(told) == QUICK.epochs
-    return len(told) > 1
+    load_or_train_head(folder, **{**defaults, **changes}, progress=epochs.append)
+    assert sum(epochs) == QUICK.epochs
+    return len(epochs) > 1
 
 
 def test_a_head_that_is_kept_is_not_trained_again(tmp_path: Path) -> None:
-    first = kept_head(tmp_path, cached(), 0, np.arange(300), QUICK, seed=0)
+    first = load_or_train_head(tmp_path, cached(), 0, np.arange(300), QUICK, seed=0)
     assert not is_trained(tmp_path)
-    assert_equal(kept_head(tmp_path, cached(), 0, np.arange(300), QUICK, seed=0), first)
+    assert_equal(load_or_train_head(tmp_path, cached(), 0, np.arange(300), QUICK, seed=0), first)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_head_knows_its_widths_and_its_cost() -> None:
             ((layer(5, 4)[0], layer(3, 4)[1]),),
             "layer 0: expected weight [out, in] and bias [out], got [5, 4] and [3]",
         ),
-        ((layer(5, 4), layer(3, 6)), "layer 1: expected 5 inputs as layer 0 returns, got 6"),
+        ((layer(5, 4), layer(3, 6)), "layer 1: expected 5 inputs, the outputs of layer 0, got 6"),
     ],
 )
 def test_layers_that_do_not_fit_are_refused(

@@ -12,7 +12,7 @@ from tests.training.attach import networks
 from tests.training.attach.networks import Arrays, Writer
 from tests.training.attach.opened import Opened, opened
 from tests.training.attach.random_graphs import random_graphs
-from training.attach.network.cuts import Cut, levels, pick, table
+from training.attach.network.cuts import Cut, choose_levels, cuts_named, cuts_table
 from training.errors import AttachError
 
 
@@ -72,7 +72,7 @@ def test_a_mask_is_carried_so_every_layer_of_an_encoder_ends_in_a_cut(encoder: O
 
     assert [each.carried for each in ends] == [("attention_mask",), ("attention_mask",), (), ()]
     assert {each.mask for each in ends} == {"attention_mask"}
-    assert {each.kind for each in ends} == {"sequence"}
+    assert {each.layout for each in ends} == {"sequence"}
 
 
 def test_embeddings_are_free_so_inside_the_first_layer_their_input_is_carried(encoder: Opened) -> None:
@@ -169,43 +169,43 @@ def test_cuts_are_the_tensors_that_alone_carry_products_across_some_place(
 def test_of_equal_cost_the_smallest_tensor_is_kept_and_of_equal_size_the_last() -> None:
     cuts = [cut("wide", 10, 80), cut("raw", 10, 40), cut("active", 10, 40), cut("next", 30, 80)]
 
-    assert names(levels(cuts, 100, 7)) == ["active", "next"]
+    assert names(choose_levels(cuts, 100, 7)) == ["active", "next"]
 
 
 def test_levels_are_spread_from_the_cheapest_on() -> None:
     cuts = [cut(str(cost), cost, 4) for cost in range(10, 100, 10)]
 
-    assert names(levels(cuts, 100, 3)) == ["10", "40", "70"]
+    assert names(choose_levels(cuts, 100, 3)) == ["10", "40", "70"]
 
 
 def test_what_lies_behind_most_of_the_cost_is_no_level() -> None:
     cuts = [cut("early", 50, 4), cut("at the limit", 90, 4), cut("late", 91, 4)]
 
-    assert names(levels(cuts, 100, 7)) == ["early", "at the limit"]
-    assert levels(cuts[2:], 100, 7) == ()
+    assert names(choose_levels(cuts, 100, 7)) == ["early", "at the limit"]
+    assert choose_levels(cuts[2:], 100, 7) == ()
 
 
 def test_cuts_are_picked_by_name_in_order_of_cost(encoder: Opened) -> None:
-    assert names(pick(encoder.cuts, ["layer_0", "attended_0"])) == ["attended_0", "layer_0"]
+    assert names(cuts_named(encoder.cuts, ["layer_0", "attended_0"])) == ["attended_0", "layer_0"]
 
 
 def test_a_name_that_is_no_cut_is_refused_with_those_near_it(encoder: Opened) -> None:
     with pytest.raises(
         AttachError, match=r'cut "layer_7": expected one of 26 tensors to cut at, .*layer_[01]'
     ):
-        pick(encoder.cuts, ["layer_7"])
+        cuts_named(encoder.cuts, ["layer_7"])
 
 
 def test_a_cut_named_twice_is_refused(encoder: Opened) -> None:
     with pytest.raises(AttachError, match=r'cut "layer_0": expected each cut once, got it again'):
-        pick(encoder.cuts, ["layer_0", "layer_0"])
+        cuts_named(encoder.cuts, ["layer_0", "layer_0"])
 
 
 def test_the_table_shows_a_line_for_each_cut(tmp_path: Path) -> None:
     found = opened(networks.convnet(), tmp_path)
 
-    assert table(found.named("stem", "pooled"), found.measured.total).splitlines() == [
-        "cut     kind            row shape  cost before it",
+    assert cuts_table(found.named("stem", "pooled"), found.measured.total).splitlines() == [
+        "cut     layout          row shape  cost before it",
         "stem    channels_first      4x8x8           15.8%",
         "pooled  vector                  4          100.0%",
     ]

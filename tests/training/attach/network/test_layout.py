@@ -4,11 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.training.attach import networks
-from tests.training.attach.networks import Writer
+from tests.training.attach.networks import Writer, random_rows, save
 from tests.training.attach.opened import opened
+from training.attach.network.layout import image_axes
+from training.attach.network.measure import measure_network
+from training.attach.network.source import read_source
 
 
 def kinds(write: Writer, value: str, folder: Path) -> dict[str, str]:
@@ -16,7 +20,7 @@ def kinds(write: Writer, value: str, folder: Path) -> dict[str, str]:
     flat = write.add("Reshape", value, write.hold([-1, 24], dtype=np.int64))
     write.linear(flat, 24, 3, "answer")
     write.output("answer", 3)
-    return {cut.tensor: cut.kind for cut in opened(write.model(), folder).cuts}
+    return {cut.tensor: cut.layout for cut in opened(write.model(), folder).cuts}
 
 
 def conv(write: Writer, value: str, channels: int, name: str = "") -> str:
@@ -59,7 +63,7 @@ def test_a_mean_over_two_axes_leaves_the_channels(
     write.linear(pooled, 4 if axes == [2, 3] else 3, 3, "answer")
     write.output("answer", 3)
 
-    found = {cut.tensor: cut.kind for cut in opened(write.model(), tmp_path).cuts}
+    found = {cut.tensor: cut.layout for cut in opened(write.model(), tmp_path).cuts}
 
     assert found["value"] == kind
 
@@ -102,7 +106,27 @@ def test_a_tensor_of_rank_five_is_no_cut(tmp_path: Path) -> None:
 
 
 def test_the_nhwc_network_has_both_kinds(tmp_path: Path) -> None:
-    found = {cut.tensor: cut.kind for cut in opened(networks.nhwc_convnet(), tmp_path).cuts}
+    found = {cut.tensor: cut.layout for cut in opened(networks.nhwc_convnet(), tmp_path).cuts}
 
     assert (found["conv_1"], found["transpose_2"]) == ("channels_first", "channels_last")
     assert found["block_1"] == "channels_last"
+
+
+@pytest.mark.parametrize(
+    ("network", "axes"),
+    [
+        (networks.convnet, [(2, 3)]),
+        (networks.nhwc_convnet, [(1, 2)]),
+        (networks.table_network, []),
+        (networks.encoder, []),
+    ],
+)
+def test_images_are_known_by_the_convolutions_that_read_them(
+    tmp_path: Path, network: Callable[[], onnx.ModelProto], axes: list[tuple[int, int]]
+) -> None:
+    model = network()
+    source = read_source(save(model, tmp_path))
+
+    found = image_axes(source, measure_network(source, random_rows(model, 3)))
+
+    assert list(found.values()) == axes

@@ -43,7 +43,7 @@ def test_a_network_answers_to_the_bit_as_before_its_sizes_were_freed(
 
     source = read_source(save(model, tmp_path))
 
-    assert operators(source.as_file()) == operators(model)
+    assert operators(source.original_model()) == operators(model)
     assert operators(source.model).count("Shape") == 1
     (expected,) = tensors(model, ["answer"], sampled)
     np.testing.assert_array_equal(tensors(source.model, ["answer"], sampled)[0], expected)
@@ -117,7 +117,9 @@ def test_a_size_that_follows_from_values_unnoticed_is_refused_on_real_rows(tmp_p
     write.add("Add", value, size, name="answer")
     write.output("answer", 3)
 
-    with pytest.raises(AttachError, match=r"row 0, logit \d: expected \S+ alone as in a batch of 3, got"):
+    with pytest.raises(
+        AttachError, match=r"row 0, logit \d: expected \S+ as in a batch of 3, got \S+ in a batch of 1"
+    ):
         opened(write.model(), tmp_path)
 
 

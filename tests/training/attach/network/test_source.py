@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from serving.repository.manifest import TensorSpec
 from tests.training.attach import networks
 from tests.training.attach.networks import Writer, random_rows, save, tensors
-from training.attach.network.logits import own_output
+from training.attach.network.logits import file_output
 from training.attach.network.sessions import open_session, run, with_outputs
 from training.attach.network.source import SourceModel, read_source
 from training.errors import AttachError
@@ -58,7 +58,7 @@ def test_the_files_own_output_follows_from_the_logits(name: str, opset: int, tmp
 
     (logits_NK,) = tensors(source.model, [source.logits], rows)
     assert logits_NK.shape == (9, source.classes)
-    np.testing.assert_allclose(own_output(source.ending, logits_NK), own.reshape(9, -1), atol=1e-6)
+    np.testing.assert_allclose(file_output(source.ending, logits_NK), own.reshape(9, -1), atol=1e-6)
 
 
 @pytest.mark.parametrize("opset", networks.OPSETS)
@@ -196,7 +196,7 @@ def test_weights_missing_beside_the_file_are_refused(tmp_path: Path) -> None:
     )
     (tmp_path / "weights.bin").unlink()
 
-    with pytest.raises(AttachError, match=r"network\.onnx: its external data cannot be read .*weights\.bin"):
+    with pytest.raises(AttachError, match=r"network\.onnx: its external data cannot be read: .*weights\.bin"):
         read_source(path)
 
 
@@ -215,7 +215,7 @@ def test_what_is_no_whole_onnx_file_is_refused(content: bytes, tmp_path: Path) -
     path.write_bytes(content)
 
     with pytest.raises(
-        AttachError, match=rf"^{path}: (expected a whole ONNX file|expected an ONNX file with)"
+        AttachError, match=rf"^{path}: (expected a complete ONNX file|expected an ONNX file with)"
     ):
         read_source(path)
 
@@ -408,7 +408,7 @@ REFUSED: dict[Callable[[], onnx.ModelProto], str] = {
     lambda: of_opset(10): r"expected opset 11 to \d+, got 10; convert it with onnx\.version_converter",
     lambda: of_opset(
         99
-    ): r"expected opset 11 to \d+, which the installed onnx knows, got 99; export with an older",
+    ): r"expected opset 11 to \d+, the newest of the installed onnx, got 99; export with an older",
     branching: r'If node "fork" has subgraphs; export without control flow',
     quantised: r'QuantizeLinear node "node_small" is quantised; attach exits to the FP32 file',
     annotated: r'tensor "hidden_0" is quantised; attach exits to the FP32 file',
@@ -417,14 +417,14 @@ REFUSED: dict[Callable[[], onnx.ModelProto], str] = {
     half_inside: r'Cast node "node_narrow": expected FP32, got FP16',
     half_input: r'input "figures": expected FP32, got BF16',
     sparse: r'initialiser "thin": expected a dense tensor, got a sparse one; store it densely',
-    batch_in_constants: r"its constants fix the batch, .*runs on 1 row but not on 2; "
+    batch_in_constants: r"it runs on 1 row but not on 2, so its constants fix the batch; "
     r"export with a dynamic batch: .*node_answer",
     batch_folded_into_a_row: r'output "answer": expected \[2, 6\] for 2 rows, got \[1, 12\]: .*dynamic batch',
-    dynamic_rows: r'input "attention_mask": expected fixed sizes behind the batch, got \[N, length\]; .*'
+    dynamic_rows: r'input "attention_mask": expected fixed sizes after the batch, got \[N, length\]; .*'
     r"make_dynamic_shape_fixed",
     string_input: r'input "words": expected one of BOOL, .*, got STRING',
     scalar_input: r'input "keep": expected shape \[batch, \.\.\.\], got no dimensions',
-    input_named_rows: r'input "rows": stages use this name themselves; rename it in the file',
+    input_named_rows: r'input "rows": this name is reserved for stages; rename it in the file',
     without_inputs: r"expected at least 1 input besides the weights, got 0",
     tagging: r'output "answer": expected logits \[N, K\], got \[N, 6, 4\]; name the logits with --logits',
     labelling: r'output "answer": expected FP32 logits \[N, K\], got int64; name the logits with --logits',
@@ -432,8 +432,8 @@ REFUSED: dict[Callable[[], onnx.ModelProto], str] = {
     r"\(float32 \[N, 3\]\); choose with --logits TENSOR",
     no_matrix_at_all: r'expected an output of FP32 logits \[N, K\], got "answer" \(float32 \[N, 6, 4\]\), '
     r'"gather_0" \(float32 \[N, 6, 8\]\); name it with --logits TENSOR',
-    regression: r'output "answer": expected at least 2 classes, got 1 number a row and no sigmoid; .*name it',
-    multi_label: r'output "answer": expected one class a row, got a sigmoid of 4 labels',
+    regression: r'output "answer": expected at least 2 classes, got 1 number per row and no sigmoid; .*name',
+    multi_label: r'output "answer": expected one class per row, got a sigmoid of 4 labels',
     softmax_over_the_batch: r'output "answer": expected the softmax of "scores" over its classes, got other',
     softmax_of_one: r'output "answer": expected at least 2 classes, got 1',
     unknown_operator: r"onnxruntime cannot load it: .*Wonder",
@@ -451,5 +451,7 @@ def test_a_file_that_cannot_be_cut_is_refused_in_one_line(
 
 
 def test_a_name_of_no_tensor_is_refused_with_those_near_it(tmp_path: Path) -> None:
-    with pytest.raises(AttachError, match=r'logits "score": expected a tensor .*, got none, near it: scores'):
+    with pytest.raises(
+        AttachError, match=r'logits "score": expected a tensor .*, got none; similar names: scores'
+    ):
         read(networks.table_network(), tmp_path, "score")

@@ -1,20 +1,16 @@
 """Altered copies of head rows, which only train heads."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
 
 from serving.repository.manifest import TensorSpec
-from tests.training.attach.networks import convnet, encoder, nhwc_convnet, random_rows, save, table_network
-from training.attach.network.measure import measure
-from training.attach.network.source import read_source
+from training.attach.network.layout import ImageAxes
 from training.attach.rows import augmentation
-from training.attach.rows.augmentation import AugmentedRows, ImageAxes, image_axes
+from training.attach.rows.augmentation import AugmentedRows
 from training.attach.rows.rows import Rows, read_rows
 
 IMAGES = {"image": (2, 3)}
@@ -169,18 +165,3 @@ def test_token_ids_are_not_altered(tmp_path: Path) -> None:
     augmented = augment(rows_of(tmp_path, np.arange(120).reshape(30, 4), "INT64"))
 
     assert (augmented.copies, augmented.training_N.tolist()) == (0, HEADS.tolist())
-
-
-@pytest.mark.parametrize(
-    ("network", "axes"),
-    [(convnet, [(2, 3)]), (nhwc_convnet, [(1, 2)]), (table_network, []), (encoder, [])],
-)
-def test_images_are_known_by_the_convolutions_that_read_them(
-    tmp_path: Path, network: Callable[[], onnx.ModelProto], axes: list[tuple[int, int]]
-) -> None:
-    model = network()
-    source = read_source(save(model, tmp_path))
-
-    found = image_axes(source, measure(source, random_rows(model, 3)))
-
-    assert list(found.values()) == axes

@@ -93,7 +93,7 @@ def test_an_uncompressed_file_is_mapped(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "complaint"),
     [
-        ({}, r"expected arrays image \(or x\), and at most labels y, got no image$"),
+        ({}, r"expected arrays image \(or x\) and optional labels y, got no image$"),
         ({"y": np.arange(8)}, r"expected arrays image \(or x\).*, got no image$"),
         ({"image": images(), "mask": images()}, r"got unknown mask$"),
         ({"image": images(), "x": images()}, r"got unknown x$"),
@@ -109,7 +109,7 @@ def test_names_that_are_not_the_graphs_are_named(
 
 def test_x_is_no_name_where_there_are_two_inputs(file: Path) -> None:
     with pytest.raises(
-        DatasetError, match=r"expected arrays input_ids, attention_mask, .* got no input_ids and unknown x"
+        DatasetError, match=r"expected arrays input_ids, attention_mask .* got no input_ids and unknown x"
     ):
         read_rows(save(file, x=tokens(), attention_mask=tokens()), TOKENS)
 
@@ -125,7 +125,7 @@ def test_x_is_no_name_where_there_are_two_inputs(file: Path) -> None:
             images().astype(np.float16),
             r'float32, got float16: if no value .*, array.astype\("float32"\)',
         ),
-        (images().astype(np.uint8), r"float32, got uint8: scale it as the network was trained, then array"),
+        (images().astype(np.uint8), r"float32, got uint8: scale it as in training, then array"),
         (images().astype(">f4"), r"float32, got >f4: if no value is lost, array.astype"),
         (images().astype("S3"), r"float32, got \|S3$"),
         (images().astype(np.complex64), r"float32, got complex64$"),
@@ -147,9 +147,9 @@ def test_int32_is_not_int64(file: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "complaint"),
     [
-        (images().transpose(0, 2, 3, 1), r"\[8, 4, 5, 3\]: are its channels last\? .*\(0, 3, 1, 2\) puts"),
-        (images().transpose(0, 1, 3, 2), r"\[8, 3, 5, 4\]: are its axes in another order"),
-        (images()[0], r"\[3, 4, 5\]: one row alone needs a first axis too: array\[None\]"),
+        (images().transpose(0, 2, 3, 1), r"\[8, 4, 5, 3\]: if its channels are last, .*\(0, 3, 1, 2\) puts"),
+        (images().transpose(0, 1, 3, 2), r"\[8, 3, 5, 4\]: if its axes are in another order"),
+        (images()[0], r"\[3, 4, 5\]: a single row also needs a first axis: array\[None\]"),
         (images().reshape(8, 60), r"\[8, 60\]: if only an axis is missing, array.reshape\(-1, 3, 4, 5\)"),
         (images()[:, :, :3], r"\[8, 3, 3, 5\]$"),
         (np.float32(1.0), r"\[\]$"),
@@ -164,7 +164,9 @@ def test_another_shape_is_refused_with_what_may_have_happened(
 
 def test_channels_that_should_be_last_are_told(file: Path) -> None:
     last = TensorSpec(name="image", datatype="FP32", shape=(-1, 4, 5, 3))
-    with pytest.raises(DatasetError, match=r"channels first\? array.transpose\(0, 2, 3, 1\) puts them last"):
+    with pytest.raises(
+        DatasetError, match=r"if its channels are first, array.transpose\(0, 2, 3, 1\) puts them last"
+    ):
         read_rows(save(file, image=images()), [last])
 
 
@@ -175,7 +177,7 @@ def test_advice_to_transpose_is_right(file: Path) -> None:
 
 
 def test_inputs_of_differing_row_counts_are_refused(file: Path) -> None:
-    with pytest.raises(DatasetError, match="attention_mask: expected 8 rows as input_ids has, got 7"):
+    with pytest.raises(DatasetError, match="attention_mask: expected 8 rows, as input_ids has, got 7"):
         read_rows(save(file, input_ids=tokens(8), attention_mask=tokens(7)), TOKENS)
 
 
@@ -195,7 +197,7 @@ def test_a_value_that_is_no_number_is_found_in_its_row(file: Path, value: float)
 @pytest.mark.parametrize(
     ("labels", "complaint"),
     [
-        (np.arange(7), r"expected integer labels of shape \[8\], one a row, got int64 \[7\]"),
+        (np.arange(7), r"expected integer labels of shape \[8\], one per row, got int64 \[7\]"),
         (np.zeros((8, 1), int), r"expected integer labels of shape \[8\].*, got int64 \[8, 1\]"),
         (np.zeros(8), r"expected integer labels .*, got float64 \[8\]"),
         (np.full(8, 2**63, np.uint64), r"row 0: expected a label below 2\^63, got 9223372036854775808"),
@@ -221,10 +223,10 @@ def test_labels_of_the_networks_classes_pass_and_so_do_none(file: Path) -> None:
 
 def test_objects_are_never_unpickled(file: Path) -> None:
     np.savez(file, allow_pickle=True, image=np.array([{}, []], dtype=object))
-    with pytest.raises(DatasetError, match="image: expected a whole, plain array, got: objects"):
+    with pytest.raises(DatasetError, match="image: expected a complete, plain array, got: objects"):
         read_rows(file, [IMAGE])
     np.savez_compressed(file, allow_pickle=True, image=np.array([{}, []], dtype=object))
-    with pytest.raises(DatasetError, match="image: expected a whole, plain array, got: Object arrays"):
+    with pytest.raises(DatasetError, match="image: expected a complete, plain array, got: Object arrays"):
         read_rows(file, [IMAGE])
 
 
@@ -237,7 +239,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(file: Path, share: float) -> None:
     save(file, image=images())
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    with pytest.raises(DatasetError, match=r"expected a whole .npz file, got: "):
+    with pytest.raises(DatasetError, match=r"expected a complete .npz file, got: "):
         read_rows(file, [IMAGE])
 
 
@@ -247,7 +249,7 @@ def test_a_flipped_bit_is_noticed(file: Path, write: Callable[..., None]) -> Non
     content = bytearray(file.read_bytes())
     content[2000] ^= 1
     file.write_bytes(content)
-    with pytest.raises(DatasetError, match="image: expected a whole, plain array, got: "):
+    with pytest.raises(DatasetError, match="image: expected a complete, plain array, got: "):
         read_rows(file, [IMAGE])
 
 
@@ -305,11 +307,11 @@ def test_a_digest_tells_any_change_of_the_rows(tmp_path: Path) -> None:
 
 def test_a_file_like_nothing_is_refused(file: Path) -> None:
     np.save(file.with_suffix(".npy"), images())
-    with pytest.raises(DatasetError, match=r"expected a whole .npz file, got: File is not a zip file"):
+    with pytest.raises(DatasetError, match=r"expected a complete .npz file, got: File is not a zip file"):
         read_rows(file.with_suffix(".npy"), [IMAGE])
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("readme.txt", "no rows here")
     file.write_bytes(content.getvalue())
-    with pytest.raises(DatasetError, match=r"readme.txt: expected a whole, plain array"):
+    with pytest.raises(DatasetError, match=r"readme.txt: expected a complete, plain array"):
         read_rows(file, [IMAGE])

@@ -111,7 +111,7 @@ def test_given_sizes_are_taken_and_the_rest_is_shared(tmp_path: Path) -> None:
     splits = split_rows(rows, choose_sizes(rows, epsilon=0.01, delta=0.05, given=all_given), seed=0)
     assert [len(row_N) for row_N in splits.rows_of_split.values()] == [400] * 5
     assert splits.unused == 3000
-    assert "unused           3,000 rows  not asked for" in splits.table(0.01, 0.05)
+    assert "unused           3,000 rows  not requested" in splits.table(0.01, 0.05)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def _choose_exits(
     progress: AttachProgress,
 ) -> ChosenExits:
     levels = [
-        Level(cut.tensor, cut.multiply_adds, pooling_multiply_adds(cut) + head.multiply_adds)
+        Level(cut.multiply_adds, pooling_multiply_adds(cut) + head.multiply_adds)
         for cut, head in zip(cuts, heads, strict=True)
     ]
     with progress.bar("choosing exits", count_sets(len(cuts), settings.exits), "set") as advance:

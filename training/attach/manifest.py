@@ -20,7 +20,7 @@ from training.release.exported_stage import ExportedStage
 from training.release.publish import check_certified, stage_entry
 from training.reporting.conditions import package_versions
 
-ROWS_NOTE = "The figures hold only where the network was not trained on these rows."
+ROWS_NOTE = "The figures are valid only if the network was not trained on these rows."
 
 
 def make_manifest(

@@ -23,7 +23,7 @@ from training.attach.folder import INITIAL_FILES, AttachFolder, AttachInputs
 from training.attach.manifest import make_manifest
 from training.attach.network.source import SourceModel, read_source
 from training.attach.progress import AttachProgress
-from training.attach.record import AttachedPoint, AttachRecord, CurveRecord
+from training.attach.record import AttachedPoint, AttachRecord
 from training.attach.report import write_report
 from training.attach.rows.rows import Rows, check_labels, read_rows
 from training.attach.rows.splits import AttachSplits, choose_sizes, split_rows
@@ -148,14 +148,7 @@ def _record(
         split_rows={name: len(row_N) for name, row_N in splits.rows_of_split.items()},
         repeats=rows.repeats,
         levels=attached.levels,
-        curves=tuple(
-            CurveRecord(
-                exits=count,
-                disagreement=tuple(point.disagreement for point in curve),
-                cost_share=tuple(point.share for point in curve),
-            )
-            for count, curve in (exits.curves.items() if exits else ())
-        ),
+        curves=exits.curves if exits else (),
         sets_tried=exits.tried if exits else 0,
         network_multiply_adds=attached.network_multiply_adds,
         points={

@@ -1,4 +1,4 @@
-"""Networks of `networks.py` as attach sees them: read, measured, cut and given random heads."""
+"""Helpers that read, measure and cut the networks of `networks.py`, and give them random heads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from training.release.exported_stage import ExportedStage
 
 
 @dataclass(frozen=True)
-class Opened:
+class MeasuredNetwork:
     source: SourceModel
     measured: NetworkMeasurements
     cuts: tuple[Cut, ...]
@@ -31,10 +31,10 @@ class Opened:
         return random_rows(self.source.model, count, seed)
 
 
-def opened(model: onnx.ModelProto, folder: Path, rows: Arrays | None = None) -> Opened:
+def open_network(model: onnx.ModelProto, folder: Path, rows: Arrays | None = None) -> MeasuredNetwork:
     source = read_source(save(model, folder))
     measured = measure_network(source, rows or random_rows(model, 3))
-    return Opened(source, measured, find_cuts(source, measured))
+    return MeasuredNetwork(source, measured, find_cuts(source, measured))
 
 
 def random_heads(cuts: Sequence[Cut], classes: int, hidden: Sequence[int] = (6,)) -> list[HeadWeights]:
@@ -55,13 +55,15 @@ def random_heads(cuts: Sequence[Cut], classes: int, hidden: Sequence[int] = (6,)
     return [head(pooled_width(cut)) for cut in cuts]
 
 
-def written(found: Opened, cuts: Sequence[Cut], folder: Path) -> tuple[ExportedStage, ...]:
-    heads = random_heads(cuts, found.source.classes)
-    return write_stages(found.source, cuts, heads, folder, total=found.measured.total)
+def write_random_stages(
+    network: MeasuredNetwork, cuts: Sequence[Cut], folder: Path
+) -> tuple[ExportedStage, ...]:
+    heads = random_heads(cuts, network.source.classes)
+    return write_stages(network.source, cuts, heads, folder, total=network.measured.total)
 
 
-def chain(stages: Sequence[ExportedStage], rows: Arrays) -> list[Array]:
-    """Run stages as they stand, with slots beyond the batch and in another order, and return their logits."""
+def run_chain(stages: Sequence[ExportedStage], rows: Arrays) -> list[Array]:
+    """Run stages without optimisation and return their logits; slots are shuffled and exceed the batch."""
     count = len(next(iter(rows.values())))
     order = np.random.default_rng(0).permutation(count)
     taken, logits = rows, []

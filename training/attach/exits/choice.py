@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from training.attach.exits.set_search import CurvePoint, ExitSet, Level, SetSearch, SplitAnswers
+from training.attach.exits.set_search import ExitSet, Level, SetSearch, SplitAnswers
 from training.attach.progress import Advance
+from training.attach.record import CurveRecord
 from training.attach.rows.splits import allowed_on_tune
 from training.errors import AttachError
 from training.exits.calibrate import calibration_temperature
@@ -40,8 +41,8 @@ class ChosenExits:
     best: ExitSet
     best_of_count: dict[int, ExitSet]
     """The cheapest set for each number of early exits."""
-    curves: dict[int, tuple[CurvePoint, ...]]
-    """Trade-offs of the best set for each number of early exits, by rising disagreement."""
+    curves: tuple[CurveRecord, ...]
+    """Trade-offs of the best set for each number of early exits."""
     levels: tuple[LevelFigures, ...]
     tried: int
     """Number of sets searched."""
@@ -89,10 +90,9 @@ def choose_exits(
     return ChosenExits(
         best=min(best_of_count.values(), key=_rank),
         best_of_count=best_of_count,
-        curves={
-            count: search.curve(best.levels, _limits(epsilon, search.rows))
-            for count, best in best_of_count.items()
-        },
+        curves=tuple(
+            search.curve(best.levels, _limits(epsilon, search.rows)) for best in best_of_count.values()
+        ),
         levels=tuple(
             LevelFigures(search.agreement(number), temperatures[number], single[number].exit_shares[0])
             for number in range(len(levels))
@@ -120,7 +120,7 @@ def _limits(epsilon: float, rows: int) -> list[int]:
 
 def _check_levels(levels: Sequence[Level], network_multiply_adds: int) -> None:
     if not levels:
-        raise AttachError("levels: expected at least 1 place for an exit, got 0")
+        raise AttachError("levels: expected at least 1, got 0")
     costs = [level.backbone_multiply_adds for level in levels]
     if any(after <= before for before, after in pairwise((0, *costs, network_multiply_adds))):
         raise ValueError(f"levels: expected rising multiply-adds below {network_multiply_adds}, got {costs}")

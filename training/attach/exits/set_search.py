@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.exits.policy import ExitRule, Integers, read_exit
+from training.attach.record import CurveRecord
 from training.exits.evaluate import Readings, outcome
 from training.exits.thresholds import LOWEST_PRICE, Choices, Search
 
@@ -27,10 +28,8 @@ _HALVINGS = 12
 
 @dataclass(frozen=True)
 class Level:
-    """A depth of the network where an exit is possible, with its trained head."""
+    """The cost of an exit at one depth of the network."""
 
-    name: str
-    """The tensor at the cut."""
     backbone_multiply_adds: int
     """Of the network before the cut, for one row."""
     head_multiply_adds: int
@@ -63,15 +62,6 @@ class ExitSet:
     exit_shares: tuple[float, ...]
     share: float
     """Mean cost of a row, as a share of the network's cost without exits."""
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A trade-off of a set of exits on the tune split."""
-
-    disagreement: float
-    share: float
-    """As in ExitSet."""
 
 
 class SetSearch:
@@ -111,16 +101,18 @@ class SetSearch:
             levels, cost_E, thresholds, counts.disagreements, counts.exit_shares, self._share(search, choice)
         )
 
-    def curve(self, levels: tuple[int, ...], limits: Sequence[int]) -> tuple[CurvePoint, ...]:
-        """Return the trade-offs of a set for rising limits; each point costs less than the one before."""
+    def curve(self, levels: tuple[int, ...], limits: Sequence[int]) -> CurveRecord:
+        """Return the trade-offs of a set for rising limits; each one costs less than the one before."""
         search, _, _ = self._search(levels)
-        points: list[CurvePoint] = []
+        disagreement: list[float] = []
+        cost_share: list[float] = []
         for allowed in limits:
             choice = cheapest_choice(search, self.rows, allowed)
-            point = CurvePoint(search.totals(choice)[1] / self.rows, self._share(search, choice))
-            if not points or point.share < points[-1].share:
-                points.append(point)
-        return tuple(points)
+            share = self._share(search, choice)
+            if not cost_share or share < cost_share[-1]:
+                disagreement.append(search.totals(choice)[1] / self.rows)
+                cost_share.append(share)
+        return CurveRecord(exits=len(levels), disagreement=tuple(disagreement), cost_share=tuple(cost_share))
 
     def _search(self, levels: tuple[int, ...]) -> tuple[Search, Readings, tuple[int, ...]]:
         exits = (*levels, -1)

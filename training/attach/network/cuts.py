@@ -55,7 +55,7 @@ def find_cuts(source: SourceModel, measured: NetworkMeasurements) -> tuple[Cut, 
             continue
         stops = {tensor, source.row_count}
         carried = graph.slice_computing(source.model.graph, [source.logits], stops).inputs
-        features = [spec, *(each for each in source.inputs if each.name in carried)]
+        features = [spec, *(input_spec for input_spec in source.inputs if input_spec.name in carried)]
         mask = _mask(source, spec) if layout == "sequence" else None
         row_bytes = sum(map(_row_bytes, features))
         cuts.append(Cut(tensor, spec, carried, multiply_adds, layout, mask, row_bytes))

@@ -1,4 +1,4 @@
-"""Questions to an ONNX graph: which nodes compute a tensor, what they read, which names are taken."""
+"""Queries on an ONNX graph: which nodes compute a tensor, what they read, which names are taken."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -89,7 +89,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 def opset_of(model: onnx.ModelProto) -> int:
     """Return the model's version of ONNX's standard operators; 0 if it uses none."""
-    return max((each.version for each in model.opset_import if each.domain in STANDARD_DOMAINS), default=0)
+    return max((opset.version for opset in model.opset_import if opset.domain in STANDARD_DOMAINS), default=0)
 
 
 def constants(graph: onnx.GraphProto) -> Mapping[str, TensorProto]:

@@ -6,8 +6,7 @@ order of axes, and transpositions, which it tracks.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -82,14 +81,6 @@ def layout_of(source: onnx.GraphProto, spec: TensorSpec, ranks: Mapping[str, int
     return "channels_last" if channels == 3 else None
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A node that reads or computes a tensor, and the tensors on its other side."""
-
-    node: NodeProto
-    tensors: Sequence[str]
-
-
 class _Search:
     """A breadth-first search for the channel axis of one tensor."""
 
@@ -110,27 +101,24 @@ class _Search:
         seen = {tensor}
         while waiting:
             name, axes = waiting.popleft()
-            for step in self._steps_forwards(name) if forwards else self._steps_backwards(name):
-                channels = self._channels(step.node, rank)
+            for node in self._readers_of(name) if forwards else self._producer_of(name):
+                channels = self._channels(node, rank)
                 if channels is not None:
                     return axes.index(channels)
-                if step.node.op_type in _REORDERS_AXES or step.node.op_type.startswith("Reduce"):
+                if node.op_type in _REORDERS_AXES or node.op_type.startswith("Reduce"):
                     continue
-                moved = _transposed(step.node, axes, forwards=forwards)
-                for tensor_name in step.tensors:
+                moved = _transposed(node, axes, forwards=forwards)
+                for tensor_name in node.output if forwards else node.input:
                     if tensor_name not in seen and self._ranks.get(tensor_name) == rank:
                         seen.add(tensor_name)
                         waiting.append((tensor_name, moved))
         return None
 
-    def _steps_forwards(self, name: str) -> Iterator[_Step]:
-        for number in self._readers.get(name, ()):
-            yield _Step(self._nodes[number], self._nodes[number].output)
+    def _readers_of(self, tensor: str) -> list[NodeProto]:
+        return [self._nodes[number] for number in self._readers.get(tensor, ())]
 
-    def _steps_backwards(self, name: str) -> Iterator[_Step]:
-        if name in self._producers:
-            node = self._nodes[self._producers[name]]
-            yield _Step(node, node.input)
+    def _producer_of(self, tensor: str) -> list[NodeProto]:
+        return [self._nodes[self._producers[tensor]]] if tensor in self._producers else []
 
     def _channels(self, node: NodeProto, rank: int) -> int | None:
         """Return a node's channel axis, or None if the operator shows none."""

@@ -91,7 +91,9 @@ class ModelBuilder:
         """Return the model; inputs named in `slots` may have more rows than the batch."""
         model = onnx.ModelProto(ir_version=self._source.model.ir_version, producer_name="offramp")
         domains = {*graph.STANDARD_DOMAINS, *(node.domain for node in self._nodes)}
-        model.opset_import.extend(each for each in self._source.model.opset_import if each.domain in domains)
+        model.opset_import.extend(
+            opset for opset in self._source.model.opset_import if opset.domain in domains
+        )
         model.graph.name = "stage"
         model.graph.node.extend(self._nodes)
         model.graph.initializer.extend(self._initialisers)

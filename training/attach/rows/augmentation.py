@@ -33,7 +33,7 @@ _ROUNDED = np.dtype(np.uint8)
 
 @dataclass(frozen=True)
 class _CopyPlan:
-    """The sampled ingredients of each copy."""
+    """The sampled parameters of each copy."""
 
     first_M: NDArray[np.int64]
     second_M: NDArray[np.int64]
@@ -116,7 +116,7 @@ class AugmentedRows:
 
     @cached_property
     def _plan(self) -> _CopyPlan:
-        """Sample the ingredients of each copy; passes over the head rows alternate mixtures and shifts."""
+        """Sample the parameters of each copy; passes over the head rows alternate mixtures and shifts."""
         generator = np.random.default_rng(self.seed)
         pass_M = np.arange(self.copies) // len(self.head_N)
         is_shifted_M = (pass_M % 2 == 1) & bool(self.images)

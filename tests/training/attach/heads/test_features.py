@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from tests.training.attach.measured_networks import open_network
 from tests.training.attach.networks import Writer, convnet, random_rows, save
-from tests.training.attach.opened import opened
 from training.attach.heads import features
 from training.attach.heads.feature_files import STATE_FILE
 from training.attach.heads.features import BATCH_ROWS, cache_features, expected_bytes
@@ -24,15 +24,15 @@ Array = NDArray[Any]
 
 
 class Prepared:
-    """A network with pooled levels and rows for it, in a folder."""
+    """A network with two pooled levels, and rows for it, in a folder."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
-        found = opened(convnet(seed=seed), folder)
-        self.model = pooled_model(found.source, found.cuts[:2])
+        network = open_network(convnet(seed=seed), folder)
+        self.model = pooled_model(network.source, network.cuts[:2])
         self.folder = folder / "features"
         self.file = folder / "rows.npz"
-        self.inputs = found.source.inputs
-        self.images = found.rows(COUNT)["image"]
+        self.inputs = network.source.inputs
+        self.images = network.rows(COUNT)["image"]
 
     def rows(self) -> Rows:
         np.savez(self.file, image=self.images)
@@ -43,7 +43,7 @@ class Prepared:
         return run(open_session(self.model), names, {"image": self.images})
 
     def overwrite(self, row: int, value: float) -> None:
-        """Write a value over the first feature of a row that is cached."""
+        """Overwrite the first cached feature of a row."""
         cached = np.load(self.folder / "pooled_0.npy", mmap_mode="r+")
         cached[row, 0] = value
         cached.flush()
@@ -54,17 +54,17 @@ def prepared(tmp_path: Path) -> Prepared:
     return Prepared(tmp_path)
 
 
-def test_every_row_is_cached_as_the_model_answers_it(prepared: Prepared) -> None:
+def test_cached_features_equal_the_models_outputs(prepared: Prepared) -> None:
     cached = cache_features(prepared.model, prepared.rows(), prepared.folder)
 
     *levels, logits_NK = prepared.outputs()
     assert len(cached.levels) == len(levels) == 2
-    for found, expected in zip((*cached.levels, cached.logits_NK), (*levels, logits_NK), strict=True):
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for got, expected in zip((*cached.levels, cached.logits_NK), (*levels, logits_NK), strict=True):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_the_cache_takes_the_bytes_that_are_told_before(prepared: Prepared) -> None:
+def test_the_cache_has_the_expected_size(prepared: Prepared) -> None:
     rows = prepared.rows()
     cache_features(prepared.model, rows, prepared.folder)
 
@@ -72,7 +72,7 @@ def test_the_cache_takes_the_bytes_that_are_told_before(prepared: Prepared) -> N
     assert taken == expected_bytes(prepared.model, len(rows))
 
 
-def test_a_finished_cache_is_read_and_not_computed_again(prepared: Prepared) -> None:
+def test_a_finished_cache_is_not_computed_again(prepared: Prepared) -> None:
     cache_features(prepared.model, prepared.rows(), prepared.folder)
     prepared.overwrite(7, 99.0)
     advanced: list[int] = []
@@ -98,13 +98,13 @@ def test_a_cache_of_another_network_is_replaced(prepared: Prepared, tmp_path: Pa
     cache_features(prepared.model, prepared.rows(), prepared.folder)
     other = Prepared(tmp_path, seed=4)
 
-    found = cache_features(other.model, other.rows(), prepared.folder)
+    cached = cache_features(other.model, other.rows(), prepared.folder)
 
-    np.testing.assert_allclose(found.levels[1], other.outputs()[1], atol=1e-6)
+    np.testing.assert_allclose(cached.levels[1], other.outputs()[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("written_after", [b"", b"half a row"])
-def test_an_interrupted_cache_goes_on_where_it_was_safe(
+def test_an_interrupted_cache_continues_after_the_last_saved_row(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch, written_after: bytes
 ) -> None:
     monkeypatch.setattr(features, "SAVE_SECONDS", 0.0)
@@ -114,23 +114,23 @@ def test_an_interrupted_cache_goes_on_where_it_was_safe(
         file.write(written_after)
     advanced: list[int] = []
 
-    found = cache_features(prepared.model, prepared.rows(), prepared.folder, advanced.append)
+    cached = cache_features(prepared.model, prepared.rows(), prepared.folder, advanced.append)
 
     assert advanced == [2 * BATCH_ROWS, BATCH_ROWS, 5]
     expected = np.array(prepared.outputs()[0])
     expected[7, 0] = 99.0
-    np.testing.assert_allclose(found.levels[0], expected, atol=1e-6)
+    np.testing.assert_allclose(cached.levels[0], expected, atol=1e-6)
 
 
-def test_rows_that_were_not_safe_are_computed_again(prepared: Prepared) -> None:
+def test_unsaved_rows_are_computed_again(prepared: Prepared) -> None:
     interrupt_after(prepared, 2 * BATCH_ROWS)  # within seconds, so that nothing was safe
     advanced: list[int] = []
 
-    found = cache_features(prepared.model, prepared.rows(), prepared.folder, advanced.append)
+    cached = cache_features(prepared.model, prepared.rows(), prepared.folder, advanced.append)
 
     assert sum(advanced) == COUNT
     assert advanced[0] == 0
-    np.testing.assert_allclose(found.levels[0], prepared.outputs()[0], atol=1e-6)
+    np.testing.assert_allclose(cached.levels[0], prepared.outputs()[0], atol=1e-6)
 
 
 def interrupt_after(prepared: Prepared, rows: int) -> None:
@@ -159,14 +159,12 @@ def test_a_cache_that_does_not_fit_its_state_is_computed_again(prepared: Prepare
     else:
         (prepared.folder / STATE_FILE).write_text("{")
 
-    found = cache_features(prepared.model, prepared.rows(), prepared.folder)
+    cached = cache_features(prepared.model, prepared.rows(), prepared.folder)
 
-    np.testing.assert_allclose(found.levels[1], prepared.outputs()[1], atol=1e-6)
+    np.testing.assert_allclose(cached.levels[1], prepared.outputs()[1], atol=1e-6)
 
 
-def test_rows_of_another_cache_are_never_taken_for_safe(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_another_cache_are_never_reused(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     first, other = prepared.images, prepared.images + 1
     monkeypatch.setattr(features, "SAVE_SECONDS", 0.0)
     interrupt_after(prepared, 2 * BATCH_ROWS)
@@ -175,12 +173,12 @@ def test_rows_of_another_cache_are_never_taken_for_safe(
     interrupt_after(prepared, 3 * BATCH_ROWS)
     prepared.images = first
 
-    found = cache_features(prepared.model, prepared.rows(), prepared.folder)
+    cached = cache_features(prepared.model, prepared.rows(), prepared.folder)
 
-    np.testing.assert_allclose(found.levels[0], prepared.outputs()[0], atol=1e-6)
+    np.testing.assert_allclose(cached.levels[0], prepared.outputs()[0], atol=1e-6)
 
 
-def test_a_disk_that_is_too_small_is_told_before_any_work(prepared: Prepared) -> None:
+def test_a_disk_that_is_too_small_is_reported_before_any_work(prepared: Prepared) -> None:
     width = prepared.model.graph.output[0].type.tensor_type.shape.dim[1]
     width.dim_value = 10**12
 
@@ -191,11 +189,11 @@ def test_a_disk_that_is_too_small_is_told_before_any_work(prepared: Prepared) ->
 
 
 def vectors(operator: str, *, bias: float = 0.0) -> onnx.ModelProto:
-    """Rows [N, 4] through one operator, which is level 0; 3 classes."""
+    """Build a network of 3 classes on rows [N, 4] whose level 0 is one operator."""
     write = Writer(17)
     write.add(operator, write.input("x", 4), name="pooled_0")
     write.add("MatMul", "pooled_0", write.weight(4, 3), name="product")
-    write.add("Add", "product", write.hold([bias, 0.0, 0.0]), name="logits")
+    write.add("Add", "product", write.add_constant([bias, 0.0, 0.0]), name="logits")
     write.output("pooled_0", 4)
     write.output("logits", 3)
     return write.model()
@@ -206,7 +204,7 @@ def rows_for(model: onnx.ModelProto, folder: Path, **arrays: Array) -> Rows:
     return read_rows(folder / "rows.npz", read_source(save(model, folder), "logits").inputs)
 
 
-def test_a_row_that_the_network_answers_with_nan_is_named(tmp_path: Path) -> None:
+def test_a_row_with_nan_features_is_named(tmp_path: Path) -> None:
     model = vectors("Sqrt")
     values = np.random.default_rng(0).random((50, 4), dtype=np.float32)
     values[41, 2] = -1
@@ -236,7 +234,7 @@ def test_rows_that_are_all_of_one_class_are_refused(tmp_path: Path) -> None:
         cache_features(model, rows_for(model, tmp_path, x=values), tmp_path / "features")
 
 
-def test_rows_that_the_network_cannot_run_on_are_told_in_a_line(tmp_path: Path) -> None:
+def test_rows_that_the_network_cannot_run_on_are_named(tmp_path: Path) -> None:
     write = Writer(17)
     write.add("Gather", write.weight(10, 4), write.input("ids", 3, kind=TensorProto.INT64), name="looked_up")
     write.mean("looked_up", [1], keep=False, name="pooled_0")
@@ -261,8 +259,8 @@ def test_a_network_with_two_inputs_is_cached(tmp_path: Path) -> None:
     model = write.model()
     inputs = random_rows(model, 40)
 
-    found = cache_features(model, rows_for(model, tmp_path, **inputs), tmp_path / "features")
+    cached = cache_features(model, rows_for(model, tmp_path, **inputs), tmp_path / "features")
 
-    np.testing.assert_array_equal(found.levels[0], np.concatenate([inputs["a"], inputs["b"]], axis=1))
+    np.testing.assert_array_equal(cached.levels[0], np.concatenate([inputs["a"], inputs["b"]], axis=1))
     state = json.loads((tmp_path / "features" / STATE_FILE).read_text())
-    assert state == {"key": found.key, "rows": 40}
+    assert state == {"key": cached.key, "rows": 40}

@@ -9,21 +9,21 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 from serving.repository.manifest import TensorSpec
 from tests.training.attach import networks
+from tests.training.attach.measured_networks import MeasuredNetwork, open_network
 from tests.training.attach.networks import OPSETS, Array, Arrays, Writer, random_rows, session, tensors
-from tests.training.attach.opened import Opened, opened
 from training.attach.heads.pooling import pooled_model, pooled_width
 from training.attach.network.cuts import Cut
 
 
-def pooled(found: Opened, cuts: tuple[Cut, ...], rows: Arrays) -> list[Array]:
-    model = pooled_model(found.source, cuts)
+def pooled(network: MeasuredNetwork, cuts: tuple[Cut, ...], rows: Arrays) -> list[Array]:
+    model = pooled_model(network.source, cuts)
     onnx.checker.check_model(model, full_check=True)
     outputs: list[Array] = session(model).run(None, rows)
     return outputs
 
 
 def map_network(opset: int, *row_shape: int) -> onnx.ModelProto:
-    """A 1x1 convolution, `map`, of an image of row_shape."""
+    """Build a network whose tensor `map` is a 1x1 convolution of an image of row_shape."""
     write = Writer(opset)
     channels, spatial = row_shape[0], len(row_shape) - 1
     weight = write.weight(5, channels, *[1] * spatial)
@@ -48,38 +48,38 @@ def map_network(opset: int, *row_shape: int) -> onnx.ModelProto:
         ((2, 16), (2, 4)),
     ],
 )
-def test_a_map_is_averaged_over_a_grid_that_divides_it_or_else_of_7_by_7(
+def test_a_map_is_averaged_over_an_even_grid_or_else_7_by_7(
     sizes: tuple[int, int], grid: tuple[int, int], opset: int, tmp_path: Path
 ) -> None:
-    found = opened(map_network(opset, 2, *sizes), tmp_path)
-    cuts, rows = found.named("map"), found.rows(3)
+    network = open_network(map_network(opset, 2, *sizes), tmp_path)
+    cuts, rows = network.named("map"), network.rows(3)
 
-    got, _logits = pooled(found, cuts, rows)
+    got, _logits = pooled(network, cuts, rows)
 
-    (features,) = tensors(found.source.model, ["map"], rows)
+    (features,) = tensors(network.source.model, ["map"], rows)
     expected = adaptive_avg_pool2d(torch.from_numpy(features), grid).flatten(1).numpy()
     np.testing.assert_allclose(got, expected, atol=1e-6)
     assert pooled_width(cuts[0]) == got.shape[1] == 5 * grid[0] * grid[1]
 
 
 @pytest.mark.parametrize(("length", "cells"), [(12, 6), (10, 5), (11, 7), (3, 3)])
-def test_a_map_of_one_axis_is_averaged_likewise(length: int, cells: int, tmp_path: Path) -> None:
-    found = opened(map_network(17, 2, length), tmp_path)
-    rows = found.rows(3)
+def test_a_map_of_one_axis_is_averaged_over_cells(length: int, cells: int, tmp_path: Path) -> None:
+    network = open_network(map_network(17, 2, length), tmp_path)
+    rows = network.rows(3)
 
-    got, _logits = pooled(found, found.named("map"), rows)
+    got, _logits = pooled(network, network.named("map"), rows)
 
-    (features,) = tensors(found.source.model, ["map"], rows)
+    (features,) = tensors(network.source.model, ["map"], rows)
     expected = adaptive_avg_pool1d(torch.from_numpy(features), cells).flatten(1).numpy()
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [3, 8, 9])
-def test_a_map_with_channels_last_is_pooled_alike_in_its_own_order(size: int, tmp_path: Path) -> None:
-    found = opened(networks.nhwc_convnet(size=size), tmp_path)
-    rows = found.rows(3)
+def test_a_map_with_channels_last_is_pooled_in_its_own_order(size: int, tmp_path: Path) -> None:
+    network = open_network(networks.nhwc_convnet(size=size), tmp_path)
+    rows = network.rows(3)
 
-    last, first, _logits = pooled(found, (*found.named("transpose_2"), *found.named("conv_1")), rows)
+    last, first, _logits = pooled(network, (*network.named("transpose_2"), *network.named("conv_1")), rows)
 
     grid = {3: 3, 8: 4, 9: 7}[size]
     turned = first.reshape(3, 4, grid, grid).transpose(0, 2, 3, 1).reshape(3, -1)
@@ -87,13 +87,13 @@ def test_a_map_with_channels_last_is_pooled_alike_in_its_own_order(size: int, tm
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-def test_of_tokens_only_the_real_ones_are_pooled(opset: int, tmp_path: Path) -> None:
-    found = opened(networks.encoder(opset), tmp_path)
-    cuts, rows = found.named("layer_0"), found.rows(8)
+def test_only_real_tokens_are_pooled(opset: int, tmp_path: Path) -> None:
+    network = open_network(networks.encoder(opset), tmp_path)
+    cuts, rows = network.named("layer_0"), network.rows(8)
 
-    got, _logits = pooled(found, cuts, rows)
+    got, _logits = pooled(network, cuts, rows)
 
-    (tokens_BTC,) = tensors(found.source.model, ["layer_0"], rows)
+    (tokens_BTC,) = tensors(network.source.model, ["layer_0"], rows)
     expected = []
     for tokens_TC, mask_T in zip(tokens_BTC, rows["attention_mask"].astype(bool), strict=True):
         real_TC = tokens_TC[mask_T]
@@ -103,12 +103,12 @@ def test_of_tokens_only_the_real_ones_are_pooled(opset: int, tmp_path: Path) -> 
     assert pooled_width(cuts[0]) == got.shape[1] == 24
 
 
-def test_a_row_without_a_real_token_has_zeros_for_mean_and_maximum(tmp_path: Path) -> None:
-    found = opened(networks.encoder(), tmp_path)
-    rows = found.rows(2)
+def test_without_real_tokens_mean_and_maximum_are_zero(tmp_path: Path) -> None:
+    network = open_network(networks.encoder(), tmp_path)
+    rows = network.rows(2)
     rows["attention_mask"][1] = 0
 
-    got, _logits = pooled(found, found.named("layer_0"), rows)
+    got, _logits = pooled(network, network.named("layer_0"), rows)
 
     assert np.isfinite(got).all()
     assert not got[1, :16].any()
@@ -116,7 +116,7 @@ def test_a_row_without_a_real_token_has_zeros_for_mean_and_maximum(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("kind", "values"), [(TensorProto.BOOL, np.bool_), (TensorProto.FLOAT, np.float32)])
-def test_a_mask_may_be_of_another_datatype(kind: int, values: type, tmp_path: Path) -> None:
+def test_a_mask_may_have_another_datatype(kind: int, values: type, tmp_path: Path) -> None:
     model = networks.encoder()
     model.graph.input[1].type.tensor_type.elem_type = kind
     rows = random_rows(model, 4)
@@ -128,47 +128,47 @@ def test_a_mask_may_be_of_another_datatype(kind: int, values: type, tmp_path: Pa
     np.testing.assert_array_equal(got[0], expected[0])
 
 
-def _layer_0(model: onnx.ModelProto, folder: Path, rows: Arrays) -> tuple[Opened, tuple[Cut, ...]]:
-    found = opened(model, folder, {name: array[:3] for name, array in rows.items()})
-    return found, found.named("layer_0")
+def _layer_0(model: onnx.ModelProto, folder: Path, rows: Arrays) -> tuple[MeasuredNetwork, tuple[Cut, ...]]:
+    network = open_network(model, folder, {name: array[:3] for name, array in rows.items()})
+    return network, network.named("layer_0")
 
 
 @pytest.mark.parametrize("opset", OPSETS)
 def test_without_a_mask_all_tokens_are_pooled(opset: int, tmp_path: Path) -> None:
-    found = opened(networks.encoder(opset, mask="lengths"), tmp_path)
-    rows = found.rows(4) | {"lengths": np.ones((4, networks.TOKENS), np.int64)}
+    network = open_network(networks.encoder(opset, mask="lengths"), tmp_path)
+    rows = network.rows(4) | {"lengths": np.ones((4, networks.TOKENS), np.int64)}
 
-    got, _logits = pooled(found, found.named("layer_0"), rows)
+    got, _logits = pooled(network, network.named("layer_0"), rows)
 
-    (tokens_BTC,) = tensors(found.source.model, ["layer_0"], rows)
+    (tokens_BTC,) = tensors(network.source.model, ["layer_0"], rows)
     expected = np.concatenate([tokens_BTC.mean(axis=1), tokens_BTC.max(axis=1), tokens_BTC[:, 0]], axis=1)
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_a_vector_is_taken_as_it_is(tmp_path: Path) -> None:
-    found = opened(networks.table_network(), tmp_path)
-    cuts, rows = found.named("hidden_0"), found.rows(4)
+def test_a_vector_is_not_pooled(tmp_path: Path) -> None:
+    network = open_network(networks.table_network(), tmp_path)
+    cuts, rows = network.named("hidden_0"), network.rows(4)
 
-    got, _logits = pooled(found, cuts, rows)
+    got, _logits = pooled(network, cuts, rows)
 
-    np.testing.assert_array_equal(got, tensors(found.source.model, ["hidden_0"], rows)[0])
+    np.testing.assert_array_equal(got, tensors(network.source.model, ["hidden_0"], rows)[0])
     assert pooled_width(cuts[0]) == 9
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_all_cuts_and_the_logits_come_from_one_run(name: str, tmp_path: Path) -> None:
-    found = opened(networks.NETWORKS[name](17), tmp_path)
-    rows = found.rows(5)
+    network = open_network(networks.NETWORKS[name](17), tmp_path)
+    rows = network.rows(5)
 
-    model = pooled_model(found.source, found.cuts)
+    model = pooled_model(network.source, network.cuts)
 
     assert [value.name for value in model.graph.output] == [
-        *(f"pooled_{number}" for number in range(len(found.cuts))),
+        *(f"pooled_{number}" for number in range(len(network.cuts))),
         "logits",
     ]
-    *features, logits = pooled(found, found.cuts, rows)
-    assert [each.shape for each in features] == [(5, pooled_width(cut)) for cut in found.cuts]
-    np.testing.assert_array_equal(logits, tensors(found.source.model, [found.source.logits], rows)[0])
+    *features, logits = pooled(network, network.cuts, rows)
+    assert [each.shape for each in features] == [(5, pooled_width(cut)) for cut in network.cuts]
+    np.testing.assert_array_equal(logits, tensors(network.source.model, [network.source.logits], rows)[0])
 
 
 @pytest.mark.parametrize(("channels", "grid"), [(41, 7), (42, 6), (81, 5), (128, 4), (1000, 1), (4000, 1)])

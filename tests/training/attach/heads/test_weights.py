@@ -12,7 +12,7 @@ def layer(outputs: int, inputs: int, dtype: type = np.float32) -> tuple[np.ndarr
     return random.normal(0, 1, (outputs, inputs)).astype(dtype), random.normal(0, 1, outputs).astype(dtype)
 
 
-def test_layers_have_relu_between_them_and_none_behind_the_last() -> None:
+def test_layers_have_relu_between_them_and_none_after_the_last() -> None:
     head = HeadWeights((layer(5, 4), layer(3, 5)))
     pooled = np.random.default_rng(0).normal(0, 1, (7, 4)).astype(np.float32)
 
@@ -25,7 +25,7 @@ def test_layers_have_relu_between_them_and_none_behind_the_last() -> None:
     assert (expected < 0).any()
 
 
-def test_a_head_knows_its_widths_and_its_cost() -> None:
+def test_a_head_has_widths_and_a_cost() -> None:
     head = HeadWeights((layer(5, 4), layer(3, 5)))
 
     assert (head.inputs, head.classes) == (4, 3)

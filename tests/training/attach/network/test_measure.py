@@ -23,42 +23,42 @@ def measured(
 
 @pytest.mark.parametrize("opset", networks.OPSETS)
 @pytest.mark.parametrize("name", networks.NETWORKS)
-def test_tensors_with_one_value_a_row_are_found_with_their_shapes(
-    name: str, opset: int, tmp_path: Path
-) -> None:
+def test_per_row_tensors_are_found_with_their_shapes(name: str, opset: int, tmp_path: Path) -> None:
     model = networks.NETWORKS[name](opset)
 
-    found = measured(model, tmp_path).tensors
+    per_row = measured(model, tmp_path).tensors
 
-    known = [tensor for tensor in found if not tensor.startswith("offramp.")]
+    known = [tensor for tensor in per_row if not tensor.startswith("offramp.")]
     arrays = tensors(model, known, random_rows(model, 7))
     assert len(known) >= 5
     for tensor, array in zip(known, arrays, strict=True):
-        assert (7, *found[tensor].row_shape) == array.shape
-        assert found[tensor].datatype == {"float32": "FP32", "int64": "INT64"}[array.dtype.name]
+        assert (7, *per_row[tensor].row_shape) == array.shape
+        assert per_row[tensor].datatype == {"float32": "FP32", "int64": "INT64"}[array.dtype.name]
 
 
-def test_constants_and_what_is_behind_the_logits_are_left_out(tmp_path: Path) -> None:
-    found = measured(networks.sharing_network(), tmp_path).tensors
+def test_constants_and_tensors_after_the_logits_are_left_out(tmp_path: Path) -> None:
+    per_row = measured(networks.sharing_network(), tmp_path).tensors
 
-    assert "same" not in found
+    assert "same" not in per_row
     assert "answer" not in measured(networks.convnet(), tmp_path).tensors
 
 
-def test_a_tensor_whose_first_size_is_no_batch_is_left_out(tmp_path: Path) -> None:
+def test_a_tensor_whose_first_size_is_not_the_batch_is_left_out(tmp_path: Path) -> None:
     write = Writer(17)
     value = write.linear(write.input("steps", 5, 4), 4, 6)
-    tokens = write.add("Reshape", value, write.hold([-1, 6], dtype=np.int64), name="tokens")
+    tokens = write.add("Reshape", value, write.add_constant([-1, 6], dtype=np.int64), name="tokens")
     turned = write.add("Transpose", value, name="turned", perm=[1, 0, 2])
     back = write.add("Add", write.add("Transpose", turned, perm=[1, 0, 2]), value)
-    both = write.add("Add", write.add("Reshape", tokens, write.hold([-1, 5, 6], dtype=np.int64)), back)
+    both = write.add(
+        "Add", write.add("Reshape", tokens, write.add_constant([-1, 5, 6], dtype=np.int64)), back
+    )
     write.mean(both, [1], keep=False, name="answer")
     write.output("answer", 6)
 
-    found = measured(write.model(), tmp_path).tensors
+    per_row = measured(write.model(), tmp_path).tensors
 
-    assert not {"tokens", "turned"} & set(found)
-    assert found["answer"] == TensorSpec(name="answer", datatype="FP32", shape=(-1, 6))
+    assert not {"tokens", "turned"} & set(per_row)
+    assert per_row["answer"] == TensorSpec(name="answer", datatype="FP32", shape=(-1, 6))
 
 
 def test_multiply_adds_are_those_of_one_row(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_multiply_adds_of_attention_are_counted(tmp_path: Path) -> None:
     assert measured(networks.encoder(), tmp_path).total == 2 * layer + width * 3
 
 
-def test_products_of_what_is_the_same_for_all_rows_count_nothing(tmp_path: Path) -> None:
+def test_products_that_are_the_same_for_all_rows_count_0(tmp_path: Path) -> None:
     write = Writer(17)
     write.input("figures", 4)
     weights = write.add("MatMul", write.weight(4, 4), write.weight(4, 3), name="weights")
@@ -87,17 +87,17 @@ def test_products_of_what_is_the_same_for_all_rows_count_nothing(tmp_path: Path)
     assert measured(write.model(), tmp_path).total == 4 * 3
 
 
-def test_products_that_the_logits_do_not_need_count_nothing(tmp_path: Path) -> None:
+def test_products_that_the_logits_do_not_need_count_0(tmp_path: Path) -> None:
     model = networks.table_network()
     model.graph.node.append(helper.make_node("MatMul", ["hidden_1", "weight_4"], ["other"]))
     model.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["N", 4]))
 
-    found = measured(model, tmp_path, logits="answer")
+    network = measured(model, tmp_path, logits="answer")
 
-    assert found.total == 7 * 9 + 9 * 8 + 8 * 4
+    assert network.total == 7 * 9 + 9 * 8 + 8 * 4
 
 
-def test_one_row_suffices(tmp_path: Path) -> None:
+def test_one_row_is_enough(tmp_path: Path) -> None:
     model = networks.encoder()
 
     assert measured(model, tmp_path, rows=1) == measured(model, tmp_path, rows=3)
@@ -149,7 +149,7 @@ def test_multiply_adds_of_an_operator(
         ("SkipLayerNormalization", [(1, 5, 8), (1, 5, 8)], (1, 5, 8), 0),
     ],
 )
-def test_multiply_adds_of_what_onnxruntime_fuses(
+def test_multiply_adds_of_fused_operators(
     operator: str, shapes: list[Shape], output: Shape, expected: int
 ) -> None:
     names = [f"input_{number}" for number in range(len(shapes))]
@@ -167,7 +167,7 @@ def test_multiply_adds_of_what_onnxruntime_fuses(
         ("Einsum", "", ["a", "a", "a"], {"equation": "bi,bi,bi->bi"}),
     ],
 )
-def test_an_operator_whose_cost_is_not_known_is_refused(
+def test_an_operator_of_unknown_cost_is_refused(
     operator: str, domain: str, inputs: list[str], attributes: dict[str, Any]
 ) -> None:
     node = helper.make_node(operator, inputs, ["b"], name="it", domain=domain, **attributes)
@@ -194,7 +194,7 @@ def test_rows_that_influence_each_other_are_refused(tmp_path: Path) -> None:
 def test_probabilities_in_place_of_logits_are_refused(tmp_path: Path) -> None:
     write = Writer(17)
     powers = write.add("Exp", write.linear(write.input("figures", 7), 7, 4))
-    total = write.add("ReduceSum", powers, write.hold([1], dtype=np.int64), keepdims=1)
+    total = write.add("ReduceSum", powers, write.add_constant([1], dtype=np.int64), keepdims=1)
     write.add("Div", powers, total, name="answer")
     write.output("answer", 4)
 
@@ -202,7 +202,7 @@ def test_probabilities_in_place_of_logits_are_refused(tmp_path: Path) -> None:
         measured(write.model(), tmp_path)
 
 
-def test_a_network_that_answers_nan_is_refused(tmp_path: Path) -> None:
+def test_a_network_with_nan_logits_is_refused(tmp_path: Path) -> None:
     write = Writer(17)
     write.add("Log", write.linear(write.input("figures", 7), 7, 4), name="answer")
     write.output("answer", 4)
@@ -211,7 +211,7 @@ def test_a_network_that_answers_nan_is_refused(tmp_path: Path) -> None:
         measured(write.model(), tmp_path)
 
 
-def test_an_answer_without_products_is_refused(tmp_path: Path) -> None:
+def test_a_network_without_products_is_refused(tmp_path: Path) -> None:
     write = Writer(17)
     write.add("Relu", write.input("figures", 7), name="answer")
     write.output("answer", 7)

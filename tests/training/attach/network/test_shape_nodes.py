@@ -6,19 +6,19 @@ import pytest
 from onnx import TensorProto
 
 from tests.training.attach import networks
+from tests.training.attach.measured_networks import open_network, run_chain, write_random_stages
 from tests.training.attach.networks import Writer, random_rows, save, tensors
-from tests.training.attach.opened import chain, opened, written
 from training.attach.network.source import read_source
 from training.errors import AttachError
 
 
 def reading_sizes(opset: int = 17) -> onnx.ModelProto:
-    """A network as tracing writes it: at its end it reads sizes of its input and of its first layer."""
+    """Build a network that reads the sizes of its input and first layer at its end, as traced models do."""
     write = Writer(opset)
     value = write.linear(write.input("image", 3, 4), 4, 4, "first")
     sizes = [write.add("Shape", name) for name in ("image", "first")]
     value = write.linear(write.add("Relu", value), 4, 4, "second")
-    axes = [write.hold([axis], dtype=np.int64) for axis in (0, 1, 2)]
+    axes = [write.add_constant([axis], dtype=np.int64) for axis in (0, 1, 2)]
     count = write.add("Gather", sizes[0], axes[0], name="count")
     width = write.add("Mul", *(write.add("Gather", sizes[1], axis) for axis in axes[1:]), name="width")
     shape = write.add("Concat", count, width, axis=0)
@@ -35,9 +35,7 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.parametrize("opset", networks.OPSETS)
 @pytest.mark.parametrize("rows", [1, 2, 7])
-def test_a_network_answers_to_the_bit_as_before_its_sizes_were_freed(
-    opset: int, rows: int, tmp_path: Path
-) -> None:
+def test_replacing_shape_nodes_keeps_the_output_bitwise(opset: int, rows: int, tmp_path: Path) -> None:
     model = reading_sizes(opset)
     sampled = random_rows(model, rows)
 
@@ -49,18 +47,18 @@ def test_a_network_answers_to_the_bit_as_before_its_sizes_were_freed(
     np.testing.assert_array_equal(tensors(source.model, ["answer"], sampled)[0], expected)
 
 
-def test_a_size_of_an_early_tensor_hides_no_cut_behind_it(tmp_path: Path) -> None:
-    found = opened(reading_sizes(), tmp_path)
+def test_a_size_of_an_early_tensor_hides_no_later_cut(tmp_path: Path) -> None:
+    network = open_network(reading_sizes(), tmp_path)
 
-    assert [cut.tensor for cut in found.named("first", "second", "flat")] == ["first", "second", "flat"]
+    assert [cut.tensor for cut in network.named("first", "second", "flat")] == ["first", "second", "flat"]
 
 
 def test_an_input_is_not_carried_for_its_size(tmp_path: Path) -> None:
-    found = opened(reading_sizes(), tmp_path)
-    cuts = found.named("first", "second")
-    rows = found.rows(5)
+    network = open_network(reading_sizes(), tmp_path)
+    cuts = network.named("first", "second")
+    rows = network.rows(5)
 
-    stages = written(found, cuts, tmp_path)
+    stages = write_random_stages(network, cuts, tmp_path)
 
     assert [cut.carried for cut in cuts] == [(), ()]
     assert [[spec.name for spec in stage.file.features] for stage in stages] == [
@@ -68,10 +66,10 @@ def test_an_input_is_not_carried_for_its_size(tmp_path: Path) -> None:
         ["features_1"],
         [],
     ]
-    np.testing.assert_array_equal(chain(stages, rows)[-1], tensors(reading_sizes(), ["answer"], rows)[0])
+    np.testing.assert_array_equal(run_chain(stages, rows)[-1], tensors(reading_sizes(), ["answer"], rows)[0])
 
 
-def test_a_part_of_a_shape_is_freed_too(tmp_path: Path) -> None:
+def test_a_part_of_a_shape_is_replaced(tmp_path: Path) -> None:
     write = Writer(17)
     value = write.linear(write.input("image", 3, 4), 4, 4, "first")
     rows, rest = write.add("Shape", value, end=1), write.add("Shape", value, start=1)
@@ -90,12 +88,12 @@ def test_a_part_of_a_shape_is_freed_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors(source.model, ["answer"], sampled)[0], expected)
 
 
-def test_a_size_that_follows_from_values_keeps_its_node(tmp_path: Path) -> None:
+def test_a_size_that_depends_on_values_keeps_its_node(tmp_path: Path) -> None:
     write = Writer(17)
     value = write.linear(write.input("figures", 4), 4, 3)
-    found = write.add("NonZero", write.add("Cast", "figures", to=TensorProto.BOOL))
-    count = write.add("Cast", write.add("Shape", found, name="size"), to=TensorProto.FLOAT)
-    total = write.add("ReduceSum", write.add("Mul", count, write.hold(0.0)), keepdims=0)
+    nonzero = write.add("NonZero", write.add("Cast", "figures", to=TensorProto.BOOL))
+    count = write.add("Cast", write.add("Shape", nonzero, name="size"), to=TensorProto.FLOAT)
+    total = write.add("ReduceSum", write.add("Mul", count, write.add_constant(0.0)), keepdims=0)
     write.add("Add", value, total, name="answer")
     write.output("answer", 3)
 
@@ -105,13 +103,17 @@ def test_a_size_that_follows_from_values_keeps_its_node(tmp_path: Path) -> None:
     assert source.row_count not in {name for node in source.model.graph.node for name in node.output}
 
 
-def test_a_size_that_follows_from_values_unnoticed_is_refused_on_real_rows(tmp_path: Path) -> None:
+def test_an_undetected_dependence_of_a_size_on_values_is_refused_on_real_rows(tmp_path: Path) -> None:
     write = Writer(17)
     value = write.linear(write.input("figures", 4), 4, 3)
-    is_row_of_zeros = write.add("Equal", write.add("ReduceMax", "figures", keepdims=0), write.hold(0.0))
-    numbers = write.add("Range", *(write.hold(each, dtype=np.int64) for each in (0, 5, 1)))
-    chosen = write.add("Where", is_row_of_zeros, write.hold(1, dtype=np.int64), write.hold(3, dtype=np.int64))
-    axes = [write.hold([each], dtype=np.int64) for each in (0, 1)]
+    is_row_of_zeros = write.add(
+        "Equal", write.add("ReduceMax", "figures", keepdims=0), write.add_constant(0.0)
+    )
+    numbers = write.add("Range", *(write.add_constant(bound, dtype=np.int64) for bound in (0, 5, 1)))
+    chosen = write.add(
+        "Where", is_row_of_zeros, write.add_constant(1, dtype=np.int64), write.add_constant(3, dtype=np.int64)
+    )
+    axes = [write.add_constant([axis], dtype=np.int64) for axis in (0, 1)]
     some = write.add("Slice", numbers, axes[0], write.add("Unsqueeze", chosen, axes[0]))
     size = write.add("Cast", write.add("Shape", some), to=TensorProto.FLOAT)
     write.add("Add", value, size, name="answer")
@@ -120,16 +122,16 @@ def test_a_size_that_follows_from_values_unnoticed_is_refused_on_real_rows(tmp_p
     with pytest.raises(
         AttachError, match=r"row 0, logit \d: expected \S+ as in a batch of 3, got \S+ in a batch of 1"
     ):
-        opened(write.model(), tmp_path)
+        open_network(write.model(), tmp_path)
 
 
 def test_a_size_that_is_not_linear_in_the_rows_keeps_its_node(tmp_path: Path) -> None:
     write = Writer(17)
     value = write.linear(write.input("figures", 4), 4, 3)
     pairs = write.add("MatMul", "figures", write.add("Transpose", "figures", perm=[1, 0]))
-    flat = write.add("Reshape", pairs, write.hold([-1], dtype=np.int64))
+    flat = write.add("Reshape", pairs, write.add_constant([-1], dtype=np.int64))
     size = write.add("Cast", write.add("Shape", flat, name="size"), to=TensorProto.FLOAT)
-    write.add("Add", value, write.add("Mul", size, write.hold([0.0])), name="answer")
+    write.add("Add", value, write.add("Mul", size, write.add_constant([0.0])), name="answer")
     write.output("answer", 3)
 
     source = read_source(save(write.model(), tmp_path))
@@ -137,11 +139,11 @@ def test_a_size_that_is_not_linear_in_the_rows_keeps_its_node(tmp_path: Path) ->
     assert "size" in {node.output[0] for node in source.model.graph.node if node.op_type == "Shape"}
 
 
-def test_a_stage_that_was_written_before_can_be_cut_again(tmp_path: Path) -> None:
-    (whole,) = written(opened(reading_sizes(), tmp_path), (), tmp_path)
-    found = opened(onnx.load(whole.file.path), tmp_path)
-    rows = found.rows(5)
+def test_a_written_stage_can_be_cut_again(tmp_path: Path) -> None:
+    (stage,) = write_random_stages(open_network(reading_sizes(), tmp_path), (), tmp_path)
+    network = open_network(onnx.load(stage.file.path), tmp_path)
+    rows = network.rows(5)
 
-    stages = written(found, found.named("second"), tmp_path)
+    stages = write_random_stages(network, network.named("second"), tmp_path)
 
-    np.testing.assert_array_equal(chain(stages, rows)[-1], tensors(reading_sizes(), ["answer"], rows)[0])
+    np.testing.assert_array_equal(run_chain(stages, rows)[-1], tensors(reading_sizes(), ["answer"], rows)[0])

@@ -21,7 +21,7 @@ def read(model: onnx.ModelProto, folder: Path, logits: str | None = None) -> Sou
 
 
 def headless(opset: int = 17) -> tuple[Writer, str]:
-    """Start a network of 7 figures a row, and return it with its hidden layer of 6."""
+    """Start a network on rows of 7 numbers, and return it with its hidden layer of 6."""
     write = Writer(opset)
     return write, write.add("Relu", write.linear(write.input("figures", 7), 7, 6), name="hidden")
 
@@ -32,7 +32,7 @@ def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     return model
 
 
-def test_what_a_source_is_told_of_its_file(tmp_path: Path) -> None:
+def test_a_source_describes_its_file(tmp_path: Path) -> None:
     path = save(networks.encoder(), tmp_path)
 
     source = read_source(path)
@@ -49,23 +49,21 @@ def test_what_a_source_is_told_of_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", networks.OPSETS)
 @pytest.mark.parametrize("name", networks.NETWORKS)
-def test_the_files_own_output_follows_from_the_logits(name: str, opset: int, tmp_path: Path) -> None:
+def test_the_file_output_is_computed_from_the_logits(name: str, opset: int, tmp_path: Path) -> None:
     model = networks.NETWORKS[name](opset)
     rows = random_rows(model, 9)
-    (own,) = tensors(model, [model.graph.output[0].name], rows)
+    (output,) = tensors(model, [model.graph.output[0].name], rows)
 
     source = read(model, tmp_path)
 
     (logits_NK,) = tensors(source.model, [source.logits], rows)
     assert logits_NK.shape == (9, source.classes)
-    np.testing.assert_allclose(file_output(source.ending, logits_NK), own.reshape(9, -1), atol=1e-6)
+    np.testing.assert_allclose(file_output(source.ending, logits_NK), output.reshape(9, -1), atol=1e-6)
 
 
 @pytest.mark.parametrize("opset", networks.OPSETS)
 @pytest.mark.parametrize("flat", [False, True])
-def test_one_sigmoid_becomes_two_logits_of_which_the_first_is_0(
-    opset: int, flat: bool, tmp_path: Path
-) -> None:
+def test_a_sigmoid_becomes_two_logits_0_and_z(opset: int, flat: bool, tmp_path: Path) -> None:
     model = networks.two_class_network(opset, flat=flat)
     rows = random_rows(model, 5)
 
@@ -76,12 +74,12 @@ def test_one_sigmoid_becomes_two_logits_of_which_the_first_is_0(
 
 
 @pytest.mark.parametrize("ending", ["Softmax", "LogSoftmax"])
-def test_a_softmax_is_looked_through_behind_and_before_reshaping(ending: str, tmp_path: Path) -> None:
+def test_a_softmax_is_found_before_and_after_a_reshape(ending: str, tmp_path: Path) -> None:
     write, hidden = headless()
     write.linear(hidden, 6, 4, "scores")
-    column = write.add("Unsqueeze", "scores", write.hold([2, 3], dtype=np.int64))
+    column = write.add("Unsqueeze", "scores", write.add_constant([2, 3], dtype=np.int64))
     share = write.add(ending, write.add("Identity", column, name="column"), axis=1)
-    share = write.add("Squeeze", share, write.hold([3], dtype=np.int64))
+    share = write.add("Squeeze", share, write.add_constant([3], dtype=np.int64))
     write.add("Identity", write.add("Flatten", share), name="answer")
     write.output("answer", 4)
     model = write.model()
@@ -111,10 +109,10 @@ def test_a_batch_fixed_in_the_inputs_becomes_dynamic(batch: int, tmp_path: Path)
     assert tensors(source.model, [source.logits], rows)[0].shape == (5, 3)
 
 
-def test_sizes_that_the_file_notes_for_a_fixed_batch_are_forgotten(tmp_path: Path) -> None:
+def test_recorded_shapes_of_a_fixed_batch_are_removed(tmp_path: Path) -> None:
     write, hidden = headless()
     size = write.add("Shape", hidden, end=1)
-    shape = write.add("Concat", size, write.hold([6], dtype=np.int64), axis=0)
+    shape = write.add("Concat", size, write.add_constant([6], dtype=np.int64), axis=0)
     write.linear(write.add("Reshape", hidden, shape), 6, 4, "answer")
     write.output("answer", 4)
     model = onnx.shape_inference.infer_shapes(with_batch(write.model(), 1))
@@ -126,7 +124,7 @@ def test_sizes_that_the_file_notes_for_a_fixed_batch_are_forgotten(tmp_path: Pat
     assert run(session, ["answer"], random_rows(model, 5))[0].shape == (5, 4)
 
 
-def test_the_tensor_that_the_user_names_is_taken(tmp_path: Path) -> None:
+def test_the_requested_logits_are_used(tmp_path: Path) -> None:
     write, hidden = headless()
     write.linear(hidden, 6, 4, "scores")
     write.add("Sigmoid", "scores", name="answer")
@@ -137,7 +135,7 @@ def test_the_tensor_that_the_user_names_is_taken(tmp_path: Path) -> None:
     assert (source.logits, source.output, source.ending, source.classes) == ("scores", "scores", "logits", 4)
 
 
-def test_one_number_a_row_is_the_logit_of_two_classes_if_the_user_names_it(tmp_path: Path) -> None:
+def test_one_requested_number_per_row_is_the_logit_of_two_classes(tmp_path: Path) -> None:
     write, hidden = headless()
     write.linear(hidden, 6, 1, "score")
     write.output("score", 1)
@@ -147,11 +145,11 @@ def test_one_number_a_row_is_the_logit_of_two_classes_if_the_user_names_it(tmp_p
     assert (source.output, source.ending, source.classes) == ("score", "binary", 2)
 
 
-def test_initialisers_that_stand_among_the_inputs_are_no_inputs(tmp_path: Path) -> None:
+def test_initialisers_listed_as_graph_inputs_are_not_inputs(tmp_path: Path) -> None:
     model = networks.table_network()
     model.ir_version = 3
-    for held in model.graph.initializer:
-        model.graph.input.append(helper.make_tensor_value_info(held.name, held.data_type, held.dims))
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
 
     source = read(model, tmp_path)
 
@@ -177,7 +175,7 @@ def test_functions_of_the_file_are_inlined(tmp_path: Path) -> None:
     assert {node.domain for node in source.model.graph.node} == {""}
 
 
-def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
+def test_external_weights_are_read(tmp_path: Path) -> None:
     model = networks.table_network()
     rows = random_rows(model, 3)
     expected = tensors(model, ["scores"], rows)
@@ -189,7 +187,7 @@ def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors(source.model, ["scores"], rows), expected)
 
 
-def test_weights_missing_beside_the_file_are_refused(tmp_path: Path) -> None:
+def test_missing_external_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     onnx.save(
         networks.table_network(), path, save_as_external_data=True, location="weights.bin", size_threshold=0
@@ -210,7 +208,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     [b"", b"PK\x03\x04 a zip file", b'{"json": 1}', networks.convnet().SerializeToString()[:-40]],
     ids=["empty", "zip", "json", "truncated"],
 )
-def test_what_is_no_whole_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_an_incomplete_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     path.write_bytes(content)
 
@@ -229,7 +227,7 @@ def of_opset(opset: int) -> onnx.ModelProto:
 def branching() -> onnx.ModelProto:
     write, hidden = headless()
     write.linear(hidden, 6, 4, "scores")
-    write.hold(True, "always", bool)
+    write.add_constant(True, "always", bool)
     out = helper.make_tensor_value_info("branch", TensorProto.FLOAT, None)
     body = helper.make_graph([helper.make_node("Neg", ["scores"], ["branch"])], "body", [], [out])
     write.nodes.append(
@@ -241,7 +239,7 @@ def branching() -> onnx.ModelProto:
 
 def quantised() -> onnx.ModelProto:
     write, hidden = headless()
-    scale, zero = write.hold(0.1), write.hold(0, dtype=np.uint8)
+    scale, zero = write.add_constant(0.1), write.add_constant(0, dtype=np.uint8)
     write.add("QuantizeLinear", hidden, scale, zero, name="small")
     write.add("DequantizeLinear", "small", scale, zero, name="answer")
     write.output("answer", 6)
@@ -257,7 +255,7 @@ def annotated() -> onnx.ModelProto:
 def of_sequences() -> onnx.ModelProto:
     write, hidden = headless()
     write.add("SequenceConstruct", hidden, name="list")
-    write.add("SequenceAt", "list", write.hold(0, dtype=np.int64), name="answer")
+    write.add("SequenceAt", "list", write.add_constant(0, dtype=np.int64), name="answer")
     write.output("answer", 6)
     return write.model()
 
@@ -294,14 +292,14 @@ def sparse() -> onnx.ModelProto:
 
 def batch_in_constants() -> onnx.ModelProto:
     write, hidden = headless()
-    write.add("Reshape", hidden, write.hold([1, 6], dtype=np.int64), name="answer")
+    write.add("Reshape", hidden, write.add_constant([1, 6], dtype=np.int64), name="answer")
     write.output("answer", 6)
     return with_batch(write.model(), 1)
 
 
 def batch_folded_into_a_row() -> onnx.ModelProto:
     write, hidden = headless()
-    write.add("Reshape", hidden, write.hold([1, -1], dtype=np.int64), name="answer")
+    write.add("Reshape", hidden, write.add_constant([1, -1], dtype=np.int64), name="answer")
     write.output("answer", 6)
     return with_batch(write.model(), 1)
 
@@ -450,7 +448,7 @@ def test_a_file_that_cannot_be_cut_is_refused_in_one_line(
         read_source(path)
 
 
-def test_a_name_of_no_tensor_is_refused_with_those_near_it(tmp_path: Path) -> None:
+def test_an_unknown_tensor_is_refused_with_similar_names(tmp_path: Path) -> None:
     with pytest.raises(
         AttachError, match=r'logits "score": expected a tensor .*, got none; similar names: scores'
     ):

@@ -1,5 +1,3 @@
-"""Altered copies of head rows, which only train heads."""
-
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +40,13 @@ def test_copies_follow_the_rows(rows: Rows, images: ImageAxes, copies: int) -> N
     assert np.array_equal(augmented.batch(0, 50)["image"], rows.inputs["image"])
 
 
-def test_heads_and_copies_are_bounded_together(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_rows_and_copies_have_one_limit(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation, "MOST_TRAINING_ROWS", 33)
 
     assert augment(rows).copies == 13
 
 
-def test_a_costly_network_answers_fewer_copies(rows: Rows) -> None:
+def test_a_costly_network_gets_fewer_copies(rows: Rows) -> None:
     tenth = augmentation.MOST_MULTIPLY_ADDS // 10
 
     assert AugmentedRows.of(rows, HEADS, {}, 1, multiply_adds=tenth).copies == 10
@@ -57,8 +55,8 @@ def test_a_costly_network_answers_fewer_copies(rows: Rows) -> None:
 def test_a_mixture_lies_between_two_head_rows_nearer_to_the_first(rows: Rows) -> None:
     image = rows.inputs["image"].astype(float)
 
-    for place, mixture in enumerate(augment(rows).batch(50, 210)["image"].astype(float)):
-        first = image[HEADS[place % len(HEADS)]]
+    for number, mixture in enumerate(augment(rows).batch(50, 210)["image"].astype(float)):
+        first = image[HEADS[number % len(HEADS)]]
         between = [
             np.all(
                 (mixture >= np.minimum(first, second) - 0.5) & (mixture <= np.maximum(first, second) + 0.5)
@@ -92,34 +90,35 @@ def possible_shifts(image_HW: NDArray[Any]) -> dict[bytes, tuple[int, int, bool]
     }
 
 
-def test_every_other_turn_shifts_images_by_a_fourteenth_at_most(rows: Rows) -> None:
+def test_every_second_pass_shifts_images_by_at_most_a_fourteenth(rows: Rows) -> None:
     image = rows.inputs["image"][:, 0]
 
     copies = augment(rows, IMAGES).batch(50, 370)["image"][:, 0].reshape(16, len(HEADS), 14, 28)
 
     seen = {
         possible_shifts(image[head])[copy.tobytes()]
-        for turn in copies[1::2]
-        for head, copy in zip(HEADS, turn, strict=True)
+        for pass_copies in copies[1::2]
+        for head, copy in zip(HEADS, pass_copies, strict=True)
     }
     assert {down for down, _, _ in seen} == {-1, 0, 1}
     assert {right for _, right, _ in seen} == {-2, -1, 0, 1, 2}
     assert {mirrored for _, _, mirrored in seen} == {False, True}
 
 
-def test_the_other_turns_are_mixtures(rows: Rows) -> None:
+def test_the_other_passes_are_mixtures(rows: Rows) -> None:
     image = rows.inputs["image"][:, 0]
 
     copies = augment(rows, IMAGES).batch(50, 370)["image"][:, 0].reshape(16, len(HEADS), 14, 28)
 
-    for turn in copies[::2]:
+    for pass_copies in copies[::2]:
         shifted = [
-            copy.tobytes() in possible_shifts(image[head]) for head, copy in zip(HEADS, turn, strict=True)
+            copy.tobytes() in possible_shifts(image[head])
+            for head, copy in zip(HEADS, pass_copies, strict=True)
         ]
         assert sum(shifted) <= 3  # a row may be mixed with itself
 
 
-def test_images_with_their_channels_last_are_shifted_alike(tmp_path: Path) -> None:
+def test_images_with_channels_last_are_shifted_equally(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, (50, 3, 14, 28)).astype(np.uint8)
     first = augment(rows_of(tmp_path, array, "UINT8"), IMAGES).batch(50, 210)["image"]
 
@@ -128,16 +127,16 @@ def test_images_with_their_channels_last_are_shifted_alike(tmp_path: Path) -> No
     assert np.array_equal(np.moveaxis(last.batch(50, 210)["image"], 3, 1), first)
 
 
-def test_batches_give_the_same_rows_wherever_they_begin(rows: Rows) -> None:
+def test_batches_have_the_same_rows_wherever_they_start(rows: Rows) -> None:
     augmented = augment(rows, IMAGES)
-    whole = augmented.batch(0, 210)["image"]
+    all_rows = augmented.batch(0, 210)["image"]
 
-    assert whole.dtype == np.uint8
+    assert all_rows.dtype == np.uint8
     for start, stop in ((45, 60), (49, 51), (50, 55), (208, 210)):
-        assert np.array_equal(augmented.batch(start, stop)["image"], whole[start:stop])
+        assert np.array_equal(augmented.batch(start, stop)["image"], all_rows[start:stop])
 
 
-def test_other_seeds_head_rows_and_images_are_other_rows(rows: Rows) -> None:
+def test_the_digest_depends_on_seed_head_rows_and_images(rows: Rows) -> None:
     digests = {
         AugmentedRows.of(rows, heads, images, seed, multiply_adds=1).inputs_digest
         for heads, images, seed in (

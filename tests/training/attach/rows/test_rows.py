@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "rows.npz"
 
 
-def test_rows_come_back_as_they_were_saved(file: Path) -> None:
+def test_rows_are_read_unchanged(file: Path) -> None:
     labels = np.array([2, 0, 1, 1, 2, 0, 0, 1], np.uint8)
     rows = read_rows(save(file, image=images(), y=labels), [IMAGE])
 
@@ -52,11 +52,11 @@ def test_rows_come_back_as_they_were_saved(file: Path) -> None:
     assert batch.flags.aligned
 
 
-def test_rows_without_labels_are_rows(file: Path) -> None:
+def test_labels_are_optional(file: Path) -> None:
     assert read_rows(save(file, image=images()), [IMAGE]).truth_N is None
 
 
-def test_the_only_input_may_be_called_x(file: Path) -> None:
+def test_the_only_input_may_be_named_x(file: Path) -> None:
     rows = read_rows(save(file, x=images()), [IMAGE])
     np.testing.assert_array_equal(rows.inputs["image"], images())
 
@@ -68,14 +68,14 @@ def test_every_input_of_a_graph_is_read_under_its_name(file: Path) -> None:
     np.testing.assert_array_equal(rows.inputs["attention_mask"], mask)
 
 
-def test_an_input_that_is_called_y_is_an_input(file: Path) -> None:
+def test_an_input_named_y_is_not_labels(file: Path) -> None:
     rows = read_rows(save(file, y=images()), [TensorSpec(name="y", datatype="FP32", shape=IMAGE.shape)])
     assert rows.truth_N is None
     np.testing.assert_array_equal(rows.inputs["y"], images())
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_compressed_and_plain_files_are_the_same_rows(tmp_path: Path, order: Any) -> None:  # noqa: ANN401
+def test_compressed_and_uncompressed_files_give_equal_rows(tmp_path: Path, order: Any) -> None:  # noqa: ANN401
     array = np.array(images(), order=order)
     plain = read_rows(save(tmp_path / "plain.npz", image=array), [IMAGE])
     np.savez_compressed(tmp_path / "small.npz", image=images())
@@ -100,14 +100,12 @@ def test_an_uncompressed_file_is_mapped(file: Path) -> None:
         ({"picture": images()}, r"got no image and unknown picture$"),
     ],
 )
-def test_names_that_are_not_the_graphs_are_named(
-    file: Path, arrays: dict[str, Array], complaint: str
-) -> None:
+def test_missing_and_unknown_arrays_are_named(file: Path, arrays: dict[str, Array], complaint: str) -> None:
     with pytest.raises(DatasetError, match=rf"^{file}: .*{complaint}"):
         read_rows(save(file, **arrays), [IMAGE])
 
 
-def test_x_is_no_name_where_there_are_two_inputs(file: Path) -> None:
+def test_x_is_refused_for_a_graph_with_two_inputs(file: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"expected arrays input_ids, attention_mask .* got no input_ids and unknown x"
     ):
@@ -131,7 +129,7 @@ def test_x_is_no_name_where_there_are_two_inputs(file: Path) -> None:
         (images().astype(np.complex64), r"float32, got complex64$"),
     ],
 )
-def test_another_datatype_is_refused_with_the_cast_to_make(file: Path, array: Array, complaint: str) -> None:
+def test_a_wrong_datatype_is_refused_with_a_cast_to_try(file: Path, array: Array, complaint: str) -> None:
     with pytest.raises(DatasetError, match=f"image: expected {complaint}"):
         read_rows(save(file, image=array), [IMAGE])
 
@@ -155,14 +153,12 @@ def test_int32_is_not_int64(file: Path) -> None:
         (np.float32(1.0), r"\[\]$"),
     ],
 )
-def test_another_shape_is_refused_with_what_may_have_happened(
-    file: Path, array: Array, complaint: str
-) -> None:
+def test_a_wrong_shape_is_refused_with_a_hint(file: Path, array: Array, complaint: str) -> None:
     with pytest.raises(DatasetError, match=rf"image: expected shape \[N, 3, 4, 5\], got {complaint}"):
         read_rows(save(file, image=array), [IMAGE])
 
 
-def test_channels_that_should_be_last_are_told(file: Path) -> None:
+def test_a_hint_moves_channels_last(file: Path) -> None:
     last = TensorSpec(name="image", datatype="FP32", shape=(-1, 4, 5, 3))
     with pytest.raises(
         DatasetError, match=r"if its channels are first, array.transpose\(0, 2, 3, 1\) puts them last"
@@ -170,24 +166,24 @@ def test_channels_that_should_be_last_are_told(file: Path) -> None:
         read_rows(save(file, image=images()), [last])
 
 
-def test_advice_to_transpose_is_right(file: Path) -> None:
+def test_the_suggested_transpose_is_right(file: Path) -> None:
     read_rows(save(file, image=images().transpose(0, 2, 3, 1).transpose(0, 3, 1, 2)), [IMAGE])
     last = TensorSpec(name="image", datatype="FP32", shape=(-1, 4, 5, 3))
     read_rows(save(file, image=images().transpose(0, 2, 3, 1)), [last])
 
 
-def test_inputs_of_differing_row_counts_are_refused(file: Path) -> None:
+def test_inputs_with_different_row_counts_are_refused(file: Path) -> None:
     with pytest.raises(DatasetError, match="attention_mask: expected 8 rows, as input_ids has, got 7"):
         read_rows(save(file, input_ids=tokens(8), attention_mask=tokens(7)), TOKENS)
 
 
-def test_no_rows_are_refused(file: Path) -> None:
+def test_an_empty_array_is_refused(file: Path) -> None:
     with pytest.raises(DatasetError, match="image: expected at least 1 row, got 0"):
         read_rows(save(file, image=images(0)), [IMAGE])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_no_number_is_found_in_its_row(file: Path, value: float) -> None:
+def test_a_value_that_is_not_finite_is_reported_with_its_row(file: Path, value: float) -> None:
     array = images()
     array[5, 2, 0, 1] = value
     with pytest.raises(DatasetError, match=f"image: row 5: expected finite numbers, got {value}"):
@@ -203,20 +199,20 @@ def test_a_value_that_is_no_number_is_found_in_its_row(file: Path, value: float)
         (np.full(8, 2**63, np.uint64), r"row 0: expected a label below 2\^63, got 9223372036854775808"),
     ],
 )
-def test_labels_that_are_none_are_refused(file: Path, labels: Array, complaint: str) -> None:
+def test_invalid_labels_are_refused(file: Path, labels: Array, complaint: str) -> None:
     with pytest.raises(DatasetError, match=f"y: {complaint}"):
         read_rows(save(file, image=images(), y=labels), [IMAGE])
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_a_label_that_is_no_class_is_found_in_its_row(file: Path, label: int) -> None:
+def test_a_label_outside_the_classes_is_reported_with_its_row(file: Path, label: int) -> None:
     labels = np.array([0, 1, 2, 0, label, 2, 0, 1])
     rows = read_rows(save(file, image=images(), y=labels), [IMAGE])
     with pytest.raises(DatasetError, match=rf"y: row 4: expected a label 0..2, got {label}"):
         check_labels(rows, 3)
 
 
-def test_labels_of_the_networks_classes_pass_and_so_do_none(file: Path) -> None:
+def test_valid_labels_and_no_labels_pass(file: Path) -> None:
     check_labels(read_rows(save(file, image=images(), y=np.arange(8) % 3), [IMAGE]), 3)
     check_labels(read_rows(save(file, image=images()), [IMAGE]), 3)
 
@@ -244,7 +240,7 @@ def test_a_truncated_file_is_refused(file: Path, share: float) -> None:
 
 
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
-def test_a_flipped_bit_is_noticed(file: Path, write: Callable[..., None]) -> None:
+def test_a_flipped_bit_is_detected(file: Path, write: Callable[..., None]) -> None:
     write(file, image=images(200))
     content = bytearray(file.read_bytes())
     content[2000] ^= 1
@@ -271,7 +267,7 @@ def member(shape: str, data: bytes, descr: str = "'<f4'") -> bytes:
     ],
 )
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_member_whose_header_lies_is_refused(file: Path, content: bytes, compression: int) -> None:
+def test_a_member_with_a_wrong_header_is_refused(file: Path, content: bytes, compression: int) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("image.npy", content, compression)
     with pytest.raises(DatasetError, match="image: expected"):
@@ -289,7 +285,7 @@ def test_equal_rows_are_found_across_all_inputs(file: Path) -> None:
     assert rows.repeats == 2
 
 
-def test_a_digest_tells_any_change_of_the_rows(tmp_path: Path) -> None:
+def test_any_change_of_the_rows_changes_the_digest(tmp_path: Path) -> None:
     def read(name: str, **arrays: Array) -> Rows:
         return read_rows(save(tmp_path / f"{name}.npz", **arrays), [IMAGE])
 
@@ -305,7 +301,7 @@ def test_a_digest_tells_any_change_of_the_rows(tmp_path: Path) -> None:
     assert labelled.digest != plain.digest
 
 
-def test_a_file_like_nothing_is_refused(file: Path) -> None:
+def test_a_file_of_another_format_is_refused(file: Path) -> None:
     np.save(file.with_suffix(".npy"), images())
     with pytest.raises(DatasetError, match=r"expected a complete .npz file, got: File is not a zip file"):
         read_rows(file.with_suffix(".npy"), [IMAGE])

@@ -14,13 +14,13 @@ FEWEST_AT_001 = 300 + 50 + 154 + 299 + 50
 
 
 def rows_of(folder: Path, count: int, *, repeats: int = 0) -> Rows:
-    """Rows that all differ, and then the first ones again."""
+    """Write and read different rows, followed by repeats of the first ones."""
     numbers = np.append(np.arange(count), np.arange(repeats))[:, None]
     np.savez(folder / "rows.npz", number=numbers)
     return read_rows(folder / "rows.npz", [NUMBER])
 
 
-def test_splits_share_no_row_and_leave_none_out(tmp_path: Path) -> None:
+def test_splits_are_disjoint_and_use_every_row(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, 5000)
     splits = split_rows(rows, choose_sizes(rows, epsilon=0.01, delta=0.05), seed=0)
 
@@ -39,7 +39,7 @@ def test_a_repeated_row_is_in_one_split_once(tmp_path: Path) -> None:
     assert "unused             700 rows  equal an earlier row" in splits.table(0.01, 0.05)
 
 
-def test_a_seed_decides_the_splits_and_their_digests(tmp_path: Path) -> None:
+def test_the_seed_determines_the_splits_and_their_digests(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, 2000)
     sizes = choose_sizes(rows, epsilon=0.01, delta=0.05)
     first, again, other = (split_rows(rows, sizes, seed).digests for seed in (1, 1, 2))
@@ -50,7 +50,7 @@ def test_a_seed_decides_the_splits_and_their_digests(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [FEWEST_AT_001, 1_000, 10_000, 30_000, 60_000])
-def test_sizes_use_every_row_and_let_each_split_do_its_work(tmp_path: Path, count: int) -> None:
+def test_sizes_use_every_row_and_reach_their_minimum(tmp_path: Path, count: int) -> None:
     sizes = choose_sizes(rows_of(tmp_path, count), epsilon=0.01, delta=0.05)
 
     assert sizes.total == count
@@ -60,7 +60,7 @@ def test_sizes_use_every_row_and_let_each_split_do_its_work(tmp_path: Path, coun
     assert min(sizes.temperature, sizes.test) >= 50
 
 
-def test_a_larger_epsilon_takes_fewer_rows_to_certify(tmp_path: Path) -> None:
+def test_a_larger_epsilon_needs_fewer_certify_rows(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, 10_000)
     strict, lax = (choose_sizes(rows, epsilon=epsilon, delta=0.05) for epsilon in (0.01, 0.05))
 
@@ -69,7 +69,7 @@ def test_a_larger_epsilon_takes_fewer_rows_to_certify(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.001, 1e-30), (0.5, 0.5), (0.9, 0.001)])
-def test_sizes_hold_for_unusual_certificates(tmp_path: Path, epsilon: float, delta: float) -> None:
+def test_sizes_are_valid_for_unusual_certificates(tmp_path: Path, epsilon: float, delta: float) -> None:
     count = 90_000 if epsilon < 0.01 else 500
     sizes = choose_sizes(rows_of(tmp_path, count), epsilon=epsilon, delta=delta)
 
@@ -78,7 +78,7 @@ def test_sizes_hold_for_unusual_certificates(tmp_path: Path, epsilon: float, del
     assert sizes.heads >= 300
 
 
-def test_too_few_rows_say_how_many_are_needed_and_for_which_epsilon(tmp_path: Path) -> None:
+def test_too_few_rows_are_refused_with_the_number_needed_and_a_possible_epsilon(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, FEWEST_AT_001 - 1, repeats=5)
     with pytest.raises(
         DatasetError,
@@ -88,7 +88,7 @@ def test_too_few_rows_say_how_many_are_needed_and_for_which_epsilon(tmp_path: Pa
         choose_sizes(rows, epsilon=0.01, delta=0.05)
 
 
-def test_the_epsilon_that_is_said_to_do_does(tmp_path: Path) -> None:
+def test_the_suggested_epsilon_works(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, 600)
     with pytest.raises(DatasetError, match=r"got 600, enough for epsilon 0.03$"):
         choose_sizes(rows, epsilon=0.01, delta=0.05)
@@ -97,12 +97,12 @@ def test_the_epsilon_that_is_said_to_do_does(tmp_path: Path) -> None:
         choose_sizes(rows, epsilon=0.02, delta=0.05)
 
 
-def test_rows_that_do_for_no_epsilon_get_no_advice(tmp_path: Path) -> None:
+def test_without_a_possible_epsilon_there_is_no_suggestion(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"got 20$"):
         choose_sizes(rows_of(tmp_path, 20), epsilon=0.01, delta=0.05)
 
 
-def test_given_sizes_are_taken_and_the_rest_is_shared(tmp_path: Path) -> None:
+def test_given_sizes_are_kept_and_other_splits_share_the_rest(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, 5000)
     sizes = choose_sizes(rows, epsilon=0.01, delta=0.05, given={"heads": 3000, "certify": 1000})
     assert (sizes.heads, sizes.certify, sizes.total) == (3000, 1000, 5000)
@@ -126,14 +126,12 @@ def test_given_sizes_are_taken_and_the_rest_is_shared(tmp_path: Path) -> None:
         (dict.fromkeys(SPLITS, 1001), r"expected at least 5,005 different rows .*, got 5,000$"),
     ],
 )
-def test_given_sizes_that_cannot_be_are_refused(
-    tmp_path: Path, given: dict[str, int], complaint: str
-) -> None:
+def test_invalid_given_sizes_are_refused(tmp_path: Path, given: dict[str, int], complaint: str) -> None:
     with pytest.raises(DatasetError, match=complaint):
         choose_sizes(rows_of(tmp_path, 5000), epsilon=0.01, delta=0.05, given=given)
 
 
-def test_the_table_says_what_the_certify_split_allows(tmp_path: Path) -> None:
+def test_the_table_shows_the_disagreements_that_the_certify_split_allows(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, 10_000)
     given = {"certify": 5000, "tune": 1000}
     table = split_rows(rows, choose_sizes(rows, epsilon=0.01, delta=0.05, given=given), 0).table(0.01, 0.05)

@@ -10,8 +10,8 @@ from onnx import numpy_helper
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from tests.training.attach import networks
+from tests.training.attach.measured_networks import MeasuredNetwork, open_network, random_heads
 from tests.training.attach.networks import Arrays, session
-from tests.training.attach.opened import Opened, opened, random_heads
 from training.attach.heads.pooling import pooled_model
 from training.attach.heads.weights import HeadWeights
 from training.attach.stages.export import write_stages
@@ -22,23 +22,23 @@ ROWS = 150
 
 
 class Attached:
-    """A network cut at two places, with what its stages answer."""
+    """A network with two cuts, random heads and written stages."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.found: Opened = opened(networks.NETWORKS[name](17), folder)
-        self.cuts = self.found.cuts[1:4:2]
-        self.heads: list[HeadWeights] = random_heads(self.cuts, self.found.source.classes)
-        self.rows: Arrays = self.found.rows(ROWS)
+        self.network: MeasuredNetwork = open_network(networks.NETWORKS[name](17), folder)
+        self.cuts = self.network.cuts[1:4:2]
+        self.heads: list[HeadWeights] = random_heads(self.cuts, self.network.source.classes)
+        self.rows: Arrays = self.network.rows(ROWS)
         self.stages = write_stages(
-            self.found.source, self.cuts, self.heads, folder, total=self.found.measured.total
+            self.network.source, self.cuts, self.heads, folder, total=self.network.measured.total
         )
 
     def answers(self) -> NDArray[np.float32]:
         files = [stage.file for stage in self.stages]
-        return StageRunner(files, self.found.source.inputs, CPU, slots=32).run_every_stage(self.rows)
+        return StageRunner(files, self.network.source.inputs, CPU, slots=32).run_every_stage(self.rows)
 
     def pooled(self) -> list[NDArray[np.float32]]:
-        *pooled, _logits = session(pooled_model(self.found.source, self.cuts)).run(None, self.rows)
+        *pooled, _logits = session(pooled_model(self.network.source, self.cuts)).run(None, self.rows)
         return list(pooled)
 
 
@@ -51,7 +51,7 @@ def convnet(tmp_path: Path) -> Attached:
 def test_stages_that_answer_as_the_file_pass(name: str, tmp_path: Path) -> None:
     attached = Attached(name, tmp_path)
 
-    parity = check_parity(attached.found.source, attached.answers()[-1], attached.rows)
+    parity = check_parity(attached.network.source, attached.answers()[-1], attached.rows)
 
     assert parity.rows == ROWS
     assert parity.largest_difference <= 1e-5
@@ -65,7 +65,7 @@ def test_early_exits_that_answer_as_their_heads_pass(name: str, tmp_path: Path) 
     assert check_early_exits(attached.heads, attached.pooled(), attached.answers()) <= 1e-5
 
 
-def test_a_weight_changed_in_the_last_stage_is_found(convnet: Attached) -> None:
+def test_a_changed_weight_in_the_last_stage_is_reported(convnet: Attached) -> None:
     path = convnet.stages[-1].file.path
     model = onnx.load(path)
     bias = model.graph.initializer[-1]
@@ -78,10 +78,10 @@ def test_a_weight_changed_in_the_last_stage_is_found(convnet: Attached) -> None:
         ExportMismatch,
         match=r"^final exit, row 0, logit 3: expected \S+ within \S+, got \S+ from the stages$",
     ):
-        check_parity(convnet.found.source, convnet.answers()[-1], convnet.rows)
+        check_parity(convnet.network.source, convnet.answers()[-1], convnet.rows)
 
 
-def test_another_head_than_was_written_is_found_by_its_exit(convnet: Attached) -> None:
+def test_a_head_that_differs_from_its_stage_is_reported_with_its_exit(convnet: Attached) -> None:
     (weight, bias), last = convnet.heads[1].layers
     other = HeadWeights(((weight, bias + np.float32(0.05)), last))
 
@@ -89,48 +89,48 @@ def test_another_head_than_was_written_is_found_by_its_exit(convnet: Attached) -
         check_early_exits([convnet.heads[0], other], convnet.pooled(), convnet.answers())
 
 
-def test_a_wrong_row_late_in_the_rows_is_named(convnet: Attached) -> None:
+def test_a_wrong_row_in_a_later_batch_is_named(convnet: Attached) -> None:
     logits_ENK = convnet.answers()
     logits_ENK[:, ROWS - 1, 2] = np.nan
 
     with pytest.raises(
         ExportMismatch, match=rf"^final exit, row {ROWS - 1}, logit 2: expected \S+ within .* got nan"
     ):
-        check_parity(convnet.found.source, logits_ENK[-1], convnet.rows)
+        check_parity(convnet.network.source, logits_ENK[-1], convnet.rows)
     with pytest.raises(
         ExportMismatch, match=rf"^exit 0, row {ROWS - 1}, logit 2: expected \S+ within .* got nan"
     ):
         check_early_exits(convnet.heads, convnet.pooled(), logits_ENK)
 
 
-def test_a_file_whose_output_is_not_what_its_logits_say_is_found(convnet: Attached) -> None:
-    node = next(node for node in convnet.found.source.file_nodes if node.op_type == "Softmax")
+def test_a_file_output_that_differs_from_its_logits_is_reported(convnet: Attached) -> None:
+    node = next(node for node in convnet.network.source.file_nodes if node.op_type == "Softmax")
     node.op_type = "Sigmoid"
     del node.attribute[:]
 
     with pytest.raises(
         ExportMismatch, match=r'row 0: expected output "answer" to be the softmax of "scores"'
     ):
-        check_parity(convnet.found.source, convnet.answers()[-1], convnet.rows)
+        check_parity(convnet.network.source, convnet.answers()[-1], convnet.rows)
 
 
 def test_logits_of_another_shape_are_refused(convnet: Attached) -> None:
     with pytest.raises(
         ExportMismatch, match=re.escape("final exit: expected logits of shape [64, 5], got [64, 4]")
     ):
-        check_parity(convnet.found.source, convnet.answers()[-1, :, :4], convnet.rows)
+        check_parity(convnet.network.source, convnet.answers()[-1, :, :4], convnet.rows)
 
 
 def test_labels_that_differ_within_the_tolerance_are_counted(tmp_path: Path) -> None:
     write = networks.Writer(17)
-    write.add("MatMul", write.input("figures", 2), write.hold([[1, 1], [1, 1]]), name="answer")
+    write.add("MatMul", write.input("figures", 2), write.add_constant([[1, 1], [1, 1]]), name="answer")
     write.output("answer", 2)
-    found = opened(write.model(), tmp_path)
-    rows = found.rows(10)
+    network = open_network(write.model(), tmp_path)
+    rows = network.rows(10)
     logits_NK = rows["figures"].sum(axis=1, keepdims=True).repeat(2, axis=1)
     logits_NK[4, 1] += 1e-5
 
-    assert check_parity(found.source, logits_NK, rows).other_labels == 1
+    assert check_parity(network.source, logits_NK, rows).other_labels == 1
 
 
 def test_rows_that_the_file_cannot_run_on_are_named(tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_rows_that_the_file_cannot_run_on_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         AttachError, match=r"network\.onnx: rows from 64: onnxruntime cannot run it: .*out of"
     ):
-        check_parity(attached.found.source, logits_NK, attached.rows)
+        check_parity(attached.network.source, logits_NK, attached.rows)
 
 
-def test_the_figures_are_one_line(convnet: Attached) -> None:
-    parity = check_parity(convnet.found.source, convnet.answers()[-1], convnet.rows)
+def test_parity_is_described_in_one_line(convnet: Attached) -> None:
+    parity = check_parity(convnet.network.source, convnet.answers()[-1], convnet.rows)
 
     assert re.fullmatch(
         r"the final exit answers as the file on 150 rows: logits differ by at most \d\.\de[+-]\d\d, "

@@ -18,10 +18,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from serving.errors import first_line
 from serving.stages.devices import CPU, Device
 from training.attach.heads.feature_files import FeatureFiles, cache_bytes
-from training.attach.network.sessions import open_session
+from training.attach.network.sessions import open_session, run
 from training.attach.progress import Advance
 from training.errors import AttachError, NotFinite
 
@@ -136,11 +135,9 @@ def _outputs(
     for start in range(done, len(rows), BATCH_ROWS):
         stop = min(start + BATCH_ROWS, len(rows))
         try:
-            outputs = session.run(names, rows.batch(start, stop))
-        except Exception as error:  # onnxruntime has a separate exception class for each status
-            raise AttachError(
-                f"{rows.path}: rows {start} to {stop - 1}: the network cannot run: {first_line(error)}"
-            ) from error
+            outputs = run(session, names, rows.batch(start, stop))
+        except AttachError as error:
+            raise AttachError(f"{rows.path}: rows {start} to {stop - 1}: {error}") from error
         for name, values in zip(names, outputs, strict=True):
             _check_finite(rows, name, values, start)
         yield start, outputs

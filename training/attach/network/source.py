@@ -101,7 +101,7 @@ def read_source(path: Path, logits: str | None = None) -> SourceModel:
         _check_operators(model)
         _check_no_narrow_floats(model)
         inputs = _make_batch_dynamic(model)
-        blank = [blank_rows(inputs, rows) for rows in (1, 2, 3)]
+        blank = [_blank_rows(inputs, rows) for rows in (1, 2, 3)]
         answer = find_logits(model, blank, logits)
         model.graph.node.extend(answer.added_nodes)
         model.graph.initializer.extend(answer.added_initialisers)
@@ -125,8 +125,7 @@ def read_source(path: Path, logits: str | None = None) -> SourceModel:
     )
 
 
-def blank_rows(inputs: tuple[TensorSpec, ...], rows: int) -> Arrays:
-    """Build rows of zeros."""
+def _blank_rows(inputs: tuple[TensorSpec, ...], rows: int) -> Arrays:
     return {spec.name: np.zeros((rows, *spec.row_shape), DTYPES[spec.datatype]) for spec in inputs}
 
 

@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import onnxruntime
 
-from serving.stages.runner import StageRunner
+from serving.stages.runner import Arrays, StageRunner
 from training.attach.network.sessions import open_session, with_outputs
-from training.attach.network.source import SourceModel, blank_rows
+from training.attach.network.source import SourceModel
 from training.exits.cost import bind_stages, time_stages
 
 BATCH_ROWS = (1, 8)
@@ -37,7 +37,8 @@ def time_file_and_stages(source: SourceModel, runner: StageRunner) -> Millisecon
     session = _open(source)
     file, stages = {}, {}
     for rows in BATCH_ROWS:
-        binding, runs = _bind(session, source, rows), bind_stages(runner, rows)
+        binding = _bind(session, source.logits, runner.blank_inputs(rows))
+        runs = bind_stages(runner, rows)
         file_times: list[float] = []
         stage_times: list[list[float]] = []
         for turn in range(WARM_UP_TURNS + TURNS):
@@ -68,9 +69,9 @@ def _open(source: SourceModel) -> onnxruntime.InferenceSession:
     return open_session(model, threads=1)
 
 
-def _bind(session: onnxruntime.InferenceSession, source: SourceModel, rows: int) -> onnxruntime.IOBinding:
+def _bind(session: onnxruntime.InferenceSession, output: str, inputs: Arrays) -> onnxruntime.IOBinding:
     binding = session.io_binding()
-    for name, array in blank_rows(source.inputs, rows).items():
+    for name, array in inputs.items():
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-    binding.bind_output(source.logits)
+    binding.bind_output(output)
     return binding

@@ -245,7 +245,9 @@ def test_rows_that_the_network_cannot_run_on_are_named(tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, 10, (50, 3))
     ids[40] = 10
 
-    with pytest.raises(AttachError, match=r"rows.npz: rows 32 to 49: the network cannot run: .*") as caught:
+    with pytest.raises(
+        AttachError, match=r"rows.npz: rows 32 to 49: onnxruntime cannot run it: .*"
+    ) as caught:
         cache_features(model, rows_for(model, tmp_path, ids=ids), tmp_path / "features")
     assert "\n" not in str(caught.value)
 

@@ -1,1 +1,1 @@
-"""Early exits for a finished ONNX network: find cuts, fit heads, write stages. Its weights stay the same."""
+"""Early exits for a finished ONNX network. The network's weights are not changed."""

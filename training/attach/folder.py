@@ -1,14 +1,12 @@
-"""The output folder of one attaching: what it was begun with, what is finished, and its record.
+"""The output folder of `attach`: its inputs, finished work and record.
 
-    attach.json         the settings, and digests of the file and the rows: written first
-    run-id              made when it was begun; the manifest of what it publishes names it
-    features/           pooled features of every level, for all rows
-    heads/              a trained head for each level
-    stage-<k>.onnx      the stages
-    record.json         what was found and published
-    report.html         written last
-
-Knows nothing of how the work goes on.
+attach.json         the settings, and digests of the file and the rows; written first
+run-id              the run's id, which the manifest of the published version contains
+features/           pooled features of every level, for all rows
+heads/              a trained head for each level
+stage-<k>.onnx      the stages
+record.json         the results, and where they were published
+report.html         written last
 """
 
 from pathlib import Path
@@ -24,15 +22,15 @@ from training.files.output_folder import ID_FILE, make_writable, run_id
 from training.files.whole_file import whole_file
 from training.recipe.section import Section
 
-BEGUN_FILE, RECORD_FILE, REPORT_FILE = "attach.json", "record.json", "report.html"
-BEGUN_FILES = frozenset({BEGUN_FILE, ID_FILE})
-"""All that an attaching has kept which was refused before any work: another may begin in its folder."""
+INPUTS_FILE, RECORD_FILE, REPORT_FILE = "attach.json", "record.json", "report.html"
+INITIAL_FILES = frozenset({INPUTS_FILE, ID_FILE})
+"""The files of a run that was refused before any work. A new run may use such a folder."""
 
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
-class Begun(Section):
-    """What an attaching was begun with."""
+class AttachInputs(Section):
+    """The inputs that a folder was started with."""
 
     settings: AttachSettings
     model_sha256: str
@@ -40,7 +38,7 @@ class Begun(Section):
 
 
 class AttachFolder:
-    """The folder of one attaching."""
+    """The output folder of `attach`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,29 +47,29 @@ class AttachFolder:
 
     @property
     def run_id(self) -> str:
-        """What the manifest of the version that it publishes names."""
+        """The id that the manifest of the published version contains."""
         return run_id(self.path)
 
-    def begin(self, begun: Begun) -> None:
-        """Bind the folder to what it is begun with; raise RunError where it was begun with anything else."""
+    def start(self, inputs: AttachInputs) -> None:
+        """Write the inputs, or raise RunError if the folder was started with other inputs."""
         make_writable(self.path)
-        kept = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
-        holds_work = bool(set(kept) - BEGUN_FILES)
-        before = self._read(BEGUN_FILE, Begun) if holds_work else None
-        if holds_work and before is None:
-            raise RunError(f"output folder {self.path}: expected {BEGUN_FILE} of an earlier run, got none")
-        if before is not None and before != begun:
-            raise RunError(f"output folder {self.path}: begun with {_difference(before, begun)}")
+        entries = {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")}
+        has_work = bool(entries - INITIAL_FILES)
+        earlier = self._read(INPUTS_FILE, AttachInputs) if has_work else None
+        if has_work and earlier is None:
+            raise RunError(f"output folder {self.path}: expected {INPUTS_FILE} of an earlier run, got none")
+        if earlier is not None and earlier != inputs:
+            raise RunError(f"output folder {self.path}: started with {_difference(earlier, inputs)}")
         run_id(self.path)
-        if before is None:
-            self._write(BEGUN_FILE, begun)
+        if earlier is None:
+            self._write(INPUTS_FILE, inputs)
 
     def read_record(self) -> AttachRecord | None:
-        """Return the record of what was published; None where nothing was."""
+        """Read the record; None before anything was published."""
         return self._read(RECORD_FILE, AttachRecord)
 
     def write_record(self, record: AttachRecord) -> None:
-        """Write the record of what was published."""
+        """Write the record."""
         self._write(RECORD_FILE, record)
 
     def _read(self, name: str, kind: type[_Document]) -> _Document | None:
@@ -81,18 +79,19 @@ class AttachFolder:
         try:
             return kind.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise RunError(f"{path}: not of this program's version: {first_complaint(error)}") from error
+            raise RunError(f"{path}: written by another version: {first_complaint(error)}") from error
 
     def _write(self, name: str, document: BaseModel) -> None:
         with whole_file(self.path / name) as file:
             file.write(document.model_dump_json(indent=2).encode() + b"\n")
 
 
-def _difference(before: Begun, now: Begun) -> str:
-    """Name the first thing that differs, with both values."""
+def _difference(earlier: AttachInputs, now: AttachInputs) -> str:
+    """Describe the first difference, with both values."""
     for key in AttachSettings.model_fields:
-        ours, theirs = getattr(now.settings, key), getattr(before.settings, key)
-        if ours != theirs:
-            return f"another {key}: expected {theirs}, got {ours}"
-    what = "model file" if before.model_sha256 != now.model_sha256 else "rows"
-    return f"another {what}, whose digest differs"
+        expected, got = getattr(earlier.settings, key), getattr(now.settings, key)
+        if expected != got:
+            return f"another {key}: expected {expected}, got {got}"
+    if earlier.model_sha256 != now.model_sha256:
+        return f"another model file: expected SHA-256 {earlier.model_sha256}, got {now.model_sha256}"
+    return f"other rows: expected digest {earlier.rows_digest}, got {now.rows_digest}"

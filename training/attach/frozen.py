@@ -1,8 +1,8 @@
-"""Early exits for generations that a recipe trained without any: `exits.train = "frozen"`.
+"""Attaches early exits to the generations of a recipe with `exits.train = "frozen"`.
 
-Each network is exported as one ONNX file, and exits are attached to it as to any finished file. Heads learn
-from rows of the train split; temperature and tune choose which of them become exits. All generations are
-cut at the same tensors, those chosen for the one that is promoted. Reads neither certify nor test split.
+Each network is exported as one ONNX file, and exits are attached to it as to any finished file. Heads train
+on rows of the train split; the temperature and tune splits decide which of them become exits. All generations
+have the same cuts: those chosen for the promoted one. The certify and test splits are not read.
 
 Shapes: `N` rows.
 """
@@ -15,14 +15,14 @@ import numpy as np
 
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
-from training.attach.core import Attached, attach_exits
+from training.attach.build import AttachedNetwork, attach_exits
 from training.attach.folder import AttachFolder
-from training.attach.parity import check_early_exits, check_parity
+from training.attach.network.source import SourceModel, read_source
 from training.attach.progress import AttachProgress
-from training.attach.row_splits import MOST_HEAD_ROWS, AttachSplits
-from training.attach.rows import Rows, make_rows
+from training.attach.rows.rows import Rows, make_rows
+from training.attach.rows.splits import MOST_HEAD_ROWS, AttachSplits
 from training.attach.settings import MOST_EXITS, AttachSettings
-from training.attach.source import SourceModel, read_source
+from training.attach.stages.parity import check_early_exits, check_parity
 from training.born_again import progress as born_again
 from training.born_again.generations import TrainedGeneration
 from training.born_again.promotion import promote
@@ -32,8 +32,8 @@ from training.recipe.recipe import Recipe
 from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, export
 from training.run.folder import RunFolder
 
-WHOLE_FOLDER = "whole"
-"""Where a generation's one ONNX file lies, in the generation's folder."""
+NETWORK_FOLDER = "whole"
+"""Folder of the network without early exits, in the generation's folder."""
 _SMALLEST_EPSILON = 1e-9
 
 
@@ -44,29 +44,32 @@ def attach_to_generations(
     folder: RunFolder,
     progress: born_again.TrainingProgress,
 ) -> list[Exported]:
-    """Export each generation with early exits, in their order; the final exit answers as it was trained."""
-    folders = [folder.generation_folder(each.number) for each in generations]
-    wholes = [_export_whole(each, dataset, place) for each, place in zip(generations, folders, strict=True)]
+    """Export each generation with early exits, in order; the final exit is the trained network."""
+    folders = [folder.generation_folder(generation.number) for generation in generations]
+    networks = [
+        _export_network(generation, dataset, generation_folder)
+        for generation, generation_folder in zip(generations, folders, strict=True)
+    ]
     tune = dataset.tune
-    correct = [whole.logits(tune)[-1].argmax(axis=1) == tune.truth_N for whole in wholes]
+    correct = [network.logits(tune)[-1].argmax(axis=1) == tune.truth_N for network in networks]
     best = promote(correct, planned=recipe.generations.count).chosen
     rows, splits = rows_of_recipe(dataset, recipe.seed)
     settings = _settings(recipe)
-    lines = _Lines(progress)
+    attach_progress = _RunProgress(progress)
     exported: dict[int, Exported] = {}
-    for number in sorted(range(len(wholes)), key=lambda number: number != best):  # the best one first
-        progress.say(f"attaching early exits to generation {number}")
-        source = read_source(wholes[number].stages[0].file.path)
-        place = AttachFolder(folders[number])
-        attached = attach_exits(source, rows, splits, settings, place, lines)
-        exported[number] = _exported(source, attached, dataset, splits)
-        shutil.rmtree(place.features)  # hundreds of MiB, and computed again in seconds
-        settings = settings.model_copy(update={"cuts": tuple(cut.tensor for cut in attached.chosen.cuts)})
-    return [exported[number] for number in range(len(wholes))]
+    for number in sorted(range(len(networks)), key=lambda number: number != best):  # the best one first
+        attach_progress.write(f"attaching early exits to generation {number}")
+        source = read_source(networks[number].stages[0].file.path)
+        attach_folder = AttachFolder(folders[number])
+        attached = attach_exits(source, rows, splits, settings, attach_folder, attach_progress)
+        exported[number] = _open_stages(source, attached, dataset, splits)
+        shutil.rmtree(attach_folder.features)  # hundreds of MiB that take seconds to compute again
+        settings = settings.model_copy(update={"cuts": tuple(cut.tensor for cut in attached.cuts)})
+    return [exported[number] for number in range(len(networks))]
 
 
 def rows_of_recipe(dataset: Dataset, seed: int) -> tuple[Rows, AttachSplits]:
-    """Return the rows that train heads and choose exits: of train at most MOST_HEAD_ROWS, and two splits."""
+    """Return at most MOST_HEAD_ROWS rows of train as heads split, and the temperature and tune splits."""
     shuffled_N = np.random.default_rng(seed).permutation(len(dataset.train))
     head_N = np.sort(shuffled_N[:MOST_HEAD_ROWS])
     parts = [
@@ -83,10 +86,10 @@ def rows_of_recipe(dataset: Dataset, seed: int) -> tuple[Rows, AttachSplits]:
     return rows, splits
 
 
-def _export_whole(generation: TrainedGeneration, dataset: Dataset, folder: Path) -> Exported:
-    place = folder / WHOLE_FOLDER
-    place.mkdir(exist_ok=True)
-    return export(generation.network, dataset, place)
+def _export_network(generation: TrainedGeneration, dataset: Dataset, generation_folder: Path) -> Exported:
+    folder = generation_folder / NETWORK_FOLDER
+    folder.mkdir(exist_ok=True)
+    return export(generation.network, dataset, folder)
 
 
 def _settings(recipe: Recipe) -> AttachSettings:
@@ -101,30 +104,32 @@ def _settings(recipe: Recipe) -> AttachSettings:
 
 
 def _epsilon(goal: OperatingPointSection) -> float:
-    """Return the disagreement that exits are chosen for: the bound, or else the allowed loss."""
+    """Return the disagreement for which exits are chosen: the certified bound, else the allowed loss."""
     if goal.risk is not None and goal.epsilon is not None:
         return goal.epsilon
     return min(max(goal.max_accuracy_loss, _SMALLEST_EPSILON), 1 - _SMALLEST_EPSILON)
 
 
-def _exported(source: SourceModel, attached: Attached, dataset: Dataset, splits: AttachSplits) -> Exported:
-    """Open the stages, and hold them against the whole network and the heads on the temperature split."""
+def _open_stages(
+    source: SourceModel, attached: AttachedNetwork, dataset: Dataset, splits: AttachSplits
+) -> Exported:
+    """Open the stages and compare them with the network and the heads on the temperature split."""
     files = [stage.file for stage in attached.stages]
     exported = Exported(attached.stages, StageRunner(files, source.inputs, CPU, slots=EVALUATION_SLOTS))
     logits_ENK = exported.logits(dataset.temperature)
     check_parity(source, logits_ENK[-1], {INPUT_NAME: dataset.temperature.images_NCHW})
-    pooled = [features_NP[splits.temperature] for features_NP in attached.chosen.pooled]
-    check_early_exits(attached.chosen.heads, pooled, logits_ENK)
+    pooled = [features_NP[splits.temperature] for features_NP in attached.pooled]
+    check_early_exits(attached.heads, pooled, logits_ENK)
     return exported
 
 
-class _Lines(AttachProgress):
-    """Passes the lines of an attaching on to a run's own progress."""
+class _RunProgress(AttachProgress):
+    """Forwards lines to the progress of a training run."""
 
     def __init__(self, progress: born_again.TrainingProgress) -> None:
         self._progress = progress
 
-    def say(self, text: str) -> None:
-        """Show some lines, one by one."""
+    def write(self, text: str) -> None:
+        """Write one or more lines."""
         for line in text.splitlines():
             self._progress.say(line)

@@ -1,4 +1,4 @@
-"""Writes down what an attaching found as a server reads it. Computes nothing."""
+"""Builds the manifest of an attached version."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +10,17 @@ from serving.repository.manifest import (
     Manifest,
     Provenance,
 )
-from training.attach.assess import Assessed, exits_of, path_of, points_of
+from training.attach.exits.assess import AttachAssessment
+from training.attach.network.source import SourceModel
 from training.attach.record import AttachRecord
-from training.attach.row_splits import AttachSplits
-from training.attach.rows import Rows
-from training.attach.source import SourceModel
+from training.attach.rows.rows import Rows
+from training.attach.rows.splits import AttachSplits
 from training.exits.goals import DEFAULT_POINT
 from training.release.exported_stage import ExportedStage
 from training.release.publish import check_certified, stage_entry
 from training.reporting.conditions import package_versions
 
-ROWS_NOTE = "The figures hold only where the network was not trained on these rows."
+ROWS_NOTE = "The figures are valid only if the network was not trained on these rows."
 
 
 def make_manifest(
@@ -32,9 +32,9 @@ def make_manifest(
     splits: AttachSplits,
     cuts: Sequence[str],
     stages: Sequence[ExportedStage],
-    assessed: Assessed,
+    assessment: AttachAssessment,
 ) -> Manifest:
-    """Return the manifest of an attached version; raise Uncertified for a point that lacks a certificate."""
+    """Build the manifest of an attached version; raise Uncertified for a point without a certificate."""
     settings = record.settings
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -45,10 +45,10 @@ def make_manifest(
         inputs=source.inputs,
         confidence="max_probability",
         stages=tuple(stage_entry(stage) for stage in stages),
-        exits=exits_of(assessed),
-        operating_points=points_of(assessed),
+        exits=assessment.exits,
+        operating_points=assessment.operating_points,
         default_operating_point=DEFAULT_POINT,
-        pareto_path=path_of(assessed),
+        pareto_path=assessment.pareto_path,
         provenance=Provenance(
             recipe={},
             seed=settings.seed,

@@ -1,4 +1,4 @@
-"""What `python -m training attach` can be told. Knows nothing of what becomes of it."""
+"""The command-line options of `python -m training attach`."""
 
 import argparse
 from pathlib import Path
@@ -6,48 +6,56 @@ from typing import TYPE_CHECKING
 
 from training.retarget.options import add_model_repository
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import; a mistyped command should not wait for it
+if TYPE_CHECKING:  # a mistyped command must not wait for the import of NumPy and pydantic
     from training.attach.settings import AttachSettings
 
-HELP = "give a finished ONNX network early exits, and publish it"
+HELP = "add early exits to a finished ONNX network and publish it"
 SPLITS = ("heads", "temperature", "tune", "certify", "test")
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
-    """Add everything that `attach` can be told."""
+    """Add the options of `attach` to a parser."""
     command.description = (
-        "Cut a finished ONNX network where exits pay, train a head at each cut to answer as the network "
-        "does, certify how seldom early answers differ, and publish it. The weights stay as they are; no "
-        "labels are needed. The rows must be ones that the network was NOT trained on: it agrees with "
-        "itself more on rows that it knows, and every figure would be too good."
+        "Cut a finished ONNX network, train a head at each cut to answer as the network does, certify how "
+        "rarely early answers differ, and publish it. The network's weights are not changed, and no labels "
+        "are needed. The network must NOT have been trained on the rows: heads agree with it more often on "
+        "its training rows, so all figures would be too optimistic."
     )
     command.add_argument("model_file", metavar="MODEL.onnx", help="the finished network")
     command.add_argument(
         "--data",
         required=True,
         metavar="ROWS.npz",
-        help="an array for each of the graph's inputs under its name (or x where there is one), and y where "
-        "there are labels; rows that the network was not trained on",
+        help="rows that the network was not trained on: an array for each graph input under its name (x also "
+        "works for a single input), and optional labels y",
     )
     command.add_argument("--name", required=True, metavar="NAME", help="the model's name in the repository")
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("--exits", type=int, default=3, metavar="N", help="most early exits; default: 3")
-    where.add_argument(
+    cuts = command.add_mutually_exclusive_group()
+    cuts.add_argument("--exits", type=int, default=3, metavar="N", help="most early exits; default: 3")
+    cuts.add_argument(
         "--cut",
         action="append",
         default=[],
         metavar="TENSOR",
-        help="cut here, and choose nothing; may be given again",
+        help="put an exit at this tensor instead of choosing; may be repeated",
     )
     command.add_argument(
-        "--logits", metavar="TENSOR", help="the answer to reproduce, where there are several"
+        "--logits", metavar="TENSOR", help="the logits to reproduce, if the file has several outputs"
     )
     command.add_argument("--head", choices=("mlp", "linear"), default="mlp", help="default: mlp")
     command.add_argument(
-        "--epsilon", type=float, default=0.01, metavar="SHARE", help="bound of balanced; default: 0.01"
+        "--epsilon",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="certified bound of balanced; default: 0.01",
     )
     command.add_argument(
-        "--fast-epsilon", type=float, default=0.03, metavar="SHARE", help="bound of fast; default: 0.03"
+        "--fast-epsilon",
+        type=float,
+        default=0.03,
+        metavar="SHARE",
+        help="certified bound of fast; default: 0.03",
     )
     command.add_argument(
         "--delta",
@@ -60,35 +68,33 @@ def add_to(command: argparse.ArgumentParser) -> None:
         "--certified-by",
         choices=("disagreement", "harm"),
         default="disagreement",
-        help="the risk: answers that differ from the network's, or that are wrong where its is right; the "
-        "latter needs labels",
+        help="the risk: an answer that differs from the network's (disagreement), or a wrong answer where "
+        "the network is right (harm, needs labels)",
     )
     command.add_argument(
         "--no-augmentation",
         action="store_true",
-        help="train heads on the rows alone, without mixed, shifted and mirrored copies: quicker, but heads "
-        "agree less",
+        help="train heads without mixed, shifted and mirrored copies of rows: faster, but heads agree less",
     )
     for split in SPLITS:
         command.add_argument(
-            f"--{split}-rows", type=int, metavar="N", help="default: by what certificates need"
+            f"--{split}-rows", type=int, metavar="N", help="default: computed from epsilon and delta"
         )
-    command.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line")
+    command.add_argument("--labels", type=Path, metavar="FILE", help="class names, one per line")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     command.add_argument(
-        "--output", type=Path, metavar="DIR", help="where it works (default: runs/attach-<name>)"
+        "--output", type=Path, metavar="DIR", help="output folder; default: runs/attach-<name>"
     )
     add_model_repository(command)
-    command.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    command.add_argument("--force", action="store_true", help="publish even where nothing is saved")
+    command.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    command.add_argument("--force", action="store_true", help="publish even if nothing is saved")
 
 
 def settings(options: argparse.Namespace) -> "AttachSettings":
-    """Gather what the result depends on; raise AttachError for a value that cannot be."""
+    """Build the settings; raise AttachError for an invalid value."""
     from pydantic import ValidationError
 
-    from training.attach.heads import HeadTraining
-    from training.attach.settings import AttachSettings
+    from training.attach.settings import AttachSettings, HeadTraining
     from training.errors import AttachError
     from training.recipe.section import complaint
 
@@ -112,13 +118,13 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
             seed=options.seed,
         )
     except ValidationError as error:
-        said = complaint(AttachSettings, error.errors(include_url=False)[0])
-        key, separator, rest = said.partition(":")
+        message = complaint(AttachSettings, error.errors(include_url=False)[0])
+        key, separator, rest = message.partition(":")
         raise AttachError(f"--{key.replace('_', '-')}{separator}{rest}") from error
 
 
 def output(options: argparse.Namespace) -> Path:
-    """Return the folder that the work goes to."""
+    """Return the output folder."""
     return options.output or Path("runs") / f"attach-{options.name}"
 
 

@@ -1,12 +1,11 @@
-"""From a finished ONNX file and rows to a published version with early exits, and its report.
+"""The steps of `attach`: from a finished ONNX file and rows to a published version and its report.
 
-The network's weights are not touched: heads learn to answer as it does. Each split decides one thing, and
-the test split is read after every choice. What takes long is kept in the folder: pooled features and
-trained heads; the rest repeats itself exactly. Knows nothing of the command line.
+The network's weights are not changed; heads learn to answer as it does. Each split decides one thing, and the
+test split is read after every choice. Pooled features and trained heads are kept in the folder. All other
+steps repeat exactly in a resumed run.
 """
 
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,27 +16,26 @@ from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import file_digest
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
-from training.attach.assess import Assessed, assess
-from training.attach.choice import SAVING_AT_MOST
-from training.attach.core import ChosenCuts, attach_exits
-from training.attach.folder import BEGUN_FILES, AttachFolder, Begun
+from training.attach.build import AttachedNetwork, attach_exits
+from training.attach.exits.assess import AttachAssessment, assess
+from training.attach.exits.choice import LARGEST_SHARE
+from training.attach.folder import INITIAL_FILES, AttachFolder, AttachInputs
 from training.attach.manifest import make_manifest
-from training.attach.milliseconds import Milliseconds, measure_milliseconds
-from training.attach.parity import check_early_exits, check_parity
+from training.attach.network.source import SourceModel, read_source
 from training.attach.progress import AttachProgress
-from training.attach.record import AttachedPoint, AttachRecord, CurveRecord
+from training.attach.record import AttachedPoint, AttachRecord
 from training.attach.report import write_report
-from training.attach.row_splits import AttachSplits, choose_sizes, split_rows
-from training.attach.rows import Rows, check_labels, read_rows
+from training.attach.rows.rows import Rows, check_labels, read_rows
+from training.attach.rows.splits import AttachSplits, choose_sizes, split_rows
 from training.attach.settings import AttachSettings
-from training.attach.source import SourceModel, read_source
+from training.attach.stages.milliseconds import Milliseconds, time_file_and_stages
+from training.attach.stages.parity import check_early_exits, check_parity
 from training.errors import AttachError, NoSaving
 from training.exits.cost import expected_milliseconds
 from training.exits.evaluate import cumulative
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.files.output_folder import check_writable, hold
 from training.release import promises
-from training.release.exported_stage import ExportedStage
 from training.release.publish import publish
 from training.reporting.conditions import hardware
 from training.run.interrupt import finishing
@@ -54,12 +52,11 @@ def attach(
     resume: bool,
     force: bool,
 ) -> tuple[AttachRecord, bool]:
-    """Publish a network with early exits; returns the record, and whether there was anything to do.
+    """Publish a network with early exits; return the record, and False if it was published already.
 
-    force: publish it even where it saves nothing. Raises TrainingError in one line, and then has
-    published nothing.
+    force: publish even if nothing is saved. Raises TrainingError before anything is published.
     """
-    with hold(folder.path, resume=resume, counts_as_empty=BEGUN_FILES):
+    with hold(folder.path, resume=resume, counts_as_empty=INITIAL_FILES):
         return _attach(settings, folder, model_repository, progress, force=force)
 
 
@@ -75,45 +72,33 @@ def _attach(
     source = read_source(Path(settings.model), settings.logits)
     rows = read_rows(Path(settings.data), source.inputs)
     _check(settings, source, rows)
-    folder.begin(Begun(settings=settings, model_sha256=source.sha256, rows_digest=rows.digest))
-    record = folder.read_record()
-    if record is not None and record.is_published_in(model_repository):
-        write_report(folder.report, record)
-        return record, False
+    folder.start(AttachInputs(settings=settings, model_sha256=source.sha256, rows_digest=rows.digest))
+    earlier = folder.read_record()
+    if earlier is not None and earlier.is_published_in(model_repository):
+        write_report(folder.report, earlier)
+        return earlier, False
     sizes = choose_sizes(rows, epsilon=settings.epsilon, delta=settings.delta, given=settings.split_rows)
     splits = split_rows(rows, sizes, settings.seed)
     check_certify_rows(settings.goals, len(splits.certify))
     check_writable(model_repository / settings.name)
-    progress.say(f"{len(rows):,} rows of {settings.data}, which the network must not have been trained on:")
-    progress.say(splits.table(settings.epsilon, settings.delta))
+    progress.write(f"{len(rows):,} rows of {settings.data}; the network must not have been trained on them:")
+    progress.write(splits.table(settings.epsilon, settings.delta))
     attached = attach_exits(source, rows, splits, settings, folder, progress)
-    chosen, stages = attached.chosen, attached.stages
-    runner = StageRunner([stage.file for stage in stages], source.inputs, CPU, slots=EVALUATION_SLOTS)
-    logits_ENK = _run(runner, rows, progress)
+    files = [stage.file for stage in attached.stages]
+    runner = StageRunner(files, source.inputs, CPU, slots=EVALUATION_SLOTS)
+    logits_ENK = _logits(runner, rows, progress)
     parity = check_parity(source, logits_ENK[-1], rows.inputs)
-    check_early_exits(chosen.heads, chosen.pooled, logits_ENK)
-    progress.say(str(parity))
-    cost_E = cumulative([stage.multiply_adds for stage in stages])
-    assessed = assess(logits_ENK, rows.truth_N, splits, cost_E, settings.goals)
-    milliseconds = measure_milliseconds(source, runner)
-    record = _record(
-        settings,
-        rows,
-        splits,
-        chosen,
-        attached.network_multiply_adds,
-        assessed,
-        milliseconds,
-        str(parity),
-        started,
-    )
+    check_early_exits(attached.heads, attached.pooled, logits_ENK)
+    progress.write(str(parity))
+    cost_E = cumulative([stage.multiply_adds for stage in attached.stages])
+    assessment = assess(logits_ENK, rows.truth_N, splits, cost_E, settings.goals)
+    milliseconds = time_file_and_stages(source, runner)
+    record = _record(settings, rows, splits, attached, assessment, milliseconds, str(parity), started)
     _check_saving(record, force=force)
-    for line in promises.warnings(assessed.chosen.points, settings.goals):
-        progress.say(line)
-    with finishing():  # who stops it either finds nothing published, or the record of what is
-        record = _publish(
-            record, source, rows, splits, chosen, stages, assessed, model_repository, folder.run_id
-        )
+    for line in promises.warnings(assessment.chosen.points, settings.goals):
+        progress.write(line)
+    with finishing():  # an interruption waits, so that a published version always has its record
+        record = _publish(record, source, rows, splits, attached, assessment, model_repository, folder.run_id)
         folder.write_record(record)
         write_report(folder.report, record)
     return record, True
@@ -123,21 +108,21 @@ def _check(settings: AttachSettings, source: SourceModel, rows: Rows) -> None:
     check_labels(rows, source.classes)
     if settings.labels and len(settings.labels) != source.classes:
         raise AttachError(
-            f"class names: expected {source.classes} as {settings.model} has classes, "
+            f"class names: expected {source.classes}, the classes of {settings.model}, "
             f"got {len(settings.labels)}"
         )
     if settings.certified_by == "harm" and rows.truth_N is None:
         raise AttachError(f"{settings.data}: y: expected labels to certify by harm, got none")
 
 
-def _run(runner: StageRunner, rows: Rows, progress: AttachProgress) -> NDArray[np.float32]:
+def _logits(runner: StageRunner, rows: Rows, progress: AttachProgress) -> NDArray[np.float32]:
     """Run all rows through the stages as they will be served: logits_ENK."""
     batches = []
-    with progress.bar("running the stages", len(rows), "row") as told:
+    with progress.bar("running the stages", len(rows), "row") as advance:
         for start in range(0, len(rows), runner.slots):
             stop = min(start + runner.slots, len(rows))
             batches.append(runner.run_every_stage(rows.batch(start, stop)))
-            told(stop - start)
+            advance(stop - start)
     return np.concatenate(batches, axis=1)
 
 
@@ -145,15 +130,14 @@ def _record(
     settings: AttachSettings,
     rows: Rows,
     splits: AttachSplits,
-    chosen: ChosenCuts,
-    total: int,
-    assessed: Assessed,
+    attached: AttachedNetwork,
+    assessment: AttachAssessment,
     milliseconds: Milliseconds,
     parity: str,
     started: float,
 ) -> AttachRecord:
-    exits = chosen.exits
-    tested = assessed.tested
+    """Build the record; `_publish` fills in the version."""
+    exits, tested = attached.exits, assessment.tested
     final = tested.readings.accuracy(-1)
     return AttachRecord(
         settings=settings,
@@ -163,31 +147,26 @@ def _record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         split_rows={name: len(row_N) for name, row_N in splits.rows_of_split.items()},
         repeats=rows.repeats,
-        levels=chosen.levels,
-        curves=tuple(
-            CurveRecord(
-                exits=count,
-                disagreement=tuple(point.disagreement for point in curve),
-                cost_share=tuple(point.share for point in curve),
-            )
-            for count, curve in (exits.curves.items() if exits else ())
-        ),
+        levels=attached.levels,
+        curves=exits.curves if exits else (),
         sets_tried=exits.tried if exits else 0,
-        network_multiply_adds=total,
+        network_multiply_adds=attached.network_multiply_adds,
         points={
             name: AttachedPoint(
-                cost_share=outcome.multiply_adds_share * assessed.cost_E[-1] / total,
+                cost_share=outcome.multiply_adds_share
+                * assessment.cost_E[-1]
+                / attached.network_multiply_adds,
                 time_shares={
                     batch: expected_milliseconds(outcome.exit_shares, stages) / milliseconds.file[batch]
                     for batch, stages in milliseconds.stages.items()
                 },
                 disagreements=outcome.disagreements,
-                correct=outcome.correct if assessed.labelled else None,
+                correct=outcome.correct if assessment.has_labels else None,
             )
             for name, outcome in tested.outcomes.items()
         },
         test_rows=tested.readings.rows,
-        final_correct=final.successes if assessed.labelled else None,
+        final_correct=final.successes if assessment.has_labels else None,
         file_milliseconds=milliseconds.file,
         stage_milliseconds=milliseconds.stages,
         parity=parity,
@@ -198,11 +177,11 @@ def _record(
 
 def _check_saving(record: AttachRecord, *, force: bool) -> None:
     share = record.points[DEFAULT_POINT].cost_share
-    if share > SAVING_AT_MOST and not force:
+    if share > LARGEST_SHARE and not force:
         raise NoSaving(
-            f"no saving found: {DEFAULT_POINT} takes {share:.0%} of the multiply-adds of "
-            f"{record.settings.model}, where at most {SAVING_AT_MOST:.0%} would be worth it. Nothing is "
-            "published; more rows, another --cut or a larger --epsilon may help, and --force publishes it"
+            f"no saving found: expected {DEFAULT_POINT} to take at most {LARGEST_SHARE:.0%} of the "
+            f"multiply-adds of {record.settings.model}, got {share:.0%}. Nothing was published; try more "
+            "rows, another --cut or a larger --epsilon, or publish it with --force"
         )
 
 
@@ -211,17 +190,18 @@ def _publish(
     source: SourceModel,
     rows: Rows,
     splits: AttachSplits,
-    chosen: ChosenCuts,
-    stages: Sequence[ExportedStage],
-    assessed: Assessed,
+    attached: AttachedNetwork,
+    assessment: AttachAssessment,
     model_repository: Path,
     run_id: str,
 ) -> AttachRecord:
-    cuts = [cut.tensor for cut in chosen.cuts]
+    cuts, stages = [cut.tensor for cut in attached.cuts], attached.stages
     folder = publish(
         model_repository,
         record.settings.name,
-        lambda version: make_manifest(record, version, run_id, source, rows, splits, cuts, stages, assessed),
+        lambda version: make_manifest(
+            record, version, run_id, source, rows, splits, cuts, stages, assessment
+        ),
         [stage.file.path for stage in stages],
     ).folder
     return record.model_copy(

@@ -1,23 +1,24 @@
-"""Progress of an attaching on a terminal: lines, and a bar for each long step."""
+"""Progress of `attach` on a terminal: lines, and a bar for each long step."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from training.attach.features import Told
+Advance = Callable[[int], object]
+"""Called with the amount of work done since the last call, such as the `update` of a tqdm bar."""
 
 
 class AttachProgress:
-    """Writes to stderr; bars only where that is a terminal."""
+    """Writes to stderr; shows bars only on a terminal."""
 
-    def say(self, text: str) -> None:
-        """Write some lines."""
+    def write(self, text: str) -> None:
+        """Write one or more lines."""
         print(text, file=sys.stderr, flush=True)
 
     @contextmanager
-    def bar(self, name: str, total: int, unit: str) -> Iterator[Told]:
-        """Show a bar; yields what to call with how much was done since the last call."""
-        with tqdm(total=total, desc=name, unit=f" {unit}s", disable=None, file=sys.stderr) as shown:
-            yield shown.update
+    def bar(self, name: str, total: int, unit: str) -> Iterator[Advance]:
+        """Show a bar and yield the function that advances it."""
+        with tqdm(total=total, desc=name, unit=f" {unit}s", disable=None, file=sys.stderr) as bar:
+            yield bar.update

@@ -1,7 +1,7 @@
-"""What an attaching found: `record.json`, from which the report is written.
+"""The results of `attach`, written to `record.json`; the source of the report.
 
-Shares of multiply-adds and milliseconds here are of the *file's own*, without heads. The manifest's are
-of full depth with its heads, as everywhere else.
+Shares of multiply-adds and milliseconds are relative to the *file*, without heads. In the manifest they are
+relative to full depth with its heads.
 """
 
 from pathlib import Path
@@ -13,21 +13,21 @@ from training.recipe.section import Section
 
 
 class LevelRecord(Section):
-    """A place in the network where an exit was considered."""
+    """A depth of the network where a head was tried."""
 
     tensor: str
     row_shape: tuple[int, ...]
     cost_share: float
-    """Of the file's multiply-adds, before this place."""
+    """Share of the file's multiply-adds before the tensor."""
     agreement: float | None
-    """Share of tune rows that its head answers as the network does; None where --cut chose."""
+    """Share of tune rows for which its head answers as the network does; None with --cut."""
     leaving: float | None
-    """Share of tune rows that leave there where it is the only early exit."""
+    """Share of tune rows that leave there if it is the only early exit; None with --cut."""
     chosen: bool
 
 
 class CurveRecord(Section):
-    """What the best set of some number of early exits can trade, on the tune split."""
+    """The trade-offs of the best set of a number of early exits, on the tune split."""
 
     exits: int
     disagreement: tuple[float, ...]
@@ -46,7 +46,7 @@ class AttachedPoint(Section):
 
 
 class AttachRecord(Section):
-    """What was found and published."""
+    """The results, and the version they were published as."""
 
     settings: AttachSettings
     version: int
@@ -67,15 +67,15 @@ class AttachRecord(Section):
     stage_milliseconds: dict[int, tuple[float, ...]]
     parity: str
     seconds: float
-    """From start to publishing, without what an earlier run had finished."""
+    """From start to publishing; the time of an earlier, interrupted run is not counted."""
     hardware: str
 
     def is_published_in(self, model_repository: Path) -> bool:
-        """Whether the version lies in that model repository as it was published."""
-        place = model_repository.resolve() / self.settings.name / str(self.version)
-        manifest = place / MANIFEST_FILE
+        """Check whether the model repository contains the version, unchanged."""
+        folder = model_repository.resolve() / self.settings.name / str(self.version)
+        manifest = folder / MANIFEST_FILE
         return (
-            place == Path(self.published)
+            folder == Path(self.published)
             and manifest.is_file()
             and file_digest(manifest) == self.manifest_sha256
         )

@@ -1,6 +1,6 @@
-"""The report of an attaching: one self-contained page that shows whether the exits pay.
+"""The report of `attach`: one self-contained page that shows whether the exits pay.
 
-Computes nothing: all figures come with the record and the published manifest.
+All figures come from the record and the published manifest.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ _COUNTS = {1: "one exit", 2: "two exits", 3: "three exits"}
 
 
 def write_report(path: Path, record: AttachRecord) -> None:
-    """Write the page; an earlier one at that path is replaced in one step."""
+    """Write the page; an earlier one is replaced atomically."""
     manifest = read_manifest(Path(record.published) / "manifest.json")
     page = render(record, manifest).encode()
     with whole_file(path) as file:
@@ -40,14 +40,14 @@ def render(record: AttachRecord, manifest: Manifest) -> str:
         disagreement={
             name: Proportion(point.disagreements, record.test_rows) for name, point in record.points.items()
         },
-        plot=Markup(  # noqa: S704 - drawn by us
+        plot=Markup(  # noqa: S704 - our own drawing
             page_svg(draw_trade_off(record), "attach-trade-off", 4.0, max(1, len(record.curves)))
         ),
     )
 
 
 def draw_trade_off(record: AttachRecord) -> Draw:
-    """Return what draws disagreement against cost: the best exits on tune, the points on test."""
+    """Return the drawing of disagreement against cost: the best exits on tune, the points on test."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

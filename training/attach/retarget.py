@@ -1,7 +1,7 @@
-"""Chooses the operating points of an attached version again, on its own rows or on others.
+"""Chooses the operating points of an attached version again, on its own rows or on other rows.
 
-Its stages stay as they are. Needs no PyTorch. On its own rows the splits are those of the attaching; other
-rows are cut into the four splits that no head is trained on.
+The stages are not changed. Needs no PyTorch. On its own rows the splits are those of `attach`; other rows are
+divided into the four splits that train no head.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from serving.repository.manifest import DatasetProvenance
 from serving.repository.repository import PublishedVersion
-from training.attach.assess import Assessed, assess
-from training.attach.goals import options_of
-from training.attach.row_splits import AttachSplits, SplitSizes, choose_sizes, split_rows
-from training.attach.rows import Rows, check_labels, read_rows
+from training.attach.exits.assess import AttachAssessment, assess
+from training.attach.rows.rows import Rows, check_labels, read_rows
+from training.attach.rows.splits import AttachSplits, SplitSizes, choose_sizes, split_rows
+from training.attach.settings import published_options
 from training.data.splits import UNTRAINED_SHARES
 from training.errors import DatasetError
 from training.exits.goals import Goal, check_certify_rows
@@ -24,18 +24,18 @@ from training.retarget.published import PublishedStages, Say
 
 
 def choose_on_rows(
-    version: PublishedVersion, wanted: Mapping[str, Goal], data: OwnData | None, say: Say
-) -> tuple[Assessed, DatasetProvenance]:
-    """Choose every point anew; data: other rows than the version's own.
+    version: PublishedVersion, goals: Mapping[str, Goal], data: OwnData | None, log: Say
+) -> tuple[AttachAssessment, DatasetProvenance]:
+    """Choose every point again; data: other rows, or None for the version's own.
 
-    Raises DatasetError where its own rows are not there any more or others.
+    Raises DatasetError if the version's own rows are missing or changed.
     """
     rows, splits, seed = _own_rows(version) if data is None else _other_rows(version, data)
     sizes = ", ".join(f"{name} {len(splits.rows_of_split[name]):,}" for name in UNTRAINED_SHARES)
-    say(f"{version.manifest.name} version {version.manifest.version} on {rows.path}, rows: {sizes}")
-    check_certify_rows(wanted, len(splits.certify))
-    stages = PublishedStages(version, say)
-    assessed = assess(_logits(stages, rows), rows.truth_N, splits, stages.cost_E, wanted)
+    log(f"{version.manifest.name} version {version.manifest.version} on {rows.path}, rows: {sizes}")
+    check_certify_rows(goals, len(splits.certify))
+    stages = PublishedStages(version, log)
+    assessment = assess(_logits(stages, rows), rows.truth_N, splits, stages.cost_E, goals)
     used = {name: digest for name, digest in splits.digests.items() if data is None or name != "heads"}
     entry = DatasetProvenance(
         name=rows.path.name,
@@ -44,16 +44,16 @@ def choose_on_rows(
         split_digests=used,
         test_rows=tuple(splits.test.tolist()),
     )
-    return assessed, entry
+    return assessment, entry
 
 
 def _own_rows(version: PublishedVersion) -> tuple[Rows, AttachSplits, int]:
     manifest = version.manifest
-    options, said = options_of(manifest), manifest.provenance.dataset
+    options, expected = published_options(manifest), manifest.provenance.dataset.digest
     rows = read_rows(Path(options["data"]), manifest.inputs)
-    if rows.digest != said.digest:
+    if rows.digest != expected:
         raise DatasetError(
-            f"{rows.path}: digest: expected {said.digest} as {version.folder} says, got {rows.digest}"
+            f"{rows.path}: digest: expected {expected} as in {version.folder}, got {rows.digest}"
         )
     sizes = choose_sizes(
         rows, epsilon=options["epsilon"], delta=options["delta"], given=options["split_rows"]
@@ -64,10 +64,10 @@ def _own_rows(version: PublishedVersion) -> tuple[Rows, AttachSplits, int]:
 def _other_rows(version: PublishedVersion, data: OwnData) -> tuple[Rows, AttachSplits, int]:
     rows = read_rows(Path(data.file), version.manifest.inputs)
     check_labels(rows, len(version.manifest.labels))
-    there = len(rows.distinct_N)
-    counts = {name: int(share * there) for name, share in UNTRAINED_SHARES.items()}
+    available = len(rows.distinct_N)
+    counts = {name: int(share * available) for name, share in UNTRAINED_SHARES.items()}
     if min(counts.values()) < 1:
-        raise DatasetError(f"{rows.path}: expected at least 10 different rows to cut, got {there}")
+        raise DatasetError(f"{rows.path}: expected at least 10 different rows to split, got {available}")
     sizes = SplitSizes(heads=0, **counts)
     return rows, split_rows(rows, sizes, data.split_seed), data.split_seed
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import PublishedVersion
-from training.attach.goals import attached_goals
+from training.attach.settings import published_goals
 from training.data.npz import load_labelled_npz
 from training.data.same_images import rows_also_in
 from training.data.section import DatasetSection
@@ -96,7 +96,7 @@ def goals_of(version: PublishedVersion) -> dict[str, Goal]:
     if before is not None:
         return dict(before.goals)
     if version.manifest.provenance.attached_to is not None:
-        return attached_goals(version.manifest)
+        return published_goals(version.manifest)
     return dict(_section(version, "operating_points", OperatingPointsSection).goals)
 
 

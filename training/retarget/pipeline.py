@@ -34,7 +34,6 @@ from serving.repository.manifest import (
     RetargetedFrom,
 )
 from serving.repository.repository import PublishedVersion, read_version
-from training.attach.assess import exits_of, path_of, points_of
 from training.attach.retarget import choose_on_rows
 from training.data.splits import UNTRAINED_SHARES, Dataset
 from training.errors import RecipeError
@@ -118,8 +117,10 @@ def retarget(
     )
     if is_attached:
         chosen_now: Mapping[str, Goal] = goals
-        assessed, entry = choose_on_rows(version, goals, record.data, say)
-        found = NewFigures(assessed.chosen.points, exits_of(assessed), points_of(assessed), path_of(assessed))
+        assessment, entry = choose_on_rows(version, goals, record.data, say)
+        found = NewFigures(
+            assessment.chosen.points, assessment.exits, assessment.operating_points, assessment.pareto_path
+        )
     else:
         dataset = data_of(version) if data is None else data.load_untrained(version, say)
         rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)

@@ -1,4 +1,4 @@
-"""Finished networks as strangers write them: real ONNX models, small enough for a test."""
+"""Small ONNX networks as different exporters write them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Arrays = dict[str, Array]
 
 
 class Writer:
-    """Adds nodes and random weights to a graph, as an exporter of some opset does."""
+    """Builds a graph of a given opset from nodes and random weights."""
 
     def __init__(self, opset: int, seed: int = 0) -> None:
         self.opset = opset
@@ -33,14 +33,14 @@ class Writer:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=f"node_{output}", **attributes))
         return output
 
-    def hold(self, values: ArrayLike, name: str = "", dtype: type = np.float32) -> str:
+    def add_constant(self, values: ArrayLike, name: str = "", dtype: type = np.float32) -> str:
         name = name or f"weight_{len(self.initialisers)}"
         self.initialisers.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def weight(self, *shape: int, name: str = "") -> str:
         fan_in = max(1, int(np.prod(shape[1:])))
-        return self.hold(self.random.normal(0, 1.5 / fan_in**0.5, shape), name)
+        return self.add_constant(self.random.normal(0, 1.5 / fan_in**0.5, shape), name)
 
     def input(
         self, name: str, *row_shape: int | str, kind: int = TensorProto.FLOAT, batch: int | str = "N"
@@ -55,8 +55,8 @@ class Writer:
 
     def mean(self, tensor: str, axes: Sequence[int], *, keep: bool, name: str = "") -> str:
         if self.opset >= 18:
-            held = self.hold(axes, dtype=np.int64)
-            return self.add("ReduceMean", tensor, held, name=name, keepdims=int(keep))
+            axes_input = self.add_constant(axes, dtype=np.int64)
+            return self.add("ReduceMean", tensor, axes_input, name=name, keepdims=int(keep))
         return self.add("ReduceMean", tensor, name=name, axes=list(axes), keepdims=int(keep))
 
     def linear(self, tensor: str, inputs: int, outputs: int, name: str = "") -> str:
@@ -77,7 +77,7 @@ def save(model: onnx.ModelProto, folder: Path, name: str = "network.onnx") -> Pa
 
 
 def convnet(opset: int = 17, *, blocks: int = 2, ending: str = "Softmax", seed: int = 0) -> onnx.ModelProto:
-    """Images [N, 3, 8, 8]: a stem, residual blocks of 4 channels with batch norm, 5 classes."""
+    """Build a residual network on images [N, 3, 8, 8], with 4 channels, batch norm and 5 classes."""
     write = Writer(opset, seed)
     value = write.add("Relu", _conv_bn(write, write.input("image", 3, 8, 8), 3, 4), name="stem")
     for number in range(blocks):
@@ -94,13 +94,13 @@ def convnet(opset: int = 17, *, blocks: int = 2, ending: str = "Softmax", seed: 
 
 def _conv_bn(write: Writer, value: str, inputs: int, outputs: int) -> str:
     value = write.add("Conv", value, write.weight(outputs, inputs, 3, 3), pads=[1, 1, 1, 1])
-    scale, shift = write.hold(write.random.uniform(0.5, 1.5, outputs)), write.weight(outputs)
-    mean, variance = write.weight(outputs), write.hold(write.random.uniform(0.5, 1.5, outputs))
+    scale, shift = write.add_constant(write.random.uniform(0.5, 1.5, outputs)), write.weight(outputs)
+    mean, variance = write.weight(outputs), write.add_constant(write.random.uniform(0.5, 1.5, outputs))
     return write.add("BatchNormalization", value, scale, shift, mean, variance)
 
 
 def nhwc_convnet(opset: int = 17, *, size: int = 9) -> onnx.ModelProto:
-    """Images [N, 9, 9, 3]: channels last between convolutions, as exporters of TensorFlow write it."""
+    """Build a network on images [N, 9, 9, 3] with channels last, as TensorFlow exporters write it."""
     write = Writer(opset)
     value = write.input("pixels", size, size, 3)
     value = _nhwc_conv(write, value, 3, 4, "first")
@@ -125,7 +125,7 @@ def _nhwc_conv(write: Writer, value: str, inputs: int, outputs: int, name: str) 
 def encoder(
     opset: int = 17, *, layers: int = 2, width: int = 8, mask: str = "attention_mask"
 ) -> onnx.ModelProto:
-    """Token numbers and a mask, both [N, 6]: a BERT in small, 3 classes from the first token."""
+    """Build a small BERT on token ids and a mask, both [N, 6], with 3 classes from the first token."""
     write = Writer(opset)
     write.input("input_ids", TOKENS, kind=TensorProto.INT64)
     write.input(mask, TOKENS, kind=TensorProto.INT64)
@@ -133,45 +133,47 @@ def encoder(
     value = write.add("Add", words, write.weight(TOKENS, width, name="places"))
     value = _layer_norm(write, value, width, "embedded")
     real = write.add("Cast", mask, to=TensorProto.FLOAT)
-    real = write.add("Reshape", real, write.hold([0, 1, 1, TOKENS], dtype=np.int64))
-    hidden = write.add("Mul", write.add("Sub", write.hold(1), real), write.hold(-1e4), name="penalty")
+    real = write.add("Reshape", real, write.add_constant([0, 1, 1, TOKENS], dtype=np.int64))
+    hidden = write.add(
+        "Mul", write.add("Sub", write.add_constant(1), real), write.add_constant(-1e4), name="penalty"
+    )
     for number in range(layers):
         mixed = _attention(write, value, hidden, width)
         value = _layer_norm(write, write.add("Add", mixed, value), width, f"attended_{number}")
         inner = write.add("Relu", write.linear(value, width, 2 * width))
         outer = write.linear(inner, 2 * width, width)
         value = _layer_norm(write, write.add("Add", outer, value), width, f"layer_{number}")
-    first = write.add("Gather", value, write.hold(0, dtype=np.int64), name="first", axis=1)
+    first = write.add("Gather", value, write.add_constant(0, dtype=np.int64), name="first", axis=1)
     write.linear(first, width, 3, "logits")
     write.output("logits", 3)
     return write.model()
 
 
 def _attention(write: Writer, value: str, hidden: str, width: int) -> str:
-    split = write.hold([0, TOKENS, 2, width // 2], dtype=np.int64)
+    split = write.add_constant([0, TOKENS, 2, width // 2], dtype=np.int64)
     query, key, content = (
         write.add("Transpose", write.add("Reshape", write.linear(value, width, width), split), perm=order)
         for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
     )
-    scores = write.add("Mul", write.add("MatMul", query, key), write.hold((width // 2) ** -0.5))
+    scores = write.add("Mul", write.add("MatMul", query, key), write.add_constant((width // 2) ** -0.5))
     weights = write.add("Softmax", write.add("Add", scores, hidden), axis=3)
     mixed = write.add("Transpose", write.add("MatMul", weights, content), perm=[0, 2, 1, 3])
-    joined = write.add("Reshape", mixed, write.hold([0, TOKENS, width], dtype=np.int64))
+    joined = write.add("Reshape", mixed, write.add_constant([0, TOKENS, width], dtype=np.int64))
     return write.linear(joined, width, width)
 
 
 def _layer_norm(write: Writer, value: str, width: int, name: str) -> str:
     centred = write.add("Sub", value, write.mean(value, [-1], keep=True))
     variance = write.mean(write.add("Mul", centred, centred), [-1], keep=True)
-    scale = write.add("Sqrt", write.add("Add", variance, write.hold(1e-5)))
+    scale = write.add("Sqrt", write.add("Add", variance, write.add_constant(1e-5)))
     value = write.add(
-        "Mul", write.add("Div", centred, scale), write.hold(write.random.uniform(0.5, 1.5, width))
+        "Mul", write.add("Div", centred, scale), write.add_constant(write.random.uniform(0.5, 1.5, width))
     )
     return write.add("Add", value, write.weight(width), name=name)
 
 
 def table_network(opset: int = 17) -> onnx.ModelProto:
-    """Seven figures a row: a perceptron of three layers, 4 classes, log-softmax."""
+    """Build a perceptron of three layers on rows of 7 numbers, with 4 classes and log-softmax."""
     write = Writer(opset)
     value = write.input("figures", 7)
     for number, (inputs, outputs) in enumerate([(7, 9), (9, 8)]):
@@ -184,20 +186,20 @@ def table_network(opset: int = 17) -> onnx.ModelProto:
 
 
 def two_class_network(opset: int = 17, *, flat: bool = False) -> onnx.ModelProto:
-    """Seven figures a row, and the sigmoid of one number: [N, 1], or [N] if flat."""
+    """Build a network on rows of 7 numbers that returns one sigmoid: [N, 1], or [N] if flat."""
     write = Writer(opset)
     hidden = write.add("Relu", write.linear(write.input("figures", 7), 7, 6), name="hidden")
     write.linear(hidden, 6, 1, "score")
     value = "score"
     if flat:
-        value = write.add("Reshape", "score", write.hold([-1], dtype=np.int64))
+        value = write.add("Reshape", "score", write.add_constant([-1], dtype=np.int64))
     write.add("Sigmoid", value, name="answer")
     write.output("answer", *([] if flat else [1]))
     return write.model()
 
 
 def sharing_network(opset: int = 17) -> onnx.ModelProto:
-    """Two residual layers of the same weights, once by name and once through an Identity."""
+    """Build residual layers that share weights, directly and through an Identity node."""
     write = Writer(opset)
     value = write.input("figures", 5)
     shared = write.weight(5, 5, name="shared")
@@ -211,12 +213,12 @@ def sharing_network(opset: int = 17) -> onnx.ModelProto:
 
 
 def colliding_network(opset: int = 17) -> onnx.ModelProto:
-    """Names that stages use themselves, all for something else; an input is read at every depth."""
+    """Build a network whose tensors have reserved names, and whose inputs are read at every depth."""
     write = Writer(opset)
     write.input("x", 4)
     write.input("x_0", 4)
     write.weight(4, 4, name="rows")
-    write.hold(np.zeros(4), name="pooled_0")
+    write.add_constant(np.zeros(4), name="pooled_0")
     value = write.add("Add", write.add("MatMul", "x", "rows", name="logits"), "pooled_0", name="features_1")
     value = write.add("Mul", write.add("Relu", value), write.weight(4, name="offramp.constant"))
     value = write.add("Add", value, "x", name="features_0")
@@ -244,7 +246,7 @@ def random_rows(model: onnx.ModelProto, rows: int, seed: int = 0) -> Arrays:
 
 
 def session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
-    """Open a session that runs nodes one by one as they stand in the file."""
+    """Open a session without optimisation, on one thread."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
@@ -254,13 +256,13 @@ def session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
 
 
 def tensors(model: onnx.ModelProto, names: Sequence[str], rows: Arrays) -> list[Array]:
-    """Run a model as it stands, and return tensors of those names."""
+    """Run a model without optimisation, and return the named tensors."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    found: list[Array] = session(copy).run(list(names), rows)
-    return found
+    outputs: list[Array] = session(copy).run(list(names), rows)
+    return outputs
 
 
 NETWORKS: dict[str, Callable[[int], onnx.ModelProto]] = {
@@ -272,4 +274,4 @@ NETWORKS: dict[str, Callable[[int], onnx.ModelProto]] = {
     "sharing": sharing_network,
     "colliding": colliding_network,
 }
-"""Each takes an opset."""
+"""Functions that build a network of a given opset, by name."""

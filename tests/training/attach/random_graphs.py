@@ -1,4 +1,4 @@
-"""Random graphs of sums, activations and products, for properties that every network has."""
+"""Random graphs for property tests."""
 
 import onnx
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from tests.training.attach.networks import Writer
 
 @st.composite
 def random_graphs(draw: st.DrawFn) -> onnx.ModelProto:
-    """Draw a graph of sums, activations and products over [N, 4], each of whose nodes reads earlier ones."""
+    """Sample a graph of sums, activations and matrix products over [N, 4]."""
     write = Writer(17)
     values = [write.input("x", 4), write.input("y", 4)]
     for _ in range(draw(st.integers(2, 9))):

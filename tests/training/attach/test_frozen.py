@@ -1,4 +1,4 @@
-"""A recipe that trains its backbone alone, and then attaches exits to it."""
+"""Recipes with `exits.train = "frozen"`: the backbone is trained first, then exits are attached."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +27,11 @@ from training.run.pipeline import run
 
 
 class Interrupted(Exception):
-    """Stands in for Ctrl-C."""
+    """Replaces Ctrl-C."""
 
 
 class StopsAt(ProgressBar):
-    """Quiet progress that interrupts a run at a line, or after its first epoch."""
+    """Quiet progress that interrupts a run at a given line, or after its first epoch."""
 
     def __init__(self, moment: str) -> None:
         super().__init__(quiet=True)
@@ -50,8 +50,8 @@ class StopsAt(ProgressBar):
 
 
 @dataclass(frozen=True)
-class Place:
-    """A run's folder and the model repository beside it."""
+class RunPaths:
+    """A run's output folder and its model repository."""
 
     root: Path
 
@@ -89,14 +89,14 @@ def recipe(tiny_recipe: Recipe) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("frozen"))
-    place.start(recipe, ProgressBar(quiet=True))
-    return place
+def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
+    paths = RunPaths(tmp_path_factory.mktemp("frozen"))
+    paths.start(recipe, ProgressBar(quiet=True))
+    return paths
 
 
-def test_the_final_exit_answers_as_the_backbone_that_was_trained(
-    finished: Place, recipe: Recipe, digits: Dataset
+def test_the_final_exit_answers_as_the_trained_backbone(
+    finished: RunPaths, recipe: Recipe, digits: Dataset
 ) -> None:
     chosen = finished.folder.generation_folder(finished.record.chosen_generation)
     network = make_backbone(recipe, digits)
@@ -108,28 +108,30 @@ def test_the_final_exit_answers_as_the_backbone_that_was_trained(
 
 
 def test_the_backbone_is_trained_as_a_network_without_early_exits(
-    finished: Place, recipe: Recipe, digits: Dataset, tmp_path: Path
+    finished: RunPaths, recipe: Recipe, digits: Dataset, tmp_path: Path
 ) -> None:
     joint = recipe.model_copy(update={"exits": ExitsSection()})
-    alone = RunFolder(tmp_path)
-    alone.begin(joint, digits.digests)
-    for each in train(joint, digits, alone, ProgressBar(quiet=True), make=make_backbone):
-        weights = torch.load(finished.folder.generation_folder(each.number) / WEIGHTS_FILE, weights_only=True)
-        expected, got = each.network.state_dict(), weights["state"]["network"]
+    run_folder = RunFolder(tmp_path)
+    run_folder.begin(joint, digits.digests)
+    for generation in train(joint, digits, run_folder, ProgressBar(quiet=True), make=make_backbone):
+        weights = torch.load(
+            finished.folder.generation_folder(generation.number) / WEIGHTS_FILE, weights_only=True
+        )
+        expected, got = generation.network.state_dict(), weights["state"]["network"]
         assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
 
 
-def test_early_exits_were_added_and_their_figures_are_those_of_the_published_stages(
-    finished: Place, digits: Dataset
+def test_the_figures_of_early_exits_are_those_of_the_published_stages(
+    finished: RunPaths, digits: Dataset
 ) -> None:
     exits = finished.manifest.exits
     assert len(exits) > 1
     accuracy_E = (finished.logits(digits.test).argmax(axis=2) == digits.test.truth_N).mean(axis=1)
-    assert [each.accuracy for each in exits] == pytest.approx(accuracy_E.tolist())
-    assert {(each.split, each.n) for each in exits} == {("test", len(digits.test))}
+    assert [entry.accuracy for entry in exits] == pytest.approx(accuracy_E.tolist())
+    assert {(entry.split, entry.n) for entry in exits} == {("test", len(digits.test))}
 
 
-def test_it_is_an_ordinary_version_of_its_recipe(finished: Place, recipe: Recipe) -> None:
+def test_the_version_is_an_ordinary_version_of_its_recipe(finished: RunPaths, recipe: Recipe) -> None:
     manifest = finished.manifest
     assert manifest.provenance.recipe == recipe.model_dump(mode="json")
     assert manifest.provenance.attached_to is None
@@ -142,30 +144,30 @@ def test_it_is_an_ordinary_version_of_its_recipe(finished: Place, recipe: Recipe
     assert finished.folder.report_path.exists()
 
 
-def test_all_generations_are_cut_at_the_same_places(finished: Place) -> None:
+def test_all_generations_have_the_same_cuts(finished: RunPaths) -> None:
     first, second = (finished.folder.generation_folder(number) for number in range(2))
     stages = [path.name for path in sorted(first.glob("stage-*.onnx"))]
     assert stages == [path.name for path in sorted(second.glob("stage-*.onnx"))]
-    assert {len(each.exits) for each in finished.record.generations} == {len(stages)}
+    assert {len(generation.exits) for generation in finished.record.generations} == {len(stages)}
     assert len(finished.record.ensemble.accuracy) == len(stages)
 
 
-def test_the_features_of_all_rows_are_not_left_behind(finished: Place) -> None:
+def test_the_feature_cache_is_removed(finished: RunPaths) -> None:
     assert list(finished.folder.path.rglob("features")) == []
 
 
 @pytest.mark.parametrize("moment", ["epoch", "attaching early exits to generation 1"])
-def test_a_run_that_was_interrupted_publishes_the_same(
-    finished: Place, recipe: Recipe, tmp_path: Path, moment: str
+def test_an_interrupted_run_publishes_the_same_stages(
+    finished: RunPaths, recipe: Recipe, tmp_path: Path, moment: str
 ) -> None:
-    place = Place(tmp_path)
+    paths = RunPaths(tmp_path)
     with pytest.raises(Interrupted):
-        place.start(recipe, StopsAt(moment))
-    assert not place.version.exists()
+        paths.start(recipe, StopsAt(moment))
+    assert not paths.version.exists()
 
-    place.start(recipe, ProgressBar(quiet=True) if moment == "epoch" else NeverTrains(), resume=True)
+    paths.start(recipe, ProgressBar(quiet=True) if moment == "epoch" else NeverTrains(), resume=True)
 
-    assert without_its_run(place.manifest) == without_its_run(finished.manifest)
+    assert without_its_run(paths.manifest) == without_its_run(finished.manifest)
 
 
 def without_its_run(manifest: Manifest) -> Manifest:
@@ -173,7 +175,7 @@ def without_its_run(manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"created": "", "provenance": provenance})
 
 
-def test_heads_see_train_rows_alone_and_the_choice_reads_temperature_and_tune(digits: Dataset) -> None:
+def test_heads_train_on_train_rows_and_exits_are_chosen_on_temperature_and_tune(digits: Dataset) -> None:
     rows, splits = rows_of_recipe(digits, seed=0)
     images = rows.inputs["image"]
     for row_N, split in (
@@ -186,9 +188,7 @@ def test_heads_see_train_rows_alone_and_the_choice_reads_temperature_and_tune(di
     assert len(rows) == len(digits.train) + len(digits.temperature) + len(digits.tune)
 
 
-def test_no_more_train_rows_are_taken_than_heads_gain_by(
-    digits: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_head_rows_is_limited(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen, "MOST_HEAD_ROWS", 300)
     rows, splits = rows_of_recipe(digits, seed=0)
     other, _ = rows_of_recipe(digits, seed=1)
@@ -198,7 +198,7 @@ def test_no_more_train_rows_are_taken_than_heads_gain_by(
     assert rows.inputs_digest != other.inputs_digest
 
 
-def test_a_recipe_may_load_other_splits_without_changing_its_heads(recipe: Recipe) -> None:
+def test_certify_and_test_splits_do_not_change_the_heads(recipe: Recipe) -> None:
     dataset = load(recipe)
     changed = replace(dataset, certify=dataset.tune, test=dataset.tune)
     assert rows_of_recipe(changed, 0)[0].digest == rows_of_recipe(dataset, 0)[0].digest

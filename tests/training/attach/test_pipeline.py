@@ -1,4 +1,4 @@
-"""The whole of `attach`: an ONNX file and rows become a published version that answers as the file does."""
+"""The `attach` command from an ONNX file and rows to a published version."""
 
 import json
 import shutil
@@ -65,8 +65,8 @@ def file_answers(network: Path, table: np.ndarray[Any, Any]) -> np.ndarray[Any, 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a network, rows, and what attaching made of them."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network, rows, and the output of a finished run."""
     folder = tmp_path_factory.mktemp("attach")
     write_network(folder / "network.onnx")
     write_rows(folder / "rows.npz")
@@ -75,7 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def attach(folder: Path, *more: str, data: str = "rows.npz") -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     return main(
         [
             *("attach", str(folder / "network.onnx"), "--data", str(folder / data), "--name", "tables"),
@@ -87,10 +87,10 @@ def attach(folder: Path, *more: str, data: str = "rows.npz") -> int:
 
 
 @pytest.fixture
-def own(made: Path, tmp_path: Path) -> Path:
-    """A copy of the network and the rows, of the test's own."""
+def fresh(finished: Path, tmp_path: Path) -> Path:
+    """A folder with a copy of the network and the rows."""
     for name in ("network.onnx", "rows.npz"):
-        shutil.copy(made / name, tmp_path)
+        shutil.copy(finished / name, tmp_path)
     return tmp_path
 
 
@@ -98,36 +98,36 @@ def manifest(folder: Path, version: int = 1) -> Manifest:
     return read_version(folder / "models" / "tables" / str(version)).manifest
 
 
-def test_the_version_says_what_was_found_without_labels(made: Path) -> None:
-    written = manifest(made)
+def test_a_version_without_labels_has_no_accuracies(finished: Path) -> None:
+    published = manifest(finished)
 
-    assert written.format_version == 3
-    assert [spec.name for spec in written.inputs] == ["table"]
-    assert written.labels == ("0", "1", "2")
-    assert {each.accuracy for each in written.exits} == {None}
-    assert written.exits[-1].calibration_temperature == 1.0
-    assert {point.accuracy for point in written.operating_points.values()} == {None}
-    balanced = written.operating_points["balanced"]
+    assert published.format_version == 3
+    assert [spec.name for spec in published.inputs] == ["table"]
+    assert published.labels == ("0", "1", "2")
+    assert {entry.accuracy for entry in published.exits} == {None}
+    assert published.exits[-1].calibration_temperature == 1.0
+    assert {point.accuracy for point in published.operating_points.values()} == {None}
+    balanced = published.operating_points["balanced"]
     assert balanced.certificate is not None
     assert (balanced.certificate.epsilon, balanced.certificate.harms) == (0.05, None)
     assert balanced.multiply_adds_share < 0.9
-    attached_to = written.provenance.attached_to
+    attached_to = published.provenance.attached_to
     assert attached_to is not None
-    assert (attached_to.file, attached_to.logits, written.provenance.recipe) == (
+    assert (attached_to.file, attached_to.logits, published.provenance.recipe) == (
         "network.onnx",
         "dense_3",
         {},
     )
 
 
-def test_at_full_depth_it_answers_as_the_file(made: Path) -> None:
+def test_exact_answers_as_the_file(finished: Path) -> None:
     table = np.random.default_rng(9).normal(0, 2, (500, FEATURES)).astype(np.float32)
-    version = read_version(made / "models" / "tables" / "1")
+    version = read_version(finished / "models" / "tables" / "1")
     runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=256)
 
     logits_NK = runner.run_every_stage({"table": table})[-1]
 
-    expected_NK = file_answers(made / "network.onnx", table)
+    expected_NK = file_answers(finished / "network.onnx", table)
     exponentials_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
     assert exponentials_NK / exponentials_NK.sum(axis=1, keepdims=True) == pytest.approx(
         expected_NK, abs=1e-5
@@ -135,13 +135,13 @@ def test_at_full_depth_it_answers_as_the_file(made: Path) -> None:
 
 
 @pytest.mark.parametrize("front_end", ["grpcio", "native"])
-def test_a_server_answers_as_the_file_at_exact_and_seldom_otherwise_at_balanced(
-    made: Path, front_end: str
+def test_a_server_answers_as_the_file_at_exact_and_rarely_differs_at_balanced(
+    finished: Path, front_end: str
 ) -> None:
     table = np.random.default_rng(11).normal(0, 2, (640, FEATURES)).astype(np.float32)
-    expected_N = file_answers(made / "network.onnx", table).argmax(axis=1)
+    expected_N = file_answers(finished / "network.onnx", table).argmax(axis=1)
 
-    with LiveServer(made / "models", front_end=front_end) as server, Client(server.address) as client:
+    with LiveServer(finished / "models", front_end=front_end) as server, Client(server.address) as client:
         exact_N, balanced_N = (
             np.concatenate(
                 [
@@ -156,8 +156,8 @@ def test_a_server_answers_as_the_file_at_exact_and_seldom_otherwise_at_balanced(
     assert (balanced_N != expected_N).mean() <= 2 * 0.05
 
 
-def test_the_report_shows_cost_agreement_and_where_the_rows_must_come_from(made: Path) -> None:
-    page = (made / "output" / "report.html").read_text()
+def test_the_report_shows_cost_agreement_and_the_condition_on_the_rows(finished: Path) -> None:
+    page = (finished / "output" / "report.html").read_text()
 
     assert "balanced answers like the network for" in page
     assert "rows that the network was not trained on" in page
@@ -165,75 +165,73 @@ def test_the_report_shows_cost_agreement_and_where_the_rows_must_come_from(made:
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_what_is_published_is_not_published_twice(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert attach(made, "--resume") == 0
+def test_a_finished_run_is_not_published_twice(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attach(finished, "--resume") == 0
 
     assert "nothing to do, already published tables version 1" in capsys.readouterr().out
-    assert [path.name for path in (made / "models" / "tables").iterdir()] == ["1"]
+    assert [path.name for path in (finished / "models" / "tables").iterdir()] == ["1"]
 
 
-def test_an_attaching_killed_between_publishing_and_its_record_adopts_its_version(own: Path) -> None:
-    assert attach(own) == 0
+def test_a_run_killed_between_publishing_and_its_record_adopts_its_version(fresh: Path) -> None:
+    assert attach(fresh) == 0
     for name in ("record.json", "report.html"):
-        (own / "output" / name).unlink()
+        (fresh / "output" / name).unlink()
 
-    assert attach(own, "--resume") == 0
+    assert attach(fresh, "--resume") == 0
 
-    assert (own / "output" / "report.html").exists()
-    assert [path.name for path in (own / "models" / "tables").iterdir()] == ["1"]
+    assert (fresh / "output" / "report.html").exists()
+    assert [path.name for path in (fresh / "models" / "tables").iterdir()] == ["1"]
 
 
-def test_an_attaching_in_a_folder_that_another_one_holds_is_refused(
-    own: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_locked_by_another_process_is_refused(
+    fresh: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with hold(own / "output", resume=False):
-        assert "in use by process" in refused(own, capsys)
+    with hold(fresh / "output", resume=False):
+        assert "in use by process" in refused(fresh, capsys)
 
 
-def test_an_attaching_that_was_never_begun_is_not_resumed(
-    own: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "expected one to go on with, got nothing in it" in refused(own, capsys, "--resume")
+def test_a_run_that_never_started_cannot_be_resumed(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected one to go on with, got nothing in it" in refused(fresh, capsys, "--resume")
 
 
-def test_an_interrupted_run_goes_on_with_its_features_and_heads(own: Path, made: Path) -> None:
-    shutil.copytree(made / "output" / "features", own / "output" / "features")
-    shutil.copytree(made / "output" / "heads", own / "output" / "heads")
-    begun = json.loads((made / "output" / "attach.json").read_text())
-    begun["settings"] |= {"model": str(own / "network.onnx"), "data": str(own / "rows.npz")}
-    (own / "output" / "attach.json").write_text(json.dumps(begun))
-    stamps = {path: path.stat().st_mtime_ns for path in (own / "output").rglob("*.np*")}
+def test_a_resumed_run_reuses_its_features_and_heads(fresh: Path, finished: Path) -> None:
+    shutil.copytree(finished / "output" / "features", fresh / "output" / "features")
+    shutil.copytree(finished / "output" / "heads", fresh / "output" / "heads")
+    inputs = json.loads((finished / "output" / "attach.json").read_text())
+    inputs["settings"] |= {"model": str(fresh / "network.onnx"), "data": str(fresh / "rows.npz")}
+    (fresh / "output" / "attach.json").write_text(json.dumps(inputs))
+    stamps = {path: path.stat().st_mtime_ns for path in (fresh / "output").rglob("*.np*")}
 
-    assert attach(own, "--resume") == 0
+    assert attach(fresh, "--resume") == 0
 
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    assert [stage.sha256 for stage in manifest(own).stages] == [
-        stage.sha256 for stage in manifest(made).stages
+    assert [stage.sha256 for stage in manifest(fresh).stages] == [
+        stage.sha256 for stage in manifest(finished).stages
     ]
 
 
-def test_with_labels_accuracies_are_known_and_harm_can_be_certified(own: Path) -> None:
-    table = write_rows(own / "rows.npz")
-    truth_N = file_answers(own / "network.onnx", table).argmax(axis=1)
+def test_with_labels_accuracies_are_measured_and_harm_is_certified(fresh: Path) -> None:
+    table = write_rows(fresh / "rows.npz")
+    truth_N = file_answers(fresh / "network.onnx", table).argmax(axis=1)
     truth_N[::10] = (truth_N[::10] + 1) % CLASSES
-    write_rows(own / "rows.npz", y=truth_N)
+    write_rows(fresh / "rows.npz", y=truth_N)
 
-    assert attach(own, "--certified-by", "harm") == 0
+    assert attach(fresh, "--certified-by", "harm") == 0
 
-    written = manifest(own)
-    assert written.operating_points["exact"].accuracy == pytest.approx(0.9, abs=0.04)
-    certificate = written.operating_points["balanced"].certificate
+    published = manifest(fresh)
+    assert published.operating_points["exact"].accuracy == pytest.approx(0.9, abs=0.04)
+    certificate = published.operating_points["balanced"].certificate
     assert certificate is not None
     assert certificate.risk == "harm"
 
 
-def test_cuts_can_be_named(own: Path) -> None:
-    assert attach_at(own, "relu_0") == 0
+def test_exits_are_at_the_named_cuts(fresh: Path) -> None:
+    assert attach_at(fresh, "relu_0") == 0
 
-    written = manifest(own)
-    assert len(written.stages) == 2
-    assert written.provenance.attached_to is not None
-    assert written.provenance.attached_to.cuts == ("relu_0",)
+    published = manifest(fresh)
+    assert len(published.stages) == 2
+    assert published.provenance.attached_to is not None
+    assert published.provenance.attached_to.cuts == ("relu_0",)
 
 
 def attach_at(folder: Path, *cuts: str, more: tuple[str, ...] = ()) -> int:
@@ -248,65 +246,63 @@ def attach_at(folder: Path, *cuts: str, more: tuple[str, ...] = ()) -> int:
     )
 
 
-def test_a_mistyped_cut_leaves_the_folder_free_for_another_try(own: Path) -> None:
-    assert attach_at(own, "relu_O") == 2
+def test_a_folder_is_reusable_after_a_mistyped_cut(fresh: Path) -> None:
+    assert attach_at(fresh, "relu_O") == 2
 
-    assert attach_at(own, "relu_0") == 0
+    assert attach_at(fresh, "relu_0") == 0
 
 
-def test_a_published_version_is_retargeted_on_its_rows_and_on_others(made: Path, own: Path) -> None:
-    shutil.copytree(made / "models", own / "models")
+def test_a_version_is_retargeted_on_its_own_rows(finished: Path, fresh: Path) -> None:
+    shutil.copytree(finished / "models", fresh / "models")
 
-    again = retarget(own / "models", "tables", 1, PointChanges(epsilon=0.08), None, lambda _: None)
+    again = retarget(fresh / "models", "tables", 1, PointChanges(epsilon=0.08), None, lambda _: None)
 
     assert again.version.manifest.operating_points["balanced"].certificate.epsilon == 0.08  # type: ignore[union-attr]
-    assert again.version.manifest.provenance.attached_to == manifest(made).provenance.attached_to
+    assert again.version.manifest.provenance.attached_to == manifest(finished).provenance.attached_to
 
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
-    """Attach, which must fail in one line and publish nothing."""
+    """Run the command, check that it fails and publishes nothing, and return its error."""
     assert attach(folder, *more) == 2
     assert not (folder / "models").exists() or not list((folder / "models").rglob("manifest.json"))
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     return line.removeprefix("error: ")
 
 
-def test_too_few_rows_are_refused_with_how_many_are_needed(
-    own: Path, capsys: pytest.CaptureFixture[str]
+def test_too_few_rows_are_refused_with_the_number_needed(
+    fresh: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_rows(own / "rows.npz", 200)
+    write_rows(fresh / "rows.npz", 200)
 
-    assert "expected at least" in refused(own, capsys)
+    assert "expected at least" in refused(fresh, capsys)
 
 
-def test_a_network_that_no_exit_makes_cheaper_is_only_published_by_force(
-    own: Path, capsys: pytest.CaptureFixture[str]
+def test_a_network_without_saving_is_published_only_with_force(
+    fresh: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert attach_at(own, "relu_2") == 2
+    assert attach_at(fresh, "relu_2") == 2
 
-    assert "error: no saving found: balanced takes " in capsys.readouterr().err
-    assert not (own / "models" / "tables").exists()
-    assert attach_at(own, "relu_2", more=("--resume", "--force")) == 0
+    assert "error: no saving found: expected balanced to take at most 90% " in capsys.readouterr().err
+    assert not (fresh / "models" / "tables").exists()
+    assert attach_at(fresh, "relu_2", more=("--resume", "--force")) == 0
 
 
-def test_another_folder_than_it_was_begun_with_is_refused(
-    made: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_started_with_other_settings_is_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert attach(made, "--resume", "--seed", "1") == 2
+    assert attach(finished, "--resume", "--seed", "1") == 2
 
-    assert "begun with another seed: expected 0, got 1" in capsys.readouterr().err
-
-
-def test_a_number_of_class_names_that_does_not_fit_is_refused(
-    own: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (own / "names.txt").write_text("one\ntwo\n")
-
-    assert "class names: expected 3" in refused(own, capsys, "--labels", str(own / "names.txt"))
+    assert "started with another seed: expected 0, got 1" in capsys.readouterr().err
 
 
-def test_harm_without_labels_is_refused(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected labels to certify by harm, got none" in refused(own, capsys, "--certified-by", "harm")
+def test_a_wrong_number_of_class_names_is_refused(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (fresh / "names.txt").write_text("one\ntwo\n")
+
+    assert "class names: expected 3" in refused(fresh, capsys, "--labels", str(fresh / "names.txt"))
+
+
+def test_harm_without_labels_is_refused(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected labels to certify by harm, got none" in refused(fresh, capsys, "--certified-by", "harm")
 
 
 @pytest.mark.parametrize(
@@ -318,12 +314,12 @@ def test_harm_without_labels_is_refused(own: Path, capsys: pytest.CaptureFixture
         (("--delta", "0"), "--delta: "),
     ],
 )
-def test_an_option_that_cannot_be_is_named(
-    own: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], complaint: str
+def test_an_invalid_option_is_named(
+    fresh: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], complaint: str
 ) -> None:
-    assert complaint in refused(own, capsys, *options)
+    assert complaint in refused(fresh, capsys, *options)
 
 
-def test_an_attached_version_is_no_version_of_images(made: Path) -> None:
-    with pytest.raises(RepositoryError):
-        retarget(made / "models", "tables", 9, PointChanges(epsilon=0.08), None, lambda _: None)
+def test_a_missing_version_cannot_be_retargeted(finished: Path) -> None:
+    with pytest.raises(RepositoryError, match="expected one of versions 1, got 9"):
+        retarget(finished / "models", "tables", 9, PointChanges(epsilon=0.08), None, lambda _: None)

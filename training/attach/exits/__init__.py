@@ -1,0 +1,1 @@
+"""Exits: which levels become exits, and the operating points that they offer."""

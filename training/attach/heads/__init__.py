@@ -1,0 +1,1 @@
+"""Heads: pooled features, training and weights."""

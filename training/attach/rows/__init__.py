@@ -1,0 +1,1 @@
+"""The user's rows: read, checked, split, and altered for training."""

@@ -1,0 +1,1 @@
+"""Stages: written to ONNX, compared with the file, and timed."""

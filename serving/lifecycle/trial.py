@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from serving.config import TrialSettings
 from serving.errors import MAX_COMPLAINT_CHARACTERS, RepositoryError, first_line, shown
+from serving.process_memory import peak_bytes
 from serving.repository.manifest import Manifest
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.blocks import open_stages
@@ -121,7 +121,7 @@ class Trials:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_SECONDS)
                 return None
-            taken, memory_bytes = time.monotonic() - began, _peak_bytes(process.pid)
+            taken, memory_bytes = time.monotonic() - began, peak_bytes(process.pid)
             if memory_bytes > bounds.max_memory_bytes:
                 process.kill()
                 return (
@@ -145,16 +145,6 @@ def _completed(result: str) -> Future[str | None]:
 def _digest(manifest: Manifest) -> str:
     """Return a digest of a version's content; the manifest contains the digests of the stage files."""
     return hashlib.sha256(manifest.to_json().encode()).hexdigest()
-
-
-def _peak_bytes(process: int) -> int:
-    """Return the peak resident memory of a process; 0 on systems other than Linux."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^VmHWM:\s*([0-9]+) kB$", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
 
 
 def _reason(folder: Path, code: int, output: str) -> str | None:

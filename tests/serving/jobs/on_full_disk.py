@@ -46,7 +46,7 @@ async def main(disk: Path) -> None:
     before = sorted(path.name for path in training_dir.iterdir())
     refusals = [await refusal(start(jobs)), await refusal(jobs.resume(held.id))]
     kept = sorted(path.name for path in training_dir.iterdir()) == before
-    states = {job.id: job.state for job in jobs.latest()}
+    states = {job.id: job.state for job in jobs.table.latest()}
     record = json.loads((training_dir / held.id / "job.json").read_text())["state"]
     filler.unlink()
     over = [(await ended(jobs, (await start(jobs)).id)).state]

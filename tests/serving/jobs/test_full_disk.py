@@ -57,7 +57,7 @@ async def test_a_job_that_cannot_be_resumed_stays_as_it_was(jobs: Jobs, training
     with pytest.raises(Overloaded, match=rf"training folder {training_dir}: the job cannot start: Is a dir"):
         await jobs.resume(job.id)
 
-    assert jobs.get(job.id) == over
+    assert jobs.table.get(job.id) == over
     assert json.loads((training_dir / job.id / "job.json").read_text())["state"] == "failed"
 
 
@@ -74,7 +74,7 @@ async def test_a_process_whose_number_cannot_be_written_down_is_ended(jobs: Jobs
         await jobs.resume(job.id)
 
     assert set(psutil.Process().children()) <= before
-    assert jobs.get(job.id).state is JobState.FAILED
+    assert jobs.table.get(job.id).state is JobState.FAILED
 
 
 @pytest.mark.asyncio
@@ -86,7 +86,7 @@ async def test_a_training_folder_that_is_gone_refuses_jobs(jobs: Jobs, training_
     with pytest.raises(Overloaded, match=f"training folder {training_dir}: the job cannot start: No such"):
         await start(jobs)
 
-    assert jobs.latest() == []
+    assert jobs.table.latest() == []
 
 
 @pytest.mark.asyncio

@@ -9,9 +9,11 @@ from prometheus_client import CollectorRegistry
 
 from serving.errors import InvalidRequest, JobNotFound, Overloaded
 from serving.jobs import jobs as jobs_module
+from serving.jobs import supervisor
 from serving.jobs.events import EpochDone, VersionPublished
 from serving.jobs.job import JobState
 from serving.jobs.jobs import Jobs
+from serving.jobs.watching import read_log, watch
 from tests.serving.jobs.conftest import MakeJobs
 from tests.serving.jobs.training_jobs import ended, epoch_done, files_of, start, start_held, watched
 
@@ -45,7 +47,7 @@ async def test_a_job_has_the_threads_that_the_server_grants(make_jobs: MakeJobs)
     jobs = make_jobs(threads=3)
     job = await start(jobs)
 
-    text = "".join([piece async for piece in jobs.logs(job.id)])
+    text = "".join([piece async for piece in read_log(jobs.table, job.id)])
 
     assert job.overrides == {"threads": 3}
     assert text.startswith("threads 3, OMP 3\n")
@@ -76,7 +78,7 @@ async def test_a_full_disk_refuses_a_job(make_jobs: MakeJobs) -> None:
     with pytest.raises(Overloaded, match=rf"expected {2**60} bytes free, got \d+"):
         await start(jobs)
 
-    assert jobs.latest() == []
+    assert jobs.table.latest() == []
 
 
 async def test_an_unknown_recipe_is_refused(jobs: Jobs) -> None:
@@ -105,7 +107,7 @@ async def test_a_job_that_cannot_begin_is_refused_and_nothing_of_it_stays(
     with pytest.raises(InvalidRequest, match=r"^epsilon: too small\\x1b\[2J$"):
         await start(jobs, mistake="epsilon: too small\x1b[2J")
 
-    assert jobs.latest() == []
+    assert jobs.table.latest() == []
     assert [path.name for path in training_dir.iterdir()] == [".lock"]
     assert registry.get_sample_value("offramp_training_jobs", {"state": "failed"}) == 0
     assert (await ended(jobs, (await start(jobs)).id)).state is JobState.SUCCEEDED
@@ -127,10 +129,10 @@ async def test_a_job_that_takes_long_to_begin_is_not_awaited(
 async def test_a_job_that_has_not_begun_can_be_cancelled(jobs: Jobs, training_dir: Path) -> None:
     await jobs.recipes()
     starting = asyncio.create_task(start(jobs, hold_at=1))
-    while not jobs.latest():
+    while not jobs.table.latest():
         await asyncio.sleep(0)
 
-    await jobs.cancel(jobs.latest()[0].id)
+    await jobs.cancel(jobs.table.latest()[0].id)
 
     assert (await starting).state is JobState.CANCELLED
 
@@ -138,10 +140,10 @@ async def test_a_job_that_has_not_begun_can_be_cancelled(jobs: Jobs, training_di
 async def test_a_job_is_told_how_much_memory_it_may_need(jobs: Jobs) -> None:
     job = await start_held(jobs)
 
-    process = psutil.Process(jobs._store.folder(job.id).process_id())
+    process = psutil.Process(jobs.table.folder(job.id).process_id())
 
     most = process.cmdline()[process.cmdline().index("--max-memory-bytes") + 1]
-    assert most == str(jobs._max_memory_bytes)
+    assert most == str(jobs._limits.max_memory_bytes)
 
 
 async def test_a_killed_process_is_a_failed_job_that_goes_on(jobs: Jobs) -> None:
@@ -182,7 +184,7 @@ async def test_a_job_cancelled_twice_at_once_is_cancelled(jobs: Jobs) -> None:
 
 
 async def test_a_deaf_process_is_killed(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "KILL_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "KILL_SECONDS", 0.2)
     job = await start_held(jobs, stubborn=True)
 
     assert (await jobs.cancel(job.id)).state is JobState.CANCELLED
@@ -218,10 +220,10 @@ async def test_a_running_job_cannot_be_resumed(jobs: Jobs) -> None:
 async def test_a_version_is_taken_up_before_its_job_is_over(make_jobs: MakeJobs) -> None:
     states = []
 
-    async def take_up() -> None:
-        states.append(jobs.latest()[0].state)
+    async def rescan() -> None:
+        states.append(jobs.table.latest()[0].state)
 
-    jobs = make_jobs(take_up=take_up)
+    jobs = make_jobs(rescan=rescan)
     await ended(jobs, (await start(jobs, serve=True)).id)
     await ended(jobs, (await start(jobs, serve=False)).id)
 
@@ -231,25 +233,25 @@ async def test_a_version_is_taken_up_before_its_job_is_over(make_jobs: MakeJobs)
 async def test_a_job_goes_on_when_its_caller_leaves_at_once(jobs: Jobs) -> None:
     await jobs.recipes()
     calling = asyncio.create_task(start(jobs))
-    while not jobs.latest():
+    while not jobs.table.latest():
         await asyncio.sleep(0)
     calling.cancel()
 
-    assert (await ended(jobs, jobs.latest()[0].id)).state is JobState.SUCCEEDED
+    assert (await ended(jobs, jobs.table.latest()[0].id)).state is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "../jobs", "0" * 16, "a\0b"])
 async def test_an_unknown_job_is_not_found(jobs: Jobs, job_id: str) -> None:
     with pytest.raises(JobNotFound, match="is not found"):
-        jobs.get(job_id)
+        jobs.table.get(job_id)
     with pytest.raises(JobNotFound):
         await jobs.cancel(job_id)
     with pytest.raises(JobNotFound):
         await jobs.resume(job_id)
     with pytest.raises(JobNotFound):
-        await anext(jobs.watch(job_id))
+        await anext(watch(jobs.table, job_id))
     with pytest.raises(JobNotFound):
-        await anext(jobs.logs(job_id))
+        await anext(read_log(jobs.table, job_id))
 
 
 async def test_a_watch_from_any_number_has_the_rest_without_loss_or_double(jobs: Jobs) -> None:
@@ -273,7 +275,7 @@ async def test_the_latest_job_is_listed_first(jobs: Jobs) -> None:
     await ended(jobs, first.id)
     second = await start(jobs, failure="b")
 
-    assert [job.id for job in jobs.latest()] == [second.id, first.id]
+    assert [job.id for job in jobs.table.latest()] == [second.id, first.id]
 
 
 async def test_metrics_count_jobs_epochs_and_seconds(make_jobs: MakeJobs) -> None:
@@ -302,7 +304,7 @@ async def test_an_epoch_is_counted_once_over_a_resume(make_jobs: MakeJobs) -> No
 
 async def test_a_log_is_given_as_it_grows(jobs: Jobs) -> None:
     job = await start_held(jobs)
-    log = jobs.logs(job.id)
+    log = read_log(jobs.table, job.id)
 
     assert (await anext(log)).startswith("threads")
     await epoch_done(jobs, job.id, 1)

@@ -59,7 +59,7 @@ async def test_a_job_that_ends_makes_room_by_the_oldest(make_jobs: MakeJobs, tra
         await ended(jobs, ids[-1])
     await jobs.close(5)
 
-    assert [each.id for each in jobs.latest()] == [ids[3], ids[2]]
+    assert [each.id for each in jobs.table.latest()] == [ids[3], ids[2]]
     assert sorted(folders(training_dir)) == sorted(ids[2:])
 
 
@@ -81,7 +81,7 @@ async def test_a_server_that_starts_forgets_old_jobs_and_no_running_or_damaged_o
     jobs: Jobs = make_jobs()
     held = await start_held(jobs)
 
-    assert [each.id for each in jobs.latest()] == [held.id]
+    assert [each.id for each in jobs.table.latest()] == [held.id]
     assert eventually(lambda: sorted(folders(training_dir)) == sorted([held.id, "0" * 16]))
 
 

@@ -18,7 +18,7 @@ def recipe() -> RecipeDescription:
     said = subprocess.run(
         [sys.executable, str(STAND_IN), "recipes", "--json"], capture_output=True, check=True
     )
-    return Recipes.model_validate_json(said.stdout).named("stand-in")
+    return Recipes.model_validate_json(said.stdout).get("stand-in")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def recipe() -> RecipeDescription:
     ],
 )
 def test_a_value_within_its_bounds_is_taken(recipe: RecipeDescription, key: str, value: SettingValue) -> None:
-    assert recipe.checked({key: value}, 64) == {key: value}
+    assert recipe.check_overrides({key: value}, 64) == {key: value}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_wrong_value_is_named(
     recipe: RecipeDescription, key: str, value: SettingValue, complaint: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        recipe.checked({key: value}, 64)
+        recipe.check_overrides({key: value}, 64)
 
     assert complaint in str(refusal.value)
     assert str(refusal.value).startswith(f'override "{key[:100]}')
@@ -82,12 +82,12 @@ def test_a_wrong_value_is_named(
 def test_threads_beyond_what_is_granted_are_cut_where_the_recipe_wants_them(
     recipe: RecipeDescription,
 ) -> None:
-    assert recipe.checked({}, 2) == {"threads": 2}
-    assert recipe.checked({}, 64) == {}
+    assert recipe.check_overrides({}, 2) == {"threads": 2}
+    assert recipe.check_overrides({}, 64) == {}
 
 
 def test_a_key_that_the_reader_does_not_know_is_passed_over() -> None:
     setting = {"key": "a", "kind": "list", "default": [[1]], "value": {"x": 1}, "help": "", "later": 1}
     said = {"recipes": [{"name": "r", "description": "", "needs": "", "settings": [setting]}], "later": 1}
 
-    assert Recipes.model_validate_json(json.dumps(said)).named("r").settings[0].key == "a"
+    assert Recipes.model_validate_json(json.dumps(said)).get("r").settings[0].key == "a"

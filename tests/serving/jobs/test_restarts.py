@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from serving.errors import ConfigurationError, JobNotFound, ModelNotReady
-from serving.jobs import jobs as jobs_module
+from serving.jobs import supervisor
 from serving.jobs.job import JobState
 from serving.jobs.jobs import Jobs
 from tests.serving.jobs.conftest import MakeJobs
@@ -63,7 +63,7 @@ async def test_a_closing_server_kills_a_deaf_job_in_time(jobs: Jobs) -> None:
 
     await jobs.close(0.1)
 
-    assert jobs.get(job.id).state is JobState.INTERRUPTED
+    assert jobs.table.get(job.id).state is JobState.INTERRUPTED
 
 
 async def test_a_closed_server_takes_no_jobs(jobs: Jobs) -> None:
@@ -78,7 +78,7 @@ async def test_an_interrupted_job_goes_on_where_it_stood(make_jobs: MakeJobs) ->
     job = await start_held(before)
     await before.close(5)
     after = make_jobs()
-    known = after.get(job.id).progress.last_event
+    known = after.table.get(job.id).progress.last_event
 
     resumed = await after.resume(job.id)
     events, over = await watched(after, job.id, known)
@@ -96,7 +96,7 @@ async def test_a_job_of_a_killed_server_is_interrupted_and_goes_on(
     jobs = make_jobs()
 
     assert (await ended(jobs, job_id)).state is JobState.INTERRUPTED
-    assert jobs.get(job_id).progress.epochs_done == 1
+    assert jobs.table.get(job_id).progress.epochs_done == 1
     await jobs.resume(job_id)
     assert (await ended(jobs, job_id)).state is JobState.SUCCEEDED
 
@@ -104,14 +104,14 @@ async def test_a_job_of_a_killed_server_is_interrupted_and_goes_on(
 async def test_a_deaf_process_of_a_killed_server_is_killed_before_its_job_counts_as_interrupted(
     make_jobs: MakeJobs, training_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "KILL_SECONDS", 0.3)
+    monkeypatch.setattr(supervisor, "KILL_SECONDS", 0.3)
     job_id = die_with_a_job(training_dir, "stubborn")
 
     jobs = make_jobs()
 
-    assert jobs.get(job_id).state is JobState.RUNNING
+    assert jobs.table.get(job_id).state is JobState.RUNNING
     assert (await ended(jobs, job_id)).state is JobState.INTERRUPTED
-    assert not jobs._store.folder(job_id).has_process()
+    assert not jobs.table.folder(job_id).has_process()
 
 
 async def test_a_job_that_published_before_its_server_died_succeeded(
@@ -179,7 +179,7 @@ async def test_a_damaged_record_is_named_in_one_line_and_the_other_jobs_are_ther
     (line,) = [each for each in logged if each["event"] == "training record damaged"]
     assert (line["file"], line["log_level"]) == (str(record), "error")
     assert line["error"]
-    assert [each.id for each in jobs.latest()] == [job.id]
+    assert [each.id for each in jobs.table.latest()] == [job.id]
     assert record.read_text() == text
 
 
@@ -189,7 +189,7 @@ async def test_a_record_that_is_no_file_is_not_waited_for(make_jobs: MakeJobs, t
     os.mkfifo(record)
 
     with structlog.testing.capture_logs() as logged:
-        assert make_jobs().latest() == []
+        assert make_jobs().table.latest() == []
 
     assert [each["event"] for each in logged] == ["training record damaged"]
 
@@ -214,7 +214,7 @@ async def test_a_record_with_a_loss_that_is_none_is_read_again(make_jobs: MakeJo
     await ended(before, job.id)
     await before.close(5)
 
-    loss = make_jobs().get(job.id).progress.loss
+    loss = make_jobs().table.get(job.id).progress.loss
 
     assert loss is not None
     assert math.isnan(loss)

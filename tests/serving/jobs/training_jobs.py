@@ -12,25 +12,26 @@ from serving.jobs.events import EpochDone, Event
 from serving.jobs.job import Job
 from serving.jobs.jobs import Jobs
 from serving.jobs.program import Program
+from serving.jobs.watching import watch
 from serving.metrics.instruments import Metrics
 
 STAND_IN = Program((sys.executable, str(Path(__file__).with_name("stand_in.py"))))
 
 
-async def take_up_nothing() -> None:
+async def no_rescan() -> None:
     pass
 
 
 def open_jobs(training_dir: Path, **more: Any) -> Jobs:  # noqa: ANN401 - settings, or what a server hands in
     """Open the jobs of a folder beside its model repository; settings are those of [training]."""
-    handed = {key: more.pop(key) for key in ("program", "take_up", "registry") if key in more}
+    handed = {key: more.pop(key) for key in ("program", "rescan", "registry") if key in more}
     return Jobs(
         training_dir,
         training_dir.parent / "models",
         TrainingSettings(**{"min_free_bytes": 0, "threads": 1, **more}),
         Metrics(handed.get("registry") or CollectorRegistry()),
         program=handed.get("program", STAND_IN),
-        take_up=handed.get("take_up", take_up_nothing),
+        rescan=handed.get("rescan", no_rescan),
     )
 
 
@@ -46,7 +47,7 @@ async def start_held(jobs: Jobs, **overrides: Any) -> Job:  # noqa: ANN401
 
 
 async def epoch_done(jobs: Jobs, job_id: str, number: int) -> None:
-    async for event in jobs.watch(job_id):
+    async for event in watch(jobs.table, job_id):
         if isinstance(event, EpochDone) and event.epochs_done == number:
             return
     raise AssertionError(f"job {job_id} ended before epoch {number}")
@@ -55,7 +56,7 @@ async def epoch_done(jobs: Jobs, job_id: str, number: int) -> None:
 async def watched(jobs: Jobs, job_id: str, after_event: int = 0) -> tuple[list[Event], Job]:
     """Watch a job to its end; gives its events and how it ended."""
     events: list[Event] = []
-    async for event in jobs.watch(job_id, after_event):
+    async for event in watch(jobs.table, job_id, after_event):
         if isinstance(event, Job):
             return events, event
         events.append(event)

@@ -10,7 +10,7 @@ from serving.api.places import side_places
 from serving.config import TrainingSettings
 from serving.lifecycle.training_service import TrainingOffer, TrainingService
 from serving.metrics.instruments import Metrics
-from tests.serving.jobs.training_jobs import STAND_IN, take_up_nothing
+from tests.serving.jobs.training_jobs import STAND_IN, no_rescan
 
 pytestmark = pytest.mark.asyncio
 
@@ -19,7 +19,7 @@ async def warnings(tmp_path: Path, host: str, *, offered: bool = True) -> list[d
     """Open a server's training as one that listens there does; gives what it warns of."""
     offer = TrainingOffer(tmp_path / "jobs", STAND_IN) if offered else None
     metrics = Metrics(CollectorRegistry())
-    service = TrainingService(offer, tmp_path / "models", TrainingSettings(), metrics, take_up_nothing)
+    service = TrainingService(offer, tmp_path / "models", TrainingSettings(), metrics, no_rescan)
     with capture_logs() as logs:
         service.open(host, side_places())
     await service.close(5)

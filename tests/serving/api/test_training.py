@@ -263,7 +263,7 @@ def test_a_drained_server_tells_watchers_and_the_next_one_resumes(
 
 def test_a_draining_server_takes_no_job(server: LiveServer, client: TrainingClient) -> None:
     client.recipes()
-    server.run(server.server._training.close(5))
+    server.run(server.server.training.close(5))
 
     with pytest.raises(ModelNotReady, match="draining"):
         client.start("stand-in")

@@ -46,7 +46,7 @@ def reload(server: LiveServer, root: Path, version: int) -> None:
     with Client(server.address) as client:
         client.predict("scripted", ROWS)
     scripted_model.publish(root, version=version)
-    server.run(server.server.rescan())
+    server.rescan()
 
 
 def sessions() -> int:
@@ -90,7 +90,7 @@ def test_a_version_that_is_refused_leaves_no_session_open(
     before = sessions()
     edit(scripted_model.publish(root, version=2), labels=["ant", "bee"])
 
-    server.run(server.server.rescan())
+    server.rescan()
 
     assert sessions() == before
 
@@ -128,7 +128,7 @@ def test_without_a_scrape_series_do_not_pile_up(server: LiveServer, root: Path) 
 def test_a_version_that_comes_back_goes_on_counting(server: LiveServer, root: Path) -> None:
     reload(server, root, 2)
     (root / "scripted" / "2").rename(root / "aside")
-    server.run(server.server.rescan())
+    server.rescan()
     with Client(server.address) as client:
         assert client.predict("scripted", ROWS).model_version == "1"
 
@@ -140,7 +140,7 @@ def test_a_version_that_comes_back_goes_on_counting(server: LiveServer, root: Pa
 
 def test_a_version_that_is_refused_leaves_no_series(server: LiveServer, root: Path) -> None:
     edit(scripted_model.publish(root, version=2), labels=["ant", "bee"])
-    server.run(server.server.rescan())
+    server.rescan()
 
     server.scrape()
 

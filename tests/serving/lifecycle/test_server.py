@@ -51,7 +51,7 @@ def spoil(folder: Path) -> None:
 def rescan(server: LiveServer) -> list[dict[str, object]]:
     """Rescan and return what was logged as an error."""
     with capture_logs() as logs:
-        server.run(server.server.rescan())
+        server.rescan()
     return [dict(entry) for entry in logs if entry["log_level"] == "error"]
 
 
@@ -146,7 +146,7 @@ def test_a_reload_under_traffic_fails_no_call(server: LiveServer, client: Client
         caller.start()
     for number in range(2, 7):
         scripted_model.publish(root, version=number)
-        server.run(server.server.rescan())
+        server.rescan()
         assert eventually(lambda number=number: versions[-1] == str(number))  # type: ignore[misc]
     stop.set()
     for caller in callers:
@@ -182,7 +182,7 @@ def test_an_empty_repository_starts_and_takes_up_its_first_model(tmp_path: Path)
 
 def test_polling_takes_up_a_version_even_after_the_folder_was_gone(root: Path) -> None:
     server = LiveServer(root, FAST_DRAIN)
-    server.server._poll_seconds = 0.02
+    server.server.rescans._poll_seconds = 0.02
     with server, Client(server.address) as client:
         with capture_logs() as logs:
             root.rename(root.with_name("moved"))

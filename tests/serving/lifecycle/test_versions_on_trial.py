@@ -23,10 +23,6 @@ class TriedServer(LiveServer):
     def __init__(self, root: Path) -> None:
         super().__init__(root, {"server": {"drain_seconds": 0.05}, "trial": {"enabled": True}})
 
-    def look(self) -> None:
-        """Have it look for new versions, as SIGHUP does."""
-        self._loop.call_soon_threadsafe(self.server._rescan_requested.set)
-
     def state(self, model: str, version: int) -> tuple[str, str]:
         """What the index says of a version."""
         index = self.call("RepositoryIndex").models
@@ -50,11 +46,11 @@ def server(root: Path) -> Iterator[TriedServer]:
 
 def test_a_version_that_never_ends_holds_up_no_other(server: TriedServer, root: Path) -> None:
     publish_endless(root)
-    server.look()
+    server.request_rescan()
     assert eventually(lambda: server.state("endless", 1) == ("UNAVAILABLE", "on trial"))
 
     scripted_model.publish(root, version=2)
-    server.look()
+    server.request_rescan()
 
     with Client(server.address) as client:
         assert eventually(lambda: client.predict("scripted", ROWS).model_version == "2")
@@ -63,7 +59,7 @@ def test_a_version_that_never_ends_holds_up_no_other(server: TriedServer, root: 
 
 def test_the_old_version_answers_while_the_new_one_is_on_trial(server: TriedServer, root: Path) -> None:
     publish_endless(root, name="scripted", version=2)
-    server.look()
+    server.request_rescan()
     assert eventually(lambda: server.state("scripted", 2) == ("UNAVAILABLE", "on trial"))
 
     with Client(server.address) as client:
@@ -75,7 +71,7 @@ def test_a_version_that_fails_its_trial_is_one_log_line(server: TriedServer, roo
     edit(folder, labels=["ant", "bee"])
     with capture_logs() as logs:
         for _ in range(2):
-            server.run(server.server.rescan())
+            server.rescan()
 
     refusal = f"{folder}: labels: expected 3 as the logits have, got 2"
     assert [entry["error"] for entry in logs if entry["event"] == "version refused"] == [refusal]

@@ -88,7 +88,7 @@ class GrpcPort:
                 await first_of(forced.wait(), asyncio.sleep(SETTLE_SECONDS))
             end_connections(self.port)
         if self._server is not None:
-            await first_of(self._server.stop(grace=None), forced.wait(), asyncio.sleep(CLOSE_SECONDS))
+            await first_of(self._server.stop(grace=None), asyncio.sleep(CLOSE_SECONDS))
 
     def remove_socket(self) -> None:
         """Remove the Unix socket behind the native front end."""

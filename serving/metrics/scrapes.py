@@ -27,6 +27,8 @@ _LOG = structlog.get_logger(__name__)
 MAX_CONNECTIONS = 100
 CONNECTION_SECONDS = 10.0
 """Longest duration of a connection, equal to Prometheus' default timeout."""
+POLL_SECONDS = 0.1
+"""Interval at which the server checks for old connections and for its end."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -50,7 +52,7 @@ class _Server(ThreadingHTTPServer):
         return True
 
     def service_actions(self) -> None:
-        """Close connections that lasted too long. The base class calls this at least twice a second."""
+        """Close connections that lasted too long. The base class calls this every POLL_SECONDS."""
         for connection, opened in list(self._opened.items()):
             if time.monotonic() - opened > CONNECTION_SECONDS:
                 with contextlib.suppress(OSError):  # the connection has already ended
@@ -113,6 +115,6 @@ def listen_for_scrapes(host: str, port: int, registry: CollectorRegistry, metric
     except OSError as error:
         where = join(host, port)
         raise ConfigurationError(f"metrics port: cannot listen on {where}: {error.strerror}") from error
-    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread = Thread(target=server.serve_forever, args=(POLL_SECONDS,), name="metrics", daemon=True)
     thread.start()
     return Scrapes(server, thread)

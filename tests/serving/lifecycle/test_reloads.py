@@ -1,4 +1,4 @@
-"""What reloads leave behind: no session, no slab, no version, and no metric series for long."""
+"""A reload frees sessions, slabs and versions at once, and metric series after one scrape."""
 
 import gc
 import weakref
@@ -16,25 +16,11 @@ from tests.serving.live_server import LiveServer
 from tests.serving.scripted_model import EASY, HARD, edit
 
 ROWS = np.stack([EASY, HARD])
-EVERY_ROW_SAMPLED = {"monitor": {"shadow_share": 1}, "server": {"drain_seconds": 0.05}}
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A repository of the test's own with version 1 of the scripted model."""
-    scripted_model.publish(tmp_path / "models")
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def server(root: Path, front_end: str) -> Iterator[LiveServer]:
-    with LiveServer(root, EVERY_ROW_SAMPLED, front_end=front_end) as server:
-        yield server
 
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    """What lies in cycles stays, from here to the end of the test."""
+    """Disable the garbage collector, which would free objects in reference cycles."""
     gc.collect()
     gc.disable()
     yield

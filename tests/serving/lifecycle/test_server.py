@@ -1,4 +1,4 @@
-"""The server's life in one process: what it takes up, what it refuses, and what it says about it."""
+"""A server in the test's process: versions that it loads and refuses, and what it logs."""
 
 import asyncio
 import shutil
@@ -23,19 +23,6 @@ from tests.serving.scripted_model import edit, row
 
 EASY = np.stack([row(1, 5, 5, 5)])
 FAST_DRAIN = {"server": {"drain_seconds": 0.05}}
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A repository of the test's own with version 1 of the scripted model."""
-    scripted_model.publish(tmp_path / "models")
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def server(root: Path, front_end: str) -> Iterator[LiveServer]:
-    with LiveServer(root, FAST_DRAIN, front_end=front_end) as server:
-        yield server
 
 
 @pytest.fixture
@@ -138,7 +125,7 @@ def test_a_reload_under_traffic_fails_no_call(server: LiveServer, client: Client
         while not stop.is_set():
             try:
                 versions.append(client.predict("scripted", EASY).model_version)
-            except Exception as error:  # whatever it is, it is the finding
+            except Exception as error:  # any error fails the test
                 failures.append(error)
 
     callers = [threading.Thread(target=ask) for _ in range(4)]
@@ -194,7 +181,7 @@ def test_polling_takes_up_a_version_even_after_the_folder_was_gone(root: Path) -
 
 
 def start_only(root: Path, address: Address | None = None, front_end: str = "grpcio") -> None:
-    """Start a server that is expected not to come up."""
+    """Start a server whose start is expected to fail."""
     config = Config.model_validate({"server": {"front_end": front_end}})
 
     async def start() -> None:

@@ -1,4 +1,4 @@
-"""A server whose new versions are tried first: what waits for a trial, and what does not."""
+"""A server with trials: what waits for a trial, and what does not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,24 +18,17 @@ ROWS = np.stack([EASY])
 
 
 class TriedServer(LiveServer):
-    """A server that tries versions; the default of the tests does not."""
+    """A server with trials, which are off in other tests."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root, {"server": {"drain_seconds": 0.05}, "trial": {"enabled": True}})
+    def __init__(self, root: Path, **config: object) -> None:
+        super().__init__(root, {"server": {"drain_seconds": 0.05}, "trial": {"enabled": True}, **config})
 
     def state(self, model: str, version: int) -> tuple[str, str]:
-        """What the index says of a version."""
+        """Return a version's state and reason in the index."""
         index = self.call("RepositoryIndex").models
         return next(
             (each.state, each.reason) for each in index if (each.name, each.version) == (model, str(version))
         )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A repository of the test's own with version 1 of the scripted model."""
-    scripted_model.publish(tmp_path / "models")
-    return tmp_path / "models"
 
 
 @pytest.fixture
@@ -82,8 +75,7 @@ def test_a_version_that_fails_its_trial_is_one_log_line(server: TriedServer, roo
 
 def test_versions_of_a_name_are_taken_up_together(root: Path) -> None:
     scripted_model.publish(root, version=2)
-    config = {"trial": {"enabled": True}, "models": {"scripted": {"versions": [1]}}}
-    with LiveServer(root, config) as server:
+    with TriedServer(root, models={"scripted": {"versions": [1]}}) as server:
         assert list(server.call("ModelMetadata", name="scripted").versions) == ["1", "2"]
 
 

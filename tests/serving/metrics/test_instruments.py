@@ -4,7 +4,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from serving.metrics.instruments import CONFIDENCE_BUCKETS, ROWS_BUCKETS, SECONDS_BUCKETS, Metrics, Outcome
+from serving.metrics.instruments import CONFIDENCE_BUCKETS, ROWS_BUCKETS, SECONDS_BUCKETS, Metrics
+from serving.metrics.model_metrics import Outcome
 
 PROMISED = {
     "offramp_requests": {"model", "version", "outcome"},
@@ -59,13 +60,13 @@ def touch_all(metrics: Metrics) -> None:
     model.spent(100, 20)
     model.watch_waiting(lambda stage: 10 + stage)
     model.requests_ended(Outcome.OK, 4, [0.003])
-    model.shadow_compared("fast", agreed=False)
-    model.shadow_missing("fast")
-    model.evidence("fast", 1.5, suspected=False)
-    model.missing_alarm("fast", raised=False)
-    model.in_force("fast", (0.5, None), holds=True)
-    model.drift("exits of fast", 0.1, alarmed=False, point="fast")
-    model.drift("confidence", 0.1, alarmed=True, point=None)
+    model.monitor.shadow_compared("fast", agreed=False)
+    model.monitor.shadow_missing("fast")
+    model.monitor.evidence("fast", 1.5, suspected=False)
+    model.monitor.missing_alarm("fast", raised=False)
+    model.monitor.in_force("fast", (0.5, None), holds=True)
+    model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
+    model.monitor.drift("confidence", 0.1, alarmed=True, point=None)
     metrics.training_jobs.labels("running").set(1)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
     metrics.front_end.labels("native").set(1)
@@ -183,8 +184,8 @@ def test_drift_of_exits_and_of_confidences_are_told_apart(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     model = metrics.for_model("digits", 3, stages=2)
-    model.drift("exits of fast", 0.1, alarmed=False, point="fast")
-    model.drift("confidence", 0.3, alarmed=True, point=None)
+    model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
+    model.monitor.drift("confidence", 0.3, alarmed=True, point=None)
 
     def shown(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, {"model": "digits", "version": "3", **labels})
@@ -196,7 +197,7 @@ def test_drift_of_exits_and_of_confidences_are_told_apart(
 
 
 def test_a_disabled_exit_has_an_infinite_threshold(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics.for_model("digits", 3, stages=3).in_force("fast", (0.5, None), holds=True)
+    metrics.for_model("digits", 3, stages=3).monitor.in_force("fast", (0.5, None), holds=True)
 
     def threshold(exit_number: str) -> float | None:
         labels = {"model": "digits", "version": "3", "operating_point": "fast", "exit": exit_number}

@@ -13,7 +13,8 @@ from serving.engine.engine import Engine
 from serving.engine.request import FutureReply
 from serving.engine.version import ServedVersion, VersionLimits
 from serving.exits.options import RequestOptions, exit_rule
-from serving.metrics.instruments import Metrics, ModelMetrics
+from serving.metrics.instruments import Metrics
+from serving.metrics.model_metrics import ModelMetrics
 from serving.repository.repository import PublishedVersion
 from serving.stages.devices import CPU
 

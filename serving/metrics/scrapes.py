@@ -39,9 +39,9 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, registry: "_ScrapedRegistry") -> None:
         self._opened: dict[socket.socket, float] = {}
         """The time at which each connection was accepted, on the monotonic clock."""
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family, where = found[0][0], found[0][4]
-        super().__init__((str(where[0]), port), MetricsHandler.factory(registry))
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family, address = addresses[0][0], addresses[0][4]
+        super().__init__((str(address[0]), port), MetricsHandler.factory(registry))
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - as in the base class
         """Return whether to accept a connection; the base class closes a refused one."""
@@ -113,8 +113,9 @@ def listen_for_scrapes(host: str, port: int, registry: CollectorRegistry, metric
     try:
         server = _Server(host, port, _ScrapedRegistry(registry, metrics))
     except OSError as error:
-        where = join(host, port)
-        raise ConfigurationError(f"metrics port: cannot listen on {where}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"metrics port: cannot listen on {join(host, port)}: {error.strerror}"
+        ) from error
     thread = Thread(target=server.serve_forever, args=(POLL_SECONDS,), name="metrics", daemon=True)
     thread.start()
     return Scrapes(server, thread)

@@ -179,4 +179,4 @@ def test_the_index_says_of_each_version_whether_and_why_not(place: Repository) -
 
     assert entries == [(1, False), (2, True), (3, False)]
     assert reasons[:2] == ["not served", ""]
-    assert "not whole JSON" in reasons[2]
+    assert "not valid JSON" in reasons[2]

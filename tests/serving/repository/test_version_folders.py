@@ -73,7 +73,7 @@ def test_a_version_in_the_wrong_folder_is_refused_with_both_places(
 ) -> None:
     edit(folder, **change)
 
-    with pytest.raises(InvalidManifest, match="expected scripted/1 as the folder says, got "):
+    with pytest.raises(InvalidManifest, match="expected scripted/1 as in the path, got "):
         read_version(folder)
 
 

@@ -1,4 +1,4 @@
-"""Jobs from their start to their end, with a real process behind each."""
+"""Jobs from start to end, each with a real process."""
 
 import asyncio
 from pathlib import Path
@@ -32,18 +32,18 @@ async def test_a_job_ends_with_the_version_that_it_published(jobs: Jobs, tmp_pat
     assert (tmp_path / "models" / "digits" / "1").is_dir()
 
 
-async def test_a_job_tells_where_it_stands(jobs: Jobs) -> None:
+async def test_a_job_reports_its_progress(jobs: Jobs) -> None:
     progress = (await ended(jobs, (await start(jobs, epochs=4)).id)).progress
 
     assert (progress.generation, progress.epochs, progress.epochs_done) == (0, 4, 4)
     assert (progress.loss, progress.tune_accuracy, progress.seconds_left) == (0.25, (0.5, 0.75), 0.0)
 
 
-async def test_without_a_name_a_recipe_publishes_under_its_own(jobs: Jobs) -> None:
+async def test_without_a_name_a_job_publishes_under_the_recipes_name(jobs: Jobs) -> None:
     assert (await start(jobs)).model == "stand-in"
 
 
-async def test_a_job_has_the_threads_that_the_server_grants(make_jobs: MakeJobs) -> None:
+async def test_a_job_uses_the_threads_that_the_server_grants(make_jobs: MakeJobs) -> None:
     jobs = make_jobs(threads=3)
     job = await start(jobs)
 
@@ -62,7 +62,7 @@ async def test_more_threads_than_granted_are_refused(jobs: Jobs) -> None:
         await start(jobs, threads=2)
 
 
-async def test_one_job_more_than_may_run_is_refused_until_one_is_over(jobs: Jobs) -> None:
+async def test_a_job_above_the_limit_is_refused_until_one_ends(jobs: Jobs) -> None:
     first = await start_held(jobs)
 
     with pytest.raises(Overloaded, match=f"expected at most 1 running, got one more: running: {first.id}"):
@@ -87,18 +87,18 @@ async def test_an_unknown_recipe_is_refused(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("model", ["../digits", "a/b", "-x", "x" * 65, "a\n"])
-async def test_a_name_that_no_model_can_have_is_refused(jobs: Jobs, model: str) -> None:
+async def test_an_invalid_model_name_is_refused(jobs: Jobs, model: str) -> None:
     with pytest.raises(InvalidRequest, match="model: expected a name matching"):
         await start(jobs, model=model)
 
 
-async def test_what_a_job_ended_with_is_its_error(jobs: Jobs) -> None:
+async def test_the_last_error_line_of_a_process_is_the_jobs_error(jobs: Jobs) -> None:
     over = await ended(jobs, (await start(jobs, failure="disk: too small")).id)
 
     assert (over.state, over.error, over.version) == (JobState.FAILED, "disk: too small", None)
 
 
-async def test_a_job_that_cannot_begin_is_refused_and_nothing_of_it_stays(
+async def test_a_job_whose_process_refuses_its_input_is_removed(
     make_jobs: MakeJobs, training_dir: Path
 ) -> None:
     registry = CollectorRegistry()
@@ -113,7 +113,7 @@ async def test_a_job_that_cannot_begin_is_refused_and_nothing_of_it_stays(
     assert (await ended(jobs, (await start(jobs)).id)).state is JobState.SUCCEEDED
 
 
-async def test_a_job_that_takes_long_to_begin_is_not_awaited(
+async def test_a_start_returns_if_the_first_event_takes_too_long(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await jobs.recipes()
@@ -126,7 +126,7 @@ async def test_a_job_that_takes_long_to_begin_is_not_awaited(
     assert (over.state, over.error) == (JobState.FAILED, "too late to be refused")
 
 
-async def test_a_job_that_has_not_begun_can_be_cancelled(jobs: Jobs, training_dir: Path) -> None:
+async def test_a_job_without_events_can_be_cancelled(jobs: Jobs, training_dir: Path) -> None:
     await jobs.recipes()
     starting = asyncio.create_task(start(jobs, hold_at=1))
     while not jobs.table.latest():
@@ -137,7 +137,7 @@ async def test_a_job_that_has_not_begun_can_be_cancelled(jobs: Jobs, training_di
     assert (await starting).state is JobState.CANCELLED
 
 
-async def test_a_job_is_told_how_much_memory_it_may_need(jobs: Jobs) -> None:
+async def test_a_process_gets_its_memory_limit_as_an_argument(jobs: Jobs) -> None:
     job = await start_held(jobs)
 
     process = psutil.Process(jobs.table.folder(job.id).process_id())
@@ -146,7 +146,7 @@ async def test_a_job_is_told_how_much_memory_it_may_need(jobs: Jobs) -> None:
     assert most == str(jobs._limits.max_memory_bytes)
 
 
-async def test_a_killed_process_is_a_failed_job_that_goes_on(jobs: Jobs) -> None:
+async def test_a_job_whose_process_was_killed_fails_and_can_be_resumed(jobs: Jobs) -> None:
     job = await start(jobs, crash=True, epochs=2)
 
     over = await ended(jobs, job.id)
@@ -156,7 +156,7 @@ async def test_a_killed_process_is_a_failed_job_that_goes_on(jobs: Jobs) -> None
     assert (await ended(jobs, job.id)).progress.epochs_done == 2
 
 
-async def test_a_cancelled_job_leaves_its_record_alone(jobs: Jobs, training_dir: Path) -> None:
+async def test_a_cancelled_job_keeps_only_its_record(jobs: Jobs, training_dir: Path) -> None:
     job = await start_held(jobs)
 
     cancelled = await jobs.cancel(job.id)
@@ -165,7 +165,7 @@ async def test_a_cancelled_job_leaves_its_record_alone(jobs: Jobs, training_dir:
     assert files_of(training_dir, job) == {"job.json"}
 
 
-async def test_who_watches_a_cancelled_job_is_told(jobs: Jobs) -> None:
+async def test_a_watch_ends_with_the_cancelled_job(jobs: Jobs) -> None:
     job = await start_held(jobs)
     watching = asyncio.create_task(watched(jobs, job.id))
 
@@ -183,7 +183,9 @@ async def test_a_job_cancelled_twice_at_once_is_cancelled(jobs: Jobs) -> None:
     assert (await jobs.cancel(job.id)).state is JobState.CANCELLED
 
 
-async def test_a_deaf_process_is_killed(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_kills_a_process_that_ignores_sigterm(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervisor, "KILL_SECONDS", 0.2)
     job = await start_held(jobs, stubborn=True)
 
@@ -199,7 +201,7 @@ async def test_a_failed_job_can_be_cancelled(jobs: Jobs, training_dir: Path) -> 
     assert files_of(training_dir, job) == {"job.json"}
 
 
-async def test_a_job_that_is_done_cannot_be_cancelled_or_resumed(jobs: Jobs, training_dir: Path) -> None:
+async def test_a_job_that_succeeded_cannot_be_cancelled_or_resumed(jobs: Jobs, training_dir: Path) -> None:
     job = await start(jobs)
     await ended(jobs, job.id)
 
@@ -217,7 +219,7 @@ async def test_a_running_job_cannot_be_resumed(jobs: Jobs) -> None:
         await jobs.resume(job.id)
 
 
-async def test_a_version_is_taken_up_before_its_job_is_over(make_jobs: MakeJobs) -> None:
+async def test_a_version_is_loaded_before_its_job_ends(make_jobs: MakeJobs) -> None:
     states = []
 
     async def rescan() -> None:
@@ -230,7 +232,7 @@ async def test_a_version_is_taken_up_before_its_job_is_over(make_jobs: MakeJobs)
     assert states == [JobState.RUNNING]
 
 
-async def test_a_job_goes_on_when_its_caller_leaves_at_once(jobs: Jobs) -> None:
+async def test_a_job_continues_if_its_caller_disconnects_at_once(jobs: Jobs) -> None:
     await jobs.recipes()
     calling = asyncio.create_task(start(jobs))
     while not jobs.table.latest():
@@ -254,7 +256,7 @@ async def test_an_unknown_job_is_not_found(jobs: Jobs, job_id: str) -> None:
         await anext(read_log(jobs.table, job_id))
 
 
-async def test_a_watch_from_any_number_has_the_rest_without_loss_or_double(jobs: Jobs) -> None:
+async def test_a_watch_after_any_event_yields_each_later_event_once(jobs: Jobs) -> None:
     job = await start(jobs)
     events, _ = await watched(jobs, job.id)
 
@@ -262,7 +264,7 @@ async def test_a_watch_from_any_number_has_the_rest_without_loss_or_double(jobs:
         assert (await watched(jobs, job.id, known))[0] == events[known:]
 
 
-async def test_many_watchers_see_the_same(jobs: Jobs) -> None:
+async def test_many_watches_yield_the_same_events(jobs: Jobs) -> None:
     job = await start(jobs)
 
     seen = await asyncio.gather(*(watched(jobs, job.id) for _ in range(50)))
@@ -290,7 +292,7 @@ async def test_metrics_count_jobs_epochs_and_seconds(make_jobs: MakeJobs) -> Non
     assert (registry.get_sample_value("offramp_training_seconds_total") or 0) > 0
 
 
-async def test_an_epoch_is_counted_once_over_a_resume(make_jobs: MakeJobs) -> None:
+async def test_a_resume_counts_no_epoch_twice(make_jobs: MakeJobs) -> None:
     registry = CollectorRegistry()
     jobs = make_jobs(registry=registry)
     job = await start(jobs, crash=True, epochs=2)
@@ -302,7 +304,7 @@ async def test_an_epoch_is_counted_once_over_a_resume(make_jobs: MakeJobs) -> No
     assert registry.get_sample_value("offramp_training_epochs_total") == 2
 
 
-async def test_a_log_is_given_as_it_grows(jobs: Jobs) -> None:
+async def test_a_log_is_read_while_it_grows(jobs: Jobs) -> None:
     job = await start_held(jobs)
     log = read_log(jobs.table, job.id)
 

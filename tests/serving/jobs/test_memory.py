@@ -20,7 +20,7 @@ MOST = 256 * 2**20
 
 @pytest.mark.asyncio
 @linux
-async def test_a_job_that_holds_too_much_is_ended_and_its_last_event_says_why(make_jobs: MakeJobs) -> None:
+async def test_a_job_that_exceeds_its_memory_is_killed_and_its_error_says_so(make_jobs: MakeJobs) -> None:
     jobs = make_jobs(max_memory_bytes=MOST)
     job = await start(jobs, hog=True)
     number = jobs.table.folder(job.id).process_id()
@@ -37,7 +37,7 @@ async def test_a_job_that_holds_too_much_is_ended_and_its_last_event_says_why(ma
 
 @pytest.mark.asyncio
 @linux
-async def test_a_job_that_held_too_much_may_be_resumed(make_jobs: MakeJobs) -> None:
+async def test_a_job_that_exceeded_its_memory_can_be_resumed(make_jobs: MakeJobs) -> None:
     jobs = make_jobs(max_memory_bytes=MOST)
     job = await start(jobs, hog=True)
     assert (await ended(jobs, job.id)).state is JobState.FAILED
@@ -57,7 +57,7 @@ async def test_without_a_setting_jobs_share_half_of_the_memory(make_jobs: MakeJo
 
 
 @pytest.mark.asyncio
-async def test_a_job_has_all_the_address_space_that_it_wants(make_jobs: MakeJobs) -> None:
+async def test_the_address_space_of_a_job_is_not_limited(make_jobs: MakeJobs) -> None:
     resource = pytest.importorskip("resource")
     jobs = make_jobs(max_memory_bytes=2**30)
     job = await start_held(jobs)
@@ -79,7 +79,7 @@ async def test_a_job_has_all_the_address_space_that_it_wants(make_jobs: MakeJobs
         ("0::/", {}, []),
     ],
 )
-def test_the_limits_of_all_cgroups_around_a_process_are_read(
+def test_the_limits_of_a_processs_cgroups_and_their_parents_are_read(
     tmp_path: Path, groups: str, files: dict[str, str], limits: list[int]
 ) -> None:
     of_process = tmp_path / "cgroup"

@@ -61,7 +61,9 @@ def test_reloads_leave_no_session_open(server: LiveServer, root: Path, no_collec
     assert sessions() == before
 
 
-def test_a_closed_version_has_no_session_open_whoever_holds_it(server: LiveServer, root: Path) -> None:
+def test_a_closed_version_has_no_open_session_even_if_it_is_referenced(
+    server: LiveServer, root: Path
+) -> None:
     before, held = sessions(), server.version()
 
     reload(server, root, 2)
@@ -100,7 +102,7 @@ def test_a_scrape_of_a_few_metrics_is_not_the_last_one(server: LiveServer, root:
     assert 'version="1"' in server.scrape()
 
 
-def test_without_a_scrape_series_do_not_pile_up(server: LiveServer, root: Path) -> None:
+def test_without_scrapes_the_number_of_series_is_limited(server: LiveServer, root: Path) -> None:
     reloads = MAX_UNLOADED + 3
     for version in range(2, 2 + reloads):
         reload(server, root, version)
@@ -111,7 +113,7 @@ def test_without_a_scrape_series_do_not_pile_up(server: LiveServer, root: Path) 
     assert shown == list(range(4, 2 + reloads))
 
 
-def test_a_version_that_comes_back_goes_on_counting(server: LiveServer, root: Path) -> None:
+def test_a_version_that_is_loaded_again_continues_its_counts(server: LiveServer, root: Path) -> None:
     reload(server, root, 2)
     (root / "scripted" / "2").rename(root / "aside")
     server.rescan()

@@ -42,7 +42,7 @@ def rescan(server: LiveServer) -> list[dict[str, object]]:
     return [dict(entry) for entry in logs if entry["log_level"] == "error"]
 
 
-def test_a_new_version_is_taken_up(server: LiveServer, client: Client, root: Path) -> None:
+def test_a_new_version_is_loaded(server: LiveServer, client: Client, root: Path) -> None:
     scripted_model.publish(root, version=2)
 
     assert rescan(server) == []
@@ -57,7 +57,7 @@ def test_the_replaced_version_is_not_found_any_more(server: LiveServer, client: 
         client.predict("scripted", EASY, version="1")
 
 
-def test_a_bad_new_version_is_one_log_line_and_the_old_one_goes_on(
+def test_a_bad_new_version_is_one_log_line_and_the_old_one_keeps_serving(
     server: LiveServer, client: Client, root: Path
 ) -> None:
     spoil(scripted_model.publish(root, version=2))
@@ -80,7 +80,7 @@ def test_a_refusal_is_logged_once_until_its_reason_changes(server: LiveServer, r
     assert logged == [1, 0, 1]
 
 
-def test_a_version_whose_graph_does_not_fit_is_refused_and_the_old_one_goes_on(
+def test_a_version_whose_graph_contradicts_its_manifest_is_refused_and_the_old_one_keeps_serving(
     server: LiveServer, client: Client, root: Path
 ) -> None:
     edit(scripted_model.publish(root, version=2), labels=["ant", "bee"])
@@ -91,7 +91,7 @@ def test_a_version_whose_graph_does_not_fit_is_refused_and_the_old_one_goes_on(
     assert client.predict("scripted", EASY).model_version == "1"
 
 
-def test_the_index_says_why_a_version_is_refused(server: LiveServer, root: Path) -> None:
+def test_the_index_shows_why_a_version_is_refused(server: LiveServer, root: Path) -> None:
     spoil(scripted_model.publish(root, version=2))
     rescan(server)
 
@@ -101,7 +101,7 @@ def test_the_index_says_why_a_version_is_refused(server: LiveServer, root: Path)
     assert "sha256: expected" in index[1].reason
 
 
-def test_a_repository_that_vanishes_is_one_log_line_and_all_goes_on(
+def test_a_removed_repository_is_one_log_line_and_its_versions_keep_serving(
     server: LiveServer, client: Client, root: Path
 ) -> None:
     root.rename(root.with_name("moved"))
@@ -143,7 +143,7 @@ def test_a_reload_under_traffic_fails_no_call(server: LiveServer, client: Client
     assert set(versions) == {"1", "2", "3", "4", "5", "6"}
 
 
-def test_two_models_are_served_side_by_side(root: Path) -> None:
+def test_two_models_are_served_at_once(root: Path) -> None:
     scripted_model.publish(root, name="other", version=7)
     with LiveServer(root, FAST_DRAIN) as server, Client(server.address) as client:
         assert client.predict("other", EASY).model_version == "7"
@@ -159,7 +159,7 @@ def test_a_configured_older_version_answers_beside_the_highest(root: Path) -> No
         assert list(server.call("ModelMetadata", name="scripted").versions) == ["1", "2"]
 
 
-def test_an_empty_repository_starts_and_takes_up_its_first_model(tmp_path: Path) -> None:
+def test_a_server_with_an_empty_repository_starts_and_loads_its_first_model(tmp_path: Path) -> None:
     with LiveServer(tmp_path, FAST_DRAIN) as server, Client(server.address) as client:
         scripted_model.publish(tmp_path)
         rescan(server)
@@ -167,7 +167,7 @@ def test_an_empty_repository_starts_and_takes_up_its_first_model(tmp_path: Path)
         assert client.predict("scripted", EASY).label_N.tolist() == [1]
 
 
-def test_polling_takes_up_a_version_even_after_the_folder_was_gone(root: Path) -> None:
+def test_polling_loads_a_version_even_after_the_folder_was_missing(root: Path) -> None:
     server = LiveServer(root, FAST_DRAIN)
     server.server.rescans._poll_seconds = 0.02
     with server, Client(server.address) as client:

@@ -1,4 +1,4 @@
-"""What a server says at its start of the training that it offers."""
+"""The warnings of a server that offers training."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def warnings(tmp_path: Path, host: str, *, offered: bool = True) -> list[dict[str, object]]:
-    """Open a server's training as one that listens there does; gives what it warns of."""
+    """Open the training of a server at `host`, and return the logged warnings."""
     offer = TrainingOffer(tmp_path / "jobs", STAND_IN) if offered else None
     metrics = Metrics(CollectorRegistry())
     service = TrainingService(offer, tmp_path / "models", TrainingSettings(), metrics, no_rescan)

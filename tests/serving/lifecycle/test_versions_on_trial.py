@@ -37,7 +37,7 @@ def server(root: Path) -> Iterator[TriedServer]:
         yield server
 
 
-def test_a_version_that_never_ends_holds_up_no_other(server: TriedServer, root: Path) -> None:
+def test_an_endless_version_does_not_delay_others(server: TriedServer, root: Path) -> None:
     publish_endless(root)
     server.request_rescan()
     assert eventually(lambda: server.state("endless", 1) == ("UNAVAILABLE", "on trial"))
@@ -73,7 +73,7 @@ def test_a_version_that_fails_its_trial_is_one_log_line(server: TriedServer, roo
         assert client.predict("scripted", ROWS).model_version == "1"
 
 
-def test_versions_of_a_name_are_taken_up_together(root: Path) -> None:
+def test_versions_of_a_name_are_loaded_together(root: Path) -> None:
     scripted_model.publish(root, version=2)
     with TriedServer(root, models={"scripted": {"versions": [1]}}) as server:
         assert list(server.call("ModelMetadata", name="scripted").versions) == ["1", "2"]

@@ -76,9 +76,7 @@ def families(registry: CollectorRegistry) -> dict[str, Metric]:
     return {family.name: family for family in registry.collect()}
 
 
-def test_every_promised_metric_is_there_with_its_labels(
-    metrics: Metrics, registry: CollectorRegistry
-) -> None:
+def test_every_metric_exists_with_its_labels(metrics: Metrics, registry: CollectorRegistry) -> None:
     touch_all(metrics)
 
     labels = {
@@ -140,7 +138,9 @@ def test_dropped_log_lines_are_read_when_scraped(registry: CollectorRegistry) ->
     assert registry.get_sample_value("offramp_log_lines_dropped_total") == 7
 
 
-def test_a_version_that_comes_back_is_watched_again(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_a_version_that_is_loaded_again_is_watched_again(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
     for waiting in (1.0, 2.0):
         model = metrics.for_model("digits", 3, stages=1)
         model.watch_waiting(lambda _, waiting=waiting: waiting)  # type: ignore[misc] # binds the loop's value
@@ -150,7 +150,7 @@ def test_a_version_that_comes_back_is_watched_again(metrics: Metrics, registry: 
     assert registry.get_sample_value("offramp_rows_waiting", labels) is None
 
 
-def test_no_series_of_a_version_that_is_gone_is_left(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_an_unloaded_version_has_no_series(metrics: Metrics, registry: CollectorRegistry) -> None:
     touch_all(metrics)
     metrics.forget(("digits", "3"))
 
@@ -160,7 +160,7 @@ def test_no_series_of_a_version_that_is_gone_is_left(metrics: Metrics, registry:
     assert not [each for each in labels if each.get("version") == "3"]
 
 
-def test_a_version_that_comes_back_during_a_scrape_keeps_its_series(
+def test_a_version_that_is_loaded_again_during_a_scrape_keeps_its_series(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     metrics.for_model("digits", 3, stages=2).forget()
@@ -180,7 +180,7 @@ def test_a_request_of_no_model_has_empty_labels(metrics: Metrics, registry: Coll
     assert registry.get_sample_value("offramp_requests_total", labels) == 1.0
 
 
-def test_drift_of_exits_and_of_confidences_are_told_apart(
+def test_drift_of_exits_and_drift_of_confidences_have_separate_series(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     model = metrics.for_model("digits", 3, stages=2)

@@ -78,12 +78,12 @@ def test_threads_and_connections_are_bounded(port: Scrapes, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("ended_soon")
 @pytest.mark.parametrize("sent", [b"", b"GET", HALF])
-def test_a_request_that_never_ends_is_cut_off(port: Scrapes, sent: bytes) -> None:
+def test_the_connection_of_an_incomplete_request_is_closed(port: Scrapes, sent: bytes) -> None:
     with connect(port, sent) as connection:
         assert is_closed(connection)
 
 
-def test_an_answer_that_nobody_reads_is_cut_off(
+def test_the_connection_of_a_client_that_does_not_read_is_closed(
     registry: CollectorRegistry, port: Scrapes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = Gauge("large", "More than all socket buffers hold.", ["number"], registry=registry)
@@ -97,7 +97,7 @@ def test_an_answer_that_nobody_reads_is_cut_off(
         assert eventually(lambda: threading.active_count() == before)
 
 
-def test_a_scraper_that_leaves_writes_nothing(port: Scrapes, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_scraper_that_disconnects_is_not_logged(port: Scrapes, capfd: pytest.CaptureFixture[str]) -> None:
     before = threading.active_count()
     with structlog.testing.capture_logs() as logged:
         for sent in (HALF, WHOLE):

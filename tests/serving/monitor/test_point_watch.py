@@ -37,7 +37,7 @@ def add(watch: PointWatch, digest: bytes = b"") -> SampledRow:
     return row
 
 
-def test_what_differs_is_not_bunched_by_answering_early_rows_first() -> None:
+def test_rows_that_are_answered_first_are_not_counted_first() -> None:
     """In bursts early leavers are answered first; a certificate at its very epsilon must stand it."""
     revoked, epsilon, servers, burst, early_share = 0, 0.02, 10, 500, 0.05
     generator = np.random.default_rng(11)

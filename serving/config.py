@@ -55,8 +55,8 @@ class EngineSettings(Settings):
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     """Number of concurrent batches of all versions; by default one per core on the CPU, one on a GPU."""
     idle_intra_op_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of a batch that runs alone; by default one per core on the CPU. More than 1 needs separate
-    sessions, which hold a second copy of the weights."""
+    """Threads of a batch while no other batch runs; by default one per core on the CPU. More than 1 needs
+    separate sessions, which hold a second copy of the weights."""
 
     @model_validator(mode="after")
     def _a_batch_fits(self) -> Self:
@@ -138,7 +138,7 @@ class ModelSettings(Settings):
 
 
 class Config(Settings):
-    """The whole file."""
+    """All sections of the file."""
 
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()

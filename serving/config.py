@@ -55,8 +55,8 @@ class EngineSettings(Settings):
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
     """Number of concurrent batches of all versions; by default one per core on the CPU, one on a GPU."""
     idle_intra_op_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of a batch that runs alone; by default one per core on the CPU. More than 1 needs separate
-    sessions, which hold a second copy of the weights."""
+    """Threads of a batch while no other batch runs; by default one per core on the CPU. More than 1 needs
+    separate sessions, which hold a second copy of the weights."""
 
     @model_validator(mode="after")
     def _a_batch_fits(self) -> Self:
@@ -108,25 +108,25 @@ class TrialSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """[training]: what jobs may take of the machine, where the server takes any (`--enable-training`)."""
+    """[training]: limits on training jobs, which need `--enable-training`."""
 
     max_jobs: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Most jobs that run at once; more are refused with RESOURCE_EXHAUSTED."""
+    """Maximum number of concurrent jobs; more are refused with RESOURCE_EXHAUSTED."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Most threads of a job; by default half the cores, at least 1."""
+    """Maximum number of threads of a job; by default half the cores, at least 1."""
     max_memory_bytes: Annotated[int, Field(ge=2**20)] | None = None
-    """Most resident memory of a job's processes, in bytes, on Linux; a job that holds more is ended. By
-    default half the machine's memory, or half its cgroup's limit, shared among `max_jobs`."""
+    """Maximum resident memory of a job's processes, in bytes, on Linux; a job that exceeds it is killed. By
+    default half of the machine's memory or of its cgroup's limit, divided by `max_jobs`."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 1024**3
-    """Disk that must be free in the training folder for a job to start, in bytes."""
+    """Free disk space in the training folder that a job needs to start, in bytes."""
     keep_days: Annotated[float, Field(gt=0, le=36_500)] = 90.0
-    """How long a job that is over is kept, in days; then its record and files are removed."""
+    """Time after which the record and files of an ended job are removed, in days."""
     keep_jobs: Annotated[int, Field(ge=1, le=1000)] = 1000
-    """Most jobs kept that are over; beyond it those that ended first are removed."""
+    """Maximum number of ended jobs that are kept; the oldest are removed first."""
 
     @property
     def granted_threads(self) -> int:
-        """Most threads of a job."""
+        """Maximum number of threads of a job."""
         return self.threads or max(1, (os.cpu_count() or 1) // 2)
 
 
@@ -138,7 +138,7 @@ class ModelSettings(Settings):
 
 
 class Config(Settings):
-    """The whole file."""
+    """All sections of the file."""
 
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()

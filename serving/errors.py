@@ -88,7 +88,11 @@ class DigestMismatch(RepositoryError):
 
 
 def shown(text: str, characters: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Return foreign text as one printable line, truncated to `characters`."""
+    """Return foreign text as one printable line, truncated to `characters`.
+
+    Used in messages and log lines, which must be short. `serving.console.printable` is for whole texts on
+    a terminal: it does not truncate, and escapes only unprintable characters.
+    """
     start = text[: characters + 1]
     line = start if start.isprintable() else start.encode("unicode_escape").decode()
     return line if len(line) <= characters else line[:characters] + "…"

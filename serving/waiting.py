@@ -1,11 +1,11 @@
-"""Waiting on the event loop: for the first of several awaitables, a thread's future, or blocking work."""
+"""Waiting on the event loop: for the first awaitable, a thread's future, blocking work, background tasks."""
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -57,3 +57,29 @@ async def off_loop(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name=getattr(work, "__name__", "work"), daemon=True).start()
     return await future
+
+
+class BackgroundTasks:
+    """Tasks that may outlive their callers. asyncio itself keeps only weak references to tasks.
+
+    Lives on the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a task to its end, even if the caller is cancelled in the meantime."""
+        return await asyncio.shield(self.start(work))
+
+    async def finish(self) -> None:
+        """Wait until all tasks are done, and the tasks that they start. Their errors are ignored."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)

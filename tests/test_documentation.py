@@ -24,7 +24,8 @@ from serving.config import (
     TrialSettings,
 )
 from serving.exits.policy import ExitReason
-from serving.metrics.instruments import Metrics, Outcome
+from serving.metrics.instruments import Metrics
+from serving.metrics.model_metrics import Outcome
 from serving.repository import manifest
 from training.architectures.heads import Features, HeadSettings, make_head
 from training.architectures.network import MultiExitNetwork

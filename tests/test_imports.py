@@ -149,6 +149,7 @@ DOES_WITHOUT = {
     ),
     "serving.errors": ("grpc", "serving"),
     "serving.lifecycle.readiness": ("grpc", "asyncio", "serving.engine"),
+    "serving.metrics.model_metrics": (*FRONT_END_PARTS, "onnxruntime", "serving.engine", "serving.monitor"),
     "serving.metrics.instruments": (
         *FRONT_END_PARTS,
         "onnxruntime",

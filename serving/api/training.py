@@ -1,4 +1,4 @@
-"""The servicer of offramp.v1.Training: decode, ask the jobs, encode, and no logic of its own."""
+"""The servicer of offramp.v1.Training: decodes requests, calls the jobs, and encodes the results."""
 
 from typing import TypeAlias
 
@@ -9,28 +9,29 @@ from serving.api.places import Places
 from serving.api.training_messages import decode_overrides, encode_event, encode_job, encode_recipe
 from serving.api.wire import TRAINING_SERVICE, service_rpcs, snake_case, training
 from serving.jobs.jobs import Jobs
+from serving.jobs.watching import read_log, watch
 
 Context: TypeAlias = grpc.aio.ServicerContext
 
 
-def refusing_handler(why: str) -> grpc.GenericRpcHandler:
-    """Return handlers that refuse every call of the service, with the reason."""
-    refused = f"training is not offered by this server: {why}"
+def refusing_handler(reason: str) -> grpc.GenericRpcHandler:
+    """Return handlers that refuse every call of the service with UNIMPLEMENTED and the reason."""
+    refusal = f"training is not offered by this server: {reason}"
     names = [rpc.name for streams in (False, True) for rpc in service_rpcs(TRAINING_SERVICE, streams=streams)]
-    handlers = {name: unsupported(name, refused) for name in names}
+    handlers = {name: unsupported(name, refusal) for name in names}
     return grpc.method_handlers_generic_handler(TRAINING_SERVICE, handlers)
 
 
 class Training:
-    """Answers offramp.v1.Training from jobs."""
+    """The RPCs of offramp.v1.Training."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
     def generic_handler(self, places: Places) -> grpc.GenericRpcHandler:
-        """Return the service's handlers, ready to be added to a server; its streams take places."""
+        """Return the service's handlers. places: the limit on open streams."""
         handlers = {}
-        for streams, made in (
+        for streams, make_handler in (
             (False, grpc.unary_unary_rpc_method_handler),
             (True, grpc.unary_stream_rpc_method_handler),
         ):
@@ -38,11 +39,11 @@ class Training:
                 handler = guarded(
                     rpc.name, getattr(self, snake_case(rpc.name)), rpc.request, places if streams else None
                 )
-                handlers[rpc.name] = made(handler, response_serializer=rpc.response.SerializeToString)
+                handlers[rpc.name] = make_handler(handler, response_serializer=rpc.response.SerializeToString)
         return grpc.method_handlers_generic_handler(TRAINING_SERVICE, handlers)
 
     async def list_recipes(self, _: training.ListRecipesRequest, __: Context) -> training.ListRecipesResponse:
-        """List what can be trained, with every setting."""
+        """Return all recipes with their settings."""
         recipes = (await self._jobs.recipes()).recipes
         return training.ListRecipesResponse(recipes=map(encode_recipe, recipes))
 
@@ -54,7 +55,7 @@ class Training:
         )
 
     async def resume(self, request: training.JobRequest, _: Context) -> training.Job:
-        """Let a job go on."""
+        """Resume an interrupted or failed job."""
         return encode_job(await self._jobs.resume(request.id))
 
     async def cancel(self, request: training.JobRequest, _: Context) -> training.Job:
@@ -62,19 +63,19 @@ class Training:
         return encode_job(await self._jobs.cancel(request.id))
 
     async def get(self, request: training.JobRequest, _: Context) -> training.Job:
-        """Return a job as it stands."""
-        return encode_job(self._jobs.get(request.id))
+        """Return a job."""
+        return encode_job(self._jobs.table.get(request.id))
 
     async def list(self, _: training.ListRequest, __: Context) -> training.ListResponse:
-        """List the jobs, the latest first."""
-        return training.ListResponse(jobs=map(encode_job, self._jobs.latest()))
+        """Return all jobs, the latest first."""
+        return training.ListResponse(jobs=map(encode_job, self._jobs.table.latest()))
 
     async def watch(self, request: training.WatchRequest, context: Context) -> None:
-        """Stream a job's events, then its state."""
-        async for event in self._jobs.watch(request.id, request.after_event):
+        """Stream a job's events, then the ended job."""
+        async for event in watch(self._jobs.table, request.id, request.after_event):
             await context.write(encode_event(event))
 
     async def logs(self, request: training.JobRequest, context: Context) -> None:
-        """Stream what a job's process writes."""
-        async for text in self._jobs.logs(request.id):
+        """Stream the text that a job's process writes."""
+        async for text in read_log(self._jobs.table, request.id):
             await context.write(training.LogText(text=text))

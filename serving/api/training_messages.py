@@ -1,4 +1,4 @@
-"""Jobs, events and recipes as messages of offramp.v1, and callers' values out of them. No logic beside."""
+"""Encodes jobs, events and recipes as messages of offramp.v1, and decodes callers' values."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -28,24 +28,24 @@ NULL = training.Value(null_value=training.NULL_VALUE)
 
 
 def decode_overrides(values: Mapping[str, training.Value]) -> dict[str, SettingValue]:
-    """Read a request's overrides; raise InvalidRequest for one that has no value."""
-    return {key: _decoded(key, value) for key, value in values.items()}
+    """Decode a request's overrides; raise InvalidRequest for one without a value."""
+    return {key: _decode(key, value) for key, value in values.items()}
 
 
-def _decoded(key: str, value: training.Value) -> SettingValue:
+def _decode(key: str, value: training.Value) -> SettingValue:
     kind = value.WhichOneof("kind")
     if kind is None:
         raise InvalidRequest(f'override "{shown(key)}": expected a value, got none')
     if kind == "null_value":
         return None
     if kind == "list_value":
-        return [_decoded(key, each) for each in value.list_value.values]
+        return [_decode(key, item) for item in value.list_value.values]
     decoded: SettingValue = getattr(value, kind)
     return decoded
 
 
 def encode_value(value: SettingValue) -> training.Value | None:
-    """Encode a value, None where there is none; a table, which no caller can set, is JSON."""
+    """Encode a value, None as None. A table, which no caller can set, is encoded as JSON."""
     if isinstance(value, bool):
         return training.Value(bool_value=value)
     if isinstance(value, int):
@@ -55,31 +55,31 @@ def encode_value(value: SettingValue) -> training.Value | None:
     if isinstance(value, str):
         return training.Value(string_value=value)
     if isinstance(value, list):
-        return training.Value(list_value=training.ValueList(values=_encoded(value)))
+        return training.Value(list_value=training.ValueList(values=_encode_all(value)))
     return None if value is None else training.Value(string_value=json.dumps(value))
 
 
-def _encoded(values: Iterable[SettingValue]) -> list[training.Value]:
-    return [encoded for each in values if (encoded := encode_value(each)) is not None]
+def _encode_all(values: Iterable[SettingValue]) -> list[training.Value]:
+    return [encoded for value in values if (encoded := encode_value(value)) is not None]
 
 
 def encode_recipe(recipe: RecipeDescription) -> training.Recipe:
-    """Encode a recipe."""
+    """Encode a recipe with its settings."""
     return training.Recipe(
         name=recipe.name,
         description=recipe.description,
         needs=recipe.needs,
-        settings=[_setting(setting) for setting in recipe.settings],
+        settings=[_encode_setting(setting) for setting in recipe.settings],
     )
 
 
-def _setting(setting: Setting) -> training.Setting:
+def _encode_setting(setting: Setting) -> training.Setting:
     return training.Setting(
         key=setting.key,
         kind=KINDS[setting.kind],
         default=encode_value(setting.default),
         value=encode_value(setting.value),
-        choices=_encoded(setting.choices or ()),
+        choices=_encode_all(setting.choices or ()),
         minimum=setting.minimum,
         maximum=setting.maximum,
         exclusive_minimum=setting.exclusive_minimum,
@@ -90,7 +90,7 @@ def _setting(setting: Setting) -> training.Setting:
 
 
 def encode_job(job: Job) -> training.Job:
-    """Encode a job."""
+    """Encode a job's record."""
     return training.Job(
         id=job.id,
         recipe=job.recipe,
@@ -109,7 +109,7 @@ def encode_job(job: Job) -> training.Job:
 
 
 def encode_event(event: Event | Job) -> training.Event:
-    """Encode an event; a job is the event of its state."""
+    """Encode an event. A job is encoded as the last event, which holds its state."""
     if isinstance(event, Job):
         return training.Event(
             number=event.progress.last_event,

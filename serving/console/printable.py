@@ -1,7 +1,8 @@
 """Text that somebody else wrote, as it may be printed on a terminal.
 
 Escape sequences, C1 controls, bidirectional overrides and line separators could hide or forge lines there,
-or drive the terminal. They are printed as Python escapes them.
+or drive the terminal. They are printed as Python escapes them. Unlike `serving.errors.shown`, which shortens
+values in messages, this keeps the whole text.
 """
 
 

@@ -22,7 +22,7 @@ from serving.errors import (
     Unsupported,
 )
 from serving.exits.policy import CONTINUES, ExitReason
-from serving.metrics.instruments import ModelMetrics, Outcome
+from serving.metrics.model_metrics import ModelMetrics, Outcome
 from serving.monitor.monitor import Monitor
 from serving.repository.manifest import Manifest
 

@@ -13,7 +13,7 @@ from serving.engine.request import Batch, Request
 from serving.engine.scheduler import Lane
 from serving.errors import DeadlineExpired
 from serving.exits.points import PointsInForce, RevokedBy
-from serving.metrics.instruments import ModelMetrics
+from serving.metrics.model_metrics import ModelMetrics
 from serving.monitor.monitor import Monitor, MonitorLimits, PointState, Revocation
 from serving.repository.repository import PublishedVersion
 from serving.stages.blocks import open_stages
@@ -67,7 +67,9 @@ class ServedVersion:
             idle_threads=limits.idle_threads,
         )
         self.points = PointsInForce(self.manifest, revoked)
-        self.monitor = Monitor(self.manifest, self.points, watch or MonitorLimits(), metrics, on_revoked)
+        self.monitor = Monitor(
+            self.manifest, self.points, watch or MonitorLimits(), metrics.monitor, on_revoked
+        )
         self.observation = Observation(self.manifest, metrics, self.monitor)
         queues = StageQueues(self.costs, blocks)
         self.lane = Lane(self, queues, limits.max_queue_size)

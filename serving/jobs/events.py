@@ -1,8 +1,8 @@
-"""What a training process says of itself: the lines of its events file, read as they are written.
+"""The events of a training process, read from its events file while the process writes it.
 
-Readers keep a place in the file and no more, so many of them cost little memory, and each may begin
-after any event's number. A line counts once its end is written; one that makes no sense (torn when its
-process was killed) is passed over. Knows nothing of jobs.
+A reader holds only an offset into the file, so many readers cost little memory. Each may start after any
+event's number. A line is read once its newline is written. A line that is not an event is skipped, such as
+one that was cut off when its process was killed. Independent of jobs.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 POLL_SECONDS = 0.2
 READ_BYTES = 64 * 1024
-"""Most that a reader takes at once; a longer line is passed over."""
+"""Maximum size of one read; a longer line is skipped."""
 
-Piece = TypeVar("Piece")
+Item = TypeVar("Item")
 
 
 def _in_utc(when: datetime) -> datetime:
@@ -38,7 +38,7 @@ _Steps = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class GenerationStarted(_Event):
-    """A generation starts, or goes on after an interruption."""
+    """A generation has started, or continues after an interruption."""
 
     kind: Literal["generation"]
     generation: _Count
@@ -48,7 +48,7 @@ class GenerationStarted(_Event):
 
 
 class StepDone(_Event):
-    """So many of a generation's steps are done."""
+    """A step of a generation is done."""
 
     kind: Literal["step"]
     generation: _Count
@@ -58,7 +58,7 @@ class StepDone(_Event):
 
 
 class EpochDone(_Event):
-    """An epoch is done, and safe on disk."""
+    """An epoch is done and its checkpoint is written."""
 
     kind: Literal["epoch"]
     generation: _Count
@@ -70,14 +70,14 @@ class EpochDone(_Event):
 
 
 class RunMessage(_Event):
-    """What the run has to say to people."""
+    """A message for people."""
 
     kind: Literal["line"]
     text: str
 
 
 class VersionPublished(_Event):
-    """The version lies in the model repository."""
+    """The version was published in the model repository."""
 
     kind: Literal["published"]
     model: str
@@ -92,77 +92,79 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="k
 
 
 class EventReader:
-    """A place in an events file: each `read` gives the next events whose number is above `after`."""
+    """Reads the events of a file whose number is above `after`, each once."""
 
     def __init__(self, path: Path, after: int = 0) -> None:
         self._lines = _LineReader(path)
         self._after = after
 
     def read(self) -> list[Event] | None:
-        """Return the next few events, perhaps none of them new; None where nothing more is written yet."""
+        """Return the events of the next lines, which may be none; None at the end of the file."""
         lines = self._lines.read()
         if lines is None:
             return None
-        found = []
+        events = []
         for line in lines:
-            event = _parsed(line)
+            event = _parse(line)
             if event is not None and event.number > self._after:
                 self._after = event.number
-                found.append(event)
-        return found
+                events.append(event)
+        return events
 
 
 class TextReader:
-    """A place in a log: each `read` gives the next piece of text."""
+    """Reads the text of a log file."""
 
     def __init__(self, path: Path) -> None:
-        self._lines = _LineReader(path, whole=False)
+        self._lines = _LineReader(path, complete_only=False)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def read(self) -> list[str] | None:
-        """Return the next piece; None where nothing more is written yet."""
-        found = self._lines.read()
-        return None if found is None else [self._decoder.decode(b"".join(found))]
+        """Return the next piece of text; None at the end of the file."""
+        lines = self._lines.read()
+        return None if lines is None else [self._decoder.decode(b"".join(lines))]
 
 
 class _LineReader:
-    def __init__(self, path: Path, *, whole: bool = True) -> None:
+    def __init__(self, path: Path, *, complete_only: bool = True) -> None:
+        """Start at the beginning. complete_only: whether to wait for the newline of the last line."""
         self._path = path
-        self._whole = whole
+        self._complete_only = complete_only
         self._offset = 0
 
     def read(self) -> list[bytes] | None:
-        """Return the next lines; None where none is written yet. Without `whole`, also an unfinished one."""
+        """Return the next lines; None at the end of the file, or without a file."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
-                found = file.read(READ_BYTES)
-        except FileNotFoundError:  # not yet begun, or removed
+                data = file.read(READ_BYTES)
+        except FileNotFoundError:  # not created yet, or removed
             return None
-        complete = found[: found.rfind(b"\n") + 1]
-        if not complete and (not self._whole or len(found) == READ_BYTES):
-            complete = found
+        complete = data[: data.rfind(b"\n") + 1]
+        if not complete and (not self._complete_only or len(data) == READ_BYTES):
+            complete = data
         self._offset += len(complete)
         return complete.splitlines(keepends=True) if complete else None
 
 
-def _parsed(line: bytes) -> Event | None:
+def _parse(line: bytes) -> Event | None:
     try:
         return _EVENT.validate_python(json.loads(line))
     except (ValueError, RecursionError, ValidationError):
         return None
 
 
-async def follow(read: Callable[[], list[Piece] | None], over: Callable[[], bool]) -> AsyncIterator[Piece]:
-    """Yield what a reader finds as it is written, until nothing more can come.
+async def follow(read: Callable[[], list[Item] | None], ended: Callable[[], bool]) -> AsyncIterator[Item]:
+    """Yield the items of a reader while its file grows.
 
-    over says that nothing will be written any more; it is asked before the last look.
+    ended: returns whether the file is complete. It is called before each read, so that the last read
+    reaches the end.
     """
     while True:
-        last = over()
-        while (found := read()) is not None:
-            for piece in found:
-                yield piece
-        if last:
+        is_last = ended()
+        while (items := read()) is not None:
+            for item in items:
+                yield item
+        if is_last:
             return
         await asyncio.sleep(POLL_SECONDS)

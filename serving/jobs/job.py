@@ -1,7 +1,4 @@
-"""A job's record: what was asked for, where it stands, and how it ended.
-
-Knows neither the process behind it nor where it is written.
-"""
+"""The record of a job: its request, progress and result. Independent of its process and of files."""
 
 import time
 from enum import StrEnum
@@ -14,7 +11,7 @@ from serving.jobs.recipes import SettingValue
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -24,11 +21,11 @@ class JobState(StrEnum):
 
 
 RESUMABLE = frozenset({JobState.INTERRUPTED, JobState.FAILED})
-"""A failed job may go on too, once what its error says is mended: a full disk, say."""
+"""A failed job can be resumed after the cause of its error was removed, such as a full disk."""
 
 
 class JobProgress(BaseModel):
-    """Where a job stands, from its events so far."""
+    """The progress of a job, from its events so far."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")  # a loss may be NaN
 
@@ -40,14 +37,14 @@ class JobProgress(BaseModel):
     tune_accuracy: tuple[float, ...] = ()
     """By exit."""
     seconds_left: float | None = None
-    """Of this generation."""
+    """Estimate for the current generation."""
 
     def after(self, event: Event) -> Self:
-        """Return what an event makes of it."""
+        """Return the progress after an event."""
         changes: dict[str, object] = {"last_event": event.number}
         if isinstance(event, (GenerationStarted, EpochDone)):
-            named = ("generation", "epochs", "epochs_done")
-            changes |= {key: getattr(event, key) for key in named}
+            copied = ("generation", "epochs", "epochs_done")
+            changes |= {key: getattr(event, key) for key in copied}
         if isinstance(event, GenerationStarted):
             changes["seconds_left"] = None
         elif isinstance(event, StepDone):
@@ -58,7 +55,7 @@ class JobProgress(BaseModel):
 
 
 class Job(BaseModel):
-    """The record, frozen: each change makes a new one. Times are seconds since the epoch."""
+    """The record, which is frozen: each change returns a new one. Times are seconds since the epoch."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,34 +64,34 @@ class Job(BaseModel):
     model: str
     overrides: dict[str, SettingValue]
     serve: bool
-    """Whether the server takes up the version as soon as it is published."""
+    """Whether the server loads the version as soon as it is published."""
     created_seconds: float
     started_seconds: float
     state: JobState = JobState.RUNNING
     ended_seconds: float | None = None
     version: int | None = None
     chosen_generation: int | None = None
-    """The one that was published as that version."""
+    """The generation that was published."""
     error: str = ""
     progress: JobProgress = JobProgress()
 
     @property
     def running(self) -> bool:
-        """Whether its process may still be at work."""
+        """Whether its process may still run."""
         return self.state is JobState.RUNNING
 
     def after(self, event: Event) -> Self:
-        """Return the record that an event makes of it."""
+        """Return the record after an event."""
         changes: dict[str, object] = {"progress": self.progress.after(event)}
         if isinstance(event, VersionPublished):
             changes |= {"version": event.version, "chosen_generation": event.chosen_generation}
         return self.model_copy(update=changes)
 
     def ended(self, state: JobState, error: str = "") -> Self:
-        """Return the record of the job as it ended now."""
+        """Return the record after the job ended now."""
         return self.model_copy(update={"state": state, "error": error, "ended_seconds": time.time()})
 
     def resumed(self) -> Self:
-        """Return the record of the job as it goes on now."""
+        """Return the record after the job was resumed now."""
         changes = {"state": JobState.RUNNING, "error": "", "ended_seconds": None}
         return self.model_copy(update={**changes, "started_seconds": time.time()})

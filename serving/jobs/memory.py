@@ -1,25 +1,19 @@
-"""How much memory there is for jobs, and how much one of them holds. Read from Linux's /proc.
+"""The memory that jobs may use: a share of the machine's memory, or of its cgroup's limit."""
 
-A job is a session of processes: all that its process has started and that did not leave it. What it holds
-is resident memory. Address space is no measure: CUDA alone reserves far more than it uses.
-"""
-
-import contextlib
 import os
 from pathlib import Path
 
-PROC = Path("/proc")
+from serving.process_memory import PROC
+
 CGROUPS = Path("/sys/fs/cgroup")
 LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
-"""Of a cgroup: version 2, version 1."""
-RESIDENT = 1
-"""Place in /proc/<pid>/statm, in pages."""
+"""Names of a cgroup's limit file in version 2 and in version 1."""
 
 
-def memory_there() -> int | None:
-    """Return the machine's memory in bytes, or the smallest limit of the cgroups that this process is in.
+def memory_limit() -> int | None:
+    """Return the machine's memory in bytes, or the smallest limit of this process's cgroups.
 
-    None where the system does not say, as outside Linux.
+    Returns None if the system does not report its memory.
     """
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -28,26 +22,19 @@ def memory_there() -> int | None:
     return min([total, *_cgroup_limits(PROC / "self" / "cgroup", CGROUPS)])
 
 
-def share_of_memory(jobs: int) -> int | None:
-    """Return what each of so many jobs may hold: half the memory that there is, shared out."""
-    there = memory_there()
-    return None if there is None else there // 2 // jobs
+def memory_per_job(jobs: int) -> int | None:
+    """Return the bytes that each of `jobs` jobs may use: together half of the memory limit."""
+    limit = memory_limit()
+    return None if limit is None else limit // 2 // jobs
 
 
-def session_memory(session: int) -> int:
-    """Return how many bytes the processes of a session hold in memory; 0 where there is no /proc."""
-    pages = 0
-    for path in PROC.iterdir() if PROC.is_dir() else ():
-        with contextlib.suppress(OSError):  # over meanwhile
-            if path.name.isdigit() and os.getsid(int(path.name)) == session:
-                pages += int((path / "statm").read_text().split()[RESIDENT])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _cgroup_limits(process_cgroups: Path, root: Path) -> list[int]:
+    """Return the memory limits of a process's cgroups and of their parents.
 
-
-def _cgroup_limits(of_process: Path, root: Path) -> list[int]:
-    """Read the memory limits of a process's cgroups and of all around them."""
+    process_cgroups: the process's file /proc/<pid>/cgroup. root: the folder of all cgroups.
+    """
     try:
-        lines = of_process.read_text().splitlines()
+        lines = process_cgroups.read_text().splitlines()
     except OSError:
         return []
     limits = []
@@ -55,15 +42,15 @@ def _cgroup_limits(of_process: Path, root: Path) -> list[int]:
         _, controllers, path = line.split(":", 2)
         if controllers in {"", "memory"}:
             top = root / controllers
-            place = top / path.strip("/")
-            for folder in (place, *place.parents):
-                limits += [limit for file in LIMIT_FILES if (limit := _number(folder / file)) is not None]
+            cgroup = top / path.strip("/")
+            for folder in (cgroup, *cgroup.parents):
+                limits += [limit for file in LIMIT_FILES if (limit := _read_limit(folder / file)) is not None]
                 if folder == top:
                     break
     return limits
 
 
-def _number(path: Path) -> int | None:
+def _read_limit(path: Path) -> int | None:
     try:
         text = path.read_text().strip()
     except OSError:

@@ -1,7 +1,8 @@
-"""The training program as a process of its own: how it is called, bounded and stopped.
+"""The training program and its processes: start, wait, memory, terminate, kill.
 
-`python -m training`, unless another command is given. The process holds the job's lock and ends by
-itself once its stdin closes, so that it does not outlive its server by much. Knows no job's state.
+The program is `python -m training`, unless another command is configured. Its process holds the lock of its
+job's folder, and ends soon after its stdin closes, so that it does not outlive its server for long.
+Independent of a job's state.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ from pydantic import ValidationError
 from serving.errors import Unsupported, first_complaint, shown
 from serving.jobs.events import POLL_SECONDS
 from serving.jobs.job import Job
-from serving.jobs.memory import session_memory
 from serving.jobs.recipes import Recipes
 from serving.jobs.store import JobFolder
+from serving.process_memory import session_bytes
 
 LOWEST_PRIORITY = 19
 RECIPES_SECONDS = 120.0
-"""How long the program may take to list its recipes: importing PyTorch alone takes seconds."""
+"""Longest time to list the recipes; importing PyTorch alone takes seconds."""
 THREADS_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 NEEDED_PACKAGES = ("training", "torch")
 OWN_PROGRAM = (sys.executable, "-m", "training")
@@ -35,50 +36,50 @@ OWN_PROGRAM = (sys.executable, "-m", "training")
 def run_arguments(
     job: Job, folder: JobFolder, model_repository: Path, max_memory_bytes: int | None
 ) -> list[str]:
-    """Return the words behind the command that run a job."""
+    """Return the program's arguments that run a job."""
     overrides = [
         word for key, value in job.overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")
     ]
-    bound = [] if max_memory_bytes is None else ["--max-memory-bytes", str(max_memory_bytes)]
+    memory = [] if max_memory_bytes is None else ["--max-memory-bytes", str(max_memory_bytes)]
     return [
         *("run", job.recipe, "--output", str(folder.run), "--events", str(folder.events)),
         *("--model-repository", str(model_repository), "--model", job.model),
-        *(*overrides, *bound, "--stop-with-stdin"),
+        *(*overrides, *memory, "--stop-with-stdin"),
         *(["--resume"] if folder.has_output() else []),
     ]
 
 
 class Process(Protocol):
-    """A job's process."""
+    """A job's process, with the processes that it started."""
 
     async def wait(self) -> int | None:
-        """Wait for its end; the exit code, negative for a signal, None where nobody can know it."""
+        """Wait for its end; return the exit code, negative for a signal, or None if it is unknown."""
 
     def memory_bytes(self) -> int:
-        """Return how much memory it holds, with what it has started."""
+        """Return its resident memory, including processes that it started."""
 
     def terminate(self) -> None:
-        """Ask it to interrupt itself."""
+        """Send SIGTERM, which makes it write a checkpoint and stop."""
 
     def kill(self) -> None:
-        """End it, and what it has started."""
+        """Kill it and the processes that it started."""
 
 
 class Program:
-    """The command, and the processes made from it."""
+    """The training program, which lists recipes and runs jobs."""
 
     def __init__(self, command: Sequence[str] = OWN_PROGRAM) -> None:
         self._command = tuple(command)
 
-    def why_not(self) -> str | None:
-        """Return what this installation lacks to run training; None if nothing."""
+    def unavailable_reason(self) -> str | None:
+        """Return why training cannot run in this installation; None if it can."""
         missing = [name for name in NEEDED_PACKAGES if find_spec(name) is None]
         if self._command != OWN_PROGRAM or not missing:
             return None
         return f"this installation has no {' and no '.join(missing)}: pip install offramp[training]"
 
     async def recipes(self) -> Recipes:
-        """Ask for the recipes; raise Unsupported where the program can't say."""
+        """Return the recipes; raise Unsupported if the program does not list them."""
         process = await asyncio.create_subprocess_exec(
             *(*self._command, "recipes", "--json"),
             stdin=asyncio.subprocess.DEVNULL,
@@ -89,40 +90,40 @@ class Program:
         try:
             output, errors = await asyncio.wait_for(process.communicate(), RECIPES_SECONDS)
         except TimeoutError as error:
-            raise _cannot_say(f"no answer within {RECIPES_SECONDS:g} s") from error
+            raise _no_recipes(f"no answer within {RECIPES_SECONDS:g} s") from error
         finally:
             if process.returncode is None:
                 _kill_group(process.pid)
                 await process.wait()
         if process.returncode != 0:
             lines = errors.decode(errors="replace").splitlines()
-            raise _cannot_say(next(reversed(lines), f"exit code {process.returncode}"))
+            raise _no_recipes(next(reversed(lines), f"exit code {process.returncode}"))
         try:
             return Recipes.model_validate_json(output)
         except ValidationError as error:
-            raise _cannot_say(first_complaint(error)) from error
+            raise _no_recipes(first_complaint(error)) from error
 
     async def start(self, arguments: Sequence[str], folder: JobFolder, threads: int) -> "Child":
-        """Start it for a job, at the lowest priority; raise OSError where that fails."""
-        bounds = dict.fromkeys(THREADS_VARIABLES, str(threads))
+        """Start a process for a job at the lowest priority; raise OSError if that fails."""
+        thread_limits = dict.fromkeys(THREADS_VARIABLES, str(threads))
         with folder.lock() as alive, folder.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(*self._command, *arguments),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **bounds, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # Ctrl-C is for the server, which tells its jobs itself
+                env={**os.environ, **thread_limits, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C must reach only the server, which then stops its jobs
                 pass_fds=(alive.fileno(),),
             )
             try:
                 alive.truncate(0)
                 alive.write(str(process.pid).encode())
-            except OSError:  # a full disk: nobody would find this process again
+            except OSError:  # the disk is full; a restarted server could not find this process
                 _kill_group(process.pid)
                 await process.wait()
                 raise
-        with contextlib.suppress(ProcessLookupError):  # over already
+        with contextlib.suppress(ProcessLookupError):  # it has already ended
             os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST_PRIORITY)
         return Child(process)
 
@@ -134,7 +135,7 @@ class Child:
         self._process = process
 
     async def wait(self) -> int | None:
-        """Wait for its end; what it left running ends with it."""
+        """Wait for its end, then kill the processes that it left running."""
         code = await self._process.wait()
         _kill_group(self._process.pid)
         if self._process.stdin is not None:
@@ -142,49 +143,51 @@ class Child:
         return code
 
     def memory_bytes(self) -> int:
-        """Return how much memory it holds, with what it has started."""
-        return session_memory(self._process.pid)
+        """Return its resident memory, including processes that it started."""
+        return session_bytes(self._process.pid)
 
     def terminate(self) -> None:
-        """Ask it to interrupt itself."""
+        """Send SIGTERM, which makes it write a checkpoint and stop."""
         if self._process.returncode is None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it, and what it has started."""
+        """Kill it and the processes that it started."""
         if self._process.returncode is None:
             _kill_group(self._process.pid)
 
 
 class Orphan:
-    """A process that an earlier server left; it ends by itself."""
+    """A process of an earlier server; it stops because its stdin is closed."""
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
 
     async def wait(self) -> int | None:
-        """Wait until none holds the job's lock; its exit code is lost."""
+        """Wait until no process holds the job's lock; return None, because the exit code is lost."""
         while self._folder.has_process():
             await asyncio.sleep(POLL_SECONDS)
         return None
 
     def memory_bytes(self) -> int:
-        """Return 0: it ends at once, or is killed."""
+        """Return 0: its memory is not limited, because it stops soon or is killed."""
         return 0
 
     def terminate(self) -> None:
-        """Leave it be: it saw its stdin close."""
+        """Do nothing: it already stops."""
 
     def kill(self) -> None:
-        """End it, and what it has started."""
-        if self._folder.has_process() and (number := self._folder.process_id()) is not None:
-            _kill_group(number)
+        """Kill it and the processes that it started."""
+        if self._folder.has_process() and (process_id := self._folder.process_id()) is not None:
+            _kill_group(process_id)
 
 
-def _kill_group(number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a dead one
-        os.killpg(number, signal.SIGKILL)
+def _kill_group(process_id: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a zombie
+        os.killpg(process_id, signal.SIGKILL)
 
 
-def _cannot_say(why: str) -> Unsupported:
-    return Unsupported(f"training is not offered by this server: its program lists no recipes: {shown(why)}")
+def _no_recipes(reason: str) -> Unsupported:
+    return Unsupported(
+        f"training is not offered by this server: its program lists no recipes: {shown(reason)}"
+    )

@@ -1,7 +1,7 @@
-"""The recipes that the training program knows, and whether a caller's overrides fit one of them.
+"""The recipes of the training program, and the check of a caller's overrides.
 
-Only the program knows recipes: this reads what `recipes --json` says, once. What a setting's bounds can't
-say, the program itself refuses when the job runs.
+The descriptions come from the program's `recipes --json`. Rules that a description cannot express are
+checked by the program itself when the job runs.
 """
 
 import json
@@ -29,38 +29,38 @@ _EXPECTED = {
 
 
 class Setting(BaseModel):
-    """One key of a recipe, with what it may be."""
+    """One key of a recipe, with its kind and bounds."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     key: str
     kind: Literal["string", "integer", "number", "boolean", "list"]
     default: JsonValue = None
-    """Of any recipe; None: none."""
+    """The default of every recipe; None if there is none."""
     value: JsonValue = None
-    """Of this recipe; None: none."""
+    """The value in this recipe; None if there is none."""
     choices: list[JsonValue] | None = None
     minimum: float | None = None
     maximum: float | None = None
     exclusive_minimum: float | None = None
     exclusive_maximum: float | None = None
     nullable: bool = False
-    """Whether it may be none."""
+    """Whether null is allowed."""
     help: str = ""
 
     def check(self, value: SettingValue) -> None:
-        """Raise InvalidRequest where a value is of another kind, or out of range."""
+        """Raise InvalidRequest if a value is of another kind or out of range."""
         if value is None and self.nullable:
             return
         if not _is_kind(value, self.kind):
             raise self.refusal(_EXPECTED[self.kind] + (" or null" if self.nullable else ""), value)
-        for each in value if isinstance(value, list) else [value]:
-            if each is None:
+        for item in value if isinstance(value, list) else [value]:
+            if item is None:
                 raise self.refusal("a list without null", value)
-            if self.choices is not None and each not in self.choices:
+            if self.choices is not None and item not in self.choices:
                 raise self.refusal(f"one of {', '.join(map(str, self.choices))}", value)
-            if isinstance(each, (int, float)) and not isinstance(each, bool):
-                self._check_bounds(each, value)
+            if isinstance(item, (int, float)) and not isinstance(item, bool):
+                self._check_bounds(item, value)
         if len(json.dumps(value)) > MAX_OVERRIDE_CHARACTERS:
             raise self.refusal(f"at most {MAX_OVERRIDE_CHARACTERS} characters", value)
 
@@ -76,12 +76,12 @@ class Setting(BaseModel):
                 raise self.refusal(f"{words} {bound:g}", value)
 
     def refusal(self, expected: str, got: object) -> InvalidRequest:
-        """Return what the setting may be, and what came."""
+        """Return the error for a wrong value: the expected value and the actual one."""
         return InvalidRequest(f'override "{self.key}": expected {expected}, got {shown(json.dumps(got))}')
 
 
 class RecipeDescription(BaseModel):
-    """A recipe by name, with everything that may be overridden."""
+    """A recipe, with all settings that a caller can override."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,16 +92,21 @@ class RecipeDescription(BaseModel):
 
     @property
     def model(self) -> str:
-        """The name that it publishes under, where nothing else is said."""
+        """The default name of the published model."""
         setting = self._setting(MODEL_KEY)
         return str(setting.value) if setting is not None and setting.value else self.name
 
-    def checked(self, overrides: Mapping[str, SettingValue], max_threads: int) -> dict[str, SettingValue]:
-        """Return the overrides with the threads that the job may have; raise InvalidRequest for a bad one."""
+    def check_overrides(
+        self, overrides: Mapping[str, SettingValue], max_threads: int
+    ) -> dict[str, SettingValue]:
+        """Check overrides and return them; raise InvalidRequest for the first wrong one.
+
+        If the recipe itself uses more than `max_threads` threads, the result overrides that too.
+        """
         for key, value in overrides.items():
             setting = self._setting(key)
             if setting is None or key == MODEL_KEY:
-                known = ", ".join(each.key for each in self.settings if each.key != MODEL_KEY)
+                known = ", ".join(known.key for known in self.settings if known.key != MODEL_KEY)
                 raise InvalidRequest(
                     f'override "{shown(key)}": expected a setting of recipe {self.name}, got none; '
                     f"known: {known}"
@@ -109,26 +114,26 @@ class RecipeDescription(BaseModel):
             setting.check(value)
             if key == THREADS_KEY and isinstance(value, int) and value > max_threads:
                 raise setting.refusal(f"at most {max_threads}, as this server grants", value)
-        return {**self._granted_threads(max_threads), **overrides}
+        return {**self._limited_threads(max_threads), **overrides}
 
-    def _granted_threads(self, max_threads: int) -> dict[str, SettingValue]:
+    def _limited_threads(self, max_threads: int) -> dict[str, SettingValue]:
         setting = self._setting(THREADS_KEY)
-        wanted = None if setting is None else setting.value
-        return {THREADS_KEY: max_threads} if isinstance(wanted, int) and wanted > max_threads else {}
+        threads = None if setting is None else setting.value
+        return {THREADS_KEY: max_threads} if isinstance(threads, int) and threads > max_threads else {}
 
     def _setting(self, key: str) -> Setting | None:
-        return next((each for each in self.settings if each.key == key), None)
+        return next((setting for setting in self.settings if setting.key == key), None)
 
 
 class Recipes(BaseModel):
-    """All recipes that come with the training program."""
+    """All recipes of the training program."""
 
     model_config = ConfigDict(frozen=True)
 
     recipes: tuple[RecipeDescription, ...]
 
-    def named(self, name: str) -> RecipeDescription:
-        """Check one override, or raise InvalidRequest."""
+    def get(self, name: str) -> RecipeDescription:
+        """Return the recipe of that name; raise InvalidRequest if there is none."""
         for recipe in self.recipes:
             if recipe.name == name:
                 return recipe

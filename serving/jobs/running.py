@@ -1,4 +1,4 @@
-"""One job at work: follows its process's events, bounds its memory, stops it, and says how it ended."""
+"""A job's process while it runs: its events, its memory limit, its stop, and its result."""
 
 import asyncio
 import contextlib
@@ -15,13 +15,13 @@ from serving.jobs.store import JobFolder
 _LOG = structlog.get_logger(__name__)
 
 INTERRUPTED_CODES = frozenset({130, -signal.SIGTERM, -signal.SIGINT})
-MISTAKE = 2
-"""The exit code of a process that ended at a mistake which whoever started it can mend."""
+INVALID_INPUT_CODE = 2
+"""Exit code of a process that was stopped by a mistake in its input."""
 ERROR_PREFIX = "error: "
 
 
 class RunningJob:
-    """A process and what is known of it; lives on the event loop."""
+    """A job's process; lives on the event loop."""
 
     def __init__(
         self, folder: JobFolder, process: Process, after_event: int, max_memory_bytes: int | None
@@ -30,80 +30,86 @@ class RunningJob:
         self._process = process
         self._max_memory_bytes = max_memory_bytes
         self._reader = EventReader(folder.events, after_event)
-        self._process_over = False
-        self._told: JobState | None = None
-        self._overrun = ""
-        self._code: int | None = None
-        self.begun = asyncio.Event()
-        """Set by its first event: what it was asked for can be trained."""
-        self.over = asyncio.Event()
-        """Set by who attends it, once the record says how it ended."""
+        self._process_ended = False
+        self._requested_state: JobState | None = None
+        self._memory_error = ""
+        self._exit_code: int | None = None
+        self.started = asyncio.Event()
+        """Set at the first event: the process accepted its input."""
+        self.recorded = asyncio.Event()
+        """Set by the caller of `wait`, after it recorded the result."""
 
-    async def attend(self, note: Callable[[Event], None]) -> int | None:
-        """Return every event until the process is over; gives its exit code, None where nobody knows it."""
-        following = asyncio.create_task(self._follow(note))
-        bounding = asyncio.create_task(self._bound_memory())
+    async def wait(self, on_event: Callable[[Event], None]) -> int | None:
+        """Pass on every event until the process ends; return its exit code, None if it is unknown."""
+        following = asyncio.create_task(self._follow(on_event))
+        limiting = asyncio.create_task(self._limit_memory())
         try:
-            self._code = await self._process.wait()
-            self._process_over = True
+            self._exit_code = await self._process.wait()
+            self._process_ended = True
             await following
         finally:
             following.cancel()
-            bounding.cancel()
-        return self._code
+            limiting.cancel()
+        return self._exit_code
 
-    async def _follow(self, note: Callable[[Event], None]) -> None:
+    async def _follow(self, on_event: Callable[[Event], None]) -> None:
         try:
-            async for event in follow(self._reader.read, lambda: self._process_over):
-                note(event)
-                self.begun.set()
-        except OSError as error:  # it trains all the same
+            async for event in follow(self._reader.read, lambda: self._process_ended):
+                on_event(event)
+                self.started.set()
+        except OSError as error:  # the process continues to train
             _LOG.error("training events unreadable", error=str(error))
 
-    async def _bound_memory(self) -> None:
-        """Kill the process once it holds too much: it has no time left to end by itself."""
-        most = self._max_memory_bytes
-        while most is not None:
-            held = self._process.memory_bytes()
-            if held > most:
-                self._overrun = f"memory: expected at most {most} bytes, got {held}: its process was ended"
+    async def _limit_memory(self) -> None:
+        """Kill the process if it exceeds its memory limit. SIGTERM would give it time to take more."""
+        limit = self._max_memory_bytes
+        while limit is not None:
+            memory_bytes = self._process.memory_bytes()
+            if memory_bytes > limit:
+                self._memory_error = (
+                    f"memory: expected at most {limit} bytes, got {memory_bytes}: its process was killed"
+                )
                 self._process.kill()
                 return
             await asyncio.sleep(POLL_SECONDS)
 
     async def stop(self, state: JobState, seconds: float) -> None:
-        """Ask the process to interrupt itself, kill it after so many seconds, and wait for the record.
+        """Terminate the process, kill it after `seconds`, and wait until the result is recorded.
 
-        state is what the job becomes, unless it is done before it hears of this.
+        state: the new state of the job, unless the process succeeds before it stops.
         """
-        self._told = state
+        self._requested_state = state
         self._process.terminate()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.over.wait(), seconds)
-        if not self._process_over:
+            await asyncio.wait_for(self.recorded.wait(), seconds)
+        if not self._process_ended:
             self._process.kill()
-        await self.over.wait()
+        await self.recorded.wait()
 
     @property
     def refused(self) -> bool:
-        """Whether the process ended at a mistake, or for its memory, before it had begun."""
-        return not self.begun.is_set() and (self._code == MISTAKE or bool(self._overrun))
+        """Whether the process ended before its first event because of its input or its memory."""
+        invalid = self._exit_code == INVALID_INPUT_CODE or bool(self._memory_error)
+        return invalid and not self.started.is_set()
 
-    def ending(self, code: int | None, version: int | None) -> tuple[JobState, str]:
-        """Return what the job has become, and its error where it failed."""
-        if code == 0 or (code is None and version is not None):
+    def result(self, exit_code: int | None, version: int | None) -> tuple[JobState, str]:
+        """Return the new state of the job, and its error if it failed.
+
+        version: the version that the process published.
+        """
+        if exit_code == 0 or (exit_code is None and version is not None):
             return JobState.SUCCEEDED, ""
-        if self._told is not None:
-            return self._told, ""
-        if self._overrun:
-            return JobState.FAILED, self._overrun
-        if code is None or code in INTERRUPTED_CODES:
+        if self._requested_state is not None:
+            return self._requested_state, ""
+        if self._memory_error:
+            return JobState.FAILED, self._memory_error
+        if exit_code is None or exit_code in INTERRUPTED_CODES:
             return JobState.INTERRUPTED, ""
-        return JobState.FAILED, self._error(code)
+        return JobState.FAILED, self._error(exit_code)
 
-    def _error(self, code: int) -> str:
-        if code < 0:
-            return f"its process was ended by signal {-code}"
+    def _error(self, exit_code: int) -> str:
+        if exit_code < 0:
+            return f"its process was ended by signal {-exit_code}"
         lines = [line for line in self._folder.last_log_lines() if line.strip()]
-        said = [line.removeprefix(ERROR_PREFIX) for line in lines if line.startswith(ERROR_PREFIX)]
-        return next(reversed(said or lines), f"its process ended with exit code {code}")
+        errors = [line.removeprefix(ERROR_PREFIX) for line in lines if line.startswith(ERROR_PREFIX)]
+        return next(reversed(errors or lines), f"its process ended with exit code {exit_code}")

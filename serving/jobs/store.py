@@ -1,13 +1,14 @@
-"""Where jobs lie on disk: one folder each, and one server at a time.
+"""The training folder: one subfolder for each job. Only one server at a time may use it.
 
-    <training-dir>/<id>/job.json      the record, written whole
-                        events.jsonl  what the process says of itself
-                        log.txt       what it writes to stdout and stderr
-                        run/          its own output, from which it resumes
-                        alive         locked by the process while it lives
+    <training-dir>/<id>/job.json      the record, replaced atomically
+                        events.jsonl  the events of the process
+                        log.txt       its stdout and stderr
+                        run/          its output folder, from which it resumes
+                        alive         holds its process id; locked by the process until it ends
 
-Knows nothing of how a job runs. A lock tells a living process from a number that another one has by now.
-A damaged record hides its job and nothing else: it is named in the log, and left as it is for repair.
+The lock shows whether the process is alive. Its process id alone does not, because the system reuses ids.
+If a record is damaged, only its job is missing; the file is logged and kept for repair. Independent of how
+a job runs.
 """
 
 import contextlib
@@ -37,56 +38,56 @@ LOG_END_BYTES = 4096
 
 
 def new_id() -> str:
-    """Draw an id that nobody can guess, and that a URL and a command line can hold."""
+    """Return a random id that is hard to guess and valid in a URL and on a command line."""
     return secrets.token_hex(ID_BYTES)
 
 
 @dataclass(frozen=True)
 class JobFolder:
-    """One job's files."""
+    """The files of one job, which may not exist."""
 
     path: Path
 
     @property
     def record(self) -> Path:
-        """The record."""
+        """The job's record."""
         return self.path / "job.json"
 
     @property
     def events(self) -> Path:
-        """What the process says of itself, a JSON line each."""
+        """The events of the process, one JSON line each."""
         return self.path / "events.jsonl"
 
     @property
     def log(self) -> Path:
-        """What the process writes to stdout and stderr."""
+        """The stdout and stderr of the process."""
         return self.path / "log.txt"
 
     @property
     def run(self) -> Path:
-        """The process's own output."""
+        """The output folder of the process."""
         return self.path / "run"
 
     def has_output(self) -> bool:
-        """Return whether the process has kept anything to resume from."""
+        """Return whether there is output to resume from."""
         return self.run.is_dir() and any(self.run.iterdir())
 
     @property
     def alive(self) -> Path:
-        """What the process holds locked."""
+        """The file that the process keeps locked."""
         return self.path / "alive"
 
     def write(self, job: Job) -> None:
-        """Write the record whole or not at all."""
+        """Write the record atomically."""
         self.path.mkdir(exist_ok=True)
         write_whole(self.record, job.model_dump_json(indent=2) + "\n")
 
     def lock(self) -> IO[bytes]:
-        """Open and lock what its process is to inherit; raise BlockingIOError where one lives."""
+        """Lock and return the file that the process inherits; raise BlockingIOError if a process is alive."""
         return _locked(self.alive)
 
     def has_process(self) -> bool:
-        """Whether a process of the job lives."""
+        """Return whether a process of the job is alive."""
         try:
             self.lock().close()
         except BlockingIOError:
@@ -96,33 +97,33 @@ class JobFolder:
         return False
 
     def process_id(self) -> int | None:
-        """Return the number of the process that lives; None where it was not written down."""
+        """Return the process id; None if it was not written."""
         text = self.alive.read_bytes()
         return int(text) if text.isdigit() else None
 
     def last_log_lines(self) -> list[str]:
-        """Return the end of the log."""
+        """Return the lines in the last LOG_END_BYTES bytes of the log."""
         with contextlib.suppress(FileNotFoundError), self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - LOG_END_BYTES))
             return log.read().decode(errors="replace").splitlines()
         return []
 
-    def keep_record_alone(self) -> None:
-        """Remove all but the record."""
+    def remove_outputs(self) -> None:
+        """Remove everything except the record."""
         shutil.rmtree(self.run, ignore_errors=True)
         for path in (self.events, self.log, self.alive):
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove all of it; what can't be removed stays."""
+        """Remove the folder; ignore files that cannot be removed."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 class JobStore:
-    """The folder of all jobs, locked while this is open."""
+    """The training folder, locked until `close`."""
 
     def __init__(self, root: Path) -> None:
-        """Make the folder where it is missing; raise ConfigurationError where it can't be had alone."""
+        """Create and lock the folder; raise ConfigurationError if that fails or another server uses it."""
         self.root = root.resolve()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -133,24 +134,24 @@ class JobStore:
             raise ConfigurationError(f"training folder {root}: cannot be used: {error.strerror}") from error
 
     def close(self) -> None:
-        """Let another server have the folder."""
+        """Unlock the folder."""
         self._lock.close()
 
     def folder(self, job_id: str) -> JobFolder:
-        """Return a job's folder, there or not; raise JobNotFound for what is no id."""
+        """Return a job's folder, which may not exist; raise JobNotFound if the id is malformed."""
         if not re.fullmatch(ID_PATTERN, job_id):
             raise JobNotFound(f"job {shown(repr(job_id))} is not found")
         return JobFolder(self.root / job_id)
 
     def read_all(self) -> list[Job]:
-        """Read every record; a damaged one is left out, and logged in one line."""
+        """Read every record; skip and log those that are damaged."""
         jobs = []
         for path in sorted(self.root.iterdir()):
             record = JobFolder(path).record
             if re.fullmatch(ID_PATTERN, path.name) and path.is_dir():
                 try:
                     jobs.append(_read(record))
-                except FileNotFoundError:  # its server died before it wrote one
+                except FileNotFoundError:  # the server was killed before it wrote the record
                     continue
                 except (OSError, ValueError) as error:
                     complaint = first_complaint(error) if isinstance(error, ValidationError) else str(error)
@@ -158,7 +159,7 @@ class JobStore:
         return jobs
 
     def free_bytes(self) -> int:
-        """Return how much the disk still takes; 0 where the folder is gone."""
+        """Return the free space of the disk; 0 if the folder was removed."""
         try:
             return shutil.disk_usage(self.root).free
         except OSError:
@@ -166,7 +167,7 @@ class JobStore:
 
 
 def _read(record: Path) -> Job:
-    """Read a record; raise OSError or ValueError where it is none."""
+    """Read a record; raise OSError or ValueError if it is not valid."""
     if record.exists() and not record.is_file():
         raise ValueError("expected a regular file, got something else")
     job = Job.model_validate_json(record.read_bytes())

@@ -1,4 +1,4 @@
-"""Whether a server offers training, and the life of its jobs where it does."""
+"""Opens and closes the training jobs of a server, or refuses training with a reason."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,14 +20,14 @@ _LOG = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class TrainingOffer:
-    """Where training jobs lie, and the program that runs them."""
+    """The folder of training jobs, and the program that runs them."""
 
     training_dir: Path
     program: Program = field(default_factory=Program)
 
 
 class TrainingService:
-    """The jobs behind offramp.v1.Training, or the reason why there are none."""
+    """The jobs behind offramp.v1.Training, if training is offered."""
 
     def __init__(
         self,
@@ -35,13 +35,17 @@ class TrainingService:
         model_repository: Path,
         settings: TrainingSettings,
         metrics: Metrics,
-        take_up: Callable[[], Awaitable[None]],
+        rescan: Callable[[], Awaitable[None]],
     ) -> None:
+        """Set up without opening anything.
+
+        offer: None refuses training. rescan: makes the server load new versions.
+        """
         self._offer = offer
         self._model_repository = model_repository
         self._settings = settings
         self._metrics = metrics
-        self._take_up = take_up
+        self._rescan = rescan
         self._jobs: Jobs | None = None
 
     @property
@@ -50,17 +54,17 @@ class TrainingService:
         return self._jobs is not None
 
     def open(self, host: str, places: Places) -> grpc.GenericRpcHandler:
-        """Open the jobs, if any are offered; raise ConfigurationError where their folder can't be had.
+        """Open the jobs and return the handlers of the service.
 
-        host: where the server listens; other than loopback, one line warns of who may train. places: those
-        that the streams of jobs take.
+        host: the address that the server listens on; a warning is logged unless it is loopback. places: the
+        limit on open streams. Raises ConfigurationError if the training folder is not available.
         """
         if self._offer is None:
             return refusing_handler("start it with --enable-training")
-        missing = self._offer.program.why_not()
-        if missing is not None:
-            _LOG.warning("training not offered", reason=missing)
-            return refusing_handler(missing)
+        reason = self._offer.program.unavailable_reason()
+        if reason is not None:
+            _LOG.warning("training not offered", reason=reason)
+            return refusing_handler(reason)
         if not is_loopback(host):
             _LOG.warning("training is exposed: whoever reaches this address may start jobs", host=host)
         self._jobs = Jobs(
@@ -69,11 +73,11 @@ class TrainingService:
             self._settings,
             self._metrics,
             program=self._offer.program,
-            take_up=self._take_up,
+            rescan=self._rescan,
         )
         return Training(self._jobs).generic_handler(places)
 
     async def close(self, seconds: float) -> None:
-        """Interrupt the jobs, within so many seconds."""
+        """Interrupt the jobs; kill processes that take longer than `seconds`."""
         if self._jobs is not None:
             await self._jobs.close(seconds)

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from serving.config import TrialSettings
 from serving.errors import MAX_COMPLAINT_CHARACTERS, RepositoryError, first_line, shown
+from serving.process_memory import peak_bytes
 from serving.repository.manifest import Manifest
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.blocks import open_stages
@@ -61,7 +61,7 @@ class Trials:
         digest = _digest(version.manifest)
         with self._lock:
             if digest not in self._results and not self._closed:
-                self._results[digest] = self._pool.submit(self._try, version.folder, digest)
+                self._results[digest] = self._pool.submit(self._run, version.folder, digest)
             result = self._results.get(digest) or _completed(f"{version.folder}: {STOPPED}")
             if digest in self._not_started and result.done():
                 self._not_started.remove(digest)
@@ -76,7 +76,7 @@ class Trials:
                 process.kill()
         self._pool.shutdown(wait=False)
 
-    def _try(self, folder: Path, digest: str) -> str | None:
+    def _run(self, folder: Path, digest: str) -> str | None:
         try:
             process = self._start_process(folder, digest)
         except OSError as error:
@@ -116,23 +116,23 @@ class Trials:
 
     def _watch(self, process: subprocess.Popen[str]) -> str | None:
         """Wait until a trial ends; kill it if it exceeds a limit, and return a message about the limit."""
-        bounds, began = self._settings, time.monotonic()
+        limits, started = self._settings, time.monotonic()
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_SECONDS)
                 return None
-            taken, memory_bytes = time.monotonic() - began, _peak_bytes(process.pid)
-            if memory_bytes > bounds.max_memory_bytes:
+            seconds, memory_bytes = time.monotonic() - started, peak_bytes(process.pid)
+            if memory_bytes > limits.max_memory_bytes:
                 process.kill()
                 return (
-                    f"trial.max_memory_bytes: expected at most {bounds.max_memory_bytes} bytes of memory, "
+                    f"trial.max_memory_bytes: expected at most {limits.max_memory_bytes} bytes of memory, "
                     f"got {memory_bytes}"
                 )
-            if taken > bounds.max_seconds:
+            if seconds > limits.max_seconds:
                 process.kill()
                 return (
-                    f"trial.max_seconds: expected it to be over in {bounds.max_seconds:g} s, "
-                    f"got no end in {taken:.1f} s"
+                    f"trial.max_seconds: expected an end within {limits.max_seconds:g} s, "
+                    f"got none in {seconds:.1f} s"
                 )
 
 
@@ -147,23 +147,13 @@ def _digest(manifest: Manifest) -> str:
     return hashlib.sha256(manifest.to_json().encode()).hexdigest()
 
 
-def _peak_bytes(process: int) -> int:
-    """Return the peak resident memory of a process; 0 on systems other than Linux."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^VmHWM:\s*([0-9]+) kB$", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
-
-
 def _reason(folder: Path, code: int, output: str) -> str | None:
     if code == 0:
         return None
     if code == REFUSED:
         return shown(output, MAX_COMPLAINT_CHARACTERS)
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"{folder}: trial: expected it to end with exit code 0, got {how}"
+    ending = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{folder}: trial: expected exit code 0, got {ending}"
 
 
 def run(folder: Path, digest: str, max_batch_size: int) -> int:
@@ -171,7 +161,7 @@ def run(folder: Path, digest: str, max_batch_size: int) -> int:
     try:
         version = read_version(folder)
         if _digest(version.manifest) != digest:
-            raise RepositoryError(f"{folder}: it was changed since its trial was requested")
+            raise RepositoryError(f"{folder}: changed since its trial was requested")
         stages = len(version.manifest.stages)
         open_stages(version, CPU, max_batch_size=max_batch_size, blocks=[1] * stages, idle_threads=1)
     except RepositoryError as error:

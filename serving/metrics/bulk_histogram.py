@@ -32,9 +32,8 @@ class BulkHistogram(Collector):
 
     def remove_by_labels(self, labels: Mapping[str, str]) -> None:
         """Remove every series with these labels."""
-        wanted = labels.items()
         for values in list(self._series):
-            if wanted <= dict(zip(self._labels, values, strict=True)).items():
+            if labels.items() <= dict(zip(self._labels, values, strict=True)).items():
                 self._series.pop(values, None)
 
     def describe(self) -> Iterable[Metric]:

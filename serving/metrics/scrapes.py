@@ -27,6 +27,8 @@ _LOG = structlog.get_logger(__name__)
 MAX_CONNECTIONS = 100
 CONNECTION_SECONDS = 10.0
 """Longest duration of a connection, equal to Prometheus' default timeout."""
+POLL_SECONDS = 0.1
+"""Interval at which the server checks for old connections and for its end."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -37,9 +39,9 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, registry: "_ScrapedRegistry") -> None:
         self._opened: dict[socket.socket, float] = {}
         """The time at which each connection was accepted, on the monotonic clock."""
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family, where = found[0][0], found[0][4]
-        super().__init__((str(where[0]), port), MetricsHandler.factory(registry))
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family, address = addresses[0][0], addresses[0][4]
+        super().__init__((str(address[0]), port), MetricsHandler.factory(registry))
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - as in the base class
         """Return whether to accept a connection; the base class closes a refused one."""
@@ -50,7 +52,7 @@ class _Server(ThreadingHTTPServer):
         return True
 
     def service_actions(self) -> None:
-        """Close connections that lasted too long. The base class calls this at least twice a second."""
+        """Close connections that lasted too long. The base class calls this every POLL_SECONDS."""
         for connection, opened in list(self._opened.items()):
             if time.monotonic() - opened > CONNECTION_SECONDS:
                 with contextlib.suppress(OSError):  # the connection has already ended
@@ -111,8 +113,9 @@ def listen_for_scrapes(host: str, port: int, registry: CollectorRegistry, metric
     try:
         server = _Server(host, port, _ScrapedRegistry(registry, metrics))
     except OSError as error:
-        where = join(host, port)
-        raise ConfigurationError(f"metrics port: cannot listen on {where}: {error.strerror}") from error
-    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+        raise ConfigurationError(
+            f"metrics port: cannot listen on {join(host, port)}: {error.strerror}"
+        ) from error
+    thread = Thread(target=server.serve_forever, args=(POLL_SECONDS,), name="metrics", daemon=True)
     thread.start()
     return Scrapes(server, thread)

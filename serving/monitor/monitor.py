@@ -22,9 +22,9 @@ import structlog
 from serving.engine.request import NO_DEADLINE, Answers, Request, Result
 from serving.exits.points import PointsInForce, RevokedBy
 from serving.exits.policy import ExitRule
-from serving.metrics.instruments import ModelMetrics
+from serving.metrics.model_metrics import MonitorMetrics
 from serving.monitor.agreement import Verdict
-from serving.monitor.drift import DriftWatch
+from serving.monitor.drift_alarms import DriftAlarms
 from serving.monitor.point_watch import PointWatch, SampledRow
 from serving.monitor.sampling import Sampler
 from serving.repository.manifest import EXACT_POINT, Manifest, Thresholds
@@ -78,7 +78,7 @@ class Monitor:
         manifest: Manifest,
         points: PointsInForce,
         limits: MonitorLimits,
-        metrics: ModelMetrics,
+        metrics: MonitorMetrics,
         on_revoked: Callable[[Revocation], None],
     ) -> None:
         """Start without rows.
@@ -101,11 +101,9 @@ class Monitor:
         self._watches = {
             name: self._new_watch(name) for name in manifest.operating_points if name in points.revocable
         }
-        first = manifest.exits[0].confidence
-        self._alarmed: set[str] = set()
-        self._confidence: DriftWatch | None = None
-        if first is not None:
-            self._confidence = self._new_drift(first.shares, first.edges)
+        self._drift = DriftAlarms(
+            manifest, self._watches, metrics, window_rows=limits.drift_rows, alarm=limits.drift_alarm
+        )
         self._show_points()
 
     def sample(self, rows: int, rule: ExitRule) -> Sequence[int]:
@@ -150,12 +148,11 @@ class Monitor:
             for request, result in ended:
                 watch = self._watch_of(request.rule)
                 exits = result.exit_R.tolist() if isinstance(result, Answers) else []
-                if watch is not None and not request.is_synthetic and watch.exits.add(exits):
-                    self._show_drift(watch.exits, f"exits of {watch.name}", watch.name)
+                if watch is not None and not request.is_synthetic:
+                    self._drift.add_exits(watch.name, exits)
                 if request.sampled_rows:
                     self._settle(request, answered=isinstance(result, Answers))
-            if self._confidence is not None and self._confidence.add(first_exit):
-                self._show_drift(self._confidence, "confidence", None)
+            self._drift.add_confidences(first_exit)
 
     def _settle(self, request: Request, *, answered: bool) -> None:
         """Count the sampled rows of an ended request that did not leave early."""
@@ -182,6 +179,7 @@ class Monitor:
                     self._points.reinstate(name)
                     self._watches[name] = self._new_watch(name)
                     self._watches[name].show()
+                    self._drift.restart(name)
                 else:
                     self._points.revoke(name, by)
                 self._show_points()
@@ -210,18 +208,13 @@ class Monitor:
         return self._watches.get(rule.operating_point) if rule.max_exit == self._final_exit else None
 
     def _new_watch(self, name: str) -> PointWatch:
-        point = self._manifest.operating_points[name]
         return PointWatch(
             name,
-            point,
+            self._manifest.operating_points[name],
             self._metrics,
             on_verdict=self._judge,
             max_missing_share=self._limits.max_missing_share,
-            exits=self._new_drift(point.exit_shares, range(1, len(point.exit_shares))),
         )
-
-    def _new_drift(self, shares: Sequence[float], edges: Sequence[float]) -> DriftWatch:
-        return DriftWatch(shares, edges, window_rows=self._limits.drift_rows, alarm=self._limits.drift_alarm)
 
     def _judge(self, watch: PointWatch) -> None:
         """Log or revoke after the verdict on a point changed; called with the lock held."""
@@ -247,13 +240,6 @@ class Monitor:
             in_force = self._points.revoke(watch.name, "monitor")
             self._show_points()
             _LOG.error("certificate revoked", **self._who, **vars(revocation), in_force=in_force)
-
-    def _show_drift(self, watch: DriftWatch, signal: str, point: str | None) -> None:
-        self._metrics.drift(signal, watch.index, alarmed=watch.alarmed, point=point)
-        if watch.alarmed != (signal in self._alarmed):
-            self._alarmed ^= {signal}
-            what = "drift" if watch.alarmed else "drift is over"
-            _LOG.warning(what, **self._who, signal=signal, stability_index=round(watch.index, 3))
 
     def _show_points(self) -> None:
         for name in self._manifest.operating_points:

@@ -14,9 +14,8 @@ disagreement, so an alarm is raised if their share is too large.
 from collections import deque
 from collections.abc import Callable
 
-from serving.metrics.instruments import ModelMetrics
+from serving.metrics.model_metrics import MonitorMetrics
 from serving.monitor.agreement import AgreementTest, Verdict
-from serving.monitor.drift import DriftWatch
 from serving.repository.manifest import OperatingPoint
 
 RECENT_ROWS = 100
@@ -39,21 +38,19 @@ class SampledRow:
 
 
 class PointWatch:
-    """The sampled rows, test and drift of one operating point."""
+    """The sampled rows of one operating point, and the test of its certificate."""
 
     def __init__(
         self,
         name: str,
         point: OperatingPoint,
-        metrics: ModelMetrics,
+        metrics: MonitorMetrics,
         *,
         on_verdict: Callable[["PointWatch"], None],
         max_missing_share: float,
-        exits: DriftWatch,
     ) -> None:
         """Start without rows. on_verdict: called whenever the verdict changes."""
         self.name = name
-        self.exits = exits
         self.agreed = self.differed = self.missing = 0
         certificate = point.certificate
         self.test: AgreementTest | None = None

@@ -41,7 +41,7 @@ class Revocations:
         self._due = threading.Event()
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._complaint = ""
+        self._last_error = ""
         if self._file is not None:
             self._apply(self._file.read())
 
@@ -67,7 +67,7 @@ class Revocations:
         """Return who revoked a point; None if it is not revoked."""
         with self._lock:
             entries = [
-                each for each in self._in_force.values() if each.covers(model, version, operating_point)
+                entry for entry in self._in_force.values() if entry.covers(model, version, operating_point)
             ]
         return entries[0].by if entries else None
 
@@ -91,9 +91,9 @@ class Revocations:
             try:
                 self._synchronise(file)
                 on_change()
-                self._complaint = ""
+                self._last_error = ""
             except ConfigurationError as error:
-                self._complain(str(error))
+                self._log_error(str(error))
             except Exception as error:  # a bug of ours: revocations stay in force in this process
                 _LOG.error("revocations not kept", exc_info=error)
             if is_last:
@@ -105,7 +105,7 @@ class Revocations:
         """Write missing entries to the file, and apply the entries that it holds."""
         entries = file.read()
         if self._missing_from(entries):
-            entries = file.change(lambda there: (*there, *self._missing_from(there)))
+            entries = file.change(lambda entries: (*entries, *self._missing_from(entries)))
         self._apply(entries)
 
     def _missing_from(self, entries: Entries) -> Entries:
@@ -122,11 +122,11 @@ class Revocations:
                 else:
                     self._in_force.pop(entry.key, None)
 
-    def _complain(self, complaint: str) -> None:
-        """Log that the file can't be read or written; the same message in a row only once."""
-        if complaint != self._complaint:
-            _LOG.error("state folder unusable", error=complaint)
-        self._complaint = complaint
+    def _log_error(self, error: str) -> None:
+        """Log that the file cannot be read or written. A repeated message is logged only once."""
+        if error != self._last_error:
+            _LOG.error("state folder unusable", error=error)
+        self._last_error = error
 
 
 def revoke(state_dir: Path, model: str, version: int | None, operating_point: str | None) -> RevokedPoint:
@@ -151,22 +151,23 @@ def reinstate(state_dir: Path, model: str, version: int | None, operating_point:
     """
     scope = (model, version, operating_point)
     name = "/".join(str(part) for part in scope if part is not None)
-    done: list[RevokedPoint] = []
+    reinstated: list[RevokedPoint] = []
 
     def without(entries: Entries) -> Entries:
-        in_force = [each for each in entries if each.reinstated is None]
-        done.extend(each for each in in_force if each.lies_within(*scope))
-        wider = [each for each in in_force if each.covers(*scope) and not each.lies_within(*scope)]
+        in_force = [entry for entry in entries if entry.reinstated is None]
+        reinstated.extend(entry for entry in in_force if entry.lies_within(*scope))
+        wider = [entry for entry in in_force if entry.covers(*scope) and not entry.lies_within(*scope)]
         if wider:
             raise ConfigurationError(f"{name} is revoked by {wider[0].scope}: reinstate {wider[0].scope}")
         return tuple(
-            each.model_copy(update={"reinstated": now()}) if each in done else each for each in entries
+            entry.model_copy(update={"reinstated": now()}) if entry in reinstated else entry
+            for entry in entries
         )
 
     RevocationFile(state_dir).change(without)
-    if not done:
+    if not reinstated:
         raise ConfigurationError(f"{state_dir}: nothing revoked matches {name}")
-    return tuple(done)
+    return tuple(reinstated)
 
 
 def now() -> str:

@@ -148,7 +148,7 @@ class Certificate(ManifestSection):
         if self.harms is not None and self.harms > self.disagreements:
             raise ValueError(f"harms: expected at most disagreements, {self.disagreements}, got {self.harms}")
         if self.risk is Risk.HARM and self.harms is None:
-            raise ValueError("harms: expected a count, for the risk is harm, got none")
+            raise ValueError("harms: expected a count if the risk is harm, got none")
         return self
 
     @property
@@ -225,7 +225,7 @@ class RetargetedFrom(ManifestSection):
         for name in self.goals:
             _check_name(name)
             if name == EXACT_POINT:
-                raise ValueError(f'goals: expected none for "{EXACT_POINT}", which aims at nothing, got one')
+                raise ValueError(f'goals: expected none for "{EXACT_POINT}", got one')
         return self
 
 
@@ -328,9 +328,9 @@ class Manifest(ManifestSection):
 
     def _figures_of_labels(self) -> Iterator[tuple[str, float | None]]:
         """Yield every figure that needs labels, with its path in the manifest."""
-        for number, each in enumerate(self.exits):
-            yield f"exits.{number}.accuracy", each.accuracy
-            yield f"exits.{number}.expected_calibration_error", each.expected_calibration_error
+        for number, exit_ in enumerate(self.exits):
+            yield f"exits.{number}.accuracy", exit_.accuracy
+            yield f"exits.{number}.expected_calibration_error", exit_.expected_calibration_error
         for name, point in self.operating_points.items():
             yield f"operating_points.{name}.accuracy", point.accuracy
         for number, row in enumerate(self.pareto_path.points):
@@ -402,7 +402,7 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise InvalidManifest(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidManifest(f"{path}: not whole JSON: {error}") from error
+        raise InvalidManifest(f"{path}: not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidManifest(f"{path}: expected a JSON object, got {type(document).__name__}")
     written = document.get("format_version")

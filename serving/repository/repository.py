@@ -51,7 +51,7 @@ def file_digest(path: Path) -> str:
 def find_versions(root: Path) -> dict[str, list[int]]:
     """Return the version numbers of each model name, ascending; skip other entries."""
     if not root.is_dir():
-        raise RepositoryError(f"model repository {root}: expected a folder, got nothing there")
+        raise RepositoryError(f"model repository {root}: expected a folder, got none")
     try:
         folders = sorted(root.iterdir())
     except OSError as error:
@@ -84,21 +84,20 @@ def parse_version(text: str) -> int | None:
 def read_version(folder: Path) -> PublishedVersion:
     """Read a version folder and verify its manifest, its names, and the digest of each stage file."""
     manifest = read_manifest(folder / MANIFEST_FILE)
-    stated, placed = (manifest.name, manifest.version), (folder.parent.name, folder.name)
-    if (stated[0], str(stated[1])) != placed:
+    expected, actual = f"{folder.parent.name}/{folder.name}", f"{manifest.name}/{manifest.version}"
+    if actual != expected:
         raise InvalidManifest(
-            f"{folder / MANIFEST_FILE}: name and version: expected {'/'.join(placed)} as the folder says, "
-            f"got {stated[0]}/{stated[1]}"
+            f"{folder / MANIFEST_FILE}: name and version: expected {expected} as in the path, got {actual}"
         )
     version = PublishedVersion(folder, manifest)
     for number, stage in enumerate(manifest.stages):
         path = version.stage_path(number)
         try:
-            regular = stat.S_ISREG(path.lstat().st_mode)
-            digest = file_digest(path) if regular else ""
+            is_regular = stat.S_ISREG(path.lstat().st_mode)
+            digest = file_digest(path) if is_regular else ""
         except OSError as error:
             raise RepositoryError(f"{path}: stage {number} cannot be read: {error.strerror}") from error
-        if not regular:
+        if not is_regular:
             raise RepositoryError(f"{path}: stage {number}: expected a regular file, got something else")
         if digest != stage.sha256:
             raise DigestMismatch(f"{path}: sha256: expected {stage.sha256}, got {digest}")
@@ -174,11 +173,14 @@ class ModelRepository(Generic[Loaded]):
         return refused
 
     def _update(self, name: str, versions: list[int], on_trial: list[TrialResult]) -> None:
-        """Serve the wanted versions of a name. If a trial is pending, add it to `on_trial` and do nothing."""
+        """Serve the highest and the configured versions of a name, unless a trial is pending.
+
+        Pending trials are added to `on_trial`.
+        """
         current = self._served.get(name, {})
-        wanted = self._wanted(name, versions)
-        published = {number: self._read(name, number) for number in wanted if number not in current}
-        if not self._passed(published.values(), on_trial):
+        selected = self._select(name, versions)
+        published = {number: self._read(name, number) for number in selected if number not in current}
+        if not self._have_passed(published.values(), on_trial):
             return
         fresh: dict[int, Loaded] = {}
         try:
@@ -188,9 +190,9 @@ class ModelRepository(Generic[Loaded]):
             for loaded in fresh.values():
                 self._close(loaded)
             raise
-        self._swap(name, {number: {**current, **fresh}[number] for number in wanted})
+        self._swap(name, {number: {**current, **fresh}[number] for number in selected})
 
-    def _wanted(self, name: str, versions: list[int]) -> list[int]:
+    def _select(self, name: str, versions: list[int]) -> list[int]:
         also = self._also_serve.get(name, ())
         missing = sorted(set(also) - set(versions))
         if missing:
@@ -198,10 +200,10 @@ class ModelRepository(Generic[Loaded]):
         return sorted({versions[-1], *also})
 
     def _read(self, name: str, number: int) -> PublishedVersion:
-        with self._reason_kept(name, number):
+        with self._recording_refusal(name, number):
             return read_version(self._root / name / str(number))
 
-    def _passed(self, published: Iterable[PublishedVersion], on_trial: list[TrialResult]) -> bool:
+    def _have_passed(self, published: Iterable[PublishedVersion], on_trial: list[TrialResult]) -> bool:
         """Return whether all versions passed their trials; start trials that were not started.
 
         Raises RepositoryError if a version failed its trial.
@@ -216,19 +218,19 @@ class ModelRepository(Generic[Loaded]):
                 on_trial.append(result)
                 pending += 1
             elif (reason := result.result()) is not None:
-                with self._reason_kept(manifest.name, manifest.version):
+                with self._recording_refusal(manifest.name, manifest.version):
                     raise RepositoryError(reason)
         return not pending
 
     def _open(self, version: PublishedVersion) -> Loaded:
         name, number = version.manifest.name, version.manifest.version
-        with self._reason_kept(name, number):
+        with self._recording_refusal(name, number):
             loaded = self._load(version)
         self._reasons.pop((name, number), None)
         return loaded
 
     @contextmanager
-    def _reason_kept(self, name: str, number: int) -> Iterator[None]:
+    def _recording_refusal(self, name: str, number: int) -> Iterator[None]:
         """Record the reason of a refusal for the index."""
         try:
             yield
@@ -239,14 +241,14 @@ class ModelRepository(Generic[Loaded]):
     def _swap(self, name: str, versions: dict[int, Loaded]) -> None:
         """Replace the served versions of a name in one assignment; drain and close the old ones."""
         with self._swapping:
-            wanted = {} if self._closed else versions
+            new = {} if self._closed else versions
             old = self._served.get(name, {})
-            served = {**self._served, name: wanted}
-            if not wanted:
+            served = {**self._served, name: new}
+            if not new:
                 del served[name]
             self._served = served
         for number, loaded in {**old, **versions}.items():
-            if number not in wanted:
+            if number not in new:
                 self._close(loaded)
 
     def get(self, name: str, version: int | None = None) -> Loaded:

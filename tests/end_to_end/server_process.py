@@ -85,6 +85,11 @@ class ServerProcess:
         """The process's number."""
         return self.process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended. Thread-safe."""
+        return self.process.poll() is not None
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self.process.send_signal(number)

@@ -38,7 +38,7 @@ def test_a_bad_manifest_stops_the_start(own_models: Path) -> None:
     manifest = own_models / "scripted" / "1" / "manifest.json"
     manifest.write_text("{")
 
-    assert refuses_to_start("--model-repository", str(own_models)).startswith(f"{manifest}: not whole JSON: ")
+    assert refuses_to_start("--model-repository", str(own_models)).startswith(f"{manifest}: not valid JSON: ")
 
 
 def test_a_stage_that_is_no_model_stops_the_start(own_models: Path) -> None:

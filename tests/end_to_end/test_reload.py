@@ -54,7 +54,7 @@ def test_sighup_with_a_bad_version_logs_one_line_and_the_old_one_goes_on(
         server.send(signal.SIGHUP)
         refusal = json.loads(server.await_event("version refused"))
 
-        assert f"{folder / 'manifest.json'}: not whole JSON" in refusal["error"]
+        assert f"{folder / 'manifest.json'}: not valid JSON" in refusal["error"]
         assert client.predict("scripted", EASY).model_version == "1"
 
         (folder / "manifest.json").write_text(text)

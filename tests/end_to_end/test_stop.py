@@ -1,10 +1,13 @@
-"""The stop by signals: what is still answered, and the exit code."""
+"""The stop by signals: the outcomes of calls, and the exit code."""
 
 import json
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -53,49 +56,39 @@ def test_sigterm_lets_an_accepted_call_finish_and_answers_new_ones_unavailable(
         assert code == 0
 
 
-def test_sigterm_under_load_gives_answers_or_unavailable_and_nothing_else(
-    models: Path, front_end: str
-) -> None:
-    outcomes: list[str] = []
-    with ServerProcess(models, front_end=front_end) as server:
-        stop = threading.Event()
-
-        def ask() -> None:
-            with Client(server.address) as client:
-                while not stop.is_set():
-                    try:
-                        outcomes.append(str(client.predict("scripted", HARD).label_N.tolist()))
-                    except ModelNotReady:
-                        outcomes.append("UNAVAILABLE")
-                        return
-                    except OfframpError as error:
-                        outcomes.append(str(error))
-                        return
-
-        callers = [threading.Thread(target=ask) for _ in range(8)]
-        for caller in callers:
-            caller.start()
-        assert eventually(lambda: len(outcomes) > 100)
-        code, _ = server.stop()
-        stop.set()
-        for caller in callers:
-            caller.join()
-
-    assert code == 0
-    assert set(outcomes) == {"[2]", "UNAVAILABLE"}
-
-
 CALLERS = 16
 OUTSTANDING = 16
-"""Calls that a caller has under way at once."""
+"""Concurrent calls of one caller."""
+JOIN_SECONDS = 60.0
+"""Longest wait for a caller after the server's end; equal to the timeout of its calls."""
+DRAINING = "UNAVAILABLE: the server is draining: another replica may answer"
+
+
+def drain_while(
+    server: ServerProcess, asks: Sequence[Callable[[], object]], is_busy: Callable[[], bool]
+) -> tuple[int, list[str]]:
+    """Run each function in a thread, drain the server once it is busy, and wait for the threads.
+
+    Returns the exit code and the log.
+    """
+    threads = [threading.Thread(target=ask, daemon=True) for ask in asks]
+    for thread in threads:
+        thread.start()
+    assert eventually(is_busy)
+    code, log = server.stop()
+    for thread in threads:
+        thread.join(JOIN_SECONDS)
+    assert not any(thread.is_alive() for thread in threads), "a call has no outcome"
+    return code, log
 
 
 class Caller:
-    """Has many calls under way on a connection of its own, until the first that is not answered."""
+    """Makes many concurrent calls on a separate connection."""
 
-    def __init__(self, address: str, model: str, images: NDArray[np.uint8]) -> None:
-        # Of its own: grpcio has equal channels share a connection otherwise.
-        self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+    def __init__(self, server: ServerProcess, model: str, images: NDArray[np.uint8]) -> None:
+        self._server = server
+        # The option gives each channel its own connection; otherwise grpcio shares one among equal channels.
+        self._channel = grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)])
         self._call = self._channel.unary_unary(
             f"/{INFERENCE_SERVICE}/ModelInfer", response_deserializer=inference.ModelInferResponse.FromString
         )
@@ -103,43 +96,59 @@ class Caller:
         request.inputs.add(name="image", datatype="UINT8", shape=images.shape)
         self._wire = request.SerializeToString()
         self.outcomes: list[str] = []
-        """Labels that were answered, or the status and its text."""
+        """The labels of an answer, or the status and its text."""
 
-    def ask(self, calls: int) -> None:
-        """Have calls under way, and wait for each."""
-        for call in [self._call.future(self._wire, timeout=60) for _ in range(calls)]:
-            error = call.exception()
-            if error is None:
-                self.outcomes.append(str(decode_outputs(call.result())["label"].tolist()))
-            else:
-                self.outcomes.append(f"{error.code().name}: {error.details()}")
+    def ask(self) -> list[str]:
+        """Make OUTSTANDING concurrent calls; return and keep their outcomes."""
+        calls = [self._call.future(self._wire, timeout=JOIN_SECONDS) for _ in range(OUTSTANDING)]
+        outcomes = [outcome_of(call) for call in calls]
+        self.outcomes += outcomes
+        return outcomes
 
-    def ask_until_it_cannot_connect(self) -> None:
-        """Ask on and on, whatever the answer, as long as the server listens."""
+    def ask_until(self, text: str) -> None:
+        """Repeat `ask` until an outcome contains a text, or the server has ended."""
         with self._channel:
-            while not any("onnect" in outcome for outcome in self.outcomes):
-                self.ask(OUTSTANDING)
-
-    def ask_until_refused(self) -> None:
-        """Ask on and on; the calls that were under way at the end count too."""
-        with self._channel:
-            while not any(outcome.startswith("UNAVAILABLE") for outcome in self.outcomes):
-                self.ask(OUTSTANDING)
+            while not any(text in outcome for outcome in self.ask()) and not self._server.ended:
+                pass
 
 
-DRAINING = "UNAVAILABLE: the server is draining: another replica may answer"
+def outcome_of(call: Any) -> str:  # noqa: ANN401 - grpc has no types
+    error = call.exception()
+    if error is None:
+        return str(decode_outputs(call.result())["label"].tolist())
+    return f"{error.code().name}: {error.details()}"
+
+
+def all_are_busy(callers: Sequence[Caller]) -> bool:
+    return all(len(caller.outcomes) >= 2 * OUTSTANDING for caller in callers)
+
+
+def test_sigterm_under_load_gives_answers_or_unavailable_and_nothing_else(
+    models: Path, front_end: str
+) -> None:
+    outcomes: list[str] = []
+
+    def ask() -> None:
+        with Client(server.address) as client:
+            while True:
+                try:
+                    outcomes.append(str(client.predict("scripted", HARD).label_N.tolist()))
+                except OfframpError as error:
+                    outcomes.append("UNAVAILABLE" if isinstance(error, ModelNotReady) else str(error))
+                    return
+
+    with ServerProcess(models, front_end=front_end) as server:
+        code, _ = drain_while(server, [ask] * 8, lambda: len(outcomes) > 100)
+
+    assert code == 0
+    assert set(outcomes) == {"[2]", "UNAVAILABLE"}
 
 
 def test_sigterm_with_hundreds_of_calls_under_way_loses_none_of_them(models: Path, front_end: str) -> None:
     with ServerProcess(models, front_end=front_end) as server:
-        callers = [Caller(server.address, "scripted", HARD) for _ in range(CALLERS)]
-        threads = [threading.Thread(target=caller.ask_until_refused) for caller in callers]
-        for thread in threads:
-            thread.start()
-        assert eventually(lambda: all(len(caller.outcomes) >= 2 * OUTSTANDING for caller in callers))
-        code, _ = server.stop()
-        for thread in threads:
-            thread.join()
+        callers = [Caller(server, "scripted", HARD) for _ in range(CALLERS)]
+        asks = [partial(caller.ask_until, "UNAVAILABLE") for caller in callers]
+        code, _ = drain_while(server, asks, lambda: all_are_busy(callers))
 
     assert code == 0
     assert {outcome for caller in callers for outcome in caller.outcomes} == {"[2]", DRAINING}
@@ -149,14 +158,9 @@ def test_calls_that_come_until_the_end_of_a_drain_are_unavailable_and_never_canc
     models: Path, front_end: str
 ) -> None:
     with ServerProcess(models, front_end=front_end) as server:
-        callers = [Caller(server.address, "scripted", HARD) for _ in range(CALLERS)]
-        threads = [threading.Thread(target=caller.ask_until_it_cannot_connect) for caller in callers]
-        for thread in threads:
-            thread.start()
-        assert eventually(lambda: all(len(caller.outcomes) >= 2 * OUTSTANDING for caller in callers))
-        code, log = server.stop()
-        for thread in threads:
-            thread.join()
+        callers = [Caller(server, "scripted", HARD) for _ in range(CALLERS)]
+        asks = [partial(caller.ask_until, "ailed to connect") for caller in callers]
+        code, log = drain_while(server, asks, lambda: all_are_busy(callers))
 
     outcomes = {outcome.partition(":")[0] for caller in callers for outcome in caller.outcomes}
     assert code == 0
@@ -165,24 +169,19 @@ def test_calls_that_come_until_the_end_of_a_drain_are_unavailable_and_never_canc
 
 
 def admitted(server: ServerProcess) -> float:
-    """Return how many calls were admitted so far."""
+    """Return the number of calls admitted so far."""
     ended = server.metric("offramp_requests_total", outcome="ok")
     return ended + server.metric("offramp_requests_in_flight")
 
 
 def test_answers_that_end_the_drain_are_not_lost(tmp_path: Path, front_end: str) -> None:
     publish_slow(tmp_path / "models")
-    slow = np.stack([slow_row(1, turns=250)])  # longer than new calls are still answered
-    config = {"engine": {"max_batch_size": 128}}
+    slow = np.stack([slow_row(1, turns=80)])  # two batches take longer than UNAVAILABLE_SECONDS
+    config = {"engine": {"max_batch_size": 128, "workers": 1}}
     with ServerProcess(tmp_path / "models", front_end=front_end, config=config) as server:
-        callers = [Caller(server.address, "slow", slow) for _ in range(8)]
-        threads = [threading.Thread(target=caller.ask, args=(OUTSTANDING,)) for caller in callers]
-        for thread in threads:
-            thread.start()
-        assert eventually(lambda: admitted(server) == 8 * OUTSTANDING)
-        code, _ = server.stop()
-        for thread in threads:
-            thread.join()
+        callers = [Caller(server, "slow", slow) for _ in range(8)]
+        asks = [caller.ask for caller in callers]
+        code, _ = drain_while(server, asks, lambda: admitted(server) == 8 * OUTSTANDING)
 
     assert code == 0
     assert [outcome for caller in callers for outcome in caller.outcomes] == ["[1]"] * (8 * OUTSTANDING)

@@ -92,6 +92,14 @@ class LiveServer:
         """Run something in the server's event loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SECONDS)
 
+    def rescan(self) -> None:
+        """Have the server load new versions, and wait for it."""
+        self.run(self.server.rescans.rescan())
+
+    def request_rescan(self) -> None:
+        """Have the server load new versions, as SIGHUP does."""
+        self._loop.call_soon_threadsafe(self.server.rescans.request)
+
     def drain(self) -> int:
         """Drain the server as a signal would; gives the exit code."""
         self.exit_code = self.run(self.server.drain())
@@ -100,16 +108,16 @@ class LiveServer:
     @property
     def address(self) -> str:
         """Where gRPC listens."""
-        return f"{HOST}:{self.server.grpc_port}"
+        return f"{HOST}:{self.server.grpc.port}"
 
     @property
     def engine(self) -> Engine:
         """The engine that runs all versions."""
-        return self.server._engine
+        return self.server.engine
 
     def version(self, model: str = "scripted") -> ServedVersion:
         """The version that answers for a model now."""
-        return self.server._repository.get(model)
+        return self.server.repository.get(model)
 
     def call(self, rpc: str, timeout: float = PATIENCE_SECONDS, **fields: Any) -> Any:  # noqa: ANN401 - any message
         """Call an RPC of the inference service with a request of these fields."""

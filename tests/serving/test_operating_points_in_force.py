@@ -96,7 +96,7 @@ def test_a_revocation_outlives_a_restart_and_a_rescan(
 ) -> None:
     with Client(server.address) as client:
         break_certificate(client)
-        server.run(server.server.rescan())
+        server.rescan()
         assert client.points_in_force("scripted")["balanced"].revoked
     server.drain()
 
@@ -112,7 +112,7 @@ def test_an_operators_word_puts_the_point_back_at_the_next_rescan(
         break_certificate(client)
         assert eventually(lambda: (state_dir / REVOCATIONS_FILE).exists())
         assert reinstate(state_dir, "scripted", 1, "balanced")
-        server.run(server.server.rescan())
+        server.rescan()
 
         assert eventually(lambda: not client.points_in_force("scripted")["balanced"].revoked)
         point = client.points_in_force("scripted")["balanced"]
@@ -124,7 +124,7 @@ def test_a_new_version_starts_with_its_certificates_in_force(root: Path, server:
     with Client(server.address) as client:
         break_certificate(client)
         scripted_model.publish(root, version=2)
-        server.run(server.server.rescan())
+        server.rescan()
 
         assert not client.points_in_force("scripted")["balanced"].revoked
 
@@ -132,7 +132,7 @@ def test_a_new_version_starts_with_its_certificates_in_force(root: Path, server:
 def test_an_operator_pins_a_model_to_full_depth(root: Path, state_dir: Path, server: LiveServer) -> None:
     revoke(state_dir, "scripted", None, None)
     scripted_model.publish(root, version=2)
-    server.run(server.server.rescan())
+    server.rescan()
 
     with Client(server.address) as client:
         assert eventually(
@@ -150,7 +150,7 @@ def test_a_revocation_that_cannot_be_written_holds_and_is_shown(state_dir: Path,
     with Client(server.address) as client, capture_logs() as logs:
         break_certificate(client)
         assert eventually(lambda: "state folder unusable" in [entry["event"] for entry in logs])
-        server.run(server.server.rescan())
+        server.rescan()
 
         assert client.points_in_force("scripted")["balanced"].revoked
     assert server.metric("offramp_revocations_unwritten") == 1

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from serving.waiting import done, first_of, off_loop
+from serving.waiting import BackgroundTasks, done, first_of, off_loop
 
 
 @pytest.mark.asyncio
@@ -146,3 +146,41 @@ def test_a_future_may_be_set_once_its_loop_is_closed(caplog: pytest.LogCaptureFi
         future.set_result(3)
 
     assert caplog.records == []
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_runs_to_its_end_continues_after_its_caller_is_cancelled() -> None:
+    tasks, release, ended = BackgroundTasks(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await release.wait()
+        ended.set()
+
+    caller = asyncio.create_task(tasks.run_to_end(work()))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    release.set()
+
+    await asyncio.wait_for(ended.wait(), 10)
+
+
+@pytest.mark.asyncio
+async def test_finish_waits_for_failed_tasks_and_for_tasks_that_they_start() -> None:
+    tasks, ended = BackgroundTasks(), asyncio.Event()
+
+    async def last() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        ended.set()
+
+    async def first() -> None:
+        await asyncio.sleep(0)
+        tasks.start(last())
+        raise ZeroDivisionError
+
+    tasks.start(first())
+    await tasks.finish()
+
+    assert ended.is_set()

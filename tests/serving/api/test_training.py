@@ -1,4 +1,4 @@
-"""offramp.v1.Training through a real server, over the stand-in for the training program."""
+"""offramp.v1.Training on a real server, with the stand-in for the training program."""
 
 import shutil
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def client(server: LiveServer) -> Iterator[TrainingClient]:
 
 
 def call(server: LiveServer, rpc: Rpc, wire: bytes = b"") -> None:
-    """Call an RPC with bytes, and read a stream to its end."""
+    """Call an RPC with bytes; read a stream to its end."""
     path = f"/{TRAINING_SERVICE}/{rpc.name}"
     if rpc.name in STREAMS:
         list(server.channel.unary_stream(path)(wire, timeout=PATIENCE_SECONDS))
@@ -59,7 +59,7 @@ def call(server: LiveServer, rpc: Rpc, wire: bytes = b"") -> None:
 
 
 def start_held(client: TrainingClient, **overrides: Any) -> training.Job:  # noqa: ANN401
-    """Start a job that stops after its first epoch, and wait until it has."""
+    """Start a job that holds after its first epoch, and wait for that epoch."""
     job = client.start("stand-in", {"hold_at": 1, **overrides})
     for event in client.watch(job.id):
         if event.HasField("epoch"):
@@ -73,7 +73,7 @@ def ended(client: TrainingClient, job_id: str) -> training.Job:
 
 
 @pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
-def test_a_server_that_was_not_told_to_train_says_so(live_server: LiveServer, rpc: Rpc) -> None:
+def test_a_server_without_enable_training_refuses_with_the_reason(live_server: LiveServer, rpc: Rpc) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
         call(live_server, rpc)
 
@@ -84,7 +84,7 @@ def test_a_server_that_was_not_told_to_train_says_so(live_server: LiveServer, rp
 
 
 @pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
-def test_a_server_without_torch_says_so(
+def test_a_server_without_torch_refuses_with_the_reason(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rpc: Rpc
 ) -> None:
     monkeypatch.setattr(program_module, "NEEDED_PACKAGES", ("torch_that_is_not_there",))
@@ -98,7 +98,7 @@ def test_a_server_without_torch_says_so(
 
 
 @pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
-def test_bytes_that_are_no_message_are_an_invalid_request(server: LiveServer, rpc: Rpc) -> None:
+def test_bytes_that_are_not_a_message_are_an_invalid_request(server: LiveServer, rpc: Rpc) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
         call(server, rpc, b"\x0a\xff")
 
@@ -154,21 +154,21 @@ def test_a_job_is_watched_from_its_start_to_its_state(client: TrainingClient) ->
     assert client.jobs() == [over]
 
 
-def test_a_watch_goes_on_behind_an_event(client: TrainingClient) -> None:
+def test_a_watch_starts_after_a_given_event(client: TrainingClient) -> None:
     job = client.start("stand-in")
     events = list(client.watch(job.id))
 
     assert list(client.watch(job.id, 4)) == events[4:]
 
 
-def test_a_version_is_served_as_soon_as_its_job_is_over(server: LiveServer, client: TrainingClient) -> None:
+def test_a_version_is_served_as_soon_as_its_job_ends(server: LiveServer, client: TrainingClient) -> None:
     over = ended(client, client.start("stand-in", {"real": True}, model="fresh", serve=True).id)
 
     with Client(server.address) as inference:
         assert inference.predict("fresh", np.stack([EASY])).model_version == str(over.version)
 
 
-def test_a_job_outlives_who_watches_it(server: LiveServer, client: TrainingClient) -> None:
+def test_a_job_continues_after_its_watcher_disconnects(server: LiveServer, client: TrainingClient) -> None:
     with TrainingClient(server.address) as leaving:
         job = start_held(leaving)
 
@@ -191,7 +191,7 @@ def test_one_job_too_many_is_refused(client: TrainingClient) -> None:
         (training.StartRequest(recipe="stand-in", model="../x"), "model: expected a name matching"),
     ],
 )
-def test_a_start_that_cannot_be_is_an_invalid_request(
+def test_an_impossible_start_is_an_invalid_request(
     server: LiveServer, request_: training.StartRequest, complaint: str
 ) -> None:
     start = next(rpc for rpc in RPCS if rpc.name == "Start")
@@ -203,7 +203,7 @@ def test_a_start_that_cannot_be_is_an_invalid_request(
     assert complaint in refusal.value.details()
 
 
-def test_a_wrong_override_names_key_and_both_values(client: TrainingClient) -> None:
+def test_the_error_of_a_wrong_override_names_the_key_and_both_values(client: TrainingClient) -> None:
     with pytest.raises(InvalidRequest, match=r'override "epochs": expected at least 1, got 0'):
         client.start("stand-in", {"epochs": 0})
 
@@ -220,7 +220,7 @@ def test_an_unknown_job_is_not_found_by_any_rpc(client: TrainingClient) -> None:
             ask("gone")
 
 
-def test_what_a_run_ended_with_is_the_jobs_error(client: TrainingClient) -> None:
+def test_the_error_of_a_run_is_the_jobs_error(client: TrainingClient) -> None:
     job = client.start("stand-in", {"failure": "disk: too small"})
 
     over = ended(client, job.id)
@@ -236,7 +236,7 @@ def test_a_recipe_that_cannot_be_trained_is_an_invalid_request(client: TrainingC
     assert client.jobs() == []
 
 
-def test_a_drained_server_tells_watchers_and_the_next_one_resumes(
+def test_a_draining_server_ends_watches_and_the_next_server_resumes(
     own_models: Path, offer: TrainingOffer, front_end: str
 ) -> None:
     with (
@@ -261,9 +261,9 @@ def test_a_drained_server_tells_watchers_and_the_next_one_resumes(
         assert [event.number for event in events[:-1]] == list(range(known + 1, events[-1].number + 1))
 
 
-def test_a_draining_server_takes_no_job(server: LiveServer, client: TrainingClient) -> None:
+def test_a_draining_server_refuses_jobs(server: LiveServer, client: TrainingClient) -> None:
     client.recipes()
-    server.run(server.server._training.close(5))
+    server.run(server.server.training.close(5))
 
     with pytest.raises(ModelNotReady, match="draining"):
         client.start("stand-in")

@@ -191,10 +191,10 @@ FORBIDDEN = set("\x1b\x07\x9b\u202e\x85\u2028")
 def test_no_text_of_a_job_reaches_the_terminal_unescaped(
     server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    says = ("--set", f"says={HOSTILE}\nforged")
+    message = ("--set", f"message={HOSTILE}\nforged")
     fails = ("--set", f"failure=disk {HOSTILE}")
     codes = [
-        run(server, "train", "stand-in", *says, "--watch"),
+        run(server, "train", "stand-in", *message, "--watch"),
         run(server, "train", "stand-in", *fails, "--watch"),
     ]
     for command in ("watch", "logs"):

@@ -17,7 +17,7 @@ from serving.errors import (
     StageFailed,
     Unsupported,
 )
-from serving.metrics.instruments import Outcome
+from serving.metrics.model_metrics import Outcome
 from tests.serving.conftest import Serve
 from tests.serving.engine.engine_calls import EXACT, ask, stage_labels, submit
 from tests.serving.held_worker import held_worker

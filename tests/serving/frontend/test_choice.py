@@ -27,21 +27,21 @@ def without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_auto_is_native_on_loopback(models: Path, host: str) -> None:
-    assert made(models, "auto", host).front_end == "native"
+    assert made(models, "auto", host).grpc.front_end == "native"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])  # noqa: S104 - nothing listens
 def test_auto_is_grpcio_beyond_loopback(models: Path, host: str) -> None:
-    assert made(models, "auto", host).front_end == "grpcio"
+    assert made(models, "auto", host).grpc.front_end == "grpcio"
 
 
 def test_an_empty_host_is_not_loopback(models: Path) -> None:
-    assert made(models, "auto", "").front_end == "grpcio"  # gRPC listens on every address there
+    assert made(models, "auto", "").grpc.front_end == "grpcio"  # gRPC listens on every address there
 
 
 @pytest.mark.usefixtures("without_the_package")
 def test_auto_is_grpcio_where_the_package_is_missing(models: Path) -> None:
-    assert made(models, "auto").front_end == "grpcio"
+    assert made(models, "auto").grpc.front_end == "grpcio"
 
 
 @pytest.mark.usefixtures("without_the_package")
@@ -63,7 +63,7 @@ def test_native_beyond_loopback_is_used_with_one_warning(models: Path) -> None:
         server = made(models, "native", "0.0.0.0")  # noqa: S104 - nothing listens
 
     (warning,) = [entry for entry in logs if entry["log_level"] == "warning"]
-    assert server.front_end == "native"
+    assert server.grpc.front_end == "native"
     assert "the native front end is exposed" in warning["event"]
     assert warning["host"] == "0.0.0.0"  # noqa: S104
 
@@ -72,7 +72,7 @@ def test_native_on_loopback_is_used_without_a_warning(models: Path) -> None:
     with capture_logs() as logs:
         server = made(models, "native")
 
-    assert server.front_end == "native"
+    assert server.grpc.front_end == "native"
     assert [entry for entry in logs if entry["log_level"] == "warning"] == []
 
 

@@ -39,7 +39,7 @@ def server(models: Path) -> Iterator[LiveServer]:
 
 def pending(server: LiveServer) -> int:
     """Return how many calls the front end takes to be in progress."""
-    native = server.server._native
+    native = server.server.grpc.native
     assert native is not None
     return len(native._pending)
 
@@ -154,7 +154,7 @@ def test_a_large_call_cancelled_during_decoding_leaves_nothing(models: Path) -> 
     message = request(*[HARD] * 4)
     message.id = "x" * 2 * LARGE_MESSAGE_BYTES
     with LiveServer(models, {"server": {"drain_seconds": 0.05}}, front_end="native") as server:
-        native = server.server._native
+        native = server.server.grpc.native
         assert native is not None
         decoding = threading.Event()
         native._decoder.submit(decoding.wait, PATIENCE_SECONDS)
@@ -181,7 +181,7 @@ def test_calls_that_are_reset_immediately_do_not_affect_others(models: Path) -> 
     wire, answers = request(HARD).SerializeToString(), []
     with LiveServer(models, {"server": {"drain_seconds": 0.05}}, front_end="native") as server:
         for _ in range(10):
-            with http2.connection(server.server.grpc_port) as hostile:
+            with http2.connection(server.server.grpc.port) as hostile:
                 for number in range(50):
                     stream = 2 * number + 1
                     with suppress(OSError):  # the library may close a connection with many resets
@@ -198,7 +198,7 @@ def test_calls_that_are_reset_immediately_do_not_affect_others(models: Path) -> 
 def test_calls_without_a_message_do_not_affect_others(server: LiveServer) -> None:
     with ExitStack() as stack:
         for _ in range(200):
-            hostile = stack.enter_context(http2.connection(server.server.grpc_port))
+            hostile = stack.enter_context(http2.connection(server.server.grpc.port))
             hostile.sendall(http2.headers(1) + http2.message(1, b"x" * 50)[:20])
 
         assert [infer(server, request(HARD))["label"] for _ in range(20)] == [[2]] * 20
@@ -210,7 +210,7 @@ def test_connections_that_close_during_calls_leave_nothing(server: LiveServer) -
     with held_worker(server.engine, server.version()):
         with ExitStack() as stack:
             for _ in range(MOST_CALLS):
-                leaving = stack.enter_context(http2.connection(server.server.grpc_port))
+                leaving = stack.enter_context(http2.connection(server.server.grpc.port))
                 leaving.sendall(http2.headers(1) + http2.message(1, wire))
             assert eventually(lambda: pending(server) == MOST_CALLS)
         assert eventually(lambda: pending(server) == 0)
@@ -235,6 +235,6 @@ def test_a_repeatedly_slow_batch_does_not_delay_other_calls(tmp_path: Path) -> N
 def test_bytes_other_than_http2_do_not_affect_other_calls(server: LiveServer) -> None:
     noise = bytes(range(256)) * 16
     for sent in (noise, b"GET / HTTP/1.1\r\n\r\n", http2.PREFACE + noise):
-        with http2.connection(server.server.grpc_port, greet=False) as hostile:
+        with http2.connection(server.server.grpc.port, greet=False) as hostile:
             hostile.sendall(sent)
             assert infer(server, request(HARD))["label"] == [2]

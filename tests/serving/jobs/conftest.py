@@ -1,4 +1,4 @@
-"""Jobs over the stand-in for the training program, which is a real process."""
+"""Jobs of the stand-in for the training program, which is a real process."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from serving.jobs import events, program, running
 from serving.jobs.jobs import Jobs
 from tests.serving.jobs.training_jobs import open_jobs
 
 MakeJobs = Callable[..., Jobs]
+
+
+@pytest.fixture(autouse=True)
+def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (events, program, running):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -19,7 +26,7 @@ def training_dir(tmp_path: Path) -> Path:
 
 @pytest_asyncio.fixture
 async def make_jobs(training_dir: Path) -> AsyncIterator[MakeJobs]:
-    """Opens the jobs of the test's training folder, as a server that starts does."""
+    """Opens the jobs of the test's training folder, as a server does when it starts."""
     made: list[Jobs] = []
 
     def make(**more: object) -> Jobs:

@@ -1,4 +1,4 @@
-"""A server's jobs in a process of their own, to be killed: starts one that holds, and prints its id."""
+"""A process that opens jobs like a server, starts one that holds, prints its id, and waits to be killed."""
 
 import asyncio
 import sys

@@ -1,6 +1,6 @@
-"""Jobs on a disk that is full: starts and resumes while it is, and prints what came of it as JSON.
+"""Starts and resumes jobs on a full disk, and prints the results as JSON.
 
-Runs in a mount namespace of its own, with a small disk at the given folder.
+Runs in a separate mount namespace, with a small disk at the given folder.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ FREE_BYTES = 4096
 
 
 def fill(disk: Path) -> Path:
-    """Leave no byte of a disk free; gives the file that takes it."""
+    """Fill a disk completely, and return the file that fills it."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -28,7 +28,7 @@ def fill(disk: Path) -> Path:
             return filler
 
 
-async def refusal(work: object) -> str:
+async def refusal_of(work: object) -> str:
     try:
         await work  # type: ignore[misc]
     except OfframpError as error:
@@ -44,17 +44,23 @@ async def main(disk: Path) -> None:
     jobs = open_jobs(training_dir)
     filler = fill(disk)
     before = sorted(path.name for path in training_dir.iterdir())
-    refusals = [await refusal(start(jobs)), await refusal(jobs.resume(held.id))]
-    kept = sorted(path.name for path in training_dir.iterdir()) == before
-    states = {job.id: job.state for job in jobs.latest()}
+    refusals = [await refusal_of(start(jobs)), await refusal_of(jobs.resume(held.id))]
+    unchanged = sorted(path.name for path in training_dir.iterdir()) == before
+    states = {job.id: job.state for job in jobs.table.latest()}
     record = json.loads((training_dir / held.id / "job.json").read_text())["state"]
     filler.unlink()
-    over = [(await ended(jobs, (await start(jobs)).id)).state]
+    after = [(await ended(jobs, (await start(jobs)).id)).state]
     await jobs.resume(held.id)
-    over.append((await ended(jobs, held.id)).state)
+    after.append((await ended(jobs, held.id)).state)
     await jobs.close(5)
-    seen = {"refusals": refusals, "kept": kept, "state": states[held.id], "record": record, "over": over}
-    print(json.dumps(seen))
+    results = {
+        "refusals": refusals,
+        "unchanged": unchanged,
+        "state": states[held.id],
+        "record": record,
+        "after": after,
+    }
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

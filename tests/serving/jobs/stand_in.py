@@ -1,10 +1,18 @@
-"""Stands for `python -m training`: the same command line, events, exit codes and signals, no training.
+"""A stand-in for `python -m training`, with its command line, events, exit codes and signals. Trains nothing.
 
-What a run does is in its overrides: `hold_at` stops it after an epoch until it is interrupted, `mistake`
-ends it with exit code 2 before it begins and `failure` after an epoch, `stubborn` makes it deaf to SIGTERM
-and to its stdin, `crash` kills it, `real` publishes a version that a server can serve, `diverge` has a loss
-that is NaN, `says` is what it has to say to people, `hog` makes a child process take 2 GiB after an epoch.
-It keeps the number of its epochs done as its checkpoint.
+The overrides control a run:
+
+    hold_at    epoch after which it waits until it is interrupted
+    mistake    message with which it ends before its first event, with exit code 2
+    failure    message with which it ends after its first epoch, with exit code 2
+    stubborn   whether it ignores SIGTERM and the end of its stdin
+    crash      whether it kills itself after its first epoch
+    real       whether it publishes a version that a server can load
+    diverge    whether its loss is NaN
+    message    text of its RunMessage event
+    hog        whether a child process allocates 2 GiB after the first epoch
+
+Its checkpoint is the number of epochs done.
 """
 
 import argparse
@@ -29,7 +37,7 @@ RECIPES = {
         "hold_at": ("integer", 0, {"minimum": 0}),
         "mistake": ("string", "", {}),
         "failure": ("string", "", {}),
-        "says": ("string", "certified", {}),
+        "message": ("string", "certified", {}),
         "stubborn": ("boolean", False, {}),
         "crash": ("boolean", False, {}),
         "real": ("boolean", False, {}),
@@ -68,15 +76,15 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     checkpoint: Path = options.output / "epochs_done"
     options.output.mkdir(exist_ok=options.resume)
     done = int(checkpoint.read_text()) if options.resume and checkpoint.exists() else 0
-    tell = _teller(options.events)
+    emit = _event_writer(options.events)
     epochs = settings["epochs"]
-    tell("generation", generation=0, epochs=epochs, epochs_done=done, steps_per_epoch=GENERATION_STEPS)
+    emit("generation", generation=0, epochs=epochs, epochs_done=done, steps_per_epoch=GENERATION_STEPS)
     for epoch in range(done + 1, epochs + 1):
         steps, left = epochs * GENERATION_STEPS, float(epochs - epoch)
-        tell("step", generation=0, step=epoch * GENERATION_STEPS, steps=steps, seconds_left=left)
+        emit("step", generation=0, step=epoch * GENERATION_STEPS, steps=steps, seconds_left=left)
         checkpoint.write_text(str(epoch))
         figures = {"loss": float("nan") if settings["diverge"] else 1 / epoch, "tune_accuracy": [0.5, 0.75]}
-        tell("epoch", generation=0, epochs=epochs, epochs_done=epoch, **figures)
+        emit("epoch", generation=0, epochs=epochs, epochs_done=epoch, **figures)
         if settings["failure"]:
             print(f"error: {settings['failure']}", file=sys.stderr)
             sys.exit(2)
@@ -86,28 +94,28 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
             subprocess.run([sys.executable, "-c", HOG], check=True)
         while epoch == settings["hold_at"] and not options.resume:
             time.sleep(0.05)
-    tell("line", text=settings["says"])
-    print(settings["says"])
+    emit("line", text=settings["message"])
+    print(settings["message"])
     folder = _publish(options.model_repository, options.model, real=settings["real"])
     published = {"version": int(folder.name), "chosen_generation": 2, "report": "report.html"}
-    tell("published", model=options.model, folder=str(folder), **published)
+    emit("published", model=options.model, folder=str(folder), **published)
     print(f"published {folder}")
 
 
-def _teller(path: Path) -> Callable[..., None]:
-    """Append events, numbered on from those that are there; a torn last line is cut off."""
+def _event_writer(path: Path) -> Callable[..., None]:
+    """Return a function that appends a numbered event. An incomplete last line is removed first."""
     written = path.read_bytes() if path.exists() else b""
-    whole = written[: written.rfind(b"\n") + 1]
-    path.write_bytes(whole)
-    number = len(whole.splitlines())
+    complete = written[: written.rfind(b"\n") + 1]
+    path.write_bytes(complete)
+    number = len(complete.splitlines())
 
-    def tell(kind: str, **fields: object) -> None:
+    def emit(kind: str, **fields: object) -> None:
         nonlocal number
         number += 1
         with path.open("a") as file:
             file.write(json.dumps({"number": number, "time": time.time(), "kind": kind, **fields}) + "\n")
 
-    return tell
+    return emit
 
 
 def _publish(root: Path, model: str, *, real: bool) -> Path:
@@ -129,7 +137,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _end_with_stdin() -> None:
-    while os.read(sys.stdin.fileno(), 4096):  # no buffer, whose lock would abort the end of the interpreter
+    while os.read(sys.stdin.fileno(), 4096):  # unbuffered: the lock of a buffer aborts the interpreter's exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

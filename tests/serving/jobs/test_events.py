@@ -1,4 +1,4 @@
-"""Events and logs read while they are written."""
+"""Events and logs that are read while they are written."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ def line(number: int, **more: object) -> str:
 
 
 def numbers(reader: EventReader) -> list[int]:
-    found = []
+    read = []
     while (events := reader.read()) is not None:
-        found += [event.number for event in events]
-    return found
+        read += [event.number for event in events]
+    return read
 
 
 def append(file: Path, text: str) -> None:
@@ -29,11 +29,11 @@ def append(file: Path, text: str) -> None:
         opened.write(text)
 
 
-def test_a_file_that_is_not_there_yet_has_no_events(file: Path) -> None:
+def test_a_missing_file_has_no_events(file: Path) -> None:
     assert EventReader(file).read() is None
 
 
-def test_events_come_once_each_as_the_file_grows(file: Path) -> None:
+def test_each_event_is_read_once_while_the_file_grows(file: Path) -> None:
     reader = EventReader(file)
     append(file, line(1) + line(2))
     first = numbers(reader)
@@ -42,7 +42,7 @@ def test_events_come_once_each_as_the_file_grows(file: Path) -> None:
     assert (first, numbers(reader), numbers(reader)) == ([1, 2], [3], [])
 
 
-def test_a_line_counts_once_its_end_is_written(file: Path) -> None:
+def test_a_line_is_read_after_its_newline_is_written(file: Path) -> None:
     reader = EventReader(file)
     append(file, line(1) + line(2)[:9])
     first = numbers(reader)
@@ -51,7 +51,7 @@ def test_a_line_counts_once_its_end_is_written(file: Path) -> None:
     assert (first, numbers(reader)) == ([1], [2])
 
 
-def test_a_torn_line_that_is_cut_off_and_written_anew_counts_once(file: Path) -> None:
+def test_an_incomplete_line_that_is_rewritten_is_read_once(file: Path) -> None:
     reader = EventReader(file)
     append(file, line(1) + line(2)[:9])
     first = numbers(reader)
@@ -75,19 +75,19 @@ def test_a_torn_line_that_is_cut_off_and_written_anew_counts_once(file: Path) ->
         "x" * (3 * READ_BYTES),
     ],
 )
-def test_a_line_that_makes_no_sense_is_passed_over(file: Path, nonsense: str) -> None:
+def test_a_line_that_is_no_event_is_skipped(file: Path, nonsense: str) -> None:
     append(file, line(1) + nonsense + "\n" + line(3))
 
     assert numbers(EventReader(file)) == [1, 3]
 
 
-def test_bytes_that_are_no_text_are_passed_over(file: Path) -> None:
+def test_bytes_that_are_not_utf8_are_skipped(file: Path) -> None:
     file.write_bytes(line(1).encode() + b"\xff\xfe\n" + line(3).encode())
 
     assert numbers(EventReader(file)) == [1, 3]
 
 
-def test_more_than_one_read_holds_is_read_whole(file: Path) -> None:
+def test_a_file_larger_than_one_read_is_read_completely(file: Path) -> None:
     append(file, "".join(line(number) for number in range(1, 5001)))
 
     assert numbers(EventReader(file, 17)) == list(range(18, 5001))
@@ -102,7 +102,7 @@ def test_a_time_is_read_from_seconds_and_from_a_date(file: Path, when: object) -
     assert event.time.timestamp() == 1.5
 
 
-def test_a_log_is_read_to_its_unfinished_line_and_over_a_split_character(file: Path) -> None:
+def test_a_log_is_read_with_its_incomplete_line_and_split_characters(file: Path) -> None:
     reader = TextReader(file)
     wire = "one\nzwö".encode()
     file.write_bytes(wire[:-1])

@@ -1,4 +1,4 @@
-"""Jobs where the training folder's disk takes no more."""
+"""Jobs while the disk of the training folder is full, or the folder is not usable."""
 
 import json
 import subprocess
@@ -18,52 +18,52 @@ OWN_DISK = ("unshare", "--user", "--map-root-user", "--mount")
 FULL = Path("/dev/full")
 
 
-def may_mount() -> bool:
-    """Whether a process here may have a disk of its own."""
+def can_mount() -> bool:
+    """Return whether this system lets a process mount a disk in its own namespace."""
     try:
         return subprocess.run([*OWN_DISK, "true"], capture_output=True).returncode == 0
     except FileNotFoundError:
         return False
 
 
-@pytest.mark.skipif(not may_mount(), reason="this system gives processes no mounts of their own")
-def test_a_full_disk_refuses_jobs_and_leaves_all_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.skipif(not can_mount(), reason="this system does not let processes mount disks")
+def test_a_full_disk_refuses_jobs_and_changes_nothing(tmp_path: Path) -> None:
     ran = subprocess.run(
         [*OWN_DISK, sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=120
     )
 
     assert ran.returncode == 0, ran.stderr
-    seen = json.loads(ran.stdout.splitlines()[-1])
+    results = json.loads(ran.stdout.splitlines()[-1])
     line = (
         f"Overloaded: training folder {tmp_path}/jobs: the job cannot start: No space left on device: "
         "expected 0 bytes free, got 0"
     )
-    assert seen == {
+    assert results == {
         "refusals": [line, line],
-        "kept": True,
+        "unchanged": True,
         "state": "interrupted",
         "record": "interrupted",
-        "over": ["succeeded", "succeeded"],
+        "after": ["succeeded", "succeeded"],
     }
 
 
 @pytest.mark.asyncio
-async def test_a_job_that_cannot_be_resumed_stays_as_it_was(jobs: Jobs, training_dir: Path) -> None:
+async def test_a_failed_resume_leaves_the_job_unchanged(jobs: Jobs, training_dir: Path) -> None:
     job = await start(jobs, crash=True)
-    over = await ended(jobs, job.id)
+    failed = await ended(jobs, job.id)
     (training_dir / job.id / "log.txt").unlink()
     (training_dir / job.id / "log.txt").mkdir()
 
     with pytest.raises(Overloaded, match=rf"training folder {training_dir}: the job cannot start: Is a dir"):
         await jobs.resume(job.id)
 
-    assert jobs.get(job.id) == over
+    assert jobs.table.get(job.id) == failed
     assert json.loads((training_dir / job.id / "job.json").read_text())["state"] == "failed"
 
 
 @pytest.mark.asyncio
-@pytest.mark.skipif(not FULL.exists(), reason="needs Linux's device that is always full")
-async def test_a_process_whose_number_cannot_be_written_down_is_ended(jobs: Jobs, training_dir: Path) -> None:
+@pytest.mark.skipif(not FULL.exists(), reason="needs Linux's /dev/full")
+async def test_a_process_whose_id_cannot_be_written_is_killed(jobs: Jobs, training_dir: Path) -> None:
     job = await start(jobs, crash=True)
     await ended(jobs, job.id)
     (training_dir / job.id / "alive").unlink()
@@ -74,11 +74,11 @@ async def test_a_process_whose_number_cannot_be_written_down_is_ended(jobs: Jobs
         await jobs.resume(job.id)
 
     assert set(psutil.Process().children()) <= before
-    assert jobs.get(job.id).state is JobState.FAILED
+    assert jobs.table.get(job.id).state is JobState.FAILED
 
 
 @pytest.mark.asyncio
-async def test_a_training_folder_that_is_gone_refuses_jobs(jobs: Jobs, training_dir: Path) -> None:
+async def test_a_removed_training_folder_refuses_jobs(jobs: Jobs, training_dir: Path) -> None:
     await jobs.recipes()
     (training_dir / ".lock").unlink()
     training_dir.rmdir()
@@ -86,11 +86,11 @@ async def test_a_training_folder_that_is_gone_refuses_jobs(jobs: Jobs, training_
     with pytest.raises(Overloaded, match=f"training folder {training_dir}: the job cannot start: No such"):
         await start(jobs)
 
-    assert jobs.latest() == []
+    assert jobs.table.latest() == []
 
 
 @pytest.mark.asyncio
-async def test_what_a_job_that_cannot_start_wrote_is_removed(
+async def test_the_files_of_a_job_that_cannot_start_are_removed(
     jobs: Jobs, training_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await jobs.recipes()

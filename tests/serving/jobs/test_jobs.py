@@ -1,4 +1,4 @@
-"""Jobs from their start to their end, with a real process behind each."""
+"""Jobs from start to end, each with a real process."""
 
 import asyncio
 from pathlib import Path
@@ -9,9 +9,11 @@ from prometheus_client import CollectorRegistry
 
 from serving.errors import InvalidRequest, JobNotFound, Overloaded
 from serving.jobs import jobs as jobs_module
+from serving.jobs import supervisor
 from serving.jobs.events import EpochDone, VersionPublished
 from serving.jobs.job import JobState
 from serving.jobs.jobs import Jobs
+from serving.jobs.watching import read_log, watch
 from tests.serving.jobs.conftest import MakeJobs
 from tests.serving.jobs.training_jobs import ended, epoch_done, files_of, start, start_held, watched
 
@@ -30,22 +32,22 @@ async def test_a_job_ends_with_the_version_that_it_published(jobs: Jobs, tmp_pat
     assert (tmp_path / "models" / "digits" / "1").is_dir()
 
 
-async def test_a_job_tells_where_it_stands(jobs: Jobs) -> None:
+async def test_a_job_reports_its_progress(jobs: Jobs) -> None:
     progress = (await ended(jobs, (await start(jobs, epochs=4)).id)).progress
 
     assert (progress.generation, progress.epochs, progress.epochs_done) == (0, 4, 4)
     assert (progress.loss, progress.tune_accuracy, progress.seconds_left) == (0.25, (0.5, 0.75), 0.0)
 
 
-async def test_without_a_name_a_recipe_publishes_under_its_own(jobs: Jobs) -> None:
+async def test_without_a_name_a_job_publishes_under_the_recipes_name(jobs: Jobs) -> None:
     assert (await start(jobs)).model == "stand-in"
 
 
-async def test_a_job_has_the_threads_that_the_server_grants(make_jobs: MakeJobs) -> None:
+async def test_a_job_uses_the_threads_that_the_server_grants(make_jobs: MakeJobs) -> None:
     jobs = make_jobs(threads=3)
     job = await start(jobs)
 
-    text = "".join([piece async for piece in jobs.logs(job.id)])
+    text = "".join([piece async for piece in read_log(jobs.table, job.id)])
 
     assert job.overrides == {"threads": 3}
     assert text.startswith("threads 3, OMP 3\n")
@@ -60,7 +62,7 @@ async def test_more_threads_than_granted_are_refused(jobs: Jobs) -> None:
         await start(jobs, threads=2)
 
 
-async def test_one_job_more_than_may_run_is_refused_until_one_is_over(jobs: Jobs) -> None:
+async def test_a_job_above_the_limit_is_refused_until_one_ends(jobs: Jobs) -> None:
     first = await start_held(jobs)
 
     with pytest.raises(Overloaded, match=f"expected at most 1 running, got one more: running: {first.id}"):
@@ -76,7 +78,7 @@ async def test_a_full_disk_refuses_a_job(make_jobs: MakeJobs) -> None:
     with pytest.raises(Overloaded, match=rf"expected {2**60} bytes free, got \d+"):
         await start(jobs)
 
-    assert jobs.latest() == []
+    assert jobs.table.latest() == []
 
 
 async def test_an_unknown_recipe_is_refused(jobs: Jobs) -> None:
@@ -85,18 +87,18 @@ async def test_an_unknown_recipe_is_refused(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("model", ["../digits", "a/b", "-x", "x" * 65, "a\n"])
-async def test_a_name_that_no_model_can_have_is_refused(jobs: Jobs, model: str) -> None:
+async def test_an_invalid_model_name_is_refused(jobs: Jobs, model: str) -> None:
     with pytest.raises(InvalidRequest, match="model: expected a name matching"):
         await start(jobs, model=model)
 
 
-async def test_what_a_job_ended_with_is_its_error(jobs: Jobs) -> None:
+async def test_the_last_error_line_of_a_process_is_the_jobs_error(jobs: Jobs) -> None:
     over = await ended(jobs, (await start(jobs, failure="disk: too small")).id)
 
     assert (over.state, over.error, over.version) == (JobState.FAILED, "disk: too small", None)
 
 
-async def test_a_job_that_cannot_begin_is_refused_and_nothing_of_it_stays(
+async def test_a_job_whose_process_refuses_its_input_is_removed(
     make_jobs: MakeJobs, training_dir: Path
 ) -> None:
     registry = CollectorRegistry()
@@ -105,13 +107,13 @@ async def test_a_job_that_cannot_begin_is_refused_and_nothing_of_it_stays(
     with pytest.raises(InvalidRequest, match=r"^epsilon: too small\\x1b\[2J$"):
         await start(jobs, mistake="epsilon: too small\x1b[2J")
 
-    assert jobs.latest() == []
+    assert jobs.table.latest() == []
     assert [path.name for path in training_dir.iterdir()] == [".lock"]
     assert registry.get_sample_value("offramp_training_jobs", {"state": "failed"}) == 0
     assert (await ended(jobs, (await start(jobs)).id)).state is JobState.SUCCEEDED
 
 
-async def test_a_job_that_takes_long_to_begin_is_not_awaited(
+async def test_a_start_returns_if_the_first_event_takes_too_long(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await jobs.recipes()
@@ -124,27 +126,27 @@ async def test_a_job_that_takes_long_to_begin_is_not_awaited(
     assert (over.state, over.error) == (JobState.FAILED, "too late to be refused")
 
 
-async def test_a_job_that_has_not_begun_can_be_cancelled(jobs: Jobs, training_dir: Path) -> None:
+async def test_a_job_without_events_can_be_cancelled(jobs: Jobs, training_dir: Path) -> None:
     await jobs.recipes()
     starting = asyncio.create_task(start(jobs, hold_at=1))
-    while not jobs.latest():
+    while not jobs.table.latest():
         await asyncio.sleep(0)
 
-    await jobs.cancel(jobs.latest()[0].id)
+    await jobs.cancel(jobs.table.latest()[0].id)
 
     assert (await starting).state is JobState.CANCELLED
 
 
-async def test_a_job_is_told_how_much_memory_it_may_need(jobs: Jobs) -> None:
+async def test_a_process_gets_its_memory_limit_as_an_argument(jobs: Jobs) -> None:
     job = await start_held(jobs)
 
-    process = psutil.Process(jobs._store.folder(job.id).process_id())
+    process = psutil.Process(jobs.table.folder(job.id).process_id())
 
     most = process.cmdline()[process.cmdline().index("--max-memory-bytes") + 1]
-    assert most == str(jobs._max_memory_bytes)
+    assert most == str(jobs._limits.max_memory_bytes)
 
 
-async def test_a_killed_process_is_a_failed_job_that_goes_on(jobs: Jobs) -> None:
+async def test_a_job_whose_process_was_killed_fails_and_can_be_resumed(jobs: Jobs) -> None:
     job = await start(jobs, crash=True, epochs=2)
 
     over = await ended(jobs, job.id)
@@ -154,7 +156,7 @@ async def test_a_killed_process_is_a_failed_job_that_goes_on(jobs: Jobs) -> None
     assert (await ended(jobs, job.id)).progress.epochs_done == 2
 
 
-async def test_a_cancelled_job_leaves_its_record_alone(jobs: Jobs, training_dir: Path) -> None:
+async def test_a_cancelled_job_keeps_only_its_record(jobs: Jobs, training_dir: Path) -> None:
     job = await start_held(jobs)
 
     cancelled = await jobs.cancel(job.id)
@@ -163,7 +165,7 @@ async def test_a_cancelled_job_leaves_its_record_alone(jobs: Jobs, training_dir:
     assert files_of(training_dir, job) == {"job.json"}
 
 
-async def test_who_watches_a_cancelled_job_is_told(jobs: Jobs) -> None:
+async def test_a_watch_ends_with_the_cancelled_job(jobs: Jobs) -> None:
     job = await start_held(jobs)
     watching = asyncio.create_task(watched(jobs, job.id))
 
@@ -181,8 +183,10 @@ async def test_a_job_cancelled_twice_at_once_is_cancelled(jobs: Jobs) -> None:
     assert (await jobs.cancel(job.id)).state is JobState.CANCELLED
 
 
-async def test_a_deaf_process_is_killed(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "KILL_SECONDS", 0.2)
+async def test_cancelling_kills_a_process_that_ignores_sigterm(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "KILL_SECONDS", 0.2)
     job = await start_held(jobs, stubborn=True)
 
     assert (await jobs.cancel(job.id)).state is JobState.CANCELLED
@@ -197,7 +201,7 @@ async def test_a_failed_job_can_be_cancelled(jobs: Jobs, training_dir: Path) -> 
     assert files_of(training_dir, job) == {"job.json"}
 
 
-async def test_a_job_that_is_done_cannot_be_cancelled_or_resumed(jobs: Jobs, training_dir: Path) -> None:
+async def test_a_job_that_succeeded_cannot_be_cancelled_or_resumed(jobs: Jobs, training_dir: Path) -> None:
     job = await start(jobs)
     await ended(jobs, job.id)
 
@@ -215,44 +219,44 @@ async def test_a_running_job_cannot_be_resumed(jobs: Jobs) -> None:
         await jobs.resume(job.id)
 
 
-async def test_a_version_is_taken_up_before_its_job_is_over(make_jobs: MakeJobs) -> None:
+async def test_a_version_is_loaded_before_its_job_ends(make_jobs: MakeJobs) -> None:
     states = []
 
-    async def take_up() -> None:
-        states.append(jobs.latest()[0].state)
+    async def rescan() -> None:
+        states.append(jobs.table.latest()[0].state)
 
-    jobs = make_jobs(take_up=take_up)
+    jobs = make_jobs(rescan=rescan)
     await ended(jobs, (await start(jobs, serve=True)).id)
     await ended(jobs, (await start(jobs, serve=False)).id)
 
     assert states == [JobState.RUNNING]
 
 
-async def test_a_job_goes_on_when_its_caller_leaves_at_once(jobs: Jobs) -> None:
+async def test_a_job_continues_if_its_caller_disconnects_at_once(jobs: Jobs) -> None:
     await jobs.recipes()
     calling = asyncio.create_task(start(jobs))
-    while not jobs.latest():
+    while not jobs.table.latest():
         await asyncio.sleep(0)
     calling.cancel()
 
-    assert (await ended(jobs, jobs.latest()[0].id)).state is JobState.SUCCEEDED
+    assert (await ended(jobs, jobs.table.latest()[0].id)).state is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "../jobs", "0" * 16, "a\0b"])
 async def test_an_unknown_job_is_not_found(jobs: Jobs, job_id: str) -> None:
     with pytest.raises(JobNotFound, match="is not found"):
-        jobs.get(job_id)
+        jobs.table.get(job_id)
     with pytest.raises(JobNotFound):
         await jobs.cancel(job_id)
     with pytest.raises(JobNotFound):
         await jobs.resume(job_id)
     with pytest.raises(JobNotFound):
-        await anext(jobs.watch(job_id))
+        await anext(watch(jobs.table, job_id))
     with pytest.raises(JobNotFound):
-        await anext(jobs.logs(job_id))
+        await anext(read_log(jobs.table, job_id))
 
 
-async def test_a_watch_from_any_number_has_the_rest_without_loss_or_double(jobs: Jobs) -> None:
+async def test_a_watch_after_any_event_yields_each_later_event_once(jobs: Jobs) -> None:
     job = await start(jobs)
     events, _ = await watched(jobs, job.id)
 
@@ -260,7 +264,7 @@ async def test_a_watch_from_any_number_has_the_rest_without_loss_or_double(jobs:
         assert (await watched(jobs, job.id, known))[0] == events[known:]
 
 
-async def test_many_watchers_see_the_same(jobs: Jobs) -> None:
+async def test_many_watches_yield_the_same_events(jobs: Jobs) -> None:
     job = await start(jobs)
 
     seen = await asyncio.gather(*(watched(jobs, job.id) for _ in range(50)))
@@ -273,7 +277,7 @@ async def test_the_latest_job_is_listed_first(jobs: Jobs) -> None:
     await ended(jobs, first.id)
     second = await start(jobs, failure="b")
 
-    assert [job.id for job in jobs.latest()] == [second.id, first.id]
+    assert [job.id for job in jobs.table.latest()] == [second.id, first.id]
 
 
 async def test_metrics_count_jobs_epochs_and_seconds(make_jobs: MakeJobs) -> None:
@@ -288,7 +292,7 @@ async def test_metrics_count_jobs_epochs_and_seconds(make_jobs: MakeJobs) -> Non
     assert (registry.get_sample_value("offramp_training_seconds_total") or 0) > 0
 
 
-async def test_an_epoch_is_counted_once_over_a_resume(make_jobs: MakeJobs) -> None:
+async def test_a_resume_counts_no_epoch_twice(make_jobs: MakeJobs) -> None:
     registry = CollectorRegistry()
     jobs = make_jobs(registry=registry)
     job = await start(jobs, crash=True, epochs=2)
@@ -300,9 +304,9 @@ async def test_an_epoch_is_counted_once_over_a_resume(make_jobs: MakeJobs) -> No
     assert registry.get_sample_value("offramp_training_epochs_total") == 2
 
 
-async def test_a_log_is_given_as_it_grows(jobs: Jobs) -> None:
+async def test_a_log_is_read_while_it_grows(jobs: Jobs) -> None:
     job = await start_held(jobs)
-    log = jobs.logs(job.id)
+    log = read_log(jobs.table, job.id)
 
     assert (await anext(log)).startswith("threads")
     await epoch_done(jobs, job.id, 1)

@@ -1,4 +1,4 @@
-"""The words that start a job's process."""
+"""The arguments of a job's process."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ JOB = Job(
 )
 
 
-def test_a_job_resumes_only_where_it_has_kept_something(tmp_path: Path) -> None:
+def test_a_job_resumes_only_if_it_has_output(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path)
     assert "--resume" not in run_arguments(JOB, folder, tmp_path, None)
 

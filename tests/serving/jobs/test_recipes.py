@@ -1,4 +1,4 @@
-"""Overrides against what the program says of a recipe."""
+"""The check of overrides against a recipe's description."""
 
 import json
 import subprocess
@@ -15,10 +15,10 @@ STAND_IN = Path(__file__).with_name("stand_in.py")
 
 @pytest.fixture(scope="module")
 def recipe() -> RecipeDescription:
-    said = subprocess.run(
+    listed = subprocess.run(
         [sys.executable, str(STAND_IN), "recipes", "--json"], capture_output=True, check=True
     )
-    return Recipes.model_validate_json(said.stdout).named("stand-in")
+    return Recipes.model_validate_json(listed.stdout).get("stand-in")
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,10 @@ def recipe() -> RecipeDescription:
         ("share", None),
     ],
 )
-def test_a_value_within_its_bounds_is_taken(recipe: RecipeDescription, key: str, value: SettingValue) -> None:
-    assert recipe.checked({key: value}, 64) == {key: value}
+def test_a_value_within_its_bounds_is_accepted(
+    recipe: RecipeDescription, key: str, value: SettingValue
+) -> None:
+    assert recipe.check_overrides({key: value}, 64) == {key: value}
 
 
 @pytest.mark.parametrize(
@@ -68,26 +70,29 @@ def test_a_value_within_its_bounds_is_taken(recipe: RecipeDescription, key: str,
         ("x" * 5000, 1, "expected a setting"),
     ],
 )
-def test_a_wrong_value_is_named(
+def test_the_error_names_a_wrong_value(
     recipe: RecipeDescription, key: str, value: SettingValue, complaint: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        recipe.checked({key: value}, 64)
+        recipe.check_overrides({key: value}, 64)
 
     assert complaint in str(refusal.value)
     assert str(refusal.value).startswith(f'override "{key[:100]}')
     assert len(str(refusal.value)) < 1000
 
 
-def test_threads_beyond_what_is_granted_are_cut_where_the_recipe_wants_them(
+def test_a_recipes_threads_are_reduced_to_the_granted_number(
     recipe: RecipeDescription,
 ) -> None:
-    assert recipe.checked({}, 2) == {"threads": 2}
-    assert recipe.checked({}, 64) == {}
+    assert recipe.check_overrides({}, 2) == {"threads": 2}
+    assert recipe.check_overrides({}, 64) == {}
 
 
-def test_a_key_that_the_reader_does_not_know_is_passed_over() -> None:
+def test_an_unknown_key_in_a_description_is_ignored() -> None:
     setting = {"key": "a", "kind": "list", "default": [[1]], "value": {"x": 1}, "help": "", "later": 1}
-    said = {"recipes": [{"name": "r", "description": "", "needs": "", "settings": [setting]}], "later": 1}
+    description = {
+        "recipes": [{"name": "r", "description": "", "needs": "", "settings": [setting]}],
+        "later": 1,
+    }
 
-    assert Recipes.model_validate_json(json.dumps(said)).named("r").settings[0].key == "a"
+    assert Recipes.model_validate_json(json.dumps(description)).get("r").settings[0].key == "a"

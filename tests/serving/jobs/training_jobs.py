@@ -1,4 +1,4 @@
-"""Opens jobs over the stand-in, and waits for what happens in them."""
+"""Opens jobs with the stand-in for the training program, and waits for their events."""
 
 import sys
 from collections.abc import Mapping
@@ -12,25 +12,26 @@ from serving.jobs.events import EpochDone, Event
 from serving.jobs.job import Job
 from serving.jobs.jobs import Jobs
 from serving.jobs.program import Program
+from serving.jobs.watching import watch
 from serving.metrics.instruments import Metrics
 
 STAND_IN = Program((sys.executable, str(Path(__file__).with_name("stand_in.py"))))
 
 
-async def take_up_nothing() -> None:
+async def no_rescan() -> None:
     pass
 
 
-def open_jobs(training_dir: Path, **more: Any) -> Jobs:  # noqa: ANN401 - settings, or what a server hands in
-    """Open the jobs of a folder beside its model repository; settings are those of [training]."""
-    handed = {key: more.pop(key) for key in ("program", "take_up", "registry") if key in more}
+def open_jobs(training_dir: Path, **more: Any) -> Jobs:  # noqa: ANN401
+    """Open jobs with a model repository beside. more: settings of [training], or arguments of Jobs."""
+    arguments = {key: more.pop(key) for key in ("program", "rescan", "registry") if key in more}
     return Jobs(
         training_dir,
         training_dir.parent / "models",
         TrainingSettings(**{"min_free_bytes": 0, "threads": 1, **more}),
-        Metrics(handed.get("registry") or CollectorRegistry()),
-        program=handed.get("program", STAND_IN),
-        take_up=handed.get("take_up", take_up_nothing),
+        Metrics(arguments.get("registry") or CollectorRegistry()),
+        program=arguments.get("program", STAND_IN),
+        rescan=arguments.get("rescan", no_rescan),
     )
 
 
@@ -39,23 +40,23 @@ async def start(jobs: Jobs, *, model: str = "", serve: bool = False, **overrides
 
 
 async def start_held(jobs: Jobs, **overrides: Any) -> Job:  # noqa: ANN401
-    """Start a job that stops after its first epoch, and wait until it has."""
+    """Start a job that holds after its first epoch, and wait for that epoch."""
     job = await start(jobs, hold_at=1, **overrides)
     await epoch_done(jobs, job.id, 1)
     return job
 
 
 async def epoch_done(jobs: Jobs, job_id: str, number: int) -> None:
-    async for event in jobs.watch(job_id):
+    async for event in watch(jobs.table, job_id):
         if isinstance(event, EpochDone) and event.epochs_done == number:
             return
     raise AssertionError(f"job {job_id} ended before epoch {number}")
 
 
 async def watched(jobs: Jobs, job_id: str, after_event: int = 0) -> tuple[list[Event], Job]:
-    """Watch a job to its end; gives its events and how it ended."""
+    """Watch a job until it ends; return its events and the ended job."""
     events: list[Event] = []
-    async for event in jobs.watch(job_id, after_event):
+    async for event in watch(jobs.table, job_id, after_event):
         if isinstance(event, Job):
             return events, event
         events.append(event)
@@ -67,6 +68,6 @@ async def ended(jobs: Jobs, job_id: str) -> Job:
 
 
 def files_of(training_dir: Path, job: Job | Mapping[str, str]) -> set[str]:
-    """Name what lies in a job's folder."""
+    """Return the names of the files in a job's folder."""
     job_id = job.id if isinstance(job, Job) else job["id"]
     return {path.name for path in (training_dir / job_id).iterdir()}

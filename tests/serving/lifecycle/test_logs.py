@@ -163,7 +163,7 @@ def test_lines_that_a_full_disk_refuses_are_counted(
 
 
 @needs_a_full_disk
-def test_writing_goes_on_after_a_full_disk_and_states_what_was_lost(
+def test_writing_continues_after_a_full_disk_and_logs_the_number_of_lost_lines(
     pipe: Pipe, full_disk: int, make_writer: Callable[..., LogWriter]
 ) -> None:
     writer = make_writer(full_disk)
@@ -184,7 +184,7 @@ def test_writing_goes_on_after_a_full_disk_and_states_what_was_lost(
     assert pipe.read_all() == b"written\n"  # it is stated once
 
 
-def test_a_line_after_a_torn_one_begins_on_a_line_of_its_own(
+def test_a_line_after_an_incomplete_one_starts_on_a_new_line(
     pipe: Pipe, make_writer: Callable[..., LogWriter]
 ) -> None:
     os.set_blocking(pipe.writer, False)  # a write takes what fits, the next one fails
@@ -234,9 +234,7 @@ def test_closing_writes_the_lines_that_wait(pipe: Pipe, make_writer: Callable[..
     assert pipe.read_all().splitlines() == [str(number).encode() for number in range(1000)]
 
 
-def test_a_text_that_is_no_unicode_is_written_all_the_same(
-    pipe: Pipe, make_writer: Callable[..., LogWriter]
-) -> None:
+def test_text_with_lone_surrogates_is_written(pipe: Pipe, make_writer: Callable[..., LogWriter]) -> None:
     writer = make_writer(pipe.writer)
 
     writer.error("file \udcff")
@@ -286,7 +284,7 @@ def test_after_the_burst_ten_a_second_pass(clock: Clock) -> None:
     assert len(admitted(limit, 500)) == 5
 
 
-def test_a_rest_saves_no_more_than_a_burst(clock: Clock) -> None:
+def test_a_pause_allows_at_most_one_burst(clock: Clock) -> None:
     limit = RateLimit(clock)
     admitted(limit, 500)
 
@@ -306,7 +304,7 @@ def test_the_next_line_carries_the_number_of_suppressed_ones(clock: Clock) -> No
     assert admitted(limit, 1)[0]["suppressed"] == 498
 
 
-def test_each_event_name_has_a_limit_of_its_own(clock: Clock) -> None:
+def test_each_event_name_has_a_separate_limit(clock: Clock) -> None:
     limit = RateLimit(clock)
     admitted(limit, 500)
 
@@ -332,7 +330,7 @@ class YieldingSeconds(float):
         return float(self) - other
 
 
-def test_threads_together_pass_no_more_than_one_would() -> None:
+def test_the_limit_holds_for_all_threads_together() -> None:
     limit = RateLimit(lambda: YieldingSeconds(0))
     passed: list[dict[str, Any]] = []
     threads = [threading.Thread(target=lambda: passed.extend(admitted(limit, 100))) for _ in range(8)]
@@ -391,7 +389,7 @@ class Unprintable:
         raise RuntimeError("no text")
 
 
-def test_a_field_that_cannot_be_rendered_gives_a_line_that_says_so() -> None:
+def test_a_field_that_cannot_be_rendered_is_reported_in_its_line() -> None:
     entry = json.loads(render_line(None, "error", {"event": "call failed", "field": Unprintable()}))
 
     assert (entry["event"], entry["of"], entry["error"]) == (
@@ -488,7 +486,7 @@ writer.close(10)
 """
 
 
-def test_whatever_python_has_to_say_is_a_json_line_on_stderr() -> None:
+def test_every_message_of_python_is_a_json_line_on_stderr() -> None:
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60
     )

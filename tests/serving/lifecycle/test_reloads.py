@@ -1,4 +1,4 @@
-"""What reloads leave behind: no session, no slab, no version, and no metric series for long."""
+"""A reload frees sessions, slabs and versions at once, and metric series after one scrape."""
 
 import gc
 import weakref
@@ -16,25 +16,11 @@ from tests.serving.live_server import LiveServer
 from tests.serving.scripted_model import EASY, HARD, edit
 
 ROWS = np.stack([EASY, HARD])
-EVERY_ROW_SAMPLED = {"monitor": {"shadow_share": 1}, "server": {"drain_seconds": 0.05}}
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A repository of the test's own with version 1 of the scripted model."""
-    scripted_model.publish(tmp_path / "models")
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def server(root: Path, front_end: str) -> Iterator[LiveServer]:
-    with LiveServer(root, EVERY_ROW_SAMPLED, front_end=front_end) as server:
-        yield server
 
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    """What lies in cycles stays, from here to the end of the test."""
+    """Disable the garbage collector, which would free objects in reference cycles."""
     gc.collect()
     gc.disable()
     yield
@@ -46,7 +32,7 @@ def reload(server: LiveServer, root: Path, version: int) -> None:
     with Client(server.address) as client:
         client.predict("scripted", ROWS)
     scripted_model.publish(root, version=version)
-    server.run(server.server.rescan())
+    server.rescan()
 
 
 def sessions() -> int:
@@ -75,7 +61,9 @@ def test_reloads_leave_no_session_open(server: LiveServer, root: Path, no_collec
     assert sessions() == before
 
 
-def test_a_closed_version_has_no_session_open_whoever_holds_it(server: LiveServer, root: Path) -> None:
+def test_a_closed_version_has_no_open_session_even_if_it_is_referenced(
+    server: LiveServer, root: Path
+) -> None:
     before, held = sessions(), server.version()
 
     reload(server, root, 2)
@@ -90,7 +78,7 @@ def test_a_version_that_is_refused_leaves_no_session_open(
     before = sessions()
     edit(scripted_model.publish(root, version=2), labels=["ant", "bee"])
 
-    server.run(server.server.rescan())
+    server.rescan()
 
     assert sessions() == before
 
@@ -114,7 +102,7 @@ def test_a_scrape_of_a_few_metrics_is_not_the_last_one(server: LiveServer, root:
     assert 'version="1"' in server.scrape()
 
 
-def test_without_a_scrape_series_do_not_pile_up(server: LiveServer, root: Path) -> None:
+def test_without_scrapes_the_number_of_series_is_limited(server: LiveServer, root: Path) -> None:
     reloads = MAX_UNLOADED + 3
     for version in range(2, 2 + reloads):
         reload(server, root, version)
@@ -125,10 +113,10 @@ def test_without_a_scrape_series_do_not_pile_up(server: LiveServer, root: Path) 
     assert shown == list(range(4, 2 + reloads))
 
 
-def test_a_version_that_comes_back_goes_on_counting(server: LiveServer, root: Path) -> None:
+def test_a_version_that_is_loaded_again_continues_its_counts(server: LiveServer, root: Path) -> None:
     reload(server, root, 2)
     (root / "scripted" / "2").rename(root / "aside")
-    server.run(server.server.rescan())
+    server.rescan()
     with Client(server.address) as client:
         assert client.predict("scripted", ROWS).model_version == "1"
 
@@ -140,7 +128,7 @@ def test_a_version_that_comes_back_goes_on_counting(server: LiveServer, root: Pa
 
 def test_a_version_that_is_refused_leaves_no_series(server: LiveServer, root: Path) -> None:
     edit(scripted_model.publish(root, version=2), labels=["ant", "bee"])
-    server.run(server.server.rescan())
+    server.rescan()
 
     server.scrape()
 

@@ -1,4 +1,4 @@
-"""The server's life in one process: what it takes up, what it refuses, and what it says about it."""
+"""A server in the test's process: versions that it loads and refuses, and what it logs."""
 
 import asyncio
 import shutil
@@ -26,19 +26,6 @@ FAST_DRAIN = {"server": {"drain_seconds": 0.05}}
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A repository of the test's own with version 1 of the scripted model."""
-    scripted_model.publish(tmp_path / "models")
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def server(root: Path, front_end: str) -> Iterator[LiveServer]:
-    with LiveServer(root, FAST_DRAIN, front_end=front_end) as server:
-        yield server
-
-
-@pytest.fixture
 def client(server: LiveServer) -> Iterator[Client]:
     with Client(server.address) as client:
         yield client
@@ -51,11 +38,11 @@ def spoil(folder: Path) -> None:
 def rescan(server: LiveServer) -> list[dict[str, object]]:
     """Rescan and return what was logged as an error."""
     with capture_logs() as logs:
-        server.run(server.server.rescan())
+        server.rescan()
     return [dict(entry) for entry in logs if entry["log_level"] == "error"]
 
 
-def test_a_new_version_is_taken_up(server: LiveServer, client: Client, root: Path) -> None:
+def test_a_new_version_is_loaded(server: LiveServer, client: Client, root: Path) -> None:
     scripted_model.publish(root, version=2)
 
     assert rescan(server) == []
@@ -70,7 +57,7 @@ def test_the_replaced_version_is_not_found_any_more(server: LiveServer, client: 
         client.predict("scripted", EASY, version="1")
 
 
-def test_a_bad_new_version_is_one_log_line_and_the_old_one_goes_on(
+def test_a_bad_new_version_is_one_log_line_and_the_old_one_keeps_serving(
     server: LiveServer, client: Client, root: Path
 ) -> None:
     spoil(scripted_model.publish(root, version=2))
@@ -93,7 +80,7 @@ def test_a_refusal_is_logged_once_until_its_reason_changes(server: LiveServer, r
     assert logged == [1, 0, 1]
 
 
-def test_a_version_whose_graph_does_not_fit_is_refused_and_the_old_one_goes_on(
+def test_a_version_whose_graph_contradicts_its_manifest_is_refused_and_the_old_one_keeps_serving(
     server: LiveServer, client: Client, root: Path
 ) -> None:
     edit(scripted_model.publish(root, version=2), labels=["ant", "bee"])
@@ -104,7 +91,7 @@ def test_a_version_whose_graph_does_not_fit_is_refused_and_the_old_one_goes_on(
     assert client.predict("scripted", EASY).model_version == "1"
 
 
-def test_the_index_says_why_a_version_is_refused(server: LiveServer, root: Path) -> None:
+def test_the_index_shows_why_a_version_is_refused(server: LiveServer, root: Path) -> None:
     spoil(scripted_model.publish(root, version=2))
     rescan(server)
 
@@ -114,7 +101,7 @@ def test_the_index_says_why_a_version_is_refused(server: LiveServer, root: Path)
     assert "sha256: expected" in index[1].reason
 
 
-def test_a_repository_that_vanishes_is_one_log_line_and_all_goes_on(
+def test_a_removed_repository_is_one_log_line_and_its_versions_keep_serving(
     server: LiveServer, client: Client, root: Path
 ) -> None:
     root.rename(root.with_name("moved"))
@@ -138,7 +125,7 @@ def test_a_reload_under_traffic_fails_no_call(server: LiveServer, client: Client
         while not stop.is_set():
             try:
                 versions.append(client.predict("scripted", EASY).model_version)
-            except Exception as error:  # whatever it is, it is the finding
+            except Exception as error:  # any error fails the test
                 failures.append(error)
 
     callers = [threading.Thread(target=ask) for _ in range(4)]
@@ -146,7 +133,7 @@ def test_a_reload_under_traffic_fails_no_call(server: LiveServer, client: Client
         caller.start()
     for number in range(2, 7):
         scripted_model.publish(root, version=number)
-        server.run(server.server.rescan())
+        server.rescan()
         assert eventually(lambda number=number: versions[-1] == str(number))  # type: ignore[misc]
     stop.set()
     for caller in callers:
@@ -156,7 +143,7 @@ def test_a_reload_under_traffic_fails_no_call(server: LiveServer, client: Client
     assert set(versions) == {"1", "2", "3", "4", "5", "6"}
 
 
-def test_two_models_are_served_side_by_side(root: Path) -> None:
+def test_two_models_are_served_at_once(root: Path) -> None:
     scripted_model.publish(root, name="other", version=7)
     with LiveServer(root, FAST_DRAIN) as server, Client(server.address) as client:
         assert client.predict("other", EASY).model_version == "7"
@@ -172,7 +159,7 @@ def test_a_configured_older_version_answers_beside_the_highest(root: Path) -> No
         assert list(server.call("ModelMetadata", name="scripted").versions) == ["1", "2"]
 
 
-def test_an_empty_repository_starts_and_takes_up_its_first_model(tmp_path: Path) -> None:
+def test_a_server_with_an_empty_repository_starts_and_loads_its_first_model(tmp_path: Path) -> None:
     with LiveServer(tmp_path, FAST_DRAIN) as server, Client(server.address) as client:
         scripted_model.publish(tmp_path)
         rescan(server)
@@ -180,9 +167,9 @@ def test_an_empty_repository_starts_and_takes_up_its_first_model(tmp_path: Path)
         assert client.predict("scripted", EASY).label_N.tolist() == [1]
 
 
-def test_polling_takes_up_a_version_even_after_the_folder_was_gone(root: Path) -> None:
+def test_polling_loads_a_version_even_after_the_folder_was_missing(root: Path) -> None:
     server = LiveServer(root, FAST_DRAIN)
-    server.server._poll_seconds = 0.02
+    server.server.rescans._poll_seconds = 0.02
     with server, Client(server.address) as client:
         with capture_logs() as logs:
             root.rename(root.with_name("moved"))
@@ -194,7 +181,7 @@ def test_polling_takes_up_a_version_even_after_the_folder_was_gone(root: Path) -
 
 
 def start_only(root: Path, address: Address | None = None, front_end: str = "grpcio") -> None:
-    """Start a server that is expected not to come up."""
+    """Start a server whose start is expected to fail."""
     config = Config.model_validate({"server": {"front_end": front_end}})
 
     async def start() -> None:

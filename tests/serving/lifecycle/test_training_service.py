@@ -1,4 +1,4 @@
-"""What a server says at its start of the training that it offers."""
+"""The warnings of a server that offers training."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from serving.api.places import side_places
 from serving.config import TrainingSettings
 from serving.lifecycle.training_service import TrainingOffer, TrainingService
 from serving.metrics.instruments import Metrics
-from tests.serving.jobs.training_jobs import STAND_IN, take_up_nothing
+from tests.serving.jobs.training_jobs import STAND_IN, no_rescan
 
 pytestmark = pytest.mark.asyncio
 
 
 async def warnings(tmp_path: Path, host: str, *, offered: bool = True) -> list[dict[str, object]]:
-    """Open a server's training as one that listens there does; gives what it warns of."""
+    """Open the training of a server at `host`, and return the logged warnings."""
     offer = TrainingOffer(tmp_path / "jobs", STAND_IN) if offered else None
     metrics = Metrics(CollectorRegistry())
-    service = TrainingService(offer, tmp_path / "models", TrainingSettings(), metrics, take_up_nothing)
+    service = TrainingService(offer, tmp_path / "models", TrainingSettings(), metrics, no_rescan)
     with capture_logs() as logs:
         service.open(host, side_places())
     await service.close(5)

@@ -1,4 +1,4 @@
-"""Trials: what a new version's own process says of it, and what becomes of one that would never end."""
+"""Trials of valid, invalid, endless and memory-hungry versions in real processes."""
 
 import json
 import subprocess
@@ -45,9 +45,9 @@ def make_trials(**bounds: float) -> Iterator[Trials]:
 
 
 def running() -> list[psutil.Process]:
-    """List the trials that this process has started and that have not ended."""
-    found = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in found if "serving.lifecycle.trial" in child.cmdline()]
+    """Return the trial processes of this process that have not ended."""
+    alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "serving.lifecycle.trial" in child.cmdline()]
 
 
 def verdict(trials: Trials, folder: Path) -> str | None:
@@ -68,7 +68,7 @@ def test_a_version_that_runs_passes(trials: Trials, version: PublishedVersion) -
     assert verdict(trials, version.folder) is None
 
 
-def test_a_version_that_never_ends_is_refused_with_the_bound_and_the_time(
+def test_an_endless_version_is_refused_with_the_limit_and_the_time(
     short_trials: Trials, tmp_path: Path
 ) -> None:
     folder = publish_endless(tmp_path)
@@ -76,13 +76,13 @@ def test_a_version_that_never_ends_is_refused_with_the_bound_and_the_time(
     refusal = verdict(short_trials, folder)
 
     assert refusal is not None
-    expected = f"{folder}: trial.max_seconds: expected it to be over in 0.5 s, got no end in "
+    expected = f"{folder}: trial.max_seconds: expected an end within 0.5 s, got none in "
     assert refusal.startswith(expected)
     assert float(refusal.removeprefix(expected).removesuffix(" s")) >= 0.5
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is bounded on Linux alone")
-def test_a_version_that_takes_memory_is_refused_with_the_bound_and_what_it_took(
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is limited only on Linux")
+def test_a_version_that_uses_too_much_memory_is_refused_with_the_limit_and_its_memory(
     small_trials: Trials, tmp_path: Path
 ) -> None:
     folder = publish_hungry(tmp_path, 8 * GIGABYTE)
@@ -97,7 +97,9 @@ def test_a_version_that_takes_memory_is_refused_with_the_bound_and_what_it_took(
     assert LEAST_MEMORY_BYTES < int(refusal.removeprefix(expected)) < 2 * GIGABYTE
 
 
-def test_what_does_not_fit_the_manifest_is_said_as_at_loading(trials: Trials, tmp_path: Path) -> None:
+def test_a_version_that_contradicts_its_manifest_is_refused_as_at_loading(
+    trials: Trials, tmp_path: Path
+) -> None:
     folder = scripted_model.publish(tmp_path)
     edit(folder, labels=["ant", "bee"])
 
@@ -110,9 +112,7 @@ def test_a_process_that_crashes_refuses_its_version(trials: Trials, tmp_path: Pa
     assert eventually(lambda: bool(running()))
     running()[0].kill()
 
-    assert future.result(PATIENCE_SECONDS) == (
-        f"{folder}: trial: expected it to end with exit code 0, got signal 9"
-    )
+    assert future.result(PATIENCE_SECONDS) == (f"{folder}: trial: expected exit code 0, got signal 9")
 
 
 def test_a_version_is_tried_once(trials: Trials, version: PublishedVersion) -> None:
@@ -121,7 +121,7 @@ def test_a_version_is_tried_once(trials: Trials, version: PublishedVersion) -> N
     assert trials.start(read_version(version.folder)) is first
 
 
-def test_a_trial_that_cannot_be_started_is_told_once_and_tried_again(
+def test_a_trial_that_cannot_be_started_is_reported_once_and_repeated(
     trials: Trials, version: PublishedVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -134,7 +134,7 @@ def test_a_trial_that_cannot_be_started_is_told_once_and_tried_again(
     assert verdict(trials, version.folder) is None
 
 
-def test_another_content_under_the_same_number_is_tried_anew(trials: Trials, tmp_path: Path) -> None:
+def test_different_content_under_the_same_number_gets_a_new_trial(trials: Trials, tmp_path: Path) -> None:
     folder = scripted_model.publish(tmp_path)
     assert verdict(trials, folder) is None
     edit(folder, labels=["ant", "bee"])
@@ -148,7 +148,7 @@ def test_a_version_that_is_changed_before_its_trial_is_refused(trials: Trials, t
     older = PublishedVersion(folder, Manifest.model_validate_json(_created_before(text)))
 
     assert trials.start(older).result(PATIENCE_SECONDS) == (
-        f"{folder}: it was changed since its trial was requested"
+        f"{folder}: changed since its trial was requested"
     )
 
 
@@ -156,14 +156,14 @@ def _created_before(text: str) -> str:
     return json.dumps(json.loads(text) | {"created": "2025-01-01T00:00:00Z"})
 
 
-def test_trials_run_side_by_side(trials: Trials, tmp_path: Path, version: PublishedVersion) -> None:
+def test_trials_run_concurrently(trials: Trials, tmp_path: Path, version: PublishedVersion) -> None:
     endless = trials.start(read_version(publish_endless(tmp_path)))
 
     assert verdict(trials, version.folder) is None
     assert not endless.done()
 
 
-def test_closing_ends_the_trials_that_run_and_begins_no_more(
+def test_closing_kills_running_trials_and_starts_no_more(
     trials: Trials, tmp_path: Path, version: PublishedVersion
 ) -> None:
     future = trials.start(read_version(publish_endless(tmp_path)))

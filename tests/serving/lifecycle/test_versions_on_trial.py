@@ -1,4 +1,4 @@
-"""A server whose new versions are tried first: what waits for a trial, and what does not."""
+"""A server with trials: what waits for a trial, and what does not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,28 +18,17 @@ ROWS = np.stack([EASY])
 
 
 class TriedServer(LiveServer):
-    """A server that tries versions; the default of the tests does not."""
+    """A server with trials, which are off in other tests."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root, {"server": {"drain_seconds": 0.05}, "trial": {"enabled": True}})
-
-    def look(self) -> None:
-        """Have it look for new versions, as SIGHUP does."""
-        self._loop.call_soon_threadsafe(self.server._rescan_requested.set)
+    def __init__(self, root: Path, **config: object) -> None:
+        super().__init__(root, {"server": {"drain_seconds": 0.05}, "trial": {"enabled": True}, **config})
 
     def state(self, model: str, version: int) -> tuple[str, str]:
-        """What the index says of a version."""
+        """Return a version's state and reason in the index."""
         index = self.call("RepositoryIndex").models
         return next(
             (each.state, each.reason) for each in index if (each.name, each.version) == (model, str(version))
         )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A repository of the test's own with version 1 of the scripted model."""
-    scripted_model.publish(tmp_path / "models")
-    return tmp_path / "models"
 
 
 @pytest.fixture
@@ -48,13 +37,13 @@ def server(root: Path) -> Iterator[TriedServer]:
         yield server
 
 
-def test_a_version_that_never_ends_holds_up_no_other(server: TriedServer, root: Path) -> None:
+def test_an_endless_version_does_not_delay_others(server: TriedServer, root: Path) -> None:
     publish_endless(root)
-    server.look()
+    server.request_rescan()
     assert eventually(lambda: server.state("endless", 1) == ("UNAVAILABLE", "on trial"))
 
     scripted_model.publish(root, version=2)
-    server.look()
+    server.request_rescan()
 
     with Client(server.address) as client:
         assert eventually(lambda: client.predict("scripted", ROWS).model_version == "2")
@@ -63,7 +52,7 @@ def test_a_version_that_never_ends_holds_up_no_other(server: TriedServer, root: 
 
 def test_the_old_version_answers_while_the_new_one_is_on_trial(server: TriedServer, root: Path) -> None:
     publish_endless(root, name="scripted", version=2)
-    server.look()
+    server.request_rescan()
     assert eventually(lambda: server.state("scripted", 2) == ("UNAVAILABLE", "on trial"))
 
     with Client(server.address) as client:
@@ -75,7 +64,7 @@ def test_a_version_that_fails_its_trial_is_one_log_line(server: TriedServer, roo
     edit(folder, labels=["ant", "bee"])
     with capture_logs() as logs:
         for _ in range(2):
-            server.run(server.server.rescan())
+            server.rescan()
 
     refusal = f"{folder}: labels: expected 3, the width of the logits, got 2"
     assert [entry["error"] for entry in logs if entry["event"] == "version refused"] == [refusal]
@@ -84,10 +73,9 @@ def test_a_version_that_fails_its_trial_is_one_log_line(server: TriedServer, roo
         assert client.predict("scripted", ROWS).model_version == "1"
 
 
-def test_versions_of_a_name_are_taken_up_together(root: Path) -> None:
+def test_versions_of_a_name_are_loaded_together(root: Path) -> None:
     scripted_model.publish(root, version=2)
-    config = {"trial": {"enabled": True}, "models": {"scripted": {"versions": [1]}}}
-    with LiveServer(root, config) as server:
+    with TriedServer(root, models={"scripted": {"versions": [1]}}) as server:
         assert list(server.call("ModelMetadata", name="scripted").versions) == ["1", "2"]
 
 

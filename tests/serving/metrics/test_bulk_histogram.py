@@ -40,7 +40,7 @@ def test_it_exposes_what_the_librarys_own_histogram_does(values: list[float]) ->
     assert ours == theirs
 
 
-def test_the_sum_is_of_all_that_was_observed() -> None:
+def test_the_sum_includes_every_observation() -> None:
     registry = CollectorRegistry()
     bulk = BulkHistogram("x_seconds", "Some text", (), BUCKETS)
     registry.register(bulk)
@@ -52,7 +52,7 @@ def test_the_sum_is_of_all_that_was_observed() -> None:
     assert registry.get_sample_value("x_seconds_count") == 3
 
 
-def test_what_waits_to_be_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_buffer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_histogram, "MAX_BUFFERED", 10)
     series = BulkHistogram("x", "Some text", (), BUCKETS).labels()
 

@@ -4,7 +4,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from serving.metrics.instruments import CONFIDENCE_BUCKETS, ROWS_BUCKETS, SECONDS_BUCKETS, Metrics, Outcome
+from serving.metrics.instruments import CONFIDENCE_BUCKETS, ROWS_BUCKETS, SECONDS_BUCKETS, Metrics
+from serving.metrics.model_metrics import Outcome
 
 PROMISED = {
     "offramp_requests": {"model", "version", "outcome"},
@@ -59,13 +60,13 @@ def touch_all(metrics: Metrics) -> None:
     model.spent(100, 20)
     model.watch_waiting(lambda stage: 10 + stage)
     model.requests_ended(Outcome.OK, 4, [0.003])
-    model.shadow_compared("fast", agreed=False)
-    model.shadow_missing("fast")
-    model.evidence("fast", 1.5, suspected=False)
-    model.missing_alarm("fast", raised=False)
-    model.in_force("fast", (0.5, None), holds=True)
-    model.drift("exits of fast", 0.1, alarmed=False, point="fast")
-    model.drift("confidence", 0.1, alarmed=True, point=None)
+    model.monitor.shadow_compared("fast", agreed=False)
+    model.monitor.shadow_missing("fast")
+    model.monitor.evidence("fast", 1.5, suspected=False)
+    model.monitor.missing_alarm("fast", raised=False)
+    model.monitor.in_force("fast", (0.5, None), holds=True)
+    model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
+    model.monitor.drift("confidence", 0.1, alarmed=True, point=None)
     metrics.training_jobs.labels("running").set(1)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
     metrics.front_end.labels("native").set(1)
@@ -75,9 +76,7 @@ def families(registry: CollectorRegistry) -> dict[str, Metric]:
     return {family.name: family for family in registry.collect()}
 
 
-def test_every_promised_metric_is_there_with_its_labels(
-    metrics: Metrics, registry: CollectorRegistry
-) -> None:
+def test_every_metric_exists_with_its_labels(metrics: Metrics, registry: CollectorRegistry) -> None:
     touch_all(metrics)
 
     labels = {
@@ -139,7 +138,9 @@ def test_dropped_log_lines_are_read_when_scraped(registry: CollectorRegistry) ->
     assert registry.get_sample_value("offramp_log_lines_dropped_total") == 7
 
 
-def test_a_version_that_comes_back_is_watched_again(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_a_version_that_is_loaded_again_is_watched_again(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
     for waiting in (1.0, 2.0):
         model = metrics.for_model("digits", 3, stages=1)
         model.watch_waiting(lambda _, waiting=waiting: waiting)  # type: ignore[misc] # binds the loop's value
@@ -149,7 +150,7 @@ def test_a_version_that_comes_back_is_watched_again(metrics: Metrics, registry: 
     assert registry.get_sample_value("offramp_rows_waiting", labels) is None
 
 
-def test_no_series_of_a_version_that_is_gone_is_left(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_an_unloaded_version_has_no_series(metrics: Metrics, registry: CollectorRegistry) -> None:
     touch_all(metrics)
     metrics.forget(("digits", "3"))
 
@@ -159,7 +160,7 @@ def test_no_series_of_a_version_that_is_gone_is_left(metrics: Metrics, registry:
     assert not [each for each in labels if each.get("version") == "3"]
 
 
-def test_a_version_that_comes_back_during_a_scrape_keeps_its_series(
+def test_a_version_that_is_loaded_again_during_a_scrape_keeps_its_series(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     metrics.for_model("digits", 3, stages=2).forget()
@@ -179,12 +180,12 @@ def test_a_request_of_no_model_has_empty_labels(metrics: Metrics, registry: Coll
     assert registry.get_sample_value("offramp_requests_total", labels) == 1.0
 
 
-def test_drift_of_exits_and_of_confidences_are_told_apart(
+def test_drift_of_exits_and_drift_of_confidences_have_separate_series(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     model = metrics.for_model("digits", 3, stages=2)
-    model.drift("exits of fast", 0.1, alarmed=False, point="fast")
-    model.drift("confidence", 0.3, alarmed=True, point=None)
+    model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
+    model.monitor.drift("confidence", 0.3, alarmed=True, point=None)
 
     def shown(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, {"model": "digits", "version": "3", **labels})
@@ -196,7 +197,7 @@ def test_drift_of_exits_and_of_confidences_are_told_apart(
 
 
 def test_a_disabled_exit_has_an_infinite_threshold(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics.for_model("digits", 3, stages=3).in_force("fast", (0.5, None), holds=True)
+    metrics.for_model("digits", 3, stages=3).monitor.in_force("fast", (0.5, None), holds=True)
 
     def threshold(exit_number: str) -> float | None:
         labels = {"model": "digits", "version": "3", "operating_point": "fast", "exit": exit_number}

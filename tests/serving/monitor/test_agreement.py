@@ -38,7 +38,7 @@ def disagree(test: AgreementTest, caller: str, rows: int, first: int = 0) -> Non
         test.count(agreed=False, row=f"{caller} {number}".encode(), caller=caller)
 
 
-def test_nothing_seen_is_no_evidence() -> None:
+def test_without_rows_there_is_no_evidence() -> None:
     assert AgreementTest(EPSILON, DELTA).evidence == pytest.approx(1.0)
 
 
@@ -100,7 +100,7 @@ def test_a_row_that_differed_before_counts_as_agreeing() -> None:
     assert (test.rows, test.disagreements) == (1003, 1)
 
 
-def test_a_row_that_is_repeated_stays_remembered_while_others_are_forgotten() -> None:
+def test_a_repeated_row_is_remembered_longer_than_others() -> None:
     test = AgreementTest(EPSILON, DELTA)
     for number in range(REMEMBERED_ROWS + 10):
         test.count(agreed=False, row=b"again and again")
@@ -114,7 +114,7 @@ def test_a_row_that_is_repeated_stays_remembered_while_others_are_forgotten() ->
     assert test.disagreements == before + 1
 
 
-def test_one_of_several_callers_alone_only_makes_it_suspected() -> None:
+def test_rows_of_one_among_several_callers_only_make_it_suspected() -> None:
     test = AgreementTest(EPSILON, DELTA)
     test.count(agreed=True, caller="good")
 

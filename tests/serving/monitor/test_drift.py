@@ -66,7 +66,7 @@ def test_values_are_sorted_into_cells_by_their_edges() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=9), min_size=1, max_size=30))
-def test_a_window_is_whole_at_its_last_row_however_the_rows_come(parts: list[list[int]]) -> None:
+def test_a_window_is_complete_at_its_last_row_for_any_grouping_of_rows(parts: list[list[int]]) -> None:
     watch, waiting = DriftWatch(BASELINE, EDGES, window_rows=20, alarm=0.25), list[int]()
     for part in parts:
         waiting += part

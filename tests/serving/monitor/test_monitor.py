@@ -69,7 +69,7 @@ def test_the_other_points_keep_their_thresholds(serve: Serve) -> None:
     assert fast.thresholds == (0.5, 0.5)
 
 
-def test_a_point_is_reinstated_by_an_operator_alone_and_its_test_starts_anew(
+def test_only_an_operator_reinstates_a_point_and_its_test_restarts(
     serve: Serve, registry: CollectorRegistry
 ) -> None:
     served = serve(watch=ALL)
@@ -223,7 +223,7 @@ def test_two_callers_whose_rows_differ_revoke(serve: Serve) -> None:
     assert is_revoked(served)
 
 
-def test_where_a_broken_certificate_only_warns_its_point_stays_in_force(
+def test_with_on_broken_warn_the_point_of_a_broken_certificate_stays_in_force(
     serve: Serve, registry: CollectorRegistry
 ) -> None:
     revoked: list[Revocation] = []
@@ -252,7 +252,7 @@ def test_a_revocation_is_kept_before_it_takes_effect(serve: Serve) -> None:
     assert in_force == [True]
 
 
-def test_a_revocation_made_while_others_are_taken_up_is_not_undone(serve: Serve) -> None:
+def test_a_revocation_during_a_synchronisation_is_not_undone(serve: Serve) -> None:
     kept: set[str] = set()
     served = serve(on_revoked=lambda revocation: kept.add(revocation.operating_point))
     monitor = served.version.monitor
@@ -276,7 +276,7 @@ def test_a_revocation_made_while_others_are_taken_up_is_not_undone(serve: Serve)
     assert is_revoked(served)
 
 
-def test_what_was_revoked_elsewhere_is_taken_up(serve: Serve) -> None:
+def test_a_revocation_from_elsewhere_takes_effect(serve: Serve) -> None:
     served = serve()
     with capture_logs() as logs:
         served.version.monitor.apply_revocations(everything_by("operator"))
@@ -290,7 +290,7 @@ def test_what_was_revoked_elsewhere_is_taken_up(serve: Serve) -> None:
     ]
 
 
-def test_synthetic_rows_are_answered_and_count_for_nothing(serve: Serve, registry: CollectorRegistry) -> None:
+def test_synthetic_rows_are_answered_and_not_counted(serve: Serve, registry: CollectorRegistry) -> None:
     served = serve(watch=MonitorLimits(shadow_share=1.0, drift_rows=16))
 
     for _ in range(4):
@@ -366,7 +366,7 @@ def test_rows_that_leave_elsewhere_raise_the_drift_alarm_and_revoke_nothing(
     assert not is_revoked(served)
 
 
-def test_a_drift_is_logged_where_it_begins_and_where_it_is_over(serve: Serve) -> None:
+def test_a_drift_is_logged_at_its_start_and_its_end(serve: Serve) -> None:
     served = serve(watch=MonitorLimits(drift_rows=8))
 
     with capture_logs() as logged:

@@ -53,14 +53,14 @@ def test_an_entry_of_an_earlier_server_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", '{"revocations": 3}', '{"revoked": []}', "\x00", "\xff"])
-def test_a_file_that_is_something_else_is_named(tmp_path: Path, text: str) -> None:
+def test_the_error_names_an_invalid_file(tmp_path: Path, text: str) -> None:
     (tmp_path / REVOCATIONS_FILE).write_bytes(text.encode("latin-1"))
 
     with pytest.raises(ConfigurationError, match=REVOCATIONS_FILE):
         RevocationFile(tmp_path).read()
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"state folder .*/nowhere: expected a folder that can be"):
         RevocationFile(tmp_path / "nowhere")
 
@@ -85,7 +85,9 @@ def put_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("put", [put_pipe, put_dangling_link, put_link, put_folder])
 @pytest.mark.parametrize("name", [REVOCATIONS_FILE, LOCK_FILE])
-def test_what_is_no_regular_file_is_refused_and_left_as_it_is(tmp_path: Path, name: str, put: object) -> None:
+def test_a_path_that_is_no_regular_file_is_refused_and_unchanged(
+    tmp_path: Path, name: str, put: object
+) -> None:
     assert callable(put)
     put(tmp_path / name)
     before = os.lstat(tmp_path / name)
@@ -98,9 +100,7 @@ def test_what_is_no_regular_file_is_refused_and_left_as_it_is(tmp_path: Path, na
         assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_a_lock_that_is_held_is_waited_for_and_then_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_held_lock_is_awaited_and_then_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocation_file, "LOCK_SECONDS", 0.05)
     with (tmp_path / LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -157,7 +157,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
         (("letters", None, None), False, False),
     ],
 )
-def test_what_an_entry_revokes(
+def test_the_scope_of_an_entry(
     entry: tuple[str, int | None, str | None], *, covers: bool, lies_within: bool
 ) -> None:
     model, version, point = entry

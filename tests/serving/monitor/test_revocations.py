@@ -37,7 +37,7 @@ def look(revocations: Revocations, until: Callable[[], bool]) -> bool:
     return eventually(until)
 
 
-def test_what_was_revoked_is_known_after_a_restart(tmp_path: Path) -> None:
+def test_a_revocation_is_in_force_after_a_restart(tmp_path: Path) -> None:
     with kept(tmp_path) as revocations:
         revocations.add("digits", 3, REVOCATION)
 
@@ -126,7 +126,7 @@ def test_an_entry_that_is_lost_from_the_file_is_written_again(
         assert revocations.revoked_by("digits", 3, "fast") == "monitor"
 
 
-def test_a_file_that_was_spoilt_changes_nothing_and_is_logged_once(tmp_path: Path) -> None:
+def test_a_damaged_file_changes_nothing_and_is_logged_once(tmp_path: Path) -> None:
     with kept(tmp_path) as revocations, capture_logs() as logs:
         revocations.add("digits", 3, REVOCATION)
         assert written(revocations)
@@ -144,7 +144,7 @@ def test_a_file_that_was_spoilt_changes_nothing_and_is_logged_once(tmp_path: Pat
     assert [entry["event"] for entry in logs] == ["state folder unusable"]
 
 
-def test_a_revocation_that_cannot_be_written_holds_and_is_written_later(tmp_path: Path) -> None:
+def test_a_revocation_that_cannot_be_written_is_in_force_and_written_later(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     with kept(tmp_path / "state") as revocations, capture_logs() as logs:
         (tmp_path / "state").rename(tmp_path / "elsewhere")
@@ -158,9 +158,7 @@ def test_a_revocation_that_cannot_be_written_holds_and_is_written_later(tmp_path
         assert written(revocations)
 
 
-def test_what_could_not_be_written_is_tried_again_without_being_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(module, "REFRESH_SECONDS", 3600)
     file = tmp_path / REVOCATIONS_FILE
@@ -175,7 +173,7 @@ def test_what_could_not_be_written_is_tried_again_without_being_asked(
     assert {each["event"] for each in logs} == {"state folder unusable"}
 
 
-def test_what_another_server_or_an_operator_revoked_is_taken_up_and_announced(tmp_path: Path) -> None:
+def test_revocations_by_other_servers_and_operators_are_applied(tmp_path: Path) -> None:
     changes: list[str | None] = []
     with kept(tmp_path, lambda: changes.append(one.revoked_by("digits", 3, "fast"))) as one:
         with kept(tmp_path) as other:
@@ -226,7 +224,7 @@ def test_nothing_to_reinstate_is_an_error(tmp_path: Path) -> None:
         reinstate(tmp_path, "digits", 3, "balanced")
 
 
-def test_a_point_that_a_pin_covers_cannot_be_reinstated_alone(tmp_path: Path) -> None:
+def test_a_point_under_a_wider_revocation_cannot_be_reinstated_separately(tmp_path: Path) -> None:
     revoke(tmp_path, "digits", 3, "fast")
     revoke(tmp_path, "digits", None, None)
 
@@ -243,7 +241,7 @@ def test_revoking_twice_is_revoking_once(tmp_path: Path) -> None:
     assert RevocationFile(tmp_path).read() == (first,)
 
 
-def test_closing_writes_what_is_not_written_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_writes_pending_revocations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 3600)
     (tmp_path / "state").mkdir()
     revocations = Revocations(tmp_path / "state")
@@ -260,7 +258,7 @@ def test_closing_writes_what_is_not_written_yet(tmp_path: Path, monkeypatch: pyt
     assert [entry.scope for entry in RevocationFile(tmp_path / "state").read()] == ["digits/3/fast"]
 
 
-def test_what_is_revoked_in_the_last_look_before_a_close_is_written(tmp_path: Path) -> None:
+def test_a_revocation_during_the_last_synchronisation_is_written(tmp_path: Path) -> None:
     closing: list[threading.Thread] = []
 
     def note_while_closing() -> None:

@@ -74,7 +74,9 @@ def test_of_a_request_only_the_sampled_rows_are_followed(
     assert reply.result(0).exit_R.tolist() == [0, 0, 2, 0, 1]
 
 
-def test_a_row_goes_on_from_where_it_left(serve: Serve, registry: CollectorRegistry) -> None:
+def test_a_shadow_row_continues_after_the_exit_where_its_row_left(
+    serve: Serve, registry: CollectorRegistry
+) -> None:
     served = serve()
 
     run(served, sampling([MIDDLE, HARD], [0]))
@@ -123,7 +125,7 @@ def test_exactly_the_sampled_rows_are_compared_each_with_its_own_full_depth_answ
     assert served.held == (0, 0, 0)
 
 
-def test_shadow_rows_count_as_nobodys(serve: Serve, registry: CollectorRegistry) -> None:
+def test_shadow_rows_are_not_in_the_callers_metrics(serve: Serve, registry: CollectorRegistry) -> None:
     served = serve(watch=ALL)
 
     asked(served, *[EASY] * 8)
@@ -154,7 +156,7 @@ def test_rows_under_another_rule_than_the_certified_one_are_not_followed(
     assert counts(served) == (1, 0, 0)
 
 
-def test_under_load_no_shadow_row_is_shed(serve: Serve) -> None:
+def test_under_load_no_shadow_row_is_dropped(serve: Serve) -> None:
     served = serve(watch=ALL, max_queue_size=512)
     with held_worker(served.engine, served.version):
         waiting = [submit(served, *[EASY] * 7, MISTAKEN) for _ in range(60)]
@@ -181,7 +183,7 @@ def test_a_row_whose_full_depth_fails_is_missing_and_its_answer_stands(serve: Se
     assert counts(served) == (0, 0, 8)
 
 
-def test_a_shadow_row_whose_batch_is_given_up_is_missing_and_counts_as_no_request(
+def test_a_shadow_row_whose_batch_is_cancelled_is_missing_and_counts_as_no_request(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served, decide = serve(watch=ALL), ServedVersion.decide
@@ -203,9 +205,7 @@ def test_a_shadow_row_whose_batch_is_given_up_is_missing_and_counts_as_no_reques
 
 
 @pytest.mark.parametrize("fate", [RAISES, NAN])
-def test_a_row_that_fails_at_full_depth_takes_no_row_of_another_request_along(
-    serve: Serve, fate: int
-) -> None:
+def test_a_row_that_fails_at_full_depth_does_not_fail_rows_of_other_requests(serve: Serve, fate: int) -> None:
     served = serve()
 
     run(served, sampling([EASY] * 3, [0, 1]), sampling([row(0, 5, 5, 5, fates=(0, fate))], [0]))
@@ -213,7 +213,7 @@ def test_a_row_that_fails_at_full_depth_takes_no_row_of_another_request_along(
     assert counts(served) == (2, 0, 1)
 
 
-def test_a_row_that_fails_at_full_depth_takes_no_other_row_of_its_request_along(serve: Serve) -> None:
+def test_a_row_that_fails_at_full_depth_does_not_fail_other_rows_of_its_request(serve: Serve) -> None:
     served = serve()
 
     run(served, sampling([EASY, EASY, MIDDLE, row(0, 5, 5, 5, fates=(0, RAISES))], [0, 1, 2, 3]))

@@ -79,7 +79,7 @@ def test_what_is_written_is_read_back(version: PublishedVersion, tmp_path: Path)
     assert read_manifest(tmp_path / "manifest.json") == version.manifest
 
 
-def test_a_manifest_of_format_1_is_read_and_what_it_left_out_has_defaults() -> None:
+def test_a_manifest_of_format_1_is_read_with_defaults_for_missing_keys() -> None:
     manifest = read_manifest(FORMAT_1)
 
     assert (manifest.format_version, manifest.name, manifest.version) == (1, "fashion-mnist", 1)
@@ -90,7 +90,7 @@ def test_a_manifest_of_format_1_is_read_and_what_it_left_out_has_defaults() -> N
     assert manifest.provenance.retargeted_from is None
 
 
-def test_a_manifest_of_format_2_is_read_and_what_it_left_out_has_defaults() -> None:
+def test_a_manifest_of_format_2_is_read_with_defaults_for_missing_keys() -> None:
     manifest = read_manifest(FORMAT_2)
 
     assert (manifest.format_version, manifest.name, manifest.version) == (2, "fashion-mnist", 2)
@@ -102,7 +102,7 @@ def test_a_manifest_of_format_2_is_read_and_what_it_left_out_has_defaults() -> N
     assert manifest.provenance.attached_to is None
 
 
-def test_a_version_without_labels_has_null_for_every_figure_that_takes_them(
+def test_a_version_without_labels_has_null_for_every_figure_that_needs_them(
     attached: Document, tmp_path: Path
 ) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(attached))
@@ -139,7 +139,7 @@ def test_an_attached_version_may_have_labels(document: Document) -> None:
     assert Manifest.model_validate_json(json.dumps(document)).exits[0].accuracy == 0.9
 
 
-def test_a_retargeting_that_wrote_no_packages_down_has_none(document: Document) -> None:
+def test_a_retargeting_without_recorded_packages_has_none(document: Document) -> None:
     document["provenance"]["retargeted_from"] = {"version": 1, "options": {}, "goals": {}, "data": None}
 
     retargeted = Manifest.model_validate_json(json.dumps(document)).provenance.retargeted_from
@@ -149,7 +149,7 @@ def test_a_retargeting_that_wrote_no_packages_down_has_none(document: Document) 
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_thresholds_keep_every_bit(version: PublishedVersion, first: float, second: float) -> None:
+def test_thresholds_are_read_back_exactly(version: PublishedVersion, first: float, second: float) -> None:
     point = version.manifest.operating_points["fast"].model_copy(update={"thresholds": (first, second)})
     points = {**version.manifest.operating_points, "fast": point}
     manifest = version.manifest.model_copy(update={"operating_points": points})
@@ -167,12 +167,12 @@ def test_multiply_adds_are_running_sums(version: PublishedVersion) -> None:
     assert version.manifest.multiply_adds == (10, 30, 100)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidManifest, match=r"manifest.json: cannot be read: No such file"):
         read_manifest(tmp_path / "manifest.json")
 
 
-def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_folder_instead_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").mkdir()
 
     with pytest.raises(InvalidManifest, match=r"manifest.json: cannot be read: Is a directory"):
@@ -180,17 +180,17 @@ def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_truncated_json_is_not_whole(version: PublishedVersion, tmp_path: Path, share: float) -> None:
+def test_truncated_json_is_not_valid(version: PublishedVersion, tmp_path: Path, share: float) -> None:
     text = version.manifest.to_json()
 
-    assert "not whole JSON: " in complaint(tmp_path, text[: int(share * len(text))])
+    assert "not valid JSON: " in complaint(tmp_path, text[: int(share * len(text))])
 
 
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe\x00", b"\x00" * 64, b"[" * 100_000, b'{"a":' * 100_000], ids=range(4)
 )
-def test_what_is_no_json_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
-    assert "not whole JSON: " in complaint(tmp_path, content)
+def test_text_that_is_not_json_is_not_valid(tmp_path: Path, content: bytes) -> None:
+    assert "not valid JSON: " in complaint(tmp_path, content)
 
 
 def test_a_manifest_is_an_object(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
         ),
         pytest.param(
             lambda d: d["operating_points"]["fast"]["certificate"].update(risk="harm", harms=None),
-            "operating_points.fast.certificate: harms: expected a count, for the risk is harm, got none",
+            "operating_points.fast.certificate: harms: expected a count if the risk is harm, got none",
             id="harms that nobody counted",
         ),
         pytest.param(
@@ -366,7 +366,7 @@ FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
         ),
         pytest.param(
             _set(*GOALS)({"version": 1, "options": {}, "goals": {"exact": {}}, "data": None}),
-            'provenance.retargeted_from: goals: expected none for "exact", which aims at nothing, got one',
+            'provenance.retargeted_from: goals: expected none for "exact", got one',
             id="goal of exact",
         ),
         pytest.param(
@@ -378,7 +378,7 @@ FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
         pytest.param(_set("confidence")("entropy"), "confidence: ", id="unknown confidence"),
     ],
 )
-def test_a_broken_rule_of_the_format_names_its_culprit(
+def test_the_error_names_the_key_that_breaks_a_rule(
     document: Document, tmp_path: Path, change: Change, culprit: str
 ) -> None:
     change(document)
@@ -479,7 +479,7 @@ def test_before_format_3_no_version_is_attached(document: Document, tmp_path: Pa
         ),
     ],
 )
-def test_a_broken_record_of_where_exits_were_attached_names_its_culprit(
+def test_the_error_names_the_key_of_attached_to_that_breaks_a_rule(
     attached: Document, tmp_path: Path, change: Change, culprit: str
 ) -> None:
     change(attached)
@@ -559,7 +559,7 @@ def test_any_value_anywhere_is_read_or_refused_in_one_line(
         assert "\n" not in str(refusal)  # noqa: PT017 - both outcomes are right
 
 
-def test_an_unknown_operating_point_is_the_callers_error(version: PublishedVersion) -> None:
+def test_an_unknown_operating_point_is_an_invalid_request(version: PublishedVersion) -> None:
     with pytest.raises(InvalidRequest, match='operating_point "slow" is unknown to model "scripted"'):
         version.manifest.operating_point("slow")
 

@@ -63,7 +63,7 @@ def _write_future_format(folder: Path) -> None:
 @pytest.mark.parametrize(
     "spoil", [_truncate, _change_stage, _remove_stage, _forget_manifest, _write_future_format]
 )
-def test_a_bad_new_version_is_refused_and_the_old_one_goes_on(place: Repository, spoil: object) -> None:
+def test_a_bad_new_version_is_refused_and_the_old_one_keeps_serving(place: Repository, spoil: object) -> None:
     place.publish(1)
     place.rescan()
     folder = place.publish(2)
@@ -76,7 +76,7 @@ def test_a_bad_new_version_is_refused_and_the_old_one_goes_on(place: Repository,
     assert (place.served(), place.loader.closed) == (["scripted/1"], [])
 
 
-def test_a_version_that_does_not_load_is_refused_and_the_old_one_goes_on(place: Repository) -> None:
+def test_a_version_that_does_not_load_is_refused_and_the_old_one_keeps_serving(place: Repository) -> None:
     place.publish(1)
     place.rescan()
     place.publish(2)
@@ -86,7 +86,7 @@ def test_a_version_that_does_not_load_is_refused_and_the_old_one_goes_on(place: 
     assert place.served() == ["scripted/1"]
 
 
-def test_a_refused_version_is_taken_up_once_it_is_mended(place: Repository) -> None:
+def test_a_refused_version_is_loaded_after_it_was_corrected(place: Repository) -> None:
     place.publish(2)
     place.loader.refuses.add("scripted/2")
     place.rescan()
@@ -95,7 +95,7 @@ def test_a_refused_version_is_taken_up_once_it_is_mended(place: Repository) -> N
     assert (place.rescan(), place.served()) == ([], ["scripted/2"])
 
 
-def test_one_models_failure_leaves_the_others_alone(place: Repository) -> None:
+def test_the_failure_of_one_model_does_not_affect_others(place: Repository) -> None:
     _truncate(place.publish(1, "broken"))
     place.publish(1, "works")
 
@@ -112,7 +112,7 @@ def test_a_removed_model_is_closed(place: Repository) -> None:
     assert (place.served(), place.loader.closed) == ([], ["scripted/1"])
 
 
-def test_removing_the_highest_version_brings_the_one_below_back(place: Repository) -> None:
+def test_removing_the_highest_version_loads_the_next_lower_one(place: Repository) -> None:
     place.publish(1)
     place.publish(2)
     place.rescan()
@@ -122,7 +122,7 @@ def test_removing_the_highest_version_brings_the_one_below_back(place: Repositor
     assert (place.served(), place.loader.closed) == (["scripted/1"], ["scripted/2"])
 
 
-def test_a_repository_that_vanishes_keeps_what_is_served(place: Repository) -> None:
+def test_a_removed_repository_keeps_its_versions_served(place: Repository) -> None:
     place.publish(1)
     place.rescan()
     place.root.rename(place.root.with_name("moved"))
@@ -142,14 +142,14 @@ def test_a_configured_older_version_is_served_beside_the_highest(place: Reposito
     assert [repository.get("scripted"), repository.get("scripted", 1)] == ["scripted/3", "scripted/1"]
 
 
-def test_a_configured_version_that_is_not_there_is_refused_with_those_found(place: Repository) -> None:
+def test_a_missing_configured_version_is_refused_with_those_found(place: Repository) -> None:
     place.publish(2)
     place.serving({"scripted": [1]})
 
     assert place.rescan() == ['model "scripted": version 1 is configured, found [2]']
 
 
-def test_a_configured_model_that_is_not_there_is_refused(place: Repository) -> None:
+def test_a_missing_configured_model_is_refused(place: Repository) -> None:
     place.publish(1)
     place.serving({"scriptd": [1]})
 
@@ -157,7 +157,7 @@ def test_a_configured_model_that_is_not_there_is_refused(place: Repository) -> N
     assert place.served() == ["scripted/1"]
 
 
-def test_versions_swap_together_or_not_at_all(place: Repository) -> None:
+def test_versions_are_replaced_together_or_not_at_all(place: Repository) -> None:
     place.publish(1)
     place.publish(2)
     place.serving({"scripted": [1]})
@@ -167,7 +167,7 @@ def test_versions_swap_together_or_not_at_all(place: Repository) -> None:
     assert (place.served(), place.loader.closed) == ([], ["scripted/1"])
 
 
-def test_the_index_says_of_each_version_whether_and_why_not(place: Repository) -> None:
+def test_the_index_shows_whether_each_version_is_served_and_why_not(place: Repository) -> None:
     place.publish(1)
     place.publish(2)
     place.rescan()
@@ -179,4 +179,4 @@ def test_the_index_says_of_each_version_whether_and_why_not(place: Repository) -
 
     assert entries == [(1, False), (2, True), (3, False)]
     assert reasons[:2] == ["not served", ""]
-    assert "not whole JSON" in reasons[2]
+    assert "not valid JSON" in reasons[2]

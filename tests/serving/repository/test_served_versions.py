@@ -37,7 +37,7 @@ def test_close_closes_all(place: Repository) -> None:
     assert (place.served(), sorted(place.loader.closed)) == ([], ["other/1", "scripted/1"])
 
 
-def test_what_is_loaded_after_the_close_is_closed_at_once(place: Repository) -> None:
+def test_a_version_that_is_loaded_after_close_is_closed_at_once(place: Repository) -> None:
     place.publish(1)
     place.repository.close()
 
@@ -46,7 +46,7 @@ def test_what_is_loaded_after_the_close_is_closed_at_once(place: Repository) -> 
     assert (place.served(), place.loader.closed) == ([], ["scripted/1"])
 
 
-def test_a_reader_never_meets_a_gap_while_versions_swap(place: Repository) -> None:
+def test_a_version_is_always_served_during_a_replacement(place: Repository) -> None:
     place.publish(1)
     place.rescan()
     stop = threading.Event()

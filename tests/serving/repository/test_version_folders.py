@@ -17,7 +17,7 @@ def folder(published: Path, tmp_path: Path) -> Path:
     return copy(published, tmp_path)
 
 
-def test_a_right_version_is_read_whole(folder: Path) -> None:
+def test_a_valid_version_is_read(folder: Path) -> None:
     version = read_version(folder)
 
     assert (version.manifest.name, version.manifest.version) == ("scripted", 1)
@@ -42,7 +42,7 @@ def test_a_stage_file_that_was_changed_is_refused_with_both_digests(folder: Path
         read_version(folder)
 
 
-def test_a_missing_stage_file_is_named(folder: Path) -> None:
+def test_the_error_names_a_missing_stage_file(folder: Path) -> None:
     (folder / "stage-1.onnx").unlink()
 
     with pytest.raises(RepositoryError, match=r"stage-1.onnx: stage 1 "):
@@ -68,12 +68,12 @@ def test_a_stage_file_that_is_a_folder_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"name": "other"}, {"version": 2}])
-def test_a_version_in_the_wrong_folder_is_refused_with_both_places(
+def test_a_version_in_the_wrong_folder_is_refused_with_both_names(
     folder: Path, change: dict[str, object]
 ) -> None:
     edit(folder, **change)
 
-    with pytest.raises(InvalidManifest, match="expected scripted/1 as the folder says, got "):
+    with pytest.raises(InvalidManifest, match="expected scripted/1 as in the path, got "):
         read_version(folder)
 
 
@@ -85,14 +85,14 @@ def test_versions_are_found_in_numeric_order(published: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["0", "01", "-1", "1.0", "v1", "latest", ".tmp-2", "9" * 19, "\uff11"])
-def test_a_folder_that_is_no_version_is_passed_over(published: Path, tmp_path: Path, name: str) -> None:
+def test_a_folder_that_is_no_version_is_skipped(published: Path, tmp_path: Path, name: str) -> None:
     copy(published, tmp_path)
     (tmp_path / "scripted" / name).mkdir()
 
     assert find_versions(tmp_path) == {"scripted": [1]}
 
 
-def test_files_beside_models_are_passed_over(published: Path, tmp_path: Path) -> None:
+def test_files_beside_models_are_skipped(published: Path, tmp_path: Path) -> None:
     copy(published, tmp_path)
     (tmp_path / "README.md").write_text("not a model")
     (tmp_path / "scripted" / "2").write_text("not a version")
@@ -101,12 +101,12 @@ def test_files_beside_models_are_passed_over(published: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", [".hidden", "a b", "x" * 65, "ünï"])
-def test_a_folder_with_a_name_that_no_model_may_have_is_passed_over(tmp_path: Path, name: str) -> None:
+def test_a_folder_with_an_invalid_model_name_is_skipped(tmp_path: Path, name: str) -> None:
     (tmp_path / name / "1").mkdir(parents=True)
 
     assert find_versions(tmp_path) == {}
 
 
-def test_a_repository_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_repository_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="gone"):
         find_versions(tmp_path / "gone")

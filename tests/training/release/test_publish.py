@@ -257,9 +257,9 @@ def test_nothing_is_left_where_no_folder_can_be_made_for_the_model(
 
 
 def test_a_manifest_of_another_name_or_version_is_refused(exported: Exported, tmp_path: Path) -> None:
-    with pytest.raises(InvalidManifest, match="expected tiny/1 as the folder says, got other/1"):
+    with pytest.raises(InvalidManifest, match="expected tiny/1 as in the path, got other/1"):
         publish_tiny(tmp_path, exported, lambda version: manifest_of(exported, version, "other"))
-    with pytest.raises(InvalidManifest, match="expected tiny/1 as the folder says, got tiny/2"):
+    with pytest.raises(InvalidManifest, match="expected tiny/1 as in the path, got tiny/2"):
         publish_tiny(tmp_path, exported, lambda version: manifest_of(exported, version + 1))
 
 

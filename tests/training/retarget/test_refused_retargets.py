@@ -36,7 +36,7 @@ def test_an_unknown_model_or_version_is_told_the_known_ones(models: Path) -> Non
         retarget(models, "../tiny", 1, PointChanges(epsilon=0.3), None, print)
     with pytest.raises(RepositoryError, match=r'model "tiny": expected one of versions 1, got 7'):
         retarget(models, "tiny", 7, PointChanges(epsilon=0.3), None, print)
-    with pytest.raises(RepositoryError, match="expected a folder, got nothing there"):
+    with pytest.raises(RepositoryError, match="expected a folder, got none"):
         retarget(models / "none", "tiny", 1, PointChanges(epsilon=0.3), None, print)
 
 

@@ -64,6 +64,11 @@ class ModelInfo:
     """Each point as in the manifest: thresholds, figures and certificate."""
 
     @property
+    def final_exit(self) -> int:
+        """The number of the last exit; exits count from 0."""
+        return len(self.operating_points[self.default_operating_point]["thresholds"])
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one image, [C, H, W]; raises InvalidRequest if the model does not take images."""
         (first, *others) = self.inputs

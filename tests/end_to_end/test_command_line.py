@@ -55,7 +55,7 @@ def test_verify_of_no_repository_is_exit_code_2(tmp_path: Path) -> None:
 
 def test_revoke_and_reinstate_name_what_they_did(tmp_path: Path) -> None:
     code, output, errors = run_serving("revoke", "digits/3/fast", "--state-dir", str(tmp_path))
-    assert (code, errors) == (0, "note: models holds no digits/3; it is revoked all the same\n")
+    assert (code, errors) == (0, "note: models has no digits/3; the revocation is written anyway\n")
     assert output.startswith("revoked digits/3/fast, since 20")
     assert Revocations(tmp_path).revoked_by("digits", 3, "fast") == "operator"
 
@@ -83,7 +83,7 @@ def test_reinstate_of_what_was_not_revoked_is_exit_code_2(tmp_path: Path) -> Non
     code, output, errors = run_serving("reinstate", "digits/4", "--state-dir", str(tmp_path))
 
     assert (code, output) == (CANNOT_START, "")
-    assert errors == f"offramp: {tmp_path}: nothing revoked matches digits/4\n"
+    assert errors == f"offramp: error: {tmp_path}: nothing revoked matches digits/4\n"
 
 
 @pytest.mark.parametrize("point", ["", "digits/x", "digits/0/fast", "a/1/b/c", "../digits"])

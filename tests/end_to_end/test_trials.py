@@ -52,7 +52,7 @@ def test_a_version_that_never_ends_stops_the_start(tmp_path: Path) -> None:
     assert (code, output) == (CANNOT_START, "")
     (line,) = [line for line in errors.splitlines() if not line.startswith("{")]  # but for the log
     assert line.startswith(
-        f"offramp: {folder}: trial.max_seconds: expected it to be over in 2 s, got no end in "
+        f"offramp: error: {folder}: trial.max_seconds: expected it to be over in 2 s, got no end in "
     )
 
 

@@ -21,7 +21,7 @@ def complaint(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     assert main(arguments) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("error: ")
+    assert said.err.startswith("offramp: error: ")
     assert said.err.count("\n") == 1
     return said.err
 
@@ -86,7 +86,7 @@ def test_a_seed_out_of_range_is_a_line_and_exit_code_2(
 def test_what_cannot_replace_a_value_of_the_recipe_is_a_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_recipe_file: Path, more: list[str], said: str
 ) -> None:
-    assert complaint(capsys, run_arguments(tiny_recipe_file, tmp_path, *more)) == f"error: {said}\n"
+    assert complaint(capsys, run_arguments(tiny_recipe_file, tmp_path, *more)) == f"offramp: error: {said}\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,7 +94,7 @@ def test_a_model_name_that_leaves_its_folder_is_a_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_recipe_file: Path
 ) -> None:
     said = complaint(capsys, run_arguments(tiny_recipe_file, tmp_path, "--model", "../tiny"))
-    assert said.startswith("error: model: ")
+    assert said.startswith("offramp: error: model: ")
     assert said.endswith(", got '../tiny'\n")
 
 
@@ -124,7 +124,7 @@ def test_a_full_disk_is_a_line_and_exit_code_2_and_the_last_checkpoint_stays(
         assert main(run_arguments(longer_recipe, tmp_path, "--resume")) == 2
 
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert line.startswith("error: no space left: ")
+    assert line.startswith("offramp: error: no space left: ")
     assert f"{tmp_path}/run/{CHECKPOINT_FILE}'; free some space and resume with: python -m training" in line
     assert (tmp_path / "run" / CHECKPOINT_FILE).read_bytes() == checkpoint
 
@@ -144,7 +144,9 @@ def test_a_run_does_not_go_on_in_another_precision_unless_it_is_told_to(
     assert main([*arguments, "--resume"]) == 2
 
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"error: {path}: precision: expected bf16, in which it was trained, got fp32: ")
+    assert line.startswith(
+        f"offramp: error: {path}: precision: expected bf16, in which it was trained, got fp32: "
+    )
     assert main([*arguments, "--resume", "--allow-other-precision"]) == 0
     record = RunFolder(tmp_path / "run").read_record()
     assert record is not None

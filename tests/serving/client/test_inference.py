@@ -1,5 +1,6 @@
 """The typed client and its command line against a real server."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -260,15 +261,33 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images.npy"
 
 
-def test_predict_prints_a_line_a_row(live_server: LiveServer, images: Path) -> None:
+def test_predict_prints_a_table_with_a_line_for_each_row(live_server: LiveServer, images: Path) -> None:
     np.save(images, np.stack([EASY, HARD]))
 
     assert predict(live_server, images) == (
         0,
-        "0: ant (label 0), confidence 0.9867, left at exit 0 (confident)\n"
-        "1: cat (label 2), confidence 0.4519, left at exit 2 (final)\n",
+        "row  label  confidence  exit    reason\n"
+        "0    ant    0.9867      0 of 2  confident\n"
+        "1    cat    0.4519      2 of 2  final\n",
         "",
     )
+
+
+def test_predict_prints_a_json_object_for_each_row(live_server: LiveServer, images: Path) -> None:
+    np.save(images, np.stack([EASY, HARD]))
+
+    code, output, _ = predict(live_server, images, "--json")
+
+    easy, hard = map(json.loads, output.splitlines())
+    assert (code, set(easy)) == (0, {"row", "label", "name", "confidence", "exit", "exit_reason"})
+    assert (hard["row"], hard["label"], hard["name"], hard["exit"], hard["exit_reason"]) == (
+        1,
+        2,
+        "cat",
+        2,
+        "final",
+    )
+    assert easy["confidence"] == pytest.approx(confidence(5), abs=1e-6)
 
 
 def test_predict_takes_options(live_server: LiveServer, images: Path) -> None:
@@ -276,7 +295,7 @@ def test_predict_takes_options(live_server: LiveServer, images: Path) -> None:
 
     code, output, _ = predict(live_server, images, "--operating-point", "exact", "--max-exit", "1")
 
-    assert (code, "left at exit 1 (capped)" in output) == (0, True)
+    assert (code, output.endswith("1 of 2  capped\n")) == (0, True)
 
 
 def test_predict_takes_grey_images_without_their_channel(live_server: LiveServer, images: Path) -> None:
@@ -284,7 +303,7 @@ def test_predict_takes_grey_images_without_their_channel(live_server: LiveServer
 
     code, output, _ = predict(live_server, images)
 
-    assert (code, output.count("\n")) == (0, 2)
+    assert (code, output.count("\n")) == (0, 3)
 
 
 def test_predict_takes_a_picture_where_pillow_is(live_server: LiveServer, tmp_path: Path) -> None:
@@ -292,7 +311,7 @@ def test_predict_takes_a_picture_where_pillow_is(live_server: LiveServer, tmp_pa
 
     code, output, _ = predict(live_server, tmp_path / "bee.png")
 
-    assert (code, output.startswith("0: bee (label 1)")) == (0, True)
+    assert (code, output.splitlines()[1].startswith("0    bee  ")) == (0, True)
 
 
 def _write_floats(file: Path) -> None:
@@ -354,7 +373,7 @@ def test_predict_of_a_wrong_file_is_one_line_and_exit_code_1(
     code, output, errors = predict(live_server, images)
 
     assert (code, output, errors.count("\n")) == (1, "", 1)
-    assert errors.startswith("offramp: ")
+    assert errors.startswith("offramp: error: ")
     assert complaint in errors
 
 

@@ -24,8 +24,9 @@ def write(file: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
 
 
 PREDICTED = (
-    "0: 1 (label 1), confidence 0.9867, left at exit 0 (confident)\n"
-    "1: 0 (label 0), confidence 0.9867, left at exit 1 (confident)\n"
+    "row  label  confidence  exit    reason\n"
+    "0    1      0.9867      0 of 2  confident\n"
+    "1    0      0.9867      1 of 2  confident\n"
 )
 
 
@@ -52,7 +53,7 @@ def test_predict_takes_one_array_of_any_name_for_the_one_input(token_server: Liv
 
     code, output, errors = predict(token_server, rows, model=TABLE)
 
-    assert (code, output.startswith("0: 1 (label 1)"), errors) == (0, True, "")
+    assert (code, output.splitlines()[1].startswith("0    1  "), errors) == (0, True, "")
 
 
 def test_predict_takes_the_one_input_by_the_name_that_attaching_takes(
@@ -62,7 +63,7 @@ def test_predict_takes_the_one_input_by_the_name_that_attaching_takes(
 
     code, output, errors = predict(token_server, rows, model=TABLE)
 
-    assert (code, output.startswith("0: 1 (label 1)")) == (0, True)
+    assert (code, output.splitlines()[1].startswith("0    1  ")) == (0, True)
     assert errors == f"{rows}: not sent, the model has no such input: y\n"
 
 
@@ -71,7 +72,7 @@ def test_predict_takes_images_by_name_too(live_server: LiveServer, rows: Path) -
 
     code, output, errors = predict(live_server, rows)
 
-    assert (code, output.count("\n"), errors) == (0, 2, "")
+    assert (code, output.count("\n"), errors) == (0, 3, "")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,6 @@ def test_images_are_refused_where_the_model_takes_none(token_server: LiveServer,
 
     assert (code, output) == (1, "")
     assert errors == (
-        f'offramp: {images}: expected .npz with an array for each input: model "tokens": expected one input '
-        "of UINT8 images, got token_ids INT64 [-1, 6], attention_mask INT64 [-1, 6]\n"
+        f'offramp: error: {images}: expected .npz with an array for each input: model "tokens": expected '
+        "one input of UINT8 images, got token_ids INT64 [-1, 6], attention_mask INT64 [-1, 6]\n"
     )

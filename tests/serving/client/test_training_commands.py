@@ -151,10 +151,12 @@ def test_jobs_are_listed_cancelled_and_refused_in_lines(
 
     said = capsys.readouterr()
     assert codes == [0, 0, 1, 1]
-    assert [line.split(",")[0] for line in said.out.splitlines() if line.startswith("job ")] == [
-        f"job {job.id}: running",
-        f"job {job.id}: cancelled",
-    ]
+    # The server in this process logs to stdout too.
+    lines = [line for line in said.out.splitlines() if line.startswith(("job", job.id))]
+    header, listed, cancelled = lines
+    assert header.split() == ["job", "state", "recipe", "model", "version", "progress", "started", "error"]
+    assert listed.split()[:5] == [job.id, "running", "stand-in", "stand-in", "-"]
+    assert cancelled.startswith(f"job {job.id}: cancelled, stand-in to stand-in, ")
     refusals = said.err.splitlines()
     assert refusals[0].endswith("expected one that is interrupted or failed, got cancelled")
     assert refusals[1].endswith("job 'gone' is not found")
@@ -167,10 +169,39 @@ def test_recipes_and_logs_are_printed(
 
     assert (run(server, "recipes"), run(server, "logs", job.id)) == (0, 0)
 
-    said = capsys.readouterr().out
-    assert "stand-in: no training; needs: nothing\n" in said
-    assert "  widths=[4, 8]  widths.\n" in said
-    assert "published " in said
+    printed = capsys.readouterr().out
+    assert "recipe    description\nstand-in  no training\n" in printed
+    assert "published " in printed
+
+
+def test_a_named_recipe_is_printed_with_its_settings(
+    server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(server, "recipes", "stand-in") == 0
+
+    printed = capsys.readouterr().out
+    assert "stand-in: no training\nneeds: nothing\nsetting " in printed
+    assert ["widths", "[4,", "8]", "widths."] in [line.split() for line in printed.splitlines()]
+
+
+def test_an_unknown_recipe_is_an_error_that_names_the_known_ones(
+    server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(server, "recipes", "digit") == 1
+
+    assert capsys.readouterr().err == 'offramp: error: recipe "digit": expected one of stand-in\n'
+
+
+def test_hints_name_the_program_that_was_typed(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "stand-in", "--address", server.address]
+
+    assert main(arguments, prog="offramp jobs") == 0
+
+    (job,) = client.jobs()
+    assert f"watch it: offramp jobs watch {job.id} --address " in capsys.readouterr().err
+    list(client.watch(job.id))
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3"])

@@ -267,8 +267,8 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str
     """Attach, which must fail in one line and publish nothing."""
     assert attach(folder, *more) == 2
     assert not (folder / "models").exists() or not list((folder / "models").rglob("manifest.json"))
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    return line.removeprefix("error: ")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("offramp: error: ")]
+    return line.removeprefix("offramp: error: ")
 
 
 def test_too_few_rows_are_refused_with_how_many_are_needed(
@@ -284,7 +284,7 @@ def test_a_network_that_no_exit_makes_cheaper_is_only_published_by_force(
 ) -> None:
     assert attach_at(own, "relu_2") == 2
 
-    assert "error: no saving found: balanced takes " in capsys.readouterr().err
+    assert "offramp: error: no saving found: balanced takes " in capsys.readouterr().err
     assert not (own / "models" / "tables").exists()
     assert attach_at(own, "relu_2", more=("--resume", "--force")) == 0
 

@@ -72,7 +72,7 @@ def test_a_mistake_is_exit_code_2_and_one_line(
     said = capsys.readouterr()
     assert code == MISTAKE
     assert said.out == ""
-    assert said.err.startswith("error: ")
+    assert said.err.startswith("offramp: error: ")
     assert said.err.count("\n") == 1
     assert complaint in said.err
     assert contents(models) == before

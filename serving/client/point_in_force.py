@@ -1,4 +1,4 @@
-"""The current state of an operating point, as the client shows it."""
+"""The current state of an operating point."""
 
 import math
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class PointInForce:
         """Convert a message of the wire."""
         return cls(
             in_force=state.in_force,
-            thresholds=tuple(None if math.isinf(each) else each for each in state.thresholds),
+            thresholds=tuple(None if math.isinf(threshold) else threshold for threshold in state.thresholds),
             revoked=state.revoked,
             shadow_agreed=state.shadow_agreed,
             shadow_differed=state.shadow_differed,

@@ -76,14 +76,16 @@ def _override(text: str) -> tuple[str, OverrideValue]:
 def _recipes(client: TrainingClient, options: argparse.Namespace) -> int:
     recipes = {recipe.name: recipe for recipe in client.recipes()}
     if options.recipe is None:
-        print("\n".join(table(RECIPE_HEADER, ((name, each.description) for name, each in recipes.items()))))
+        print(
+            "\n".join(table(RECIPE_HEADER, ((name, recipe.description) for name, recipe in recipes.items())))
+        )
         return 0
     recipe = recipes.get(options.recipe)
     if recipe is None:
         raise InvalidRequest(f'recipe "{options.recipe}": expected one of {", ".join(recipes)}')
     print(printable(f"{recipe.name}: {recipe.description}"))
     print(printable(f"needs: {recipe.needs}"))
-    settings = ((each.key, _json(each), " ".join(each.help.split())) for each in recipe.settings)
+    settings = ((setting.key, _json(setting), " ".join(setting.help.split())) for setting in recipe.settings)
     print("\n".join(table(SETTING_HEADER, settings)))
     return 0
 
@@ -100,7 +102,7 @@ def _train(client: TrainingClient, options: argparse.Namespace) -> int:
             program = options.prog.removesuffix(" jobs")  # `offramp jobs train`, but `offramp jobs`
             hint = f"the job may have started; list the jobs: {program} jobs"
         else:
-            hint = f"the job goes on; {_commands_for(job.id, options)}"
+            hint = f"the job continues; {_commands_for(job.id, options)}"
         print(hint, file=sys.stderr)
         return INTERRUPTED
     print(_commands_for(job.id, options), file=sys.stderr)
@@ -146,7 +148,7 @@ def _show(client: TrainingClient, job_id: str, after_event: int, options: argpar
                 return 0 if event.state.job.state == training.SUCCEEDED else 1
     except KeyboardInterrupt:
         bars.close()
-        print(f"the job goes on; {_commands_for(job_id, options, last_event)}", file=sys.stderr)
+        print(f"the job continues; {_commands_for(job_id, options, last_event)}", file=sys.stderr)
         return INTERRUPTED
     except ModelNotReady:  # the connection is lost, or the server stops
         bars.close()
@@ -173,6 +175,6 @@ def _json(setting: training.Setting) -> str:
 
 def _plain(value: training.Value) -> object:
     if value.HasField("list_value"):
-        return [_plain(each) for each in value.list_value.values]
+        return [_plain(item) for item in value.list_value.values]
     kind = value.WhichOneof("kind")
     return None if kind in {None, "null_value"} else getattr(value, kind)

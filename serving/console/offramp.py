@@ -1,7 +1,7 @@
 """The command `offramp`: the server, its client and training under one name.
 
-Each command runs one of three programs, which parses the command's options itself. A program is imported only
-when it runs, so the base installation can run the client without the extras.
+Each command runs one of three programs. The program parses the options of the command. It is imported only when
+it runs, so the base installation can run the client without the extras.
 """
 
 import argparse
@@ -24,7 +24,7 @@ class Program:
 
     title: str
     module: str
-    """Has a function `run_program(arguments, prog)`; prog is the name of the program in its messages."""
+    """Has a function `run_program(arguments, prog)` that ends the process; its messages call it prog."""
     extra: str | None
     """The extra that installs what the program imports; None for the base installation."""
     commands: Mapping[str, str]
@@ -43,7 +43,7 @@ SERVER = Program(
     },
 )
 CLIENT = Program(
-    "ask a server",
+    "send requests to a server",
     "serving.client.__main__",
     None,
     {
@@ -87,13 +87,13 @@ def main() -> None:
 
 
 def run_offramp(words: Sequence[str]) -> int:
-    """Run a command and return its exit code. A program may also end the process itself."""
+    """Run a command; return the exit code if its program did not start."""
     if words[:1] == ["jobs"]:
         return _run_jobs(words[1:])
     parser = _parser(
         NAME,
         (SERVER, CLIENT, TRAINING),
-        "Train classifiers with early exits, serve them over gRPC, and ask them.",
+        "Train classifiers with early exits, serve them over gRPC, and send requests.",
         "predict --model digits digit.npy",
     )
     name = _command(parser, words or ["--help"])
@@ -111,7 +111,7 @@ def _run_jobs(words: Sequence[str]) -> int:
     if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
         words = ["list", *words]
     name = _command(parser, words)
-    if name == "list":  # the client's own name for it is `jobs`
+    if name == "list":  # the client calls this command `jobs`
         return _run(CLIENT, prog, NAME, ["jobs", *words[1:]])
     if name in JOBS.commands:
         return _run(JOBS, f"{prog} {name}", prog, words)
@@ -119,7 +119,7 @@ def _run_jobs(words: Sequence[str]) -> int:
 
 
 def _command(parser: CommandParser, words: Sequence[str]) -> str:
-    """Return the first word if it is no option; otherwise print help or version, or exit with an error."""
+    """Return the first word. If it is an option, print the help or the version, or report an error, and exit."""
     if words[0].startswith("-"):
         parser.parse_args(words[:1])
         parser.error("expected a command")
@@ -127,7 +127,7 @@ def _command(parser: CommandParser, words: Sequence[str]) -> str:
 
 
 def _run(program: Program, command: str, prog: str, words: Sequence[str]) -> int:
-    """Run a command of a program. If a package of its extra is missing, report the extra."""
+    """Run a command of a program. If a package of the extra is missing, name the extra and return 2."""
     try:
         importlib.import_module(program.module).run_program(list(words), prog)
     except ModuleNotFoundError as error:

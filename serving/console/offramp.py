@@ -1,7 +1,7 @@
 """The command `offramp`: the server, its client and training under one name.
 
-Each command runs one of three programs. The program parses the options of the command. It is imported only when
-it runs, so the base installation can run the client without the extras.
+Each command runs one of three programs, and the program parses the options. It is imported only when it runs,
+so the base installation can run the client without the extras.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def _run_jobs(words: Sequence[str]) -> int:
 
 
 def _command(parser: CommandParser, words: Sequence[str]) -> str:
-    """Return the first word. If it is an option, print the help or the version, or report an error, and exit."""
+    """Return the first word. If it is an option, print help or version, or report an error, and exit."""
     if words[0].startswith("-"):
         parser.parse_args(words[:1])
         parser.error("expected a command")

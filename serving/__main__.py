@@ -7,15 +7,16 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from prometheus_client import disable_created_metrics
 
 # Set before gRPC is imported: otherwise its core writes to stderr directly, not through the log writer.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from serving import __version__
 from serving.config import load_config
-from serving.console.standard_streams import complain, run_command
+from serving.console.command_parser import CommandParser, add_version
+from serving.console.standard_streams import ERROR_PREFIX, print_error, print_to_stderr, run_command
 from serving.errors import ConfigurationError, RepositoryError
 from serving.lifecycle.logs import configure_logs
 from serving.lifecycle.server import Address, Server
@@ -24,27 +25,30 @@ from serving.monitor import revocations
 from serving.repository.manifest import EXACT_POINT, NAME_PATTERN
 from serving.repository.repository import find_versions, read_version
 
+PROG = "python -m serving"
 CANNOT_START = 2
 LAST_LINES_SECONDS = 1.0
 """Longest time to write the last log lines, so that a pipe that nobody reads does not block the exit."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Run a command and return the exit code. Without a command, or with `serve`, run the server."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["serve"]:
+        options = _server_parser(f"{prog} serve").parse_args(words[1:])
+    else:
+        options = _parser(prog).parse_args(words)
     try:
-        return serve(options) if options.command is None else _run_command(options)
+        return int(options.run(options))
     except (ConfigurationError, RepositoryError) as error:
-        complain(f"offramp: {error}")
+        print_error(error)
         return CANNOT_START
 
 
-def _run_command(options: argparse.Namespace) -> int:
-    if options.command == "verify":
-        return verify(options.folder)
-    if options.command == "revoke":
-        return revoke(options.state_dir, options.point, options.model_repository)
-    return reinstate(options.state_dir, options.point)
+def run_program(arguments: Sequence[str] | None = None, prog: str = PROG) -> NoReturn:
+    """Run a command as the whole process."""
+    # Not sys.exit: after a forced stop, workers may run in onnxruntime, which aborts at interpreter shutdown.
+    os._exit(run_command(lambda: main(arguments, prog), unwritten=CANNOT_START))
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -53,7 +57,7 @@ def serve(options: argparse.Namespace) -> int:
     try:
         return asyncio.run(_serve(options, lambda: writer.dropped))
     except (ConfigurationError, RepositoryError) as error:
-        writer.error(f"offramp: {error}")
+        writer.error(f"{ERROR_PREFIX}{error}")
         return CANNOT_START
     finally:
         writer.close(LAST_LINES_SECONDS)
@@ -81,10 +85,10 @@ def verify(root: Path) -> int:
     Raises RepositoryError if the repository has no versions.
     """
     code = 0
-    found = find_versions(root)
-    if not found:
+    versions_by_model = find_versions(root)
+    if not versions_by_model:
         raise RepositoryError(f"model repository {root}: expected <name>/<version>/ folders, found none")
-    for name, versions in found.items():
+    for name, versions in versions_by_model.items():
         for number in versions:
             try:
                 version = read_version(root / name / str(number))
@@ -98,7 +102,7 @@ def verify(root: Path) -> int:
 
 Scope = tuple[str, int | None, str | None]
 """A model, a version of it and a point of the version; None means all."""
-TAKEN_UP = "a running server takes it up within a minute, on SIGHUP at once"
+WHEN_APPLIED = "a running server applies this within a minute, or at once on SIGHUP"
 
 
 def revoke(state_dir: Path, scope: Scope, model_repository: Path) -> int:
@@ -111,22 +115,22 @@ def revoke(state_dir: Path, scope: Scope, model_repository: Path) -> int:
         print(f"pinned {model} to {EXACT_POINT}: every operating point of {versions}, since {entry.revoked}")
     else:
         print(f"revoked {entry.scope}, since {entry.revoked}")
-    print(TAKEN_UP)
+    print(WHEN_APPLIED)
     return 0
 
 
 def _check_scope(scope: Scope, model_repository: Path) -> None:
     """Check a scope against the model repository; raise ConfigurationError for an unknown point.
 
-    A model or version that the repository lacks is only noted on stderr.
+    For a model or version that the repository lacks, only print a note to stderr.
     """
     model, version, point = scope
     if point == EXACT_POINT:
         raise ConfigurationError(f"{EXACT_POINT}: expected a point that lets rows leave early")
-    found = find_versions(model_repository) if model_repository.is_dir() else {}
-    if model not in found or version not in {None, *found[model]}:
-        wanted = model if version is None else f"{model}/{version}"
-        complain(f"note: {model_repository} holds no {wanted}; it is revoked all the same")
+    versions = find_versions(model_repository) if model_repository.is_dir() else {}
+    if model not in versions or version not in {None, *versions[model]}:
+        missing = model if version is None else f"{model}/{version}"
+        print_to_stderr(f"note: {model_repository} has no {missing}; the revocation is written anyway")
     elif point is not None:
         points = read_version(model_repository / model / str(version)).manifest.operating_points
         if point not in points:
@@ -137,27 +141,73 @@ def _check_scope(scope: Scope, model_repository: Path) -> None:
 
 def reinstate(state_dir: Path, scope: Scope) -> int:
     """Reinstate revoked points and print a line for each; raise ConfigurationError if none matches."""
-    for each in revocations.reinstate(state_dir, *scope):
-        print(f"reinstated {each.scope}, revoked {each.revoked} by the {each.by}")
-    print(TAKEN_UP)
+    for entry in revocations.reinstate(state_dir, *scope):
+        print(f"reinstated {entry.scope}, revoked {entry.revoked} by the {entry.by}")
+    print(WHEN_APPLIED)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving", description="Serve multi-exit models over gRPC."
+def _parser(prog: str) -> CommandParser:
+    """Build the parser of the server and its commands."""
+    parser = _server_parser(prog)
+    commands = parser.add_subparsers(title="commands, instead of the server", metavar="COMMAND")
+    check = commands.add_parser("verify", help="check the files of every version", example="models")
+    check.description = "Read every version's manifest and compare its files with the digests in it."
+    check.add_argument("folder", type=Path, metavar="FOLDER", help="the model repository")
+    check.set_defaults(run=lambda options: verify(options.folder))
+    take = commands.add_parser("revoke", help="stop the use of an operating point")
+    take.description = (
+        "Stop the use of an operating point; requests for it then use a safer one. Without a point, every "
+        "point of the version or model uses full depth."
     )
-    parser.add_argument("--version", action="version", version=f"offramp {__version__}")
-    parser.add_argument("--model-repository", type=Path, default=Path("models"), metavar="FOLDER")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=_port, default=8001, help="0 chooses a free one (default: 8001)")
+    take.set_defaults(run=lambda options: revoke(options.state_dir, options.point, options.model_repository))
+    back = commands.add_parser("reinstate", help="allow a revoked operating point again")
+    back.description = "Take back every revocation of a point, a version or a model."
+    back.set_defaults(run=lambda options: reinstate(options.state_dir, options.point))
+    for command in (take, back):
+        command.example = "fashion-mnist/2/fast --state-dir state"
+        command.add_argument("point", type=_point, metavar="MODEL[/VERSION[/POINT]]")
+        command.add_argument(
+            "--state-dir", type=Path, required=True, metavar="DIR", help="the server's state folder"
+        )
+    # SUPPRESS: without it, this option's default would replace a value that was given before the command.
+    _add_model_repository(take, default=argparse.SUPPRESS)
+    return parser
+
+
+def _server_parser(prog: str) -> CommandParser:
+    parser = CommandParser(
+        prog=prog,
+        description="Serve multi-exit models over gRPC. Prints one line when ready; logs to stderr.",
+        example="--model-repository models",
+    )
+    parser.set_defaults(run=serve)
+    add_version(parser)
+    _add_model_repository(parser, default=Path("models"))
     parser.add_argument(
-        "--metrics-port", type=_port, default=8002, help="0 chooses a free one (default: 8002)"
+        "--host", default="127.0.0.1", metavar="HOST", help="address to listen on (default: 127.0.0.1)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto")
-    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings, see README")
-    parser.add_argument("--state-dir", type=Path, metavar="FOLDER", help="keeps revocations across restarts")
-    parser.add_argument("--poll-seconds", type=_seconds, help="interval of rescans for new versions")
+    for name, default in (("grpc", 8001), ("metrics", 8002)):
+        parser.add_argument(
+            f"--{name}-port",
+            type=_port,
+            default=default,
+            metavar="PORT",
+            help=f"0 chooses a free port (default: {default})",
+        )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "tensorrt"),
+        default="auto",
+        help="auto: CUDA if a model runs on it, else the CPU (default)",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings: see docs/serving.md")
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIR", help="folder that keeps revocations across restarts"
+    )
+    parser.add_argument(
+        "--poll-seconds", type=_seconds, metavar="S", help="look for new versions every S seconds"
+    )
     parser.add_argument(
         "--enable-training", action="store_true", help="let callers start training jobs (needs torch)"
     )
@@ -166,17 +216,19 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("runs") / "jobs",
         metavar="DIR",
-        help="folder of the training jobs (default: %(default)s)",
+        help="folder of the training jobs (default: runs/jobs)",
     )
-    commands = parser.add_subparsers(dest="command", metavar="")
-    check = commands.add_parser("verify", help="check every version's manifest and digests, then exit")
-    check.add_argument("folder", type=Path)
-    take = commands.add_parser("revoke", help="revoke an operating point; without one, pin to full depth")
-    back = commands.add_parser("reinstate", help="reinstate what was revoked")
-    for command in (take, back):
-        command.add_argument("point", type=_point, metavar="MODEL[/VERSION[/POINT]]")
-        command.add_argument("--state-dir", type=Path, required=True, metavar="FOLDER")
     return parser
+
+
+def _add_model_repository(parser: CommandParser, default: Path | str) -> None:
+    parser.add_argument(
+        "--model-repository",
+        type=Path,
+        default=default,
+        metavar="DIR",
+        help="folder of the published models (default: models)",
+    )
 
 
 def _point(text: str) -> Scope:
@@ -210,5 +262,4 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    # Not sys.exit: after a forced stop, workers may run in onnxruntime, which aborts at interpreter shutdown.
-    os._exit(run_command(main, unwritten=CANNOT_START))
+    run_program()

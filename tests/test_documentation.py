@@ -23,6 +23,8 @@ from serving.config import (
     TrainingSettings,
     TrialSettings,
 )
+from serving.console.offramp import CLIENT, JOBS, SERVER
+from serving.console.offramp import TRAINING as TRAINING_PROGRAM
 from serving.exits.policy import ExitReason
 from serving.metrics.instruments import Metrics
 from serving.metrics.model_metrics import Outcome
@@ -139,23 +141,31 @@ def test_every_place_in_the_file_tree_exists(page: str) -> None:
             assert place.exists(), f"{place.relative_to(ROOT)} does not exist"
 
 
-@pytest.mark.parametrize("module", ["serving", "serving.client", "training"])
-def test_every_flag_of_the_pages_is_known(module: str) -> None:
-    pages = "\n".join((README, SERVING, TRAINING, ATTACH))
-    commands = re.findall(rf"^python -m {re.escape(module)} (.*)$", pages, re.MULTILINE)
-    assert commands
-    for command in commands:
-        words = command.split()
-        subcommand = [words[0]] if not words[0].startswith("-") else []
-        known = subprocess.run(
-            [sys.executable, "-m", module, *subcommand, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-        ).stdout
-        for flag in re.findall(r"--[a-z-]+", command):
-            assert flag in known, f"{module} {command}: {flag} is unknown"
+PAGES_WITH_COMMANDS = "\n".join((README, SERVING, TRAINING, ATTACH))
+SHOWN_COMMANDS = sorted(set(re.findall(r"^offramp (.*)$", PAGES_WITH_COMMANDS, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("shown", SHOWN_COMMANDS)
+def test_every_flag_of_the_pages_is_known(shown: str) -> None:
+    words = shown.split()
+    is_job_command = words[0] == "jobs" and words[1:] and words[1] in JOBS.commands
+    help_text = subprocess.run(
+        [sys.executable, "-m", "serving.console.offramp", *words[: 2 if is_job_command else 1], "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    for flag in re.findall(r"--[a-z-]+", shown):
+        assert flag in help_text, f"{flag} is unknown"
+
+
+def test_the_pages_show_every_command_and_no_other() -> None:
+    shown = set(re.findall(r"(?:^|`)offramp ([a-z]+)", PAGES_WITH_COMMANDS, re.MULTILINE))
+    shown_of_jobs = set(re.findall(r"(?:^|`)offramp jobs ([a-z]+)", PAGES_WITH_COMMANDS, re.MULTILINE))
+
+    assert shown == {name for program in (SERVER, CLIENT, TRAINING_PROGRAM) for name in program.commands}
+    assert shown_of_jobs == set(JOBS.commands) - {"list"}
 
 
 def test_every_recipe_setting_is_in_the_page_of_recipes_with_its_default() -> None:

@@ -17,10 +17,12 @@ TRAINING_MAY_USE = (
     "serving.stages.devices",
     "serving.errors",
     "serving.datatypes",
+    "serving.console.command_parser",
     "serving.console.standard_streams",
+    "serving.console.table",
 )
 """All that training may know of serving: the format, the exit policy, the stages as they are served, and
-what every command does with its standard streams."""
+what every command line shares."""
 
 FRONT_END_PARTS = ("grpc", "google", "pygrpc_native", "asyncio", "serving.api", "serving.frontend")
 """What speaks to callers: the parts that compute must do without."""
@@ -35,7 +37,10 @@ LIGHT_CLIENT = (
     "serving.client.__main__",
     "serving.client.connection",
     "serving.client.image_files",
+    "serving.client.job_lines",
     "serving.client.point_in_force",
+    "serving.client.points_command",
+    "serving.client.predict_command",
     "serving.client.row_files",
     "serving.client.training",
     "serving.client.training_commands",
@@ -194,6 +199,8 @@ DOES_WITHOUT = {
 # Modules of ours that an installation without an extra imports, and what they must do without there.
 RUNS_WITHOUT = {
     "serving.client": ("numpy", "grpc", "google"),
+    "serving.client.__main__": ("numpy", "grpc", "google"),
+    "serving.console.offramp": (),
     "serving.__main__": (
         "numpy",
         "grpc",

@@ -36,13 +36,13 @@ class Connection:
             ],
         )
         self._calls = {
-            (service, rpc.name): make(
+            (service, rpc.name): make_call(
                 f"/{service}/{rpc.name}",
                 request_serializer=rpc.request.SerializeToString,
                 response_deserializer=rpc.response.FromString,
             )
             for service in self.services
-            for streams, make in ((False, self._channel.unary_unary), (True, self._channel.unary_stream))
+            for streams, make_call in ((False, self._channel.unary_unary), (True, self._channel.unary_stream))
             for rpc in service_rpcs(service, streams=streams)
         }
 
@@ -60,32 +60,34 @@ class Connection:
         self,
         rpc: str,
         request: Message,
-        kind: type[Response],
+        response_type: type[Response],
         *,
         service: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Response:
-        """Call an RPC, by default of the first service; raise the error of its status."""
+        """Call an RPC, by default one of the first service. A failure raises the error for its status."""
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
             response = self._calls[service or self.services[0], rpc](request, timeout=timeout)
         except grpc.RpcError as error:
-            late = f" after {timeout} s" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
-            raise self._error(error, late) from error
-        assert isinstance(response, kind)
+            waited = f" after {timeout} s" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
+            raise self._error(error, waited) from error
+        assert isinstance(response, response_type)
         return response
 
-    def _stream(self, rpc: str, request: Message, kind: type[Response]) -> Generator[Response, None, None]:
+    def _stream(
+        self, rpc: str, request: Message, response_type: type[Response]
+    ) -> Generator[Response, None, None]:
         """Call a streaming RPC of the first service. Closing the generator cancels the call."""
         call = self._calls[self.services[0], rpc](request)
         try:
             for response in call:
-                assert isinstance(response, kind)
+                assert isinstance(response, response_type)
                 yield response
         except grpc.RpcError as error:
             raise self._error(error) from error
         finally:
             call.cancel()
 
-    def _error(self, error: grpc.RpcError, more: str = "") -> OfframpError:
-        return error_of(error.code(), f"{self._address}: {error.details()}{more}")
+    def _error(self, error: grpc.RpcError, suffix: str = "") -> OfframpError:
+        return error_of(error.code(), f"{self._address}: {error.details()}{suffix}")

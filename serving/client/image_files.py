@@ -1,4 +1,4 @@
-"""Reads image files as model input: .npy of uint8, or other formats with Pillow."""
+"""Image files as model input: .npy of uint8, or other formats with Pillow."""
 
 import sys
 from pathlib import Path

@@ -64,14 +64,19 @@ class ModelInfo:
     """Each point as in the manifest: thresholds, figures and certificate."""
 
     @property
+    def final_exit(self) -> int:
+        """The number of the last exit; exits count from 0."""
+        return len(self.operating_points[self.default_operating_point]["thresholds"])
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one image, [C, H, W]; raises InvalidRequest if the model does not take images."""
         (first, *others) = self.inputs
         is_image = first.datatype == IMAGE_DATATYPE and len(first.row_shape) == IMAGE_DIMENSIONS
         if others or not is_image:
-            takes = ", ".join(map(str, self.inputs))
+            inputs = ", ".join(map(str, self.inputs))
             raise InvalidRequest(
-                f'model "{self.name}": expected one input of {IMAGE_DATATYPE} images, got {takes}'
+                f'model "{self.name}": expected one input of {IMAGE_DATATYPE} images, got {inputs}'
             )
         return first.row_shape
 
@@ -165,11 +170,11 @@ class Client(Connection):
             max_batch_size=config.max_batch_size,
             inputs=tuple(
                 InputInfo(
-                    each.name,
-                    inference.DataType.Name(each.data_type).removeprefix("TYPE_"),
-                    tuple(each.dims),
+                    model_input.name,
+                    inference.DataType.Name(model_input.data_type).removeprefix("TYPE_"),
+                    tuple(model_input.dims),
                 )
-                for each in config.input
+                for model_input in config.input
             ),
             labels=tuple(json.loads(parameters["labels"])),
             device=parameters["device"],

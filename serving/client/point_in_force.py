@@ -1,10 +1,9 @@
-"""The current state of an operating point, as the client shows it."""
+"""The current state of an operating point."""
 
 import math
 from dataclasses import dataclass
 
 from serving.api.wire import inference
-from serving.console.printable import printable
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class PointInForce:
         """Convert a message of the wire."""
         return cls(
             in_force=state.in_force,
-            thresholds=tuple(None if math.isinf(each) else each for each in state.thresholds),
+            thresholds=tuple(None if math.isinf(threshold) else threshold for threshold in state.thresholds),
             revoked=state.revoked,
             shadow_agreed=state.shadow_agreed,
             shadow_differed=state.shadow_differed,
@@ -47,41 +46,3 @@ class PointInForce:
             epsilon=state.epsilon,
             delta=state.delta,
         )
-
-    def describe(self, name: str) -> str:
-        """Return a description for people: one line, with details indented below it."""
-        name, in_force, by = map(printable, (name, self.in_force, self.revoked_by))
-        if not any(threshold is not None for threshold in self.thresholds) and not self.revoked:
-            return f"{name}: in force, no row leaves early"
-        thresholds = " ".join("-" if each is None else f"{each:.4g}" for each in self.thresholds)
-        state = f"revoked by the {by}, {in_force} in its place" if self.revoked else "in force"
-        lines = [f"{name}: {state}, thresholds {thresholds}", *self._on_certificate()]
-        lines.append(
-            f"sampled rows: {self.shadow_agreed} agreed with the full network, "
-            f"{self.shadow_differed} differed, {self.shadow_missing} missing"
-        )
-        if self.too_many_missing:
-            lines.append("too many sampled rows are missing: a broken certificate may go unnoticed")
-        if self.revoked:
-            lines.append("until an operator puts it back in force: python -m serving reinstate")
-        return "\n  ".join(lines)
-
-    def _on_certificate(self) -> list[str]:
-        if not self.verdict:
-            return ["no certificate that sampled rows could test"]
-        promise = f"at most {self.epsilon:.3g} of answers differ from the full network's"
-        if self.verdict == "broken":
-            return [f"certificate broken: it states that {promise}; sampled rows show that more do"]
-        if self.verdict == "suspected":
-            return [
-                f"certificate suspected: it states that {promise}; one caller's rows show that more do",
-                "the server's log names the caller; if that traffic is real: python -m serving revoke",
-            ]
-        needed = 1 / self.delta
-        if self.shadow_agreed + self.shadow_differed + self.shadow_missing == 0:
-            evidence = "no row was sampled yet"
-        elif self.evidence <= 1:
-            evidence = "no evidence against it"
-        else:
-            evidence = f"some evidence against it, {self.evidence:.3g} where {needed:.3g} breaks it"
-        return [f"certificate holds: {promise}; {evidence}"]

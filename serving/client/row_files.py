@@ -1,4 +1,4 @@
-"""Reads an .npz file as model input: one array for each input. Never unpickles."""
+"""An .npz file as model input: one array for each input. Never unpickles."""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from serving.errors import first_line
 
 ONLY_INPUT = "x"
-"""Alternative array name for a model's only input, as in `python -m training attach`."""
+"""Alternative array name for a model's only input, as in `offramp attach`."""
 
 
 def read_rows(path: Path, inputs: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -23,11 +23,11 @@ def read_rows(path: Path, inputs: Sequence[str]) -> dict[str, NDArray[Any]]:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found = list(archive)
+            names_in_file = list(archive)
             names = inputs
-            if len(inputs) == 1 and inputs[0] not in found:
-                names = found if len(found) == 1 else [ONLY_INPUT]
-            arrays = {name: archive[name] for name in names if name in found}
+            if len(inputs) == 1 and inputs[0] not in names_in_file:
+                names = names_in_file if len(names_in_file) == 1 else [ONLY_INPUT]
+            arrays = {name: archive[name] for name in names if name in names_in_file}
     except OSError:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds of exception for a damaged file
@@ -36,9 +36,9 @@ def read_rows(path: Path, inputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         if not isinstance(array, np.ndarray):  # for a file that is not .npy the archive returns bytes
             raise ValueError(f"{path}: {name}: expected an array, got other bytes")
     if len(arrays) < len(inputs):
-        wanted, got = ", ".join(inputs), ", ".join(found)
-        raise ValueError(f"{path}: expected an array for each input, {wanted}, got {got or 'none'}")
-    if len(found) > len(arrays):
-        unused = ", ".join(name for name in found if name not in arrays)
+        expected, got = ", ".join(inputs), ", ".join(names_in_file)
+        raise ValueError(f"{path}: expected an array for each input, {expected}, got {got or 'none'}")
+    if len(names_in_file) > len(arrays):
+        unused = ", ".join(name for name in names_in_file if name not in arrays)
         print(f"{path}: not sent, the model has no such input: {unused}", file=sys.stderr)
     return dict(zip(inputs, arrays.values(), strict=True))

@@ -1,1 +1,1 @@
-"""What every command does with its standard streams and with text for a terminal."""
+"""What all commands share: arguments, standard streams, text for a terminal; and the command `offramp`."""

@@ -1,4 +1,4 @@
-"""Runs commands whose stdout or stderr may be closed, full, or a pipe without a reader.
+"""Commands whose stdout or stderr may be closed, full, or a pipe without a reader.
 
 A closed stream is replaced by the null device. If the reader of stdout has closed the pipe, the command ends
 silently with the exit code that a shell reports for SIGPIPE. A message that cannot be written to stderr does
@@ -12,6 +12,8 @@ from typing import TextIO
 
 BROKEN_PIPE = 141
 """128 + SIGPIPE."""
+ERROR_PREFIX = "offramp: error: "
+"""Start of the line in which every command reports an error."""
 
 
 def run_command(main: Callable[[], int], *, unwritten: int) -> int:
@@ -27,15 +29,20 @@ def run_command(main: Callable[[], int], *, unwritten: int) -> int:
     except BrokenPipeError:
         code = BROKEN_PIPE
     except OSError as error:
-        complain(f"offramp: {error}")
+        print_error(error)
         code = unwritten
     for stream in (sys.stdout, sys.stderr):
         discard_unwritten(stream)
     return code
 
 
-def complain(line: str) -> None:
-    """Write a line to stderr, if possible."""
+def print_error(error: object) -> None:
+    """Print an error to stderr in one line, if possible."""
+    print_to_stderr(f"{ERROR_PREFIX}{error}")
+
+
+def print_to_stderr(line: str) -> None:
+    """Print a line to stderr, if possible."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from serving.console.standard_streams import ERROR_PREFIX
 from serving.jobs.events import POLL_SECONDS, Event, EventReader, follow
 from serving.jobs.job import JobState
 from serving.jobs.program import Process
@@ -17,7 +18,6 @@ _LOG = structlog.get_logger(__name__)
 INTERRUPTED_CODES = frozenset({130, -signal.SIGTERM, -signal.SIGINT})
 INVALID_INPUT_CODE = 2
 """Exit code of a process that was stopped by a mistake in its input."""
-ERROR_PREFIX = "error: "
 
 
 class RunningJob:

@@ -25,7 +25,7 @@ def refuses_to_start(*arguments: str, program: Sequence[str] = MODULE) -> str:
     code, output, errors = run_serving(*ports, *arguments, program=program)
     lines = [line for line in errors.splitlines() if not line.startswith("{")]  # but for the log
     assert (code, output, len(lines)) == (CANNOT_START, "", 1), errors
-    return lines[0].removeprefix("offramp: ")
+    return lines[0].removeprefix("offramp: error: ")
 
 
 def test_a_missing_repository_stops_the_start(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def run(command: tuple[str, ...], *, stdout: str = "", stderr: str = "") -> tupl
 
 @pytest.mark.parametrize(
     ("stdout", "code", "complaint"),
-    [("closed", 0, ""), ("full", CANNOT_START, f"offramp: {FULL}\n"), ("unread", BROKEN_PIPE, "")],
+    [("closed", 0, ""), ("full", CANNOT_START, f"offramp: error: {FULL}\n"), ("unread", BROKEN_PIPE, "")],
 )
 def test_verify_with_a_bad_stdout(models: Path, stdout: str, code: int, complaint: str) -> None:
     assert run((*SERVING, "verify", str(models)), stdout=stdout) == (code, "", complaint)
@@ -68,7 +68,7 @@ def test_a_refused_start_with_a_bad_stderr(tmp_path: Path, stderr: str) -> None:
 
 @pytest.mark.parametrize(
     ("stdout", "code", "complaint"),
-    [("closed", 0, ""), ("full", REFUSED, f"offramp: {FULL}\n"), ("unread", BROKEN_PIPE, "")],
+    [("closed", 0, ""), ("full", REFUSED, f"offramp: error: {FULL}\n"), ("unread", BROKEN_PIPE, "")],
 )
 def test_an_answer_to_the_client_with_a_bad_stdout(
     server: ServerProcess, stdout: str, code: int, complaint: str
@@ -87,7 +87,7 @@ def test_a_refusal_of_the_client_with_a_bad_stderr(server: ServerProcess, stderr
 
 @pytest.mark.parametrize(
     ("stdout", "code", "complaint"),
-    [("closed", 0, ""), ("full", 1, f"offramp: {FULL}\n"), ("unread", BROKEN_PIPE, "")],
+    [("closed", 0, ""), ("full", 1, f"offramp: error: {FULL}\n"), ("unread", BROKEN_PIPE, "")],
 )
 def test_help_with_a_bad_stdout(stdout: str, code: int, complaint: str) -> None:
     assert run((*CLIENT, "--help"), stdout=stdout) == (code, "", complaint)
@@ -97,7 +97,11 @@ def test_help_with_a_bad_stdout(stdout: str, code: int, complaint: str) -> None:
     ("stdout", "code", "complaint"),
     [
         ("closed", 0, ""),
-        ("full", 2, f"error: no space left: {FULL}; free some space and run it again: nothing was written\n"),
+        (
+            "full",
+            2,
+            f"offramp: error: no space left: {FULL}; free some space and run it again: nothing was written\n",
+        ),
         ("unread", BROKEN_PIPE, ""),
     ],
 )

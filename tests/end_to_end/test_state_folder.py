@@ -22,7 +22,7 @@ def refused(*arguments: str | Path) -> str:
     finished = subprocess.run(command, capture_output=True, text=True, timeout=REFUSED_SECONDS)
     lines = [line for line in finished.stderr.splitlines() if not line.startswith("{")]  # but for the log
     assert (finished.returncode, finished.stdout, len(lines)) == (CANNOT_START, "", 1), finished.stderr
-    return lines[0].removeprefix("offramp: ")
+    return lines[0].removeprefix("offramp: error: ")
 
 
 def start(models: Path, state_dir: Path) -> str:

@@ -51,7 +51,9 @@ def test_a_version_that_never_ends_stops_the_start(tmp_path: Path) -> None:
 
     assert (code, output) == (CANNOT_START, "")
     (line,) = [line for line in errors.splitlines() if not line.startswith("{")]  # but for the log
-    assert line.startswith(f"offramp: {folder}: trial.max_seconds: expected an end within 2 s, got none in ")
+    assert line.startswith(
+        f"offramp: error: {folder}: trial.max_seconds: expected an end within 2 s, got none in "
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")

@@ -1,5 +1,7 @@
 """A certificate that is broken by what a server is asked, seen from outside and over restarts."""
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,33 +167,44 @@ def test_synthetic_rows_break_no_certificate(server: LiveServer) -> None:
     assert (point.revoked, point.shadow_agreed + point.shadow_differed) == (False, 0)
 
 
-def words(server: LiveServer, capsys: pytest.CaptureFixture[str]) -> str:
+def printed_points(server: LiveServer, capsys: pytest.CaptureFixture[str], prog: str) -> list[str]:
     capsys.readouterr()
-    assert main(["points", "--model", "scripted", "--address", server.address]) == 0
-    return capsys.readouterr().out
+    assert main(["points", "--model", "scripted", "--address", server.address], prog) == 0
+    return capsys.readouterr().out.splitlines()
 
 
-def test_the_command_line_says_in_words_what_each_point_stands_for(
+def test_the_command_line_shows_the_state_of_each_point(
     server: LiveServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert words(server, capsys) == (
-        "exact: in force, no row leaves early\n"
-        "balanced: in force, thresholds 0.9 0.9\n"
-        "  certificate holds: at most 0.1 of answers differ from the full network's; no row was sampled yet\n"
-        "  sampled rows: 0 agreed with the full network, 0 differed, 0 missing\n"
-        "fast: in force, thresholds 0.5 0.5\n"
-        "  certificate holds: at most 0.1 of answers differ from the full network's; no row was sampled yet\n"
-        "  sampled rows: 0 agreed with the full network, 0 differed, 0 missing\n"
-    )
+    assert printed_points(server, capsys, "offramp") == [
+        "point     in force  certificate           evidence  differed  missing  thresholds",
+        "exact     exact     not tested            -         0 of 0    0        - -",
+        "balanced  balanced  holds (at most 10 %)  1 of 20   0 of 0    0        0.9 0.9",
+        "fast      fast      holds (at most 10 %)  1 of 20   0 of 0    0        0.5 0.5",
+    ]
 
     with Client(server.address) as client:
         break_certificate(client)
 
-    balanced = words(server, capsys).partition("balanced: ")[2].partition("fast: ")[0]
-    assert balanced.startswith(
-        "revoked by the monitor, exact in its place, thresholds - -\n"
-        "  certificate broken: it states that at most 0.1 of answers differ from the full network's; "
-        "sampled rows show that more do\n"
-        "  sampled rows: 0 agreed with the full network, "
+    _, exact, balanced, fast, *problems = printed_points(server, capsys, "offramp")
+    assert re.fullmatch(r"balanced  exact +broken \(at most 10 %\) +\S+ of 20 +\d+ of \d+ +0 +- -", balanced)
+    assert (exact.split()[1], fast.split()[1]) == ("exact", "fast")
+    assert problems == [
+        "balanced: revoked by the monitor; requests for it use exact; to allow it again: "
+        "offramp reinstate scripted/VERSION/balanced --state-dir DIR",
+        "balanced: sampled rows contradict the certificate",
+    ]
+    assert (
+        "to allow it again: python -m serving reinstate "
+        in printed_points(server, capsys, "python -m serving.client")[4]
     )
-    assert balanced.endswith("  until an operator puts it back in force: python -m serving reinstate\n")
+
+
+def test_the_command_line_prints_points_as_json(
+    server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["points", "--model", "scripted", "--json", "--address", server.address]) == 0
+
+    points = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [point["point"] for point in points] == ["exact", "balanced", "fast"]
+    assert (points[1]["thresholds"], points[1]["verdict"]) == ([0.9, 0.9], "holds")

@@ -1,57 +1,74 @@
-"""What `python -m training retarget` can be told. Knows nothing of what becomes of it."""
+"""The options of `python -m training retarget`."""
 
 import argparse
 from pathlib import Path
 
-HELP = "publish a version again with another operating point, without training"
+from serving.console.command_parser import CommandParser
+
+HELP = "publish a version with another operating point, without training"
 
 
 def add_model_repository(command: argparse.ArgumentParser) -> None:
-    """Add the option that says where versions lie."""
+    """Add the option for the folder of the published models."""
     command.add_argument(
-        "--model-repository", type=Path, default=Path("models"), metavar="DIR", help="default: models"
+        "--model-repository",
+        type=Path,
+        default=Path("models"),
+        metavar="DIR",
+        help="folder of the published models (default: models)",
     )
 
 
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add everything that `retarget` can be told."""
+def add_to(command: CommandParser) -> None:
+    """Add the options of `retarget`."""
     command.description = (
-        "Publish a version's stages as the next version, with one operating point changed or added. "
-        "What is not given stays as the point's own goal has it."
+        "Publish the stages of a version as the next version, with one operating point changed or added. "
+        "Options that are not given keep the point's values."
     )
-    command.add_argument("model", metavar="MODEL")
-    command.add_argument("version", type=int, metavar="VERSION")
+    command.example = "fashion-mnist 2 --point balanced --epsilon 0.005"
+    command.add_argument("model", metavar="MODEL", help="the model's name in the repository")
+    command.add_argument("version", type=int, metavar="VERSION", help="the version to start from")
     add_model_repository(command)
     command.add_argument(
         "--data",
         metavar="FILE",
-        help="an .npz file with images x and labels y that nothing was trained on: every point is chosen and "
-        "certified on them; default: the version's own data",
+        help="an .npz file with images x and labels y that nothing was trained on; every point is chosen and "
+        "certified on them (default: the version's own data)",
     )
-    command.add_argument("--split-seed", type=int, metavar="N", help="cuts FILE; default: 0")
-    command.add_argument("--point", default="balanced", metavar="NAME", help="may be new; default: balanced")
+    command.add_argument(
+        "--split-seed", type=int, metavar="N", help="seed that splits the rows of FILE (default: 0)"
+    )
+    command.add_argument(
+        "--point", default="balanced", metavar="NAME", help="point to change or add (default: balanced)"
+    )
     target = command.add_mutually_exclusive_group()
     target.add_argument(
-        "--max-accuracy-loss", type=float, metavar="SHARE", help="against full depth, on the tune split"
+        "--max-accuracy-loss",
+        type=float,
+        metavar="SHARE",
+        help="largest loss of accuracy against full depth, on the tune split",
     )
     target.add_argument(
-        "--budget", type=float, metavar="SHARE", help="mean multiply-adds, as a share of full depth's"
+        "--budget",
+        type=float,
+        metavar="SHARE",
+        help="largest mean of multiply-adds, as a share of full depth",
     )
     command.add_argument(
         "--epsilon",
         type=float,
         metavar="SHARE",
-        help="the bound to certify; with --budget and without it, the smallest that can be, whatever it was; "
-        "not needed where nothing is certified",
+        help="bound to certify; with --budget the default is the smallest that can be certified",
     )
     command.add_argument(
         "--delta",
         type=float,
         metavar="SHARE",
-        help="chance that the certificate is wrong; for a new point 0.05",
+        help="probability that the certificate is wrong (default for a new point: 0.05)",
     )
     command.add_argument(
         "--certified-by",
         choices=("disagreement", "harm", "nothing"),
-        help="the risk: answers that differ from the full network's, or that are wrong where its is right",
+        help="disagreement: answers that differ from the full network's; harm: wrong answers where the full "
+        "network is right; nothing: publish without a certificate",
     )

@@ -1,76 +1,88 @@
-"""What `python -m training run` can be told, and the line that takes up a run told the same.
-
-Knows nothing of what a run does.
-"""
+"""The options of `python -m training run`, and those that a resumed run must repeat."""
 
 import argparse
 from pathlib import Path
 
+from serving.console.command_parser import CommandParser
 from training.recipe.overrides import Overrides, once_each, read_assignment
 from training.retarget.options import add_model_repository
 
-HELP = "train a recipe and publish what comes of it"
+HELP = "train a recipe and publish the model"
 
 
-def add_to(command: argparse.ArgumentParser) -> None:
-    """Add everything that `run` can be told."""
+def add_to(command: CommandParser) -> None:
+    """Add the options of `run`."""
+    command.description = (
+        "Train a recipe, export its stages to ONNX, certify its operating points and publish a version. "
+        "You can interrupt it at any time and continue with --resume."
+    )
+    command.example = "digits --set schedule.epochs=5 --model-repository models"
     command.add_argument(
-        "recipe", metavar="RECIPE", help="a built-in recipe's name, or the path of a TOML file"
+        "recipe", metavar="RECIPE", help="name of a built-in recipe, or the path of a TOML file"
     )
     command.add_argument(
-        "--output", type=Path, metavar="DIR", help="the run's folder (default: runs/<recipe>)"
+        "--output", type=Path, metavar="DIR", help="working folder of the run (default: runs/<recipe>)"
     )
     add_model_repository(command)
-    command.add_argument("--resume", action="store_true", help="go on with the run that the folder holds")
+    command.add_argument("--resume", action="store_true", help="continue the run in the output folder")
     add_allow_other_precision(command)
     command.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="replaces a value of the recipe, such as schedule.epochs=3; VALUE is JSON, or else a string; "
-        "may be given again",
+        help="replace a setting of the recipe, such as schedule.epochs=3; VALUE is JSON, or else a string; "
+        "may be repeated",
     )
-    command.add_argument("--model", metavar="NAME", help="replaces the recipe's model: the name to publish")
-    command.add_argument("--seed", type=int, metavar="N", help="replaces the recipe's seed, and nothing else")
+    command.add_argument("--model", metavar="NAME", help="publish under this name instead of the recipe's")
+    command.add_argument("--seed", type=int, metavar="N", help="use this seed instead of the recipe's")
     command.add_argument(
-        "--events", type=Path, metavar="FILE", help="appends what happens, a JSON object a line"
+        "--events", type=Path, metavar="FILE", help="append the events of the run as JSON, one a line"
     )
     command.add_argument(
         "--max-memory-bytes",
         type=int,
         metavar="N",
-        help="refuses a recipe that is estimated to need more memory, before it trains",
+        help="refuse the recipe if its estimated memory is larger",
     )
     command.add_argument(
         "--stop-with-stdin",
         action="store_true",
-        help="interrupts the run when its standard input ends: it never outlives who started it",
+        help="interrupt the run when its standard input ends, so that it does not outlive its parent",
     )
 
 
-def add_allow_other_precision(command: argparse.ArgumentParser) -> None:
-    """Add the option that lets a run go on in another precision than its processor chose first."""
+def add_allow_other_precision(command: CommandParser) -> None:
+    """Add the option that allows a run to resume in another precision."""
     command.add_argument(
         "--allow-other-precision",
         action="store_true",
-        help="resume in bf16 what was trained in fp32, or the reverse, on another processor: the weights "
-        "will not be those that one processor gives",
+        help="resume in bf16 what began in fp32, or the reverse; the weights then differ from those of an "
+        "uninterrupted run",
     )
 
 
+def output(options: argparse.Namespace) -> Path:
+    """Return the working folder."""
+    return options.output or Path("runs") / recipe_name(options)
+
+
+def recipe_name(options: argparse.Namespace) -> str:
+    """Return the recipe's name, or the name of its file without the suffix."""
+    return Path(options.recipe).stem
+
+
 def overrides(options: argparse.Namespace) -> Overrides:
-    """Gather what replaces the recipe's own values; raise RecipeError for a key that is given twice."""
+    """Return the settings that replace the recipe's; raise RecipeError for a key that is set twice."""
     named = (("model", options.model), ("seed", options.seed))
     assignments = [read_assignment(text) for text in options.set]
     return once_each([*assignments, *((key, value) for key, value in named if value is not None)])
 
 
-def told(options: argparse.Namespace) -> list[str]:
-    """Return the words that a run must be told again to be the same run, but for recipe and folder.
+def options_to_resume(options: argparse.Namespace) -> list[str]:
+    """Return the options, besides recipe and folder, that a resumed run must repeat.
 
-    Whose standard input it ends with, and how much memory it may need, are not among them: they are for who
-    starts it to say.
+    `--stop-with-stdin` and `--max-memory-bytes` are not among them: they concern one process only.
     """
     words = ["--model-repository", str(options.model_repository)]
     for assignment in options.set:

@@ -1,4 +1,4 @@
-"""Commands of the light client, run in processes of their own."""
+"""Runs commands of the light client as processes."""
 
 import subprocess
 import sys

@@ -1,5 +1,6 @@
 """The typed client and its command line against a real server."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def client(live_server: LiveServer) -> Iterator[Client]:
         yield client
 
 
-def test_a_prediction_has_an_entry_a_row(client: Client) -> None:
+def test_a_prediction_has_an_entry_for_each_row(client: Client) -> None:
     prediction = client.predict("scripted", np.stack([EASY, MIDDLE, HARD]))
 
     assert prediction.model_version == "1"
@@ -69,7 +70,7 @@ def test_a_version_is_passed_on(client: Client) -> None:
         client.predict("scripted", EASY[None], version="9")
 
 
-def test_an_array_that_is_not_contiguous_is_sent_as_it_looks(client: Client) -> None:
+def test_a_reversed_view_of_an_array_is_sent_in_its_own_order(client: Client) -> None:
     rows = np.stack([EASY, MIDDLE, HARD])[::-1]
 
     assert client.predict("scripted", rows).label_N.tolist() == [2, 1, 0]
@@ -94,7 +95,7 @@ def test_every_input_is_sent_by_name_in_the_datatype_of_its_array(token_client: 
     assert prediction.exit_N.tolist() == [0, 1]
 
 
-def test_options_of_rows_that_are_no_images_are_passed_on(token_client: Client) -> None:
+def test_options_are_passed_on_with_rows_of_tokens(token_client: Client) -> None:
     prediction = token_client.infer(
         BOOL_MASKED, ROWS_OF_TOKENS, operating_point="exact", max_exit=1, synthetic=True
     )
@@ -103,7 +104,7 @@ def test_options_of_rows_that_are_no_images_are_passed_on(token_client: Client) 
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_an_array_of_either_byte_order_is_sent_as_its_numbers(token_client: Client, order: str) -> None:
+def test_an_array_of_either_byte_order_is_sent_with_its_values(token_client: Client, order: str) -> None:
     columns = np.array([[0, 9, 0], [0, 0, 9]], dtype=f"{order}f4")
 
     assert token_client.infer(TABLE, {"columns": columns}).label_N.tolist() == [1, 2]
@@ -140,7 +141,7 @@ def test_a_missing_input_is_refused_by_name(token_client: Client) -> None:
         token_client.infer(BOOL_MASKED, {"token_ids": ROWS_OF_TOKENS["token_ids"]})
 
 
-def test_a_model_says_which_inputs_it_takes(token_client: Client) -> None:
+def test_a_model_description_has_its_inputs(token_client: Client) -> None:
     assert token_client.model(BOOL_MASKED).inputs == (
         InputInfo("token_ids", "INT64", (6,)),
         InputInfo("attention_mask", "BOOL", (6,)),
@@ -148,22 +149,20 @@ def test_a_model_says_which_inputs_it_takes(token_client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "takes"),
+    ("model", "inputs"),
     [
         (NAME, r"token_ids INT64 \[-1, 6\], attention_mask INT64 \[-1, 6\]"),
         (TABLE, r"columns FP32 \[-1, 3\]"),
     ],
 )
-def test_a_model_without_images_has_no_shape_of_an_image(
-    token_client: Client, model: str, takes: str
-) -> None:
+def test_a_model_without_images_has_no_image_shape(token_client: Client, model: str, inputs: str) -> None:
     with pytest.raises(
-        InvalidRequest, match=f'model "{model}": expected one input of UINT8 images, got {takes}$'
+        InvalidRequest, match=f'model "{model}": expected one input of UINT8 images, got {inputs}$'
     ):
         _ = token_client.model(model).row_shape
 
 
-def test_a_model_of_an_image_and_another_input_has_no_shape_of_an_image() -> None:
+def test_a_model_with_an_image_and_another_input_has_no_image_shape() -> None:
     inputs = (InputInfo("image", "UINT8", (1, 2, 3)), InputInfo("age", "FP32", ()))
     info = ModelInfo("two", 1, inputs, ("no", "yes"), "cpu", "exact", {})
 
@@ -177,7 +176,7 @@ def test_a_version_without_labels_has_no_accuracies(token_client: Client) -> Non
     assert [point["accuracy"] for point in points.values()] == [None] * 3
 
 
-def test_a_model_says_what_it_takes_and_promises(client: Client) -> None:
+def test_a_model_description_has_inputs_labels_and_operating_points(client: Client) -> None:
     info = client.model("scripted")
 
     assert (info.name, info.max_batch_size, info.row_shape) == ("scripted", 64, (1, 2, 3))
@@ -208,14 +207,14 @@ def test_a_serving_server_is_healthy(client: Client) -> None:
         (row(1, 0.5, 5, 5, fates=(RAISES, 0))[None], {}, StageFailed),
     ],
 )
-def test_the_servers_refusal_comes_back_as_its_error(
+def test_a_refusal_of_the_server_raises_its_error(
     client: Client, images: NDArray[np.uint8], options: dict[str, object], error: type[OfframpError]
 ) -> None:
     with pytest.raises(error):
         client.predict("scripted", images, **options)  # type: ignore[arg-type] # options of every kind
 
 
-def test_an_unknown_model_comes_back_with_the_servers_address_and_words(
+def test_an_unknown_model_raises_an_error_with_the_servers_address_and_message(
     client: Client, live_server: LiveServer
 ) -> None:
     with pytest.raises(ModelNotFound) as error:
@@ -224,7 +223,7 @@ def test_an_unknown_model_comes_back_with_the_servers_address_and_words(
     assert str(error.value) == f"{live_server.address}: Request for unknown model: 'other' is not found"
 
 
-def test_a_timeout_comes_back_as_a_deadline(own_server: LiveServer) -> None:
+def test_a_timeout_raises_deadline_expired(own_server: LiveServer) -> None:
     with (
         Client(own_server.address) as client,
         held_worker(own_server.engine, own_server.version()),
@@ -233,7 +232,7 @@ def test_a_timeout_comes_back_as_a_deadline(own_server: LiveServer) -> None:
         client.predict("scripted", HARD[None], timeout_seconds=0.05)
 
 
-def test_a_full_queue_comes_back_as_overload(own_server: LiveServer) -> None:
+def test_a_full_queue_raises_overloaded(own_server: LiveServer) -> None:
     version, waiting = own_server.version(), np.stack([HARD] * 4)
     rule = exit_rule(version.points, RequestOptions(operating_point="exact"))
     with Client(own_server.address) as client, held_worker(own_server.engine, version):
@@ -250,7 +249,7 @@ def free_port() -> int:
         return port
 
 
-def test_a_server_that_is_not_there_is_not_ready() -> None:
+def test_a_missing_server_raises_model_not_ready() -> None:
     with Client(f"127.0.0.1:{free_port()}") as client, pytest.raises(ModelNotReady):
         client.healthy()
 
@@ -260,15 +259,33 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images.npy"
 
 
-def test_predict_prints_a_line_a_row(live_server: LiveServer, images: Path) -> None:
+def test_predict_prints_a_table_with_a_line_for_each_row(live_server: LiveServer, images: Path) -> None:
     np.save(images, np.stack([EASY, HARD]))
 
     assert predict(live_server, images) == (
         0,
-        "0: ant (label 0), confidence 0.9867, left at exit 0 (confident)\n"
-        "1: cat (label 2), confidence 0.4519, left at exit 2 (final)\n",
+        "row  label  confidence  exit    reason\n"
+        "0    ant    0.9867      0 of 2  confident\n"
+        "1    cat    0.4519      2 of 2  final\n",
         "",
     )
+
+
+def test_predict_prints_a_json_object_for_each_row(live_server: LiveServer, images: Path) -> None:
+    np.save(images, np.stack([EASY, HARD]))
+
+    code, output, _ = predict(live_server, images, "--json")
+
+    easy, hard = map(json.loads, output.splitlines())
+    assert (code, set(easy)) == (0, {"row", "label", "name", "confidence", "exit", "exit_reason"})
+    assert (hard["row"], hard["label"], hard["name"], hard["exit"], hard["exit_reason"]) == (
+        1,
+        2,
+        "cat",
+        2,
+        "final",
+    )
+    assert easy["confidence"] == pytest.approx(confidence(5), abs=1e-6)
 
 
 def test_predict_takes_options(live_server: LiveServer, images: Path) -> None:
@@ -276,7 +293,7 @@ def test_predict_takes_options(live_server: LiveServer, images: Path) -> None:
 
     code, output, _ = predict(live_server, images, "--operating-point", "exact", "--max-exit", "1")
 
-    assert (code, "left at exit 1 (capped)" in output) == (0, True)
+    assert (code, output.endswith("1 of 2  capped\n")) == (0, True)
 
 
 def test_predict_takes_grey_images_without_their_channel(live_server: LiveServer, images: Path) -> None:
@@ -284,15 +301,15 @@ def test_predict_takes_grey_images_without_their_channel(live_server: LiveServer
 
     code, output, _ = predict(live_server, images)
 
-    assert (code, output.count("\n")) == (0, 2)
+    assert (code, output.count("\n")) == (0, 3)
 
 
-def test_predict_takes_a_picture_where_pillow_is(live_server: LiveServer, tmp_path: Path) -> None:
+def test_predict_takes_a_picture(live_server: LiveServer, tmp_path: Path) -> None:
     Image.fromarray(MIDDLE[0], mode="L").save(tmp_path / "bee.png")
 
     code, output, _ = predict(live_server, tmp_path / "bee.png")
 
-    assert (code, output.startswith("0: bee (label 1)")) == (0, True)
+    assert (code, output.splitlines()[1].startswith("0    bee  ")) == (0, True)
 
 
 def _write_floats(file: Path) -> None:
@@ -354,11 +371,11 @@ def test_predict_of_a_wrong_file_is_one_line_and_exit_code_1(
     code, output, errors = predict(live_server, images)
 
     assert (code, output, errors.count("\n")) == (1, "", 1)
-    assert errors.startswith("offramp: ")
+    assert errors.startswith("offramp: error: ")
     assert complaint in errors
 
 
-def test_predict_of_a_picture_that_is_none_is_one_line(live_server: LiveServer, tmp_path: Path) -> None:
+def test_predict_of_a_damaged_picture_is_one_line(live_server: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "noise.png").write_bytes(b"noise")
 
     code, _, errors = predict(live_server, tmp_path / "noise.png")

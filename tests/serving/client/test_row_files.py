@@ -1,4 +1,4 @@
-"""`python -m serving.client predict` of an .npz file: an array for each input of the model."""
+"""The client's `predict` with an .npz file: an array for each input of the model."""
 
 import zipfile
 from collections.abc import Callable, Mapping
@@ -24,8 +24,9 @@ def write(file: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
 
 
 PREDICTED = (
-    "0: 1 (label 1), confidence 0.9867, left at exit 0 (confident)\n"
-    "1: 0 (label 0), confidence 0.9867, left at exit 1 (confident)\n"
+    "row  label  confidence  exit    reason\n"
+    "0    1      0.9867      0 of 2  confident\n"
+    "1    0      0.9867      1 of 2  confident\n"
 )
 
 
@@ -35,7 +36,7 @@ def test_predict_takes_an_array_for_each_input(token_server: LiveServer, rows: P
     assert predict(token_server, rows, model=BOOL_MASKED) == (0, PREDICTED, "")
 
 
-def test_predict_says_which_arrays_it_does_not_send_and_never_reads_them(
+def test_predict_names_the_arrays_that_it_neither_reads_nor_sends(
     token_server: LiveServer, rows: Path
 ) -> None:
     write(rows, {**ROWS_OF_TOKENS, "y": np.array([{}, {}], dtype=object)})
@@ -47,31 +48,31 @@ def test_predict_says_which_arrays_it_does_not_send_and_never_reads_them(
     )
 
 
-def test_predict_takes_one_array_of_any_name_for_the_one_input(token_server: LiveServer, rows: Path) -> None:
+def test_predict_takes_a_single_array_of_any_name_for_the_only_input(
+    token_server: LiveServer, rows: Path
+) -> None:
     write(rows, {"numbers": np.array([[0, 9, 0]], np.float32)})
 
     code, output, errors = predict(token_server, rows, model=TABLE)
 
-    assert (code, output.startswith("0: 1 (label 1)"), errors) == (0, True, "")
+    assert (code, output.splitlines()[1].startswith("0    1  "), errors) == (0, True, "")
 
 
-def test_predict_takes_the_one_input_by_the_name_that_attaching_takes(
-    token_server: LiveServer, rows: Path
-) -> None:
+def test_predict_takes_the_only_input_under_the_name_x(token_server: LiveServer, rows: Path) -> None:
     write(rows, {"y": np.array([1]), "x": np.array([[0, 9, 0]], np.float32)})
 
     code, output, errors = predict(token_server, rows, model=TABLE)
 
-    assert (code, output.startswith("0: 1 (label 1)")) == (0, True)
+    assert (code, output.splitlines()[1].startswith("0    1  ")) == (0, True)
     assert errors == f"{rows}: not sent, the model has no such input: y\n"
 
 
-def test_predict_takes_images_by_name_too(live_server: LiveServer, rows: Path) -> None:
+def test_predict_takes_images_from_an_npz_file(live_server: LiveServer, rows: Path) -> None:
     write(rows, {"image": np.stack([EASY, HARD])})
 
     code, output, errors = predict(live_server, rows)
 
-    assert (code, output.count("\n"), errors) == (0, 2, "")
+    assert (code, output.count("\n"), errors) == (0, 3, "")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def _write_damaged(file: Path) -> None:
     "write_file",
     [_write_nothing, _write_noise, _write_no_file, _write_one_array, _write_text_members, _write_damaged],
 )
-def test_predict_of_an_archive_that_is_none_is_one_line_that_names_it(
+def test_predict_of_a_damaged_or_missing_archive_is_one_line_that_names_it(
     token_server: LiveServer, rows: Path, write_file: Callable[[Path], None]
 ) -> None:
     write_file(rows)
@@ -152,7 +153,7 @@ def test_predict_of_an_archive_that_is_none_is_one_line_that_names_it(
     assert str(rows) in errors
 
 
-def test_images_are_refused_where_the_model_takes_none(token_server: LiveServer, tmp_path: Path) -> None:
+def test_images_are_refused_by_a_model_of_tokens(token_server: LiveServer, tmp_path: Path) -> None:
     images = tmp_path / "images.npy"
     np.save(images, np.stack([EASY]))
 
@@ -160,6 +161,6 @@ def test_images_are_refused_where_the_model_takes_none(token_server: LiveServer,
 
     assert (code, output) == (1, "")
     assert errors == (
-        f'offramp: {images}: expected .npz with an array for each input: model "tokens": expected one input '
-        "of UINT8 images, got token_ids INT64 [-1, 6], attention_mask INT64 [-1, 6]\n"
+        f'offramp: error: {images}: expected .npz with an array for each input: model "tokens": expected '
+        "one input of UINT8 images, got token_ids INT64 [-1, 6], attention_mask INT64 [-1, 6]\n"
     )

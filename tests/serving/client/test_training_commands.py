@@ -1,4 +1,4 @@
-"""The training commands of the client against a real server, over the stand-in."""
+"""The client's commands for training jobs, against a real server with a stand-in for training."""
 
 import contextlib
 import os
@@ -35,33 +35,31 @@ def client(server: LiveServer) -> Iterator[TrainingClient]:
 
 
 @pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an installation without tqdm."""
+def without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate an installation without tqdm."""
     monkeypatch.setitem(sys.modules, "tqdm", None)
 
 
-def run(server: LiveServer, *words: str) -> int:
-    return main([*words, "--address", server.address])
+def run(server: LiveServer, *arguments: str) -> int:
+    return main([*arguments, "--address", server.address])
 
 
-@pytest.mark.usefixtures("plain")
-def test_a_watched_job_is_lines_where_tqdm_is_missing(
-    server: LiveServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("without_tqdm")
+def test_without_tqdm_a_watched_job_is_lines(server: LiveServer, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--set", "epochs=2", "--set", "share=null", "--watch")
     code = run(server, "train", "stand-in", "--model", "digits", *options)
 
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert code == 0
     assert (
         "succeeded, stand-in to digits, version 1, published generation 2, generation 0, epoch 2/2"
-        in said.out
+        in printed.out
     )
-    assert [line.split(", ")[:2] + line.split(", ")[3:] for line in said.err.splitlines()[:2]] == [
+    assert [line.split(", ")[:2] + line.split(", ")[3:] for line in printed.err.splitlines()[:2]] == [
         ["generation 0", "epoch 1/2", "loss 1.000", "tune accuracy by exit 50.0% / 75.0%"],
         ["generation 0", "epoch 2/2", "loss 0.500", "tune accuracy by exit 50.0% / 75.0%"],
     ]
-    assert "certified\npublished digits version 1, generation 2: " in said.err
+    assert "certified\npublished digits version 1, generation 2: " in printed.err
 
 
 def test_a_watched_job_has_the_bar_of_a_local_run(
@@ -74,8 +72,8 @@ def test_a_watched_job_has_the_bar_of_a_local_run(
     assert bar.rstrip().endswith(" < 00:00, loss 0.333, tune accuracy by exit 50.0% / 75.0%")
 
 
-@pytest.mark.usefixtures("plain")
-def test_a_watch_behind_an_event_shows_the_rest(
+@pytest.mark.usefixtures("without_tqdm")
+def test_a_watch_after_an_event_shows_the_later_ones(
     server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = client.start("stand-in", {"epochs": 2})
@@ -86,7 +84,7 @@ def test_a_watch_behind_an_event_shows_the_rest(
     assert "epoch 1/2" not in capsys.readouterr().err
 
 
-def test_a_job_that_is_not_watched_says_how_to(
+def test_a_started_job_prints_how_to_watch_it(
     server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(server, "train", "stand-in") == 0
@@ -96,7 +94,7 @@ def test_a_job_that_is_not_watched_says_how_to(
     list(client.watch(job.id))
 
 
-@pytest.mark.usefixtures("plain")
+@pytest.mark.usefixtures("without_tqdm")
 def test_a_job_that_fails_is_exit_code_1_and_its_error(
     server: LiveServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +104,7 @@ def test_a_job_that_fails_is_exit_code_1_and_its_error(
     assert capsys.readouterr().out.endswith("too few rows\n")
 
 
-def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
+def test_ctrl_c_leaves_the_job_running_and_prints_how_to_continue(
     server: LiveServer, client: TrainingClient
 ) -> None:
     command = ["train", "stand-in", "--set", "hold_at=1", "--watch", "--address", server.address]
@@ -130,7 +128,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
 
 
 def interrupted(process: "subprocess.Popen[str]") -> bool:
-    """Press Ctrl-C as people do, again where it was lost inside a library; return whether that ended it."""
+    """Send Ctrl-C and return whether the process ended. A library may swallow one, so callers repeat it."""
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(2)
@@ -149,13 +147,15 @@ def test_jobs_are_listed_cancelled_and_refused_in_lines(
         run(server, "watch", "gone"),
     ]
 
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert codes == [0, 0, 1, 1]
-    assert [line.split(",")[0] for line in said.out.splitlines() if line.startswith("job ")] == [
-        f"job {job.id}: running",
-        f"job {job.id}: cancelled",
-    ]
-    refusals = said.err.splitlines()
+    # The server in this process logs to stdout too.
+    lines = [line for line in printed.out.splitlines() if line.startswith(("job", job.id))]
+    header, listed, cancelled = lines
+    assert header.split() == ["job", "state", "recipe", "model", "version", "progress", "started", "error"]
+    assert listed.split()[:5] == [job.id, "running", "stand-in", "stand-in", "-"]
+    assert cancelled.startswith(f"job {job.id}: cancelled, stand-in to stand-in, ")
+    refusals = printed.err.splitlines()
     assert refusals[0].endswith("expected one that is interrupted or failed, got cancelled")
     assert refusals[1].endswith("job 'gone' is not found")
 
@@ -167,10 +167,39 @@ def test_recipes_and_logs_are_printed(
 
     assert (run(server, "recipes"), run(server, "logs", job.id)) == (0, 0)
 
-    said = capsys.readouterr().out
-    assert "stand-in: no training; needs: nothing\n" in said
-    assert "  widths=[4, 8]  widths.\n" in said
-    assert "published " in said
+    printed = capsys.readouterr().out
+    assert "recipe    description\nstand-in  no training\n" in printed
+    assert "published " in printed
+
+
+def test_a_named_recipe_is_printed_with_its_settings(
+    server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(server, "recipes", "stand-in") == 0
+
+    printed = capsys.readouterr().out
+    assert "stand-in: no training\nneeds: nothing\nsetting " in printed
+    assert ["widths", "[4,", "8]", "widths."] in [line.split() for line in printed.splitlines()]
+
+
+def test_an_unknown_recipe_is_an_error_that_names_the_known_ones(
+    server: LiveServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(server, "recipes", "digit") == 1
+
+    assert capsys.readouterr().err == 'offramp: error: recipe "digit": expected one of stand-in\n'
+
+
+def test_hints_name_the_program_that_was_typed(
+    server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "stand-in", "--address", server.address]
+
+    assert main(arguments, prog="offramp jobs") == 0
+
+    (job,) = client.jobs()
+    assert f"watch it: offramp jobs watch {job.id} --address " in capsys.readouterr().err
+    list(client.watch(job.id))
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3"])
@@ -187,8 +216,8 @@ HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202egnp.exe \x85 \u2028"
 FORBIDDEN = set("\x1b\x07\x9b\u202e\x85\u2028")
 
 
-@pytest.mark.usefixtures("plain")
-def test_no_text_of_a_job_reaches_the_terminal_unescaped(
+@pytest.mark.usefixtures("without_tqdm")
+def test_every_text_of_a_job_is_escaped_for_the_terminal(
     server: LiveServer, client: TrainingClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = ("--set", f"message={HOSTILE}\nforged")
@@ -201,8 +230,8 @@ def test_no_text_of_a_job_reaches_the_terminal_unescaped(
         codes += [run(server, command, job.id) for job in client.jobs()]
     codes += [run(server, "jobs"), run(server, "watch", HOSTILE), run(server, "train", HOSTILE)]
 
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert codes == [0, 1, 1, 0, 0, 0, 0, 1, 1]
-    assert FORBIDDEN.isdisjoint(said.out + said.err)
-    assert "\\x1b]0;owned\\x07 \\x9b2J \\u202egnp.exe \\x85 \\u2028\\nforged" in said.err
-    assert "\nforged" in said.out  # of the log, whose lines are lines
+    assert FORBIDDEN.isdisjoint(printed.out + printed.err)
+    assert "\\x1b]0;owned\\x07 \\x9b2J \\u202egnp.exe \\x85 \\u2028\\nforged" in printed.err
+    assert "\nforged" in printed.out  # `logs` keeps line ends

@@ -1,11 +1,9 @@
-"""What a text becomes before it is printed on somebody's terminal."""
+"""Escaping of text before it is printed on a terminal."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.api.wire import inference
-from serving.client.point_in_force import PointInForce
 from serving.console.printable import printable, printable_lines
 
 
@@ -20,23 +18,15 @@ from serving.console.printable import printable, printable_lines
         ("\u2028\U000e0041", "\\u2028\\U000e0041"),
     ],
 )
-def test_what_could_drive_or_deceive_a_terminal_is_escaped(text: str, printed: str) -> None:
+def test_characters_that_control_a_terminal_are_escaped(text: str, printed: str) -> None:
     assert printable(text) == printed
 
 
-def test_lines_and_tabs_are_kept_and_what_would_draw_over_a_line_ends_it() -> None:
+def test_line_ends_and_tabs_are_kept_and_a_carriage_return_becomes_a_line_end() -> None:
     assert printable_lines("a\tb\n50 %\r60 %\x1b[A\n") == "a\tb\n50 %\n60 %\\x1b[A\n"
 
 
 @given(st.text())
-def test_every_text_is_printed_by_printable_characters_alone(text: str) -> None:
+def test_every_text_becomes_printable(text: str) -> None:
     assert printable(text).isprintable()
     assert printable_lines(text).replace("\n", "").replace("\t", "").isprintable()
-
-
-def test_the_names_of_operating_points_are_escaped() -> None:
-    state = inference.OperatingPointState(in_force="\x1b[2Jexact", revoked=True, revoked_by="\nmonitor")
-
-    lines = PointInForce.of(state).describe("\x9bfast").splitlines()
-
-    assert lines[0].startswith("\\x9bfast: revoked by the \\nmonitor, \\x1b[2Jexact in its place")

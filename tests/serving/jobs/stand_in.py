@@ -66,7 +66,7 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(f"threads {settings['threads']}, OMP {os.environ['OMP_NUM_THREADS']}", file=sys.stderr)
     if settings["mistake"]:
-        print(f"error: {settings['mistake']}", file=sys.stderr)
+        print(f"offramp: error: {settings['mistake']}", file=sys.stderr)
         return 2
     _run(options, settings)
     return 0
@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace, settings: dict[str, Any]) -> None:
         figures = {"loss": float("nan") if settings["diverge"] else 1 / epoch, "tune_accuracy": [0.5, 0.75]}
         emit("epoch", generation=0, epochs=epochs, epochs_done=epoch, **figures)
         if settings["failure"]:
-            print(f"error: {settings['failure']}", file=sys.stderr)
+            print(f"offramp: error: {settings['failure']}", file=sys.stderr)
             sys.exit(2)
         if settings["crash"]:
             os.kill(os.getpid(), signal.SIGKILL)

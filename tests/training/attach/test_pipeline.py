@@ -265,8 +265,8 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str
     """Run the command, check that it fails and publishes nothing, and return its error."""
     assert attach(folder, *more) == 2
     assert not (folder / "models").exists() or not list((folder / "models").rglob("manifest.json"))
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    return line.removeprefix("error: ")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("offramp: error: ")]
+    return line.removeprefix("offramp: error: ")
 
 
 def test_too_few_rows_are_refused_with_the_number_needed(
@@ -282,7 +282,9 @@ def test_a_network_without_saving_is_published_only_with_force(
 ) -> None:
     assert attach_at(fresh, "relu_2") == 2
 
-    assert "error: no saving found: expected balanced to take at most 90% " in capsys.readouterr().err
+    assert (
+        "offramp: error: no saving found: expected balanced to take at most 90% " in capsys.readouterr().err
+    )
     assert not (fresh / "models" / "tables").exists()
     assert attach_at(fresh, "relu_2", more=("--resume", "--force")) == 0
 

@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_ends_the_run_with_the_name_of_the_file(
     assert main(run_arguments(tiny_recipe_file, tmp_path, "--events", "/dev/full")) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(
-        "error: no space left: [Errno 28] No space left on device: '/dev/full'; free some space "
+        "offramp: error: no space left: [Errno 28] No space left on device: '/dev/full'; free some space "
     )
     assert "--events /dev/full --resume" in said
 

@@ -121,4 +121,4 @@ def test_a_run_that_should_stop_with_a_stdin_that_it_has_not_is_refused(
         ["sh", "-c", f"{shlex.join(command)} <&-"], capture_output=True, text=True, check=False
     )
     assert said.returncode == 2
-    assert said.stderr == "error: --stop-with-stdin: expected an open standard input, got none\n"
+    assert said.stderr == "offramp: error: --stop-with-stdin: expected an open standard input, got none\n"

@@ -73,7 +73,9 @@ def test_an_absurd_recipe_is_refused_before_it_takes_memory(
 
     assert code == MISTAKE
     complaint = capsys.readouterr().err
-    assert complaint.startswith(f"error: memory: expected at most {2**32} bytes, got an estimate of ")
+    assert complaint.startswith(
+        f"offramp: error: memory: expected at most {2**32} bytes, got an estimate of "
+    )
     assert complaint.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

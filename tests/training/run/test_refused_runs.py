@@ -66,7 +66,9 @@ def test_a_run_in_a_folder_that_another_one_holds_is_one_line_that_says_which(
     with hold(tmp_path / "run", resume=False):
         assert main(run_arguments(tiny_recipe_file, tmp_path, "--resume")) == MISTAKE
     complaint = capsys.readouterr().err
-    assert complaint.startswith(f"error: output folder {tmp_path}/run: in use by process {os.getpid()} on ")
+    assert complaint.startswith(
+        f"offramp: error: output folder {tmp_path}/run: in use by process {os.getpid()} on "
+    )
     assert complaint.count("\n") == 1
 
 
@@ -76,7 +78,7 @@ def test_a_resume_where_no_run_was_begun_is_one_line(
     assert main(run_arguments(tiny_recipe_file, tmp_path, "--resume")) == MISTAKE
     complaint = capsys.readouterr().err
     assert complaint.startswith(
-        f"error: output folder {tmp_path}/run: expected one to go on with, got nothing"
+        f"offramp: error: output folder {tmp_path}/run: expected one to go on with, got nothing"
     )
     assert complaint.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -79,5 +79,5 @@ def test_a_study_that_was_never_begun_is_not_resumed(
 def test_an_unknown_study_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "fashion"]) == MISTAKE
     assert capsys.readouterr().err.startswith(
-        'error: study "fashion": expected a built-in name (fashion-mnist)'
+        'offramp: error: study "fashion": expected a built-in name (fashion-mnist)'
     )

@@ -1,0 +1,165 @@
+"""The command `offramp`: the server, its client and training under one name.
+
+Each command runs one of three programs, and the program parses the options. It is imported only when it runs,
+so the base installation can run the client without the extras.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from serving.console.command_parser import VERSION_LINE, CommandParser
+from serving.console.standard_streams import print_error, run_command
+
+MISSING_EXTRA = 2
+CANNOT_PRINT = 1
+NAME = "offramp"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program and its commands."""
+
+    title: str
+    module: str
+    """Has a function `run_program(arguments, prog)` that ends the process; its messages call it prog."""
+    extra: str | None
+    """The extra that installs what the program imports; None for the base installation."""
+    commands: Mapping[str, str]
+    """What each command does, by name."""
+
+
+SERVER = Program(
+    "serve models",
+    "serving.__main__",
+    "serving",
+    {
+        "serve": "serve the models of a repository over gRPC",
+        "verify": "check the files of every version",
+        "revoke": "stop the use of an operating point",
+        "reinstate": "allow a revoked operating point again",
+    },
+)
+CLIENT = Program(
+    "send requests to a server",
+    "serving.client.__main__",
+    None,
+    {
+        "predict": "classify the rows in a file",
+        "points": "show the state of each operating point",
+        "health": "exit with 0 if the server accepts calls",
+        "jobs": "start, list, watch and stop training jobs on a server",
+    },
+)
+TRAINING = Program(
+    "train models",
+    "training.__main__",
+    "training",
+    {
+        "train": "train a recipe and publish the model",
+        "attach": "add early exits to a finished ONNX network",
+        "retarget": "publish a version with another operating point",
+        "recipes": "list the built-in recipes and their settings",
+        "study": "compare rules, generations and seeds",
+    },
+)
+JOBS = Program(
+    "training jobs on a server",
+    CLIENT.module,
+    None,
+    {
+        "list": "list the jobs, the latest first; the default",
+        "train": "start a job",
+        "watch": "show the progress of a job until it ends",
+        "resume": "continue an interrupted or failed job",
+        "cancel": "stop a job and remove its files",
+        "logs": "print the output of a job",
+        "recipes": "list the recipes that the server can train",
+    },
+)
+
+
+def main() -> None:
+    """Run the command that was typed and exit with its code."""
+    sys.exit(run_command(lambda: run_offramp(sys.argv[1:]), unwritten=CANNOT_PRINT))
+
+
+def run_offramp(words: Sequence[str]) -> int:
+    """Run a command; return the exit code if its program did not start."""
+    if words[:1] == ["jobs"]:
+        return _run_jobs(words[1:])
+    parser = _parser(
+        NAME,
+        (SERVER, CLIENT, TRAINING),
+        "Train classifiers with early exits, serve them over gRPC, and send requests.",
+        "predict --model digits digit.npy",
+    )
+    name = _command(parser, words or ["--help"])
+    for program in (SERVER, CLIENT, TRAINING):
+        if name in program.commands:
+            return _run(program, f"{NAME} {name}", NAME, words)
+    return parser.error(f"unknown command {name!r}")
+
+
+def _run_jobs(words: Sequence[str]) -> int:
+    prog = f"{NAME} jobs"
+    parser = _parser(
+        prog, (JOBS,), "Train on a server that was started with --enable-training.", "train digits --watch"
+    )
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
+        words = ["list", *words]
+    name = _command(parser, words)
+    if name == "list":  # the client calls this command `jobs`
+        return _run(CLIENT, prog, NAME, ["jobs", *words[1:]])
+    if name in JOBS.commands:
+        return _run(JOBS, f"{prog} {name}", prog, words)
+    return parser.error(f"unknown command {name!r}")
+
+
+def _command(parser: CommandParser, words: Sequence[str]) -> str:
+    """Return the first word. If it is an option, print help or version, or report an error, and exit."""
+    if words[0].startswith("-"):
+        parser.parse_args(words[:1])
+        parser.error("expected a command")
+    return words[0]
+
+
+def _run(program: Program, command: str, prog: str, words: Sequence[str]) -> int:
+    """Run a command of a program. If a package of the extra is missing, name the extra and return 2."""
+    try:
+        importlib.import_module(program.module).run_program(list(words), prog)
+    except ModuleNotFoundError as error:
+        if program.extra is None or error.name is None or error.name.split(".")[0] in {"serving", "training"}:
+            raise
+        print_error(
+            f'{command} needs the extra "{program.extra}", because {error.name} is not installed: '
+            f'pip install "offramp[{program.extra}]"'
+        )
+    return MISSING_EXTRA
+
+
+def _parser(prog: str, programs: Sequence[Program], description: str, example: str) -> CommandParser:
+    """Build a parser for `--help` and `--version`; the help lists the commands by program."""
+    lines = [description, f"Run {prog} COMMAND --help for the options of a command.", ""]
+    for program in programs:
+        lines += [
+            f"{program.title}:",
+            *(f"  {name:<9}  {summary}" for name, summary in program.commands.items()),
+        ]
+    parser = CommandParser(
+        prog=prog,
+        usage=f"{prog} [--help] [--version] COMMAND ...",
+        description="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        example=example,
+    )
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=VERSION_LINE, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

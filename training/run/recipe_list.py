@@ -1,0 +1,75 @@
+"""The command `recipes`: lists the built-in recipes, or the settings of one."""
+
+import argparse
+import json
+from typing import Any
+
+from serving.console.command_parser import CommandParser
+from serving.console.table import table
+from training.errors import RecipeError
+
+HELP = "list the built-in recipes, or the settings of one"
+SETTING_HEADER = ("setting", "value", "meaning")
+SECONDS_PER_MINUTE = 60
+NAME_WIDTH = 16
+
+
+def add_to(command: CommandParser) -> None:
+    """Add the options of `recipes`."""
+    command.description = (
+        "List the built-in recipes: what each needs and how long it trains on this machine. "
+        "With a name, list the settings of that recipe."
+    )
+    command.example = "digits"
+    command.add_argument("recipe", metavar="RECIPE", nargs="?", help="show the settings of this recipe")
+    command.add_argument(
+        "--json", action="store_true", help="print every setting that a run can replace, as JSON"
+    )
+
+
+def list_recipes(options: argparse.Namespace) -> None:
+    """Print the recipes, or the settings of one."""
+    if options.recipe is None and not options.json:
+        _print_times()
+        return
+    from training.recipe.catalogue import catalogue
+
+    recipes = {recipe["name"]: recipe for recipe in catalogue()["recipes"]}
+    if options.recipe is not None:
+        if options.recipe not in recipes:
+            raise RecipeError(f'recipe "{options.recipe}": expected one of {", ".join(recipes)}')
+        recipes = {options.recipe: recipes[options.recipe]}
+    if options.json:
+        print(json.dumps({"recipes": list(recipes.values())}, indent=2))
+    else:
+        _print_settings(recipes[options.recipe])
+
+
+def _print_settings(recipe: dict[str, Any]) -> None:
+    print(f"{recipe['name']}: {recipe['description']}")
+    print(f"needs: {recipe['needs']}")
+    settings = (
+        (setting["key"], json.dumps(setting["value"]), setting.get("help", ""))
+        for setting in recipe["settings"]
+    )
+    print("\n".join(table(SETTING_HEADER, settings)))
+
+
+def _print_times() -> None:
+    from training.data.registry import DATASETS
+    from training.recipe.recipe import built_in_recipes, load_recipe
+    from training.run.estimate import training_seconds
+
+    for name in built_in_recipes():
+        recipe = load_recipe(name)
+        print(f"{name:<{NAME_WIDTH}} {recipe.description}")
+        print(f"{'':<{NAME_WIDTH}} needs: {DATASETS[recipe.dataset.name].needs}")
+        print(f"{'':<{NAME_WIDTH}} trains here: {_duration(training_seconds(recipe))}", flush=True)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "depends on your data"
+    if seconds < SECONDS_PER_MINUTE:
+        return f"about {seconds:.0f} s, estimated from a few steps"
+    return f"about {seconds / SECONDS_PER_MINUTE:.0f} min, estimated from a few steps"

@@ -19,13 +19,13 @@ from typing import Self
 import numpy as np
 from scipy.special import log_softmax
 
-from serving.exits.policy import Bools, Floats, Integers, route
+from serving.exits.policy import Floats, Integers, route
 from serving.repository.manifest import Risk
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from training.exits.calibrate import calibration_temperature
-from training.exits.certify import allowed_losses, sequence
+from training.exits.certify import certify
 from training.exits.evaluate import Readings, cumulative, evaluate, outcome
 from training.exits.goals import OperatingPointSection
 from training.exits.thresholds import Candidate, pareto_path, target_row
@@ -42,58 +42,30 @@ RESAMPLES = 2000
 SLOTS = 256
 
 PLAIN = "largest probability"
-ENTROPY, MARGIN, MOST_CONFIDENT = "entropy", "margin", "most confident fallback"
-PRODUCT, MEAN = "product of experts", "mean of probabilities"
-AT_FINAL = ", final exit too"
-"""Suffix of a rule that also combines the exits for the final answer."""
+ENTROPY, MARGIN, PRODUCT, MEAN = "entropy", "margin", "product of experts", "mean of probabilities"
 ACCURACY, DISAGREEMENT = "accuracy", "disagreement"
 FIGURES = (ACCURACY, DISAGREEMENT)
 TEMPERATURE, TUNE, CERTIFY, TEST = "temperature", "tune", "certify", "test"
 
 
-@dataclass(frozen=True)
-class RuleReadings(Readings):
-    """Scores and labels of one rule; agreement is with the plain final exit, whatever the rule answers."""
-
-    final_N: Integers
-
-    @property
-    def agrees_EN(self) -> Bools:  # noqa: N802 - a shape suffix
-        """Where a rule's label is the final exit's own label."""
-        return np.asarray(self.label_EN == self.final_N)
-
-
-def read_rules(logs_ENK: Floats, truth_N: Integers) -> dict[str, RuleReadings]:
+def read_rules(logs_ENK: Floats, truth_N: Integers) -> dict[str, Readings]:
     """Return the readings of every rule; logs_ENK are calibrated log-probabilities."""
     probability_ENK = np.exp(logs_ENK)
-    plain = RuleReadings(
-        probability_ENK.max(axis=-1),
-        probability_ENK.argmax(axis=-1),
-        truth_N,
-        final_N=logs_ENK[-1].argmax(axis=-1),
-    )
-
-    def with_final(readings: RuleReadings, label_N: Integers) -> RuleReadings:
-        return replace(readings, label_EN=np.concatenate([readings.label_EN[:-1], label_N[np.newaxis]]))
-
+    plain = Readings(probability_ENK.max(axis=-1), probability_ENK.argmax(axis=-1), truth_N)
     entropy_EN = -(probability_ENK * logs_ENK).sum(axis=-1) / np.log(logs_ENK.shape[-1])
     ordered_ENK = np.sort(probability_ENK, axis=-1)
-    most_confident_N = plain.label_EN[plain.confidence_EN.argmax(axis=0), np.arange(plain.rows)]
     rules = {
         PLAIN: plain,
         ENTROPY: replace(plain, confidence_EN=np.clip(1 - entropy_EN, 0, 1)),
         MARGIN: replace(plain, confidence_EN=ordered_ENK[..., -1] - ordered_ENK[..., -2]),
-        MOST_CONFIDENT: with_final(plain, most_confident_N),
     }
     exits_so_far = np.arange(1, plain.exits + 1)[:, np.newaxis, np.newaxis]
     for name, combined_ENK in (
         (PRODUCT, np.exp(log_softmax(np.cumsum(logs_ENK, axis=0), axis=-1))),
         (MEAN, np.cumsum(probability_ENK, axis=0) / exits_so_far),
     ):
-        scores_EN, label_EN = combined_ENK.max(axis=-1), combined_ENK.argmax(axis=-1)
-        combined = replace(plain, confidence_EN=scores_EN, label_EN=label_EN)
-        rules[name] = with_final(combined, plain.final_N)
-        rules[name + AT_FINAL] = combined
+        label_EN = np.concatenate([combined_ENK[:-1].argmax(axis=-1), plain.label_EN[-1:]])
+        rules[name] = replace(plain, confidence_EN=combined_ENK.max(axis=-1), label_EN=label_EN)
     return rules
 
 
@@ -195,7 +167,7 @@ def resample_counts(rows: int, resamples: int) -> Floats:
 
 
 def trade_off(
-    test: RuleReadings, choices: Sequence[Candidate], figure: str, cost_E: Sequence[int], counts_RN: Floats
+    test: Readings, choices: Sequence[Candidate], figure: str, cost_E: Sequence[int], counts_RN: Floats
 ) -> Curve:
     """Compute the curve of a rule: the mean cost and figure of the test rows under every choice."""
     exits_JN = np.stack([route(test.confidence_EN, choice.rule) for choice in choices])
@@ -205,28 +177,15 @@ def trade_off(
     return Curve(counts_RN @ cost_JN.T / test.rows, counts_RN @ value_JN.T / test.rows)
 
 
-def search_path(tune: RuleReadings, cost_E: Sequence[int]) -> tuple[Candidate, ...]:
-    """Search a rule's thresholds; accuracy loss is against the plain final exit."""
-    plain_accuracy = (tune.final_N == tune.truth_N).mean()
-    offset = float(plain_accuracy - tune.correct_EN[-1].mean())
-    path = pareto_path(tune, cost_E)
-    return tuple(replace(choice, accuracy_loss=choice.accuracy_loss + offset) for choice in path)
-
-
 def certified_choice(
-    path: Sequence[Candidate], readings: RuleReadings, cost_E: Sequence[int], goal: OperatingPointSection
+    path: Sequence[Candidate], readings: Readings, cost_E: Sequence[int], goal: OperatingPointSection
 ) -> Candidate:
     """Return the fastest choice that meets a point's goal: accuracy loss on tune, disagreement on certify."""
     assert goal.epsilon is not None
-    affordable = [choice for choice in path if choice.accuracy_loss <= goal.max_accuracy_loss]
-    target = target_row(affordable, goal.max_accuracy_loss) if affordable else path[0]
-    most_disagreements = allowed_losses(readings.rows, goal.epsilon, goal.delta)
-    certified = path[0]
-    for choice in sequence(path, target, Risk.DISAGREEMENT):
-        if outcome(readings, choice.rule, cost_E).disagreements > most_disagreements:
-            break
-        certified = min(certified, choice, key=lambda choice: choice.multiply_adds_share)
-    return certified
+    target = target_row(path, goal.max_accuracy_loss)
+    return certify(
+        path, target, readings, cost_E, epsilon=goal.epsilon, delta=goal.delta, risk=Risk.DISAGREEMENT
+    ).candidate
 
 
 def compare(version: PublishedVersion, resamples: int = RESAMPLES) -> ComparedNetwork:
@@ -245,7 +204,7 @@ def compare(version: PublishedVersion, resamples: int = RESAMPLES) -> ComparedNe
     temperatures = [calibration_temperature(logits_NK, truth_N) for logits_NK in logits[TEMPERATURE]]
     logs = {name: log_probabilities(logits_ENK, temperatures) for name, logits_ENK in logits.items()}
     tune, certify_, test = (read_rules(logs[name], splits[name].truth_N) for name in (TUNE, CERTIFY, TEST))
-    paths = {name: search_path(readings, cost_E) for name, readings in tune.items()}
+    paths = {name: pareto_path(readings, cost_E) for name, readings in tune.items()}
     goals = disagreement_goals(version)
     results = {
         (name, point): outcome(

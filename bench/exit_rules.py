@@ -2,8 +2,8 @@
 
     python -m bench.exit_rules models/fashion-mnist/2 runs/exit_rules/models/fashion-mnist-even/1
 
-Writes the record docs/exit_rules/rules.json and its tables in docs/exit-rules.md. With --page, only the
-tables are written, from the record.
+Writes the record docs/exit_rules/rules.json and its tables in docs/exit-rules.md. Without a version, only
+the tables are written, from the record.
 
 Shapes: `N` rows of a split, `E` exits, `K` classes, `J` threshold choices, `P` operating points, `R`
 resamples. Resample 0 is the test split itself.
@@ -11,7 +11,7 @@ resamples. Resample 0 is the test split itself.
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Self
@@ -43,8 +43,7 @@ SLOTS = 256
 
 PLAIN = "largest probability"
 ENTROPY, MARGIN, PRODUCT, MEAN = "entropy", "margin", "product of experts", "mean of probabilities"
-ACCURACY, DISAGREEMENT = "accuracy", "disagreement"
-FIGURES = (ACCURACY, DISAGREEMENT)
+ACCURACY, DISAGREEMENT = FIGURES = ("accuracy", "disagreement")
 TEMPERATURE, TUNE, CERTIFY, TEST = "temperature", "tune", "certify", "test"
 
 
@@ -114,8 +113,6 @@ class ComparedNetwork(RecordPart):
     """The comparison on one network."""
 
     title: str
-    multiply_adds: tuple[int, ...]
-    """One row's, by stage."""
     points: tuple[PlainPoint, ...]
     results: tuple[RuleResult, ...]
 
@@ -128,20 +125,12 @@ class ExitRulesRecord(RecordPart):
     networks: tuple[ComparedNetwork, ...]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Multiply-adds share and a figure of each threshold choice, in every resample."""
-
-    cost_RJ: Floats
-    value_RJ: Floats
-
-    def at(self, shares: Sequence[float]) -> Floats:
-        """Interpolate the figure linearly at multiply-adds shares, [R, P]; constant beyond the ends."""
-        cost_RJ = np.round(self.cost_RJ, 10)  # equal costs must compare equal
-        order_RJ = np.argsort(cost_RJ, axis=1, kind="stable")
-        sorted_RJ = (np.take_along_axis(each_RJ, order_RJ, axis=1) for each_RJ in (cost_RJ, self.value_RJ))
-        pairs = zip(*sorted_RJ, strict=True)
-        return np.stack([np.interp(np.round(shares, 10), cost, value) for cost, value in pairs])
+def interpolate(cost_RJ: Floats, value_RJ: Floats, shares: Sequence[float]) -> Floats:
+    """Interpolate a figure linearly at multiply-adds shares, [R, P]; it is constant beyond the ends."""
+    rounded_RJ = np.round(cost_RJ, 10)  # equal costs must compare equal
+    order_RJ = np.argsort(rounded_RJ, axis=1, kind="stable")
+    sorted_RJ = (np.take_along_axis(each_RJ, order_RJ, axis=1) for each_RJ in (rounded_RJ, value_RJ))
+    return np.stack([np.interp(np.round(shares, 10), *pair) for pair in zip(*sorted_RJ, strict=True)])
 
 
 def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
@@ -168,13 +157,13 @@ def resample_counts(rows: int, resamples: int) -> Floats:
 
 def trade_off(
     test: Readings, choices: Sequence[Candidate], figure: str, cost_E: Sequence[int], counts_RN: Floats
-) -> Curve:
-    """Compute the curve of a rule: the mean cost and figure of the test rows under every choice."""
+) -> tuple[Floats, Floats]:
+    """Return the mean cost and the mean figure of the test rows under every choice, each [R, J]."""
     exits_JN = np.stack([route(test.confidence_EN, choice.rule) for choice in choices])
     counted_EN = test.correct_EN if figure == ACCURACY else ~test.agrees_EN
     value_JN = counted_EN[exits_JN, np.arange(test.rows)].astype(np.float64)
     cost_JN = (np.asarray(cost_E) / cost_E[-1])[exits_JN]
-    return Curve(counts_RN @ cost_JN.T / test.rows, counts_RN @ value_JN.T / test.rows)
+    return counts_RN @ cost_JN.T / test.rows, counts_RN @ value_JN.T / test.rows
 
 
 def certified_choice(
@@ -191,8 +180,7 @@ def certified_choice(
 def compare(version: PublishedVersion, resamples: int = RESAMPLES) -> ComparedNetwork:
     """Compare every rule with the plain one, on a version's own splits."""
     manifest, dataset = version.manifest, data_of(version)
-    multiply_adds = tuple(stage.multiply_adds for stage in manifest.stages)
-    cost_E = cumulative(multiply_adds)
+    cost_E = cumulative([stage.multiply_adds for stage in manifest.stages])
     splits = {name: dataset.splits[name] for name in (TEMPERATURE, TUNE, CERTIFY, TEST)}
     runner = StageRunner(stage_files(version), manifest.inputs, CPU, slots=SLOTS)
     input_name = manifest.inputs[0].name
@@ -218,7 +206,7 @@ def compare(version: PublishedVersion, resamples: int = RESAMPLES) -> ComparedNe
 
     def at_points(name: str, figure: str) -> Floats:
         choices = front(paths[name], figure)
-        return trade_off(test[name], choices, figure, cost_E, counts_RN).at(shares)
+        return interpolate(*trade_off(test[name], choices, figure, cost_E, counts_RN), shares)
 
     at_plain = {figure: at_points(PLAIN, figure) for figure in FIGURES}
     others = [name for name in paths if name != PLAIN]
@@ -227,7 +215,6 @@ def compare(version: PublishedVersion, resamples: int = RESAMPLES) -> ComparedNe
     }
     return ComparedNetwork(
         title=f"{manifest.name}, version {manifest.version}",
-        multiply_adds=multiply_adds,
         points=tuple(
             PlainPoint(
                 point=point,
@@ -272,11 +259,7 @@ def lines(record: ExitRulesRecord) -> Iterator[str]:
         f"*Certified cost* is the cost of the thresholds that a rule certifies itself. {versions}, CPU."
     )
     for network in record.networks:
-        total = sum(network.multiply_adds)
-        stages = " / ".join(percent(cost / total, 0) for cost in network.multiply_adds)
         yield from ("", f"### {network.title}", "")
-        yield f"{total / 1e6:.1f} M multiply-adds, by stage {stages}."
-        yield ""
         yield from _table(network)
 
 
@@ -312,15 +295,14 @@ def _points(share: float) -> str:
 def main() -> None:
     """Measure and write the record and the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.exit_rules", description=__doc__)
-    parser.add_argument("versions", nargs="*", type=Path, metavar="VERSION", help="folder of a version")
-    parser.add_argument("--page", action="store_true", help="only write the page, from the record")
-    options = parser.parse_args()
-    if not options.page:
-        if not options.versions:
-            parser.error("expected the folder of a version, got none")
-        networks = tuple(compare(read_version(folder)) for folder in options.versions)
-        versions = package_versions(("onnxruntime", "numpy", "scipy"))
-        ExitRulesRecord(resamples=RESAMPLES, versions=versions, networks=networks).write(RECORD)
+    parser.add_argument("versions", nargs="*", type=Path, metavar="VERSION", help="folders of versions")
+    folders = parser.parse_args().versions
+    if folders:
+        ExitRulesRecord(
+            resamples=RESAMPLES,
+            versions=package_versions(("onnxruntime", "numpy", "scipy")),
+            networks=tuple(compare(read_version(folder)) for folder in folders),
+        ).write(RECORD)
     PART.write(PAGE, lines(ExitRulesRecord.read(RECORD)))
 
 

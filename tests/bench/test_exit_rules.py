@@ -17,13 +17,13 @@ from bench.exit_rules import (
     PLAIN,
     PRODUCT,
     RECORD,
-    Curve,
     ExitRulesRecord,
     Interval,
     certified_choice,
     compare,
     disagreement_goals,
     front,
+    interpolate,
     lines,
     log_probabilities,
     read_rules,
@@ -97,9 +97,9 @@ def test_the_plain_rule_reads_as_the_server_does() -> None:
 
 
 def test_a_curve_is_linear_between_its_points_and_constant_beyond_them() -> None:
-    curve = Curve(np.array([[0.6, 0.2]]), np.array([[0.9, 0.5]]))
+    values = interpolate(np.array([[0.6, 0.2]]), np.array([[0.9, 0.5]]), [0.1, 0.2, 0.4, 0.6, 1.0])
 
-    assert curve.at([0.1, 0.2, 0.4, 0.6, 1.0]).tolist() == [pytest.approx([0.5, 0.5, 0.7, 0.9, 0.9])]
+    assert values.tolist() == [pytest.approx([0.5, 0.5, 0.7, 0.9, 0.9])]
 
 
 def test_the_front_keeps_the_choices_that_no_other_beats() -> None:
@@ -136,9 +136,9 @@ def test_a_curve_has_the_cost_and_figures_that_counting_gives() -> None:
         path = pareto_path(each, COST_E)
         counted = [outcome(each, choice.rule, COST_E) for choice in path]
         for figure in (ACCURACY, DISAGREEMENT):
-            curve = trade_off(each, path, figure, COST_E, resample_counts(300, 1))
-            assert curve.cost_RJ[0] == pytest.approx([one.multiply_adds_share for one in counted]), name
-            assert curve.value_RJ[0] == pytest.approx([getattr(one, figure) for one in counted]), name
+            cost_RJ, value_RJ = trade_off(each, path, figure, COST_E, resample_counts(300, 1))
+            assert cost_RJ[0] == pytest.approx([one.multiply_adds_share for one in counted]), name
+            assert value_RJ[0] == pytest.approx([getattr(one, figure) for one in counted]), name
 
 
 def test_a_certified_choice_is_within_its_goal_and_one_for_every_rule() -> None:
@@ -192,9 +192,7 @@ def test_the_recipe_of_the_second_network_is_valid() -> None:
 def test_the_page_has_the_tables_of_the_record() -> None:
     page = PAGE.read_text()
 
-    assert PART.replaced(page, lines(ExitRulesRecord.read(RECORD))) == page, (
-        "run: python -m bench.exit_rules --page"
-    )
+    assert PART.replaced(page, lines(ExitRulesRecord.read(RECORD))) == page, "run: python -m bench.exit_rules"
 
 
 def test_the_verdict_of_the_page_is_that_of_the_record() -> None:

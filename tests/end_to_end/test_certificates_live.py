@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from examples.revocation import Images, as_they_are, darkened, drift_alarms, noisy
+from examples.revocation import Images, darkened, drift_alarms, noisy, unchanged
 from serving.client import Client
 from serving.client.point_in_force import PointInForce
 from serving.monitor.agreement import Power
@@ -82,7 +82,7 @@ def disagreement(client: Client, images: Images) -> float:
 
 def test_clean_rows_neither_revoke_nor_alarm(test_split: Split, front_end: str) -> None:
     with watched_server(front_end) as (server, client):
-        point = stream(client, as_they_are(test_split.images_NCHW[:ROWS]))
+        point = stream(client, unchanged(test_split.images_NCHW[:ROWS]))
 
         assert not point.revoked
         assert point.shadow_agreed + point.shadow_differed > 0.5 * SHADOW_SHARE * ROWS
@@ -120,7 +120,7 @@ def test_rows_on_which_exits_part_revoke_within_what_the_power_of_the_test_says(
         server.await_event("certificate revoked")
 
 
-@pytest.mark.parametrize("change", [as_they_are, darkened, noisy])
+@pytest.mark.parametrize("change", [unchanged, darkened, noisy])
 def test_a_stream_is_of_pixels(test_split: Split, change: Callable[[Images], Images]) -> None:
     images = test_split.images_NCHW[:4]
 

@@ -188,7 +188,7 @@ def certificates(manifest: Manifest) -> Iterator[str]:
     for name, point in manifest.operating_points.items():
         if name != EXACT_POINT:
             yield f"{name}: {promises.in_short(point)}".replace("\N{NO-BREAK SPACE}", " ")
-    yield "Certificates compare with the full network on data like the certify split. They do not bound errors."
+    yield "A certificate is relative to the full network on data like the certify split."
 
 
 def _share(hits_N: NDArray[np.bool_]) -> str:

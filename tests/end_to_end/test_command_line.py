@@ -1,4 +1,4 @@
-"""Options and commands of the process that end by themselves."""
+"""Tests for commands and options that do not start a server."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_wrong_options_are_exit_code_2_with_the_reason(arguments: list[str], com
     assert complaint in errors.splitlines()[-1]
 
 
-def test_verify_says_of_each_version_whether_it_is_right(own_models: Path) -> None:
+def test_verify_reports_on_each_version(own_models: Path) -> None:
     (scripted_model.publish(own_models, version=2) / "stage-0.onnx").write_bytes(b"")
 
     code, output, errors = run_serving("verify", str(own_models))
@@ -43,7 +43,7 @@ def test_verify_says_of_each_version_whether_it_is_right(own_models: Path) -> No
     assert "sha256: expected" in wrong
 
 
-def test_verify_of_a_right_repository_is_exit_code_0(models: Path) -> None:
+def test_verify_of_a_valid_repository_is_exit_code_0(models: Path) -> None:
     assert run_serving("verify", str(models)) == (0, "ok scripted/1: 3 stages\n", "")
 
 
@@ -53,7 +53,7 @@ def test_verify_of_no_repository_is_exit_code_2(tmp_path: Path) -> None:
     assert (code, errors.count("\n")) == (CANNOT_START, 1)
 
 
-def test_revoke_and_reinstate_name_what_they_did(tmp_path: Path) -> None:
+def test_revoke_and_reinstate_print_their_scope(tmp_path: Path) -> None:
     code, output, errors = run_serving("revoke", "digits/3/fast", "--state-dir", str(tmp_path))
     assert (code, errors) == (0, "note: models holds no digits/3; it is revoked all the same\n")
     assert output.startswith("revoked digits/3/fast, since 20")
@@ -77,7 +77,7 @@ def test_revoke_without_a_point_pins_to_full_depth(tmp_path: Path, scope: str, p
     assert Revocations(tmp_path).revoked_by("digits", 3, "any") == "operator"
 
 
-def test_reinstate_of_what_was_not_revoked_is_exit_code_2(tmp_path: Path) -> None:
+def test_reinstating_a_scope_that_is_not_revoked_is_exit_code_2(tmp_path: Path) -> None:
     run_serving("revoke", "digits/3/fast", "--state-dir", str(tmp_path))
 
     code, output, errors = run_serving("reinstate", "digits/4", "--state-dir", str(tmp_path))
@@ -88,9 +88,7 @@ def test_reinstate_of_what_was_not_revoked_is_exit_code_2(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("point", ["", "digits/x", "digits/0/fast", "a/1/b/c", "../digits"])
 @pytest.mark.parametrize("command", ["revoke", "reinstate"])
-def test_revoke_and_reinstate_want_a_model_a_version_and_a_point(
-    tmp_path: Path, command: str, point: str
-) -> None:
+def test_revoke_and_reinstate_need_a_valid_scope(tmp_path: Path, command: str, point: str) -> None:
     code, _, errors = run_serving(command, point, "--state-dir", str(tmp_path))
 
     assert code == CANNOT_START

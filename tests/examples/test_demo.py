@@ -35,7 +35,7 @@ def test_each_certificate_is_described_by_its_risk_and_exact_has_none(released: 
         "fast: certified: at most 3 % of answers are wrong where the full network's is right, "
     )
     assert uncertified == "uncertified: UNCERTIFIED"
-    assert explanation.endswith("do not bound errors.")
+    assert explanation.endswith("on data like the certify split.")
 
 
 def test_a_version_without_a_recipe_is_refused_with_the_reason(tmp_path: Path) -> None:

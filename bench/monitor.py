@@ -321,8 +321,8 @@ def power_table(record: MonitorRecord) -> Iterator[str]:
     yield row("callers", *[f"epsilon {percent(e)}, {percent(risk or 0)} differ" for e, risk in pairs])
     yield rule(1 + len(pairs))
     for traffic in dict.fromkeys(each.name for each in results):
-        found = [record.find(traffic, *pair) for pair in pairs]
-        yield row(traffic, *[f"{_rows(each.median_rows)} / {_rows(each.most_rows)}" for each in found])
+        by_pair = [record.find(traffic, *pair) for pair in pairs]
+        yield row(traffic, *[f"{_rows(each.median_rows)} / {_rows(each.most_rows)}" for each in by_pair])
 
 
 def _rows(rows: int | None) -> str:

@@ -166,8 +166,10 @@ def test_rules_are_compared_for_the_points_that_promise_agreement() -> None:
         update={"provenance": provenance.model_copy(update={"retargeted_from": retargeted})}
     )
 
-    found = disagreement_goals(replace(released, manifest=other))
-    assert {name: (goal.max_accuracy_loss, goal.epsilon, goal.delta) for name, goal in found.items()} == {
+    goals_by_point = disagreement_goals(replace(released, manifest=other))
+    assert {
+        name: (goal.max_accuracy_loss, goal.epsilon, goal.delta) for name, goal in goals_by_point.items()
+    } == {
         "balanced": (0.003, 0.01, 0.05),
         "fast": (0.01, 0.03, 0.05),
     }

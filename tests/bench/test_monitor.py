@@ -172,11 +172,11 @@ def test_the_record_is_of_the_servers_present_test(record: MonitorRecord, name: 
 def test_a_certificate_that_holds_is_revoked_in_at_most_a_share_delta(
     record: MonitorRecord, epsilon: float
 ) -> None:
-    found = record.find(INDEPENDENT, epsilon)
+    independent = record.find(INDEPENDENT, epsilon)
 
-    assert found.revoked <= binom.ppf(0.999, found.servers, DELTA)
-    assert record.find(REPEATS, epsilon).revoked <= found.revoked
-    assert record.find(REPEATS_DROPPED, epsilon).revoked == found.servers
+    assert independent.revoked <= binom.ppf(0.999, independent.servers, DELTA)
+    assert record.find(REPEATS, epsilon).revoked <= independent.revoked
+    assert record.find(REPEATS_DROPPED, epsilon).revoked == independent.servers
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)

@@ -1,11 +1,11 @@
-# Two servers: `--target serving` for an NVIDIA GPU (CUDA and cuDNN come from pip), `--target serving-cpu`.
-# Neither holds torch or anything else that only training needs.
+# Two targets: `--target serving` for an NVIDIA GPU (CUDA and cuDNN come from pip) and `--target serving-cpu`.
+# Neither contains torch or other packages for training.
 FROM python:3.11-slim AS wheel
 WORKDIR /source
 COPY pyproject.toml requirements.lock requirements-cuda.lock README.md LICENSE ./
 COPY serving ./serving
 COPY training ./training
-# Of the lock, the versions alone: its platform markers choose an onnxruntime for .venv, here the target does.
+# Use only the versions of the locks: their platform markers choose an onnxruntime, and here the target does.
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && sed "s/;.*//" requirements.lock requirements-cuda.lock > /wheels/constraints.txt
 

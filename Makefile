@@ -1,4 +1,4 @@
-# Every command makes .venv first; nothing is done twice. `make demo MODEL=fashion-mnist` shows the released model.
+# Every target creates .venv first, once. `make demo MODEL=fashion-mnist` runs the demo on the released model.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -7,7 +7,7 @@ BIN := .venv/bin
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
-	@echo "Installing into .venv: a minute or two, more where pip brings PyTorch with CUDA."
+	@echo "Installing into .venv: one or two minutes, longer if pip installs PyTorch with CUDA."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offramp needs Python 3.11 or newer, got " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock

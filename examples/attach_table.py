@@ -1,10 +1,10 @@
-"""Early exits for a finished network of numbers: three dense layers on 40 columns, six classes.
+"""Attach early exits to a tabular network: three dense layers, 40 columns, six classes.
 
     python -m examples.attach_table DIR --head linear
 
-30,000 rows are drawn by scikit-learn's `make_classification`. The network is trained on 10,000 of them,
-written as ONNX without exits, and then taken as it comes by `python -m training attach`, with the other
-rows. Options behind DIR are handed to it.
+Generates 30,000 rows with scikit-learn's `make_classification`, trains the network on 10,000 of them and
+writes it as ONNX without exits. Then runs `python -m training attach` on the other rows. Options after DIR
+are passed to it.
 """
 
 import argparse
@@ -29,8 +29,8 @@ HIDDEN = (256, 256)
 OPSET, IR_VERSION = 17, 8
 
 
-def draw_rows() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw rows whose classes are two clusters each, and a percent of whose labels are wrong."""
+def generate_rows() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Generate rows in two clusters per class; 1 % of the labels are wrong."""
     x_NC, y_N = make_classification(
         ROWS,
         COLUMNS,
@@ -46,18 +46,18 @@ def draw_rows() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def train(x_NC: NDArray[np.float32], y_N: NDArray[np.int64]) -> onnx.ModelProto:
-    """Train the network and write it as ONNX: Gemm, Relu, Gemm, Relu, Gemm."""
+    """Train the network and return it as ONNX: Gemm, Relu, Gemm, Relu, Gemm."""
     network: Any = MLPClassifier(HIDDEN, early_stopping=True, random_state=SEED).fit(x_NC, y_N)
     nodes, weights, tensor = [], [], "features"
     for number, (weight, bias) in enumerate(zip(network.coefs_, network.intercepts_, strict=True)):
-        held = [f"weight_{number}", f"bias_{number}"]
+        names = [f"weight_{number}", f"bias_{number}"]
         weights += [
             numpy_helper.from_array(array.astype(np.float32), name)
-            for array, name in zip((weight, bias), held, strict=True)
+            for array, name in zip((weight, bias), names, strict=True)
         ]
         is_last = number == len(HIDDEN)
         product = "logits" if is_last else f"dense_{number}"
-        nodes.append(helper.make_node("Gemm", [tensor, *held], [product]))
+        nodes.append(helper.make_node("Gemm", [tensor, *names], [product]))
         if not is_last:
             tensor = f"relu_{number}"
             nodes.append(helper.make_node("Relu", [product], [tensor]))
@@ -75,7 +75,7 @@ def train(x_NC: NDArray[np.float32], y_N: NDArray[np.int64]) -> onnx.ModelProto:
 
 
 def attach(folder: Path, name: str, *options: str) -> AttachRecord:
-    """Attach exits to network.onnx with rows.npz, both in the folder; what is finished is not done again."""
+    """Attach exits to network.onnx with rows.npz, both in the folder; resume an earlier attempt."""
     output = folder / "attach"
     command = [sys.executable, "-m", "training", "attach", str(folder / "network.onnx")]
     command += ["--data", str(folder / "rows.npz"), "--name", name, "--output", str(output)]
@@ -84,18 +84,18 @@ def attach(folder: Path, name: str, *options: str) -> AttachRecord:
         command.append("--resume")
     print(" ".join(command[1:]), flush=True)
     if subprocess.run(command, check=False).returncode != 0:
-        sys.exit("the attaching did not finish, see above")
+        sys.exit("attach did not finish, see above")
     record = AttachFolder(output).read_record()
-    assert record is not None, "an attaching that went well has its record"
+    assert record is not None, "a finished attach has a record"
     return record
 
 
 def show(record: AttachRecord) -> None:
-    """Print what was found: a line a level, a line an operating point."""
+    """Print a line per cut, and a line per operating point."""
     print(f"\nsplits: {record.split_rows}, {record.repeats} repeats; {record.seconds} s; {record.hardware}")
     for level in record.levels:
-        assert level.agreement is not None, "exits were chosen, not given"
-        assert level.leaving is not None, "as above"
+        assert level.agreement is not None, "exits were chosen by attach"
+        assert level.leaving is not None, "exits were chosen by attach"
         print(
             f"{'exit' if level.chosen else '':<5} {level.tensor:<40} {level.cost_share:>6.1%} of the cost, "
             f"agreement on tune {level.agreement:.3f}, {level.leaving:.0%} leave"
@@ -110,18 +110,18 @@ def show(record: AttachRecord) -> None:
 
 
 def make(folder: Path) -> None:
-    """Write the network, and the rows that it was not trained on."""
-    x_NC, y_N = draw_rows()
+    """Write the network, and the rows that were not used to train it."""
+    x_NC, y_N = generate_rows()
     onnx.save(train(x_NC[:TRAIN_ROWS], y_N[:TRAIN_ROWS]), folder / "network.onnx")
     np.savez(folder / "rows.npz", features=x_NC[TRAIN_ROWS:], y=y_N[TRAIN_ROWS:])
 
 
 def run(name: str, make: Callable[[Path], None], description: str | None) -> None:
-    """Make network.onnx and rows.npz in a folder, attach exits, and show what came of it."""
+    """Create network.onnx and rows.npz in a folder, attach exits, and print the result."""
     parser = argparse.ArgumentParser(prog=f"python -m examples.attach_{name}", description=description)
     parser.add_argument("folder", type=Path, metavar="DIR")
-    told, options = parser.parse_known_args()
-    folder: Path = told.folder
+    arguments, options = parser.parse_known_args()
+    folder: Path = arguments.folder
     if not (folder / "rows.npz").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         make(folder)

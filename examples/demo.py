@@ -1,10 +1,10 @@
-"""From nothing to answers: serve a model, send it rows it never saw, and show what came back.
+"""Serve a model, send the test split through gRPC, and print a table of the answers.
 
-    python -m examples.demo                  trains and publishes `digits` first: what `make demo` runs
-    python -m examples.demo fashion-mnist    takes the highest version in models/, such as the released one
+    python -m examples.demo                  trains and publishes `digits` first; `make demo` runs this
+    python -m examples.demo fashion-mnist    uses the highest version in models/
 
-A finished training run is reused. Every figure in the table is measured here, through gRPC, on the
-held-out test rows that the manifest names; the last line says whether they are the manifest's own.
+A finished training run is reused. The last line compares the measured accuracy and exit shares with those
+of the manifest.
 """
 
 import argparse
@@ -41,7 +41,7 @@ STOP_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Answers:
-    """What one operating point answered for every test row, one row a request."""
+    """The answers at one operating point for all test rows, one row per request."""
 
     label_N: NDArray[np.int64]
     exit_N: NDArray[np.int64]
@@ -49,7 +49,7 @@ class Answers:
 
 
 def train() -> PublishedVersion:
-    """Run the recipe, or find it finished; give what it published."""
+    """Run the recipe unless it has finished; return the published version."""
     folder = run_folder(TRAINED)
     command = [sys.executable, "-m", "training", "run", TRAINED]
     command += ["--output", str(folder), "--model-repository", str(MODEL_REPOSITORY)]
@@ -58,7 +58,7 @@ def train() -> PublishedVersion:
     if subprocess.run(command, check=False).returncode != 0:
         sys.exit("demo: the training run did not finish, see above")
     record = RunFolder(folder).read_record()
-    assert record is not None, "a run that went well has its record"
+    assert record is not None, "a finished run has a record"
     return read_version(Path(record.published))
 
 
@@ -71,7 +71,7 @@ def published(name: str) -> PublishedVersion:
 
 
 def held_out(version: PublishedVersion) -> Split:
-    """Load the test split that a version's figures are of."""
+    """Load the test split of a version; exit if it is not the one of the manifest."""
     try:
         return data_of(version).test
     except (TrainingError, RepositoryError) as error:
@@ -79,13 +79,13 @@ def held_out(version: PublishedVersion) -> Split:
 
 
 def run_folder(name: str) -> Path:
-    """Return the folder for a model's own files of the demo."""
+    """Return the demo's folder for a model."""
     return Path("runs") / name
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that takes calls."""
+    """A server that is ready, with its addresses."""
 
     process: subprocess.Popen[str]
     grpc: str
@@ -94,7 +94,7 @@ class RunningServer:
 
 @contextlib.contextmanager
 def server(log: Path, *options: str, model_repository: Path = MODEL_REPOSITORY) -> Iterator[RunningServer]:
-    """Serve a model repository in a process of its own."""
+    """Start a server on free ports, and stop it at the end of the block."""
     command = [sys.executable, "-m", "serving", "--model-repository", str(model_repository)]
     command += ["--grpc-port", "0", "--metrics-port", "0", *options]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -103,11 +103,11 @@ def server(log: Path, *options: str, model_repository: Path = MODEL_REPOSITORY) 
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
     ):
         started = time.monotonic()
-        too_late = threading.Timer(START_SECONDS, process.kill)
-        too_late.start()
+        start_timer = threading.Timer(START_SECONDS, process.kill)
+        start_timer.start()
         assert process.stdout is not None, "stdout is a pipe"
         ready = process.stdout.readline().split()
-        too_late.cancel()
+        start_timer.cancel()
         if not ready:
             sys.exit(f"demo: the server did not start, see {log}")
         print(f"server ready in {time.monotonic() - started:.1f} s: {' '.join(ready[1:])}")
@@ -115,14 +115,14 @@ def server(log: Path, *options: str, model_repository: Path = MODEL_REPOSITORY) 
             yield RunningServer(process, ready[1].removeprefix("grpc="), ready[2].removeprefix("metrics="))
         finally:
             process.send_signal(signal.SIGTERM)
-            hung = threading.Timer(STOP_SECONDS, process.kill)
-            hung.start()
+            stop_timer = threading.Timer(STOP_SECONDS, process.kill)
+            stop_timer.start()
             process.wait()
-            hung.cancel()
+            stop_timer.cancel()
 
 
 def ask(client: Client, manifest: Manifest, images: NDArray[np.uint8], point: str) -> Answers:
-    """Send the images one a request, one after the other, as a simple client would."""
+    """Send the images one after the other, one per request."""
     labels, exits, milliseconds = [], [], []
     for image in tqdm(images, desc=point, leave=False, disable=None):
         started = time.perf_counter()
@@ -136,17 +136,17 @@ def ask(client: Client, manifest: Manifest, images: NDArray[np.uint8], point: st
 
 
 def report(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, Answers]) -> None:
-    """Print the table: a line an operating point."""
+    """Print a table with a line per operating point."""
     cost_E = np.array(manifest.multiply_adds) / manifest.multiply_adds[-1]
     exits = len(cost_E)
     full = answers["exact"].label_N
-    where = f"left at exit {' / '.join(str(number) for number in range(exits))}"
-    width = max(len(where), 8 * exits) + 2
+    exits_head = f"left at exit {' / '.join(str(number) for number in range(exits))}"
+    width = max(len(exits_head), 8 * exits) + 2
     print(
-        f"\n{len(truth_N):,} held-out rows of {manifest.name} through gRPC, one a request; [95 % intervals]"
+        f"\n{len(truth_N):,} held-out rows of {manifest.name} through gRPC, one per request; [95 % intervals]"
     )
     print(
-        f"{'point':<10} {'accuracy':<22} {'differs from exact':<22} {where:<{width}} "
+        f"{'point':<10} {'accuracy':<22} {'differs from exact':<22} {exits_head:<{width}} "
         f"{'multiply-adds':<14} {'p50 ms':>7} {'p99 ms':>7}"
     )
     for name, given in answers.items():
@@ -160,30 +160,35 @@ def report(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, An
     print()
     for line in certificates(manifest):
         print(line)
-    print(f"\n{_against_the_manifest(manifest, truth_N, answers)}")
+    print(f"\n{_compare_with_manifest(manifest, truth_N, answers)}")
 
 
-def _against_the_manifest(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, Answers]) -> str:
-    """Return in how many rows accuracy and exit counts differ from the manifest's figures for test."""
+def _compare_with_manifest(
+    manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, Answers]
+) -> str:
+    """Return a line on how many rows accuracy and exit counts differ from the manifest's."""
     exits, rows = len(manifest.stages), len(truth_N)
-    apart = 0
+    differing = 0
     for name, given in answers.items():
-        said = manifest.operating_points[name]
-        left = np.bincount(given.exit_N, minlength=exits)
-        assert said.accuracy is not None, "a version that a recipe trained has labels"
-        apart += abs(int((given.label_N == truth_N).sum()) - round(said.accuracy * rows))
-        apart += sum(abs(int(a) - round(b * rows)) for a, b in zip(left, said.exit_shares, strict=True))
-    if apart == 0:
-        return "accuracy and exit shares are the manifest's, to the row"
-    return f"accuracy and exit shares differ from the manifest's by {apart} rows in all: another processor?"
+        published = manifest.operating_points[name]
+        exit_counts = np.bincount(given.exit_N, minlength=exits)
+        assert published.accuracy is not None, "a trained version has labels"
+        differing += abs(int((given.label_N == truth_N).sum()) - round(published.accuracy * rows))
+        differing += sum(
+            abs(int(count) - round(share * rows))
+            for count, share in zip(exit_counts, published.exit_shares, strict=True)
+        )
+    if differing == 0:
+        return "accuracy and exit shares equal the manifest's"
+    return f"accuracy and exit shares differ from the manifest's in {differing} rows: other hardware?"
 
 
 def certificates(manifest: Manifest) -> Iterator[str]:
-    """Yield each point's certificate, but for `exact`."""
+    """Yield a line on the certificate of each point except `exact`."""
     for name, point in manifest.operating_points.items():
         if name != EXACT_POINT:
             yield f"{name}: {promises.in_short(point)}".replace("\N{NO-BREAK SPACE}", " ")
-    yield "A certificate is about the full network's answers on data like the certify split, not about truth."
+    yield "A certificate is relative to the full network on data like the certify split."
 
 
 def _share(hits_N: NDArray[np.bool_]) -> str:
@@ -200,7 +205,7 @@ def main() -> None:
     manifest, test = version.manifest, held_out(version)
     try:
         with server(run_folder(name) / "server.log") as running, Client(running.grpc) as client:
-            client.predict(manifest.name, test.images_NCHW[:1])  # connects
+            client.predict(manifest.name, test.images_NCHW[:1])  # opens the connection
             answers = {
                 point: ask(client, manifest, test.images_NCHW, point) for point in manifest.operating_points
             }

@@ -1,10 +1,10 @@
-"""A certificate taken back before your eyes: the released model under streams that it was not made for.
+"""Show how a server revokes a certificate: three streams of test images to the released model.
 
-    python -m examples.revocation [--shadow-share S]      what `make revocation` runs
+    python -m examples.revocation [--shadow-share S]      `make revocation` runs this
 
-Three streams of the same held-out images go to `balanced` through gRPC: as they are; darkened, which
-costs accuracy but no agreement; and with noise, on which early exits part from the final one. After
-each it shows what the server learned from the rows that it sampled. Every figure is measured here.
+The streams go to `balanced` through gRPC: unchanged images; darkened images, which lower accuracy but not
+agreement; and noisy images, on which early exits disagree with the final exit. After each stream the
+server's evidence from its sampled rows is printed.
 """
 
 import argparse
@@ -34,49 +34,49 @@ MODEL = "fashion-mnist"
 POINT = "balanced"
 REQUEST_ROWS = 32
 SHADOW_SHARE = 0.1
-TAKE_UP_SECONDS = 10.0
-FOLLOWED_ROWS = 5000
-"""How far the power of the test is followed."""
+REINSTATE_SECONDS = 10.0
+POWER_ROWS = 5000
+"""Largest number of sampled rows in the computation of the test's power."""
 
 Images = NDArray[np.uint8]
 
 
-def as_they_are(images: Images) -> Images:
-    """Leave the images alone."""
+def unchanged(images: Images) -> Images:
+    """Return the images unchanged."""
     return images
 
 
 def darkened(images: Images) -> Images:
-    """Take half of the light: accuracy falls, but early and final exits fail together."""
+    """Halve the brightness: accuracy falls, but early and final exits are wrong together."""
     return images // 2
 
 
 def noisy(images: Images) -> Images:
-    """Add Gaussian noise of standard deviation 30 of 255: early exits part from the final one."""
+    """Add Gaussian noise of standard deviation 30 of 255: early exits disagree with the final exit."""
     noise = np.random.default_rng(0).normal(0, 30, images.shape)
     return np.clip(images + noise, 0, 255).astype(np.uint8)
 
 
 NOISY = "noisy"
 STREAMS: dict[str, Callable[[Images], Images]] = {
-    "as they are": as_they_are,
+    "unchanged": unchanged,
     "darkened": darkened,
     NOISY: noisy,
 }
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What came back for a stream, up to where the certificate was revoked."""
+class StreamAnswers:
+    """The answers to a stream, until its end or the revocation."""
 
     label_N: NDArray[np.int64]
     exit_N: NDArray[np.int32]
     full_label_N: NDArray[np.int64]
-    """What the full network says of the same rows."""
+    """Labels of the full network for the same rows."""
 
 
-def ask(client: Client, images: Images, name: str) -> Asked:
-    """Send a stream at the default point until it ends or its certificate is revoked, then at full depth."""
+def ask(client: Client, images: Images, name: str) -> StreamAnswers:
+    """Send a stream at the point until it ends or the point is revoked, then the same rows at `exact`."""
     labels, exits = [], []
     batches = range(0, len(images), REQUEST_ROWS)
     for start in tqdm(batches, desc=name, leave=False, disable=None):
@@ -90,34 +90,38 @@ def ask(client: Client, images: Images, name: str) -> Asked:
         client.predict(MODEL, images[start : start + REQUEST_ROWS], operating_point="exact").label_N
         for start in range(0, len(label_N), REQUEST_ROWS)
     ]
-    return Asked(
+    return StreamAnswers(
         label_N,
         np.concatenate(exits) if exits else np.empty(0, np.int32),
         np.concatenate(full) if full else np.empty(0, np.int64),
     )
 
 
-def report(name: str, asked: Asked, truth_N: NDArray[np.int64], client: Client, metrics: str) -> None:
-    """Print what callers got of a stream, and what the server makes of it."""
-    truth_N = truth_N[: len(asked.label_N)]
+def report(
+    name: str, answers: StreamAnswers, truth_N: NDArray[np.int64], client: Client, metrics: str
+) -> None:
+    """Print the accuracy of a stream, and the server's evidence after it."""
+    truth_N = truth_N[: len(answers.label_N)]
     point = client.points_in_force(MODEL)[POINT]
     drifted = drift_alarms(metrics)
     print(
-        f"\n{name}: {len(truth_N):,} rows, {(asked.label_N == truth_N).mean():.1%} right, "
-        f"{(asked.label_N != asked.full_label_N).mean():.2%} differ from the full network, "
-        f"{(asked.exit_N == 0).mean():.0%} left at exit 0"
+        f"\n{name}: {len(truth_N):,} rows, {(answers.label_N == truth_N).mean():.1%} right, "
+        f"{(answers.label_N != answers.full_label_N).mean():.2%} differ from the full network, "
+        f"{(answers.exit_N == 0).mean():.0%} left at exit 0"
     )
     print(
         f"  sampled so far: {point.shadow_agreed} agreed, {point.shadow_differed} differed, "
         f"{point.shadow_missing} missing; evidence against the certificate {point.evidence:.3g} "
-        f"of the {1 / point.delta:.3g} that break it"
+        f"(it breaks at {1 / point.delta:.3g})"
     )
     print(f"  drift alarm: {', '.join(drifted) if drifted else 'none'}")
-    print(f"  certificate: {'REVOKED, ' + point.in_force + ' in its place' if point.revoked else 'holds'}")
+    print(
+        f"  certificate: {'REVOKED, ' + point.in_force + ' in force instead' if point.revoked else 'holds'}"
+    )
 
 
 def drift_alarms(metrics: str) -> list[str]:
-    """Read off the metrics page which signals drifted too far."""
+    """Return the signals whose drift alarm is raised, from the metrics page."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
         text = page.read().decode()
     return [
@@ -128,48 +132,48 @@ def drift_alarms(metrics: str) -> list[str]:
     ]
 
 
-def expected(certificate: Certificate, asked: Asked, before: int) -> str:
-    """Return how many sampled rows it takes to revoke a certificate that breaks after so many others."""
-    risk = float((asked.label_N != asked.full_label_N).mean())
+def expected(certificate: Certificate, answers: StreamAnswers, before: int) -> str:
+    """Return a line on how many sampled rows the test needs, after `before` good ones."""
+    risk = float((answers.label_N != answers.full_label_N).mean())
     power = Power.of(
         certificate.epsilon,
         certificate.delta,
         risk,
-        FOLLOWED_ROWS,
+        POWER_ROWS,
         before=(before, certificate.epsilon / 2),
     )
     half, nearly_all = power.rows_for(0.5), power.rows_for(0.95)
     return (
-        f"where {risk:.1%} differ after {before} good ones, {half} sampled rows revoke it half the time, "
-        f"{nearly_all} rows 95% of the time"
+        f"if {risk:.1%} differ after {before} good rows, {half} sampled rows revoke in 50% of cases, "
+        f"{nearly_all} rows in 95%"
     )
 
 
-def watched(folder: Path, shadow_share: float) -> "contextlib.AbstractContextManager[RunningServer]":
-    """Serve the repository with that share of rows sampled."""
+def monitored_server(folder: Path, shadow_share: float) -> "contextlib.AbstractContextManager[RunningServer]":
+    """Start a server that samples this share of the rows."""
     settings = folder / "serving.toml"
     settings.write_text(f"[monitor]\nshadow_share = {shadow_share}\n")
     return server(folder / "server.log", "--config", str(settings), "--state-dir", str(folder))
 
 
 def reinstate(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Do what an operator does who has seen to the cause."""
+    """Reinstate the model as an operator would, and send SIGHUP."""
     command = [sys.executable, "-m", "serving", "reinstate", MODEL, "--state-dir", str(folder)]
     subprocess.run(command, check=True)
     process.send_signal(signal.SIGHUP)
 
 
 def await_in_force(client: Client) -> None:
-    """Wait until the server has taken up that the point is in force again."""
-    ends = time.monotonic() + TAKE_UP_SECONDS
+    """Wait until the point is in force again."""
+    deadline = time.monotonic() + REINSTATE_SECONDS
     while client.points_in_force(MODEL)[POINT].revoked:
-        if time.monotonic() > ends:
-            sys.exit("revocation: the server did not take up what the operator said")
+        if time.monotonic() > deadline:
+            sys.exit("revocation: the server did not reinstate the point")
         time.sleep(0.05)
 
 
 def show(version: PublishedVersion, folder: Path, shadow_share: float) -> None:
-    """Go through the streams, a restart, and an operator's word."""
+    """Run the streams, restart the server, and reinstate the point."""
     manifest, test = version.manifest, held_out(version)
     certificate = manifest.operating_points[POINT].certificate
     assert certificate is not None, f"{POINT} of the released model is certified"
@@ -177,23 +181,25 @@ def show(version: PublishedVersion, folder: Path, shadow_share: float) -> None:
         f"{MODEL} version {manifest.version}, {POINT}: certified that at most {certificate.epsilon:.0%} of "
         f"answers differ from the full network's; {shadow_share:.0%} of rows are sampled"
     )
-    with watched(folder, shadow_share) as running, Client(running.grpc) as client:
+    with monitored_server(folder, shadow_share) as running, Client(running.grpc) as client:
         before = 0
         for name, change in STREAMS.items():
-            asked = ask(client, change(test.images_NCHW), name)
-            report(name, asked, test.truth_N, client, running.metrics)
+            answers = ask(client, change(test.images_NCHW), name)
+            report(name, answers, test.truth_N, client, running.metrics)
             if name == NOISY:
-                print(f"  expected: {expected(certificate, asked, before)}")
+                print(f"  expected: {expected(certificate, answers, before)}")
             point = client.points_in_force(MODEL)[POINT]
             before = point.shadow_agreed + point.shadow_differed
     if not point.revoked:
-        sys.exit("revocation: the noisy stream ended before enough rows were sampled; sample a larger share")
-    with watched(folder, shadow_share) as running, Client(running.grpc) as client:
+        sys.exit(
+            "revocation: the noisy stream ended before enough rows were sampled; increase --shadow-share"
+        )
+    with monitored_server(folder, shadow_share) as running, Client(running.grpc) as client:
         point = client.points_in_force(MODEL)[POINT]
         print(f"\nafter a restart: {'still revoked' if point.revoked else 'in force'}")
         reinstate(folder, running.process)
         await_in_force(client)
-        print("in force again, on an operator's word alone")
+        print("in force again after `reinstate`")
 
 
 def main() -> None:
@@ -205,7 +211,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         show(published(MODEL), Path(folder), options.shadow_share)
-    print(f"what each figure means: docs/certificates.md; served from {MODEL_REPOSITORY}/")
+    print(f"explanation: docs/certificates.md; served from {MODEL_REPOSITORY}/")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Makes serving/api/generated/ from the contracts in this folder: descriptors and type stubs.
+"""Generate serving/api/generated/ from the .proto files in this folder: descriptors and type stubs.
 
-The descriptors go into one FileDescriptorSet, from which `serving.api.wire` builds message classes in
-a pool of its own at run time; the stubs are for the type checker alone. `--check` writes nothing and
-fails where what is committed is not what these contracts give.
+The descriptors are one FileDescriptorSet. `serving.api.wire` builds message classes from it in a pool of
+its own at run time. The stubs are for the type checker only. `--check` writes nothing and fails if the
+committed files are out of date.
 """
 
 import argparse
@@ -12,21 +12,21 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-CONTRACTS = Path(__file__).parent
-GENERATED = CONTRACTS.parent / "serving" / "api" / "generated"
+PROTOS = Path(__file__).parent
+GENERATED = PROTOS.parent / "serving" / "api" / "generated"
 DESCRIPTORS = "descriptors.binpb"
 
 
 def generate(folder: Path) -> None:
-    """Write the descriptor set and a stub for each contract into a folder."""
-    contracts = sorted(str(path) for path in CONTRACTS.glob("*.proto"))
+    """Write the descriptor set, and a stub for each .proto file, into a folder."""
+    protos = sorted(str(path) for path in PROTOS.glob("*.proto"))
     code = protoc.main(
         [
             "protoc",
-            f"--proto_path={CONTRACTS}",
+            f"--proto_path={PROTOS}",
             f"--descriptor_set_out={folder / DESCRIPTORS}",
             f"--pyi_out={folder}",
-            *contracts,
+            *protos,
         ]
     )
     if code != 0:
@@ -34,7 +34,7 @@ def generate(folder: Path) -> None:
 
 
 def stale_files(fresh: Path) -> list[str]:
-    """List generated files whose committed content differs from the fresh one, or that should not be."""
+    """Return the names of committed files that differ from fresh ones, or have no fresh one."""
     names = {path.name for path in fresh.iterdir()}
     names |= {path.name for path in GENERATED.iterdir() if path.suffix in {".pyi", ".binpb"}}
     return sorted(name for name in names if _bytes(fresh / name) != _bytes(GENERATED / name))
@@ -45,9 +45,9 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def main() -> None:
-    """Generate, or with --check compare."""
+    """Generate the files, or compare them with --check."""
     parser = argparse.ArgumentParser(prog="python -m protos.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if anything would change")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
     check = parser.parse_args().check
     if not check:
         generate(GENERATED)

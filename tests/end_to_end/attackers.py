@@ -1,5 +1,4 @@
-"""What attacks on a certificate are made of: rows whose early answer is not the final exit's, callers that
-send them, and what a server then has in force and in its state folder."""
+"""Helpers for attacks on certificates: rows whose exits disagree, callers, and the state of the server."""
 
 import fcntl
 import json
@@ -31,16 +30,16 @@ Images = NDArray[np.uint8]
 
 
 def mistaken(rows: int, start: int = 0) -> Images:
-    """Rows of which no two are equal; each leaves at exit 0 with label 1, and the final exit says 0.
+    """Return distinct rows that leave at exit 0 with label 1, while the final exit's label is 0.
 
-    The margin at exit 1 is free, since they have left by then, and so are all large ones at exit 0.
+    The margins at exits 0 and 1 number the rows: any large one at exit 0 leaves, and none reaches exit 1.
     """
     numbers = range(start, start + rows)
     return np.stack([row(1, 5 + number // 256 / 10, number % 256 / 10, 0) for number in numbers])
 
 
 class Caller:
-    """Sends rows to the scripted model, with metadata and parameters of its own."""
+    """A caller of the scripted model, with its own metadata and parameters."""
 
     def __init__(self, address: str, *metadata: tuple[str, str], model: str = MODEL) -> None:
         self._channel = grpc.insecure_channel(address)
@@ -56,7 +55,7 @@ class Caller:
         self._channel.close()
 
     def send(self, images: Images, **parameters: str | bool) -> list[int]:
-        """Send all rows, some a request; gives the exits at which they left."""
+        """Send all rows, REQUEST_ROWS per request; return the exits at which they left."""
         exits: list[int] = []
         for start in range(0, len(images), REQUEST_ROWS):
             sent = images[start : start + REQUEST_ROWS]
@@ -71,12 +70,12 @@ class Caller:
 
 
 def is_revoked(client: Client, model: str = MODEL, point: str = POINT, version: str = "") -> bool:
-    """Whether a point is revoked."""
+    """Return whether a point is revoked."""
     return client.points_in_force(model, version)[point].revoked
 
 
 def are_counted(client: Client, rows: int, model: str = MODEL) -> bool:
-    """Wait until so many sampled rows are counted; False also where the point is revoked before."""
+    """Wait until this many sampled rows are counted; return False if not, or if the point is revoked."""
 
     def counted() -> bool:
         point = client.points_in_force(model)[POINT]
@@ -99,16 +98,16 @@ def break_certificate(client: Client, model: str = MODEL, point: str = POINT) ->
 
 
 def entries(state_dir: Path) -> list[dict[str, Any]]:
-    """The entries of a state folder's file; none where it is not there."""
+    """Return the entries of a state folder's file; none if it does not exist."""
     path = state_dir / REVOCATIONS_FILE
     if not path.exists():
         return []
-    found: list[dict[str, Any]] = json.loads(path.read_text())["revocations"]
-    return found
+    revocations: list[dict[str, Any]] = json.loads(path.read_text())["revocations"]
+    return revocations
 
 
 def in_file(state_dir: Path) -> list[str]:
-    """What a state folder has revoked and not reinstated, in order of names."""
+    """Return the sorted scopes that a state folder has revoked and not reinstated."""
     scopes = [
         (each["model"], each["version"], each["operating_point"])
         for each in entries(state_dir)
@@ -118,18 +117,18 @@ def in_file(state_dir: Path) -> list[str]:
 
 
 def are_in_file(state_dir: Path, scopes: Sequence[str]) -> bool:
-    """Wait until a state folder has exactly these revoked."""
+    """Wait until a state folder has exactly these scopes revoked."""
     return eventually(lambda: in_file(state_dir) == sorted(scopes))
 
 
 def reinstatements(server: ServerProcess) -> list[str]:
-    """The lines of the log that say that something was reinstated."""
+    """Return the log lines of reinstatements."""
     return [line for line in server.log() if "reinstated" in line]
 
 
 @contextmanager
 def held_lock(state_dir: Path) -> Iterator[None]:
-    """Hold the lock of a state folder, as another process that hangs would."""
+    """Hold the lock of a state folder, like another process that hangs."""
     with (state_dir / LOCK_FILE).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

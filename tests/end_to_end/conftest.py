@@ -1,4 +1,4 @@
-"""What the tests of the process share: repositories of the scripted model, and a server on one."""
+"""Fixtures: model repositories with the scripted model, and a server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +18,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_models(tmp_path: Path) -> Path:
-    """A repository that the test may change."""
+    """A model repository that the test may change."""
     scripted_model.publish(tmp_path / "models")
     return tmp_path / "models"
 
 
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
-    """A folder for revocations, empty."""
+    """An empty state folder."""
     folder = tmp_path / "state"
     folder.mkdir()
     return folder
@@ -33,13 +33,13 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module", params=["grpcio", "native"])
 def front_end(request: pytest.FixtureRequest) -> str:
-    """Each front end: what it serves has to be the same."""
+    """The name of each front end."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="module")
 def server(models: Path, front_end: str) -> Iterator[ServerProcess]:
-    """A process that all tests share, so none may stop it."""
+    """A server shared by the tests of a module; no test may stop it."""
     with ServerProcess(models, front_end=front_end) as server:
         yield server

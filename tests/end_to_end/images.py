@@ -1,4 +1,4 @@
-"""Images of one scripted row each: EASY leaves at the first exit, HARD at the last."""
+"""Images with one scripted row: EASY leaves at the first exit, HARD at the last."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What the Node client needs: node, and the packages that its lock file pins, installed by npm once."""
+"""Install the npm packages of the Node client, once."""
 
 import functools
 import shutil
@@ -11,7 +11,7 @@ INSTALL_SECONDS = 60.0
 
 @functools.cache
 def why_missing() -> str | None:
-    """Install the packages unless they are there; say why they can't be had, None where they can."""
+    """Install the packages unless they are installed; return the reason if that fails, else None."""
     lock, installed = FOLDER / "package-lock.json", FOLDER / "node_modules" / ".package-lock.json"
     programs = [name for name in ("node", "npm") if shutil.which(name) is None]
     if programs:

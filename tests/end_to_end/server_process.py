@@ -1,4 +1,4 @@
-"""Runs `python -m serving` as a process of its own and says where it listens."""
+"""Run `python -m serving` in a process of its own."""
 
 import json
 import re
@@ -29,7 +29,7 @@ MODULE = ("-m", "serving")
 
 
 class ServerProcess:
-    """A server that is up once the block begins, and is gone once it has ended."""
+    """A server that is ready at the start of the block and has ended after it."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class ServerProcess:
         program: Sequence[str] = MODULE,
         stderr: int | None = None,
     ) -> None:
-        """Take options, and settings by section; a front end of None is the one that it takes by itself.
+        """Take options, and settings by section; without a front end the server chooses.
 
-        stderr: a file descriptor for the log, which `log` then cannot read.
+        stderr: a file descriptor for the log; `log` then returns nothing.
         """
         self._settings = {section: dict(values) for section, values in (config or {}).items()}
         if front_end is not None:
@@ -54,7 +54,7 @@ class ServerProcess:
         ]
 
     def __enter__(self) -> Self:
-        # A file, not a pipe: a pipe that nobody empties would block the server once it is full.
+        # A file, since a full pipe would block the server.
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name) / "log"
         settings = Path(self._folder.name) / "serving.toml"
@@ -82,7 +82,7 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         return self.process.pid
 
     @property
@@ -95,26 +95,26 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def wait(self) -> tuple[int, list[str]]:
-        """Wait for the end; gives the exit code and the lines of stderr."""
+        """Wait for the end; return the exit code and the lines of stderr."""
         self.process.communicate(timeout=END_SECONDS)
         return self.process.returncode, self.log()
 
     def stop(self) -> tuple[int, list[str]]:
-        """Ask it to drain and wait for the end."""
+        """Send SIGTERM and wait for the end."""
         self.send(signal.SIGTERM)
         return self.wait()
 
     def log(self) -> list[str]:
-        """The lines of stderr so far."""
+        """Return the lines of stderr so far."""
         return self._log.read_text().splitlines()
 
     def await_event(self, event: str) -> str:
-        """Wait until the log has that event; gives its first line."""
+        """Wait for an event in the log; return its first line."""
         assert eventually(lambda: bool(self._lines_of(event))), f"no {event!r} in the log"
         return self._lines_of(event)[0]
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that carry these labels."""
+        """Return the sum of a metric's samples with these labels."""
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=10) as page:
             text = page.read().decode()
         return sum(
@@ -142,7 +142,7 @@ class ServerProcess:
 
 
 def _toml(settings: Mapping[str, Mapping[str, object]]) -> str:
-    """Write sections of numbers, strings and lists of them, which TOML writes as JSON does."""
+    """Format sections as TOML; numbers, strings and lists are the same in JSON."""
     lines: list[str] = []
     for section, values in settings.items():
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
@@ -150,7 +150,7 @@ def _toml(settings: Mapping[str, Mapping[str, object]]) -> str:
 
 
 def run_serving(*arguments: str, program: Sequence[str] = MODULE) -> tuple[int, str, str]:
-    """Run a command of the server that ends by itself; gives exit code, stdout and stderr."""
+    """Run a command to its end; return exit code, stdout and stderr."""
     finished = subprocess.run(
         [sys.executable, *program, *arguments], capture_output=True, text=True, timeout=START_SECONDS
     )

@@ -1,4 +1,4 @@
-"""The scripted model with a first stage that takes a while: as many turns of a loop as a pixel says."""
+"""The scripted model with a slow first stage: a pixel sets the number of turns of a loop."""
 
 from pathlib import Path
 
@@ -43,12 +43,12 @@ stage (uint8[batch,1,2,3] image) => (float[batch,3] logits, float[batch,6] featu
 
 
 def slow_row(label: int, turns: int) -> NDArray[np.uint8]:
-    """A row that no early exit is sure of, and that keeps stage 0 busy for thousands of turns."""
+    """Return a row that runs to the final exit and takes this many thousand turns in stage 0."""
     return row(label, 0.0, 0.0, 5.0, fates=(0, turns))
 
 
 def publish_slow(root: Path, name: str = "slow", version: int = 1) -> Path:
-    """Write a version of the slow model into a repository."""
+    """Publish a version of the slow model."""
     folder = publish(root, name, version)
     model = onnx.parser.parse_model(_SLOW)
     del model.graph.value_info[:]

@@ -1,4 +1,4 @@
-"""Callers that try to have a certificate revoked that holds for everybody else's rows."""
+"""Tests: callers that try to revoke a certificate that holds for the rows of all others."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ DRIFT_ROWS = 500
 RELEASED = "fashion-mnist"
 
 
-def test_one_row_sent_again_and_again_revokes_nothing(models: Path, front_end: str) -> None:
+def test_one_row_sent_repeatedly_revokes_nothing(models: Path, front_end: str) -> None:
     requests = 60
     with (
         ServerProcess(models, front_end=front_end, config=ALL_SAMPLED) as server,
@@ -77,7 +77,7 @@ def test_one_caller_of_several_makes_a_certificate_suspected_and_a_second_one_re
 
 @pytest.fixture
 def drifting_models(own_models: Path) -> Path:
-    """The scripted model, measured on rows of which none is sure at exit 0."""
+    """The scripted model, with a manifest whose rows all had a low confidence at exit 0."""
     folder = own_models / MODEL / "1"
     exits = json.loads((folder / "manifest.json").read_text())["exits"]
     confidence = {"edges": [0.9], "shares": [1.0, 0.0]}
@@ -89,7 +89,7 @@ SEEN_ROWS: dict[str, dict[str, object]] = {
     "monitor": {"shadow_share": 1.0, "drift_rows": DRIFT_ROWS},
     "engine": {"workers": 1},
 }
-"""One worker records a batch before it runs the next: what is known of a row holds for all before it."""
+"""One worker records a batch before it runs the next, so rows are counted in order."""
 
 
 @pytest.mark.parametrize("synthetic", [True, "true"])
@@ -137,7 +137,7 @@ def test_the_same_rows_as_real_ones_alarm(drifting_models: Path, front_end: str)
         assert eventually(lambda: sorted(drift_alarms(server.metrics_address)) == alarms)
 
 
-def test_a_broken_certificate_that_is_to_warn_keeps_its_point(
+def test_a_broken_certificate_keeps_its_point_if_it_only_warns(
     models: Path, front_end: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = 240
@@ -159,9 +159,9 @@ def test_a_broken_certificate_that_is_to_warn_keeps_its_point(
 
 
 def images_that_differ(client: Client) -> Images:
-    """Random images that leave at exit 0 at the point with another answer than the final exit's.
+    """Return random images that leave at exit 0 with another label than the final exit's.
 
-    They are asked for in ways that no operating point is watched under.
+    They are sent with a threshold of their own and at `exact`, so the monitor does not count them.
     """
     images = np.random.default_rng(0).integers(0, 256, (64, 1, 28, 28), dtype=np.uint8)
     first_exit = client.model(RELEASED).operating_points[POINT]["thresholds"][0]

@@ -1,5 +1,4 @@
-"""The released model under streams that its certificate was and was not made for: it is taken back when
-agreement breaks, and only then."""
+"""Tests on the released model: its certificate is revoked if and only if exits disagree too often."""
 
 import json
 import tempfile
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from examples.revocation import Images, as_they_are, darkened, drift_alarms, noisy
+from examples.revocation import Images, darkened, drift_alarms, noisy, unchanged
 from serving.client import Client
 from serving.client.point_in_force import PointInForce
 from serving.monitor.agreement import Power
@@ -59,7 +58,7 @@ def watched_server(
 
 
 def stream(client: Client, images: Images) -> PointInForce:
-    """Send rows until they end or the point is revoked; gives what the server then makes of it."""
+    """Send rows until they end or the point is revoked; return the point's state."""
     for start in range(0, len(images), REQUEST_ROWS):
         client.predict("fashion-mnist", images[start : start + REQUEST_ROWS], operating_point=POINT)
         point = client.points_in_force("fashion-mnist")[POINT]
@@ -82,14 +81,14 @@ def disagreement(client: Client, images: Images) -> float:
 
 def test_clean_rows_neither_revoke_nor_alarm(test_split: Split, front_end: str) -> None:
     with watched_server(front_end) as (server, client):
-        point = stream(client, as_they_are(test_split.images_NCHW[:ROWS]))
+        point = stream(client, unchanged(test_split.images_NCHW[:ROWS]))
 
         assert not point.revoked
         assert point.shadow_agreed + point.shadow_differed > 0.5 * SHADOW_SHARE * ROWS
         assert drift_alarms(server.metrics_address) == []
 
 
-def test_rows_that_cost_accuracy_but_no_agreement_alarm_and_do_not_revoke(
+def test_rows_that_lower_accuracy_but_not_agreement_alarm_and_do_not_revoke(
     certificate: Certificate, test_split: Split, front_end: str
 ) -> None:
     images = darkened(test_split.images_NCHW[:ROWS])
@@ -101,7 +100,7 @@ def test_rows_that_cost_accuracy_but_no_agreement_alarm_and_do_not_revoke(
         assert disagreement(client, images) < certificate.epsilon
 
 
-def test_rows_on_which_exits_part_revoke_within_what_the_power_of_the_test_says(
+def test_rows_on_which_exits_disagree_revoke_within_the_rows_that_the_tests_power_predicts(
     certificate: Certificate, test_split: Split, front_end: str
 ) -> None:
     images = noisy(test_split.images_NCHW[: 4 * ROWS])
@@ -120,8 +119,8 @@ def test_rows_on_which_exits_part_revoke_within_what_the_power_of_the_test_says(
         server.await_event("certificate revoked")
 
 
-@pytest.mark.parametrize("change", [as_they_are, darkened, noisy])
-def test_a_stream_is_of_pixels(test_split: Split, change: Callable[[Images], Images]) -> None:
+@pytest.mark.parametrize("change", [unchanged, darkened, noisy])
+def test_a_stream_consists_of_pixels(test_split: Split, change: Callable[[Images], Images]) -> None:
     images = test_split.images_NCHW[:4]
 
     assert (change(images).dtype, change(images).shape) == (images.dtype, images.shape)

@@ -67,9 +67,9 @@ def test_hundreds_of_connections_at_once_leave_others_unaffected(server: ServerP
         for number in range(300):
             hostile = stack.enter_context(http2.connection(port))
             if number % 3 == 0:
-                hostile.sendall(http2.headers(1))  # its message never comes
+                hostile.sendall(http2.headers(1))  # without a message
             elif number % 3 == 1:
-                hostile.sendall(http2.headers(1) + http2.message(1, wire))  # its answer is never read
+                hostile.sendall(http2.headers(1) + http2.message(1, wire))  # the answer is never read
 
         assert [client.predict("scripted", HARD).label_N.tolist() for _ in range(50)] == [[2]] * 50
 
@@ -90,7 +90,7 @@ def test_hundreds_of_calls_cancelled_at_once_leave_others_unaffected(server: Ser
     assert eventually(lambda: server.metric("offramp_rows_waiting") == 0)
 
 
-def test_large_messages_again_and_again_leave_the_servers_memory_flat(server: ServerProcess) -> None:
+def test_repeated_large_messages_do_not_raise_the_servers_memory(server: ServerProcess) -> None:
     call_size, process = 8_000_000, psutil.Process(server.pid)
     with grpc.insecure_channel(server.address, [("grpc.max_send_message_length", -1)]) as channel:
         call = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
@@ -106,13 +106,13 @@ def test_large_messages_again_and_again_leave_the_servers_memory_flat(server: Se
 
 
 STREAM_BYTES = {"grpcio": 1_000_000, "native": 12_000_000}
-"""What a stream of requests of 50 KB that nobody reads may hold: docs/security.md."""
+"""Memory limit of an unread stream of 50 KB requests; see docs/security.md."""
 
 
 def test_streams_that_nobody_reads_hold_little_memory(server: ServerProcess) -> None:
     streams, sent, process = 30, [0], psutil.Process(server.pid)
     request = inference.ModelInferRequest.FromString(_request(HARD))
-    request.id = "x" * 50_000  # comes back in the answer
+    request.id = "x" * 50_000  # returned in the answer
     wire = request.SerializeToString()
 
     def requests() -> Iterator[bytes]:
@@ -127,7 +127,7 @@ def test_streams_that_nobody_reads_hold_little_memory(server: ServerProcess) -> 
             for _ in range(streams)
         ]
         known = -1
-        while known < sent[0]:  # until the server takes no more
+        while known < sent[0]:  # until the server stops reading
             known = sent[0]
             for _ in range(100):
                 assert client.predict("scripted", EASY).label_N.tolist() == [1]
@@ -147,5 +147,5 @@ def _request(images: NDArray[np.uint8]) -> bytes:
 def _ignore_errors(client: Client, images: NDArray[np.uint8]) -> None:
     try:
         client.predict("scripted", images)
-    except (OfframpError, ValueError, grpc.RpcError):  # closing under a call ends it in several ways
+    except (OfframpError, ValueError, grpc.RpcError):  # the kind of error depends on when the channel closes
         return

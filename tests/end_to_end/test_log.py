@@ -1,4 +1,4 @@
-"""What the process logs, and that its log never holds calls up or fails them."""
+"""Tests for the log: its lines, and that it never delays or fails a call."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from tests.serving.scripted_model import row
 
 @pytest.fixture(scope="module")
 def log(models: Path) -> list[str]:
-    """What a server logs that met a client's error and one of its own, and was stopped."""
+    """Return the log of a server with a client error and a server error."""
     with ServerProcess(models) as server, Client(server.address) as client:
         with pytest.raises(OfframpError):
             client.predict("other", EASY)
@@ -54,14 +54,14 @@ FULL_DISK = Path("/dev/full")
 
 
 def request(model: str, images: NDArray[np.uint8] = EASY) -> bytes:
-    """Return the wire's bytes of a request."""
-    asked = inference.ModelInferRequest(model_name=model, raw_input_contents=[images.tobytes()])
-    asked.inputs.add(name="image", datatype="UINT8", shape=images.shape)
-    return asked.SerializeToString()
+    """Return an encoded request."""
+    message = inference.ModelInferRequest(model_name=model, raw_input_contents=[images.tobytes()])
+    message.inputs.add(name="image", datatype="UINT8", shape=images.shape)
+    return message.SerializeToString()
 
 
 def call_unknown_model(server: ServerProcess, calls: int) -> Counter[str]:
-    """Call a model that is not served so many times, while the server answers; returns the statuses."""
+    """Call an unknown model this many times; return the number of each status."""
     statuses: Counter[str] = Counter()
     with grpc.insecure_channel(server.address) as channel:
         infer = channel.unary_unary(f"/{INFERENCE_SERVICE}/ModelInfer")
@@ -74,7 +74,7 @@ def call_unknown_model(server: ServerProcess, calls: int) -> Counter[str]:
 
 
 def stream(server: ServerProcess, *models: str) -> list[str]:
-    """Send a request for each model in one stream; returns the errors, "" where there is none."""
+    """Send a request for each model in one stream; return the errors, "" for none."""
     with grpc.insecure_channel(server.address) as channel:
         call = channel.stream_stream(
             f"/{INFERENCE_SERVICE}/ModelStreamInfer",
@@ -85,7 +85,7 @@ def stream(server: ServerProcess, *models: str) -> list[str]:
 
 @pytest.fixture
 def unread_pipe() -> Iterator[int]:
-    """The end to write to of a pipe that nobody reads, with room for some lines."""
+    """Yield the write end of a pipe that nobody reads, with room for a few lines."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     try:
@@ -99,7 +99,7 @@ def unread_pipe() -> Iterator[int]:
     os.close(writer)
 
 
-def test_a_log_pipe_that_nobody_reads_holds_up_neither_calls_nor_the_stop(
+def test_an_unread_log_pipe_delays_neither_calls_nor_the_stop(
     models: Path, front_end: str, unread_pipe: int
 ) -> None:
     with ServerProcess(models, front_end=front_end, stderr=unread_pipe) as server:
@@ -138,7 +138,7 @@ def test_a_full_log_disk_fails_no_call_and_its_lines_are_counted(
         assert server.stop()[0] == 0
 
 
-def test_a_start_that_is_refused_on_a_full_log_disk_has_its_exit_code(tmp_path: Path, full_disk: int) -> None:
+def test_a_refused_start_on_a_full_log_disk_keeps_its_exit_code(tmp_path: Path, full_disk: int) -> None:
     command = [sys.executable, *MODULE, "--model-repository", str(tmp_path / "gone"), "--device", "cpu"]
 
     finished = subprocess.run(command, stderr=full_disk, timeout=START_SECONDS)
@@ -146,7 +146,7 @@ def test_a_start_that_is_refused_on_a_full_log_disk_has_its_exit_code(tmp_path: 
     assert finished.returncode == CANNOT_START
 
 
-def test_refused_calls_fill_no_disk_and_each_is_accounted_for(models: Path, front_end: str) -> None:
+def test_log_lines_of_refused_calls_are_limited_and_counted(models: Path, front_end: str) -> None:
     begun = time.monotonic()
     with ServerProcess(models, front_end=front_end) as server, Client(server.address) as client:
         calls = sum(call_unknown_model(server, 2000).values())
@@ -156,7 +156,7 @@ def test_refused_calls_fill_no_disk_and_each_is_accounted_for(models: Path, fron
             return [entry for entry in entries if entry["event"] == "call refused"]
 
         def each_is_accounted_for() -> bool:
-            """Call once more: a line that is written states how many were suppressed before it."""
+            """Call once more: a written line has the number of suppressed lines before it."""
             nonlocal calls
             with pytest.raises(ModelNotFound):
                 client.predict("unknown", EASY)

@@ -1,4 +1,4 @@
-"""Starts that are refused: exit code 2 and one line that says why."""
+"""Tests for refused starts: exit code 2 and one line with the reason."""
 
 import socket
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ sys.modules["pygrpc_native"] = None
 import serving.__main__
 sys.exit(serving.__main__.main())
 """
-"""The server where pygrpc-native is not installed."""
+"""Run the server without pygrpc-native."""
 
 
 def refuses_to_start(*arguments: str, program: Sequence[str] = MODULE) -> str:
-    """Run a server that must not come up; gives its one line on stderr."""
+    """Run a server that must not start; return its line on stderr."""
     ports = ("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu")
     code, output, errors = run_serving(*ports, *arguments, program=program)
-    lines = [line for line in errors.splitlines() if not line.startswith("{")]  # but for the log
+    lines = [line for line in errors.splitlines() if not line.startswith("{")]  # except the log
     assert (code, output, len(lines)) == (CANNOT_START, "", 1), errors
     return lines[0].removeprefix("offramp: error: ")
 
@@ -41,7 +41,7 @@ def test_a_bad_manifest_stops_the_start(own_models: Path) -> None:
     assert refuses_to_start("--model-repository", str(own_models)).startswith(f"{manifest}: not valid JSON: ")
 
 
-def test_a_stage_that_is_no_model_stops_the_start(own_models: Path) -> None:
+def test_a_stage_that_is_not_a_model_stops_the_start(own_models: Path) -> None:
     folder = own_models / "scripted" / "1"
     (folder / "stage-1.onnx").write_bytes(b"noise")
     (folder / "manifest.json").write_text(scripted_model.make_manifest("scripted", 1, folder).to_json())
@@ -51,7 +51,7 @@ def test_a_stage_that_is_no_model_stops_the_start(own_models: Path) -> None:
     assert line.startswith(f"{folder / 'stage-1.onnx'}: onnxruntime cannot load it: ")
 
 
-def test_an_explicit_device_that_is_not_there_stops_the_start(models: Path) -> None:
+def test_an_explicit_device_that_does_not_exist_stops_the_start(models: Path) -> None:
     if choose_device("auto").name != "cpu":
         pytest.skip("a CUDA device is here")
 

@@ -1,4 +1,4 @@
-"""The released model, through gRPC on the whole test split: the figures of its manifest, to the row."""
+"""Tests on the released model: through gRPC the test split gives exactly the manifest's figures."""
 
 import json
 from collections.abc import Iterator
@@ -66,13 +66,13 @@ def ask(client: Client, split: Split, point: str) -> Answers:
 
 
 def rows(share: float, n: int) -> int:
-    """Turn a share of the manifest into the count that it was."""
+    """Return the count of a share in the manifest."""
     assert abs(share * n - round(share * n)) < 1e-6
     return round(share * n)
 
 
 @needs_images
-def test_its_data_is_the_one_it_was_trained_on(manifest: Manifest, dataset: Dataset) -> None:
+def test_its_dataset_has_the_manifests_digests(manifest: Manifest, dataset: Dataset) -> None:
     provenance = manifest.provenance.dataset
     assert (dataset.digest, len(dataset.test)) == (provenance.digest, 10_000)
     assert {name: split.digest for name, split in dataset.splits.items()} == provenance.split_digests
@@ -114,11 +114,11 @@ def certified(manifest: Manifest, name: str) -> OperatingPoint:
     return point
 
 
-def test_it_is_small_enough_to_come_with_the_repository() -> None:
+def test_it_is_small_enough_for_the_repository() -> None:
     version = MODELS / "fashion-mnist" / str(VERSION)
     assert sum(path.stat().st_size for path in version.iterdir()) < MOST_BYTES
 
 
-def test_it_is_what_its_recipe_gives(manifest: Manifest) -> None:
+def test_it_matches_its_recipe(manifest: Manifest) -> None:
     released = Recipe.recorded(json.dumps(manifest.provenance.recipe))
     assert released == load_recipe("fashion-mnist")

@@ -1,4 +1,4 @@
-"""SIGHUP: new versions are taken up, and bad ones are not, while calls go on."""
+"""Tests for SIGHUP: new versions are loaded and bad ones refused, while calls are answered."""
 
 import json
 import shutil
@@ -18,10 +18,10 @@ from tests.serving.live_server import eventually
 
 RELEASED = Path(__file__).parents[2] / "models" / "fashion-mnist" / "2"
 MEMORY_GROWTH = 1.2
-"""Most that the memory of a server may grow by reloads after the first."""
+"""Largest growth of the server's memory by reloads after the first."""
 
 
-def test_sighup_takes_up_a_new_version_under_traffic_without_a_failed_call(
+def test_sighup_loads_a_new_version_under_traffic_without_a_failed_call(
     own_models: Path, front_end: str
 ) -> None:
     with ServerProcess(own_models, front_end=front_end) as server, Client(server.address) as client:
@@ -44,7 +44,7 @@ def test_sighup_takes_up_a_new_version_under_traffic_without_a_failed_call(
     assert code == 0
 
 
-def test_sighup_with_a_bad_version_logs_one_line_and_the_old_one_goes_on(
+def test_sighup_with_a_bad_version_logs_one_line_and_the_old_one_keeps_serving(
     own_models: Path, front_end: str
 ) -> None:
     with ServerProcess(own_models, front_end=front_end) as server, Client(server.address) as client:
@@ -63,7 +63,7 @@ def test_sighup_with_a_bad_version_logs_one_line_and_the_old_one_goes_on(
 
 
 def publish_released(root: Path, version: int) -> None:
-    """Publish the released model under another number, in place of the one before."""
+    """Replace the released model by the same model under another version."""
     aside = root / "aside"
     shutil.copytree(RELEASED, aside)
     scripted_model.edit(aside, version=version)
@@ -72,11 +72,11 @@ def publish_released(root: Path, version: int) -> None:
 
 
 def reloads(server: ServerProcess) -> int:
-    """Count the reloads that are over, with the version before closed."""
+    """Return the number of finished reloads; each has closed the version before."""
     return sum('"event": "versions changed"' in line for line in server.log())
 
 
-def test_reloads_leave_no_memory_behind(tmp_path: Path, front_end: str) -> None:
+def test_reloads_do_not_leak_memory(tmp_path: Path, front_end: str) -> None:
     (tmp_path / "fashion-mnist").mkdir()
     publish_released(tmp_path, 1)
     images = np.zeros((4, 1, 28, 28), np.uint8)

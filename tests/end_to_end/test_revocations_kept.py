@@ -1,4 +1,4 @@
-"""Revocations on a slow disk, at the end of the server, and in a file that somebody spoilt."""
+"""Tests for revocations on a slow disk, at the end of the server, and in a damaged file."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def slow(descriptor, fsync=os.fsync):
 os.fsync = slow
 runpy.run_module("serving", run_name="__main__", alter_sys=True)
 """
-"""The server on a disk that takes so long for each file that is flushed to it."""
+"""Run the server with an fsync that takes this long for each file."""
 
 
 def slow_disk(seconds: float) -> tuple[str, str]:
@@ -72,7 +72,7 @@ def test_points_revoked_while_others_are_written_are_all_kept(
         assert all(is_revoked(client, name) for name in names)
 
 
-def test_the_end_waits_for_a_write_under_way(models: Path, state_dir: Path, front_end: str) -> None:
+def test_the_server_waits_for_a_write_before_it_ends(models: Path, state_dir: Path, front_end: str) -> None:
     with (
         ServerProcess(
             models,
@@ -90,7 +90,7 @@ def test_the_end_waits_for_a_write_under_way(models: Path, state_dir: Path, fron
     assert (code, in_file(state_dir)) == (0, [BROKEN])
 
 
-def test_what_a_stuck_disk_does_not_take_is_named_at_the_end(
+def test_revocations_lost_on_a_stuck_disk_are_named_at_the_end(
     models: Path, state_dir: Path, front_end: str
 ) -> None:
     config = ALL_SAMPLED | {"server": {"drain_seconds": 1.0}}
@@ -114,7 +114,7 @@ def test_what_a_stuck_disk_does_not_take_is_named_at_the_end(
 
 
 @pytest.mark.parametrize("spoilt", ["removed", "older", "emptied"])
-def test_a_file_that_was_spoilt_reinstates_nothing_and_is_written_again(
+def test_a_damaged_file_reinstates_nothing_and_is_written_again(
     models: Path, state_dir: Path, front_end: str, spoilt: str
 ) -> None:
     file, both = state_dir / REVOCATIONS_FILE, [BROKEN, f"{MODEL}/1/fast"]
@@ -147,7 +147,7 @@ def truncated(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [truncated, os.mkfifo])
-def test_what_cannot_be_read_any_more_reinstates_nothing_and_is_written_once_it_is_gone(
+def test_an_unreadable_file_reinstates_nothing_and_is_written_again_once_removed(
     models: Path, state_dir: Path, front_end: str, make: Callable[[Path], None]
 ) -> None:
     file = state_dir / REVOCATIONS_FILE

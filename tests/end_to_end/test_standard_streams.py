@@ -1,5 +1,4 @@
-"""Commands whose stdout or stderr is closed, full, or a pipe that nobody reads: the right exit code, and no
-traceback."""
+"""Tests for commands whose stdout or stderr is closed, full or unread: exit code, and no traceback."""
 
 import os
 import signal
@@ -29,7 +28,7 @@ if not Path("/dev/full").exists():
 
 
 def run(command: tuple[str, ...], *, stdout: str = "", stderr: str = "") -> tuple[int, str, str]:
-    """Run a command with one bad stream; returns its exit code and what came through stdout and stderr."""
+    """Run a command with one bad stream; return its exit code, stdout and stderr."""
     redirect = STDOUT.get(stdout) or STDERR[stderr]
     reading, writing = os.pipe()
     os.close(reading)
@@ -110,7 +109,7 @@ def test_the_recipes_with_a_bad_stdout(stdout: str, code: int, complaint: str) -
 
 
 @pytest.mark.parametrize("stderr", STDERR)
-def test_a_mistake_in_training_with_a_bad_stderr(stderr: str) -> None:
+def test_a_training_error_with_a_bad_stderr(stderr: str) -> None:
     assert run((*TRAINING, "run", "gone"), stderr=stderr) == (2, "", "")
 
 

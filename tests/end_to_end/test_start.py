@@ -1,4 +1,4 @@
-"""The start of the process: what it says, where it listens and what it holds."""
+"""Tests for the start: the ready line, the addresses and the loaded modules."""
 
 import socket
 from pathlib import Path
@@ -13,12 +13,12 @@ from tests.end_to_end.server_process import ServerProcess
 MAX_RESIDENT_BYTES = 300_000_000
 
 
-def test_the_ready_line_says_where_on_what_and_through_what(server: ServerProcess, front_end: str) -> None:
+def test_the_ready_line_has_addresses_device_and_front_end(server: ServerProcess, front_end: str) -> None:
     assert server.ready_line.startswith("ready grpc=127.0.0.1:")
     assert server.ready_line.endswith(f" device=cpu front_end={front_end}\n")
 
 
-def test_the_process_holds_no_torch_and_little_memory(server: ServerProcess) -> None:
+def test_the_process_has_no_torch_and_needs_little_memory(server: ServerProcess) -> None:
     process = psutil.Process(server.pid)
     with Client(server.address) as client:
         client.predict("scripted", EASY)

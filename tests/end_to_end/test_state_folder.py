@@ -1,4 +1,4 @@
-"""State folders that are refused, by the start and by commands: exit code 2 and a line, and no wait."""
+"""Tests for refused state folders, at the start and by commands: exit code 2, one line, no wait."""
 
 import os
 import subprocess
@@ -13,20 +13,20 @@ from tests.end_to_end.server_process import CANNOT_START
 
 PRECIOUS = '{"revocations": []}'
 REFUSED_SECONDS = 20
-"""What takes longer is not refused, but waits for something or serves."""
+"""A command that takes longer waits or serves instead of refusing."""
 
 
 def refused(*arguments: str | Path) -> str:
-    """Run the server or a command, which must refuse; gives its one line on stderr."""
+    """Run the server or a command that must refuse; return its line on stderr."""
     command = [sys.executable, "-m", "serving", *map(str, arguments)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=REFUSED_SECONDS)
-    lines = [line for line in finished.stderr.splitlines() if not line.startswith("{")]  # but for the log
+    lines = [line for line in finished.stderr.splitlines() if not line.startswith("{")]  # except the log
     assert (finished.returncode, finished.stdout, len(lines)) == (CANNOT_START, "", 1), finished.stderr
     return lines[0].removeprefix("offramp: error: ")
 
 
 def start(models: Path, state_dir: Path) -> str:
-    """Start a server that must not come up on this state folder."""
+    """Start a server that must refuse this state folder; return its line on stderr."""
     ports = ("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu")
     return refused("--model-repository", models, *ports, "--state-dir", state_dir)
 
@@ -50,7 +50,7 @@ ODD_FILES = [
 
 
 @pytest.mark.parametrize("make", ODD_FILES)
-def test_what_is_no_plain_file_stops_the_start(
+def test_a_file_that_is_not_regular_stops_the_start(
     models: Path, state_dir: Path, make: Callable[[Path], None]
 ) -> None:
     file = state_dir / REVOCATIONS_FILE
@@ -60,7 +60,7 @@ def test_what_is_no_plain_file_stops_the_start(
 
 
 @pytest.mark.parametrize("make", ODD_FILES)
-def test_what_is_no_plain_file_stops_a_command(state_dir: Path, make: Callable[[Path], None]) -> None:
+def test_a_file_that_is_not_regular_stops_a_command(state_dir: Path, make: Callable[[Path], None]) -> None:
     file = state_dir / REVOCATIONS_FILE
     make(file)
 
@@ -69,7 +69,7 @@ def test_what_is_no_plain_file_stops_a_command(state_dir: Path, make: Callable[[
 
 @pytest.mark.parametrize("command", ["revoke", "reinstate"])
 @pytest.mark.parametrize("make", ODD_FILES)
-def test_a_lock_that_is_no_plain_file_stops_a_command_and_spoils_nothing(
+def test_a_lock_that_is_not_a_regular_file_stops_a_command_and_changes_nothing(
     models: Path, state_dir: Path, make: Callable[[Path], None], command: str
 ) -> None:
     lock = state_dir / LOCK_FILE
@@ -82,7 +82,7 @@ def test_a_lock_that_is_no_plain_file_stops_a_command_and_spoils_nothing(
     assert line.startswith(f"{lock}: ")
 
 
-def test_a_command_does_not_wait_for_ever_for_a_lock(models: Path, state_dir: Path) -> None:
+def test_a_command_gives_up_waiting_for_a_lock(models: Path, state_dir: Path) -> None:
     with held_lock(state_dir):
         line = refused("--model-repository", models, "revoke", BROKEN, "--state-dir", state_dir)
 
@@ -91,7 +91,7 @@ def test_a_command_does_not_wait_for_ever_for_a_lock(models: Path, state_dir: Pa
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"revocations": [{"model": "scripted"}]}', "\udc80"])
-def test_a_file_that_is_not_whole_stops_the_start(models: Path, state_dir: Path, text: str) -> None:
+def test_a_truncated_file_stops_the_start(models: Path, state_dir: Path, text: str) -> None:
     file = state_dir / REVOCATIONS_FILE
     file.write_bytes(text.encode(errors="surrogateescape"))
 
@@ -112,14 +112,14 @@ def test_exact_is_not_revoked(models: Path, state_dir: Path) -> None:
     assert line == "exact: expected a point that lets rows leave early"
 
 
-def test_what_is_not_revoked_is_not_reinstated(state_dir: Path) -> None:
+def test_a_scope_that_is_not_revoked_is_not_reinstated(state_dir: Path) -> None:
     line = refused("reinstate", BROKEN, "--state-dir", state_dir)
 
     assert line == f"{state_dir}: nothing revoked matches {BROKEN}"
 
 
 @pytest.mark.parametrize("command", ["revoke", "reinstate"])
-def test_a_command_does_not_make_a_state_folder(models: Path, tmp_path: Path, command: str) -> None:
+def test_a_command_does_not_create_a_state_folder(models: Path, tmp_path: Path, command: str) -> None:
     gone = tmp_path / "gone"
 
     line = refused("--model-repository", models, command, BROKEN, "--state-dir", gone)

@@ -1,4 +1,4 @@
-"""A state folder whose lock cannot be had: the server goes on, and its revocations hold."""
+"""Tests for a state folder whose lock is held: the server keeps serving, and revocations apply."""
 
 import json
 import os
@@ -30,14 +30,14 @@ from tests.serving.live_server import eventually
 def publish_and_await(
     models: Path, version: int, client: Client, signalled: ServerProcess | None = None
 ) -> None:
-    """Publish a version and wait until it answers; a server that does not poll is sent a signal."""
+    """Publish a version and wait until it answers; send SIGHUP to a server that does not poll."""
     scripted_model.publish(models, version=version)
     if signalled is not None:
         signalled.send(signal.SIGHUP)
     assert eventually(lambda: client.predict(MODEL, EASY).model_version == str(version))
 
 
-def test_a_lock_held_elsewhere_holds_up_neither_a_revocation_nor_a_new_version(
+def test_a_lock_held_elsewhere_delays_neither_a_revocation_nor_a_new_version(
     own_models: Path, state_dir: Path, front_end: str
 ) -> None:
     options = ("--state-dir", str(state_dir), "--poll-seconds", "0.2")
@@ -48,7 +48,7 @@ def test_a_lock_held_elsewhere_holds_up_neither_a_revocation_nor_a_new_version(
     ):
         with held_lock(state_dir):
             break_certificate(client)
-            for version in (2, 3):  # the first may be loaded by the look that then meets the lock
+            for version in (2, 3):  # the first may be loaded by the same rescan that then waits for the lock
                 publish_and_await(own_models, version, client)
 
             assert is_revoked(client, version="1")
@@ -62,16 +62,16 @@ def test_a_lock_held_elsewhere_holds_up_neither_a_revocation_nor_a_new_version(
 
 
 def threads_of(pid: int) -> int:
-    found = re.search(r"^Threads:\s*(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found
-    return int(found[1])
+    match = re.search(r"^Threads:\s*(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert match
+    return int(match[1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_signals_under_a_held_lock_leave_no_threads_behind(
+def test_signals_under_a_held_lock_leave_no_threads(
     own_models: Path, state_dir: Path, front_end: str
 ) -> None:
-    # So sessions have no threads of their own, which would last until Python collects garbage.
+    # Sessions then have no threads of their own, which would exist until Python collects garbage.
     config = ALL_SAMPLED | {"engine": {"idle_intra_op_threads": 1}}
     with (
         ServerProcess(
@@ -89,7 +89,7 @@ def test_signals_under_a_held_lock_leave_no_threads_behind(
         assert eventually(lambda: threads_of(server.pid) <= before)
 
 
-def test_a_lock_that_is_no_plain_file_holds_up_no_revocation(
+def test_a_lock_that_is_not_a_regular_file_delays_no_revocation(
     own_models: Path, state_dir: Path, front_end: str
 ) -> None:
     lock = state_dir / LOCK_FILE

@@ -1,4 +1,4 @@
-"""One state folder, used by several servers and by the operator's commands."""
+"""Tests for a state folder that servers and commands share."""
 
 import signal
 from pathlib import Path
@@ -21,14 +21,14 @@ from tests.serving.live_server import eventually
 
 
 def command(name: str, scope: str, state_dir: Path, models: Path) -> str:
-    """Run a command of the operator's that succeeds; gives what it prints."""
+    """Run an operator's command that must succeed; return its output."""
     options = ("--model-repository", str(models))
     code, output, errors = run_serving(*options, name, scope, "--state-dir", str(state_dir))
     assert (code, errors) == (0, "")
     return output
 
 
-def test_a_revocation_of_one_server_is_taken_up_by_another_on_sighup(
+def test_a_revocation_of_one_server_applies_to_another_on_sighup(
     models: Path, state_dir: Path, front_end: str
 ) -> None:
     options = ("--state-dir", str(state_dir))
@@ -67,7 +67,7 @@ def test_two_servers_that_revoke_at_once_keep_both_revocations(
         assert eventually(lambda: is_revoked(client_of_one, point="fast"))
 
 
-def test_revoke_and_reinstate_by_command_are_taken_up_on_sighup(
+def test_revoke_and_reinstate_by_command_apply_on_sighup(
     models: Path, state_dir: Path, front_end: str
 ) -> None:
     with (
@@ -89,7 +89,7 @@ def test_revoke_and_reinstate_by_command_are_taken_up_on_sighup(
     assert entry["reinstated"] > entry["revoked"]
 
 
-def test_a_revocation_of_the_monitor_is_reinstated_by_command_and_the_test_starts_anew(
+def test_a_revocation_of_the_monitor_is_reinstated_by_command_and_the_test_restarts(
     models: Path, state_dir: Path, front_end: str
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""A server ends while the real recipe trains: its process ends too, and the job goes on under another."""
+"""Tests for a server that ends during a training job: the job resumes under the next server."""
 
 import signal
 import subprocess
@@ -25,7 +25,7 @@ from tests.serving.live_server import eventually
 
 RUN_SECONDS = 120.0
 EPOCHS = 10
-"""Many enough that a server which ends after the first one ends while the others train."""
+"""Enough epochs that training continues when the server ends after the first."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def trainer(tmp_path: Path) -> TrainingServer:
 
 
 def train_undisturbed(folder: Path) -> Path:
-    """Train what the jobs train by the training program itself; gives the published version's folder."""
+    """Train the same recipe with `python -m training`; return the folder of the published version."""
     folders = ("--output", str(folder / "run"), "--model-repository", str(folder / "models"))
     subprocess.run(
         [sys.executable, "-m", "training", "run", RECIPE, *set_options(EPOCHS), *folders],
@@ -50,7 +50,7 @@ def stage_digests(version: Path) -> dict[str, str]:
     return {stage.name: file_digest(stage) for stage in sorted(version.glob("stage-*.onnx"))}
 
 
-def test_a_job_of_a_killed_server_goes_on_and_publishes_what_an_undisturbed_run_does(
+def test_a_job_of_a_killed_server_resumes_and_publishes_the_result_of_an_undisturbed_run(
     trainer: TrainingServer, tmp_path: Path
 ) -> None:
     with trainer.process() as server, TrainingClient(server.address) as client:
@@ -75,7 +75,7 @@ def test_a_job_of_a_killed_server_goes_on_and_publishes_what_an_undisturbed_run_
     assert stages == stage_digests(train_undisturbed(tmp_path / "undisturbed"))
 
 
-def test_a_server_told_to_stop_interrupts_its_job_which_goes_on_under_the_next(
+def test_a_stopped_server_interrupts_its_job_which_resumes_under_the_next(
     trainer: TrainingServer,
 ) -> None:
     with trainer.process() as server, TrainingClient(server.address) as client:

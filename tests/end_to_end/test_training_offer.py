@@ -1,4 +1,4 @@
-"""A server that was told to train, as a process."""
+"""Tests for `--enable-training` as a process."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.end_to_end.server_process import ServerProcess
 
 
 class Health(Connection):
-    """Asks the health service."""
+    """A client of the health service."""
 
     services = ("grpc.health.v1.Health",)
 
@@ -24,17 +24,17 @@ class Health(Connection):
         return response.status == health.HealthCheckResponse.SERVING
 
 
-def test_a_server_that_was_told_to_train_offers_it_and_stops_cleanly(models: Path, tmp_path: Path) -> None:
+def test_a_server_with_training_enabled_offers_it_and_stops_cleanly(models: Path, tmp_path: Path) -> None:
     options = ("--enable-training", "--training-dir", str(tmp_path / "jobs"))
     with ServerProcess(models, *options) as server:
-        with Health(server.address) as asked, TrainingClient(server.address) as client:
-            assert asked.serves(TRAINING_SERVICE)
+        with Health(server.address) as health, TrainingClient(server.address) as client:
+            assert health.serves(TRAINING_SERVICE)
             assert client.jobs() == []
 
         assert server.stop()[0] == 0
 
 
-def test_a_server_that_was_not_told_to_train_offers_none(server: ServerProcess) -> None:
+def test_a_server_without_training_enabled_offers_none(server: ServerProcess) -> None:
     with TrainingClient(server.address) as client, pytest.raises(Unsupported, match="--enable-training"):
         client.jobs()
 
@@ -52,8 +52,8 @@ def test_a_recipe_is_trained_and_served_by_one_command(own_models: Path, tmp_pat
         with TrainingClient(server.address) as client:
             job = client.start("digits", overrides, model="fresh", serve=True)
             *events, last = client.watch(job.id)
-        with Client(server.address) as asked:
-            answer = asked.predict("fresh", np.zeros((1, 1, 8, 8), np.uint8))
+        with Client(server.address) as client:
+            answer = client.predict("fresh", np.zeros((1, 1, 8, 8), np.uint8))
 
     assert (last.state.job.state, last.state.job.error) == (training.SUCCEEDED, "")
     assert [event.number for event in events] == list(range(1, len(events) + 1))

@@ -1,4 +1,4 @@
-"""The real recipe trained over gRPC: watched, served, cancelled; from Python, Node and a command line."""
+"""Tests for training over gRPC with the real recipe, from Python, Node and the command line."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> TrainingServer:
 
 @pytest.fixture(scope="module")
 def server(trainer: TrainingServer) -> Iterator[ServerProcess]:
-    """A process that all tests share: each leaves it without a job at work."""
+    """A server shared by all tests; each leaves it without a running job."""
     with trainer.process() as server:
         yield server
 
@@ -59,9 +59,9 @@ def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(server:
         job = client.start(RECIPE, overrides(3) | {"generations.patience": None}, model="watched", serve=True)
         before = watch_an_epoch(client, job)
 
-    with TrainingClient(server.address) as client, Client(server.address) as asked:
+    with TrainingClient(server.address) as client, Client(server.address) as inference_client:
         after, over = watch_to_the_end(client, job, before[-1].number)
-        answer = asked.predict("watched", np.zeros((2, *IMAGE_SHAPE), np.uint8))
+        answer = inference_client.predict("watched", np.zeros((2, *IMAGE_SHAPE), np.uint8))
 
     assert numbers(before + after) == list(range(1, over.progress.last_event + 1))
     assert {event.WhichOneof("kind") for event in before + after} == {
@@ -72,7 +72,7 @@ def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(server:
     assert (answer.model_version, answer.label_N.shape) == ("1", (2,))
 
 
-def test_a_cancelled_job_leaves_its_record_alone(server: ServerProcess, trainer: TrainingServer) -> None:
+def test_a_cancelled_job_leaves_only_its_record(server: ServerProcess, trainer: TrainingServer) -> None:
     there_before = trainer.repository()
     with TrainingClient(server.address) as client:
         job = client.start(RECIPE, ENDLESS, model="cancelled")
@@ -85,7 +85,7 @@ def test_a_cancelled_job_leaves_its_record_alone(server: ServerProcess, trainer:
     assert trainer.repository() == there_before
 
 
-def test_a_job_that_has_published_is_done_and_can_no_longer_be_cancelled(
+def test_a_job_that_has_published_can_no_longer_be_cancelled(
     server: ServerProcess, trainer: TrainingServer
 ) -> None:
     with TrainingClient(server.address) as client:
@@ -140,7 +140,7 @@ def test_a_recipe_that_cannot_be_trained_is_refused_at_its_start_and_leaves_noth
     assert set(trainer.training_dir.iterdir()) == there_before
 
 
-def test_a_client_in_node_trains_watches_in_two_parts_and_asks_the_model(
+def test_a_client_in_node_trains_watches_in_two_parts_and_calls_the_model(
     server: ServerProcess, node_client: Path
 ) -> None:
     ran = subprocess.run(
@@ -152,9 +152,9 @@ def test_a_client_in_node_trains_watches_in_two_parts_and_asks_the_model(
 
     assert ran.returncode == 0, ran.stderr
     seen = json.loads(ran.stdout)
-    with TrainingClient(server.address) as client, Client(server.address) as asked:
+    with TrainingClient(server.address) as client, Client(server.address) as inference_client:
         job = client.job(seen["job"])
-        black = asked.predict("from-node", np.zeros((1, *IMAGE_SHAPE), np.uint8))
+        black = inference_client.predict("from-node", np.zeros((1, *IMAGE_SHAPE), np.uint8))
     assert (seen["before"], seen["events"]) == (3, job.progress.last_event)
     assert seen["kinds"] == ["epoch", "generation", "line", "published", "step"]
     assert (seen["state"], seen["version"]) == ("SUCCEEDED", 1)

@@ -1,4 +1,4 @@
-"""A version that never ends or takes all memory: what becomes of its server, and of its trial."""
+"""Tests for trials of versions that never finish or use all memory."""
 
 import signal
 import subprocess
@@ -20,20 +20,20 @@ PORTS = ("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu")
 
 
 def trials_of(pid: int) -> list[psutil.Process]:
-    """List the trials that a server runs."""
+    """Return the trial processes of a server."""
     return [child for child in psutil.Process(pid).children() if "serving.lifecycle.trial" in _command(child)]
 
 
 def _command(process: psutil.Process) -> list[str]:
     try:
         command: list[str] = process.cmdline()
-    except psutil.Error:  # it is gone, or on its way
+    except psutil.Error:  # the process has ended
         return []
     return command
 
 
 def trial_of(pid: int) -> psutil.Process:
-    """Wait for a server's trial to begin."""
+    """Wait for a trial to start; return its process."""
     assert eventually(lambda: bool(trials_of(pid)))
     return trials_of(pid)[0]
 
@@ -42,7 +42,7 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_version_that_never_ends_stops_the_start(tmp_path: Path) -> None:
+def test_a_version_that_never_finishes_stops_the_start(tmp_path: Path) -> None:
     folder = publish_endless(tmp_path / "models")
     (tmp_path / "serving.toml").write_text("[trial]\nmax_seconds = 2\n")
     arguments = ("--model-repository", str(tmp_path / "models"), "--config", str(tmp_path / "serving.toml"))
@@ -50,14 +50,14 @@ def test_a_version_that_never_ends_stops_the_start(tmp_path: Path) -> None:
     code, output, errors = run_serving(*PORTS, *arguments)
 
     assert (code, output) == (CANNOT_START, "")
-    (line,) = [line for line in errors.splitlines() if not line.startswith("{")]  # but for the log
+    (line,) = [line for line in errors.splitlines() if not line.startswith("{")]  # except the log
     assert line.startswith(
         f"offramp: error: {folder}: trial.max_seconds: expected an end within 2 s, got none in "
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
-def test_a_version_that_takes_all_memory_is_refused_and_the_server_goes_on(
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_a_version_that_uses_all_memory_is_refused_and_the_server_keeps_serving(
     own_models: Path, front_end: str
 ) -> None:
     config = {"trial": {"max_memory_bytes": GIGABYTE // 2}}
@@ -75,7 +75,9 @@ def test_a_version_that_takes_all_memory_is_refused_and_the_server_goes_on(
         assert server.stop()[0] == 0
 
 
-def test_sighups_during_a_trial_take_up_others_and_leave_no_thread(own_models: Path, front_end: str) -> None:
+def test_sighups_during_a_trial_load_other_versions_and_leave_no_thread(
+    own_models: Path, front_end: str
+) -> None:
     with ServerProcess(own_models, front_end=front_end) as server, Client(server.address) as client:
         publish_endless(own_models)
         server.send(signal.SIGHUP)
@@ -129,7 +131,7 @@ def test_sigterm_during_a_trial_at_the_start_ends_both_with_exit_code_0(
     assert eventually(lambda: gone(trial))
 
 
-def test_a_trial_ends_with_a_server_that_is_killed(own_models: Path) -> None:
+def test_a_trial_ends_if_its_server_is_killed(own_models: Path) -> None:
     with ServerProcess(own_models) as server:
         publish_endless(own_models)
         server.send(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""A server process that trains the real recipe, on folders that outlive it; and the events of its jobs."""
+"""Helpers for servers with training enabled, and for the events of their jobs."""
 
 import contextlib
 from dataclasses import dataclass
@@ -14,41 +14,41 @@ IMAGE_SHAPE = (1, 8, 8)
 
 
 def overrides(epochs: int) -> dict[str, OverrideValue]:
-    """Make the recipe one generation of so many epochs, half a second each."""
+    """Return overrides for one generation of this many epochs, half a second each."""
     return {"schedule.epochs": epochs, "generations.count": 1, "threads": 1}
 
 
 def set_options(epochs: int) -> list[str]:
-    """Return the same as words of a command line."""
+    """Return the overrides as command-line options."""
     return [word for key, value in overrides(epochs).items() for word in ("--set", f"{key}={value}")]
 
 
 ENDLESS = overrides(10_000)
-"""Trains until it is told to stop."""
+"""A job that trains until it is stopped."""
 
 
 @dataclass(frozen=True)
 class TrainingServer:
-    """What a server needs to be the same one again after it ended."""
+    """The folders of a server, to start it again after it ended."""
 
     models: Path
     training_dir: Path
 
     def process(self) -> ServerProcess:
-        """Make the server, to be entered."""
+        """Create the server process."""
         return ServerProcess(self.models, "--enable-training", "--training-dir", str(self.training_dir))
 
     def folder(self, job: training.Job) -> JobFolder:
-        """Return a job's files."""
+        """Return the folder of a job."""
         return JobFolder(self.training_dir / job.id)
 
     def repository(self) -> set[str]:
-        """Name everything in the model repository, drafts too."""
+        """Return the paths of all files in the model repository, drafts included."""
         return {path.relative_to(self.models).as_posix() for path in self.models.rglob("*")}
 
 
 def watch_an_epoch(client: TrainingClient, job: training.Job) -> list[training.Event]:
-    """Watch a job from its first event until it has done an epoch, and leave it."""
+    """Watch a job from its first event to the end of an epoch; return the events."""
     events = []
     with contextlib.closing(client.watch(job.id)) as watched:
         for event in watched:
@@ -61,12 +61,12 @@ def watch_an_epoch(client: TrainingClient, job: training.Job) -> list[training.E
 def watch_to_the_end(
     client: TrainingClient, job: training.Job, after_event: int = 0
 ) -> tuple[list[training.Event], training.Job]:
-    """Watch a job's events above a number; gives them, and the job as it ended."""
+    """Watch a job to its end; return the events after a number, and the job."""
     *events, last = client.watch(job.id, after_event)
     assert last.HasField("state")
     return events, last.state.job
 
 
 def numbers(events: list[training.Event]) -> list[int]:
-    """Return the events' numbers."""
+    """Return the numbers of the events."""
     return [event.number for event in events]

@@ -1,4 +1,4 @@
-"""The demo's words on certificates, and the rows that it takes for held out."""
+"""Tests for the demo: its lines on certificates, and the test split that it loads."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +18,15 @@ def released() -> PublishedVersion:
     return read_version(RELEASED)
 
 
-def test_each_promise_is_said_by_its_own_risk_and_exact_has_none(released: PublishedVersion) -> None:
+def test_each_certificate_is_described_by_its_risk_and_exact_has_none(released: PublishedVersion) -> None:
     points = dict(released.manifest.operating_points)
-    promise = points["fast"].certificate
-    assert promise is not None
-    by_harm = promise.model_copy(update={"risk": Risk.HARM})
+    certificate = points["fast"].certificate
+    assert certificate is not None
+    by_harm = certificate.model_copy(update={"risk": Risk.HARM})
     points["fast"] = points["fast"].model_copy(update={"certificate": by_harm})
-    points["wild"] = points["fast"].model_copy(update={"certificate": None})
+    points["uncertified"] = points["fast"].model_copy(update={"certificate": None})
 
-    balanced, fast, wild, what_it_means = certificates(
+    balanced, fast, uncertified, explanation = certificates(
         released.manifest.model_copy(update={"operating_points": points})
     )
 
@@ -34,18 +34,18 @@ def test_each_promise_is_said_by_its_own_risk_and_exact_has_none(released: Publi
     assert fast.startswith(
         "fast: certified: at most 3 % of answers are wrong where the full network's is right, "
     )
-    assert wild == "wild: UNCERTIFIED"
-    assert what_it_means.endswith("not about truth.")
+    assert uncertified == "uncertified: UNCERTIFIED"
+    assert explanation.endswith("on data like the certify split.")
 
 
-def test_a_version_without_a_recipe_cannot_be_shown_and_is_told_why(tmp_path: Path) -> None:
+def test_a_version_without_a_recipe_is_refused_with_the_reason(tmp_path: Path) -> None:
     version = read_version(token_model.publish(tmp_path))
 
     with pytest.raises(SystemExit, match=r"^demo: .*tokens/1: expected a version that a recipe trained, got"):
         held_out(version)
 
 
-def test_rows_other_than_those_of_the_versions_figures_are_refused(
+def test_a_dataset_other_than_the_versions_own_is_refused(
     released: PublishedVersion, capsys: pytest.CaptureFixture[str]
 ) -> None:
     provenance = released.manifest.provenance

@@ -1,4 +1,4 @@
-"""The notebook: what it shows was computed in order, and it still runs on the packages as they are."""
+"""Tests for the notebook: its outputs come from one run, and it runs with the installed packages."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parent.parent.parent
 FILE = ROOT / "examples" / "self_distillation.ipynb"
 SHORTER = {"epochs = 10": "epochs = 1", "width = 64": "width = 8"}
-"""A run as long as the stored one takes minutes; every step of it is taken all the same."""
+"""Shortens the run from minutes to seconds; every cell still runs."""
 
 
 def notebook() -> Any:  # noqa: ANN401 - nbformat annotates nothing
@@ -49,7 +49,7 @@ def test_no_figure_is_typed_into_the_text() -> None:
 
 
 @pytest.mark.timeout(170)
-def test_the_notebook_runs_on_the_packages_as_they_are() -> None:
+def test_the_notebook_runs_with_the_installed_packages() -> None:
     fresh = notebook()
     for before, after in SHORTER.items():
         assert before in fresh.cells[2].source

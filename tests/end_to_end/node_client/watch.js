@@ -1,9 +1,9 @@
-// Trains and asks a server with its contracts and gRPC alone, as a program in any language would.
+// Trains and calls a model with only the .proto files and gRPC, like a program in any language.
 //
 //     node watch.js ADDRESS MODEL
 //
-// Starts the digits recipe, watches, breaks off, watches on from the last number, asks the published
-// model about a black image, and prints one line of JSON. Fails where an event is lost or doubled.
+// Starts the digits recipe, watches the job, stops, watches again after the last event, calls the
+// published model with a black image, and prints one line of JSON. Fails if an event is lost or doubled.
 "use strict";
 
 const path = require("node:path");

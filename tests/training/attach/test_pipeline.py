@@ -282,9 +282,7 @@ def test_a_network_without_saving_is_published_only_with_force(
 ) -> None:
     assert attach_at(fresh, "relu_2") == 2
 
-    assert (
-        "offramp: error: no saving found: expected balanced to take at most 90% " in capsys.readouterr().err
-    )
+    assert "error: no saving found: expected balanced to take at most 90% " in capsys.readouterr().err
     assert not (fresh / "models" / "tables").exists()
     assert attach_at(fresh, "relu_2", more=("--resume", "--force")) == 0
 

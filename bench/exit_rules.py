@@ -1,0 +1,310 @@
+"""Compare other exit rules with the largest probability, at equal multiply-adds and by certified cost.
+
+    python -m bench.exit_rules models/fashion-mnist/2 runs/exit_rules/models/fashion-mnist-even/1
+
+Writes the record docs/exit_rules/rules.json and its tables in docs/exit-rules.md. Without a version, only
+the tables are written, from the record.
+
+Shapes: `N` rows of a split, `E` exits, `K` classes, `J` threshold choices, `P` operating points, `R`
+resamples. Resample 0 is the test split itself.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from scipy.special import log_softmax
+
+from serving.exits.policy import Floats, Integers, route
+from serving.repository.manifest import Risk
+from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
+from training.exits.calibrate import calibration_temperature
+from training.exits.certify import certify
+from training.exits.evaluate import Readings, cumulative, evaluate, outcome
+from training.exits.goals import OperatingPointSection
+from training.exits.thresholds import Candidate, pareto_path, target_row
+from training.release.origin import data_of, goals_of
+from training.reporting.conditions import package_versions
+from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.numerals import exactly, percent
+from training.reporting.record import RecordPart
+
+PAGE = Path(__file__).parent.parent / "docs" / "exit-rules.md"
+RECORD = PAGE.parent / "exit_rules" / "rules.json"
+PART = WrittenPart("rules", "python -m bench.exit_rules")
+RESAMPLES = 2000
+SLOTS = 256
+
+PLAIN = "largest probability"
+ENTROPY, MARGIN, PRODUCT, MEAN = "entropy", "margin", "product of experts", "mean of probabilities"
+ACCURACY, DISAGREEMENT = FIGURES = ("accuracy", "disagreement")
+TEMPERATURE, TUNE, CERTIFY, TEST = "temperature", "tune", "certify", "test"
+
+
+def read_rules(logs_ENK: Floats, truth_N: Integers) -> dict[str, Readings]:
+    """Return the readings of every rule; logs_ENK are calibrated log-probabilities."""
+    probability_ENK = np.exp(logs_ENK)
+    plain = Readings(probability_ENK.max(axis=-1), probability_ENK.argmax(axis=-1), truth_N)
+    entropy_EN = -(probability_ENK * logs_ENK).sum(axis=-1) / np.log(logs_ENK.shape[-1])
+    ordered_ENK = np.sort(probability_ENK, axis=-1)
+    rules = {
+        PLAIN: plain,
+        ENTROPY: replace(plain, confidence_EN=np.clip(1 - entropy_EN, 0, 1)),
+        MARGIN: replace(plain, confidence_EN=ordered_ENK[..., -1] - ordered_ENK[..., -2]),
+    }
+    exits_so_far = np.arange(1, plain.exits + 1)[:, np.newaxis, np.newaxis]
+    for name, combined_ENK in (
+        (PRODUCT, np.exp(log_softmax(np.cumsum(logs_ENK, axis=0), axis=-1))),
+        (MEAN, np.cumsum(probability_ENK, axis=0) / exits_so_far),
+    ):
+        label_EN = np.concatenate([combined_ENK[:-1].argmax(axis=-1), plain.label_EN[-1:]])
+        rules[name] = replace(plain, confidence_EN=combined_ENK.max(axis=-1), label_EN=label_EN)
+    return rules
+
+
+def log_probabilities(logits_ENK: Floats, calibration_temperatures: Sequence[float]) -> Floats:
+    """Return the logarithm of every exit's calibrated probabilities."""
+    temperature_E = np.array(calibration_temperatures)[:, np.newaxis, np.newaxis]
+    return np.asarray(log_softmax(logits_ENK.astype(np.float64) / temperature_E, axis=-1))
+
+
+class Interval(RecordPart):
+    """A rule minus the plain rule, as a share, with the paired 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, difference_R: Floats) -> Self:
+        """Compute it from a difference in all resamples."""
+        low, high = np.percentile(difference_R[1:], (2.5, 97.5))
+        return cls(value=float(difference_R[0]), low=float(low), high=float(high))
+
+
+class PlainPoint(RecordPart):
+    """The plain rule on test, at a published operating point."""
+
+    point: str
+    epsilon: float
+    multiply_adds_share: float
+    accuracy: float
+    disagreement: float
+
+
+class RuleResult(RecordPart):
+    """Another rule on test, at the plain rule's multiply-adds of a published operating point."""
+
+    rule: str
+    point: str
+    accuracy: Interval
+    disagreement: Interval
+    certified_share: float
+    """Multiply-adds share of the thresholds that the rule itself certifies for the point."""
+
+
+class ComparedNetwork(RecordPart):
+    """The comparison on one network."""
+
+    title: str
+    points: tuple[PlainPoint, ...]
+    results: tuple[RuleResult, ...]
+
+
+class ExitRulesRecord(RecordPart):
+    """The comparison on all networks."""
+
+    resamples: int
+    versions: dict[str, str]
+    networks: tuple[ComparedNetwork, ...]
+
+
+def interpolate(cost_RJ: Floats, value_RJ: Floats, shares: Sequence[float]) -> Floats:
+    """Interpolate a figure linearly at multiply-adds shares, [R, P]; it is constant beyond the ends."""
+    rounded_RJ = np.round(cost_RJ, 10)  # equal costs must compare equal
+    order_RJ = np.argsort(rounded_RJ, axis=1, kind="stable")
+    sorted_RJ = (np.take_along_axis(each_RJ, order_RJ, axis=1) for each_RJ in (rounded_RJ, value_RJ))
+    return np.stack([np.interp(np.round(shares, 10), *pair) for pair in zip(*sorted_RJ, strict=True)])
+
+
+def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
+    """Keep the choices that no other choice beats on tune in both cost and a figure, by rising cost."""
+
+    def loss(choice: Candidate) -> float:
+        return choice.accuracy_loss if figure == ACCURACY else choice.disagreement
+
+    kept: list[Candidate] = []
+    for choice in sorted(path, key=lambda choice: (choice.multiply_adds_share, loss(choice))):
+        if not kept or loss(choice) < loss(kept[-1]):
+            kept.append(choice)
+    return kept
+
+
+def resample_counts(rows: int, resamples: int) -> Floats:
+    """Return how often each row occurs in every resample, [1 + R, N]; row 0 is all ones."""
+    generator = np.random.default_rng(0)
+    counts_RN = np.ones((1 + resamples, rows))
+    for counts_N in counts_RN[1:]:
+        counts_N[:] = np.bincount(generator.integers(0, rows, rows), minlength=rows)
+    return counts_RN
+
+
+def trade_off(
+    test: Readings, choices: Sequence[Candidate], figure: str, cost_E: Sequence[int], counts_RN: Floats
+) -> tuple[Floats, Floats]:
+    """Return the mean cost and the mean figure of the test rows under every choice, each [R, J]."""
+    exits_JN = np.stack([route(test.confidence_EN, choice.rule) for choice in choices])
+    counted_EN = test.correct_EN if figure == ACCURACY else ~test.agrees_EN
+    value_JN = counted_EN[exits_JN, np.arange(test.rows)].astype(np.float64)
+    cost_JN = (np.asarray(cost_E) / cost_E[-1])[exits_JN]
+    return counts_RN @ cost_JN.T / test.rows, counts_RN @ value_JN.T / test.rows
+
+
+def certified_choice(
+    path: Sequence[Candidate], readings: Readings, cost_E: Sequence[int], goal: OperatingPointSection
+) -> Candidate:
+    """Return the fastest choice that meets a point's goal: accuracy loss on tune, disagreement on certify."""
+    assert goal.epsilon is not None
+    target = target_row(path, goal.max_accuracy_loss)
+    return certify(
+        path, target, readings, cost_E, epsilon=goal.epsilon, delta=goal.delta, risk=Risk.DISAGREEMENT
+    ).candidate
+
+
+def compare(version: PublishedVersion, resamples: int = RESAMPLES) -> ComparedNetwork:
+    """Compare every rule with the plain one, on a version's own splits."""
+    manifest, dataset = version.manifest, data_of(version)
+    cost_E = cumulative([stage.multiply_adds for stage in manifest.stages])
+    splits = {name: dataset.splits[name] for name in (TEMPERATURE, TUNE, CERTIFY, TEST)}
+    runner = StageRunner(stage_files(version), manifest.inputs, CPU, slots=SLOTS)
+    input_name = manifest.inputs[0].name
+    logits = {
+        name: evaluate(runner, split.images_NCHW, input_name=input_name).astype(np.float64)
+        for name, split in splits.items()
+    }
+    truth_N = splits[TEMPERATURE].truth_N
+    temperatures = [calibration_temperature(logits_NK, truth_N) for logits_NK in logits[TEMPERATURE]]
+    logs = {name: log_probabilities(logits_ENK, temperatures) for name, logits_ENK in logits.items()}
+    tune, certify_, test = (read_rules(logs[name], splits[name].truth_N) for name in (TUNE, CERTIFY, TEST))
+    paths = {name: pareto_path(readings, cost_E) for name, readings in tune.items()}
+    goals = disagreement_goals(version)
+    results = {
+        (name, point): outcome(
+            test[name], certified_choice(paths[name], certify_[name], cost_E, goal).rule, cost_E
+        )
+        for name in paths
+        for point, goal in goals.items()
+    }
+    shares = [results[PLAIN, point].multiply_adds_share for point in goals]
+    counts_RN = resample_counts(test[PLAIN].rows, resamples)
+
+    def at_points(name: str, figure: str) -> Floats:
+        choices = front(paths[name], figure)
+        return interpolate(*trade_off(test[name], choices, figure, cost_E, counts_RN), shares)
+
+    at_plain = {figure: at_points(PLAIN, figure) for figure in FIGURES}
+    others = [name for name in paths if name != PLAIN]
+    differences = {
+        (name, figure): at_points(name, figure) - at_plain[figure] for name in others for figure in FIGURES
+    }
+    return ComparedNetwork(
+        title=f"{manifest.name}, version {manifest.version}",
+        points=tuple(
+            PlainPoint(
+                point=point,
+                epsilon=goal.epsilon or 0,
+                multiply_adds_share=share,
+                accuracy=at_plain[ACCURACY][0, number],
+                disagreement=at_plain[DISAGREEMENT][0, number],
+            )
+            for number, (share, (point, goal)) in enumerate(zip(shares, goals.items(), strict=True))
+        ),
+        results=tuple(
+            RuleResult(
+                rule=name,
+                point=point,
+                accuracy=Interval.of(differences[name, ACCURACY][:, number]),
+                disagreement=Interval.of(differences[name, DISAGREEMENT][:, number]),
+                certified_share=results[name, point].multiply_adds_share,
+            )
+            for name in others
+            for number, point in enumerate(goals)
+        ),
+    )
+
+
+def disagreement_goals(version: PublishedVersion) -> dict[str, OperatingPointSection]:
+    """Return the goals of the points with a bound on accuracy loss and on disagreement."""
+    return {
+        name: goal
+        for name, goal in goals_of(version).items()
+        if isinstance(goal, OperatingPointSection)
+        and goal.risk is Risk.DISAGREEMENT
+        and goal.epsilon is not None
+    }
+
+
+def lines(record: ExitRulesRecord) -> Iterator[str]:
+    """Yield a table for every network."""
+    versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+    yield (
+        "The first row of a table has the plain rule's own figures. The other rows have differences from it "
+        f"in points, with 95 % intervals from {record.resamples:,} paired resamples of the test rows. "
+        f"*Certified cost* is the cost of the thresholds that a rule certifies itself. {versions}, CPU."
+    )
+    for network in record.networks:
+        yield from ("", f"### {network.title}", "")
+        yield from _table(network)
+
+
+def _table(network: ComparedNetwork) -> Iterator[str]:
+    head = [
+        (f"`{point.point}`, {exactly(point.epsilon)} certified: {ACCURACY}", DISAGREEMENT, "certified cost")
+        for point in network.points
+    ]
+    yield row("rule", *chain(*head))
+    yield rule(1 + 3 * len(network.points))
+    plain = [
+        (percent(point.accuracy, 2), percent(point.disagreement, 2), percent(point.multiply_adds_share))
+        for point in network.points
+    ]
+    yield row(PLAIN, *chain(*plain))
+    for name, results in groupby(network.results, key=lambda result: result.rule):
+        cells = [
+            (_format(each.accuracy), _format(each.disagreement), percent(each.certified_share))
+            for each in results
+        ]
+        yield row(name, *chain(*cells))
+
+
+def _format(interval: Interval) -> str:
+    return f"{_points(interval.value)} ({_points(interval.low)} to {_points(interval.high)})"
+
+
+def _points(share: float) -> str:
+    formatted = f"{100 * share:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return "0.00" if formatted[1:] == "0.00" else formatted
+
+
+def main() -> None:
+    """Measure and write the record and the page."""
+    parser = argparse.ArgumentParser(prog="python -m bench.exit_rules", description=__doc__)
+    parser.add_argument("versions", nargs="*", type=Path, metavar="VERSION", help="folders of versions")
+    folders = parser.parse_args().versions
+    if folders:
+        ExitRulesRecord(
+            resamples=RESAMPLES,
+            versions=package_versions(("onnxruntime", "numpy", "scipy")),
+            networks=tuple(compare(read_version(folder)) for folder in folders),
+        ).write(RECORD)
+    PART.write(PAGE, lines(ExitRulesRecord.read(RECORD)))
+
+
+if __name__ == "__main__":
+    main()

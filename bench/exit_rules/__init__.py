@@ -1,1 +1,0 @@
-"""Other exit rules against the plain one, on the stages of a published version."""

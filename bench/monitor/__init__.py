@@ -1,1 +1,0 @@
-"""What the live test of a certificate does under simulated traffic."""

@@ -1,0 +1,343 @@
+"""Measure how far perturbed inputs raise the cost of a row: a slowdown attack on early exits.
+
+    python -m bench.slowdown models/fashion-mnist/2
+
+The attack is DeepSloth (Hong et al., "A Panda? No, It's a Sloth", ICLR 2021): projected gradient descent
+that moves the probabilities of every early exit towards uniform. Gradients pass through the exported
+stages, run in PyTorch. Perturbed images are rounded to uint8 and evaluated with onnxruntime.
+
+Writes the record docs/security/slowdown.json and its table in docs/security.md. Without a version, only
+the table is written, from the record.
+
+Shapes: `N` rows, `B` rows of a batch, `E` exits, `K` classes, `C H W` image.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from serving.config import MonitorSettings
+from serving.exits.policy import ExitRule
+from serving.monitor.drift import stability_index
+from serving.repository.repository import PublishedVersion, read_version
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner, stage_files
+from training.exits.evaluate import cumulative, evaluate, outcome
+from training.exits.evaluate import read as read_logits
+from training.exits.intervals import mean
+from training.release.origin import data_of
+from training.reporting.conditions import package_versions
+from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.numerals import percent, percent_range
+from training.reporting.record import RecordPart
+
+PAGE = Path(__file__).parent.parent / "docs" / "security.md"
+RECORD = PAGE.parent / "security" / "slowdown.json"
+PART = WrittenPart("slowdown", "python -m bench.slowdown")
+CLEAN, NOISE, UNIVERSAL, PER_ROW = "none", "noise", "one for all rows", "one per row"
+KINDS = (NOISE, UNIVERSAL, PER_ROW)
+BALANCED, FAST = POINTS = ("balanced", "fast")
+SIZES = (2, 4, 8, 16)
+"""Largest change of a pixel, of 255."""
+ROWS, PARITY_ROWS, BATCH_ROWS, SLOTS = 2000, 256, 128, 256
+STEPS, UNIVERSAL_STEPS = 30, 100
+PATH_LENGTH = 2.5
+"""Sum of all steps, as a multiple of the size."""
+TOLERANCE = 1e-4
+"""Largest allowed difference from onnxruntime's logits, as a share of the largest logit (at least 1)."""
+
+MONITOR = MonitorSettings()
+"""The server's default settings of the drift alarm."""
+
+Images = NDArray[np.uint8]
+Gradient = Callable[[Tensor], Tensor]
+"""Returns the gradient of the loss with respect to the pixels of a batch."""
+Attributes = Mapping[str, Any]
+
+
+class Result(RecordPart):
+    """One perturbation of one size at one operating point."""
+
+    kind: str
+    size: int
+    point: str
+    multiply_adds_share: float
+    low: float
+    high: float
+    """95 % interval of the share."""
+    exit_shares: tuple[float, ...]
+    accuracy: float
+    full_accuracy: float
+    """Accuracy of the full network on the same rows."""
+    disagreement: float
+
+
+class SlowdownRecord(RecordPart):
+    """The measurement on one version."""
+
+    model: str
+    n: int
+    baseline: tuple[float, ...]
+    """Exit shares of `balanced` in the manifest."""
+    versions: dict[str, str]
+    results: tuple[Result, ...]
+
+    def find(self, kind: str, size: int, point: str) -> Result:
+        """Return the result of a perturbation at a point; size 0 is no perturbation."""
+        key = (kind if size else CLEAN, size, point)
+        return next(each for each in self.results if (each.kind, each.size, each.point) == key)
+
+    def drift(self, kind: str, size: int, attacked: float = 1.0) -> float:
+        """Compute the drift index of `balanced` if a share of the rows is perturbed."""
+        baseline_E = np.array(self.baseline)
+        shares_E = np.array(self.find(kind, size, BALANCED).exit_shares)
+        mixed_E = attacked * shares_E + (1 - attacked) * baseline_E
+        return stability_index(np.round(MONITOR.drift_rows * mixed_E), baseline_E)
+
+    def alarming_share(self, kind: str, size: int) -> float | None:
+        """Return the smallest share of perturbed rows, in steps of 1 %, that raises the drift alarm."""
+        shares = (number / 100 for number in range(1, 101))
+        return next((share for share in shares if self.drift(kind, size, share) > MONITOR.drift_alarm), None)
+
+    def factor(self, result: Result) -> float:
+        """Return the cost of a result divided by the cost of clean rows."""
+        return result.multiply_adds_share / self.find(CLEAN, 0, result.point).multiply_adds_share
+
+
+class Chain:
+    """The exported stages of a version in PyTorch, run one after the other on all rows."""
+
+    def __init__(self, paths: Sequence[Path], input_name: str) -> None:
+        self._graphs = [onnx.load(path).graph for path in paths]
+        self._input_name = input_name
+        # PyTorch needs writable arrays, hence the copies.
+        self._constants = [
+            {
+                each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy())
+                for each in graph.initializer
+            }
+            for graph in self._graphs
+        ]
+        for path, graph in zip(paths, self._graphs, strict=True):
+            for unknown in {node.op_type for node in graph.node} - set(_OPERATORS):
+                known = ", ".join(_OPERATORS)
+                raise ValueError(f"{path.name}: operator: expected one of {known}, got {unknown}")
+
+    def __call__(self, images_BCHW: Tensor, exits: int | None = None) -> Tensor:
+        """Return the logits of the first `exits` exits (default: all), [E, B, K]; images are FP32 pixels."""
+        inputs = {self._input_name: images_BCHW}
+        logits = []
+        for graph, constants in zip(self._graphs[:exits], self._constants, strict=False):
+            values = constants | inputs
+            for node in graph.node:
+                attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+                operands = [values[name] for name in node.input]
+                values[node.output[0]] = _OPERATORS[node.op_type](operands, attributes)
+            outputs = {each.name: values[each.name] for each in graph.output}
+            logits.append(outputs.pop("logits"))
+            inputs = {"rows": torch.arange(len(images_BCHW)), **outputs}
+        return torch.stack(logits)
+
+
+def check_parity(chain: Chain, images_BCHW: Images, expected_EBK: NDArray[np.float32]) -> None:
+    """Raise ValueError unless the chain's logits are onnxruntime's, within the tolerance."""
+    with torch.no_grad():
+        logits_EBK = chain(torch.from_numpy(images_BCHW.astype(np.float32))).numpy()
+    tolerance = TOLERANCE * max(1.0, float(np.abs(expected_EBK).max()))
+    difference = float(np.abs(expected_EBK - logits_EBK).max())
+    if not difference <= tolerance:
+        raise ValueError(f"logits: expected onnxruntime's within {tolerance:.2g}, got {difference:.2g} away")
+
+
+def _conv(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
+    bias = inputs[2] if len(inputs) > 2 else None
+    strides, dilations, groups = (attributes[name] for name in ("strides", "dilations", "group"))
+    padding = attributes["pads"][:2]
+    return functional.conv2d(inputs[0], inputs[1], bias, strides, padding, dilations, groups)
+
+
+_OPERATORS: dict[str, Callable[[Sequence[Tensor], Attributes], Tensor]] = {
+    "Cast": lambda inputs, _: inputs[0].to(torch.float32),
+    "Sub": lambda inputs, _: inputs[0] - inputs[1],
+    "Div": lambda inputs, _: inputs[0] / inputs[1],
+    "Add": lambda inputs, _: inputs[0] + inputs[1],
+    "Relu": lambda inputs, _: functional.relu(inputs[0]),
+    "Conv": _conv,
+    "Gemm": lambda inputs, _: functional.linear(*inputs),
+    "ReduceMean": lambda inputs, attributes: inputs[0].mean(
+        dim=inputs[1].tolist(), keepdim=bool(attributes["keepdims"])
+    ),
+    "Reshape": lambda inputs, _: inputs[0].reshape(inputs[1].tolist()),
+    "Gather": lambda inputs, attributes: inputs[0].index_select(attributes["axis"], inputs[1]),
+}
+"""The operators and attributes that exported stages use. `check_parity` notices any other attribute."""
+
+
+def towards_uniform(chain: Chain, early_exits: int) -> Gradient:
+    """Return the gradient of the cross-entropy with uniform probabilities, averaged over early exits."""
+
+    def gradient(images_BCHW: Tensor) -> Tensor:
+        pixels = images_BCHW.detach().requires_grad_()
+        logs_EBK = torch.log_softmax(chain(pixels, early_exits), dim=-1)
+        loss = -logs_EBK.mean(dim=(0, 2)).sum()  # a sum over rows keeps their gradients independent
+        (gradient_BCHW,) = torch.autograd.grad(loss, pixels)
+        return gradient_BCHW
+
+    return gradient
+
+
+def noise(images_NCHW: Images, size: int) -> Images:
+    """Add or subtract the size at every pixel, at random: a control for the attacks."""
+    signs = np.random.default_rng(0).integers(0, 2, images_NCHW.shape) * 2 - 1
+    return to_pixels(torch.from_numpy(images_NCHW.astype(np.float32) + size * signs), images_NCHW, size)
+
+
+def pgd(images_NCHW: Images, size: int, gradient: Gradient, steps: int = STEPS) -> Images:
+    """Perturb every row by projected gradient descent from a random start."""
+    torch.manual_seed(0)
+    perturbed = []
+    for start in range(0, len(images_NCHW), BATCH_ROWS):
+        batch = images_NCHW[start : start + BATCH_ROWS]
+        clean = torch.from_numpy(batch.astype(np.float32))
+        moved = (clean + size * (2 * torch.rand_like(clean) - 1)).clamp(0, 255)
+        for _ in range(steps):
+            step = PATH_LENGTH * size / steps * gradient(moved).sign()
+            moved = torch.clamp(moved - step, clean - size, clean + size).clamp(0, 255)
+        perturbed.append(to_pixels(moved, batch, size))
+    return np.concatenate(perturbed)
+
+
+def universal(
+    images_NCHW: Images, known_NCHW: Images, size: int, gradient: Gradient, steps: int = UNIVERSAL_STEPS
+) -> Images:
+    """Add the same perturbation to every row; it is optimised on other rows, known_NCHW."""
+    generator = np.random.default_rng(0)
+    change = torch.zeros(known_NCHW.shape[1:])
+    for step in range(steps):
+        sampled_B = generator.choice(len(known_NCHW), min(BATCH_ROWS, len(known_NCHW)), replace=False)
+        batch = torch.from_numpy(known_NCHW[sampled_B].astype(np.float32))
+        length = PATH_LENGTH * size / 10 * (1 - step / steps)  # shrinks to 0
+        change -= length * gradient((batch + change).clamp(0, 255)).mean(dim=0).sign()
+        change.clamp_(-size, size)
+    return to_pixels(torch.from_numpy(images_NCHW.astype(np.float32)) + change.round(), images_NCHW, size)
+
+
+def to_pixels(moved_NCHW: Tensor, clean_NCHW: Images, size: int) -> Images:
+    """Round to uint8 and check the largest change of a pixel."""
+    pixels = moved_NCHW.round().clamp(0, 255).numpy().astype(np.uint8)
+    largest = int(np.abs(pixels.astype(np.int16) - clean_NCHW).max(initial=0))
+    assert largest <= size, f"a pixel changed by {largest}, allowed are {size}"
+    return pixels
+
+
+def perturb(images_NCHW: Images, known_NCHW: Images, gradient: Gradient) -> Iterator[tuple[str, int, Images]]:
+    """Yield the clean rows, then the rows under every perturbation of every size."""
+    yield CLEAN, 0, images_NCHW
+    for size in SIZES:
+        yield NOISE, size, noise(images_NCHW, size)
+        yield UNIVERSAL, size, universal(images_NCHW, known_NCHW, size, gradient)
+        yield PER_ROW, size, pgd(images_NCHW, size, gradient)
+
+
+def measure(version: PublishedVersion, rows: int = ROWS) -> SlowdownRecord:
+    """Perturb sampled test rows in every way and size, and evaluate them at both points."""
+    torch.set_num_threads(1)  # makes sums independent of the number of cores
+    manifest, dataset = version.manifest, data_of(version)
+    name = manifest.inputs[0].name
+    sampled_N = np.sort(np.random.default_rng(0).permutation(len(dataset.test))[:rows])
+    images_NCHW, truth_N = dataset.test.images_NCHW[sampled_N], dataset.test.truth_N[sampled_N]
+    runner = StageRunner(stage_files(version), manifest.inputs, CPU, slots=SLOTS)
+    chain = Chain([version.stage_path(number) for number in range(len(manifest.stages))], name)
+    parity_rows = np.ascontiguousarray(images_NCHW[:PARITY_ROWS])
+    check_parity(chain, parity_rows, runner.run_every_stage({name: parity_rows}))
+    gradient = towards_uniform(chain, len(manifest.stages) - 1)
+    cost_E = cumulative([stage.multiply_adds for stage in manifest.stages])
+    shares_E = [cost / cost_E[-1] for cost in cost_E]
+    temperatures = [each.calibration_temperature for each in manifest.exits]
+    results = []
+    perturbations = perturb(images_NCHW, dataset.tune.images_NCHW, gradient)
+    for kind, size, perturbed_NCHW in tqdm(perturbations, total=1 + len(KINDS) * len(SIZES)):
+        logits_ENK = evaluate(runner, perturbed_NCHW, input_name=name)
+        readings = read_logits(logits_ENK, truth_N, temperatures)
+        for point in POINTS:
+            thresholds = manifest.operating_points[point].thresholds
+            counts = outcome(readings, ExitRule(thresholds, max_exit=len(thresholds)), cost_E)
+            cost = mean(shares_E, counts.exit_counts)
+            results.append(
+                Result(
+                    kind=kind,
+                    size=size,
+                    point=point,
+                    multiply_adds_share=cost.value,
+                    low=cost.low,
+                    high=cost.high,
+                    exit_shares=counts.exit_shares,
+                    accuracy=counts.accuracy,
+                    full_accuracy=counts.final_correct / counts.n,
+                    disagreement=counts.disagreement,
+                )
+            )
+    return SlowdownRecord(
+        model=f"{manifest.name}, version {manifest.version}",
+        n=len(truth_N),
+        baseline=manifest.operating_points[BALANCED].exit_shares,
+        versions=package_versions(("onnxruntime", "torch")),
+        results=tuple(results),
+    )
+
+
+def lines(record: SlowdownRecord) -> Iterator[str]:
+    """Yield the results for the page."""
+    versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+    alarms = [record.alarming_share(PER_ROW, size) for size in SIZES]
+    yield (
+        f"`{record.model}`; n = {record.n:,} sampled test rows. {versions}, CPU. The drift alarm of "
+        f"`balanced` ({MONITOR.drift_alarm:g} over {MONITOR.drift_rows:,} rows) is raised once "
+        f"{' / '.join('no share' if share is None else percent(share, 0) for share in alarms)} of the rows "
+        f"have a perturbation of their own, at size {' / '.join(str(size) for size in SIZES)}."
+    )
+    yield ""
+    yield (
+        "| perturbation | size | `balanced`: multiply-adds (95 % interval) | times clean rows | accuracy "
+        "| disagreement | drift index | `fast`: multiply-adds | times clean rows | disagreement "
+        "| full network: accuracy |"
+    )
+    yield rule(11)
+    for kind, size in dict.fromkeys((each.kind, each.size) for each in record.results):
+        balanced, fast = (record.find(kind, size, point) for point in POINTS)
+        yield row(
+            kind,
+            str(size),
+            f"{percent(balanced.multiply_adds_share)} ({percent_range(balanced.low, balanced.high)})",
+            f"{record.factor(balanced):.1f}",
+            percent(balanced.accuracy),
+            percent(balanced.disagreement),
+            f"{record.drift(kind, size):.2f}",
+            percent(fast.multiply_adds_share),
+            f"{record.factor(fast):.1f}",
+            percent(fast.disagreement),
+            percent(balanced.full_accuracy),
+        )
+
+
+def main() -> None:
+    """Measure and write the record and the page."""
+    parser = argparse.ArgumentParser(prog="python -m bench.slowdown", description=__doc__)
+    parser.add_argument("version", nargs="?", type=Path, metavar="VERSION", help="folder of a version")
+    folder = parser.parse_args().version
+    if folder:
+        measure(read_version(folder)).write(RECORD)
+    PART.write(PAGE, lines(SlowdownRecord.read(RECORD)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Slowdown attacks: inputs made to stay in the network for longer."""

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serving.files import atomic_write
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
 from training.exits.cost import expected_milliseconds, measure_milliseconds
 from training.exits.evaluate import outcome
 from training.exits.thresholds import Candidate
-from training.files.whole_file import whole_file
 from training.recipe.recipe import Recipe, load_recipe
 from training.reporting.markdown import row, rule
 from training.reporting.numerals import percent
@@ -80,7 +80,7 @@ def finished(recipe: Recipe, folder: RunFolder, progress: TrainingProgress) -> S
         seconds = (time.perf_counter() - started) / (len(generations) * recipe.schedule.epochs)
         exported = export_generations(recipe, dataset, generations, folder, progress)
         lines = [measure(each, dataset) | {"epoch_seconds": seconds} for each in exported]
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(json.dumps(lines, indent=2).encode())
     figures: Sequence[Figures] = json.loads(path.read_text())
     return figures

@@ -18,9 +18,10 @@ TRAINING_MAY_USE = (
     "serving.errors",
     "serving.datatypes",
     "serving.console.standard_streams",
+    "serving.files",
 )
-"""All that training may know of serving: the format, the exit policy, the stages as they are served, and
-what every command does with its standard streams."""
+"""What training may import from serving: the format, the exit policy, the stage runner, the standard streams
+of commands, and atomic writes."""
 
 FRONT_END_PARTS = ("grpc", "google", "pygrpc_native", "asyncio", "serving.api", "serving.frontend")
 """What speaks to callers: the parts that compute must do without."""
@@ -157,6 +158,7 @@ DOES_WITHOUT = {
         "serving.repository",
     ),
     "serving.console.standard_streams": ("serving",),
+    "serving.files": ("serving",),
     "serving.lifecycle.trial": (
         *FRONT_END_PARTS,
         "asyncio",

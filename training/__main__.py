@@ -194,7 +194,7 @@ def _say(line: str) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    from training.files.output_folder import hold
+    from training.run.output_folder import hold
     from training.study.conduct import conduct, networks_done, seconds_of_networks
     from training.study.page import write_study
     from training.study.plan import load_study

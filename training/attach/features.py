@@ -26,9 +26,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from serving.errors import first_line
+from serving.files import atomic_write
 from serving.stages.devices import CPU, FATAL_LOGS, Device
 from training.errors import AttachError, NotFinite, RunError
-from training.files.whole_file import whole_file
 
 LOGITS = "logits"
 STATE_FILE = "cache.json"
@@ -197,7 +197,7 @@ def _make_safe(folder: Path, files: Mapping[str, IO[bytes]], key: str, done: int
     for file in files.values():
         file.flush()
         os.fsync(file.fileno())
-    with whole_file(folder / STATE_FILE) as state:
+    with atomic_write(folder / STATE_FILE) as state:
         state.write(json.dumps({"key": key, "rows": done}).encode())
 
 

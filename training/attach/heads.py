@@ -26,13 +26,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from serving.exits.policy import Floats
+from serving.files import atomic_write
 from training.attach.features import CachedFeatures, Told
 from training.attach.head_weights import HeadWeights, Layer
 from training.born_again.generations import choose_training_device
 from training.born_again.reproducible import reproducible
 from training.born_again.schedule import one_cycle
 from training.errors import AttachError
-from training.files.whole_file import whole_file
 from training.recipe.section import Count, Positive, Section
 
 _CHUNK_ROWS = 1024
@@ -230,7 +230,7 @@ def _write(path: Path, key: str, head: HeadWeights) -> None:
     }
     content = io.BytesIO()  # on a full disk, an archive fails once more where it is closed
     np.savez(content, allow_pickle=False, key=np.array(key), **arrays)
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content.getbuffer())
 
 

@@ -35,12 +35,12 @@ from training.errors import AttachError, NoSaving
 from training.exits.cost import expected_milliseconds
 from training.exits.evaluate import cumulative
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
-from training.files.output_folder import check_writable, hold
 from training.release import promises
 from training.release.exported_stage import ExportedStage
 from training.release.publish import publish
 from training.reporting.conditions import hardware
 from training.run.interrupt import finishing
+from training.run.output_folder import check_writable, hold
 
 EVALUATION_SLOTS = 64
 

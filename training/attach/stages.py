@@ -16,6 +16,7 @@ from pathlib import Path
 import onnx
 
 from serving.errors import first_line
+from serving.files import atomic_write
 from serving.repository.manifest import TensorSpec
 from serving.stages.runner import StageFile
 from training.attach import graph
@@ -25,7 +26,6 @@ from training.attach.piece import Piece
 from training.attach.pooling import add_pooling, pooled_width, pooling_multiply_adds
 from training.attach.source import SourceModel
 from training.errors import AttachError
-from training.files.whole_file import whole_file
 from training.release.exported_stage import ExportedStage
 
 _ROWS = TensorSpec(name="rows", datatype="INT64", shape=(-1,))
@@ -168,5 +168,5 @@ def _save(stage: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(stage)
     except onnx.checker.ValidationError as error:
         raise AttachError(f"{path}: onnx refuses the stage: {first_line(error)}") from error
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(stage.SerializeToString(deterministic=True))

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.files import atomic_write
 from training.data.idx import (
     FILES,
     TEST_IMAGES,
@@ -25,7 +26,6 @@ from training.data.idx import (
 )
 from training.data.splits import RawDataset
 from training.errors import DatasetError
-from training.files.whole_file import whole_file
 
 LABELS = (
     "T-shirt/top",
@@ -107,7 +107,7 @@ def _download(url: str, sha256: str) -> bytes:
 def _keep(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise DatasetError(

@@ -20,6 +20,7 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from serving.errors import first_complaint
+from serving.files import atomic_write
 from serving.repository.manifest import (
     MANIFEST_FILE,
     Exit,
@@ -30,9 +31,8 @@ from serving.repository.repository import file_digest
 from training.data.splits import DataDigests
 from training.errors import RunError
 from training.exits.intervals import Estimate, Proportion, paired_difference
-from training.files.output_folder import ID_FILE, make_writable, run_id
-from training.files.whole_file import whole_file
 from training.recipe.recipe import Recipe, first_difference
+from training.run.output_folder import ID_FILE, make_writable, run_id
 
 RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
@@ -207,5 +207,5 @@ class RunFolder:
             raise RunError(f"{path}: not of this program's version: {first_complaint(error)}") from error
 
     def _write(self, name: str, document: BaseModel) -> None:
-        with whole_file(self.path / name) as file:
+        with atomic_write(self.path / name) as file:
             file.write(document.model_dump_json(indent=2).encode() + b"\n")

@@ -17,7 +17,6 @@ from training.data.splits import Dataset
 from training.errors import RecipeError
 from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
-from training.files.output_folder import check_writable, hold
 from training.recipe.recipe import Recipe
 from training.recipe.settings import DeepSupervisionSection
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
@@ -30,6 +29,7 @@ from training.run.folder import RunFolder, RunRecord
 from training.run.from_recipe import load, make_network, train
 from training.run.interrupt import finishing
 from training.run.memory import check_memory
+from training.run.output_folder import check_writable, hold
 
 
 def run(

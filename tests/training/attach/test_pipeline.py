@@ -20,9 +20,9 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from tests.serving.live_server import LiveServer
 from training.__main__ import main
-from training.files.output_folder import hold
 from training.retarget.pipeline import retarget
 from training.retarget.point_changes import PointChanges
+from training.run.output_folder import hold
 
 ROWS, FEATURES, CLASSES = 1200, 8, 3
 QUICK = ("--epsilon", "0.05", "--fast-epsilon", "0.1", "--exits", "2")

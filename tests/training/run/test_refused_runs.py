@@ -10,9 +10,9 @@ from tests.training.stopped_run import run_arguments
 from training.__main__ import MISTAKE, main
 from training.born_again.progress import ProgressBar
 from training.errors import RecipeError, RunError
-from training.files.output_folder import hold
 from training.recipe.recipe import Recipe
 from training.run.folder import RunFolder
+from training.run.output_folder import hold
 from training.run.pipeline import run
 
 

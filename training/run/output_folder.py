@@ -14,9 +14,8 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serving.files import atomic_write, close_before_rename, lock_file
 from training.errors import RunError
-from training.files.file_lock import before_it_moves, lock_file
-from training.files.whole_file import whole_file
 
 LOCK_FILE, ID_FILE = ".lock", "run-id"
 
@@ -58,7 +57,7 @@ def hold(folder: Path, *, resume: bool, counts_as_empty: Collection[str] = ()) -
                 raise _nothing_to_resume(folder)
             yield
         finally:
-            before_it_moves(lock)
+            close_before_rename(lock)
             path.unlink(missing_ok=True)
             if is_new:
                 with contextlib.suppress(OSError):  # it holds something
@@ -69,7 +68,7 @@ def run_id(folder: Path) -> str:
     """Return the id of what a folder holds, made where it has none."""
     path = folder / ID_FILE
     if not path.is_file():
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(f"{uuid.uuid4().hex}\n".encode())
     return path.read_text().strip()
 

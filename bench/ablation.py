@@ -28,7 +28,7 @@ from training.reporting.markdown import row, rule
 from training.reporting.numerals import percent
 from training.run.assessment import Exported, trace
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, train
+from training.run.from_recipe import train
 from training.run.pipeline import export_generations
 
 LARGEST_LOSS, LARGEST_DISAGREEMENT = 0.003, 0.007
@@ -73,7 +73,7 @@ def finished(recipe: Recipe, folder: RunFolder, progress: TrainingProgress) -> S
     path = folder.path / FIGURES_FILE
     folder.check(recipe)
     if not path.exists():
-        dataset = load(recipe)
+        dataset = recipe.dataset.load()
         folder.begin(recipe, dataset.digests)
         started = time.perf_counter()
         generations = train(recipe, dataset, folder, progress)

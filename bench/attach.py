@@ -38,7 +38,7 @@ from training.reporting.markdown import WrittenPart, row, rule
 from training.reporting.numerals import percent
 from training.run.baselines import without_exits
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, make_backbone, train
+from training.run.from_recipe import make_backbone, train
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs" / "attach"
@@ -84,7 +84,7 @@ class Measurement(BaseModel):
 def measure(output: Path) -> Measurement:
     """Train the backbone where it is not there yet, attach exits to its file, and serve it."""
     recipe = without_exits(load_recipe("fashion-mnist")).model_copy(update={"threads": 1})
-    dataset = load(recipe)
+    dataset = recipe.dataset.load()
     folder = RunFolder(output / "backbone")
     folder.go_on(recipe, dataset.digests)
     *_, trained = train(recipe, dataset, folder, ProgressBar(), make=make_backbone)

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default 7")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
-    extent = DATASETS[recipe.dataset.name].extent
+    extent = DATASETS[recipe.dataset.name].size
     if extent is None:
         parser.error(f'dataset "{recipe.dataset.name}": expected one of a known shape, got your own data')
     with tempfile.TemporaryDirectory() as folder:

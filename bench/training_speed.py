@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default 5")
     options = parser.parse_args()
     recipe, device = load_recipe(options.recipe), choose_training_device()
-    extent = DATASETS[recipe.dataset.name].extent
+    extent = DATASETS[recipe.dataset.name].size
     if extent is None:
         parser.error(f'dataset "{recipe.dataset.name}": expected one of a known shape, got your own data')
     formats = [

@@ -20,7 +20,7 @@ RECIPE = "fashion-mnist"
 def epoch(device: torch.device, rows: int, threads: int) -> EpochTime:
     """Train the recipe's first generation for an epoch, after a few steps that are not timed."""
     recipe = load_recipe(RECIPE)
-    extent = DATASETS[recipe.dataset.name].extent
+    extent = DATASETS[recipe.dataset.name].size
     assert extent is not None, "the released recipe's dataset has a known shape"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `python -m training` does
     precision = Precision.choose(recipe.schedule.precision, device)

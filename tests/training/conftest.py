@@ -8,7 +8,7 @@ import pytest
 from training.architectures.network import MultiExitNetwork
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe, load_recipe
-from training.run.from_recipe import load, make_network
+from training.run.from_recipe import make_network
 
 TINY_RECIPE = """
 description = "a network too small to be good"
@@ -61,7 +61,7 @@ def tiny_recipe(tiny_recipe_file: Path) -> Recipe:
 
 @pytest.fixture
 def digits(tiny_recipe: Recipe) -> Dataset:
-    return load(tiny_recipe)
+    return tiny_recipe.dataset.load()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from training.born_again.checkpoint import CHECKPOINT_FILE
 from training.born_again.progress import ProgressBar
 from training.recipe.recipe import load_recipe
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, train
+from training.run.from_recipe import train
 
 Process = subprocess.Popen[str]
 
@@ -65,7 +65,7 @@ def train_to_the_end(recipe_file: Path, place: Path) -> dict[str, torch.Tensor]:
     """Train what is left to train, without the rest of the chain."""
     recipe, folder = load_recipe(str(recipe_file)), RunFolder(place / "run")
     folder.check(recipe)
-    dataset = load(recipe)
+    dataset = recipe.dataset.load()
     folder.begin(recipe, dataset.digests)
     [generation] = train(recipe, dataset, folder, ProgressBar(quiet=True))
     return generation.network.state_dict()

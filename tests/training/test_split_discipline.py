@@ -9,8 +9,8 @@ import torch
 
 from training.born_again.generations import TrainedGeneration
 from training.born_again.progress import ProgressBar
-from training.data.registry import load_dataset
-from training.data.splits import Dataset, Split, SplitRows
+from training.data.registry import load_source
+from training.data.splits import Dataset, Split, SplitRows, cut
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar
 from training.exits.reliability import measure
@@ -29,7 +29,7 @@ GOALS = {"anything": OperatingPointSection(max_accuracy_loss=1.0, epsilon=0.9)}
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return load_dataset("digits", split_seed=0, rows=ROWS)
+    return cut(load_source("digits"), split_seed=0, rows=ROWS)
 
 
 def barely_trained(recipe: Recipe, dataset: Dataset, steps: int) -> TrainedGeneration:

@@ -14,8 +14,8 @@ from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import PublishedVersion
 from training.attach.goals import attached_goals
+from training.data.duplicates import duplicate_rows
 from training.data.npz import load_labelled_npz
-from training.data.same_images import rows_also_in
 from training.data.section import DatasetSection
 from training.data.splits import Dataset, RawDataset, cut_without_training
 from training.errors import DatasetError, RecipeError, TrainingError
@@ -57,7 +57,7 @@ class OwnData(Section):
         except (TrainingError, RepositoryError, OSError) as error:
             say(f"not checked whether {self.file} has rows that were trained on: {error}")
         else:
-            known = rows_also_in(trained_on.train.images_NCHW, source.images_NCHW)
+            known = duplicate_rows(trained_on.train.images_NCHW, source.images_NCHW)
             if known:
                 raise DatasetError(
                     f"{self.file}: x: row {known[0]}: expected images that nothing was trained on, got "

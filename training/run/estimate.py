@@ -37,7 +37,7 @@ def training_seconds(recipe: Recipe) -> float | None:
 
 def generation_seconds(recipe: Recipe) -> list[float] | None:
     """Estimate the seconds of all epochs of each generation; None for the user's own data."""
-    extent = DATASETS[recipe.dataset.name].extent
+    extent = DATASETS[recipe.dataset.name].size
     if extent is None:
         return None
     precision = Precision.choose(recipe.schedule.precision, choose_training_device())

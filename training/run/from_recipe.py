@@ -16,11 +16,6 @@ from training.recipe.recipe import Recipe
 from training.run.folder import RunFolder
 
 
-def load(recipe: Recipe) -> Dataset:
-    """Load and cut the recipe's dataset."""
-    return recipe.dataset.load()
-
-
 def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
     """Build the recipe's network with fresh weights; normalisation is measured on the train split."""
     return build(

@@ -26,7 +26,7 @@ from training.release.summarise import make_summary
 from training.run.assessment import Assessment, Exported, choose, export, read_test_split
 from training.run.baselines import Baseline, train_baselines
 from training.run.folder import RunFolder, RunRecord
-from training.run.from_recipe import load, make_network, train
+from training.run.from_recipe import make_network, train
 from training.run.interrupt import finishing
 from training.run.memory import check_memory
 from training.run.output_folder import check_writable, hold
@@ -65,7 +65,7 @@ def _run(
     if record is not None and published and folder.report_path.exists():
         return record, False
     check_certify_rows(recipe.operating_points.goals, recipe.dataset.certify_rows)
-    dataset = load(recipe)
+    dataset = recipe.dataset.load()
     if recipe.schedule.batch_rows > len(dataset.train):
         raise RecipeError(
             f"schedule.batch_rows: expected at most the {len(dataset.train)} rows of the train split, "

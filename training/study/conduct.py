@@ -26,7 +26,7 @@ from training.reporting.conditions import hardware, package_versions
 from training.run.assessment import Assessment, choose, export, read_test_split
 from training.run.estimate import generation_seconds
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, make_network, train
+from training.run.from_recipe import make_network, train
 from training.study.plan import Study, best_rules
 from training.study.record import (
     ContrastRecord,
@@ -62,7 +62,7 @@ def conduct(
     folder holds trainings of another recipe, and RecipeError where nothing could be certified.
     """
     check_certify_rows(study.recipe.operating_points.goals, study.recipe.dataset.certify_rows)
-    dataset = load(study.recipe)
+    dataset = study.recipe.dataset.load()
     make_network(study.recipe, dataset)  # says before any training whether the images fit
     trained = train_lines(study, dataset, folder, progress, allow_other_precision=allow_other_precision)
     progress.say("exporting, calibrating and certifying every network; then reading the test split, once")

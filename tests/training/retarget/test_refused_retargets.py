@@ -180,7 +180,7 @@ def with_a_twin() -> Array:
         (blank(y=np.zeros(ROWS)), "y: expected integer labels .* got float64"),
         (blank(y=np.arange(ROWS)), r"y: row 10: expected a label 0\.\.9, got 10"),
         (blank(y=-np.arange(ROWS)), r"y: row 1: expected a label 0\.\.9, got -1"),
-        (blank(x=with_a_twin()), "odd.npz: x: rows 3 and 17: expected no image twice, got the same"),
+        (blank(x=with_a_twin()), "odd.npz: x: rows 3 and 17: expected different images, got equal ones"),
         (blank(9), 'dataset "npz": expected at least 10 rows to cut, got 9'),
         (
             blank(10),

@@ -39,7 +39,7 @@ from serving.stages.costs import StageCosts
 from serving.stages.devices import CPU
 from serving.stages.runner import StageFile, StageRunner, stage_files
 from training.architectures.heads import HeadSettings
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.data.fashion_mnist import LABELS, load_fashion_mnist
 from training.release.export import ExportedStage, export_stages
@@ -198,12 +198,13 @@ def _untrained(shape: Shape, images_NCHW: NDArray[np.uint8]) -> MultiExitNetwork
     network = build(
         shape.architecture,
         PixelNormalisation.of(images_NCHW),
-        IMAGE_SHAPE,
-        classes=len(LABELS),
-        width=shape.width,
-        depth=shape.depth,
-        strides=(),
-        heads=[HeadSettings()] * len(shape.depth),
+        NetworkOptions(
+            image_shape=IMAGE_SHAPE,
+            classes=len(LABELS),
+            width=shape.width,
+            depth=shape.depth,
+            heads=[HeadSettings()] * len(shape.depth),
+        ),
     )
     with torch.no_grad():  # batch norm learns what passes, so that rows stay apart down to the last exit
         for start in range(0, 512, 64):

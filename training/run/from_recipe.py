@@ -5,7 +5,7 @@ The steps that a run shares with studies, baselines and benchmarks. Knows nothin
 
 from collections.abc import Callable, Sequence
 
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.born_again.checkpoint import CheckpointFolder
 from training.born_again.generations import TrainedGeneration, choose_training_device, train_generations
@@ -18,16 +18,15 @@ from training.run.folder import RunFolder
 
 def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
     """Build the recipe's network with fresh weights; normalisation is measured on the train split."""
-    return build(
-        recipe.architecture.name,
-        PixelNormalisation.of(dataset.train.images_NCHW),
-        dataset.image_shape,
+    options = NetworkOptions(
+        image_shape=dataset.image_shape,
         classes=len(dataset.labels),
         width=recipe.architecture.width,
         depth=recipe.architecture.depth_of_each_stage,
         strides=recipe.architecture.strides,
         heads=recipe.architecture.head_of_each_exit,
     )
+    return build(recipe.architecture.name, PixelNormalisation.of(dataset.train.images_NCHW), options)
 
 
 def make_backbone(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:

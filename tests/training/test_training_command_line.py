@@ -79,8 +79,8 @@ def test_a_seed_out_of_range_is_a_line_and_exit_code_2(
     [
         (["--set", "schedule.epochs"], "--set schedule.epochs: expected KEY=VALUE, got no ="),
         (["--set", "schedule.epochs=0"], "schedule.epochs: expected greater than or equal to 1, got 0"),
-        (["--set", "seed=1", "--seed", "2"], "seed: expected it to be set once, got 1 and 2"),
-        (["--set", "model=a", "--model", "b"], 'model: expected it to be set once, got "a" and "b"'),
+        (["--set", "seed=1", "--seed", "2"], "seed: expected one value, got 1 and 2"),
+        (["--set", "model=a", "--model", "b"], 'model: expected one value, got "a" and "b"'),
     ],
 )
 def test_what_cannot_replace_a_value_of_the_recipe_is_a_line_and_exit_code_2(

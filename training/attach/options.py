@@ -90,7 +90,7 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
     from training.attach.heads import HeadTraining
     from training.attach.settings import AttachSettings
     from training.errors import AttachError
-    from training.recipe.section import complaint
+    from training.recipe.section import error_message
 
     sizes = {split: getattr(options, f"{split}_rows") for split in SPLITS}
     try:
@@ -112,7 +112,7 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
             seed=options.seed,
         )
     except ValidationError as error:
-        said = complaint(AttachSettings, error.errors(include_url=False)[0])
+        said = error_message(AttachSettings, error.errors(include_url=False)[0])
         key, separator, rest = said.partition(":")
         raise AttachError(f"--{key.replace('_', '-')}{separator}{rest}") from error
 

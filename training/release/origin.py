@@ -20,7 +20,7 @@ from training.data.section import DatasetSection
 from training.data.splits import Dataset, RawDataset, cut_without_training
 from training.errors import DatasetError, RecipeError, TrainingError
 from training.exits.goals import Goal, OperatingPointsSection
-from training.recipe.section import LARGEST_SEED, Count, Section, Seed, complaint
+from training.recipe.section import LARGEST_SEED, Count, Section, Seed, error_message
 
 _Settings = TypeVar("_Settings", bound=Section)
 
@@ -160,5 +160,5 @@ def _read(version: PublishedVersion, key: str, value: object, kind: type[_Settin
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        said = complaint(kind, error.errors(include_url=False)[0])
+        said = error_message(kind, error.errors(include_url=False)[0])
         raise InvalidManifest(f"{version.folder / MANIFEST_FILE}: provenance.{key}.{said}") from error

@@ -14,7 +14,7 @@ from serving.errors import shown
 from serving.repository.manifest import CUSTOM_POINT, EXACT_POINT, NAME_PATTERN
 from training.errors import RecipeError
 from training.exits.goals import DEFAULT_POINT, BudgetGoal, Goal, OperatingPointSection
-from training.recipe.section import complaint
+from training.recipe.section import error_message
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,6 @@ class PointChanges:
         try:
             return kind.model_validate(kept | given)
         except ValidationError as error:
-            said = complaint(kind, error.errors(include_url=False)[0])
-            key, separator, rest = said.partition(":")
+            message = error_message(kind, error.errors(include_url=False)[0])
+            key, separator, rest = message.partition(":")
             raise RecipeError(f"--{key.replace('_', '-')}{separator}{rest}") from error

@@ -6,7 +6,7 @@ Knows nothing of what a run does.
 import argparse
 from pathlib import Path
 
-from training.recipe.overrides import Overrides, once_each, read_assignment
+from training.recipe.overrides import Overrides, merge_assignments, read_assignment
 from training.retarget.options import add_model_repository
 
 HELP = "train a recipe and publish what comes of it"
@@ -63,7 +63,7 @@ def overrides(options: argparse.Namespace) -> Overrides:
     """Gather what replaces the recipe's own values; raise RecipeError for a key that is given twice."""
     named = (("model", options.model), ("seed", options.seed))
     assignments = [read_assignment(text) for text in options.set]
-    return once_each([*assignments, *((key, value) for key, value in named if value is not None)])
+    return merge_assignments([*assignments, *((key, value) for key, value in named if value is not None)])
 
 
 def told(options: argparse.Namespace) -> list[str]:

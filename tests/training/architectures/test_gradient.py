@@ -35,9 +35,7 @@ def make_network(name: str, exits: int) -> MultiExitNetwork:
     )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(
-                module.weight, 0.5, 1.5
-            )  # a new residual block has a scale of 0, which passes no gradient
+            nn.init.uniform_(module.weight, 0.5, 1.5)  # new residual blocks have 0, which stops gradients
     return network
 
 

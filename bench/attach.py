@@ -86,7 +86,7 @@ def measure(output: Path) -> Measurement:
     recipe = without_exits(load_recipe("fashion-mnist")).model_copy(update={"threads": 1})
     dataset = recipe.dataset.load()
     folder = RunFolder(output / "backbone")
-    folder.go_on(recipe, dataset.digests)
+    folder.begin_or_resume(recipe, dataset.digests)
     *_, trained = train(recipe, dataset, folder, ProgressBar(), make=make_backbone)
     (stage,) = export_stages(trained.network, output, dataset.image_shape)
     file = stage.file.path.rename(output / "backbone.onnx")

@@ -23,8 +23,8 @@ from training.recipe.recipe import Recipe, load_recipe
 from training.release.export import ExportedStage, export_stages
 from training.reporting.markdown import row, rule
 from training.reporting.numerals import quantity
-from training.run.estimate import random_dataset
 from training.run.from_recipe import make_network
+from training.run.training_time import random_dataset
 
 KINDS = {
     "linear, grid 1": HeadSettings(),

@@ -20,8 +20,8 @@ from training.born_again.precision import Precision
 from training.data.registry import DATASETS, DatasetSize
 from training.recipe.recipe import Recipe, load_recipe
 from training.reporting.markdown import row, rule
-from training.run.estimate import random_dataset
 from training.run.from_recipe import make_network
+from training.run.training_time import random_dataset
 
 STEPS = 12
 WARM_UP_STEPS = 2

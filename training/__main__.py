@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _end(error: BaseException, options: argparse.Namespace) -> int:
     """Return in a line what ended a command, and give its exit code; raise again what is our own bug."""
-    if isinstance(error, KeyboardInterrupt) or interrupt.came():
-        interrupt.hold_back()
+    if isinstance(error, KeyboardInterrupt) or interrupt.was_interrupted():
+        interrupt.disable()
         complain(f"interrupted; {_how_to_go_on(options)}")
         return INTERRUPTED
     if isinstance(error, (TrainingError, RepositoryError)):
@@ -106,7 +106,7 @@ def _list_recipes(options: argparse.Namespace) -> None:
 def _list_recipes_with_times() -> None:
     from training.data.registry import DATASETS
     from training.recipe.recipe import built_in_recipes, load_recipe
-    from training.run.estimate import training_seconds
+    from training.run.training_time import training_seconds
 
     for name in built_in_recipes():
         recipe = load_recipe(name)
@@ -125,7 +125,7 @@ def _about(seconds: float | None) -> str:
 
 def _attach(options: argparse.Namespace) -> None:
     # As of `run`.
-    with interrupt.held_back():
+    with interrupt.deferred():
         from training.attach.folder import AttachFolder
         from training.attach.pipeline import attach
         from training.attach.progress import AttachProgress
@@ -152,7 +152,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.stop_with_stdin:
         interrupt.stop_with_stdin()
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
-    with interrupt.held_back():
+    with interrupt.deferred():
         from training.born_again.progress import ProgressBar, Several
         from training.recipe.recipe import load_recipe
         from training.run.events import Events
@@ -233,7 +233,7 @@ def _how_to_go_on(options: argparse.Namespace) -> str:
     command += [options.recipe if options.command == "run" else options.study]
     command += ["--output", str(output)]
     if options.command == "run":
-        command += run_options.told(options)
+        command += run_options.resume_arguments(options)
     elif options.page is not None:
         command += ["--page", str(options.page)]
     if options.allow_other_precision:
@@ -247,7 +247,7 @@ COMMANDS = {"attach": _attach, "run": _run, "retarget": _retarget, "study": _stu
 
 
 if __name__ == "__main__":
-    interrupt.take_signals()
+    interrupt.install_handlers()
     exit_code = run_command(main, unwritten=MISTAKE)
-    interrupt.hold_back()
+    interrupt.disable()
     sys.exit(exit_code)

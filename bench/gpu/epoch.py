@@ -11,8 +11,8 @@ from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
 from training.data.registry import DATASETS
 from training.recipe.recipe import load_recipe
-from training.run.estimate import random_dataset
 from training.run.from_recipe import make_network
+from training.run.training_time import random_dataset
 
 RECIPE = "fashion-mnist"
 

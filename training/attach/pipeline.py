@@ -39,7 +39,7 @@ from training.release import promises
 from training.release.exported_stage import ExportedStage
 from training.release.publish import publish
 from training.reporting.conditions import hardware
-from training.run.interrupt import finishing
+from training.run import interrupt
 from training.run.output_folder import check_writable, hold
 
 EVALUATION_SLOTS = 64
@@ -110,7 +110,7 @@ def _attach(
     _check_saving(record, force=force)
     for line in promises.warnings(assessed.chosen.points, settings.goals):
         progress.say(line)
-    with finishing():  # who stops it either finds nothing published, or the record of what is
+    with interrupt.ignored():  # who stops it either finds nothing published, or the record of what is
         record = _publish(
             record, source, rows, splits, chosen, stages, assessed, model_repository, folder.run_id
         )

@@ -193,7 +193,7 @@ def test_an_attaching_in_a_folder_that_another_one_holds_is_refused(
 def test_an_attaching_that_was_never_begun_is_not_resumed(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "expected one to go on with, got nothing in it" in refused(own, capsys, "--resume")
+    assert "expected a run to resume, got an empty folder" in refused(own, capsys, "--resume")
 
 
 def test_an_interrupted_run_goes_on_with_its_features_and_heads(own: Path, made: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command as a user types it."""
+"""The command `python -m training retarget`."""
 
 import subprocess
 import sys
@@ -14,39 +14,39 @@ def command(models: Path, *more: str) -> list[str]:
     return ["retarget", "tiny", "1", "--model-repository", str(models), *more]
 
 
-def test_nothing_certified_needs_no_epsilon_and_is_said_in_words_of_its_own(
+def test_a_point_without_a_certificate_needs_no_epsilon(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("--max-accuracy-loss", "1.0", "--certified-by", "nothing")
 
     assert main(command(models, "--point", "wild", *arguments)) == 0
 
-    said = capsys.readouterr()
-    assert "; UNCERTIFIED; " in said.out
-    assert "nothing faster was certified" not in said.out + said.err
+    printed = capsys.readouterr()
+    assert "; UNCERTIFIED; " in printed.out
+    assert "nothing faster was certified" not in printed.out + printed.err
     assert "epsilon" not in published(models, 2).manifest.provenance.model_dump_json(
         include={"retargeted_from": {"options"}}
     )
 
 
-def test_success_is_one_line_with_the_points_figures(
+def test_success_is_one_line_with_the_results_of_the_point(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(models, "--point", "cheap", "--budget", "0.6", "--certified-by", "harm")) == 0
 
-    said = capsys.readouterr()
-    assert said.out.count("\n") == 1
-    assert said.out.startswith("published tiny version 2, cheap: on 360 test rows accuracy ")
-    assert "; certified: at most " in said.out
-    assert "of answers are wrong where the full network's is right, with 95 % confidence (" in said.out
-    assert said.out.endswith(f"; {models / 'tiny' / '2'}\n")
-    assert said.err.startswith(
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 1
+    assert printed.out.startswith("published tiny version 2, cheap: on 360 test rows accuracy ")
+    assert "; certified: at most " in printed.out
+    assert "of answers are wrong where the full network's is right, with 95 % confidence (" in printed.out
+    assert printed.out.endswith(f"; {models / 'tiny' / '2'}\n")
+    assert printed.err.startswith(
         "tiny version 1 on digits, rows: temperature 100, tune 200, certify 200, test 360\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ((), "operating point 'balanced': expected another goal, got the one it has"),
         (("--epsilon", "nan"), "--epsilon: expected a finite number, got nan"),
@@ -60,25 +60,25 @@ def test_success_is_one_line_with_the_points_figures(
     ],
 )
 def test_a_mistake_is_exit_code_2_and_one_line(
-    models: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], complaint: str
+    models: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
     before = contents(models)
 
     try:
         code = main(command(models, *arguments))
-    except SystemExit as leaving:  # argparse leaves by itself
-        code = int(leaving.code or 0)
+    except SystemExit as exit_:  # raised by argparse
+        code = int(exit_.code or 0)
 
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert code == MISTAKE
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    assert complaint in said.err
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
     assert contents(models) == before
 
 
-def test_retargeting_loads_nothing_that_only_training_needs(models: Path) -> None:
+def test_retargeting_imports_no_training_packages(models: Path) -> None:
     program = (
         "import sys; from training.__main__ import main; code = main(sys.argv[1:]); "
         "print(*{name for name in sys.modules if name.split('.')[0] in ('torch', 'onnx', 'matplotlib')}); "
@@ -91,6 +91,6 @@ def test_retargeting_loads_nothing_that_only_training_needs(models: Path) -> Non
         cwd=Path(__file__).parents[3],
         check=False,
     )
-    done, loaded = finished.stdout.splitlines()
-    assert done.startswith("published tiny version 2, balanced: ")
+    line, loaded = finished.stdout.splitlines()
+    assert line.startswith("published tiny version 2, balanced: ")
     assert (finished.returncode, loaded) == (0, "")

@@ -73,7 +73,7 @@ def test_a_study_that_was_never_begun_is_not_resumed(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(study_file, tmp_path, "--resume")) == MISTAKE
-    assert "expected one to go on with, got nothing in it" in capsys.readouterr().err
+    assert "expected a run to resume, got an empty folder" in capsys.readouterr().err
 
 
 def test_an_unknown_study_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ class NoSaving(AttachError):
 
 
 class ExportMismatch(TrainingError):
-    """Raised when the exported stages give other outputs than the PyTorch network."""
+    """Raised when the outputs of the exported stages differ from those of the PyTorch network."""
 
 
 class NotFinite(TrainingError):

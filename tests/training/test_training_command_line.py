@@ -1,4 +1,4 @@
-"""`python -m training` as people run it: exit codes, one line a mistake, kills."""
+"""The command `python -m training`: exit codes, errors of one line, kills."""
 
 import json
 import signal
@@ -17,22 +17,22 @@ from training.recipe.recipe import Recipe, built_in_recipes
 from training.run.folder import RECIPE_FILE, RECORD_FILE, RunFolder
 
 
-def complaint(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    return said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
 
 
-def test_recipes_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_are_listed_with_their_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("digits  ") and "handwritten" in line for line in lines)
 
 
-def test_a_recipe_is_listed_with_what_it_needs_and_how_long_it_trains_here(
+def test_recipes_are_listed_with_needs_and_training_times(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["recipes"]) == 0
@@ -44,38 +44,36 @@ def test_a_recipe_is_listed_with_what_it_needs_and_how_long_it_trains_here(
 
 
 def test_recipes_as_json_are_one_document_with_every_setting() -> None:
-    said = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-m", "training", "recipes", "--json"], capture_output=True, text=True, check=True
     )
-    assert said.stderr == ""
-    recipes = json.loads(said.stdout)["recipes"]
+    assert finished.stderr == ""
+    recipes = json.loads(finished.stdout)["recipes"]
     assert [recipe["name"] for recipe in recipes] == list(built_in_recipes())
 
 
-def test_an_unknown_recipe_is_a_line_and_exit_code_2(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    said = complaint(capsys, run_arguments("digit", tmp_path))
-    assert 'recipe "digit": expected a built-in name' in said
+def test_an_unknown_recipe_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    message = error_of(capsys, run_arguments("digit", tmp_path))
+    assert 'recipe "digit": expected a built-in name' in message
 
 
-def test_a_folder_in_use_is_a_line_and_exit_code_2(
+def test_a_folder_with_files_is_an_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_recipe_file: Path
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "something").touch()
-    assert "--resume" in complaint(capsys, run_arguments(tiny_recipe_file, tmp_path))
+    assert "--resume" in error_of(capsys, run_arguments(tiny_recipe_file, tmp_path))
 
 
-def test_a_seed_out_of_range_is_a_line_and_exit_code_2(
+def test_a_seed_out_of_range_is_an_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_recipe_file: Path
 ) -> None:
-    said = complaint(capsys, run_arguments(tiny_recipe_file, tmp_path, "--seed", "-1"))
-    assert said.endswith("seed: expected greater than or equal to 0, got -1\n")
+    message = error_of(capsys, run_arguments(tiny_recipe_file, tmp_path, "--seed", "-1"))
+    assert message.endswith("seed: expected greater than or equal to 0, got -1\n")
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--set", "schedule.epochs"], "--set schedule.epochs: expected KEY=VALUE, got no ="),
         (["--set", "schedule.epochs=0"], "schedule.epochs: expected greater than or equal to 1, got 0"),
@@ -83,38 +81,36 @@ def test_a_seed_out_of_range_is_a_line_and_exit_code_2(
         (["--set", "model=a", "--model", "b"], 'model: expected one value, got "a" and "b"'),
     ],
 )
-def test_what_cannot_replace_a_value_of_the_recipe_is_a_line_and_exit_code_2(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_recipe_file: Path, more: list[str], said: str
+def test_an_invalid_override_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_recipe_file: Path, more: list[str], message: str
 ) -> None:
-    assert complaint(capsys, run_arguments(tiny_recipe_file, tmp_path, *more)) == f"error: {said}\n"
+    assert error_of(capsys, run_arguments(tiny_recipe_file, tmp_path, *more)) == f"error: {message}\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_name_that_leaves_its_folder_is_a_line_and_exit_code_2(
+def test_a_model_name_with_a_path_is_an_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_recipe_file: Path
 ) -> None:
-    said = complaint(capsys, run_arguments(tiny_recipe_file, tmp_path, "--model", "../tiny"))
-    assert said.startswith("error: model: ")
-    assert said.endswith(", got '../tiny'\n")
+    message = error_of(capsys, run_arguments(tiny_recipe_file, tmp_path, "--model", "../tiny"))
+    assert message.startswith("error: model: ")
+    assert message.endswith(", got '../tiny'\n")
 
 
-def test_a_dataset_that_is_missing_is_a_line_and_exit_code_2(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_missing_dataset_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     recipe = tmp_path / "own.toml"
     recipe.write_text(f'model = "own"\n[dataset]\nname = "npz"\nfile = "{tmp_path}/own.npz"\n')
-    assert "own.npz: expected an .npz file" in complaint(capsys, run_arguments(recipe, tmp_path))
+    assert "own.npz: expected an .npz file" in error_of(capsys, run_arguments(recipe, tmp_path))
 
 
-def test_a_killed_run_resumes_to_bitwise_the_same_weights(tmp_path: Path, longer_recipe: Path) -> None:
-    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+def test_a_killed_run_resumes_to_bitwise_equal_weights(tmp_path: Path, longer_recipe: Path) -> None:
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
     assert stop_in_training(longer_recipe, killed, by(signal.SIGKILL))[0] == -signal.SIGKILL
     assert not (killed / "run" / "generation-0").exists()
-    got, expected = train_to_the_end(longer_recipe, killed), train_to_the_end(longer_recipe, undisturbed)
+    got, expected = train_to_the_end(longer_recipe, killed), train_to_the_end(longer_recipe, uninterrupted)
     assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
 
 
-def test_a_full_disk_is_a_line_and_exit_code_2_and_the_last_checkpoint_stays(
+def test_a_full_disk_is_an_error_and_the_last_checkpoint_is_kept(
     tmp_path: Path, longer_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop_in_training(longer_recipe, tmp_path, by(signal.SIGKILL))
@@ -129,7 +125,7 @@ def test_a_full_disk_is_a_line_and_exit_code_2_and_the_last_checkpoint_stays(
     assert (tmp_path / "run" / CHECKPOINT_FILE).read_bytes() == checkpoint
 
 
-def test_a_run_does_not_go_on_in_another_precision_unless_it_is_told_to(
+def test_a_run_resumes_in_another_precision_only_with_the_option(
     tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = run_arguments(tiny_recipe_file, tmp_path, "--set", "generations.count=1")
@@ -137,7 +133,7 @@ def test_a_run_does_not_go_on_in_another_precision_unless_it_is_told_to(
     (tmp_path / "run" / RECORD_FILE).unlink()
     path = tmp_path / "run" / "generation-0" / WEIGHTS_FILE
     document = torch.load(path)
-    document["state"]["precision"] = "bf16"  # as another processor chooses where the recipe says "auto"
+    document["state"]["precision"] = "bf16"  # the choice of "auto" on another processor
     torch.save(document, path)
     capsys.readouterr()
 
@@ -151,19 +147,19 @@ def test_a_run_does_not_go_on_in_another_precision_unless_it_is_told_to(
     assert record.generations[0].precision == "bf16"
 
 
-def test_success_is_one_line_and_a_second_start_finds_nothing_to_do(
+def test_success_is_one_line_and_a_finished_run_is_not_repeated(
     tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--seed", "3", "--set", "generations.count=1", "--model", "other"]
     assert main(run_arguments(tiny_recipe_file, tmp_path, *more)) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("published other version 1, generation ")
-    assert f"{tmp_path}/models/other/1, report: {tmp_path}/run/report.html" in said
-    begun_with = Recipe.model_validate_json((tmp_path / "run" / RECIPE_FILE).read_bytes())
-    assert (begun_with.seed, begun_with.generations.count, begun_with.model) == (3, 1, "other")
+    printed = capsys.readouterr().out
+    assert printed.startswith("published other version 1, generation ")
+    assert f"{tmp_path}/models/other/1, report: {tmp_path}/run/report.html" in printed
+    recorded = Recipe.model_validate_json((tmp_path / "run" / RECIPE_FILE).read_bytes())
+    assert (recorded.seed, recorded.generations.count, recorded.model) == (3, 1, "other")
     assert main(run_arguments(tiny_recipe_file, tmp_path, *more, "--resume")) == 0
     assert capsys.readouterr().out.startswith("nothing to do, already published other version 1")
-    said = complaint(capsys, run_arguments(tiny_recipe_file, tmp_path, *more[2:], "--resume"))
-    assert "begun with another recipe: seed: expected 3, got 0" in said
-    said = complaint(capsys, run_arguments(tiny_recipe_file, tmp_path, *more[:4], "--resume"))
-    assert 'begun with another recipe: model: expected "other", got "tiny"' in said
+    message = error_of(capsys, run_arguments(tiny_recipe_file, tmp_path, *more[2:], "--resume"))
+    assert "begun with another recipe: seed: expected 3, got 0" in message
+    message = error_of(capsys, run_arguments(tiny_recipe_file, tmp_path, *more[:4], "--resume"))
+    assert 'begun with another recipe: model: expected "other", got "tiny"' in message

@@ -43,6 +43,6 @@ def read_gzip_content(path: Path) -> bytearray:
 
 def _damaged(path: Path, content: bytearray, complaint: str) -> DatasetError:
     return DatasetError(
-        f"{path}: byte {len(content)} uncompressed, or soon after: expected one whole gzip stream, "
+        f"{path}: byte {len(content)} uncompressed, or soon after: expected one complete gzip stream, "
         f"got: {complaint}"
     )

@@ -84,7 +84,7 @@ DATASETS: Mapping[str, DatasetLoader] = {
     "image-folder": DatasetLoader(
         load_image_folder,
         form="which is a folder of images",
-        needs="data_dir; image_side where sizes differ",
+        needs="data_dir; image_side if sizes differ",
         required=("data_dir",),
         optional=("image_side",),
     ),

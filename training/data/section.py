@@ -18,7 +18,7 @@ class DatasetSection(Section):
     """Path of the user's own .npz file, relative to the working directory; only for `npz`."""
     data_dir: str | None = None
     """Folder of the dataset's files, relative to the working directory. Default none: `digits` is embedded,
-    `fashion-mnist` looks where Debian's package puts it and else downloads; the others need it."""
+    `fashion-mnist` looks where Debian's package installs it, else downloads; the others require it."""
     image_side: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Pixels a side that images are resized to; only for `image-folder`. Default none: not resized."""
     split_seed: Seed = 0

@@ -62,12 +62,12 @@ class Recipe(Section):
         train = self.exits.train
         if train == "frozen" and self.deep_supervision.hint_weight > 0:
             raise ValueError(
-                f'deep_supervision.hint_weight: expected 0 where exits.train is "frozen", '
+                f'deep_supervision.hint_weight: expected 0 if exits.train is "frozen", '
                 f"got {self.deep_supervision.hint_weight}"
             )
         if train == "frozen-then-joint" and self.schedule.epochs < FEWEST_PHASED_EPOCHS:
             raise ValueError(
-                f'schedule.epochs: expected at least {FEWEST_PHASED_EPOCHS} where exits.train is "{train}", '
+                f'schedule.epochs: expected at least {FEWEST_PHASED_EPOCHS} if exits.train is "{train}", '
                 f"got {self.schedule.epochs}"
             )
         return self

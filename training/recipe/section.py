@@ -69,7 +69,7 @@ def unknown_key(key: str, section: type[BaseModel]) -> str:
 
 
 def section_of_field(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section class of a field; None if it holds a value."""
+    """Return the section class of a field; None if the field is a value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 

@@ -27,7 +27,7 @@ from training.retarget.published import PublishedStages, Say, check_takes_images
 from training.retarget.results import NewResults, choose_on_user_data, choose_on_version_data
 
 LARGE_ACCURACY_LOSS = 0.2
-"""If the user's data gives so much less accuracy at full depth, its labels may be numbered differently."""
+"""If the user's data lowers accuracy at full depth by more than this, its labels may differ."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class PointChanges:
         old_goal = goals.get(self.point)
         if old_goal is None and self.max_accuracy_loss is None and self.budget is None:
             raise RecipeError(
-                f"--point: expected --max-accuracy-loss or --budget for {self.point!r}, which is new beside "
+                f"--point: expected --max-accuracy-loss or --budget for {self.point!r}, a new point beside "
                 f"{', '.join(goals)}, got neither"
             )
         goal = self._merge(old_goal)

@@ -1,6 +1,6 @@
 """Calibrates, certifies and tests the exits of one network, with its exported stages.
 
-Each split has one purpose: the temperature split calibrates, the tune split gives the Pareto path, and the
+Each split has one purpose: the temperature split calibrates, the tune split sets the Pareto path, and the
 certify split certifies. The test split is read after every choice of the run. Published versions can be
 assessed without PyTorch.
 
@@ -122,7 +122,7 @@ class Assessment:
 
 
 def export(network: "MultiExitNetwork", dataset: Dataset, folder: Path) -> Exported:
-    """Export a network's stages to a folder, and check that they give the outputs of the network."""
+    """Export a network's stages to a folder, and check that their outputs equal those of the network."""
     from training.release.export import assert_parity, export_stages
 
     stages = export_stages(network, folder, dataset.image_shape, input_name=INPUT_NAME)

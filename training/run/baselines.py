@@ -86,7 +86,7 @@ def train_baselines(
 
 
 def narrowed(recipe: Recipe, dataset: Dataset, max_multiply_adds: float) -> Recipe:
-    """Return the recipe with every width scaled by the largest factor whose backbone costs at most the limit.
+    """Return the recipe with every width scaled by the largest factor that keeps the backbone in the limit.
 
     If even the smallest factor costs more, return the recipe with that factor.
     """

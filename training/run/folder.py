@@ -1,14 +1,16 @@
 """The output folder of a run: its recipe, its checkpoints and the record of its published version.
 
-recipe.json             the recipe with every default filled in; written first
-data.json               digests of the data
-run-id                  the id of the run, which is in the manifest of the published version
-checkpoint.pt           the last finished epoch
-generation-<g>/         weights.pt and the exported stage-<k>.onnx; with attached exits also heads/, and
-whole/stage-0.onnx, the network without early exits
-baselines/<name>/       the same for each baseline
-run.json                the record of the run; written after its version is published
-report.html             written last, when the run is finished
+Its files are:
+
+    recipe.json             the recipe with every default filled in; written first
+    data.json               digests of the data
+    run-id                  the id of the run, which is in the manifest of the published version
+    checkpoint.pt           the last finished epoch
+    generation-<g>/         weights.pt and the exported stage-<k>.onnx; with attached exits also heads/, and
+                            whole/stage-0.onnx, the network without early exits
+    baselines/<name>/       the same for each baseline
+    run.json                the record of the run; written after its version is published
+    report.html             written last, when the run is finished
 """
 
 from collections.abc import Callable

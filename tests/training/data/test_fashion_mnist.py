@@ -137,7 +137,7 @@ def test_files_before_a_failed_download_are_kept(tmp_path: Path, served: Path, m
     assert kept == {f"{name}.gz" for name in FILES if name != TEST_LABELS}
 
 
-def test_without_a_network_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_network_has_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as bound:  # bound and not listening, so that a connection is refused
         bound.bind(("127.0.0.1", 0))

@@ -104,11 +104,11 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
         ),
         (
             '[exits]\ntrain = "frozen"\n[deep_supervision]\nhint_weight = 0.1\n',
-            'deep_supervision.hint_weight: expected 0 where exits.train is "frozen", got 0.1',
+            'deep_supervision.hint_weight: expected 0 if exits.train is "frozen", got 0.1',
         ),
         (
             '[exits]\ntrain = "frozen-then-joint"\n[schedule]\nepochs = 2\n',
-            'schedule.epochs: expected at least 3 where exits.train is "frozen-then-joint", got 2',
+            'schedule.epochs: expected at least 3 if exits.train is "frozen-then-joint", got 2',
         ),
         (
             '[architecture]\nname = "resnet"\n',

@@ -80,7 +80,7 @@ def test_a_new_point_has_the_default_delta_and_risk() -> None:
         (PointChanges("a" * 65, epsilon=0.1), "--point: "),
         (
             PointChanges("night", epsilon=0.1),
-            "--point: .* 'night', which is new beside balanced, cheap, got neither",
+            "--point: .* 'night', a new point beside balanced, cheap, got neither",
         ),
         (PointChanges(max_accuracy_loss=0.1, budget=0.2), "--budget: .* got 0.2 and 0.1"),
         (PointChanges(), "operating point 'balanced': expected another goal, got the one it has"),

@@ -80,7 +80,7 @@ def test_an_absurd_recipe_is_refused_before_it_allocates_memory(
 
 def test_an_estimate_does_not_allocate_the_network(tiny_recipe: Recipe, digits: Dataset) -> None:
     wide = changed(tiny_recipe, "architecture", width=(1024,), depth=(16,))
-    estimate_memory(tiny_recipe, digits)  # imports modules, whose memory is then in `before`
+    estimate_memory(tiny_recipe, digits)  # imports modules before memory is measured
     before = peak_bytes()
 
     estimate = estimate_memory(wide, digits)

@@ -37,7 +37,7 @@ from training.reporting.numerals import percent
 from training.reporting.record import RecordPart
 from training.run.baselines import without_exits
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, make_backbone, train
+from training.run.from_recipe import make_backbone, train
 
 WORK = ROOT / "runs" / "bench-attach"
 NAME = "backbone"
@@ -78,9 +78,9 @@ def main() -> None:
 def _measure(options: argparse.Namespace) -> Measurement:
     del options
     recipe = without_exits(load_recipe("fashion-mnist")).model_copy(update={"threads": 1})
-    dataset = load(recipe)
+    dataset = recipe.dataset.load()
     folder = RunFolder(WORK / "backbone")
-    folder.go_on(recipe, dataset.digests)
+    folder.begin_or_resume(recipe, dataset.digests)
     *_, trained = train(recipe, dataset, folder, ProgressBar(), make=make_backbone)
     (stage,) = export_stages(trained.network, WORK, dataset.image_shape)
     file, rows = stage.file.path.rename(WORK / "backbone.onnx"), WORK / "rows.npz"

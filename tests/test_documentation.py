@@ -30,7 +30,7 @@ from serving.metrics.instruments import Metrics
 from serving.metrics.model_metrics import Outcome
 from serving.repository import manifest
 from training.architectures.heads import Features, HeadSettings, make_head
-from training.architectures.network import MultiExitNetwork
+from training.architectures.network import MultiExitNetwork, NetworkOptions
 from training.architectures.registry import ARCHITECTURES, Architecture
 from training.born_again.rules import RULES
 from training.data.registry import DATASETS
@@ -117,12 +117,9 @@ def test_the_architecture_that_contributing_shows_can_be_built() -> None:
     plain = cast(Architecture, names["plain"])
     network = plain(
         nn.Identity(),
-        Features(3, 16),
-        classes=5,
-        width=(4,),
-        depth=(1, 1, 1),
-        strides=(),
-        heads=[HeadSettings()] * 3,
+        NetworkOptions(
+            image_shape=(3, 16, 16), classes=5, width=(4,), depth=(1, 1, 1), heads=[HeadSettings()] * 3
+        ),
     )
     assert network(torch.zeros(2, 3, 16, 16)).shape == (3, 2, 5)
 

@@ -20,6 +20,7 @@ TRAINING_MAY_USE = (
     "serving.console.command_parser",
     "serving.console.standard_streams",
     "serving.console.table",
+    "serving.files",
 )
 """All that training may know of serving: the format, the exit policy, the stages as they are served, and
 what every command line shares."""
@@ -163,6 +164,7 @@ DOES_WITHOUT = {
         "serving.repository",
     ),
     "serving.console.standard_streams": ("serving",),
+    "serving.files": ("serving",),
     "serving.lifecycle.trial": (
         *FRONT_END_PARTS,
         "asyncio",

@@ -48,16 +48,16 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 def run_program(arguments: Sequence[str] | None = None, prog: str = PROG) -> NoReturn:
     """Run a command as the whole process."""
-    interrupt.take_signals()
+    interrupt.install_handlers()
     exit_code = run_command(lambda: main(arguments, prog), unwritten=MISTAKE)
-    interrupt.hold_back()
+    interrupt.disable()
     sys.exit(exit_code)
 
 
 def _end(error: BaseException, options: argparse.Namespace) -> int:
     """Print why a command ended and return its exit code; raise an unexpected error again."""
-    if isinstance(error, KeyboardInterrupt) or interrupt.came():
-        interrupt.hold_back()
+    if isinstance(error, KeyboardInterrupt) or interrupt.was_interrupted():
+        interrupt.disable()
         print_to_stderr(f"interrupted; {_how_to_continue(options)}")
         return INTERRUPTED
     if isinstance(error, (TrainingError, RepositoryError)):
@@ -101,7 +101,7 @@ def _parser(prog: str) -> CommandParser:
 
 
 def _attach(options: argparse.Namespace) -> None:
-    with interrupt.held_back():
+    with interrupt.deferred():
         from training.attach.folder import AttachFolder
         from training.attach.pipeline import attach
         from training.attach.progress import AttachProgress
@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.stop_with_stdin:
         interrupt.stop_with_stdin()
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
-    with interrupt.held_back():
+    with interrupt.deferred():
         from training.born_again.progress import ProgressBar, Several
         from training.recipe.recipe import load_recipe
         from training.run.events import Events
@@ -167,7 +167,7 @@ def _retarget(options: argparse.Namespace) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    from training.files.output_folder import hold
+    from training.run.output_folder import hold
     from training.study.conduct import conduct, networks_done, seconds_of_networks
     from training.study.page import write_study
     from training.study.plan import load_study

@@ -1,24 +1,25 @@
-"""Every error of the training side that a user can mend.
+"""Errors of the training side that a user can fix.
 
 TrainingError
-├── RecipeError       the recipe is wrong: an unknown key, an impossible value, a name not known
+├── RecipeError       the recipe has an unknown key, an unknown name or an impossible value
 ├── DatasetError      the data is missing, damaged or too small for the splits
-├── RunError          the output folder is not in a state to run or resume in
-├── AttachError       an ONNX file is damaged, of a form that cannot be cut, or ambiguous
-├── ExportMismatch    the exported stages do not answer as the PyTorch network does
-├── NotFinite         an exit answered with NaN or infinity
-└── Uncertified       a point faster than full depth has no certificate, and nobody said that it may
+├── RunError          the output folder cannot be used or resumed
+├── AttachError       the ONNX file is damaged, has an unsupported form, or is ambiguous
+│   └── NoSaving      the network with exits would cost hardly less than the network without
+├── ExportMismatch    the exported stages differ from the PyTorch network
+├── NotFinite         an exit returned NaN or infinity
+└── Uncertified       a point lacks the certificate that its recipe requires
 
-A message names the culprit and both values, expected and got.
+A message names the culprit, the expected and the given value.
 """
 
 
 class TrainingError(Exception):
-    """Base of every error that `python -m training` reports in one line."""
+    """Base class of all errors that `python -m training` prints in one line."""
 
 
 class RecipeError(TrainingError):
-    """Raised when a recipe is not one that can be run."""
+    """Raised when a recipe is not valid."""
 
 
 class DatasetError(TrainingError):
@@ -26,11 +27,11 @@ class DatasetError(TrainingError):
 
 
 class RunError(TrainingError):
-    """Raised when the output folder holds something that the run would overwrite or cannot resume."""
+    """Raised when an output folder is in use, not writable, or has files of something else."""
 
 
 class AttachError(TrainingError):
-    """Raised when a finished ONNX file cannot be given exits as it is."""
+    """Raised when exits cannot be attached to an ONNX file."""
 
 
 class NoSaving(AttachError):
@@ -38,12 +39,12 @@ class NoSaving(AttachError):
 
 
 class ExportMismatch(TrainingError):
-    """Raised when the exported chain of stages differs from the network it came from."""
+    """Raised when the outputs of the exported stages differ from those of the PyTorch network."""
 
 
 class NotFinite(TrainingError):
-    """Raised when an exit gives NaN or infinity: no figure made of it would mean a thing."""
+    """Raised when an exit returns NaN or infinity, which would make all results invalid."""
 
 
 class Uncertified(TrainingError):
-    """Raised before a point is published that promises nothing where its recipe asked for a promise."""
+    """Raised before a point is published without the certificate that its recipe requires."""

@@ -29,7 +29,7 @@ from serving.stages.costs import StageCosts
 from serving.stages.devices import CPU
 from serving.stages.runner import StageFile, StageRunner, stage_files
 from training.architectures.heads import HeadSettings
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.data.fashion_mnist import LABELS, load_fashion_mnist
 from training.release.export import ExportedStage, export_stages
@@ -123,12 +123,13 @@ def _untrained(images_NCHW: Images) -> MultiExitNetwork:
     network = build(
         "residual",
         PixelNormalisation.of(images_NCHW),
-        IMAGE_SHAPE,
-        classes=len(LABELS),
-        width=HEAVY_WIDTH,
-        depth=HEAVY_DEPTH,
-        strides=(),
-        heads=[HeadSettings()] * len(HEAVY_DEPTH),
+        NetworkOptions(
+            image_shape=IMAGE_SHAPE,
+            classes=len(LABELS),
+            width=HEAVY_WIDTH,
+            depth=HEAVY_DEPTH,
+            heads=[HeadSettings()] * len(HEAVY_DEPTH),
+        ),
     )
     with torch.no_grad():  # fits batch norm; without it all rows look alike at the last exit
         for start in range(0, 512, 64):

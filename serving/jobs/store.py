@@ -24,8 +24,8 @@ import structlog
 from pydantic import ValidationError
 
 from serving.errors import ConfigurationError, JobNotFound, first_complaint, shown
+from serving.files import atomic_write
 from serving.jobs.job import Job
-from serving.whole_file import write_whole
 
 if os.name == "posix":
     import fcntl
@@ -80,7 +80,8 @@ class JobFolder:
     def write(self, job: Job) -> None:
         """Write the record atomically."""
         self.path.mkdir(exist_ok=True)
-        write_whole(self.record, job.model_dump_json(indent=2) + "\n")
+        with atomic_write(self.record, mode=0o600) as file:
+            file.write(job.model_dump_json(indent=2).encode() + b"\n")
 
     def lock(self) -> IO[bytes]:
         """Lock and return the file that the process inherits; raise BlockingIOError if a process is alive."""

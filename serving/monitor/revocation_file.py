@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.errors import ConfigurationError, first_complaint
 from serving.exits.points import RevokedBy
-from serving.whole_file import write_whole
+from serving.files import atomic_write
 
 if os.name == "posix":
     import fcntl
@@ -121,17 +121,13 @@ class RevocationFile:
             before = self.read()
             after = change(before)
             if after != before:
-                self._remove_drafts()
+                content = _Contents(revocations=after).model_dump_json(indent=2).encode() + b"\n"
                 try:
-                    write_whole(self._path, _Contents(revocations=after).model_dump_json(indent=2) + "\n")
+                    with atomic_write(self._path, mode=0o600) as file:
+                        file.write(content)
                 except OSError as error:
                     raise ConfigurationError(f"{self._path}: cannot be written: {error}") from error
             return after
-
-    def _remove_drafts(self) -> None:
-        """Remove temporary files of killed writers. The caller holds the lock, so no other process writes."""
-        for draft in self._path.parent.glob(f".{self._path.name}-*"):
-            draft.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ from serving.repository.repository import read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from training.architectures.heads import HeadSettings
-from training.architectures.network import PixelNormalisation
+from training.architectures.network import NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.errors import DatasetError
 from training.release.export import export_stages
@@ -90,12 +90,14 @@ def test_an_exported_network_is_computed_as_in_pytorch(tmp_path: Path) -> None:
     network = build(
         "residual",
         PixelNormalisation.of(images),
-        (1, 8, 8),
-        classes=3,
-        width=(4, 4, 6),
-        depth=(1, 1, 1),
-        strides=(1, 1, 2),
-        heads=[HeadSettings(kind="separable"), HeadSettings(), HeadSettings()],
+        NetworkOptions(
+            image_shape=(1, 8, 8),
+            classes=3,
+            width=(4, 4, 6),
+            depth=(1, 1, 1),
+            strides=(1, 1, 2),
+            heads=[HeadSettings(kind="separable"), HeadSettings(), HeadSettings()],
+        ),
     ).eval()
     stages = export_stages(network, tmp_path, (1, 8, 8))
     with torch.no_grad():

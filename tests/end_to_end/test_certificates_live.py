@@ -17,7 +17,6 @@ from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.test_released_model import MODELS, VERSION, needs_images
 from training.data.splits import Split
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import load
 
 POINT = "balanced"
 REQUEST_ROWS = 32
@@ -41,7 +40,7 @@ def certificate(manifest: Manifest) -> Certificate:
 
 @pytest.fixture(scope="module")
 def test_split(manifest: Manifest) -> Split:
-    return load(Recipe.recorded(json.dumps(manifest.provenance.recipe))).test
+    return Recipe.recorded(json.dumps(manifest.provenance.recipe)).dataset.load().test
 
 
 @contextmanager

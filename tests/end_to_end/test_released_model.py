@@ -15,7 +15,6 @@ from tests.end_to_end.server_process import ServerProcess
 from training.data.fashion_mnist import DEBIAN_FOLDER
 from training.data.splits import Dataset, Split
 from training.recipe.recipe import Recipe, load_recipe
-from training.run.from_recipe import load
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 VERSION = 2
@@ -34,7 +33,7 @@ def manifest() -> Manifest:
 
 @pytest.fixture(scope="module")
 def dataset(manifest: Manifest) -> Dataset:
-    return load(Recipe.recorded(json.dumps(manifest.provenance.recipe)))
+    return Recipe.recorded(json.dumps(manifest.provenance.recipe)).dataset.load()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What training's tests share: a recipe so small that a run takes a second, and the rows it is cut from."""
+"""Fixtures of training tests: a recipe that trains in a second, and its dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from training.architectures.network import MultiExitNetwork
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe, load_recipe
-from training.run.from_recipe import load, make_network
+from training.run.from_recipe import make_network
 
 TINY_RECIPE = """
 description = "a network too small to be good"
@@ -39,7 +39,7 @@ precision = "fp32"
 max_accuracy_loss = 0.05
 epsilon = 0.2
 
-# 200 certify rows certify no epsilon of a thousandth, whatever they show: so nothing is asked of them.
+# 200 certify rows cannot certify an epsilon of 0.001.
 [operating_points.fast]
 max_accuracy_loss = 0.1
 epsilon = 0.001
@@ -61,7 +61,7 @@ def tiny_recipe(tiny_recipe_file: Path) -> Recipe:
 
 @pytest.fixture
 def digits(tiny_recipe: Recipe) -> Dataset:
-    return load(tiny_recipe)
+    return tiny_recipe.dataset.load()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def make_tiny_network(tiny_recipe: Recipe, digits: Dataset) -> Callable[[], Mult
 
 @pytest.fixture
 def longer_recipe(tmp_path: Path, tiny_recipe_file: Path) -> Path:
-    """Return a recipe that trains for long enough to be interrupted."""
+    """Return a recipe that trains long enough to be interrupted."""
     text = tiny_recipe_file.read_text().replace("epochs = 2", "epochs = 25").replace("count = 2", "count = 1")
     path = tmp_path / "longer.toml"
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""What a full disk does to this process: files cannot grow."""
+"""Simulates a full disk with a limit on file sizes."""
 
 import contextlib
 import resource
@@ -9,7 +9,7 @@ LARGEST_FILE_BYTES = 8192
 
 @contextlib.contextmanager
 def no_room_for_files() -> Iterator[None]:
-    """Let this process write no file beyond a few KiB."""
+    """Limit files that this process writes to LARGEST_FILE_BYTES."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE_BYTES, hard))
     try:

@@ -1,4 +1,4 @@
-"""A process, to be run with `-m`, that is interrupted inside a text that it executes, and says so."""
+"""A program, run with `-m`, that is interrupted inside an `exec` and ends with exit code 130."""
 
 import contextlib
 import sys
@@ -7,5 +7,5 @@ from training.run import interrupt
 
 with contextlib.suppress(KeyboardInterrupt):
     exec("raise KeyboardInterrupt")  # noqa: S102
-interrupt.hold_back()
+interrupt.disable()
 sys.exit(130)

@@ -1,10 +1,10 @@
-"""A progress that proves that nothing is trained."""
+"""Progress that fails if a step is trained."""
 
 from training.born_again.progress import ProgressBar
 
 
 class NeverTrains(ProgressBar):
-    """Quiet progress that fails where a single step is trained."""
+    """Quiet progress that raises AssertionError at the first step."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)

@@ -1,4 +1,4 @@
-"""A real run that is stopped while it trains, and what can be asked of it then."""
+"""Starts real runs and stops them while they train."""
 
 import contextlib
 import signal
@@ -14,27 +14,27 @@ from training.born_again.checkpoint import CHECKPOINT_FILE
 from training.born_again.progress import ProgressBar
 from training.recipe.recipe import load_recipe
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, train
+from training.run.from_recipe import train
 
 Process = subprocess.Popen[str]
 
 
-def run_arguments(recipe: Path | str, place: Path, *more: str) -> list[str]:
+def run_arguments(recipe: Path | str, root: Path, *more: str) -> list[str]:
     return [
         "run",
         str(recipe),
         "--output",
-        str(place / "run"),
+        str(root / "run"),
         "--model-repository",
-        str(place / "models"),
+        str(root / "models"),
         *more,
     ]
 
 
-def start_run(recipe: Path, place: Path, *more: str) -> Process:
-    """Start a run whose standard input stays open."""
+def start_run(recipe: Path, root: Path, *more: str) -> Process:
+    """Start a run with an open standard input."""
     return subprocess.Popen(
-        [sys.executable, "-m", "training", *run_arguments(recipe, place, *more)],
+        [sys.executable, "-m", "training", *run_arguments(recipe, root, *more)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -43,11 +43,11 @@ def start_run(recipe: Path, place: Path, *more: str) -> Process:
 
 
 def stop_in_training(
-    recipe: Path, place: Path, stop: Callable[[Process], None], *more: str
+    recipe: Path, root: Path, stop: Callable[[Process], None], *more: str
 ) -> tuple[int, str]:
-    """Start a run and stop it once its first checkpoint is there; gives exit code and stderr."""
-    with start_run(recipe, place, *more) as process:
-        while not (place / "run" / CHECKPOINT_FILE).exists():
+    """Start a run, stop it after its first checkpoint, and return exit code and stderr."""
+    with start_run(recipe, root, *more) as process:
+        while not (root / "run" / CHECKPOINT_FILE).exists():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.01)
                 pytest.fail(f"the run ended before it could be stopped: {process.communicate()}")
@@ -56,16 +56,16 @@ def stop_in_training(
         return process.returncode, stderr
 
 
-def by(how: signal.Signals) -> Callable[[Process], None]:
-    """Stop a run by a signal."""
-    return lambda process: process.send_signal(how)
+def by(number: signal.Signals) -> Callable[[Process], None]:
+    """Return a function that sends a signal to a run."""
+    return lambda process: process.send_signal(number)
 
 
-def train_to_the_end(recipe_file: Path, place: Path) -> dict[str, torch.Tensor]:
-    """Train what is left to train, without the rest of the chain."""
-    recipe, folder = load_recipe(str(recipe_file)), RunFolder(place / "run")
+def train_to_the_end(recipe_file: Path, root: Path) -> dict[str, torch.Tensor]:
+    """Train the rest of a run, without export, and return the weights."""
+    recipe, folder = load_recipe(str(recipe_file)), RunFolder(root / "run")
     folder.check(recipe)
-    dataset = load(recipe)
+    dataset = recipe.dataset.load()
     folder.begin(recipe, dataset.digests)
     [generation] = train(recipe, dataset, folder, ProgressBar(quiet=True))
     return generation.network.state_dict()

@@ -1,4 +1,4 @@
-"""Each split decides one thing: what changes where a split's images change, and what must not."""
+"""Each split affects only its own choices."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 
 from training.born_again.generations import TrainedGeneration
 from training.born_again.progress import ProgressBar
-from training.data.registry import load_dataset
-from training.data.splits import Dataset, Split, SplitRows
+from training.data.registry import load_source
+from training.data.splits import Dataset, Split, SplitRows, cut
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar
 from training.exits.reliability import measure
@@ -22,14 +22,14 @@ from training.run.folder import RunFolder
 from training.run.from_recipe import make_network
 from training.run.pipeline import find_out
 
-# All distinct, so that a figure's n says which split it came from.
+# All different, so that n identifies the split of a result.
 ROWS = SplitRows(temperature=90, tune=210, certify=190, test=350)
 GOALS = {"anything": OperatingPointSection(max_accuracy_loss=1.0, epsilon=0.9)}
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return load_dataset("digits", split_seed=0, rows=ROWS)
+    return cut(load_source("digits"), split_seed=0, rows=ROWS)
 
 
 def barely_trained(recipe: Recipe, dataset: Dataset, steps: int) -> TrainedGeneration:
@@ -68,7 +68,7 @@ def test_a_certificate_is_tested_on_the_certify_split(chosen: ChosenPoints) -> N
     assert chosen.tune.rows == ROWS.tune
 
 
-def test_the_certify_split_changes_certificates_alone(
+def test_the_certify_split_changes_only_certificates(
     exported: Exported, dataset: Dataset, chosen: ChosenPoints
 ) -> None:
     other = choose(exported, replace(dataset, certify=with_noise(dataset.certify)), GOALS)
@@ -77,7 +77,7 @@ def test_the_certify_split_changes_certificates_alone(
     assert other.points["anything"].tested != chosen.points["anything"].tested
 
 
-def test_the_tune_split_changes_the_path_and_no_temperature(
+def test_the_tune_split_changes_the_path_but_no_temperature(
     exported: Exported, dataset: Dataset, chosen: ChosenPoints
 ) -> None:
     other = choose(exported, replace(dataset, tune=with_noise(dataset.tune)), GOALS)
@@ -112,7 +112,7 @@ def test_promotion_compares_the_generations_on_tune(findings: Findings) -> None:
     assert findings.promotion.p_values == (None, mcnemar(first, second))
 
 
-def test_a_gain_is_positive_where_the_later_generation_is_right_more_often(
+def test_a_gain_is_positive_if_the_later_generation_is_more_accurate(
     findings: Findings, tmp_path: Path
 ) -> None:
     before, after = (each.test_E[-1] for each in make_summary(findings, tmp_path / "1").generations)
@@ -122,7 +122,7 @@ def test_a_gain_is_positive_where_the_later_generation_is_right_more_often(
     assert gain.value > 0
 
 
-def test_confidence_is_judged_before_at_temperature_1_and_after_at_the_fitted_one(
+def test_reliability_is_measured_at_temperature_1_and_at_the_fitted_one(
     findings: Findings, tmp_path: Path
 ) -> None:
     tested = findings.best.tested
@@ -133,18 +133,18 @@ def test_confidence_is_judged_before_at_temperature_1_and_after_at_the_fitted_on
         assert each.every_row.after == measure(
             tested.logits_ENK[number], truth_N, each.calibration_temperature
         )
-        said = findings.best.exits[number].expected_calibration_error
-        assert each.every_row.after.expected_calibration_error == said
+        expected = findings.best.exits[number].expected_calibration_error
+        assert each.every_row.after.expected_calibration_error == expected
 
 
-def test_the_rows_that_arrive_at_an_exit_left_at_none_before_and_are_the_same_before_and_after(
+def test_the_rows_arriving_at_an_exit_are_those_that_left_at_it_or_later(
     findings: Findings, tmp_path: Path
 ) -> None:
     exit_counts = findings.best.tested.outcomes["balanced"].exit_counts
     for number, each in enumerate(make_summary(findings, tmp_path / "1").exits):
-        coming = sum(exit_counts[number:])
+        arriving_rows = sum(exit_counts[number:])
         assert each.every_row.before.n == each.every_row.after.n == ROWS.test
         if each.arriving is None:
-            assert number == 0 or coming == 0  # at exit 0 all arrive
+            assert number == 0 or arriving_rows == 0  # at exit 0 all arrive
         else:
-            assert each.arriving.before.n == each.arriving.after.n == coming
+            assert each.arriving.before.n == each.arriving.after.n == arriving_rows

@@ -105,8 +105,8 @@ def test_a_seed_out_of_range_is_an_error(
     [
         (["--set", "schedule.epochs"], "--set schedule.epochs: expected KEY=VALUE, got no ="),
         (["--set", "schedule.epochs=0"], "schedule.epochs: expected greater than or equal to 1, got 0"),
-        (["--set", "seed=1", "--seed", "2"], "seed: expected it to be set once, got 1 and 2"),
-        (["--set", "model=a", "--model", "b"], 'model: expected it to be set once, got "a" and "b"'),
+        (["--set", "seed=1", "--seed", "2"], "seed: expected one value, got 1 and 2"),
+        (["--set", "model=a", "--model", "b"], 'model: expected one value, got "a" and "b"'),
     ],
 )
 def test_an_invalid_override_is_an_error(
@@ -134,10 +134,10 @@ def test_a_missing_dataset_is_an_error(capsys: pytest.CaptureFixture[str], tmp_p
 
 
 def test_a_killed_run_resumes_to_the_same_weights_bit_by_bit(tmp_path: Path, longer_recipe: Path) -> None:
-    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
     assert stop_in_training(longer_recipe, killed, by(signal.SIGKILL))[0] == -signal.SIGKILL
     assert not (killed / "run" / "generation-0").exists()
-    got, expected = train_to_the_end(longer_recipe, killed), train_to_the_end(longer_recipe, undisturbed)
+    got, expected = train_to_the_end(longer_recipe, killed), train_to_the_end(longer_recipe, uninterrupted)
     assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
 
 

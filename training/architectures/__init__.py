@@ -1,1 +1,1 @@
-"""Multi-exit networks, one architecture a file."""
+"""Multi-exit networks, one file per architecture."""

@@ -1,9 +1,9 @@
-"""Gradient equilibrium: every exit gets the same say in the backbone, however many lie behind it.
+"""Gradient equilibrium: every exit contributes equally to the gradient of the backbone.
 
-Li et al., "Improved Techniques for Training Adaptive Deep Networks", ICCV 2019. Forward nothing
-changes; backward, of E - k exits from k on, exit k's head passes 1/(E - k) of its gradient and what
-lies deeper the rest, so that each exit's share of a stage's gradient is 1/(E - k). Knows nothing of
-networks, and leaves no trace in an export.
+Li et al., "Improved Techniques for Training Adaptive Deep Networks", ICCV 2019. The forward pass does not
+change. In the backward pass of stage k of E, the gradient from head k is multiplied by 1/(E - k). The
+gradient from the deeper stages is multiplied by the rest. So each of the E - k exits from k on has the same
+share.
 """
 
 from typing import Any
@@ -24,12 +24,12 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 def scale_gradient(features: Tensor, share: float) -> Tensor:
-    """Return the same values, whose gradient arrives multiplied by share."""
+    """Return the features unchanged, and multiply their gradient by share in the backward pass."""
     scaled: Tensor = _ScaledGradient.apply(features, share)  # type: ignore[no-untyped-call]
     return scaled
 
 
 def balance(features: Tensor, exits_from_here: int) -> tuple[Tensor, Tensor]:
-    """Return a stage's features twice: for its head, and for the stage after it."""
+    """Return the features for the head, and the features for the next stage."""
     share = 1 / exits_from_here
     return scale_gradient(features, share), scale_gradient(features, 1 - share)

@@ -1,9 +1,10 @@
-"""Heads: the classifier on a stage's features. A shallow exit needs a bigger one than a deep exit.
+"""Heads: the classifiers on the features of the stages.
 
-A head is a body, which turns features into an embedding, and one linear layer on that. Two kinds:
-`linear` pools to a grid; `separable` first takes depthwise separable convolutions of stride 2 up to
-the final stage's channels, behind an attention gate where asked: Zhang et al., "SCAN: A Scalable
-Neural Networks Framework Towards Compact and Efficient Models", NeurIPS 2019.
+A head has a body, which computes an embedding from the features, and a linear classifier. The kind `linear`
+pools to a grid. The kind `separable` applies depthwise separable convolutions of stride 2 until the features
+have the final stage's channels; an attention gate before them is optional. Early exits need larger heads than
+deep ones. Zhang et al., "SCAN: A Scalable Neural Networks Framework Towards Compact and Efficient Models",
+NeurIPS 2019.
 
 Shapes: `B` rows, `D` embedding, `K` classes, `C H W` features.
 """
@@ -19,17 +20,17 @@ from training.recipe.section import Section
 
 
 class HeadSettings(Section):
-    """What a head is made of."""
+    """The settings of a head."""
 
     kind: Literal["linear", "separable"] = "linear"
     """`linear` or `separable`. Default linear."""
     grid: Annotated[int, Field(ge=1, le=64)] = 1
-    """Cells a side that a linear head pools its features to; 1 is the global pool. Default 1."""
+    """Cells a side of the grid that a linear head pools to; 1 is global pooling. Default 1."""
     attention: bool = False
-    """Whether a separable head first weighs its features by a learnt gate. Default false."""
+    """Whether a separable head begins with an attention gate. Default false."""
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
+    def _check_kind(self) -> Self:
         if self.kind == "separable" and self.grid != 1:
             raise ValueError('expected grid 1 for kind "separable", whose embedding is pooled')
         if self.kind == "linear" and self.attention:
@@ -39,7 +40,7 @@ class HeadSettings(Section):
 
 @dataclass(frozen=True)
 class Features:
-    """What a stage gives its head."""
+    """Shape of the features of a stage."""
 
     channels: int
     size: int
@@ -47,7 +48,7 @@ class Features:
 
 
 class Head(nn.Module):
-    """A body and a linear classifier."""
+    """A body that computes embeddings, and a linear classifier."""
 
     def __init__(self, body: nn.Module, classifier: nn.Linear) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class Head(nn.Module):
 
     @property
     def embedding_width(self) -> int:
-        """How many numbers an embedding has: D."""
+        """Numbers in an embedding: D."""
         return self.classifier.in_features
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class Head(nn.Module):
 
 
 def make_head(settings: HeadSettings, features: Features, *, final_channels: int, classes: int) -> Head:
-    """Build the head of a stage that gives those features; final_channels are the last stage's."""
+    """Build a head for the features of a stage. final_channels: channels of the final stage."""
     if settings.kind == "separable":
         body = _separable_body(features, final_channels, attention=settings.attention)
         return Head(body, nn.Linear(max(features.channels, final_channels), classes))
@@ -91,13 +92,13 @@ def _separable_body(features: Features, final_channels: int, *, attention: bool)
 
 
 class Depthwise(nn.Conv2d):
-    """A 3x3 convolution of each channel by itself."""
+    """A 3x3 convolution of each channel separately."""
 
     def __init__(self, channels: int, *, stride: int) -> None:
         super().__init__(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Convolve; in FP32 where a CPU trains in bf16, whose backward pass takes several times as long."""
+        """Convolve. On a CPU always in FP32, because the backward pass in bf16 is several times slower."""
         device = features_BCHW.device.type
         if device == "cpu" and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
@@ -106,7 +107,7 @@ class Depthwise(nn.Conv2d):
 
 
 class AttentionGate(nn.Module):
-    """Weigh every feature by a learnt number between 0 and 1 that follows from its neighbourhood."""
+    """Multiplies each feature by a number in 0..1, computed from the features around it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -118,9 +119,9 @@ class AttentionGate(nn.Module):
         )
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Return the weighed features, of the same shape."""
-        weighed_BCHW: Tensor = features_BCHW * self.weigh(features_BCHW)
-        return weighed_BCHW
+        """Return the gated features, of the same shape."""
+        gated_BCHW: Tensor = features_BCHW * self.weigh(features_BCHW)
+        return gated_BCHW
 
 
 def _pointwise(channels_in: int, channels_out: int) -> nn.Module:

@@ -1,12 +1,13 @@
-"""MultiExitNetwork: a backbone cut into stages, with a head and so an exit after each.
+"""MultiExitNetwork: a backbone of several stages, with a head after each stage.
+
+Images are uint8, as clients send them. The network normalises them itself, in the graph of stage 0.
 
 Shapes: `B` rows, `N` rows of a split, `C H W` image, `V` values of a pixel, `E` exits, `D` embedding,
 `K` classes.
-Images are uint8 as clients send them; normalisation is the first thing inside the network, and so
-inside stage 0's graph.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -15,13 +16,36 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.architectures.gradient import balance
-from training.architectures.heads import Head
+from training.architectures.heads import Features, Head, HeadSettings
 
 PIXEL_VALUES = 256
 
 
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Everything that an architecture builds a network from, except the normalisation."""
+
+    image_shape: tuple[int, int, int]
+    """[C, H, W] of the dataset; H equals W."""
+    classes: int
+    width: Sequence[int]
+    """Channels of every stage; or of the first, from which the architecture computes the others."""
+    depth: Sequence[int]
+    """Blocks of every stage."""
+    heads: Sequence[HeadSettings]
+    """One for every exit, in depth order."""
+    strides: Sequence[int] = ()
+    """Factor by which every stage shrinks the image. Default: chosen by the architecture."""
+
+    @property
+    def image(self) -> Features:
+        """Channels and size of the images."""
+        channels, height, _ = self.image_shape
+        return Features(channels, height)
+
+
 class PixelNormalisation(nn.Module):
-    """Turn uint8 images [B, C, H, W] into floats of zero mean and unit deviation per channel."""
+    """Converts uint8 images [B, C, H, W] to floats of mean 0 and standard deviation 1 per channel."""
 
     mean: Tensor
     deviation: Tensor
@@ -33,11 +57,11 @@ class PixelNormalisation(nn.Module):
 
     @classmethod
     def of(cls, images_NCHW: NDArray[np.uint8]) -> Self:
-        """Measure mean and deviation of each channel; a channel that never varies keeps its scale."""
+        """Measure the mean and standard deviation of each channel. A constant channel is not scaled."""
         value_V = np.arange(PIXEL_VALUES)
         means, deviations = [], []
         for channel in range(images_NCHW.shape[1]):
-            # By counting values: exact, and without a float copy of the whole split.
+            # Counting values is exact and needs no float copy of the split.
             count_V = np.bincount(images_NCHW[:, channel].ravel(), minlength=PIXEL_VALUES)
             mean = float((count_V * value_V).sum() / count_V.sum())
             variance = float((count_V * (value_V - mean) ** 2).sum() / count_V.sum())
@@ -46,12 +70,12 @@ class PixelNormalisation(nn.Module):
         return cls(means, deviations)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Normalise; returns FP32 of the same shape."""
+        """Return the normalised images, FP32 of the same shape."""
         return (images_BCHW.to(torch.float32) - self.mean) / self.deviation
 
 
 class MultiExitNetwork(nn.Module):
-    """Stages in depth order, one head each; exit k answers after stages 0..k."""
+    """Stages with one head each, in depth order. Exit k answers after stages 0..k."""
 
     def __init__(self, normalisation: nn.Module, stages: Sequence[nn.Module], heads: Sequence[Head]) -> None:
         super().__init__()
@@ -63,22 +87,22 @@ class MultiExitNetwork(nn.Module):
 
     @property
     def exit_count(self) -> int:
-        """How many exits there are; the last is the final exit."""
+        """Number of exits, including the final exit."""
         return len(self.heads)
 
     def without_early_exits(self) -> "MultiExitNetwork":
-        """Return the same layers as a network of one stage and the final head alone."""
+        """Return the same layers as a network with one stage and only the final head."""
         return MultiExitNetwork(self.normalisation, [nn.Sequential(*self.stages)], [self.heads[-1]])
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return every exit's logits for uint8 images: FP32 [E, B, K], exits in depth order."""
+        """Return the logits of every exit for uint8 images: FP32 [E, B, K]."""
         logits_EBK, _ = self.answer(images_BCHW)
         return logits_EBK
 
     def answer(
         self, images_BCHW: Tensor, *, gradient_equilibrium: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return every exit's logits, FP32 [E, B, K], and its embedding, [B, D] of a width of its own."""
+        """Return the logits, FP32 [E, B, K], and the embedding of every exit, [B, D]. D differs by exit."""
         features = self.normalisation(images_BCHW)
         logits, embeddings = [], []
         for number, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):

@@ -1,8 +1,7 @@
-"""The residual network: three to five stages of residual blocks, each with a head.
+"""The residual network: a 3x3 convolution, then three to five stages of residual blocks with a head each.
 
-A 3x3 convolution, then stages of residual blocks. Unless the recipe says otherwise, a stage from the
-second on halves the image and doubles the channels, for as long as 4 pixels a side remain. He et al.,
-"Deep Residual Learning for Image Recognition", CVPR 2016.
+By default every stage after the first halves the image and doubles the channels, down to 4 pixels a side.
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
 Shapes: `B` rows, `C H W` features.
 """
@@ -11,48 +10,41 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from training.architectures.heads import Features, HeadSettings, make_head
-from training.architectures.network import MultiExitNetwork
+from training.architectures.heads import Features, make_head
+from training.architectures.network import MultiExitNetwork, NetworkOptions
 from training.errors import RecipeError
 
 FEWEST_EXITS, MOST_EXITS = 3, 5
 SMALLEST_SIZE = 4
-"""Pixels a side that no stage halves further."""
+"""Smallest output of a halving stage, in pixels a side."""
 
 
-def residual(
-    normalisation: nn.Module,
-    image: Features,
-    *,
-    classes: int,
-    width: Sequence[int],
-    depth: Sequence[int],
-    strides: Sequence[int],
-    heads: Sequence[HeadSettings],
-) -> MultiExitNetwork:
-    """Build a stage a head, each of so many blocks; the first stride is the opening convolution's."""
-    if not FEWEST_EXITS <= len(heads) <= MOST_EXITS:
+def residual(normalisation: nn.Module, options: NetworkOptions) -> MultiExitNetwork:
+    """Build one stage per head. The first stride is the stride of the first convolution."""
+    exits, image = len(options.heads), options.image
+    if not FEWEST_EXITS <= exits <= MOST_EXITS:
         raise RecipeError(
-            f'architecture "residual": expected {FEWEST_EXITS} to {MOST_EXITS} exits, got {len(heads)}'
+            f'architecture "residual": expected {FEWEST_EXITS} to {MOST_EXITS} exits, got {exits}'
         )
     if image.size < SMALLEST_SIZE:
         raise RecipeError(
             f'architecture "residual": expected images of at least {SMALLEST_SIZE} pixels a side, '
             f"got {image.size} from the dataset"
         )
-    strides = strides or _halving(image.size, len(heads))
-    features = list(_features(image.size, width, strides))
+    strides = options.strides or _halving(image.size, exits)
+    features = list(_features(image.size, options.width, strides))
     opening = nn.Sequential(_convolution(image.channels, features[0].channels, stride=strides[0]), nn.ReLU())
-    stages, made_heads = [], []
-    for before, after, blocks, head in zip([features[0], *features], features, depth, heads, strict=False):
+    stages, heads = [], []
+    layers = zip([features[0], *features], features, options.depth, options.heads, strict=False)
+    for before, after, blocks, head in layers:
         stages.append(nn.Sequential(*_blocks(before, after, blocks)))
-        made_heads.append(make_head(head, after, final_channels=features[-1].channels, classes=classes))
-    first, *later = stages
-    return MultiExitNetwork(normalisation, [nn.Sequential(opening, first), *later], made_heads)
+        heads.append(make_head(head, after, final_channels=features[-1].channels, classes=options.classes))
+    stages[0] = nn.Sequential(opening, stages[0])
+    return MultiExitNetwork(normalisation, stages, heads)
 
 
 def _halving(size: int, stages: int) -> tuple[int, ...]:
-    """Halve from the second stage on, for as long as the smallest size remains."""
+    """Return strides that halve the image in every stage after the first, down to SMALLEST_SIZE."""
     strides = [1]
     for _ in range(stages - 1):
         halved = (size + 1) // 2
@@ -62,7 +54,7 @@ def _halving(size: int, stages: int) -> tuple[int, ...]:
 
 
 def _features(size: int, width: Sequence[int], strides: Sequence[int]) -> Iterator[Features]:
-    """Yield each stage's output; a single width doubles where a later stage halves the image."""
+    """Yield the output of each stage. A single width doubles when a later stage halves the image."""
     channels = width[0]
     for number, stride in enumerate(strides):
         size = (size + stride - 1) // stride
@@ -72,19 +64,19 @@ def _features(size: int, width: Sequence[int], strides: Sequence[int]) -> Iterat
 
 
 def _blocks(before: Features, after: Features, blocks: int) -> Iterator[nn.Module]:
-    """Yield a stage's blocks, of which the first changes channels and size."""
+    """Yield the blocks of a stage. The first block changes channels and size."""
     yield ResidualBlock(before.channels, after.channels, stride=1 if before.size == after.size else 2)
     for _ in range(blocks - 1):
         yield ResidualBlock(after.channels, after.channels, stride=1)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes."""
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int) -> None:
         super().__init__()
         last = _convolution(channels_out, channels_out)
-        nn.init.zeros_(last[1].weight)  # type: ignore[arg-type] # a fresh block passes its shortcut alone
+        nn.init.zeros_(last[1].weight)  # type: ignore[arg-type] # a new block returns its shortcut
         self.change = nn.Sequential(_convolution(channels_in, channels_out, stride=stride), nn.ReLU(), last)
         self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out or stride != 1:
@@ -93,14 +85,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Return relu(shortcut + change)."""
-        answer_BCHW: Tensor = self.activation(self.shortcut(features_BCHW) + self.change(features_BCHW))
-        return answer_BCHW
+        output_BCHW: Tensor = self.activation(self.shortcut(features_BCHW) + self.change(features_BCHW))
+        return output_BCHW
 
 
 def _convolution(
     channels_in: int, channels_out: int, *, stride: int = 1, kernel_size: int = 3
 ) -> nn.Sequential:
-    """Return a convolution with batch norm, which makes its bias idle."""
+    """Return a convolution with batch norm. It has no bias, because batch norm subtracts it."""
     return nn.Sequential(
         nn.Conv2d(
             channels_in, channels_out, kernel_size, stride=stride, padding=kernel_size // 2, bias=False

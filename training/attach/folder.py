@@ -15,12 +15,12 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from serving.errors import first_complaint
+from serving.files import atomic_write
 from training.attach.record import AttachRecord
 from training.attach.settings import AttachSettings
 from training.errors import RunError
-from training.files.output_folder import ID_FILE, make_writable, run_id
-from training.files.whole_file import whole_file
 from training.recipe.section import Section
+from training.run.output_folder import ID_FILE, make_writable, run_id
 
 INPUTS_FILE, RECORD_FILE, REPORT_FILE = "attach.json", "record.json", "report.html"
 INITIAL_FILES = frozenset({INPUTS_FILE, ID_FILE})
@@ -82,7 +82,7 @@ class AttachFolder:
             raise RunError(f"{path}: written by another version: {first_complaint(error)}") from error
 
     def _write(self, name: str, document: BaseModel) -> None:
-        with whole_file(self.path / name) as file:
+        with atomic_write(self.path / name) as file:
             file.write(document.model_dump_json(indent=2).encode() + b"\n")
 
 

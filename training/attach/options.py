@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.recipe.section import error_message
 from training.retarget.options import add_model_repository
 
 if TYPE_CHECKING:  # a mistyped command must not wait for the import of NumPy and pydantic
@@ -96,7 +97,6 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
 
     from training.attach.settings import AttachSettings, HeadTraining
     from training.errors import AttachError
-    from training.recipe.section import complaint
 
     sizes = {split: getattr(options, f"{split}_rows") for split in SPLITS}
     try:
@@ -118,7 +118,7 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
             seed=options.seed,
         )
     except ValidationError as error:
-        message = complaint(AttachSettings, error.errors(include_url=False)[0])
+        message = error_message(AttachSettings, error.errors(include_url=False)[0])
         key, separator, rest = message.partition(":")
         raise AttachError(f"--{key.replace('_', '-')}{separator}{rest}") from error
 

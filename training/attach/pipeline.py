@@ -34,11 +34,11 @@ from training.errors import AttachError, NoSaving
 from training.exits.cost import expected_milliseconds
 from training.exits.evaluate import cumulative
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
-from training.files.output_folder import check_writable, hold
 from training.release import promises
 from training.release.publish import publish
 from training.reporting.conditions import hardware
-from training.run.interrupt import finishing
+from training.run import interrupt
+from training.run.output_folder import check_writable, hold
 
 EVALUATION_SLOTS = 64
 
@@ -97,7 +97,7 @@ def _attach(
     _check_saving(record, force=force)
     for line in promises.warnings(assessment.chosen.points, settings.goals):
         progress.write(line)
-    with finishing():  # an interruption waits, so that a published version always has its record
+    with interrupt.ignored():  # an interruption waits, so that a published version always has its record
         record = _publish(record, source, rows, splits, attached, assessment, model_repository, folder.run_id)
         folder.write_record(record)
         write_report(folder.report, record)

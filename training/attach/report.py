@@ -9,11 +9,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from serving.files import atomic_write
 from serving.repository.manifest import Manifest, read_manifest
 from training.attach.record import AttachRecord
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion
-from training.files.whole_file import whole_file
 from training.release.report import report_template
 from training.reporting.drawing import ACCENT, INK, MUTED, PAPER, Draw, exit_colour
 from training.reporting.page_svg import page_svg
@@ -26,7 +26,7 @@ def write_report(path: Path, record: AttachRecord) -> None:
     """Write the page; an earlier one is replaced atomically."""
     manifest = read_manifest(Path(record.published) / "manifest.json")
     page = render(record, manifest).encode()
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(page)
 
 

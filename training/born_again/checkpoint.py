@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from serving.files import atomic_write
 from training.errors import RunError
-from training.files.whole_file import whole_file
 from training.recipe.recipe import Recipe, first_difference
 from training.run.folder import RunFolder
 
@@ -95,7 +95,7 @@ class CheckpointFolder:
         state = {**vars(content), "history": [asdict(epoch) for epoch in content.history]}
         content_bytes = io.BytesIO()  # torch turns an OSError of a file into an error of its own
         torch.save({"recipe": self._recipe.model_dump_json(), "state": state}, content_bytes)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(content_bytes.getbuffer())
 
     def _read(self, path: Path) -> dict[str, Any] | None:

@@ -1,1 +1,1 @@
-"""Datasets: a source is read whole and checked, then cut into the five splits."""
+"""Datasets: load and check all rows of a source, then cut them into five splits."""

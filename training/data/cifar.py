@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 in their binary version: fixed-length records, so nothing is unpickled.
+"""Reads the binary version of CIFAR-10 and CIFAR-100. Never unpickles.
 
-A record is its label bytes (CIFAR-100: coarse, then fine; the fine one is the truth), then 3,072 bytes
-of a 32x32 image: all red, all green, all blue. How many records a file holds is not checked.
+A record is one label byte (CIFAR-100: coarse, then fine), then 3,072 bytes of a 32x32 image: red, green,
+blue. The fine label is the truth. A file may have any number of records.
 
 Shapes: `N` rows, `R` bytes of a record, `C H W` image.
 """
@@ -22,7 +22,7 @@ IMAGE_BYTES = 3072
 
 @dataclass(frozen=True)
 class LabelByte:
-    """One of the bytes that a record begins with."""
+    """A label byte at the start of a record."""
 
     name: str
     classes: int
@@ -30,21 +30,21 @@ class LabelByte:
 
 @dataclass(frozen=True)
 class Layout:
-    """What tells the two sets apart on disk."""
+    """File names and record layout of one of the two datasets."""
 
     name: str
     folder: str
-    """The folder that the official archive unpacks to."""
+    """Folder in the official archive."""
     train_files: tuple[str, ...]
     test_file: str
     names_file: str
-    """Lists the names of the truth's labels, one a line."""
+    """Class names, one a line."""
     label_bytes: tuple[LabelByte, ...]
     """The last is the truth."""
 
     @property
     def record_bytes(self) -> int:
-        """How long a record is."""
+        """Bytes of a record."""
         return len(self.label_bytes) + IMAGE_BYTES
 
 
@@ -67,12 +67,12 @@ CIFAR100 = Layout(
 
 
 def load_cifar10(data_dir: Path) -> RawDataset:
-    """Load CIFAR-10 from the folder that holds its files, or that holds `cifar-10-batches-bin`."""
+    """Load CIFAR-10 from the folder of its files, or from the parent of `cifar-10-batches-bin`."""
     return _load(CIFAR10, data_dir)
 
 
 def load_cifar100(data_dir: Path) -> RawDataset:
-    """Load CIFAR-100 from the folder that holds its files, or that holds `cifar-100-binary`."""
+    """Load CIFAR-100 from the folder of its files, or from the parent of `cifar-100-binary`."""
     return _load(CIFAR100, data_dir)
 
 
@@ -122,7 +122,7 @@ def _read_records(layout: Layout, path: Path) -> Images:
 def _check_labels(layout: Layout, path: Path, record_NR: Images, offset: int) -> None:
     label = layout.label_bytes[offset]
 
-    def place(row: int) -> str:
+    def row_name(row: int) -> str:
         return f"byte {row * layout.record_bytes + offset}: {label.name} of record {row}"
 
-    check_within(LabelColumn(str(path), record_NR[:, offset].astype(np.int64), place), label.classes)
+    check_within(LabelColumn(str(path), record_NR[:, offset].astype(np.int64), row_name), label.classes)

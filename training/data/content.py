@@ -1,7 +1,6 @@
-"""The bytes of a dataset's file, read whole, plain or through gzip.
+"""Reads the bytes of a dataset's file, plain or gzipped.
 
-Given as a bytearray, so that an array which views it can be written to, as torch wants it.
-Knows nothing of what the bytes mean.
+Returns a bytearray, because torch needs arrays with a writable buffer.
 """
 
 import zlib
@@ -10,12 +9,12 @@ from pathlib import Path
 from training.errors import DatasetError
 
 GZIP_WINDOW = 31
-"""zlib's `wbits` for the widest window inside gzip's header and checksum."""
+"""zlib's `wbits` for a gzip stream with the largest window."""
 CHUNK_BYTES = 65_536
 
 
 def read_content(path: Path) -> bytearray:
-    """Read a file; raise DatasetError where it cannot be."""
+    """Read a file; raise DatasetError if it cannot be read."""
     try:
         content = bytearray(path.stat().st_size)
         with path.open("rb") as file:
@@ -26,7 +25,7 @@ def read_content(path: Path) -> bytearray:
 
 
 def read_gzip_content(path: Path) -> bytearray:
-    """Read and decompress a file; raise DatasetError with how far it could be."""
+    """Read and decompress a file; raise DatasetError with the byte at which decompression failed."""
     compressed = memoryview(read_content(path))
     content = bytearray()
     stream = zlib.decompressobj(GZIP_WINDOW)
@@ -44,6 +43,6 @@ def read_gzip_content(path: Path) -> bytearray:
 
 def _damaged(path: Path, content: bytearray, complaint: str) -> DatasetError:
     return DatasetError(
-        f"{path}: byte {len(content)} uncompressed, or soon after: expected one whole gzip stream, "
+        f"{path}: byte {len(content)} uncompressed, or soon after: expected one complete gzip stream, "
         f"got: {complaint}"
     )

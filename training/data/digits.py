@@ -1,4 +1,4 @@
-"""scikit-learn's 8x8 handwritten digits: embedded, so nothing is downloaded."""
+"""The 8x8 handwritten digits that scikit-learn embeds."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from training.data.splits import RawDataset
 
 
 def load_digits() -> RawDataset:
-    """Load 1,797 images with pixels 0..16 as they are; there is no official test split."""
-    from sklearn import datasets  # a second to import, and only this set needs it
+    """Load 1,797 images with pixels 0..16. There is no official test split."""
+    from sklearn import datasets  # takes a second to import
 
     digits = datasets.load_digits()
     images_NCHW = digits.images.astype(np.uint8)[:, np.newaxis]

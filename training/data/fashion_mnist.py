@@ -1,8 +1,8 @@
-"""Fashion-MNIST: found where Debian's package or an earlier run left it, else downloaded once.
+"""Loads Fashion-MNIST from Debian's package or the download cache; downloads it if neither exists.
 
-28x28 greyscale articles, 60,000 to train on and 10,000 official test rows, by Zalando Research under
-the MIT licence (Xiao, Rasul and Vollgraf 2017). The plain HTTP of its home is why each download is
-held against the SHA-256 of its uncompressed bytes.
+60,000 train and 10,000 test images of 28x28 grey pixels, by Zalando Research under the MIT licence (Xiao,
+Rasul and Vollgraf 2017). The official download is plain HTTP, so the SHA-256 of the uncompressed bytes is
+checked.
 """
 
 import gzip
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.files import atomic_write
 from training.data.idx import (
     FILES,
     TEST_IMAGES,
@@ -25,7 +26,6 @@ from training.data.idx import (
 )
 from training.data.splits import RawDataset
 from training.errors import DatasetError
-from training.files.whole_file import whole_file
 
 LABELS = (
     "T-shirt/top",
@@ -41,22 +41,22 @@ LABELS = (
 )
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 TIMEOUT_SECONDS = 30.0
-"""How long the other side may stay silent."""
+"""Longest wait for the next bytes of a download."""
 REMEDY = (
     "install Debian's package dataset-fashion-mnist, "
-    f"or put {', '.join(f'{name}.gz' for name in FILES)} into a folder and name it as dataset.data_dir"
+    f"or put {', '.join(f'{name}.gz' for name in FILES)} into a folder and set dataset.data_dir to it"
 )
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """Where the gzipped files can be downloaded, and the SHA-256 of what each holds uncompressed."""
+    """URL of the gzipped files, and the SHA-256 of the uncompressed content of each."""
 
     base_url: str
     sha256_of_file: Mapping[str, str]
 
 
-HOME = Mirror(
+OFFICIAL_MIRROR = Mirror(
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     {
         TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -67,22 +67,22 @@ HOME = Mirror(
 )
 
 
-def load_fashion_mnist(data_dir: Path | None) -> RawDataset:
-    """Load the set from the folder given, and only from there; without one, find or download it."""
+def load_fashion_mnist(data_dir: Path | None = None) -> RawDataset:
+    """Load the dataset from a folder; without one, find or download it."""
     if data_dir is None:
         cache = Path.home() / ".cache" / "offramp" / "fashion-mnist"
-        data_dir = find_or_download((DEBIAN_FOLDER,), cache, HOME)
+        data_dir = find_or_download((DEBIAN_FOLDER,), cache, OFFICIAL_MIRROR)
     return read_idx_set("fashion-mnist", data_dir, LABELS)
 
 
 def find_or_download(folders: Sequence[Path], cache: Path, mirror: Mirror) -> Path:
-    """Return the first folder, cache last, that holds all four files; else download what the cache lacks."""
+    """Return the first folder with all four files; else download the missing files to the cache."""
     for folder in (*folders, cache):
         if not _missing(folder):
             return folder
     for name in _missing(cache):
         content = _download(f"{mirror.base_url}{name}.gz", mirror.sha256_of_file[name])
-        _keep(cache / f"{name}.gz", content)
+        _save(cache / f"{name}.gz", content)
     return cache
 
 
@@ -94,22 +94,22 @@ def _download(url: str, sha256: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  # a mirror is HTTP
             compressed: bytes = response.read()
-        found = hashlib.sha256(gzip.decompress(compressed)).hexdigest()
+        digest = hashlib.sha256(gzip.decompress(compressed)).hexdigest()
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
         raise DatasetError(f"{url}: expected a gzipped file, got: {error}; {REMEDY}") from error
-    if found != sha256:
+    if digest != sha256:
         raise DatasetError(
-            f"{url}: expected SHA-256 {sha256} of the uncompressed bytes, got {found}; {REMEDY}"
+            f"{url}: expected SHA-256 {sha256} of the uncompressed bytes, got {digest}; {REMEDY}"
         )
     return compressed
 
 
-def _keep(path: Path, content: bytes) -> None:
+def _save(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise DatasetError(
-            f"{path}: expected a place to keep a download, got: {error.strerror}; {REMEDY}"
+            f"{path}: expected a writable download cache, got: {error.strerror}; {REMEDY}"
         ) from error

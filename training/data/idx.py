@@ -1,11 +1,11 @@
-"""IDX, the format of MNIST and its kin: a magic number, the dimensions, then plain bytes.
+"""Reads IDX, the file format of MNIST: a magic number, the dimensions, then the data.
 
     byte 0    magic: 0, 0, 8 for unsigned bytes, the count of dimensions
     byte 4    each dimension as a big-endian UINT32
     then      the data, last dimension fastest
 
-A set is four such files, each plain or gzipped, in one folder. Every complaint names file and byte;
-in a gzipped file that is the byte of the uncompressed content.
+A dataset is four such files in one folder, each plain or gzipped. Every error names the file and the byte.
+In a gzipped file it is the byte of the uncompressed content.
 
 Shapes: `N` rows, `C H W` image, `K` classes. Images have one channel.
 """
@@ -33,31 +33,31 @@ LABEL_DIMENSIONS = ("count of labels",)
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One file's array, and how to name a byte of it."""
+    """The array of one file, with errors that name a byte of it."""
 
     path: Path
     array: Images
 
-    def place(self, byte: int | str) -> str:
-        """Name a byte, counted from the start of the uncompressed file."""
+    def byte_name(self, byte: int | str) -> str:
+        """Return the name of a byte, counted from the start of the uncompressed file."""
         return f"byte {byte} uncompressed" if _is_gzipped(self.path) else f"byte {byte}"
 
-    def refusal(self, byte: int | str, complaint: str) -> DatasetError:
+    def error(self, byte: int | str, problem: str) -> DatasetError:
         """Return the error for a byte."""
-        return DatasetError(f"{self.path}: {self.place(byte)}: {complaint}")
+        return DatasetError(f"{self.path}: {self.byte_name(byte)}: {problem}")
 
 
-def load_idx(folder: Path) -> RawDataset:
-    """Load a folder's four files; labels are 0..K-1 and so are their names."""
-    return read_idx_set("idx", folder, labels=None)
+def load_idx(data_dir: Path) -> RawDataset:
+    """Load the four files of a folder. Labels are 0..K-1, and their names are these numbers."""
+    return read_idx_set("idx", data_dir, labels=None)
 
 
 def read_idx_set(name: str, folder: Path, labels: tuple[str, ...] | None) -> RawDataset:
-    """Read a folder's four files. Without names of the labels, they are counted in the train file."""
+    """Read the four files of a folder. Without class names, the classes are counted in the train file."""
     train_NHW, train_N = _read_pair(folder, TRAIN_IMAGES, TRAIN_LABELS)
     test_NHW, test_N = _read_pair(folder, TEST_IMAGES, TEST_LABELS)
     if train_NHW.array.shape[1:] != test_NHW.array.shape[1:]:
-        raise test_NHW.refusal(
+        raise test_NHW.error(
             8,
             f"height and width: expected {list(train_NHW.array.shape[1:])} as in {train_NHW.path.name}, "
             f"got {list(test_NHW.array.shape[1:])}",
@@ -72,26 +72,26 @@ def read_idx_set(name: str, folder: Path, labels: tuple[str, ...] | None) -> Raw
 
 
 def find_idx_file(folder: Path, name: str) -> Path | None:
-    """Return the path of a set's file, plain before gzipped, or None."""
+    """Return the path of a plain or gzipped file of the dataset; None if neither exists."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
 def read_idx(path: Path, dimensions: tuple[str, ...]) -> IdxFile:
-    """Read one file of unsigned bytes, gzipped if its name says so, whose dimensions bear these names."""
+    """Read one file of unsigned bytes; gzipped if its name ends in .gz. `dimensions` are names for errors."""
     content = read_gzip_content(path) if _is_gzipped(path) else read_content(path)
     data_start = 4 + 4 * len(dimensions)
     file = IdxFile(path, np.frombuffer(content, np.uint8)[data_start:])
     if len(content) < data_start:
-        raise file.refusal(len(content), f"end: expected a header of {data_start} bytes, got {len(content)}")
+        raise file.error(len(content), f"end: expected a header of {data_start} bytes, got {len(content)}")
     magic, *shape = struct.unpack_from(f">{1 + len(dimensions)}I", content)
     if magic != UNSIGNED_BYTES | len(dimensions):
-        raise file.refusal(0, f"magic: expected 0x{UNSIGNED_BYTES | len(dimensions):08x}, got 0x{magic:08x}")
+        raise file.error(0, f"magic: expected 0x{UNSIGNED_BYTES | len(dimensions):08x}, got 0x{magic:08x}")
     if 0 in shape:
         wrong = shape.index(0)
-        raise file.refusal(4 + 4 * wrong, f"{dimensions[wrong]}: expected at least 1, got 0")
+        raise file.error(4 + 4 * wrong, f"{dimensions[wrong]}: expected at least 1, got 0")
     declared_bytes, data_bytes = math.prod(shape), len(content) - data_start
     if data_bytes != declared_bytes:
-        raise file.refusal(
+        raise file.error(
             data_start + min(data_bytes, declared_bytes),
             f"end: expected {declared_bytes} bytes of data for dimensions {shape}, got {data_bytes}",
         )
@@ -102,7 +102,7 @@ def _read_pair(folder: Path, images: str, labels: str) -> tuple[IdxFile, IdxFile
     images_NHW = read_idx(_existing(folder, images), IMAGE_DIMENSIONS)
     truth_N = read_idx(_existing(folder, labels), LABEL_DIMENSIONS)
     if len(truth_N.array) != len(images_NHW.array):
-        raise truth_N.refusal(
+        raise truth_N.error(
             4,
             f"count of labels: expected {len(images_NHW.array)} as in {images_NHW.path.name}, "
             f"got {len(truth_N.array)}",
@@ -120,7 +120,7 @@ def _existing(folder: Path, name: str) -> Path:
 
 def _label_column(file: IdxFile) -> LabelColumn:
     truth_N: Labels = file.array.astype(np.int64)
-    return LabelColumn(str(file.path), truth_N, place=lambda row: file.place(f"8 + {row}"))
+    return LabelColumn(str(file.path), truth_N, row_name=lambda row: file.byte_name(f"8 + {row}"))
 
 
 def _with_channel(file: IdxFile) -> Images:

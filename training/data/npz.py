@@ -1,6 +1,6 @@
-"""The user's own arrays in one .npz file. Never unpickles.
+"""Reads images and labels from an .npz file. Never unpickles.
 
-`x_train y_train x_test y_test` to train on; `x y` to choose and certify exits on, of a network that is there.
+Training takes `x_train y_train x_test y_test`. Retargeting a published version takes `x y`.
 
 Shapes: `N` rows, `C H W` image, `K` classes.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import MAX_COMPLAINT_CHARACTERS, shown
+from training.data.duplicates import first_duplicate
 from training.data.labels import MAX_CLASSES, LabelColumn, check_within, count_classes
-from training.data.same_images import first_pair
 from training.data.splits import Images, Labels, RawDataset
 from training.errors import DatasetError
 
@@ -22,26 +22,26 @@ NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 LABELLED_ARRAYS = ("x", "y")
 
 
-def load_npz(path: Path) -> RawDataset:
+def load_npz(file: Path) -> RawDataset:
     """Load uint8 images [N, H, W] or [N, C, H, W], and integer labels 0..K-1."""
-    arrays = _read_npz(path, NPZ_ARRAYS)
-    train_NCHW, train_N = _images(path, "x_train", arrays), _truth(path, "y_train", "x_train", arrays)
-    test_NCHW, test_N = _images(path, "x_test", arrays), _truth(path, "y_test", "x_test", arrays)
+    arrays = _read_npz(file, NPZ_ARRAYS)
+    train_NCHW, train_N = _images(file, "x_train", arrays), _truth(file, "y_train", "x_train", arrays)
+    test_NCHW, test_N = _images(file, "x_test", arrays), _truth(file, "y_test", "x_test", arrays)
     if train_NCHW.shape[1:] != test_NCHW.shape[1:]:
         raise DatasetError(
-            f"{path}: x_test: expected images of shape {list(train_NCHW.shape[1:])} as in x_train, "
+            f"{file}: x_test: expected images of shape {list(train_NCHW.shape[1:])} as in x_train, "
             f"got {list(test_NCHW.shape[1:])}"
         )
-    classes = count_classes(_label_column(path, "y_train", train_N))
-    check_within(_label_column(path, "y_test", test_N), classes)
+    classes = count_classes(_label_column(file, "y_train", train_N))
+    check_within(_label_column(file, "y_test", test_N), classes)
     labels = tuple(str(number) for number in range(classes))
     return RawDataset("npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N))
 
 
 def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[int]) -> RawDataset:
-    """Load images as a network takes them, [C, H, W] each, and the numbers of its labels, some or all.
+    """Load images of the model's shape [C, H, W] and the numbers of their labels.
 
-    No image may be there twice: one split would know what another holds.
+    Raises DatasetError if two images are equal, because they could be in two different splits.
     """
     arrays = _read_npz(path, LABELLED_ARRAYS)
     images_NCHW, truth_N = _images(path, "x", arrays), _truth(path, "y", "x", arrays)
@@ -51,26 +51,28 @@ def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[i
             f"got {list(images_NCHW.shape[1:])}"
         )
     check_within(_label_column(path, "y", truth_N), len(labels))
-    pair = first_pair(images_NCHW)
+    pair = first_duplicate(images_NCHW)
     if pair is not None:
-        raise DatasetError(f"{path}: x: rows {pair[0]} and {pair[1]}: expected no image twice, got the same")
+        raise DatasetError(
+            f"{path}: x: rows {pair[0]} and {pair[1]}: expected different images, got equal ones"
+        )
     return RawDataset("npz", tuple(labels), images_NCHW, truth_N, official_test=None)
 
 
 def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
     if not path.is_file():
         raise DatasetError(f"{path}: expected an .npz file with {', '.join(names)}, got no such file")
-    with _refusing(f"{path}: expected a whole .npz file of plain arrays"), path.open("rb") as file:
+    with _dataset_error(f"{path}: expected a whole .npz file of plain arrays"), path.open("rb") as file:
         archive = np.load(file, allow_pickle=False)
-        found = list(archive) if isinstance(archive, np.lib.npyio.NpzFile) else []
-        if not set(names) <= set(found):
-            got = ", ".join(found) or "no archive of arrays"
+        names_found = list(archive) if isinstance(archive, np.lib.npyio.NpzFile) else []
+        if not set(names) <= set(names_found):
+            got = ", ".join(names_found) or "no archive of arrays"
             raise DatasetError(f"{path}: expected arrays {', '.join(names)}, got {got}")
         return {name: _read_member(path, name, archive) for name in names}
 
 
 def _read_member(path: Path, name: str, archive: Mapping[str, object]) -> NDArray[np.generic]:
-    with _refusing(f"{path}: {name}: expected a whole, plain array"):
+    with _dataset_error(f"{path}: {name}: expected a whole, plain array"):
         array = archive[name]
     if not isinstance(array, np.ndarray):
         raise DatasetError(f"{path}: {name}: expected an array in NumPy's format, got other bytes")
@@ -78,15 +80,15 @@ def _read_member(path: Path, name: str, archive: Mapping[str, object]) -> NDArra
 
 
 @contextmanager
-def _refusing(expected: str) -> Iterator[None]:
-    """Turn what a damaged file raises into one line that says what was expected."""
+def _dataset_error(expected: str) -> Iterator[None]:
+    """Turn any exception of NumPy or zipfile into a DatasetError of one line."""
     try:
         yield
     except DatasetError:
         raise
     except Exception as error:
-        complaint = shown(" ".join(str(error).split()) or type(error).__name__, MAX_COMPLAINT_CHARACTERS)
-        raise DatasetError(f"{expected}, got: {complaint}") from error
+        problem = shown(" ".join(str(error).split()) or type(error).__name__, MAX_COMPLAINT_CHARACTERS)
+        raise DatasetError(f"{expected}, got: {problem}") from error
 
 
 def _images(path: Path, name: str, arrays: Mapping[str, NDArray[np.generic]]) -> Images:
@@ -119,4 +121,4 @@ def _truth(path: Path, name: str, images: str, arrays: Mapping[str, NDArray[np.g
 
 
 def _label_column(path: Path, name: str, truth_N: Labels) -> LabelColumn:
-    return LabelColumn(f"{path}: {name}", truth_N, place=lambda row: f"row {row}")
+    return LabelColumn(f"{path}: {name}", truth_N, row_name=lambda row: f"row {row}")

@@ -1,9 +1,9 @@
-"""A source's rows, cut into the five splits: train, temperature, tune, certify, test.
+"""Cuts the rows of a source into five splits: train, temperature, tune, certify, test.
 
-A set's official test rows stay the test split; else all five are cut by one permutation. The cut
-depends on the split seed and the row counts alone. Knows nothing of where a source comes from.
+Official test rows are the test split. Without them, one permutation cuts all five splits. The splits depend
+only on the split seed and the row counts.
 
-Shapes: `N` rows, `C H W` image. Images are uint8, exactly as clients will send them.
+Shapes: `N` rows, `C H W` image. Images are uint8, as clients send them.
 """
 
 import hashlib
@@ -19,48 +19,48 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 UNTRAINED_SHARES = {"temperature": 0.1, "tune": 0.2, "certify": 0.4, "test": 0.3}
-"""What each split gets of rows that nothing is trained on; test has what rounding leaves over."""
+"""Share of each split if nothing is trained. Rows lost by rounding go to the test split."""
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A dataset as it comes, in its own order, before it is cut."""
+    """All rows of a dataset, in the order of the source, before the cut."""
 
     name: str
     labels: tuple[str, ...]
-    """Class names, in the order of the truth's numbers."""
+    """Class names, in the order of the numbers in truth_N."""
     images_NCHW: Images
     truth_N: Labels
     official_test: tuple[Images, Labels] | None
-    """Images and truth of the test rows that the source itself sets apart."""
+    """Images and truth of the official test rows; None if the source has none."""
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """How many rows each split gets; train gets what remains."""
+    """Rows of each split. The train split gets the remaining rows."""
 
     temperature: int
     tune: int
     certify: int
     test: int | None
-    """None where the source has an official test split."""
+    """None if the source has an official test split."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some rows of a dataset."""
+    """The rows of one split."""
 
     images_NCHW: Images
     truth_N: Labels
     digest: str
-    """SHA-256 over the row numbers in the source's own order, as little-endian INT64."""
+    """SHA-256 of the row numbers in the source, as little-endian INT64."""
 
     def __len__(self) -> int:
         return len(self.truth_N)
 
 
 class DataDigests(ManifestSection):
-    """Which data, cut how: SHA-256 of the dataset, and of each split's row numbers."""
+    """SHA-256 of the dataset, and of each split's row numbers."""
 
     dataset: str
     splits: dict[str, str]
@@ -68,19 +68,19 @@ class DataDigests(ManifestSection):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Five disjoint splits and where they come from."""
+    """Five disjoint splits of one source."""
 
     name: str
     labels: tuple[str, ...]
     digest: str
-    """SHA-256 over every array of the source: datatype, shape and bytes."""
+    """SHA-256 of datatype, shape and bytes of every array of the source."""
     train: Split
     temperature: Split
     tune: Split
     certify: Split
     test: Split
     test_rows: tuple[int, ...] | None
-    """Row numbers of the test split in the source's own order; None where it is the official one."""
+    """Row numbers of the test split in the source; None for the official test split."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -90,7 +90,7 @@ class Dataset:
 
     @property
     def digests(self) -> DataDigests:
-        """What tells this data from any other, and this cut."""
+        """Digests that identify the data and the cut."""
         splits = {name: split.digest for name, split in self.splits.items()}
         return DataDigests(dataset=self.digest, splits=splits)
 
@@ -107,9 +107,14 @@ class Dataset:
 
 
 def cut(source: RawDataset, *, split_seed: int, rows: SplitRows) -> Dataset:
-    """Cut a source by a permutation of its rows that the split seed decides."""
+    """Cut a source by a permutation of its rows from the split seed.
+
+    Raises RecipeError if `rows.test` does not fit the source, and DatasetError if no train rows remain.
+    """
     if (source.official_test is None) == (rows.test is None):
-        expected = "none, for it has an official test split" if source.official_test else "a count of rows"
+        expected = (
+            "none, because it has an official test split" if source.official_test else "a count of rows"
+        )
         raise RecipeError(f'dataset.test_rows of "{source.name}": expected {expected}, got {rows.test}')
     counts = (rows.test or 0, rows.certify, rows.tune, rows.temperature)
     total = len(source.truth_N)
@@ -134,9 +139,9 @@ def cut(source: RawDataset, *, split_seed: int, rows: SplitRows) -> Dataset:
 
 
 def cut_without_training(source: RawDataset, *, split_seed: int) -> Dataset:
-    """Cut all rows of a source for a network that is trained already; the train split is empty.
+    """Cut a source for a trained network: the train split is empty.
 
-    The four others get the shares of `UNTRAINED_SHARES`, by a permutation that the split seed decides.
+    The other splits get the shares of `UNTRAINED_SHARES`, by a permutation from the split seed.
     """
     total = len(source.truth_N)
     counts = [int(share * total) for share in UNTRAINED_SHARES.values()]

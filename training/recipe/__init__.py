@@ -1,1 +1,1 @@
-"""Recipes: what decides a training run, read from TOML and checked before any work."""
+"""Recipes: the settings of a training run, read from TOML and checked before training."""

@@ -1,6 +1,6 @@
-"""A recipe: everything that decides a training run, read from TOML and checked before any work.
+"""A recipe: all settings of a training run, read from TOML and checked before training.
 
-Every complaint is one line that names file, key and both values. Knows nothing of what a section means.
+Every error is one line that names the file, the key and both values.
 """
 
 import json
@@ -16,8 +16,8 @@ from serving.repository.manifest import NAME_PATTERN
 from training.data.section import DatasetSection
 from training.errors import RecipeError
 from training.exits.goals import OperatingPointsSection
-from training.recipe.overrides import Overrides, concerns, overridden
-from training.recipe.section import LARGEST_SEED, Section, Seed, complaint, one_line
+from training.recipe.overrides import Overrides, apply_overrides, is_overridden
+from training.recipe.section import LARGEST_SEED, Section, Seed, error_message, one_line
 from training.recipe.settings import (
     FEWEST_PHASED_EPOCHS,
     ArchitectureSection,
@@ -31,22 +31,22 @@ from training.recipe.settings import (
 
 BUILT_IN = Path(__file__).parent / "built_in"
 
-NOTHING: Overrides = MappingProxyType({})
+NO_OVERRIDES: Overrides = MappingProxyType({})
 
 _Settings = TypeVar("_Settings", bound=Section)
 
 
 class Recipe(Section):
-    """A whole training run."""
+    """All settings of a training run."""
 
     description: str = ""
-    """One line for people. Default empty."""
+    """One line of description. Default empty."""
     model: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
-    """Name to publish under. No default."""
+    """Name of the published model. No default."""
     seed: Seed = 0
-    """Seeds weights and batch order. Default 0."""
+    """Seeds initial weights and batch order. Default 0."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Threads of PyTorch; the same seed repeats bitwise only at the same count. Default 2."""
+    """PyTorch threads. Equal seeds give bitwise equal weights only with equal threads. Default 2."""
     dataset: DatasetSection
     augmentation: AugmentationSection = AugmentationSection()
     architecture: ArchitectureSection = ArchitectureSection()
@@ -58,42 +58,42 @@ class Recipe(Section):
     operating_points: OperatingPointsSection = OperatingPointsSection()
 
     @model_validator(mode="after")
-    def _fits_the_way_of_training_exits(self) -> Self:
-        way = self.exits.train
-        if way == "frozen" and self.deep_supervision.hint_weight > 0:
+    def _check_exits_train(self) -> Self:
+        train = self.exits.train
+        if train == "frozen" and self.deep_supervision.hint_weight > 0:
             raise ValueError(
-                f'deep_supervision.hint_weight: expected 0 where exits.train is "frozen", '
+                f'deep_supervision.hint_weight: expected 0 if exits.train is "frozen", '
                 f"got {self.deep_supervision.hint_weight}"
             )
-        if way == "frozen-then-joint" and self.schedule.epochs < FEWEST_PHASED_EPOCHS:
+        if train == "frozen-then-joint" and self.schedule.epochs < FEWEST_PHASED_EPOCHS:
             raise ValueError(
-                f'schedule.epochs: expected at least {FEWEST_PHASED_EPOCHS} where exits.train is "{way}", '
+                f'schedule.epochs: expected at least {FEWEST_PHASED_EPOCHS} if exits.train is "{train}", '
                 f"got {self.schedule.epochs}"
             )
         return self
 
     @classmethod
     def recorded(cls, text: str | bytes) -> Self:
-        """Read the JSON of a recipe as runs record it, every default filled in.
+        """Parse the JSON of a recorded recipe, in which every default is filled in.
 
-        Where `exits` is missing, there was no such setting yet, and all exits were trained jointly.
+        A recipe from before the setting `exits` trained all exits jointly.
         """
         return cls.model_validate({"exits": {"train": "joint"}} | json.loads(text))
 
     def with_seed(self, seed: int) -> Self:
-        """Replace the seed alone, for runs that differ by nothing else; raise RecipeError out of range."""
+        """Return the recipe with another seed; raise RecipeError if it is out of range."""
         if not 0 <= seed <= LARGEST_SEED:
             raise RecipeError(f"seed: expected 0 to {LARGEST_SEED}, got {seed}")
         return self.model_copy(update={"seed": seed})
 
 
 def built_in_recipes() -> dict[str, Path]:
-    """List the recipes that come with the package, by name."""
+    """Return the paths of the built-in recipes by name."""
     return {path.stem: path for path in sorted(BUILT_IN.glob("*.toml"))}
 
 
 def recipe_path(name_or_path: str) -> Path:
-    """Find a built-in recipe by name, or else a TOML file by path."""
+    """Return the path of a built-in recipe or of a TOML file; raise RecipeError if there is neither."""
     built_in = built_in_recipes()
     path = built_in.get(name_or_path, Path(name_or_path))
     if not path.is_file():
@@ -104,42 +104,44 @@ def recipe_path(name_or_path: str) -> Path:
     return path
 
 
-def load_recipe(name_or_path: str, overrides: Overrides = NOTHING) -> Recipe:
-    """Read a built-in recipe or a TOML file; raise RecipeError with one line naming file, key and values."""
+def load_recipe(name_or_path: str, overrides: Overrides = NO_OVERRIDES) -> Recipe:
+    """Read a built-in recipe or a TOML file; raise RecipeError if it is not valid."""
     return read_toml(recipe_path(name_or_path), Recipe, overrides)
 
 
-def read_toml(path: Path, kind: type[_Settings], overrides: Overrides = NOTHING) -> _Settings:
-    """Read a TOML file as settings, some of them overridden before they are checked.
+def read_toml(path: Path, kind: type[_Settings], overrides: Overrides = NO_OVERRIDES) -> _Settings:
+    """Read a TOML file, apply overrides and check the result; raise RecipeError if it is not valid.
 
-    Raises RecipeError with one line naming file, key and values; a key that was overridden has no file.
+    The error names the file, unless the value was overridden.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # bad TOML, or bytes that are no UTF-8
+    except ValueError as error:  # not TOML or not UTF-8
         raise RecipeError(f"{path}: expected TOML in UTF-8, got: {one_line(str(error))}") from error
     try:
-        return kind.model_validate(overridden(document, kind, overrides))
+        return kind.model_validate(apply_overrides(document, kind, overrides))
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
-        said = complaint(kind, detail)
-        raise RecipeError(said if concerns(overrides, detail["loc"]) else f"{path}: {said}") from error
+        message = error_message(kind, detail)
+        if not is_overridden(overrides, detail["loc"]):
+            message = f"{path}: {message}"
+        raise RecipeError(message) from error
 
 
 def first_difference(expected: Recipe, got: Recipe) -> str | None:
-    """Return a line on the first key whose value differs between two recipes; None where none does."""
-    old, new = flat(expected.model_dump()), flat(got.model_dump())
-    for key in old:
-        if old[key] != new[key] and key != "description":  # which decides nothing
-            return f"{key}: expected {json.dumps(old[key])}, got {json.dumps(new[key])}"
+    """Return a line about the first key with different values; None if the recipes are equal."""
+    expected_values, values = flatten(expected.model_dump()), flatten(got.model_dump())
+    for key, value in expected_values.items():
+        if value != values[key] and key != "description":  # a description has no effect
+            return f"{key}: expected {json.dumps(value)}, got {json.dumps(values[key])}"
     return None
 
 
-def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of a section, and of all in it, by their dotted keys."""
+def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a section and its subsections by dotted key."""
     values: dict[str, Any] = {}
     for key, value in section.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        values |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return values

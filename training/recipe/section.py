@@ -1,8 +1,7 @@
-"""The base of every settings section: frozen, with keys and types of its own alone.
+"""The base class of settings sections, and the error messages for their values.
 
-Docstrings under its keys are their descriptions, for whoever lists them. And how a complaint about one
-is said: in one line that names key, what was expected and what was got.
-Knows nothing of what a section means, nor of where it was read.
+The docstring under a key is its help text. An error message is one line that names the key, the expected
+value and the given value.
 """
 
 from collections.abc import Collection
@@ -23,7 +22,7 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Section(BaseModel):
-    """A frozen part of a recipe that refuses keys it does not know and types that are not its own."""
+    """A frozen section of settings that refuses unknown keys and other types."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -31,7 +30,7 @@ class Section(BaseModel):
 
 
 class OneOf:
-    """Takes a name only where it is known, and lists the known ones in the JSON schema."""
+    """Annotates a name that must be one of the known names. The JSON schema lists them."""
 
     def __init__(self, known: Collection[str]) -> None:
         self._known = known
@@ -50,8 +49,8 @@ class OneOf:
         return name
 
 
-def complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
-    """Rewrite one of pydantic's errors: key, what was expected, what was received."""
+def error_message(kind: type[BaseModel], detail: ErrorDetails) -> str:
+    """Return one of pydantic's errors as a line with the key, the expected and the given value."""
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         section = _section_of(kind, detail["loc"])
@@ -60,36 +59,36 @@ def complaint(kind: type[BaseModel], detail: ErrorDetails) -> str:
         return f"{key}: expected a value, got none"
     expected = one_line(detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected"))
     if detail["type"] == "value_error" and not expected.startswith("expected"):
-        return f"{key}.{expected}".removeprefix(".")  # a section's own complaint: its key and both values
+        return f"{key}.{expected}".removeprefix(".")  # raised by a validator of the section
     return f"{key}: {expected}, got {one_line(repr(detail['input']))}"
 
 
 def unknown_key(key: str, section: type[BaseModel]) -> str:
-    """Return the error for an unknown key of a section, with the known ones."""
+    """Return the message for an unknown key, with the known keys of the section."""
     return f"{key}: unknown key, known: {', '.join(section.model_fields)}"
 
 
-def section_in(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section that a field is; None where it holds a value."""
+def section_of_field(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the section class of a field; None if the field is a value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def one_line(text: str) -> str:
-    """Put a text of several lines into one."""
+    """Join the lines of a text."""
     return " ".join(text.split())
 
 
 def _section_of(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """Find the section that holds the key at a location; None where it is one of several."""
+    """Return the section of the key at a location; None if it is one of several."""
     section: type[BaseModel] | None = kind
     for part in location[:-1]:
-        if section is not None and isinstance(part, str):  # a number counts a list's entries, all of one kind
+        if section is not None and isinstance(part, str):  # a number is the index of a list
             section = _held_section(section.model_fields[part].annotation)
     return section
 
 
-def _held_section(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any annotation there is
-    """Return the section that a field holds, as it is or in a tuple; None where it is one of several."""
+def _held_section(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - any annotation
+    """Return the section class in an annotation, directly or in a tuple; None if there is none."""
     kinds = (annotation, *get_args(annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

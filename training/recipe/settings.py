@@ -1,8 +1,6 @@
-"""The sections of a recipe on training: what each part can be told, with unit and default under each key.
+"""The sections of a recipe that configure the training, with unit and default under each key.
 
-What a recipe says of its data lies with the data (`training.data.section`), and what it asks of operating
-points with the exits (`training.exits.goals`). Knows the names of architectures and rules from their
-registries, but not what they do.
+The section of the dataset is in `training.data.section`, those of operating points in `training.exits.goals`.
 """
 
 from typing import Annotated, Literal, Self
@@ -16,13 +14,13 @@ from training.recipe.section import Count, OneOf, Positive, Section, Share
 
 MOST_EXITS = 16
 FEWEST_PHASED_EPOCHS = 3
-"""`frozen-then-joint` takes an epoch for each of its phases."""
+"""Each phase of `frozen-then-joint` needs one epoch."""
 
 Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
 
 
-def _alone_or_listed(value: object) -> object:
-    """Take one number for a list of one."""
+def _as_tuple(value: object) -> object:
+    """Return a number as a tuple of one."""
     return (value,) if isinstance(value, int) else value
 
 
@@ -32,39 +30,39 @@ Strides = Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(strict=
 
 
 class AugmentationSection(Section):
-    """What is changed at random in every batch of images; never for the other splits."""
+    """Random changes to the images of every training batch. Other splits are not changed."""
 
     flip: bool = False
-    """Whether every second image is mirrored left to right. Default false."""
+    """Whether to mirror half of the images left to right. Default false."""
     crop_padding: Annotated[int, Field(ge=0, le=64)] = 0
-    """Pixels of black added around an image before it is cut out again at a random place. Default 0."""
+    """Black pixels added on each side before a random crop of the original size. Default 0."""
     erase_probability: Share = 0.0
-    """Share of images of which a random box is overwritten by noise. Default 0.0."""
+    """Share of images in which a random box is overwritten with noise. Default 0.0."""
 
 
 class ArchitectureSection(Section):
-    """The network, the same in every generation."""
+    """The network, which is the same in every generation."""
 
     name: Annotated[str, OneOf(ARCHITECTURES)] = "deep_supervision"
     """A registered architecture. Default deep_supervision."""
     exits: Annotated[int, Field(ge=2, le=MOST_EXITS)] = 3
-    """Stages, each with its head and so its exit. Default 3."""
-    width: Annotated[Widths, BeforeValidator(_alone_or_listed)] = (64,)
-    """Channels of the first stage, which later ones double; or one number a stage. Default 64."""
-    depth: Annotated[Depths, BeforeValidator(_alone_or_listed)] = (1,)
-    """Convolutions, or residual blocks, of every stage; or one number a stage. Default 1."""
+    """Number of stages; each has one head, and so one exit. Default 3."""
+    width: Annotated[Widths, BeforeValidator(_as_tuple)] = (64,)
+    """Channels of the first stage, doubled in later stages; or one number per stage. Default 64."""
+    depth: Annotated[Depths, BeforeValidator(_as_tuple)] = (1,)
+    """Convolutions, or residual blocks, of every stage; or one number per stage. Default 1."""
     strides: Strides = ()
-    """By what each stage shrinks the image, 1 or 2; only for `residual`. Default none: the architecture's
-    own rule, which halves in every stage but the first while 4 pixels a side remain."""
+    """Factor by which each stage shrinks the image, 1 or 2; only for `residual`. Default none: every stage
+    after the first halves the image, down to 4 pixels a side."""
     heads: Annotated[tuple[HeadSettings, ...], Field(strict=False)] = (HeadSettings(),)
-    """One for all exits, or one an exit in depth order: kind, grid, attention. Default linear."""
+    """One for all exits, or one per exit in depth order: kind, grid, attention. Default linear."""
 
     @model_validator(mode="after")
-    def _one_for_each_exit(self) -> Self:
+    def _check_lengths(self) -> Self:
         for key in ("width", "depth", "heads"):
-            given = len(getattr(self, key))
-            if given not in {1, self.exits}:
-                raise ValueError(f"{key}: expected 1, or one for each of {self.exits} exits, got {given}")
+            count = len(getattr(self, key))
+            if count not in {1, self.exits}:
+                raise ValueError(f"{key}: expected 1, or one for each of {self.exits} exits, got {count}")
         if self.strides and len(self.strides) != self.exits:
             raise ValueError(f"strides: expected one for each of {self.exits} exits, got {len(self.strides)}")
         return self
@@ -81,71 +79,71 @@ class ArchitectureSection(Section):
 
 
 class GenerationsSection(Section):
-    """How often a trained network teaches the next, and by which rule."""
+    """The generations: how many, and how each teaches the next."""
 
     count: Count = 3
-    """Networks trained one after the other, the first without a teacher. Default 3."""
+    """Networks trained in sequence; the first has no teacher. Default 3."""
     rule: Annotated[str, OneOf(RULES)] = "kd"
-    """How a teacher and the labels combine: kd, ban, ban+l, cwtm, dkpp. Default kd."""
+    """How teacher and labels are combined: kd, ban, ban+l, cwtm, dkpp. Default kd."""
     alpha: Share = 0.5
-    """Weight of the labels against the teacher, 0 to 1; only `kd` reads it. Default 0.5."""
+    """Weight of the labels, 0 to 1; the teacher has the rest. Only for `kd`. Default 0.5."""
     distillation_temperature: Temperature = 4.0
-    """Softens teacher and student; only `kd` reads it. Default 4.0."""
+    """Softens the logits of teacher and student. Only for `kd`. Default 4.0."""
     teacher: Literal["previous", "ensemble"] = "previous"
-    """The generation before, or the mean of all before. Default previous."""
+    """The previous generation, or the mean of all earlier ones. Default previous."""
     teaching_mix: Share = 0.0
-    """How much exit k learns from the teacher's exit k instead of its final one. Default 0.0."""
+    """Share that exit k learns from the teacher's exit k; the rest from its final exit. Default 0.0."""
     patience: Count | None = None
-    """Stop once so many in a row gained nothing on tune beyond noise. Default none: train all."""
+    """Stop after this many generations without a significant gain on tune. Default none: train all."""
 
 
 class ExitsSection(Section):
-    """When the early exits are trained."""
+    """When and how the early exits are trained."""
 
     train: Literal["joint", "frozen", "frozen-then-joint"] = "frozen"
-    """`frozen` trains the backbone with its final exit alone, and then chooses early exits for it as `attach`
-    does. `joint` trains the backbone and all exits together. `frozen-then-joint` trains the backbone alone,
-    then the architecture's early heads on it, then all together at a small learning rate. Default frozen."""
+    """`frozen` trains the backbone with only the final exit, then chooses early exits like `attach`.
+    `joint` trains the backbone and all exits together. `frozen-then-joint` trains the backbone, then the
+    early heads of the architecture, then all together at a small learning rate. Default frozen."""
 
 
 class DeepSupervisionSection(Section):
-    """How the final exit teaches the early ones inside one network."""
+    """How the final exit teaches the early exits of the same network."""
 
     exit_weight: Annotated[float, Field(ge=0.0)] = 0.3
-    """Weight of each early exit's loss against the final exit's. Default 0.3."""
+    """Weight of each early exit's loss; the final exit has weight 1. Default 0.3."""
     exit_weight_start: Annotated[float, Field(ge=0.0)] | None = None
-    """What exit_weight is at the first step, to change in a straight line. Default none: constant."""
+    """Value of exit_weight at the first step; it then changes linearly. Default none: constant."""
     distillation_share: Share = 1.0
-    """How much of an early exit's loss comes from the final exit, the rest from labels and teacher.
-    Default 1.0; between 0 and 1 it is Be Your Own Teacher."""
+    """Share of an early exit's loss that comes from the final exit; the rest from labels and teacher.
+    Default 1.0. Values between 0 and 1 are Be Your Own Teacher."""
     distillation_temperature: Temperature = 4.0
-    """Softens the final exit and the early one. Default 4.0."""
+    """Softens the logits of the final and the early exit. Default 4.0."""
     hint_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the distance between early exits' embeddings and the final exit's. Default 0.0."""
+    """Weight of the distance between the embeddings of early and final exits. Default 0.0."""
     gradient_equilibrium: bool = False
-    """Whether every exit behind a stage has the same share in its gradient. Default false."""
+    """Whether all exits behind a stage have equal shares of its gradient. Default false."""
 
 
 class ScheduleSection(Section):
-    """AdamW under a one-cycle learning rate, the same for every generation."""
+    """AdamW with a one-cycle learning rate, the same for every generation."""
 
     epochs: Count = 20
-    """Passes over the train split a generation. Default 20."""
+    """Passes over the train split per generation. Default 20."""
     batch_rows: Annotated[int, Field(ge=2)] = 32
-    """Rows a step. Default 32."""
+    """Rows per step. Default 32."""
     learning_rate: Positive = 0.002
-    """The peak of the cycle. Default 0.002."""
+    """Largest learning rate of the cycle. Default 0.002."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0001
-    """AdamW's decoupled decay. Default 0.0001."""
+    """Decoupled weight decay of AdamW. Default 0.0001."""
     warm_up_share: Share = 0.2
     """Share of the steps in which the learning rate rises. Default 0.2."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """bf16 autocast, or fp32; auto takes bf16 where the device multiplies it itself. Default auto."""
+    """bf16 autocast, or fp32; auto uses bf16 if the device has bf16 instructions. Default auto."""
 
 
 class BaselinesSection(Section):
-    """Networks without exits that the report compares with."""
+    """Networks without early exits, for comparison in the report."""
 
     static: bool = False
-    """Whether to train the backbone without exits, and a smaller network of the default point's cost,
-    once from labels and once taught. Default false: the three take up to twice a generation's time."""
+    """Whether to train the backbone without early exits, and two narrower networks with the cost of the
+    default point, one of them with a teacher. Takes up to twice the time of a generation. Default false."""

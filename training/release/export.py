@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from serving.files import atomic_write
 from serving.repository.manifest import TensorSpec
 from serving.stages.runner import StageFile, StageRunner
 from training.architectures.network import MultiExitNetwork
 from training.errors import ExportMismatch
 from training.exits import cost
-from training.files.whole_file import whole_file
 from training.release.exported_stage import LOGIT_TOLERANCE
 from training.release.exported_stage import ExportedStage as ExportedStage
 
@@ -128,7 +128,7 @@ def _write_stage(
     assert program is not None
     model = program.model_proto
     _strip(model)
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(model.SerializeToString())
     return specs
 

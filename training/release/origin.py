@@ -14,13 +14,13 @@ from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import PublishedVersion
 from training.attach.settings import published_goals
+from training.data.duplicates import duplicate_rows
 from training.data.npz import load_labelled_npz
-from training.data.same_images import rows_also_in
 from training.data.section import DatasetSection
 from training.data.splits import Dataset, RawDataset, cut_without_training
 from training.errors import DatasetError, RecipeError, TrainingError
 from training.exits.goals import Goal, OperatingPointsSection
-from training.recipe.section import LARGEST_SEED, Count, Section, Seed, complaint
+from training.recipe.section import LARGEST_SEED, Count, Section, Seed, error_message
 
 _Settings = TypeVar("_Settings", bound=Section)
 
@@ -57,7 +57,7 @@ class OwnData(Section):
         except (TrainingError, RepositoryError, OSError) as error:
             say(f"not checked whether {self.file} has rows that were trained on: {error}")
         else:
-            known = rows_also_in(trained_on.train.images_NCHW, source.images_NCHW)
+            known = duplicate_rows(trained_on.train.images_NCHW, source.images_NCHW)
             if known:
                 raise DatasetError(
                     f"{self.file}: x: row {known[0]}: expected images that nothing was trained on, got "
@@ -160,5 +160,5 @@ def _read(version: PublishedVersion, key: str, value: object, kind: type[_Settin
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        said = complaint(kind, error.errors(include_url=False)[0])
+        said = error_message(kind, error.errors(include_url=False)[0])
         raise InvalidManifest(f"{version.folder / MANIFEST_FILE}: provenance.{key}.{said}") from error

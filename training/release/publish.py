@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from serving.errors import RepositoryError
+from serving.files import lock_file, sync
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Stage, read_manifest
 from serving.repository.repository import file_digest, find_versions, read_version
 from training.errors import Uncertified
-from training.files.file_lock import lock_file
-from training.files.whole_file import sync
 
 if TYPE_CHECKING:  # a version is published again where there is no PyTorch too
     from training.release.export import ExportedStage

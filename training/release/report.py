@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from training.files.whole_file import whole_file
+from serving.files import atomic_write
 from training.release import plots, promises, reliability_plots, words
 from training.release.summary import RunSummary
 from training.reporting import numerals
@@ -22,7 +22,7 @@ _TEMPLATE = "report.html"
 def write_report(path: Path, summary: RunSummary) -> None:
     """Write the page; an earlier one at that path is replaced in one step."""
     page = render(summary).encode()
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(page)
 
 

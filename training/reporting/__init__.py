@@ -1,1 +1,1 @@
-"""What reports, pages and plots are made of."""
+"""Tools for reports, pages and plots: number formats, tables, drawings and records."""

@@ -1,4 +1,4 @@
-"""The conditions of a measurement: the machine, and the versions of what computed the figures."""
+"""The conditions of a measurement: the machine and the package versions."""
 
 import contextlib
 import os
@@ -8,17 +8,17 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("offramp", "numpy", "scipy", "torch", "onnx", "onnxruntime")
-"""What computes weights, stages and figures."""
+"""Packages that affect weights, stages or results."""
 _DISTRIBUTIONS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime")}
 
 
 def hardware() -> str:
-    """Name the processor, the system and the number of cores."""
+    """Return the processor, the system and the number of cores."""
     return f"{processor()}, {platform.system()}, {os.cpu_count()} cores"
 
 
 def processor() -> str:
-    """Name the processor; only the architecture where the system does not tell more."""
+    """Return the processor's name; only the architecture if the name is not available."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
@@ -26,7 +26,7 @@ def processor() -> str:
 
 
 def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Return Python's version and those of the packages that are installed, by name."""
+    """Return the versions of Python and of the installed packages, by name."""
     versions = {"python": platform.python_version()}
     for name in packages:
         for distribution in _DISTRIBUTIONS.get(name, (name,)):

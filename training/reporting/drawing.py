@@ -1,7 +1,7 @@
-"""Draws figures as SVG text, coloured by whoever shows them. The same figures give the same bytes.
+"""Draws figures with matplotlib as SVG text. Equal figures give equal bytes.
 
-A plot is drawn in stand-in colours, which are replaced in the SVG by those of the page: CSS variables,
-or plain colours. Knows nothing of what is drawn, and nothing of pyplot's global state.
+A plot is drawn in placeholder colours. In the SVG they are replaced by CSS variables or plain colours. The
+global state of pyplot is not used.
 """
 
 import io
@@ -17,15 +17,15 @@ from matplotlib.typing import RcKeyType
 from training.exits.intervals import Estimate, Proportion
 
 INK, MUTED, GRID, PAPER, ACCENT = "#010101", "#010102", "#010103", "#010104", "#010105"
-"""Stand-ins: text, lesser text, lines, background, and what should catch the eye."""
+"""Placeholders: text, secondary text, lines, background and highlights."""
 
 Draw = Callable[[Figure], None]
 
 DOCUMENT_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
-"""Plain colours for a plot that is a file of its own."""
+"""Plain colours for SVG files."""
 
 _WIDTH_INCHES = 9.0
-_NOTES = ("Creator", "Date", "Format", "Type")  # matplotlib writes what is not asked away
+_NOTES = ("Creator", "Date", "Format", "Type")  # matplotlib writes these unless they are None
 
 _STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
@@ -56,12 +56,12 @@ _STYLE: dict[RcKeyType, Any] = {
 
 
 def exit_colour(number: int) -> str:
-    """Return the stand-in for an exit's colour."""
+    """Return the placeholder of an exit's colour."""
     return f"#0200{number:02x}"
 
 
 def in_percent(proportions: Sequence[Proportion]) -> tuple[list[float], list[list[float]]]:
-    """Return shares in percent, with how far their intervals reach below and above."""
+    """Return shares in percent, and the lengths of their error bars below and above."""
     shares = [100 * each.share for each in proportions]
     below = [100 * (each.share - each.interval[0]) for each in proportions]
     above = [100 * (each.interval[1] - each.share) for each in proportions]
@@ -69,8 +69,8 @@ def in_percent(proportions: Sequence[Proportion]) -> tuple[list[float], list[lis
 
 
 def in_points(gain: Estimate) -> tuple[float, float, float]:
-    """Return a gain in points, and how far its interval reaches below and above."""
-    # The adjusted interval is centred beside the plain difference; it reaches at least to it.
+    """Return a gain in points, and the lengths of its error bars below and above."""
+    # The adjusted interval has another centre than the difference, so a length can be negative.
     below, above = gain.value - gain.low, gain.high - gain.value
     return 100 * gain.value, 100 * max(0.0, below), 100 * max(0.0, above)
 
@@ -78,7 +78,7 @@ def in_points(gain: Estimate) -> tuple[float, float, float]:
 def draw_svg(
     draw: Draw, name: str, height_inches: float, colours: Mapping[str, str], *, background: str | None = None
 ) -> str:
-    """Draw a figure and return its <svg> element, each stand-in replaced by its colour."""
+    """Draw a figure and return its <svg> element with the given colours."""
     with rc_context({**_STYLE, "svg.hashsalt": name, "svg.id": name}):
         figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
         FigureCanvasSVG(figure)
@@ -92,26 +92,26 @@ def draw_svg(
             metadata=dict.fromkeys(_NOTES),
         )
     svg = text.getvalue()
-    svg = re.sub("|".join(colours), lambda found: colours[found[0]], svg[svg.index("<svg") :])
-    return _compact(_without_idle_ids(svg))
+    svg = re.sub("|".join(colours), lambda match: colours[match[0]], svg[svg.index("<svg") :])
+    return _compact(_without_unused_ids(svg))
 
 
 def draw_document_svg(
     draw: Draw, name: str, height_inches: float, colours: Mapping[str, str] | None = None
 ) -> str:
-    """Draw a figure as the text of an SVG file in plain colours; `colours` adds to DOCUMENT_COLOURS."""
+    """Draw a figure and return an SVG file in DOCUMENT_COLOURS, extended by `colours`."""
     palette = {**DOCUMENT_COLOURS, **(colours or {})}
     return draw_svg(draw, name, height_inches, palette, background=palette[PAPER]) + "\n"
 
 
-def _without_idle_ids(svg: str) -> str:
-    """Drop the ids that nothing refers to: two plots of a page would have the same."""
+def _without_unused_ids(svg: str) -> str:
+    """Remove unused ids, which could occur twice on a page."""
     used = set(re.findall(r'#(\w+)[")]', svg))
-    return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    return re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
 
 
 def _compact(svg: str) -> str:
-    """Shorten what matplotlib writes: a tenth of a point is enough for a place, a path fits on its line."""
+    """Shorten the SVG: round coordinates to a tenth of a point, and join the lines of a path."""
     svg = re.sub(r"(\.\d{2})\d+", r"\1", svg)
     svg = re.sub(r"(\d{2}\.\d)\d", r"\1", svg)
     svg = re.sub(r"font-family: [^;\"]*sans-serif", "font-family: sans-serif", svg)
@@ -120,7 +120,7 @@ def _compact(svg: str) -> str:
 
 
 def _without_plain_groups(lines: Iterable[str]) -> Iterator[str]:
-    """Drop groups that are empty or have no attributes, and keep what is in the latter."""
+    """Remove empty groups, and unwrap groups without attributes."""
     opened: list[str] = []
     for line in lines:
         if line.startswith("<g") and line != "<g/>":

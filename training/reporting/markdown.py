@@ -1,6 +1,6 @@
-"""Markdown: lines of a table, and the part of a page that a command writes.
+"""Markdown tables, and generated parts of hand-written pages.
 
-A written part lies between two comments, so that the rest of the page stays as people wrote it.
+Two comments mark a generated part. The rest of the page is not changed.
 """
 
 from collections.abc import Iterable
@@ -9,34 +9,34 @@ from pathlib import Path
 
 
 def row(*cells: str) -> str:
-    """Return a table's line of cells."""
+    """Return a table row."""
     return "| " + " | ".join(cells) + " |"
 
 
 def rule(columns: int) -> str:
-    """Return the line under a table's head."""
+    """Return the line below a table header."""
     return "|" + "---|" * columns
 
 
 @dataclass(frozen=True)
 class WrittenPart:
-    """A part of a page, between `<!-- NAME: written by COMMAND -->` and `<!-- end of NAME -->`."""
+    """A part of a page between `<!-- NAME: written by COMMAND -->` and `<!-- end of NAME -->`."""
 
     name: str
     command: str
 
     @property
     def begin(self) -> str:
-        """The comment before it."""
+        """The comment before the part."""
         return f"<!-- {self.name}: written by `{self.command}` -->"
 
     @property
     def end(self) -> str:
-        """The comment after it."""
+        """The comment after the part."""
         return f"<!-- end of {self.name} -->"
 
     def replaced(self, page: str, lines: Iterable[str]) -> str:
-        """Return the page with these lines as its part; raise ValueError where a comment is missing."""
+        """Return the page with new lines in this part; raise ValueError if a comment is missing."""
         before, begin, rest = page.partition(self.begin)
         _, end, after = rest.partition(self.end)
         if not (begin and end):
@@ -44,7 +44,7 @@ class WrittenPart:
         return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
 
     def write(self, path: Path, lines: Iterable[str]) -> None:
-        """Replace the part of a page on disk; raise SystemExit, with its path, where a comment is missing."""
+        """Replace the part in a file; raise SystemExit with the path if a comment is missing."""
         try:
             path.write_text(self.replaced(path.read_text(), lines))
         except ValueError as error:

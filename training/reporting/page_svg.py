@@ -1,7 +1,6 @@
-"""A figure as SVG that stands inline in the report, in the page's own colours.
+"""Draws figures as inline SVG of the report.
 
-They are the page's CSS variables, so that a plot follows light and dark mode. Knows nothing of the page
-but the names of those variables.
+Colours are CSS variables of the page, so that plots follow its light or dark mode.
 """
 
 from training.reporting.drawing import ACCENT, GRID, INK, MUTED, PAPER, Draw, draw_svg, exit_colour
@@ -16,12 +15,12 @@ _VARIABLES = {
 
 
 def page_svg(draw: Draw, name: str, height_inches: float, exits: int) -> str:
-    """Draw a figure under a name that no other of the page has; gives its <svg> element."""
+    """Draw a figure and return its <svg> element. The name must be unique on the page."""
     colours = _VARIABLES | {exit_colour(number): page_exit_colour(number, exits) for number in range(exits)}
     return draw_svg(draw, name, height_inches, colours)
 
 
 def page_exit_colour(number: int, exits: int) -> str:
-    """Return an exit's colour in the page's CSS: from the early to the final one."""
+    """Return the CSS colour of an exit, between the colours of the first and the final exit."""
     depth = 100 if exits == 1 else round(100 * number / (exits - 1))
     return f"color-mix(in oklab, var(--final) {depth}%, var(--early))"

@@ -1,4 +1,4 @@
-"""The base of every record that a measurement keeps as JSON."""
+"""The base class of all JSON records of measurements."""
 
 from pathlib import Path
 from typing import Self
@@ -13,10 +13,10 @@ class RecordPart(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read it from a file; raise pydantic.ValidationError where it does not match."""
+        """Read a record from a file; raise pydantic.ValidationError if it does not match."""
         return cls.model_validate_json(path.read_bytes())
 
     def write(self, path: Path) -> None:
-        """Write it to a file, one key a line."""
+        """Write the record to a file, one key per line."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=1) + "\n")

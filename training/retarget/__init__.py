@@ -1,1 +1,1 @@
-"""A published version again with other operating points: the same stages, byte for byte."""
+"""Publishes a version again with other operating points and the same stages, byte for byte."""

@@ -1,96 +1,52 @@
-"""Publishes a version again with other operating points, without training: the same stages, byte for byte.
+"""Publishes a version again with other operating points: the same stages, byte for byte, without training.
 
-On the version's own data its calibration, path and other points stay as they are; the point that is
-asked for is taken from that path, and certified and tested on the same splits. On data of the user's own
-everything is chosen again: temperatures, path, and *every* point by its own goal, so that no version
-mixes figures of two data sets. Needs no PyTorch. Knows nothing of the command line.
-
-Shapes: `E` exits, `N` rows of a split, `K` classes.
+On the version's own data, calibration, Pareto path and other points do not change. The requested point is
+chosen from that path, certified and tested on the same splits. On the user's data everything is chosen again:
+temperatures, path and *every* point by its own goal, so no version mixes results of two datasets. Needs no
+PyTorch.
 """
 
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-import scipy
-from pydantic import ValidationError
-
-from serving.errors import RepositoryError, first_complaint
-from serving.exits.policy import ExitRule
-from serving.repository.manifest import (
-    EXACT_POINT,
-    FORMAT_VERSION,
-    DatasetProvenance,
-    Exit,
-    Manifest,
-    OperatingPoint,
-    ParetoPath,
-    Provenance,
-    RetargetedFrom,
-)
+from serving.repository.manifest import EXACT_POINT, FORMAT_VERSION, Manifest, OperatingPoint
 from serving.repository.repository import PublishedVersion, read_version
 from training.attach.retarget import choose_on_rows
-from training.data.splits import UNTRAINED_SHARES, Dataset
+from training.data.splits import UNTRAINED_SHARES
 from training.errors import RecipeError
-from training.exits.certify import CertifiedThresholds
-from training.exits.evaluate import outcome, read
 from training.exits.goals import Goal, check_certify_rows
-from training.exits.thresholds import candidate
 from training.release import promises
 from training.release.origin import OwnData, Retargeting, data_of, goals_of, own_data_of
-from training.release.publish import check_certified, publish
+from training.release.publish import publish
 from training.reporting.numerals import percent
+from training.retarget.manifest import make_dataset_entry, make_manifest
 from training.retarget.point_changes import PointChanges
-from training.retarget.published import PublishedStages, Say, check_takes_images, find
-from training.run.assessment import (
-    Stages,
-    TuneResults,
-    choose,
-    choose_points,
-    exit_entries,
-    path_entry,
-    point_entries,
-    read_test_split,
-)
+from training.retarget.published import PublishedStages, Say, check_takes_images, find_version
+from training.retarget.results import NewResults, choose_on_user_data, choose_on_version_data
 
-FAR_BELOW = 0.2
-"""By so much less accuracy at full depth than a version's own, other data may have other labels."""
+LARGE_ACCURACY_LOSS = 0.2
+"""If the user's data lowers accuracy at full depth by more than this, its labels may differ."""
 
 
 @dataclass(frozen=True)
 class Retargeted:
-    """A version as it was published again, and the point that was asked for."""
+    """A retargeted version and its requested point."""
 
     version: PublishedVersion
     point: str
     goal: Goal
     is_new: bool = True
-    """False where a version says the same already, as one does whose publisher was killed behind it."""
+    """False if an equal version was already published, for example by a killed command."""
 
     def __str__(self) -> str:
-        """State in one line what was published, with the point's figures."""
+        """Return one line with the published version and the results of its point."""
         manifest = self.version.manifest
-        did = "published" if self.is_new else "nothing to do, already published"
+        action = "published" if self.is_new else "nothing to do, already published"
         return (
-            f"{did} {manifest.name} version {manifest.version}, "
-            f"{_in_figures(manifest.operating_points, self.point, self.goal)}; {self.version.folder}"
+            f"{action} {manifest.name} version {manifest.version}, "
+            f"{_describe_point(manifest.operating_points, self.point, self.goal)}; {self.version.folder}"
         )
-
-
-@dataclass(frozen=True)
-class NewFigures:
-    """What a retargeting chose and measured, as a manifest has it."""
-
-    points: Mapping[str, CertifiedThresholds]
-    """Those chosen now."""
-    exits: tuple[Exit, ...]
-    operating_points: dict[str, OperatingPoint]
-    pareto_path: ParetoPath
 
 
 def retarget(
@@ -101,14 +57,15 @@ def retarget(
     data: rows of the user's own, on which every point is chosen again; None for the version's own.
     Raises TrainingError or RepositoryError for a mistake, and then has written nothing.
     """
-    version = find(model_repository, name, number)
+    version = find_version(model_repository, name, number)
     is_attached = version.manifest.provenance.attached_to is not None
     if not is_attached:
         check_takes_images(version)
-    known = goals_of(version)
-    is_older = version.manifest.format_version < FORMAT_VERSION
-    goals = known | {changes.point: changes.goal(known, may_repeat=is_older or data is not None)}
-    _check_every_point_has_one(version, goals)
+    old_goals = goals_of(version)
+    is_old_format = version.manifest.format_version < FORMAT_VERSION
+    may_repeat = is_old_format or data is not None
+    goals = old_goals | {changes.point: changes.goal(old_goals, may_repeat=may_repeat)}
+    _check_goals(version, goals)
     record = Retargeting(
         version=number,
         options=changes.given | (data.model_dump() if data is not None else {}),
@@ -116,139 +73,52 @@ def retarget(
         data=data if data is not None else own_data_of(version),
     )
     if is_attached:
-        chosen_now: Mapping[str, Goal] = goals
+        chosen_goals: Mapping[str, Goal] = goals
         assessment, entry = choose_on_rows(version, goals, record.data, say)
-        found = NewFigures(
+        results = NewResults(
             assessment.chosen.points, assessment.exits, assessment.operating_points, assessment.pareto_path
         )
     else:
         dataset = data_of(version) if data is None else data.load_untrained(version, say)
         rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)
         say(f"{name} version {number} on {dataset.name}, rows: {rows}")
-        chosen_now = goals if data is not None else _goals_to_reach(version, changes.point, known, goals)
-        check_certify_rows(chosen_now, len(dataset.certify))
-        stages, entry = PublishedStages(version, say), dataset_entry(version, dataset, record)
+        chosen_goals = goals if data is not None else _changed_goals(version, changes.point, old_goals, goals)
+        check_certify_rows(chosen_goals, len(dataset.certify))
+        stages, entry = PublishedStages(version, say), make_dataset_entry(version, dataset, record)
         if data is None:
-            found = choose_again(version, stages, dataset, chosen_now)
+            results = choose_on_version_data(version, stages, dataset, chosen_goals)
         else:
-            found = choose_anew(stages, dataset, chosen_now)
+            results = choose_on_user_data(stages, dataset, chosen_goals)
     if data is not None:
-        for line in _doubts(version.manifest, found):
+        for line in _label_warnings(version.manifest, results):
             say(line)
-    for other, goal in chosen_now.items():
+    for other, goal in chosen_goals.items():
         if other != changes.point:
-            say(f"also chosen on this data, {_in_figures(found.operating_points, other, goal)}")
-    for line in promises.warnings(found.points, chosen_now):
+            say(f"also chosen on this data, {_describe_point(results.operating_points, other, goal)}")
+    for line in promises.warnings(results.points, chosen_goals):
         say(line)
     published = publish(
         model_repository,
         name,
-        lambda next_number: manifest_of(version, next_number, found, entry, record),
+        lambda next_number: make_manifest(version, next_number, results, entry, record),
         [version.stage_path(stage) for stage in range(len(version.manifest.stages))],
     )
     return Retargeted(read_version(published.folder), changes.point, goals[changes.point], published.is_new)
 
 
-def choose_again(
-    version: PublishedVersion, stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]
-) -> NewFigures:
-    """Choose points from the version's own path on its own data; what it has beside them stays as it is."""
-    manifest = version.manifest
-    temperatures = tuple(each.calibration_temperature for each in manifest.exits)
-    tune = read(stages.logits(dataset.tune), dataset.tune.truth_N, temperatures)
-    path = tuple(candidate(tune, row.thresholds, stages.cost_E) for row in manifest.pareto_path.points)
-    if not path or not path[0].is_exact:
-        raise RepositoryError(
-            f"{version.folder}: pareto_path: expected full depth as its first point, got none"
-        )
-    held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, temperatures)
-    chosen = choose_points(TuneResults(temperatures, tune, path), held_out, stages.cost_E, goals)
-    tested = read_test_split(stages, chosen, dataset.test)
-    entries = point_entries(chosen, tested)
-    return NewFigures(
-        points=chosen.points,
-        exits=tuple(
-            before if before.confidence else before.model_copy(update={"confidence": now.confidence})
-            for before, now in zip(manifest.exits, exit_entries(chosen, tested), strict=True)
-        ),
-        operating_points=_with_harms(version, stages, dataset) | {name: entries[name] for name in goals},
-        pareto_path=manifest.pareto_path,
-    )
-
-
-def choose_anew(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> NewFigures:
-    """Calibrate, trace and choose every point on other data than the version's."""
-    chosen = choose(stages, dataset, goals)
-    tested = read_test_split(stages, chosen, dataset.test)
-    return NewFigures(
-        points=chosen.points,
-        exits=exit_entries(chosen, tested),
-        operating_points=point_entries(chosen, tested),
-        pareto_path=path_entry(chosen),
-    )
-
-
-def manifest_of(
-    version: PublishedVersion, number: int, found: NewFigures, dataset: DatasetProvenance, record: Retargeting
-) -> Manifest:
-    """Return of a version what was found now, and of its stages what they were.
-
-    Raises Uncertified where a point lacks the promise that its goal asked for, and RepositoryError where
-    the two do not make a manifest.
-    """
-    try:
-        manifest = _manifest(version, number, found, dataset, record)
-    except ValidationError as error:
-        raise RepositoryError(
-            f"{version.folder}: cannot be published again: {first_complaint(error)}"
-        ) from error
-    return check_certified(
-        manifest, waived=[name for name, goal in record.goals.items() if goal.risk is None]
-    )
-
-
-def _manifest(
-    version: PublishedVersion, number: int, found: NewFigures, dataset: DatasetProvenance, record: Retargeting
-) -> Manifest:
-    before = version.manifest
-    provenance = Provenance(
-        recipe=before.provenance.recipe,
-        seed=before.provenance.seed,
-        generation=before.provenance.generation,
-        dataset=dataset,
-        packages=before.provenance.packages,
-        retargeted_from=RetargetedFrom(**record.model_dump(mode="json"), packages=_packages()),
-        attached_to=before.provenance.attached_to,
-    )
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        name=before.name,
-        version=number,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        labels=before.labels,
-        inputs=before.inputs,
-        confidence=before.confidence,
-        stages=before.stages,
-        exits=found.exits,
-        operating_points=found.operating_points,
-        default_operating_point=before.default_operating_point,
-        pareto_path=found.pareto_path,
-        provenance=provenance,
-    )
-
-
-def _doubts(before: Manifest, found: NewFigures) -> Iterator[str]:
-    """Yield a warning where full depth is so much worse on other data that its labels may differ."""
-    own, here = (points[EXACT_POINT].accuracy for points in (before.operating_points, found.operating_points))
-    if own is not None and here is not None and own - here > FAR_BELOW:
+def _label_warnings(manifest: Manifest, results: NewResults) -> Iterator[str]:
+    """Yield a warning if full depth is far less accurate on the user's data: its labels may differ."""
+    old = manifest.operating_points[EXACT_POINT].accuracy
+    new = results.operating_points[EXACT_POINT].accuracy
+    if old is not None and new is not None and old - new > LARGE_ACCURACY_LOSS:
         yield (
-            f"at full depth {percent(here)} of these test rows are right, where the version had "
-            f"{percent(own)}: are their labels numbered as the model's?"
+            f"at full depth {percent(new)} of these test rows are right, where the version had "
+            f"{percent(old)}: are their labels numbered as the model's?"
         ).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def _in_figures(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> str:
-    """State what a point gave on test and what is promised of it, in one line for a terminal."""
+def _describe_point(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> str:
+    """Return one line with the test results and the certificate of a point."""
     point, full_depth = points[name], points[EXACT_POINT].accuracy
     accuracy = ""
     if point.accuracy is not None and full_depth is not None:
@@ -260,57 +130,18 @@ def _in_figures(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> 
     ).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def _goals_to_reach(
-    version: PublishedVersion, point: str, known: Mapping[str, Goal], goals: Mapping[str, Goal]
+def _changed_goals(
+    version: PublishedVersion, point: str, old_goals: Mapping[str, Goal], goals: Mapping[str, Goal]
 ) -> Mapping[str, Goal]:
-    """Return the goal to reach on a version's own data: none where the point is there and aims at it."""
-    is_there = point in version.manifest.operating_points
-    return {} if is_there and goals == known else {point: goals[point]}
+    """Return the goal of the requested point; nothing if the version already has that point and goal."""
+    is_published = point in version.manifest.operating_points
+    return {} if is_published and goals == old_goals else {point: goals[point]}
 
 
-def _check_every_point_has_one(version: PublishedVersion, goals: Mapping[str, Goal]) -> None:
+def _check_goals(version: PublishedVersion, goals: Mapping[str, Goal]) -> None:
+    """Raise RecipeError if a point of the version has no goal."""
     for name in version.manifest.operating_points:
         if name != EXACT_POINT and name not in goals:
             raise RecipeError(
                 f"{version.folder}: operating point {name!r}: expected its goal in the provenance, got none"
             )
-
-
-def dataset_entry(version: PublishedVersion, dataset: Dataset, record: Retargeting) -> DatasetProvenance:
-    """Return which data the figures are of: the recipe's, as the version has it, or the user's own."""
-    if record.data is None:
-        return version.manifest.provenance.dataset
-    return DatasetProvenance(
-        name=dataset.name,
-        digest=dataset.digest,
-        split_seed=record.data.split_seed,
-        split_digests={name: split.digest for name, split in dataset.splits.items() if len(split)},
-        test_rows=dataset.test_rows,
-    )
-
-
-def _with_harms(version: PublishedVersion, stages: Stages, dataset: Dataset) -> dict[str, OperatingPoint]:
-    """Return a version's points, with the harms counted that format 1 left out of their certificates."""
-    points = dict(version.manifest.operating_points)
-    temperatures = [each.calibration_temperature for each in version.manifest.exits]
-    held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, temperatures)
-    for name, point in points.items():
-        promise = point.certificate
-        if promise is None or promise.harms is not None:
-            continue
-        seen = outcome(held_out, ExitRule(point.thresholds, max_exit=held_out.exits - 1), stages.cost_E)
-        if seen.disagreements == promise.disagreements:  # another processor may read a row otherwise
-            promise = promise.model_copy(update={"harms": seen.harms})
-            points[name] = point.model_copy(update={"certificate": promise})
-    return points
-
-
-def _packages() -> dict[str, str]:
-    """Name the versions of what computed the figures that are new."""
-    return {
-        "python": platform.python_version(),
-        "offramp": metadata.version("offramp"),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }

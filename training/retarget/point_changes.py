@@ -1,6 +1,6 @@
 """Requested changes to one published operating point, and the goal that follows from them.
 
-What is not changed stays as in the point's own goal, except the bound where another target is requested.
+Values that are not changed keep their value from the point's goal, except the bound if the target changes.
 """
 
 import re
@@ -14,12 +14,12 @@ from serving.errors import shown
 from serving.repository.manifest import CUSTOM_POINT, EXACT_POINT, NAME_PATTERN
 from training.errors import RecipeError
 from training.exits.goals import DEFAULT_POINT, BudgetGoal, Goal, OperatingPointSection
-from training.recipe.section import complaint
+from training.recipe.section import error_message
 
 
 @dataclass(frozen=True)
 class PointChanges:
-    """The name of a point, perhaps a new one, and what to change of its goal."""
+    """The name of an old or new point, and the changes to its goal."""
 
     point: str = DEFAULT_POINT
     max_accuracy_loss: float | None = None
@@ -30,14 +30,14 @@ class PointChanges:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options that were given, with the point's name."""
+        """The given options, with the name of the point."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
-    def goal(self, known: Mapping[str, Goal], *, may_repeat: bool) -> Goal:
-        """Return the point's goal, or raise RecipeError with one line that names the option and both values.
+    def goal(self, goals: Mapping[str, Goal], *, may_repeat: bool) -> Goal:
+        """Return the goal of the point; raise RecipeError with the option and both values.
 
-        known are the goals of the version's points. may_repeat: whether a version with the same goal
-        again would differ, by other data or by a newer format.
+        goals: the goals of the version's points. may_repeat: whether the same goal is allowed, because the
+        data or the format changes.
         """
         if not re.fullmatch(NAME_PATTERN, self.point) or self.point in {EXACT_POINT, CUSTOM_POINT}:
             raise RecipeError(
@@ -49,31 +49,31 @@ class PointChanges:
                 f"--budget: expected it or --max-accuracy-loss, "
                 f"got {self.budget} and {self.max_accuracy_loss}"
             )
-        before = known.get(self.point)
-        if before is None and self.max_accuracy_loss is None and self.budget is None:
+        old_goal = goals.get(self.point)
+        if old_goal is None and self.max_accuracy_loss is None and self.budget is None:
             raise RecipeError(
-                f"--point: expected --max-accuracy-loss or --budget for {self.point!r}, which is new beside "
-                f"{', '.join(known)}, got neither"
+                f"--point: expected --max-accuracy-loss or --budget for {self.point!r}, a new point beside "
+                f"{', '.join(goals)}, got neither"
             )
-        goal = self._merged(before)
-        if goal == before and not may_repeat:
+        goal = self._merge(old_goal)
+        if goal == old_goal and not may_repeat:
             raise RecipeError(f"operating point {self.point!r}: expected another goal, got the one it has")
         return goal
 
-    def _merged(self, before: Goal | None) -> Goal:
-        kind: type[Goal] = type(before) if before is not None else OperatingPointSection
+    def _merge(self, old_goal: Goal | None) -> Goal:
+        kind: type[Goal] = type(old_goal) if old_goal is not None else OperatingPointSection
         if self.budget is not None:
             kind = BudgetGoal
         elif self.max_accuracy_loss is not None:
             kind = OperatingPointSection
-        kept = before.model_dump() if before is not None else {}
-        if self.budget is not None or not isinstance(before, kind):
-            # A bound belongs to its target: another budget, or kind of target, has one of its own.
-            kept = {key: kept[key] for key in ("delta", "certified_by") if key in kept}
-        given = {key: value for key, value in self.given.items() if key != "point"}
+        old_values = old_goal.model_dump() if old_goal is not None else {}
+        if self.budget is not None or not isinstance(old_goal, kind):
+            # The bound belongs to the target. Another budget or kind of target needs another bound.
+            old_values = {key: old_values[key] for key in ("delta", "certified_by") if key in old_values}
+        new_values = {key: value for key, value in self.given.items() if key != "point"}
         try:
-            return kind.model_validate(kept | given)
+            return kind.model_validate(old_values | new_values)
         except ValidationError as error:
-            said = complaint(kind, error.errors(include_url=False)[0])
-            key, separator, rest = said.partition(":")
+            message = error_message(kind, error.errors(include_url=False)[0])
+            key, separator, rest = message.partition(":")
             raise RecipeError(f"--{key.replace('_', '-')}{separator}{rest}") from error

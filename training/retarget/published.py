@@ -1,6 +1,4 @@
-"""A published version, found and run: what its exits answer, as a server would have it.
-
-Needs no PyTorch. Knows nothing of what the answers are for.
+"""Finds a published version and runs its stages, as a server does. Needs no PyTorch.
 
 Shapes: `E` exits, `N` rows of a split, `K` classes.
 """
@@ -20,23 +18,23 @@ from training.exits.evaluate import evaluate
 from training.run.assessment import EVALUATION_SLOTS
 
 Say = Callable[[str], None]
-"""Receives a line of progress."""
+"""Prints a line of progress."""
 
 
-def find(model_repository: Path, name: str, number: int) -> PublishedVersion:
-    """Read a version whole, its digests verified; raise RepositoryError where it is not there."""
-    found = find_versions(model_repository)
-    if name not in found:
-        known = ", ".join(found) or "none at all"
+def find_version(model_repository: Path, name: str, number: int) -> PublishedVersion:
+    """Read a version and verify its digests; raise RepositoryError if it does not exist."""
+    versions = find_versions(model_repository)
+    if name not in versions:
+        known = ", ".join(versions) or "none at all"
         raise RepositoryError(f"model repository {model_repository}: expected one of {known}, got {name!r}")
-    if number not in found[name]:
-        known = ", ".join(map(str, found[name]))
+    if number not in versions[name]:
+        known = ", ".join(map(str, versions[name]))
         raise RepositoryError(f'model "{name}": expected one of versions {known}, got {number}')
     return read_version(model_repository / name / str(number))
 
 
 def check_takes_images(version: PublishedVersion) -> None:
-    """Raise RepositoryError where a version takes something else than images."""
+    """Raise RepositoryError if the version takes anything other than images."""
     inputs = version.manifest.inputs
     if len(inputs) != 1 or inputs[0].datatype != "UINT8" or len(inputs[0].shape) != 4:
         got = ", ".join(f"{each.datatype} {list(each.shape)}" for each in inputs)
@@ -46,7 +44,7 @@ def check_takes_images(version: PublishedVersion) -> None:
 
 
 class PublishedStages:
-    """A published version's stages, run as a server runs them; every split once."""
+    """The stages of a published version, run as a server runs them. Each split is run only once."""
 
     def __init__(self, version: PublishedVersion, say: Say) -> None:
         manifest = version.manifest
@@ -55,7 +53,7 @@ class PublishedStages:
             self._runner.probe()
         except RepositoryError:
             raise
-        except Exception as error:  # onnxruntime raises a class of its own for each status
+        except Exception as error:  # onnxruntime has one exception class for each status
             raise RepositoryError(
                 f"{version.folder}: the stages do not fit the manifest: {first_line(error)}"
             ) from error
@@ -67,28 +65,28 @@ class PublishedStages:
         self._input_name = manifest.inputs[0].name
         self._cost_E = manifest.multiply_adds
         self._say = say
-        self._answered: list[tuple[Split, NDArray[np.float32]]] = []
+        self._cached: list[tuple[Split, NDArray[np.float32]]] = []
 
     @property
     def batch_rows(self) -> int:
-        """How many rows run at once."""
+        """Rows of a batch."""
         return self._runner.slots
 
     def logits_of(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Run rows of any inputs through every stage: logits_ENK."""
+        """Run rows of any inputs through every stage; return logits_ENK."""
         return self._runner.run_every_stage(inputs)
 
     @property
     def cost_E(self) -> tuple[int, ...]:  # noqa: N802 - a shape suffix
-        """What a row costs that leaves at each exit."""
+        """Multiply-adds of a row that leaves at each exit."""
         return self._cost_E
 
     def logits(self, split: Split) -> NDArray[np.float32]:
-        """Run a split through every stage: logits_ENK."""
-        for known, logits_ENK in self._answered:
-            if known is split:  # its digest tells the row numbers alone, and not of which source
+        """Run a split through every stage; return logits_ENK."""
+        for cached_split, logits_ENK in self._cached:
+            if cached_split is split:  # not by digest, which two sources may share
                 return logits_ENK
         self._say(f"running {len(split):,} rows through {self._runner.stage_count} stages")
         logits_ENK = evaluate(self._runner, split.images_NCHW, input_name=self._input_name)
-        self._answered.append((split, logits_ENK))
+        self._cached.append((split, logits_ENK))
         return logits_ENK

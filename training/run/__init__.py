@@ -1,1 +1,1 @@
-"""A training run: from a recipe to a published version and its report."""
+"""Training runs: from a recipe to a published version and its report."""

@@ -1,9 +1,8 @@
-"""A network's exits, from its stages to its test figures: each split decides one thing.
+"""Calibrates, certifies and tests the exits of one network, with its exported stages.
 
-Temperature calibrates, tune traces the trade-off, certify certifies; the test split is read after
-every choice of the run. All of it on the exported stages, as they are served: whether just exported
-or published long ago, and then without PyTorch. Knows nothing of other generations, nor of what
-becomes of the figures.
+Each split has one purpose: the temperature split calibrates, the tune split sets the Pareto path, and the
+certify split certifies. The test split is read after every choice of the run. Published versions can be
+assessed without PyTorch.
 
 Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative multiply-adds.
 """
@@ -36,26 +35,26 @@ from training.exits.reliability import expected_calibration_error
 from training.exits.spread import confidence_spread
 from training.exits.thresholds import Candidate, pareto_path
 
-if TYPE_CHECKING:  # what was published is assessed where there is no PyTorch too
+if TYPE_CHECKING:  # published versions are assessed without PyTorch
     from training.architectures.network import MultiExitNetwork
     from training.release.export import ExportedStage
 
 INPUT_NAME = "image"
 TUNE, TEST = "tune", "test"
 NEUTRAL_TEMPERATURE = 1.0
-"""The calibration temperature that changes nothing."""
+"""The calibration temperature without effect."""
 
 EVALUATION_SLOTS = 256
 SERVING_THREADS = 1
-"""Intra-op threads of the stages that are evaluated and timed: what a serving worker has."""
+"""Intra-op threads of evaluated and timed stages, as in a serving worker."""
 
 
 class Stages(Protocol):
-    """A network as it is served: what its exits answer, and what they cost."""
+    """The stages of a network, as they are served."""
 
     @property
     def cost_E(self) -> tuple[int, ...]:  # noqa: N802 - a shape suffix
-        """What a row costs that leaves at each exit."""
+        """Multiply-adds of a row that leaves at each exit."""
 
     def logits(self, split: Split) -> NDArray[np.float32]:
         """Run a split through every stage: logits_ENK."""
@@ -63,14 +62,14 @@ class Stages(Protocol):
 
 @dataclass(frozen=True)
 class Exported:
-    """A generation as it will be served: its stages, run by the server's own runner."""
+    """The exported stages of a generation, run with the server's stage runner."""
 
     stages: "tuple[ExportedStage, ...]"
     runner: StageRunner
 
     @property
     def cost_E(self) -> tuple[int, ...]:  # noqa: N802 - a shape suffix
-        """What a row costs that leaves at each exit."""
+        """Multiply-adds of a row that leaves at each exit."""
         return cumulative([stage.multiply_adds for stage in self.stages])
 
     def logits(self, split: Split) -> NDArray[np.float32]:
@@ -80,7 +79,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class TuneResults:
-    """Calibration temperatures, answers on the tune split, and the Pareto path found there."""
+    """Calibration temperatures, readings of the tune split, and its Pareto path."""
 
     calibration_temperatures: tuple[float, ...]
     tune: Readings
@@ -89,14 +88,14 @@ class TuneResults:
 
 @dataclass(frozen=True)
 class ChosenPoints(TuneResults):
-    """The same, with each operating point as the certify split allows it."""
+    """TuneResults, and the operating points that the certify split allows."""
 
     points: Mapping[str, CertifiedThresholds]
 
 
 @dataclass(frozen=True)
 class HeldOutResults:
-    """One network's answers on the test split, and what each operating point gives there."""
+    """The logits and readings of the test split, and the counts of each operating point."""
 
     logits_ENK: NDArray[np.float32]
     readings: Readings
@@ -105,7 +104,7 @@ class HeldOutResults:
 
 @dataclass(frozen=True)
 class Assessment:
-    """One generation from its stages to its test figures."""
+    """The stages, operating points and test results of one generation."""
 
     exported: Exported
     chosen: ChosenPoints
@@ -113,17 +112,17 @@ class Assessment:
 
     @property
     def exits(self) -> tuple[Exit, ...]:
-        """Each exit's figures on test, as the manifest has them."""
+        """The test results of each exit, for the manifest."""
         return exit_entries(self.chosen, self.tested)
 
     @property
     def operating_points(self) -> dict[str, OperatingPoint]:
-        """Each operating point's figures on test, as the manifest has them."""
+        """The test results of each operating point, for the manifest."""
         return point_entries(self.chosen, self.tested)
 
 
 def export(network: "MultiExitNetwork", dataset: Dataset, folder: Path) -> Exported:
-    """Write a network's stages into a folder and hold their chain against the network itself."""
+    """Export a network's stages to a folder, and check that their outputs equal those of the network."""
     from training.release.export import assert_parity, export_stages
 
     stages = export_stages(network, folder, dataset.image_shape, input_name=INPUT_NAME)
@@ -138,12 +137,12 @@ def export(network: "MultiExitNetwork", dataset: Dataset, folder: Path) -> Expor
 
 
 def input_spec(dataset: Dataset) -> TensorSpec:
-    """Describe the model's one input: images as they are."""
+    """Return the manifest entry of the model's input, the images."""
     return TensorSpec(name=INPUT_NAME, datatype="UINT8", shape=(-1, *dataset.image_shape))
 
 
 def trace(stages: Stages, dataset: Dataset) -> TuneResults:
-    """Calibrate, and trace the trade-off: one split each."""
+    """Calibrate on the temperature split, and compute the Pareto path on the tune split."""
     split = dataset.temperature
     temperatures = tuple(
         calibration_temperature(logits_NK, split.truth_N) for logits_NK in stages.logits(split)
@@ -153,7 +152,7 @@ def trace(stages: Stages, dataset: Dataset) -> TuneResults:
 
 
 def choose(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> ChosenPoints:
-    """Calibrate, trace the trade-off and certify: one split each."""
+    """Calibrate, compute the Pareto path and certify, each on its own split."""
     traced = trace(stages, dataset)
     held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, traced.calibration_temperatures)
     return choose_points(traced, held_out, stages.cost_E, goals)
@@ -162,9 +161,9 @@ def choose(stages: Stages, dataset: Dataset, goals: Mapping[str, Goal]) -> Chose
 def choose_points(
     traced: TuneResults, certify_split: Readings, cost_E: Sequence[int], goals: Mapping[str, Goal]
 ) -> ChosenPoints:
-    """Take the point of each goal from a path that the tune split traced, and `exact`.
+    """Choose a point of the Pareto path for each goal, and add `exact`.
 
-    Raises RecipeError for a goal that cannot be reached, with the name of its point.
+    Raises RecipeError with the name of the point if a goal cannot be reached.
     """
     path = traced.path
     points = {EXACT_POINT: CertifiedThresholds(path[0], certificate=None, tested=())}
@@ -177,14 +176,14 @@ def choose_points(
 
 
 def read_test_split(stages: Stages, chosen: ChosenPoints, split: Split) -> HeldOutResults:
-    """Measure every exit, and every operating point as it was chosen, on a split."""
+    """Measure every exit and every chosen operating point on a split."""
     return measure(stages.logits(split), split.truth_N, chosen, stages.cost_E)
 
 
 def measure(
     logits_ENK: NDArray[np.float32], truth_N: NDArray[np.integer], chosen: ChosenPoints, cost_E: Sequence[int]
 ) -> HeldOutResults:
-    """Measure every exit, and every operating point as it was chosen, on the test split's logits."""
+    """Measure every exit and every chosen operating point from the logits of the test split."""
     readings = read(logits_ENK, truth_N, chosen.calibration_temperatures)
     return HeldOutResults(
         logits_ENK=logits_ENK,
@@ -196,7 +195,7 @@ def measure(
 
 
 def exit_entries(chosen: ChosenPoints, tested: HeldOutResults) -> tuple[Exit, ...]:
-    """Return each exit's figures on test, every row leaving there, as the manifest has them."""
+    """Return the test results of each exit, if every row left there, for the manifest."""
     readings = tested.readings
     return tuple(
         Exit(
@@ -214,7 +213,7 @@ def exit_entries(chosen: ChosenPoints, tested: HeldOutResults) -> tuple[Exit, ..
 
 
 def point_entries(chosen: ChosenPoints, tested: HeldOutResults) -> dict[str, OperatingPoint]:
-    """Return each operating point's figures on test, as the manifest has them."""
+    """Return the test results of each operating point, for the manifest."""
     return {
         name: OperatingPoint(
             thresholds=point.candidate.thresholds,
@@ -231,7 +230,7 @@ def point_entries(chosen: ChosenPoints, tested: HeldOutResults) -> dict[str, Ope
 
 
 def path_entry(chosen: ChosenPoints) -> ParetoPath:
-    """Return the path that the points were taken from, on tune, as the manifest has it."""
+    """Return the Pareto path on the tune split, for the manifest."""
     return ParetoPath(
         split=TUNE,
         n=chosen.tune.rows,

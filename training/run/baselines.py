@@ -1,8 +1,8 @@
-"""Networks without exits, trained for the report alone, to see whether leaving early beats them.
+"""Baselines: three networks without early exits, trained with the recipe's schedule for the report.
 
-Three of them, all under the recipe's own schedule: the backbone with its final exit alone; the same
-architecture so narrow that a row costs what it costs at the default operating point; and that narrow
-one again, taught by the generation that is published. Sized and trained before the test split is read.
+The first is the backbone with only its final exit. The second has the same architecture, but narrower: a row
+costs at most its mean cost at the default operating point. The third is the second with the published
+generation as teacher. All are trained before the test split is read.
 
 Shapes: `N` rows of the test split.
 """
@@ -30,27 +30,27 @@ WIDTH_STEPS = 200
 
 @dataclass(frozen=True)
 class Baseline:
-    """A trained network of one exit, as it would be served."""
+    """A trained network with one exit, exported for serving."""
 
     name: str
     exported: Exported
 
     @property
     def multiply_adds(self) -> int:
-        """What every row costs."""
+        """Multiply-adds of every row."""
         return self.exported.cost_E[-1]
 
     @property
     def parameters(self) -> int:
-        """Of the whole network."""
+        """Parameters of the network."""
         return sum(stage.parameters for stage in self.exported.stages)
 
     def milliseconds(self) -> Mapping[int, float]:
-        """Measure the median milliseconds of a batch, by its rows."""
+        """Measure the median milliseconds of a batch, by number of rows."""
         return {rows: sum(stages) for rows, stages in measure_milliseconds(self.exported.runner).items()}
 
     def correct_N(self, split: Split) -> NDArray[np.bool_]:  # noqa: N802 - a shape suffix
-        """Return which rows of a split it has right."""
+        """Return which rows of a split are classified correctly."""
         return np.asarray(self.exported.logits(split)[-1].argmax(axis=1) == split.truth_N)
 
 
@@ -61,34 +61,34 @@ def train_baselines(
     progress: TrainingProgress,
     *,
     teacher: TrainedGeneration,
-    most_multiply_adds: float,
+    max_multiply_adds: float,
 ) -> list[Baseline]:
-    """Train all three, or take up those that the folder holds where they stand.
+    """Train the three baselines, or resume those in the folder.
 
-    most_multiply_adds is what a row of the smaller ones may cost, teacher the published generation.
+    teacher: the published generation. max_multiply_adds: largest cost of a row for the narrow networks.
     """
-    alone = without_exits(recipe)
-    narrow = narrowed(alone, dataset, most_multiply_adds)
+    backbone = without_exits(recipe)
+    narrow = narrowed(backbone, dataset, max_multiply_adds)
     plans: Sequence[tuple[str, Recipe, Sequence[TrainedGeneration]]] = (
-        (BACKBONE, alone, ()),
+        (BACKBONE, backbone, ()),
         (SMALLER, narrow, ()),
         (SMALLER_TAUGHT, _with_generations(narrow, 2), (teacher,)),
     )
     baselines = []
     for name, plan, earlier in plans:
-        progress.say(f"training a network without exits, to compare with: {name}")
-        place = folder.baseline_folder(name.replace(", ", "-"))
-        place.go_on(plan, dataset.digests)
-        *_, trained = train(plan, dataset, place, progress, earlier=earlier, make=make_backbone)
-        exported = export(trained.network, dataset, place.generation_folder(trained.number))
+        progress.say(f"training a baseline without early exits: {name}")
+        baseline_folder = folder.baseline_folder(name.replace(", ", "-"))
+        baseline_folder.begin_or_resume(plan, dataset.digests)
+        *_, trained = train(plan, dataset, baseline_folder, progress, earlier=earlier, make=make_backbone)
+        exported = export(trained.network, dataset, baseline_folder.generation_folder(trained.number))
         baselines.append(Baseline(name, exported))
     return baselines
 
 
-def narrowed(recipe: Recipe, dataset: Dataset, most_multiply_adds: float) -> Recipe:
-    """Return the recipe with every width scaled by the largest factor whose backbone stays within a cost.
+def narrowed(recipe: Recipe, dataset: Dataset, max_multiply_adds: float) -> Recipe:
+    """Return the recipe with every width scaled by the largest factor that keeps the backbone in the limit.
 
-    The narrowest, one channel a stage, is given where none does.
+    If even the smallest factor costs more, return the recipe with that factor.
     """
 
     def scaled(step: int) -> Recipe:
@@ -99,19 +99,19 @@ def narrowed(recipe: Recipe, dataset: Dataset, most_multiply_adds: float) -> Rec
     def cost(step: int) -> int:
         return sum(multiply_adds(make_backbone(scaled(step), dataset), dataset.image_shape))
 
-    steps = range(1, WIDTH_STEPS + 1)  # by rising cost
-    return scaled(max(1, bisect_right(steps, most_multiply_adds, key=cost)))
+    steps = range(1, WIDTH_STEPS + 1)  # in order of cost
+    return scaled(max(1, bisect_right(steps, max_multiply_adds, key=cost)))
 
 
 def without_exits(recipe: Recipe) -> Recipe:
-    """Return the recipe without what only a network with exits has."""
+    """Return the recipe without settings that only early exits use."""
     supervision = recipe.deep_supervision.model_copy(update={"hint_weight": 0.0})
     update = {"deep_supervision": supervision, "exits": ExitsSection(train="joint")}
     return _with_generations(recipe, 1).model_copy(update=update)
 
 
 def _with_generations(recipe: Recipe, count: int) -> Recipe:
-    """Return the recipe with so many generations, each taught by the final exit of the one before."""
+    """Return the recipe with `count` generations, each taught by the final exit of the previous one."""
     generations = recipe.generations.model_copy(
         update={"count": count, "teacher": "previous", "teaching_mix": 0.0, "patience": None}
     )

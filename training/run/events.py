@@ -1,9 +1,8 @@
-"""What a run does as a file of events, one JSON object a line, for a program that watches it.
+"""Writes the progress of a run to a file of events, one JSON object per line.
 
-Every event has `number` (1, 2, and so on), `time` (Unix seconds) and `kind`; docs/training.md lists them.
-A line is on its way to disk before the run goes on, so killing the run loses none. One that a kill tore
-is cut off before the next is written, and numbers go on from the last whole one. Knows nothing of who
-reads the file.
+Every event has `number` (1, 2, and so on), `time` (Unix seconds) and `kind`; see docs/training.md.
+A line is passed to the operating system before the run continues, so a killed run loses no line. A partial
+line at the end is removed before the next event. Numbers continue after the last full line.
 """
 
 import json
@@ -16,28 +15,28 @@ from training.errors import RunError
 from training.run.folder import RunRecord
 
 STEP_SECONDS = 0.5
-"""The least time between two events of kind `step`."""
+"""Shortest time between two events of kind `step`."""
 
-_START = b'{"number": '  # of every line
+_LINE_START = b'{"number": '
 
 
 class Events:
-    """Progress as a file of events, which is taken up where it ends when there is the first to tell."""
+    """Progress of a run, appended to a file of events. The file is first opened at the first event."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._number: int | None = None
-        self._generation = self._epochs = self._steps_of_all = 0
+        self._generation = self._epochs = self._total_steps = 0
         self._first_step = self._step = 0
         self._began = 0.0
-        self._step_told: float | None = None
+        self._last_step_time: float | None = None
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        """Report that a generation begins, or goes on."""
-        self._generation, self._epochs, self._steps_of_all = generation, epochs, epochs * steps_per_epoch
+        """Write an event for a generation that begins or resumes."""
+        self._generation, self._epochs, self._total_steps = generation, epochs, epochs * steps_per_epoch
         self._first_step = self._step = epochs_done * steps_per_epoch
         self._began = time.monotonic()
-        self._tell(
+        self._write(
             "generation",
             generation=generation,
             epochs=epochs,
@@ -46,23 +45,23 @@ class Events:
         )
 
     def step(self) -> None:
-        """Count a finished step, and tell it unless another was told just before."""
+        """Count a finished step; write an event if the last one is at least STEP_SECONDS old."""
         self._step += 1
         now = time.monotonic()
-        if self._step_told is None or now - self._step_told >= STEP_SECONDS:
-            self._step_told = now
-            pace = (now - self._began) / (self._step - self._first_step)
-            self._tell(
+        if self._last_step_time is None or now - self._last_step_time >= STEP_SECONDS:
+            self._last_step_time = now
+            seconds_per_step = (now - self._began) / (self._step - self._first_step)
+            self._write(
                 "step",
                 generation=self._generation,
                 step=self._step,
-                steps=self._steps_of_all,
-                seconds_left=round(pace * (self._steps_of_all - self._step), 3),
+                steps=self._total_steps,
+                seconds_left=round(seconds_per_step * (self._total_steps - self._step), 3),
             )
 
     def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
-        """Report what an epoch gave."""
-        self._tell(
+        """Write an event for a finished epoch."""
+        self._write(
             "epoch",
             generation=self._generation,
             epochs=self._epochs,
@@ -72,15 +71,15 @@ class Events:
         )
 
     def end(self) -> None:
-        """Do nothing: the last epoch reported it, or the next event does not come."""
+        """Do nothing: a generation has no event for its end."""
 
     def say(self, line: str) -> None:
-        """Report what is said."""
-        self._tell("line", text=line)
+        """Write an event with a line of text."""
+        self._write("line", text=line)
 
     def published(self, record: RunRecord, report: Path) -> None:
-        """Report what the run published, now or before."""
-        self._tell(
+        """Write an event for the published version."""
+        self._write(
             "published",
             model=record.model,
             version=record.version,
@@ -89,33 +88,33 @@ class Events:
             report=str(report),
         )
 
-    def _tell(self, kind: str, **fields: Any) -> None:  # noqa: ANN401 - any JSON value
-        """Append an event; raise OSError, with the file's name, where it can't be written whole."""
+    def _write(self, kind: str, **fields: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Append an event; raise OSError with the path if it cannot be written."""
         try:
             if self._number is None:
-                self._number = _take_up(self._path)
+                self._number = _open(self._path)
             self._number += 1
             event = {"number": self._number, "time": time.time(), "kind": kind, **fields}
             with self._path.open("ab") as file:
                 file.write(json.dumps(event).encode() + b"\n")
-        except OSError as error:  # of a write, it knows no name
+        except OSError as error:  # the error of a write has no path
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
-def _take_up(path: Path) -> int:
-    """Cut off a last line that a kill tore; gives the number of the last whole one, 0 where there is none.
+def _open(path: Path) -> int:
+    """Remove a partial last line, and return the number of the last full line; 0 if there is none.
 
-    Raises RunError, and changes nothing, where the file is not one of events.
+    Raises RunError, and changes nothing, if the file has other content.
     """
-    if not path.is_file():  # new, or a pipe, which keeps nothing
+    if not path.is_file():  # new, or a pipe
         return 0
-    whole, newline, torn = path.read_bytes().rpartition(b"\n")
-    number = _number_of(path, whole.rpartition(b"\n")[2]) if newline else 0
-    if torn:
-        if not (torn.startswith(_START) or _START.startswith(torn)):
-            raise _no_events(path, torn)
+    full_lines, newline, partial_line = path.read_bytes().rpartition(b"\n")
+    number = _number_of(path, full_lines.rpartition(b"\n")[2]) if newline else 0
+    if partial_line:
+        if not (partial_line.startswith(_LINE_START) or _LINE_START.startswith(partial_line)):
+            raise _not_an_event(path, partial_line)
         with path.open("r+b") as file:
-            file.truncate(len(whole + newline))
+            file.truncate(len(full_lines + newline))
     return number
 
 
@@ -123,8 +122,8 @@ def _number_of(path: Path, line: bytes) -> int:
     try:
         return int(json.loads(line)["number"])
     except (ValueError, TypeError, LookupError) as error:
-        raise _no_events(path, line) from error
+        raise _not_an_event(path, line) from error
 
 
-def _no_events(path: Path, line: bytes) -> RunError:
+def _not_an_event(path: Path, line: bytes) -> RunError:
     return RunError(f"events file {path}: expected its last line to be an event, got {line[:80]!r}")

@@ -1,16 +1,16 @@
-"""One run's output folder: whose recipe it was begun with, and the record of what it published.
+"""The output folder of a run: its recipe, its checkpoints and the record of its published version.
 
-    recipe.json             the recipe, every default filled in: written first
-    data.json               digests of the data it was begun with
-    run-id                  made when it was begun; the manifest of what it publishes names it
-    checkpoint.pt           the epoch to resume from
-    generation-<g>/         weights.pt, and stage-<k>.onnx as exported; where exits were attached to a trained
-                            backbone, also whole/stage-0.onnx without them, and heads/
-    baselines/<name>/       the same for networks without exits, where the recipe compares with them
-    run.json                the run's record: written once its version is published
-    report.html             written last: the run is finished
+Its files are:
 
-Knows nothing of how a run goes on.
+    recipe.json             the recipe with every default filled in; written first
+    data.json               digests of the data
+    run-id                  the id of the run, which is in the manifest of the published version
+    checkpoint.pt           the last finished epoch
+    generation-<g>/         weights.pt and the exported stage-<k>.onnx; with attached exits also heads/, and
+                            whole/stage-0.onnx, the network without early exits
+    baselines/<name>/       the same for each baseline
+    run.json                the record of the run; written after its version is published
+    report.html             written last, when the run is finished
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from serving.errors import first_complaint
+from serving.files import atomic_write
 from serving.repository.manifest import (
     MANIFEST_FILE,
     Exit,
@@ -30,9 +31,8 @@ from serving.repository.repository import file_digest
 from training.data.splits import DataDigests
 from training.errors import RunError
 from training.exits.intervals import Estimate, Proportion, paired_difference
-from training.files.output_folder import ID_FILE, make_writable, run_id
-from training.files.whole_file import whole_file
 from training.recipe.recipe import Recipe, first_difference
+from training.run.output_folder import ID_FILE, make_writable, run_id
 
 RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
@@ -43,81 +43,81 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 
 class GenerationRecord(ManifestSection):
-    """What a run found out about one generation."""
+    """The results of one generation."""
 
     number: int
     tune_accuracy: float
-    """Of the final exit."""
+    """Accuracy of the final exit on the tune split."""
     tune_n: int
     p_value: float | None
-    """Of the paired test on tune against the generation promoted so far; None for the first."""
+    """Paired test on tune against the best earlier generation; None for the first generation."""
     exits: tuple[Exit, ...]
     operating_points: dict[str, OperatingPoint]
     precision: str | None = None
-    """In which its training ended: bf16 or fp32; None where that was not written down."""
+    """Precision at the end of its training: bf16 or fp32; None in old records."""
 
 
 class EnsembleRecord(ManifestSection):
-    """All generations of a run together: the mean of their softmax outputs, exit by exit."""
+    """The ensemble of all generations: the mean of their softmax outputs at each exit."""
 
     generations: int
     accuracy: tuple[float, ...]
-    """Of each exit; empty for one generation, which is no ensemble."""
+    """Accuracy of each exit; empty if there is only one generation."""
     split: str
     n: int
 
 
 class BaselineRecord(ManifestSection):
-    """A network without exits, trained to compare with."""
+    """The results of a baseline: a network without early exits."""
 
     name: str
     parameters: int
     multiply_adds: int
     milliseconds: dict[int, float]
-    """Median for a whole batch, by its rows."""
+    """Median for a batch, by number of rows."""
     accuracy: float
     gained: int
-    """Rows that the default operating point has right and it has not."""
+    """Rows that only the default operating point classifies correctly."""
     lost: int
-    """Rows that it has right and the default operating point has not."""
+    """Rows that only the baseline classifies correctly."""
     split: str
     n: int
 
     @property
     def right(self) -> Proportion:
-        """The rows that it has right."""
+        """The rows that are classified correctly."""
         return Proportion(round(self.accuracy * self.n), self.n)
 
     @property
     def beaten_by(self) -> Estimate:
-        """How much more often the default operating point is right, a share, with its interval."""
+        """Accuracy of the default operating point minus that of the baseline, with its interval."""
         return paired_difference(self.gained, self.lost, self.n)
 
 
 class RunRecord(ManifestSection):
-    """A run that has published: `run.json`."""
+    """The record of a run that has published a version: `run.json`."""
 
     recipe: str
     model: str
     version: int
     published: str
-    """The version's folder, absolute."""
+    """Absolute path of the version's folder."""
     manifest_sha256: str
-    """Of the manifest as published: another run may have put its own version in that place since."""
+    """SHA-256 of the published manifest. Another run may since have published to the same path."""
     seed: int
     chosen_generation: int
     generations: tuple[GenerationRecord, ...]
     ensemble: EnsembleRecord
     stage_milliseconds: dict[int, tuple[float, ...]] = Field(default_factory=dict)
-    """Of the published stages: medians for a whole batch, by its rows."""
+    """Medians of the published stages for a batch, by number of rows."""
     baselines: tuple[BaselineRecord, ...] = ()
 
     def is_published_in(self, model_repository: Path) -> bool:
-        """Whether the version lies in that model repository."""
-        place = model_repository.resolve() / self.model / str(self.version)
-        manifest = place / MANIFEST_FILE
+        """Return whether the model repository has the version, with the recorded manifest."""
+        folder = model_repository.resolve() / self.model / str(self.version)
+        manifest = folder / MANIFEST_FILE
         return (
-            place == Path(self.published)
+            folder == Path(self.published)
             and manifest.is_file()
             and file_digest(manifest) == self.manifest_sha256
         )
@@ -127,73 +127,73 @@ class RunFolder:
     """The output folder of one run."""
 
     def __init__(self, path: Path, *, allow_other_precision: bool = False) -> None:
-        """Take a folder; allow_other_precision: training may go on in another format than it was begun in."""
+        """allow_other_precision: whether training may resume in another precision than it began in."""
         self.path = path
         self.allow_other_precision = allow_other_precision
 
     @property
     def run_id(self) -> str:
-        """What the manifest of the version that it publishes names."""
+        """The id of the run. The manifest of the published version has it too."""
         return run_id(self.path)
 
     @property
     def report_path(self) -> Path:
-        """Where the report lies."""
+        """Path of the report."""
         return self.path / REPORT_FILE
 
     def generation_folder(self, generation: int) -> Path:
-        """Where a generation's files lie."""
+        """Return the folder of a generation."""
         return self.path / f"generation-{generation}"
 
     def baseline_folder(self, name: str) -> "RunFolder":
-        """Where a network without exits is trained, to compare with."""
-        place = self.path / "baselines" / name
-        return RunFolder(place, allow_other_precision=self.allow_other_precision)
+        """Return the folder of a baseline."""
+        path = self.path / "baselines" / name
+        return RunFolder(path, allow_other_precision=self.allow_other_precision)
 
     def check(self, recipe: Recipe) -> None:
-        """Raise RunError where the folder holds something else than a run of this recipe; changes nothing."""
-        if not self._holds_something():
+        """Raise RunError if the folder has files that are not from a run of this recipe."""
+        if not self._has_files():
             return
-        begun_with = self._read(RECIPE_FILE, Recipe.recorded)
-        if begun_with is None:
+        recorded = self._read(RECIPE_FILE, Recipe.recorded)
+        if recorded is None:
             raise RunError(f"output folder {self.path}: expected {RECIPE_FILE} of an earlier run, got none")
-        difference = first_difference(begun_with, recipe)
+        difference = first_difference(recorded, recipe)
         if difference is not None:
             raise RunError(f"output folder {self.path}: begun with another recipe: {difference}")
 
     def begin(self, recipe: Recipe, data: DataDigests) -> None:
-        """Make the folder and bind it to recipe and data; raise RunError where it is bound to other data.
+        """Create the folder and record recipe and data; raise RunError if other data is recorded.
 
-        Rows that moved between splits since the training began would void every figure.
+        If rows had moved between splits since the training began, all results would be invalid.
         """
         make_writable(self.path)
         run_id(self.path)
         if not (self.path / RECIPE_FILE).exists():
             self._write(RECIPE_FILE, recipe)
-        begun_with = self._read(DATA_FILE, DataDigests.model_validate_json)
-        if begun_with is None:
+        recorded = self._read(DATA_FILE, DataDigests.model_validate_json)
+        if recorded is None:
             self._write(DATA_FILE, data)
-        elif begun_with != data:
+        elif recorded != data:
             raise RunError(
                 f"output folder {self.path}: begun with other data: "
-                f"expected digest {begun_with.dataset}, got {data.dataset}"
+                f"expected digest {recorded.dataset}, got {data.dataset}"
             )
 
-    def go_on(self, recipe: Recipe, data: DataDigests) -> None:
-        """Begin, or go on with what the same recipe and data began here; raise RunError for any other."""
+    def begin_or_resume(self, recipe: Recipe, data: DataDigests) -> None:
+        """Begin a run, or resume it; raise RunError if another recipe or other data is recorded."""
         self.check(recipe)
         self.begin(recipe, data)
 
     def read_record(self) -> RunRecord | None:
-        """Return the record of a run that has published; None where it has not."""
+        """Return the record of the run; None if it has not published."""
         return self._read(RECORD_FILE, RunRecord.model_validate_json)
 
     def write_record(self, record: RunRecord) -> None:
-        """Write the record of what was published."""
+        """Write the record of the run."""
         self._write(RECORD_FILE, record)
 
-    def _holds_something(self) -> bool:
-        """Whether anything was kept here, beside the id, a lock, or a draft that a kill left."""
+    def _has_files(self) -> bool:
+        """Return whether there are files other than the id, locks and drafts of killed processes."""
         entries = self.path.iterdir() if self.path.exists() else ()
         return any(entry.name != ID_FILE and not entry.name.startswith(".") for entry in entries)
 
@@ -207,5 +207,5 @@ class RunFolder:
             raise RunError(f"{path}: not of this program's version: {first_complaint(error)}") from error
 
     def _write(self, name: str, document: BaseModel) -> None:
-        with whole_file(self.path / name) as file:
+        with atomic_write(self.path / name) as file:
             file.write(document.model_dump_json(indent=2).encode() + b"\n")

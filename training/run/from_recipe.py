@@ -1,11 +1,8 @@
-"""What a recipe asks for, made: its dataset, its network, its trained generations.
-
-The steps that a run shares with studies, baselines and benchmarks. Knows nothing of exits' thresholds.
-"""
+"""Builds the network of a recipe and trains its generations, for runs, studies and benchmarks."""
 
 from collections.abc import Callable, Sequence
 
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.born_again.checkpoint import CheckpointFolder
 from training.born_again.generations import TrainedGeneration, choose_training_device, train_generations
@@ -16,32 +13,26 @@ from training.recipe.recipe import Recipe
 from training.run.folder import RunFolder
 
 
-def load(recipe: Recipe) -> Dataset:
-    """Load and cut the recipe's dataset."""
-    return recipe.dataset.load()
-
-
 def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
-    """Build the recipe's network with fresh weights; normalisation is measured on the train split."""
-    return build(
-        recipe.architecture.name,
-        PixelNormalisation.of(dataset.train.images_NCHW),
-        dataset.image_shape,
+    """Build a recipe's network with random weights. Normalisation is measured on the train split."""
+    options = NetworkOptions(
+        image_shape=dataset.image_shape,
         classes=len(dataset.labels),
         width=recipe.architecture.width,
         depth=recipe.architecture.depth_of_each_stage,
         strides=recipe.architecture.strides,
         heads=recipe.architecture.head_of_each_exit,
     )
+    return build(recipe.architecture.name, PixelNormalisation.of(dataset.train.images_NCHW), options)
 
 
 def make_backbone(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
-    """Build the recipe's network with the final exit alone."""
+    """Build a recipe's network with only the final exit."""
     return make_network(recipe, dataset).without_early_exits()
 
 
 def make_trained_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:
-    """Build the network that the recipe's generations train: without early exits where they follow later."""
+    """Build the network that a generation trains. It has no early exits if `exits.train` is "frozen"."""
     make = make_backbone if recipe.exits.train == "frozen" else make_network
     return make(recipe, dataset)
 
@@ -55,7 +46,10 @@ def train(
     earlier: Sequence[TrainedGeneration] = (),
     make: Callable[[Recipe, Dataset], MultiExitNetwork] = make_trained_network,
 ) -> list[TrainedGeneration]:
-    """Train every generation that neither the folder holds nor another run has trained earlier."""
+    """Train the missing generations and return all.
+
+    Generations in the folder are loaded; those in `earlier`, from another run, are used as teachers.
+    """
     precision = Precision.choose(recipe.schedule.precision, choose_training_device())
     return train_generations(
         lambda: make(recipe, dataset),

@@ -1,8 +1,7 @@
-"""How a run is told to stop by another program: SIGTERM, or the end of its standard input.
+"""Interrupts of a command by Ctrl-C, SIGTERM or the end of its standard input.
 
-Both do what Ctrl-C does, so what that leaves on disk they leave too. An interrupt may be turned into
-another error, or lost, by what it lands in: so it is kept in mind that it came, and it is held back where
-that is known to happen. Knows nothing of what is stopped.
+All three raise KeyboardInterrupt in the main thread. Some code swallows it or raises another exception, so
+the module records every interrupt. Interrupts can be deferred or ignored during such code.
 """
 
 import contextlib
@@ -20,76 +19,81 @@ from training.errors import RunError
 
 _CHUNK_BYTES = 4096
 _REPEAT_SECONDS = 5.0
-_SAME_WISH_SECONDS = 2.0
-"""One that comes so soon after another says the same, and would break into what that has set off."""
+_REPEATED_SECONDS = 2.0
+"""Interrupts this soon after another are ignored, because they would interrupt its handling."""
 
 
 @dataclass
 class _State:
-    """Of this process, which has one."""
+    """State of the process."""
 
-    came: bool = False
-    came_seconds: float = -math.inf
-    """When the last one came that was acted on, on the monotonic clock."""
-    held_back: bool = False
+    interrupted: bool = False
+    interrupted_at: float = -math.inf
+    """Monotonic time of the last interrupt that was not ignored."""
+    raises: bool = True
 
 
 _state = _State()
 
 
-def take_signals() -> None:
-    """From now on let SIGTERM raise KeyboardInterrupt as Ctrl-C does; to be called in the main thread."""
+def install_handlers() -> None:
+    """Let SIGTERM raise KeyboardInterrupt, like Ctrl-C. Must be called in the main thread."""
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started this ignores it
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # else the parent process ignores SIGINT
         signal.signal(signal.SIGINT, _interrupt)
 
 
-def came() -> bool:
-    """Whether an interrupt came, whatever became of it."""
-    return _state.came
+def was_interrupted() -> bool:
+    """Return whether an interrupt occurred, even if it raised nothing."""
+    return _state.interrupted
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """Hold interrupts back to the end of the block.
+def deferred() -> Iterator[None]:
+    """Defer interrupts to the end of the block.
 
-    For imports: some compiled modules turn an interrupt into an ImportError, which whoever imports them
-    may take for a module that is not installed.
+    Used for imports: some compiled modules turn an interrupt into an ImportError, which looks like a missing
+    module.
     """
-    _state.held_back = True
+    _state.raises = False
     try:
         yield
     finally:
-        _state.held_back = False
-    if _state.came:
+        _state.raises = True
+    if _state.interrupted:
         raise KeyboardInterrupt
 
 
-def hold_back() -> None:
-    """Hold back whatever comes from now on: the process has only its exit code left to give."""
-    _state.held_back = True
-    # Once an interrupt came out of an `exec` of text, as there are under imports and exports, CPython ends
-    # itself by SIGINT and not by its exit code, unless another such text has run since.
+def disable() -> None:
+    """Ignore all further interrupts. Called when only the exit code is left to return."""
+    _state.raises = False
+    # If KeyboardInterrupt leaves an `exec` of a string, CPython ends with SIGINT instead of its exit code.
+    # Imports and exports use such an `exec`. Another `exec` resets this.
     exec("")  # noqa: S102
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     now = time.monotonic()
-    is_new = now - _state.came_seconds >= _SAME_WISH_SECONDS
-    _state.came, _state.came_seconds = True, now if is_new else _state.came_seconds
-    if is_new and not _state.held_back:
+    is_repeated = now - _state.interrupted_at < _REPEATED_SECONDS
+    _state.interrupted = True
+    if is_repeated:
+        return
+    _state.interrupted_at = now
+    if _state.raises:
         raise KeyboardInterrupt
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing, quietly: with SIG_IGN Python writes a line for a signal that has already come."""
+    """Do nothing. SIG_IGN would make Python print a line for a pending signal."""
 
 
 @contextlib.contextmanager
-def finishing() -> Iterator[None]:
-    """Let neither SIGTERM nor Ctrl-C break into a block that is short and must be whole: they come too late.
+def ignored() -> Iterator[None]:
+    """Ignore SIGTERM and Ctrl-C during a short block that must complete.
 
-    Outside the main thread, where neither is ever raised, it changes nothing.
+    Has no effect outside the main thread, where Python raises no KeyboardInterrupt.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -103,17 +107,17 @@ def finishing() -> Iterator[None]:
 
 
 def stop_with_stdin() -> None:
-    """Have this process get SIGTERM once its standard input ends, as it does when its other side dies."""
+    """Send SIGTERM to this process when its standard input ends, as it does when the parent process dies."""
     if sys.stdin is None:
         raise RunError("--stop-with-stdin: expected an open standard input, got none")
     threading.Thread(target=_wait_for_end, args=(sys.stdin.fileno(),), name="stdin", daemon=True).start()
 
 
 def _wait_for_end(descriptor: int) -> None:
-    # Past `sys.stdin`, whose lock a waiting thread would hold when the interpreter wants to end.
-    with contextlib.suppress(OSError):  # a terminal that hung up has ended too
+    # Not through `sys.stdin`: a waiting thread would hold its lock while the interpreter shuts down.
+    with contextlib.suppress(OSError):  # the terminal was closed
         while os.read(descriptor, _CHUNK_BYTES):
             pass
-    while True:  # until one is not lost
+    while True:  # a signal can be swallowed, so it is repeated
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_REPEAT_SECONDS)

@@ -1,14 +1,14 @@
-"""How much memory a run needs, estimated before any of it is taken: refuses recipes that cannot fit.
+"""Estimates the memory of a run, and refuses recipes that need too much, before training.
 
-A rough formula, all in FP32 though a run may take bf16:
+A rough formula. It assumes FP32, although a run may use bf16:
 
-    weights        parameters x 4 bytes x (4 while one network trains: weights, gradients and AdamW's two
-                   moments; and 1 for each generation before it, which is kept)
-    activations    batch_rows x outputs of all layers for one row x 4 bytes x 2 (values, and their gradients)
-    data           bytes of all images, twice: as they came and as they were cut
-    process        what Python, PyTorch and onnxruntime take by themselves
+    weights        parameters x 4 bytes x copies: 4 for the trained network (weights, gradients and two
+                   moments of AdamW), and 1 for each earlier generation
+    activations    batch_rows x outputs of all layers for one row x 4 bytes x 2 (values and gradients)
+    data           bytes of all images x 2: as loaded and as cut
+    process        memory of Python, PyTorch and onnxruntime
 
-Parameters and outputs are counted on PyTorch's meta device, which has shapes and no memory.
+Parameters and outputs are counted on PyTorch's meta device, which allocates no memory.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ FLOAT_BYTES = 4
 COPIES_IN_TRAINING = 4
 PROCESS_BYTES = 512 * 2**20
 ROWS = 2
-"""Run through the network to count outputs: batch norm takes no fewer."""
+"""Rows of the forward pass that counts outputs. Batch norm needs at least 2."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a run needs, in bytes."""
+    """Estimated memory of a run, in bytes."""
 
     weights: int
     activations: int
@@ -40,30 +40,30 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """The sum."""
+        """Sum of all parts."""
         return self.weights + self.activations + self.data + self.process
 
 
-def check_memory(recipe: Recipe, dataset: Dataset, most_bytes: int) -> None:
-    """Raise RecipeError where a run needs more than so much memory; on a GPU, more than that has."""
+def check_memory(recipe: Recipe, dataset: Dataset, max_bytes: int) -> None:
+    """Raise RecipeError if a run needs more than max_bytes; on a GPU, more than the GPU's memory."""
     estimate = estimate_memory(recipe, dataset)
     device = choose_training_device()
     if device.type == "cuda":
-        most_bytes = torch.cuda.get_device_properties(device).total_memory
-    if estimate.total > most_bytes:
+        max_bytes = torch.cuda.get_device_properties(device).total_memory
+    if estimate.total > max_bytes:
         raise RecipeError(
-            f"memory: expected at most {most_bytes} bytes, got an estimate of {estimate.total}: "
+            f"memory: expected at most {max_bytes} bytes, got an estimate of {estimate.total}: "
             f"weights {estimate.weights}, activations of {recipe.schedule.batch_rows} rows "
             f"{estimate.activations}, data {estimate.data}, process {estimate.process}"
         )
 
 
 def estimate_memory(recipe: Recipe, dataset: Dataset) -> MemoryEstimate:
-    """Estimate what a run needs; raise RecipeError where the images do not fit the architecture."""
+    """Estimate the memory of a run; raise RecipeError if the images do not fit the architecture."""
     with torch.device("meta"):
         network = make_network(recipe, dataset)
-        outputs = _outputs_of_a_row(network, dataset.image_shape)
-    parameters = sum(each.numel() for each in network.parameters())
+        outputs = _outputs_per_row(network, dataset.image_shape)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     copies = COPIES_IN_TRAINING + recipe.generations.count - 1
     return MemoryEstimate(
         weights=parameters * FLOAT_BYTES * copies,
@@ -72,8 +72,8 @@ def estimate_memory(recipe: Recipe, dataset: Dataset) -> MemoryEstimate:
     )
 
 
-def _outputs_of_a_row(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Count the numbers that all layers give for one row; those that change their input give none."""
+def _outputs_per_row(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Count the numbers that all layers output for one row. In-place layers count as 0."""
     count = 0
 
     def add(layer: nn.Module, _: object, output: Tensor) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from serving.console.command_parser import CommandParser
-from training.recipe.overrides import Overrides, once_each, read_assignment
+from training.recipe.overrides import Overrides, merge_assignments, read_assignment
 from training.retarget.options import add_model_repository
 
 HELP = "train a recipe and publish the model"
@@ -74,9 +74,9 @@ def recipe_name(options: argparse.Namespace) -> str:
 
 def overrides(options: argparse.Namespace) -> Overrides:
     """Return the settings that replace the recipe's; raise RecipeError for a key that is set twice."""
-    named = (("model", options.model), ("seed", options.seed))
+    shortcuts = (("model", options.model), ("seed", options.seed))
     assignments = [read_assignment(text) for text in options.set]
-    return once_each([*assignments, *((key, value) for key, value in named if value is not None)])
+    return merge_assignments([*assignments, *((key, value) for key, value in shortcuts if value is not None)])
 
 
 def options_to_resume(options: argparse.Namespace) -> list[str]:
@@ -84,10 +84,10 @@ def options_to_resume(options: argparse.Namespace) -> list[str]:
 
     `--stop-with-stdin` and `--max-memory-bytes` are not among them: they concern one process only.
     """
-    words = ["--model-repository", str(options.model_repository)]
+    arguments = ["--model-repository", str(options.model_repository)]
     for assignment in options.set:
-        words += ["--set", assignment]
+        arguments += ["--set", assignment]
     for flag in ("model", "seed", "events"):
         value = getattr(options, flag)
-        words += [f"--{flag}", str(value)] if value is not None else []
-    return words
+        arguments += [f"--{flag}", str(value)] if value is not None else []
+    return arguments

@@ -1,8 +1,7 @@
-"""The whole chain of a training run: from a recipe to a published version and its report.
+"""The steps of a training run: from a recipe to a published version and its report.
 
-Each split decides one thing, and the test split is read once, after every choice. Training is the
-only long step, and what is trained stays on disk; the rest repeats itself exactly, so a resumed run
-does it again. Knows nothing of the command line.
+Each split is used for one choice, and the test split is read once, after every choice. Trained weights are
+kept on disk. A resumed run repeats the other steps, which are short and give equal results.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,19 +16,19 @@ from training.data.splits import Dataset
 from training.errors import RecipeError
 from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
-from training.files.output_folder import check_writable, hold
 from training.recipe.recipe import Recipe
 from training.recipe.settings import DeepSupervisionSection
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
 from training.release.report import write_report
 from training.release.summarise import make_summary
+from training.run import interrupt
 from training.run.assessment import Assessment, Exported, choose, export, read_test_split
 from training.run.baselines import Baseline, train_baselines
 from training.run.folder import RunFolder, RunRecord
-from training.run.from_recipe import load, make_network, train
-from training.run.interrupt import finishing
+from training.run.from_recipe import make_network, train
 from training.run.memory import check_memory
+from training.run.output_folder import check_writable, hold
 
 
 def run(
@@ -42,10 +41,9 @@ def run(
     resume: bool,
     max_memory_bytes: int | None = None,
 ) -> tuple[RunRecord, bool]:
-    """Run a recipe to its published version; returns the record, and whether there was anything to do.
+    """Run a recipe; return the record, and whether the run was unfinished.
 
-    A mistake in recipe, data or folders is raised before any training, as is a need of more memory than
-    max_memory_bytes.
+    Errors in recipe, data or folders are raised before training, also an estimate above max_memory_bytes.
     """
     with hold(folder.path, resume=resume):
         return _run(recipe, recipe_name, folder, model_repository, progress, max_memory_bytes)
@@ -65,7 +63,7 @@ def _run(
     if record is not None and published and folder.report_path.exists():
         return record, False
     check_certify_rows(recipe.operating_points.goals, recipe.dataset.certify_rows)
-    dataset = load(recipe)
+    dataset = recipe.dataset.load()
     if recipe.schedule.batch_rows > len(dataset.train):
         raise RecipeError(
             f"schedule.batch_rows: expected at most the {len(dataset.train)} rows of the train split, "
@@ -73,7 +71,7 @@ def _run(
         )
     if max_memory_bytes is not None:
         check_memory(recipe, dataset, max_memory_bytes)
-    make_network(recipe, dataset)  # says before any training whether the images fit the architecture
+    make_network(recipe, dataset)  # raises RecipeError if the images do not fit the architecture
     check_writable(model_repository / recipe.model)
     folder.begin(recipe, dataset.digests)
     for line in unused_settings(recipe):
@@ -81,7 +79,7 @@ def _run(
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
     findings = find_out(recipe, recipe_name, dataset, generations, folder, progress)
-    with finishing():  # who stops a run either finds nothing published, or a run that is done
+    with interrupt.ignored():  # an interrupt leaves either nothing published or a finished run
         if record is None or not published:
             record = release(findings, model_repository, folder, progress)
         write_report(folder.report_path, make_summary(findings, Path(record.published)))
@@ -89,7 +87,7 @@ def _run(
 
 
 def unused_settings(recipe: Recipe) -> Iterator[str]:
-    """Yield a line where a recipe sets what its way of training exits does not use."""
+    """Yield a line for a section that `exits.train` makes unused."""
     if recipe.exits.train == "frozen" and recipe.deep_supervision != DeepSupervisionSection():
         yield 'deep_supervision is not used: exits.train is "frozen"; "joint" trains exits with the backbone'
 
@@ -97,7 +95,7 @@ def unused_settings(recipe: Recipe) -> Iterator[str]:
 def release(
     findings: Findings, model_repository: Path, folder: RunFolder, progress: TrainingProgress
 ) -> RunRecord:
-    """Publish the chosen generation, and record at once that it is."""
+    """Publish the chosen generation and write the record."""
     for line in warnings(findings):
         progress.say(line)
     published = publish(
@@ -118,10 +116,13 @@ def export_generations(
     folder: RunFolder,
     progress: TrainingProgress,
 ) -> list[Exported]:
-    """Write the stages of every generation; early exits are attached to those trained without any."""
+    """Export every generation. With `exits.train` "frozen", early exits are attached first."""
     if recipe.exits.train == "frozen":
         return attach_to_generations(recipe, dataset, generations, folder, progress)
-    return [export(each.network, dataset, folder.generation_folder(each.number)) for each in generations]
+    return [
+        export(generation.network, dataset, folder.generation_folder(generation.number))
+        for generation in generations
+    ]
 
 
 def find_out(
@@ -132,10 +133,10 @@ def find_out(
     folder: RunFolder,
     progress: TrainingProgress,
 ) -> Findings:
-    """Export, choose and promote, and after every choice read the test split, once."""
+    """Export, choose and promote, then read the test split once."""
     exported = export_generations(recipe, dataset, generations, folder, progress)
-    chosen = [choose(each, dataset, recipe.operating_points.goals) for each in exported]
-    promotion = promote([each.tune.correct_EN[-1] for each in chosen], planned=recipe.generations.count)
+    chosen = [choose(stages, dataset, recipe.operating_points.goals) for stages in exported]
+    promotion = promote([points.tune.correct_EN[-1] for points in chosen], planned=recipe.generations.count)
     baselines: list[Baseline] = []
     if recipe.baselines.static:
         point = chosen[promotion.chosen].points[DEFAULT_POINT]
@@ -145,12 +146,12 @@ def find_out(
             folder,
             progress,
             teacher=generations[promotion.chosen],
-            most_multiply_adds=point.candidate.multiply_adds_share * exported[promotion.chosen].cost_E[-1],
+            max_multiply_adds=point.candidate.multiply_adds_share * exported[promotion.chosen].cost_E[-1],
         )
-    # No choice is made from here on.
+    # All choices have been made.
     assessments = [
-        Assessment(each, made, read_test_split(each, made, dataset.test))
-        for each, made in zip(exported, chosen, strict=True)
+        Assessment(stages, points, read_test_split(stages, points, dataset.test))
+        for stages, points in zip(exported, chosen, strict=True)
     ]
     created = datetime.now(UTC).isoformat(timespec="seconds")
     best = assessments[promotion.chosen]
@@ -161,7 +162,7 @@ def find_out(
         assessments,
         promotion,
         stage_milliseconds=measure_milliseconds(best.exported.runner),
-        baselines=tuple(compare_baseline(each, best, dataset.test) for each in baselines),
-        precisions=[each.precision for each in generations],
+        baselines=tuple(compare_baseline(baseline, best, dataset.test) for baseline in baselines),
+        precisions=[generation.precision for generation in generations],
         created=created,
     )

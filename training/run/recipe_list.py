@@ -58,7 +58,7 @@ def _print_settings(recipe: dict[str, Any]) -> None:
 def _print_times() -> None:
     from training.data.registry import DATASETS
     from training.recipe.recipe import built_in_recipes, load_recipe
-    from training.run.estimate import training_seconds
+    from training.run.training_time import training_seconds
 
     for name in built_in_recipes():
         recipe = load_recipe(name)

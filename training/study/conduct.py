@@ -24,9 +24,9 @@ from training.exits.ensemble import ensemble_probabilities
 from training.exits.goals import check_certify_rows
 from training.reporting.conditions import hardware, package_versions
 from training.run.assessment import Assessment, choose, export, read_test_split
-from training.run.estimate import generation_seconds
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, make_network, train
+from training.run.from_recipe import make_network, train
+from training.run.training_time import generation_seconds
 from training.study.plan import Study, best_rules
 from training.study.record import (
     ContrastRecord,
@@ -62,7 +62,7 @@ def conduct(
     folder holds trainings of another recipe, and RecipeError where nothing could be certified.
     """
     check_certify_rows(study.recipe.operating_points.goals, study.recipe.dataset.certify_rows)
-    dataset = load(study.recipe)
+    dataset = study.recipe.dataset.load()
     make_network(study.recipe, dataset)  # says before any training whether the images fit
     trained = train_lines(study, dataset, folder, progress, allow_other_precision=allow_other_precision)
     progress.say("exporting, calibrating and certifying every network; then reading the test split, once")
@@ -93,10 +93,10 @@ def train_lines(
     def line(rule: str, seed: int) -> Sequence[TrainedGeneration]:
         if seed not in firsts:
             place, recipe = run_folder(folder / f"seed-{seed}"), study.first_recipe(seed)
-            place.go_on(recipe, dataset.digests)
+            place.begin_or_resume(recipe, dataset.digests)
             (firsts[seed],) = train(recipe, dataset, place, progress)
         place, recipe = run_folder(line_folder(folder, rule, seed)), study.line_recipe(rule, seed)
-        place.go_on(recipe, dataset.digests)
+        place.begin_or_resume(recipe, dataset.digests)
         return train(recipe, dataset, place, progress, earlier=[firsts[seed]])
 
     for rule in study.rules:

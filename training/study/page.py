@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from training.files.whole_file import whole_file
+from serving.files import atomic_write
 from training.reporting import numerals
 from training.study import answers, plots
 from training.study.record import StudyRecord
@@ -21,7 +21,7 @@ def write_study(folder: Path, record: StudyRecord) -> Path:
     """Write record, plots and page into a folder; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files(record).items():
-        with whole_file(folder / name) as file:
+        with atomic_write(folder / name) as file:
             file.write(text.encode())
     return folder / PAGE_FILE
 

@@ -126,8 +126,8 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(
     assert {path.name for path in tmp_path.iterdir()} == {REVOCATIONS_FILE, LOCK_FILE}
 
 
-def test_a_draft_that_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / f".{REVOCATIONS_FILE}-abc").write_text("half")
+def test_the_draft_of_a_killed_writer_is_overwritten_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / f".{REVOCATIONS_FILE}.draft").write_text("half")
 
     RevocationFile(tmp_path).change(with_entry)
 

@@ -82,12 +82,12 @@ def test_revocations_while_an_earlier_one_is_written_slowly_are_all_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    write_whole = RevocationFile.change
+    original = RevocationFile.change
 
     def slow(file: RevocationFile, change: Callable[..., object]) -> object:
         begun.set()
         assert go_on.wait(PATIENCE_SECONDS)
-        return write_whole(file, change)  # type: ignore[arg-type]
+        return original(file, change)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RevocationFile, "change", slow)
     with kept(tmp_path) as revocations:

@@ -1,4 +1,4 @@
-"""Gradient equilibrium against plain autograd: one backward pass an exit, and their mean by hand."""
+"""Compares gradient equilibrium with plain autograd: one backward pass per exit, and their mean."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from training.architectures.gradient import balance, scale_gradient
 from training.architectures.heads import HeadSettings
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 
 ROWS, CLASSES = 6, 5
@@ -25,16 +25,17 @@ def make_network(name: str, exits: int) -> MultiExitNetwork:
     network = build(
         name,
         PixelNormalisation([127.0], [74.0]),
-        (1, 8, 8),
-        classes=CLASSES,
-        width=(3,),
-        depth=(1,) * exits,
-        strides=(),
-        heads=(HeadSettings(grid=2),) * exits,
+        NetworkOptions(
+            image_shape=(1, 8, 8),
+            classes=CLASSES,
+            width=(3,),
+            depth=(1,) * exits,
+            heads=(HeadSettings(grid=2),) * exits,
+        ),
     )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)  # a residual block's fresh scale passes no gradient
+            nn.init.uniform_(module.weight, 0.5, 1.5)  # new residual blocks have 0, which stops gradients
     return network
 
 
@@ -58,7 +59,7 @@ def assert_close(got: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("name", "exits"), EXITS)
-def test_equilibrium_leaves_every_answer_bit_for_bit(name: str, exits: int, training: bool) -> None:
+def test_equilibrium_does_not_change_any_bit_of_the_outputs(name: str, exits: int, training: bool) -> None:
     network = make_network(name, exits).train(training)
     plain_EBK, plain_embeddings = network.answer(IMAGES_BCHW)
     logits_EBK, embeddings = network.answer(IMAGES_BCHW, gradient_equilibrium=True)
@@ -68,7 +69,7 @@ def test_equilibrium_leaves_every_answer_bit_for_bit(name: str, exits: int, trai
 
 
 @pytest.mark.parametrize(("name", "exits"), EXITS)
-def test_a_stage_learns_from_the_mean_gradient_of_the_exits_from_it_on(name: str, exits: int) -> None:
+def test_a_stage_gets_the_mean_gradient_of_all_exits_behind_it(name: str, exits: int) -> None:
     network = make_network(name, exits)
     plain, balanced = losses(network, gradient_equilibrium=False), equilibrium_loss(network)
     for number, stage in enumerate(network.stages):
@@ -91,7 +92,7 @@ def test_the_first_stages_output_gets_the_mean_gradient_of_all_exits() -> None:
 
 
 @pytest.mark.parametrize(("name", "exits"), EXITS)
-def test_a_head_learns_from_the_whole_gradient_of_its_own_exit(name: str, exits: int) -> None:
+def test_a_head_gets_the_full_gradient_of_its_exit(name: str, exits: int) -> None:
     network = make_network(name, exits)
     plain, balanced = losses(network, gradient_equilibrium=False), equilibrium_loss(network)
     for own_loss, head in zip(plain, network.heads, strict=True):
@@ -106,7 +107,7 @@ def test_equilibrium_adds_nothing_to_the_network() -> None:
     assert set(network.state_dict()) == before
 
 
-def test_a_scaled_gradient_arrives_multiplied_by_its_share() -> None:
+def test_a_scaled_gradient_is_multiplied_by_its_share() -> None:
     features = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
     scaled = scale_gradient(features, 0.25)
     assert torch.equal(scaled, features)
@@ -117,7 +118,7 @@ def test_a_scaled_gradient_arrives_multiplied_by_its_share() -> None:
 @pytest.mark.parametrize(
     ("exits_from_here", "of_head", "of_deeper"), [(4, 0.25, 0.75), (2, 0.5, 0.5), (1, 1, 0)]
 )
-def test_a_head_passes_its_share_and_what_lies_deeper_the_rest(
+def test_the_head_passes_its_share_and_the_deeper_stages_the_rest(
     exits_from_here: int, of_head: float, of_deeper: float
 ) -> None:
     features = torch.ones(3, requires_grad=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images
 from training.architectures.heads import AttentionGate, Depthwise, Features, Head, HeadSettings, make_head
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.exits.cost import multiply_adds
 from training.release.export import assert_parity, export_stages
@@ -17,7 +17,7 @@ SEPARABLE = HeadSettings(kind="separable")
 GATED = HeadSettings(kind="separable", attention=True)
 
 
-def draw(seed: int, *shape: int) -> Tensor:
+def random_features(seed: int, *shape: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(0, 2, shape).astype(np.float32))
 
 
@@ -35,12 +35,13 @@ def gated_network() -> MultiExitNetwork:
     network = build(
         "deep_supervision",
         PixelNormalisation([8.0], [5.0]),
-        IMAGE_SHAPE,
-        classes=10,
-        width=(2,),
-        depth=(1, 1, 1),
-        strides=(),
-        heads=(GATED, GATED, HeadSettings()),
+        NetworkOptions(
+            image_shape=IMAGE_SHAPE,
+            classes=10,
+            width=(2,),
+            depth=(1, 1, 1),
+            heads=(GATED, GATED, HeadSettings()),
+        ),
     )
     network(torch.from_numpy(random_images(0, 16)))  # in training mode: moves the running statistics
     return network.eval()
@@ -49,26 +50,26 @@ def gated_network() -> MultiExitNetwork:
 @pytest.mark.parametrize(
     ("grid", "size", "cells"), [(1, 8, 1), (4, 8, 4), (4, 4, 4), (4, 3, 3), (4, 1, 1), (64, 8, 8)]
 )
-def test_a_linear_head_embeds_a_grid_cut_down_to_the_features_size(grid: int, size: int, cells: int) -> None:
+def test_a_linear_head_embeds_a_grid_of_at_most_the_features_size(grid: int, size: int, cells: int) -> None:
     linear = head(HeadSettings(grid=grid), 2, size)
     assert linear.embedding_width == 2 * cells * cells
-    assert linear.body(draw(0, 3, 2, size, size)).shape == (3, linear.embedding_width)
+    assert linear.body(random_features(0, 3, 2, size, size)).shape == (3, linear.embedding_width)
 
 
 def test_a_linear_head_of_grid_1_embeds_the_mean_of_each_channel() -> None:
-    features_BCHW = draw(0, 3, 2, 4, 4)
+    features_BCHW = random_features(0, 3, 2, 4, 4)
     embedding_BD = head(HeadSettings(), 2, 4).body(features_BCHW)
     by_hand = features_BCHW.numpy().mean(axis=(2, 3))
     np.testing.assert_allclose(embedding_BD.numpy(), by_hand, rtol=1e-5, atol=1e-6)
 
 
-def test_the_whole_grid_of_the_features_keeps_them_in_order() -> None:
-    features_BCHW = draw(0, 3, 2, 4, 4)
+def test_a_grid_of_the_features_size_keeps_their_order() -> None:
+    features_BCHW = random_features(0, 3, 2, 4, 4)
     assert torch.equal(head(HeadSettings(grid=4), 2, 4).body(features_BCHW), features_BCHW.flatten(1))
 
 
 def test_logits_are_the_classifier_on_the_embedding() -> None:
-    separable, features_BCHW = head(GATED).eval(), draw(0, 3, 2, 8, 8)
+    separable, features_BCHW = head(GATED).eval(), random_features(0, 3, 2, 8, 8)
     embedding_BD = separable.body(features_BCHW)
     assert torch.equal(separable(features_BCHW), separable.classifier(embedding_BD))
     assert separable(features_BCHW).shape == (3, 5)
@@ -83,48 +84,48 @@ def test_a_separable_head_doubles_up_to_the_final_stages_channels(
     separable = head(SEPARABLE, channels, final_channels=final_channels)
     assert count(separable, Depthwise) == blocks
     assert separable.embedding_width == final_channels
-    assert separable.body(draw(0, 3, channels, 8, 8)).shape == (3, final_channels)
+    assert separable.body(random_features(0, 3, channels, 8, 8)).shape == (3, final_channels)
 
 
 def test_a_separable_head_halves_features_of_any_size_down_to_one_pixel() -> None:
-    assert head(SEPARABLE, 2, 1, final_channels=16).body(draw(0, 3, 2, 1, 1)).shape == (3, 16)
+    assert head(SEPARABLE, 2, 1, final_channels=16).body(random_features(0, 3, 2, 1, 1)).shape == (3, 16)
 
 
-def test_features_wider_than_the_final_stages_are_pooled_as_they_are() -> None:
+def test_features_with_more_channels_than_the_final_stage_are_only_pooled() -> None:
     assert head(SEPARABLE, 8, final_channels=4).embedding_width == 8
 
 
 @pytest.mark.parametrize(("settings", "gates"), [(HeadSettings(), 0), (SEPARABLE, 0), (GATED, 1)])
-def test_only_attention_gives_a_head_a_gate(settings: HeadSettings, gates: int) -> None:
+def test_only_attention_adds_a_gate(settings: HeadSettings, gates: int) -> None:
     assert count(head(settings), AttentionGate) == gates
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_gate_never_makes_a_feature_larger_nor_changes_its_sign(training: bool) -> None:
+def test_a_gate_makes_features_smaller_and_keeps_their_sign(training: bool) -> None:
     torch.manual_seed(0)
-    features_BCHW = draw(0, 5, 4, 4, 4)
-    weighed_BCHW = AttentionGate(4).train(training)(features_BCHW)
-    gate_BCHW = weighed_BCHW / features_BCHW
-    assert weighed_BCHW.shape == features_BCHW.shape
+    features_BCHW = random_features(0, 5, 4, 4, 4)
+    gated_BCHW = AttentionGate(4).train(training)(features_BCHW)
+    gate_BCHW = gated_BCHW / features_BCHW
+    assert gated_BCHW.shape == features_BCHW.shape
     assert ((gate_BCHW > 0) & (gate_BCHW < 1)).all()
-    assert (weighed_BCHW.abs() <= features_BCHW.abs()).all()
+    assert (gated_BCHW.abs() <= features_BCHW.abs()).all()
 
 
 def test_a_gate_is_the_sigmoid_of_a_separable_convolution() -> None:
     torch.manual_seed(0)
-    gate, features_BCHW = AttentionGate(2).eval(), draw(0, 1, 2, 4, 4)
+    gate, features_BCHW = AttentionGate(2).eval(), random_features(0, 1, 2, 4, 4)
     depthwise_CHW, pointwise_CC = (
         weight.detach().numpy() for weight in gate.parameters() if weight.dim() == 4
     )
     padded_CHW = np.pad(features_BCHW[0].numpy(), ((0, 0), (1, 1), (1, 1)))
-    weighed_CHW = np.empty((2, 4, 4), dtype=np.float32)
+    gated_CHW = np.empty((2, 4, 4), dtype=np.float32)
     for row, column in np.ndindex(4, 4):
-        seen_CHW = padded_CHW[:, row : row + 3, column : column + 3]
-        sums_C = (seen_CHW * depthwise_CHW[:, 0]).sum(axis=(1, 2))
-        # A fresh batch norm divides by the square root of 1 + 1e-5.
+        patch_CHW = padded_CHW[:, row : row + 3, column : column + 3]
+        sums_C = (patch_CHW * depthwise_CHW[:, 0]).sum(axis=(1, 2))
+        # A new batch norm divides by the square root of 1 + 1e-5.
         logit_C = pointwise_CC[:, :, 0, 0] @ sums_C / np.sqrt(1 + 1e-5)
-        weighed_CHW[:, row, column] = features_BCHW[0, :, row, column].numpy() / (1 + np.exp(-logit_C))
-    np.testing.assert_allclose(gate(features_BCHW)[0].detach().numpy(), weighed_CHW, rtol=1e-4, atol=1e-5)
+        gated_CHW[:, row, column] = features_BCHW[0, :, row, column].numpy() / (1 + np.exp(-logit_C))
+    np.testing.assert_allclose(gate(features_BCHW)[0].detach().numpy(), gated_CHW, rtol=1e-4, atol=1e-5)
 
 
 def test_a_grid_of_a_separable_head_is_refused() -> None:
@@ -138,7 +139,7 @@ def test_attention_of_a_linear_head_is_refused() -> None:
 
 
 @pytest.mark.parametrize("grid", [0, 65])
-def test_a_grid_without_cells_or_beyond_64_is_refused(grid: int) -> None:
+def test_a_grid_of_0_or_above_64_is_refused(grid: int) -> None:
     with pytest.raises(ValidationError, match="grid"):
         HeadSettings(grid=grid)
 
@@ -147,7 +148,7 @@ def test_a_grid_without_cells_or_beyond_64_is_refused(grid: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_depthwise_convolution_under_bf16_on_a_cpu_is_the_fp32_one(stride: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    depthwise, features_BCHW = Depthwise(3, stride=stride), draw(0, 2, 3, 8, 8).to(dtype)
+    depthwise, features_BCHW = Depthwise(3, stride=stride), random_features(0, 2, 3, 8, 8).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got_BCHW = depthwise(features_BCHW)
     assert got_BCHW.dtype == torch.float32
@@ -155,7 +156,7 @@ def test_a_depthwise_convolution_under_bf16_on_a_cpu_is_the_fp32_one(stride: int
 
 
 def test_a_gated_head_trains_under_bf16_on_a_cpu() -> None:
-    gated, features_BCHW = head(GATED), draw(0, 4, 2, 8, 8)
+    gated, features_BCHW = head(GATED), random_features(0, 4, 2, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits_BK = gated(features_BCHW)
     torch.autograd.backward(logits_BK.float().square().mean())

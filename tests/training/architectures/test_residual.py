@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images
 from training.architectures.heads import HeadSettings
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.architectures.residual import ResidualBlock
 from training.errors import RecipeError
@@ -29,17 +29,19 @@ def residual(
     return build(
         "residual",
         PixelNormalisation([8.0], [5.0]),
-        (1, size, size),
-        classes=10,
-        width=width,
-        depth=(depth,) * exits,
-        strides=strides,
-        heads=(head or HeadSettings(),) * exits,
+        NetworkOptions(
+            image_shape=(1, size, size),
+            classes=10,
+            width=width,
+            depth=(depth,) * exits,
+            strides=strides,
+            heads=(head or HeadSettings(),) * exits,
+        ),
     )
 
 
-def trained_somewhat(network: MultiExitNetwork) -> MultiExitNetwork:
-    """Scales that let every block speak, and running statistics of its own."""
+def with_random_statistics(network: MultiExitNetwork) -> MultiExitNetwork:
+    """Set random batch norm weights and update the running statistics, then switch to evaluation."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -95,17 +97,17 @@ def test_every_exit_answers_every_row(exits: int) -> None:
         (4, [(2, 4, 4)] * 5),
     ],
 )
-def test_channels_double_where_the_image_is_halved_and_4_pixels_remain(
+def test_channels_double_when_the_image_is_halved_down_to_4_pixels(
     size: int, expected: list[tuple[int, int, int]]
 ) -> None:
     assert feature_shapes(residual(size, exits=5), size) == expected
 
 
-def test_fewer_exits_are_the_first_stages_alone() -> None:
+def test_fewer_exits_have_the_first_stages() -> None:
     assert feature_shapes(residual(28, exits=3), 28) == [(2, 28, 28), (4, 14, 14), (8, 7, 7)]
 
 
-def test_strides_say_where_the_image_shrinks() -> None:
+def test_strides_set_where_the_image_shrinks() -> None:
     assert feature_shapes(residual(28, strides=(2, 1, 2)), 28) == [(2, 14, 14), (2, 14, 14), (4, 7, 7)]
 
 
@@ -114,7 +116,7 @@ def test_widths_are_those_of_the_stages() -> None:
     assert feature_shapes(network, 28) == [(3, 28, 28), (5, 14, 14), (4, 14, 14)]
 
 
-def test_heads_reach_the_final_stages_channels() -> None:
+def test_separable_heads_have_the_channels_of_the_final_stage() -> None:
     separable = HeadSettings(kind="separable")
     assert [head.embedding_width for head in residual(28, head=separable).heads] == [8, 8, 8]
 
@@ -124,27 +126,27 @@ def test_a_stage_has_depth_blocks(depth: int) -> None:
     assert blocks_of(residual(depth=depth)) == [depth] * 3
 
 
-def test_depth_leaves_the_features_shapes() -> None:
+def test_depth_does_not_change_the_shapes_of_the_features() -> None:
     assert feature_shapes(residual(depth=3), 8) == feature_shapes(residual(), 8)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_fresh_block_of_one_shape_passes_its_input(training: bool) -> None:
+def test_a_new_block_without_a_change_of_shape_returns_its_input(training: bool) -> None:
     torch.manual_seed(0)
     block, features_BCHW = ResidualBlock(3, 3, stride=1).train(training), features(2, 3, 4, 4)
     assert torch.equal(block(features_BCHW), features_BCHW.clamp(min=0))
 
 
 @pytest.mark.parametrize(("channels_out", "stride"), [(6, 2), (6, 1), (3, 2)])
-def test_a_fresh_block_that_changes_the_shape_passes_its_shortcut(channels_out: int, stride: int) -> None:
+def test_a_new_block_that_changes_the_shape_returns_its_shortcut(channels_out: int, stride: int) -> None:
     torch.manual_seed(0)
     block, features_BCHW = ResidualBlock(3, channels_out, stride=stride).eval(), features(2, 3, 4, 4)
-    answer_BCHW = block(features_BCHW)
-    assert answer_BCHW.shape == (2, channels_out, 4 // stride, 4 // stride)
-    assert torch.equal(answer_BCHW, block.shortcut(features_BCHW).clamp(min=0))
+    output_BCHW = block(features_BCHW)
+    assert output_BCHW.shape == (2, channels_out, 4 // stride, 4 // stride)
+    assert torch.equal(output_BCHW, block.shortcut(features_BCHW).clamp(min=0))
 
 
-def test_a_fresh_block_learns_to_add_to_its_shortcut() -> None:
+def test_a_new_block_has_a_gradient() -> None:
     torch.manual_seed(0)
     block = ResidualBlock(3, 3, stride=1)
     torch.autograd.backward(block(features(4, 3, 4, 4)).square().sum())
@@ -170,6 +172,6 @@ def test_multiply_adds_are_those_of_every_convolution_and_head() -> None:
 
 
 def test_exported_stages_answer_as_the_network_does(tmp_path: Path) -> None:
-    network = trained_somewhat(residual(depth=2))
+    network = with_random_statistics(residual(depth=2))
     exported = export_stages(network, tmp_path, IMAGE_SHAPE)
     assert assert_parity(network, open_runner(exported, slots=8), random_images(1, 12)) < 1e-4

@@ -22,7 +22,7 @@ from training.recipe.recipe import Recipe
 from training.recipe.settings import ExitsSection
 from training.release.exported_stage import LOGIT_TOLERANCE
 from training.run.folder import RunFolder, RunRecord
-from training.run.from_recipe import load, make_backbone, train
+from training.run.from_recipe import make_backbone, train
 from training.run.pipeline import run
 
 
@@ -198,7 +198,7 @@ def test_the_number_of_head_rows_is_limited(digits: Dataset, monkeypatch: pytest
     assert rows.inputs_digest != other.inputs_digest
 
 
-def test_certify_and_test_splits_do_not_change_the_heads(recipe: Recipe) -> None:
-    dataset = load(recipe)
+def test_a_recipe_may_load_other_splits_without_changing_its_heads(recipe: Recipe) -> None:
+    dataset = recipe.dataset.load()
     changed = replace(dataset, certify=dataset.tune, test=dataset.tune)
     assert rows_of_recipe(changed, 0)[0].digest == rows_of_recipe(dataset, 0)[0].digest

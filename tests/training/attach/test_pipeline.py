@@ -20,9 +20,9 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from tests.serving.live_server import LiveServer
 from training.__main__ import main
-from training.files.output_folder import hold
 from training.retarget.pipeline import retarget
 from training.retarget.point_changes import PointChanges
+from training.run.output_folder import hold
 
 ROWS, FEATURES, CLASSES = 1200, 8, 3
 QUICK = ("--epsilon", "0.05", "--fast-epsilon", "0.1", "--exits", "2")
@@ -191,7 +191,7 @@ def test_a_folder_locked_by_another_process_is_refused(
 
 
 def test_a_run_that_never_started_cannot_be_resumed(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected one to go on with, got nothing in it" in refused(fresh, capsys, "--resume")
+    assert "expected a run to resume, got an empty folder" in refused(fresh, capsys, "--resume")
 
 
 def test_a_resumed_run_reuses_its_features_and_heads(fresh: Path, finished: Path) -> None:

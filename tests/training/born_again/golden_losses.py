@@ -15,7 +15,7 @@ from training.born_again.reproducible import reproducible
 from training.born_again.rules import RULES
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import load, make_network
+from training.run.from_recipe import make_network
 
 FILE = Path(__file__).with_name("golden_losses.txt")
 EPOCHS = 2
@@ -45,7 +45,7 @@ RECIPE = Recipe.model_validate(
 
 def losses() -> Iterator[tuple[str, float]]:
     """Yield the mean loss of each epoch with its name."""
-    dataset, precision = load(RECIPE), Precision(torch.device("cpu"), is_bf16=False)
+    dataset, precision = RECIPE.dataset.load(), Precision(torch.device("cpu"), is_bf16=False)
     with reproducible(threads=RECIPE.threads, device=precision.device):
         first, values = train(RECIPE, 0, [], dataset, precision)
         yield from named("generation-0", values)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from training.architectures.heads import HeadSettings
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.born_again.precision import Precision
 
@@ -18,12 +18,13 @@ def network() -> MultiExitNetwork:
     return build(
         "residual",
         PixelNormalisation([127.0] * 3, [74.0] * 3),
-        (3, 8, 8),
-        classes=5,
-        width=(2,),
-        depth=(1, 1, 1),
-        strides=(),
-        heads=(HeadSettings(),) * 3,
+        NetworkOptions(
+            image_shape=(3, 8, 8),
+            classes=5,
+            width=(2,),
+            depth=(1, 1, 1),
+            heads=(HeadSettings(),) * 3,
+        ),
     )
 
 

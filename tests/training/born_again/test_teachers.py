@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.architectures.heads import HeadSettings
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.born_again.teachers import Teachers
 
@@ -21,12 +21,13 @@ def teacher(seed: int) -> MultiExitNetwork:
     network = build(
         "deep_supervision",
         PixelNormalisation([127.0], [74.0]),
-        (1, 8, 8),
-        classes=CLASSES,
-        width=(2,),
-        depth=(1,) * EXITS,
-        strides=(),
-        heads=(HeadSettings(grid=2),) * EXITS,
+        NetworkOptions(
+            image_shape=(1, 8, 8),
+            classes=CLASSES,
+            width=(2,),
+            depth=(1,) * EXITS,
+            heads=(HeadSettings(grid=2),) * EXITS,
+        ),
     )
     network(IMAGES_BCHW)  # in training mode: moves the running statistics
     with torch.no_grad():

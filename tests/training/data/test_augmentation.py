@@ -8,12 +8,12 @@ from torch import Tensor
 from training.data.augmentation import (
     augment,
     crop,
-    draw_boxes,
-    draw_bytes,
-    draw_crops,
-    draw_flips,
     erase,
     flip,
+    sample_boxes,
+    sample_bytes,
+    sample_crops,
+    sample_flips,
 )
 from training.recipe.settings import AugmentationSection
 
@@ -32,7 +32,7 @@ def random_images(rows: int = 20, channels: int = 3, height: int = 6, width: int
 
 
 def test_flip_mirrors_the_chosen_rows_left_to_right() -> None:
-    images, mirrored = random_images(), draw_flips(20, seeded())
+    images, mirrored = random_images(), sample_flips(20, seeded())
     expected = images.numpy().copy()
     for row in range(20):
         if mirrored[row]:
@@ -43,7 +43,7 @@ def test_flip_mirrors_the_chosen_rows_left_to_right() -> None:
 
 def test_crop_cuts_from_each_corner_of_the_zero_padded_image() -> None:
     images, padding = random_images(), 2
-    corners = draw_crops(20, padding, seeded())
+    corners = sample_crops(20, padding, seeded())
     expected = np.zeros_like(images.numpy())
     for row, (top, left) in enumerate(corners.tolist()):
         for y in range(6):
@@ -55,8 +55,8 @@ def test_crop_cuts_from_each_corner_of_the_zero_padded_image() -> None:
 
 
 def test_erase_overwrites_each_box_and_nothing_else() -> None:
-    images, boxes = random_images(), draw_boxes(20, 6, 7, 0.5, seeded())
-    noise = draw_bytes(images.shape, seeded(1))
+    images, boxes = random_images(), sample_boxes(20, 6, 7, 0.5, seeded())
+    noise = sample_bytes(images.shape, seeded(1))
     expected = images.numpy().copy()
     for row, (top, left, height, width) in enumerate(boxes.tolist()):
         for y in range(top, top + height):
@@ -65,12 +65,12 @@ def test_erase_overwrites_each_box_and_nothing_else() -> None:
     np.testing.assert_array_equal(erase(images, boxes, noise), expected)
 
 
-def test_all_three_are_applied_in_turn_with_draws_in_that_order() -> None:
+def test_all_three_are_applied_in_the_order_of_their_random_numbers() -> None:
     images, generator = random_images(), seeded()
-    expected = flip(images, draw_flips(20, generator))
-    expected = crop(expected, draw_crops(20, 4, generator), 4)
-    boxes = draw_boxes(20, 6, 7, 0.5, generator)
-    expected = erase(expected, boxes, draw_bytes(images.shape, generator))
+    expected = flip(images, sample_flips(20, generator))
+    expected = crop(expected, sample_crops(20, 4, generator), 4)
+    boxes = sample_boxes(20, 6, 7, 0.5, generator)
+    expected = erase(expected, boxes, sample_bytes(images.shape, generator))
     torch.testing.assert_close(augment(images, ALL, seeded()), expected, rtol=0, atol=0)
 
 
@@ -83,7 +83,7 @@ def test_all_three_are_applied_in_turn_with_draws_in_that_order() -> None:
         AugmentationSection(erase_probability=1.0),
     ],
 )
-def test_shape_and_datatype_stay_and_the_batch_given_is_not_changed(settings: AugmentationSection) -> None:
+def test_shape_and_datatype_are_kept_and_the_input_is_not_modified(settings: AugmentationSection) -> None:
     images = random_images()
     before = images.clone()
     augmented = augment(images, settings, seeded())
@@ -92,17 +92,17 @@ def test_shape_and_datatype_stay_and_the_batch_given_is_not_changed(settings: Au
     assert not torch.equal(augmented, images)
 
 
-def test_off_is_the_identity_and_draws_nothing() -> None:
+def test_without_augmentation_images_and_generator_are_unchanged() -> None:
     images, generator = random_images(), seeded()
     before = generator.get_state()
     assert torch.equal(augment(images, OFF, generator), images)
     assert torch.equal(generator.get_state(), before)
 
 
-def test_what_is_off_draws_nothing_beside_what_is_on() -> None:
+def test_a_disabled_augmentation_samples_nothing() -> None:
     images = random_images()
     only_crops = augment(images, AugmentationSection(crop_padding=2), seeded())
-    assert torch.equal(only_crops, crop(images, draw_crops(20, 2, seeded()), 2))
+    assert torch.equal(only_crops, crop(images, sample_crops(20, 2, seeded()), 2))
 
 
 def test_a_seed_repeats_bitwise_also_under_deterministic_algorithms() -> None:
@@ -126,34 +126,34 @@ def test_a_seed_gives_the_same_images_on_a_gpu() -> None:
 
 
 def assert_uniform(counts: Array) -> None:
-    """Chi-squared within five deviations of its mean, for draws of a fixed seed."""
+    """Check that chi-squared is within five standard deviations of its mean."""
     expected = counts.sum() / len(counts)
     statistic, freedom = ((counts - expected) ** 2 / expected).sum(), len(counts) - 1
     assert abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5
 
 
 def test_half_of_the_rows_are_mirrored() -> None:
-    assert_uniform(np.bincount(draw_flips(20_000, seeded()).numpy(), minlength=2))
+    assert_uniform(np.bincount(sample_flips(20_000, seeded()).numpy(), minlength=2))
 
 
-def test_every_corner_of_a_crop_is_as_likely() -> None:
-    corners = draw_crops(40_000, 2, seeded()).numpy()
+def test_corners_of_crops_are_uniform() -> None:
+    corners = sample_crops(40_000, 2, seeded()).numpy()
     assert_uniform(np.bincount(corners[:, 0] * 5 + corners[:, 1], minlength=25))
 
 
-def test_every_byte_of_noise_is_as_likely_at_every_place_of_a_word() -> None:
-    noise = draw_bytes(torch.Size([50_000, 8]), seeded()).numpy()
-    for place in range(8):
-        assert_uniform(np.bincount(noise[:, place], minlength=256))
+def test_noise_is_uniform_at_every_byte_of_a_word() -> None:
+    noise = sample_bytes(torch.Size([50_000, 8]), seeded()).numpy()
+    for byte in range(8):
+        assert_uniform(np.bincount(noise[:, byte], minlength=256))
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 9])
-def test_noise_fills_shapes_that_are_no_multiple_of_a_word(rows: int) -> None:
-    assert draw_bytes(torch.Size([rows, 1, 3, 3]), seeded()).shape == (rows, 1, 3, 3)
+def test_noise_has_shapes_that_are_not_a_multiple_of_a_word(rows: int) -> None:
+    assert sample_bytes(torch.Size([rows, 1, 3, 3]), seeded()).shape == (rows, 1, 3, 3)
 
 
 def test_boxes_lie_within_the_image_and_cover_the_stated_area() -> None:
-    top, left, height, width = draw_boxes(20_000, 28, 40, 1.0, seeded()).unbind(1)
+    top, left, height, width = sample_boxes(20_000, 28, 40, 1.0, seeded()).unbind(1)
     assert int(top.min()) == int(left.min()) == 0
     assert (int((top + height).max()), int((left + width).max())) == (28, 40)
     share = height * width / (28 * 40)
@@ -163,15 +163,15 @@ def test_boxes_lie_within_the_image_and_cover_the_stated_area() -> None:
     assert float(share.mean()) == pytest.approx(0.21, abs=0.01)
 
 
-def test_the_place_of_a_box_is_uniform_where_it_fits() -> None:
-    boxes = draw_boxes(100_000, 12, 12, 1.0, seeded()).numpy()
+def test_the_position_of_a_box_is_uniform() -> None:
+    boxes = sample_boxes(100_000, 12, 12, 1.0, seeded()).numpy()
     for start, length in ((0, 2), (1, 3)):
         half_long = boxes[boxes[:, length] == 6, start]
         assert_uniform(np.bincount(half_long, minlength=7))
 
 
 def test_the_aspect_of_a_box_is_uniform() -> None:
-    _, _, height, width = draw_boxes(50_000, 1000, 1000, 1.0, seeded()).numpy().T
+    _, _, height, width = sample_boxes(50_000, 1000, 1000, 1.0, seeded()).numpy().T
     uncut = (height < 1000) & (width < 1000) & (height * width < 0.3 * 1000**2)
     aspect = (height / width)[uncut]
     assert aspect.min() == pytest.approx(0.3, abs=0.01)
@@ -179,11 +179,11 @@ def test_the_aspect_of_a_box_is_uniform() -> None:
     assert_uniform(np.histogram(aspect, bins=10, range=(0.3, 1 / 0.3))[0])
 
 
-def test_the_stated_share_of_rows_loses_a_box() -> None:
-    boxes = draw_boxes(20_000, 28, 28, 0.25, seeded())
+def test_the_stated_share_of_rows_has_a_box() -> None:
+    boxes = sample_boxes(20_000, 28, 28, 0.25, seeded())
     erased = (boxes[:, 2] * boxes[:, 3] > 0).double()
     assert float(erased.mean()) == pytest.approx(0.25, abs=0.015)
-    assert not draw_boxes(1000, 28, 28, 0.0, seeded())[:, 2:].any()
+    assert not sample_boxes(1000, 28, 28, 0.0, seeded())[:, 2:].any()
 
 
 def test_the_smallest_image_can_be_erased_and_cropped() -> None:

@@ -13,7 +13,7 @@ IMAGE_BYTES = 3 * 32 * 32
 
 
 def pixel(row: int, channel: int, y: int, x: int) -> int:
-    """A value that differs between neighbours in every direction."""
+    """Return a value that differs from all neighbours."""
     return (101 * row + 53 * channel + 7 * y + 3 * x) % 256
 
 
@@ -55,10 +55,10 @@ def test_cifar10_is_its_five_batches_in_order_and_the_test_batch(tmp_path: Path)
     assert test_NCHW.tobytes() == b"".join(image(row) for row in range(15, 18))
 
 
-def test_planes_are_red_green_blue_and_each_in_rows(tmp_path: Path) -> None:
+def test_planes_are_red_green_blue_in_row_order(tmp_path: Path) -> None:
     images_NCHW = load("cifar10", write_cifar10(tmp_path)).images_NCHW
-    for place in [(0, 0, 0, 0), (4, 1, 0, 31), (7, 2, 31, 0), (14, 0, 5, 9)]:
-        assert images_NCHW[place] == pixel(*place)
+    for index in [(0, 0, 0, 0), (4, 1, 0, 31), (7, 2, 31, 0), (14, 0, 5, 9)]:
+        assert images_NCHW[index] == pixel(*index)
 
 
 def test_cifar100_takes_the_fine_label(tmp_path: Path) -> None:
@@ -81,14 +81,14 @@ def test_names_come_from_the_names_file_without_its_empty_line(tmp_path: Path) -
         ("cifar100", "cifar-100-binary", write_cifar100),
     ],
 )
-def test_the_folder_above_the_unpacked_one_does_too(
+def test_the_parent_of_the_unpacked_folder_is_accepted(
     tmp_path: Path, name: str, folder: str, write: Callable[[Path], Path]
 ) -> None:
     within, above = load(name, write(tmp_path / folder)), load(name, tmp_path)
     np.testing.assert_array_equal(within.images_NCHW, above.images_NCHW)
 
 
-def test_arrays_can_be_written_to_as_torch_wants_it(tmp_path: Path) -> None:
+def test_arrays_are_writable_for_torch(tmp_path: Path) -> None:
     source = load("cifar100", write_cifar100(tmp_path))
     assert source.official_test is not None
     assert source.images_NCHW.flags.writeable
@@ -100,7 +100,7 @@ def set_byte(byte: int, value: int) -> Callable[[bytes], bytes]:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "name", "spoil", "complaint"),
+    ("dataset", "name", "spoil", "message"),
     [
         (
             "cifar10",
@@ -148,7 +148,7 @@ def set_byte(byte: int, value: int) -> Callable[[bytes], bytes]:
     ],
 )
 def test_a_wrong_file_is_named_with_the_byte(
-    tmp_path: Path, dataset: str, name: str, spoil: Callable[[bytes], bytes], complaint: str
+    tmp_path: Path, dataset: str, name: str, spoil: Callable[[bytes], bytes], message: str
 ) -> None:
     write_cifar10(tmp_path)
     write_cifar100(tmp_path)
@@ -156,7 +156,7 @@ def test_a_wrong_file_is_named_with_the_byte(
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(DatasetError) as caught:
         load(dataset, tmp_path)
-    assert str(caught.value) == f"{path}: {complaint}"
+    assert str(caught.value) == f"{path}: {message}"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

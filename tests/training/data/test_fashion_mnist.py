@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.training.data.idx_folder import TEST_LABELS, TRAIN_IMAGES, random_files, write_files
-from training.data.fashion_mnist import DEBIAN_FOLDER, HOME, Mirror, find_or_download
+from training.data.fashion_mnist import DEBIAN_FOLDER, OFFICIAL_MIRROR, Mirror, find_or_download
 from training.data.registry import load_source
 from training.errors import DatasetError
 
@@ -48,7 +48,7 @@ def mirror(served: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 
 @needs_the_package
-def test_the_packaged_set_is_read_whole() -> None:
+def test_the_packaged_dataset_is_read() -> None:
     source = load_source("fashion-mnist", data_dir=str(DEBIAN_FOLDER))
     assert source.official_test is not None
     test_NCHW, test_N = source.official_test
@@ -63,15 +63,15 @@ def test_the_packaged_set_is_read_whole() -> None:
 
 
 @needs_the_package
-def test_the_packaged_set_is_what_a_download_is_held_against() -> None:
-    found = {
+def test_the_packaged_files_have_the_expected_digests() -> None:
+    digests = {
         name: hashlib.sha256(gzip.decompress((DEBIAN_FOLDER / f"{name}.gz").read_bytes())).hexdigest()
-        for name in HOME.sha256_of_file
+        for name in OFFICIAL_MIRROR.sha256_of_file
     }
-    assert found == HOME.sha256_of_file
+    assert digests == OFFICIAL_MIRROR.sha256_of_file
 
 
-def test_a_folder_given_is_the_only_one_looked_at(tmp_path: Path) -> None:
+def test_only_the_given_folder_is_searched(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=f"{tmp_path}: expected {TRAIN_IMAGES} or .*, got neither"):
         load_source("fashion-mnist", data_dir=str(tmp_path))
 
@@ -82,7 +82,7 @@ def test_a_label_that_has_no_name_is_refused_with_its_byte(served: Path) -> None
         load_source("fashion-mnist", data_dir=str(served))
 
 
-def test_the_first_whole_folder_is_taken_and_nothing_downloaded(
+def test_the_first_complete_folder_is_used_without_a_download(
     tmp_path: Path, served: Path, mirror: Mirror
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -91,7 +91,7 @@ def test_the_first_whole_folder_is_taken_and_nothing_downloaded(
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_download_is_kept_and_not_repeated(tmp_path: Path, served: Path, mirror: Mirror) -> None:
+def test_a_download_is_cached(tmp_path: Path, served: Path, mirror: Mirror) -> None:
     cache = tmp_path / "home" / "cache"
     assert find_or_download((), cache, mirror) == cache
     assert {path.name for path in cache.iterdir()} == {path.name for path in served.iterdir()}
@@ -101,7 +101,7 @@ def test_a_download_is_kept_and_not_repeated(tmp_path: Path, served: Path, mirro
     assert load_source("fashion-mnist", data_dir=str(cache)).labels[9] == "Ankle boot"
 
 
-def test_only_what_the_cache_lacks_is_downloaded(tmp_path: Path, served: Path, mirror: Mirror) -> None:
+def test_only_missing_files_are_downloaded(tmp_path: Path, served: Path, mirror: Mirror) -> None:
     cache = find_or_download((), tmp_path / "cache", mirror)
     (cache / f"{TEST_LABELS}.gz").unlink()
     for path in served.iterdir():
@@ -111,13 +111,13 @@ def test_only_what_the_cache_lacks_is_downloaded(tmp_path: Path, served: Path, m
     assert (cache / f"{TEST_LABELS}.gz").is_file()
 
 
-def test_other_bytes_than_the_known_are_refused_and_not_kept(tmp_path: Path, mirror: Mirror) -> None:
-    wanted = replace(mirror, sha256_of_file=SHA256_OF_FILE | {TRAIN_IMAGES: "00ff"})
+def test_a_download_with_another_digest_is_refused_and_not_kept(tmp_path: Path, mirror: Mirror) -> None:
+    other_digest = replace(mirror, sha256_of_file=SHA256_OF_FILE | {TRAIN_IMAGES: "00ff"})
     got = SHA256_OF_FILE[TRAIN_IMAGES]
     with pytest.raises(
         DatasetError, match=f"{TRAIN_IMAGES}.gz: expected SHA-256 00ff .*, got {got}; install Debian's"
     ):
-        find_or_download((), tmp_path / "cache", wanted)
+        find_or_download((), tmp_path / "cache", other_digest)
     assert not (tmp_path / "cache").exists()
 
 
@@ -129,9 +129,7 @@ def test_a_download_cut_short_is_refused_and_not_kept(tmp_path: Path, served: Pa
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_file_that_the_mirror_lacks_leaves_those_before_it_whole(
-    tmp_path: Path, served: Path, mirror: Mirror
-) -> None:
+def test_files_before_a_failed_download_are_kept(tmp_path: Path, served: Path, mirror: Mirror) -> None:
     (served / f"{TEST_LABELS}.gz").unlink()
     with pytest.raises(DatasetError, match=f"{TEST_LABELS}.gz: expected a gzipped file, got: .*404"):
         find_or_download((), tmp_path / "cache", mirror)
@@ -139,22 +137,24 @@ def test_a_file_that_the_mirror_lacks_leaves_those_before_it_whole(
     assert kept == {f"{name}.gz" for name in FILES if name != TEST_LABELS}
 
 
-def test_without_a_network_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_network_has_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as bound:  # bound and not listening, so that a connection is refused
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
         with pytest.raises(DatasetError) as caught:
             find_or_download((), tmp_path / "cache", Mirror(url, SHA256_OF_FILE))
-    complaint = str(caught.value)
-    assert complaint.startswith(f"{url}{TRAIN_IMAGES}.gz: expected a gzipped file, got: ")
-    assert "refused" in complaint
-    assert "install Debian's package dataset-fashion-mnist, or put " in complaint
-    assert complaint.endswith("into a folder and name it as dataset.data_dir")
+    message = str(caught.value)
+    assert message.startswith(f"{url}{TRAIN_IMAGES}.gz: expected a gzipped file, got: ")
+    assert "refused" in message
+    assert "install Debian's package dataset-fashion-mnist, or put " in message
+    assert message.endswith("into a folder and set dataset.data_dir to it")
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, mirror: Mirror) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(DatasetError, match=f"{tmp_path / 'cache' / TRAIN_IMAGES}.gz: expected a place"):
+    with pytest.raises(
+        DatasetError, match=f"{tmp_path / 'cache' / TRAIN_IMAGES}.gz: expected a writable download cache"
+    ):
         find_or_download((), tmp_path / "cache", mirror)

@@ -14,8 +14,8 @@ from tests.training.data.idx_folder import (
     random_files,
     write_files,
 )
-from training.data.registry import load_dataset, load_source
-from training.data.splits import RawDataset, SplitRows
+from training.data.registry import load_source
+from training.data.splits import RawDataset, SplitRows, cut
 from training.errors import DatasetError
 
 ROWS = SplitRows(temperature=4, tune=4, certify=4, test=None)
@@ -26,7 +26,7 @@ def load(folder: Path) -> RawDataset:
     return load_source("idx", data_dir=str(folder))
 
 
-def complaint_about(folder: Path) -> str:
+def error_of(folder: Path) -> str:
     with pytest.raises(DatasetError) as caught:
         load(folder)
     return str(caught.value)
@@ -51,7 +51,7 @@ def test_labels_are_named_by_their_numbers(tmp_path: Path) -> None:
     assert load(tmp_path).labels == ("0", "1", "2")
 
 
-def test_arrays_can_be_written_to_as_torch_wants_it(tmp_path: Path) -> None:
+def test_arrays_are_writable_for_torch(tmp_path: Path) -> None:
     write_files(tmp_path, FILES, gzipped=True)
     source = load(tmp_path)
     assert source.official_test is not None
@@ -59,13 +59,10 @@ def test_arrays_can_be_written_to_as_torch_wants_it(tmp_path: Path) -> None:
     assert source.official_test[0].flags.writeable
 
 
-def test_the_digest_tells_neither_folder_nor_compression(tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_folder_or_compression(tmp_path: Path) -> None:
     write_files(tmp_path / "here", FILES, gzipped=False)
     write_files(tmp_path / "there", FILES, gzipped=True)
-    here, there = (
-        load_dataset("idx", data_dir=str(tmp_path / name), split_seed=0, rows=ROWS)
-        for name in ("here", "there")
-    )
+    here, there = (cut(load(tmp_path / name), split_seed=0, rows=ROWS) for name in ("here", "there"))
     assert here.digests == there.digests
 
 
@@ -76,7 +73,7 @@ MISLABELLED_TEST[8 + 9] = 10
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "complaint"),
+    ("name", "content", "message"),
     [
         (TRAIN_IMAGES, b"", "byte 0: end: expected a header of 16 bytes, got 0"),
         (TRAIN_LABELS, b"\0\0\x08\x01\0\0", "byte 6: end: expected a header of 8 bytes, got 6"),
@@ -111,36 +108,34 @@ MISLABELLED_TEST[8 + 9] = 10
         (
             TRAIN_LABELS,
             MISLABELLED,
-            "byte 8 + 17: expected labels 0..K-1, each at least once, of which 10 is missing, got 200",
+            "byte 8 + 17: expected labels 0..K-1, each at least once, but 10 is missing, got 200",
         ),
         (TRAIN_LABELS, idx((40,), bytes(40)), "expected 2 to 65536 distinct labels, got 1"),
         (TEST_LABELS, MISLABELLED_TEST, "byte 8 + 9: expected a label 0..9, got 10"),
     ],
 )
-def test_a_wrong_file_is_named_with_the_byte(
-    tmp_path: Path, name: str, content: bytes, complaint: str
-) -> None:
+def test_a_wrong_file_is_named_with_the_byte(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     write_files(tmp_path, FILES | {name: bytes(content)}, gzipped=False)
-    assert complaint_about(tmp_path) == f"{tmp_path / name}: {complaint}"
+    assert error_of(tmp_path) == f"{tmp_path / name}: {message}"
 
 
-def test_a_byte_of_a_gzipped_file_is_one_of_its_uncompressed_content(tmp_path: Path) -> None:
+def test_errors_of_a_gzipped_file_name_the_uncompressed_byte(tmp_path: Path) -> None:
     write_files(tmp_path, FILES | {TEST_LABELS: bytes(MISLABELLED_TEST)}, gzipped=True)
     path = tmp_path / f"{TEST_LABELS}.gz"
-    assert complaint_about(tmp_path) == f"{path}: byte 8 + 9 uncompressed: expected a label 0..9, got 10"
+    assert error_of(tmp_path) == f"{path}: byte 8 + 9 uncompressed: expected a label 0..9, got 10"
 
 
-def test_a_truncated_gzipped_file_is_named_with_how_far_it_could_be_read(tmp_path: Path) -> None:
+def test_a_truncated_gzipped_file_is_named_with_the_byte_of_its_end(tmp_path: Path) -> None:
     write_files(tmp_path, FILES, gzipped=True)
     path = tmp_path / f"{TRAIN_IMAGES}.gz"
     path.write_bytes(path.read_bytes()[:500])
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(.*): byte (\d+) uncompressed, or soon after: expected .* gzip stream, got: its end is missing",
-        complaint_about(tmp_path),
+        error_of(tmp_path),
     )
-    assert found is not None
-    assert found[1] == str(path)
-    assert 400 < int(found[2]) < 500  # random bytes do not compress
+    assert match is not None
+    assert match[1] == str(path)
+    assert 400 < int(match[2]) < 500  # random bytes do not compress
 
 
 def test_a_flipped_byte_in_a_gzipped_file_is_noticed(tmp_path: Path) -> None:
@@ -149,27 +144,24 @@ def test_a_flipped_byte_in_a_gzipped_file_is_noticed(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[400] ^= 1
     path.write_bytes(content)
-    complaint = complaint_about(tmp_path)
-    assert re.match(rf"{re.escape(str(path))}: byte \d+ uncompressed.*, got: Error -3", complaint)
+    message = error_of(tmp_path)
+    assert re.match(rf"{re.escape(str(path))}: byte \d+ uncompressed.*, got: Error -3", message)
 
 
 def test_bytes_after_a_gzipped_stream_are_refused(tmp_path: Path) -> None:
     write_files(tmp_path, FILES, gzipped=True)
     path = tmp_path / f"{TEST_LABELS}.gz"
     path.write_bytes(gzip.compress(FILES[TEST_LABELS]) + b"tail")
-    assert complaint_about(tmp_path).startswith(f"{path}: byte 28 uncompressed, or soon after: ")
+    assert error_of(tmp_path).startswith(f"{path}: byte 28 uncompressed, or soon after: ")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     write_files(tmp_path, FILES, gzipped=False)
     (tmp_path / TEST_LABELS).unlink()
-    assert (
-        complaint_about(tmp_path)
-        == f"{tmp_path}: expected {TEST_LABELS} or {TEST_LABELS}.gz in it, got neither"
-    )
+    assert error_of(tmp_path) == f"{tmp_path}: expected {TEST_LABELS} or {TEST_LABELS}.gz in it, got neither"
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "nowhere"
-    assert complaint_about(folder).startswith(f"{folder}: expected {TRAIN_IMAGES} or ")
-    assert complaint_about(folder).endswith("got no such folder")
+    assert error_of(folder).startswith(f"{folder}: expected {TRAIN_IMAGES} or ")
+    assert error_of(folder).endswith("got no such folder")

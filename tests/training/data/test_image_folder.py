@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.registry import load_dataset, load_source
-from training.data.splits import RawDataset, SplitRows
+from training.data.registry import load_source
+from training.data.splits import RawDataset, SplitRows, cut
 from training.errors import DatasetError
 
 
@@ -27,7 +27,7 @@ def load(folder: Path, image_side: int | None = None) -> RawDataset:
     return load_source("image-folder", data_dir=str(folder), image_side=image_side)
 
 
-def complaint_about(folder: Path) -> str:
+def error_of(folder: Path) -> str:
     with pytest.raises(DatasetError) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
@@ -119,20 +119,20 @@ def test_hidden_files_and_folders_are_ignored(flat: Path) -> None:
 
 def test_images_of_different_sizes_are_refused_with_both(flat: Path) -> None:
     path = save(random_grey(0, 6, 7), flat / "dog" / "c.png")
-    assert complaint_about(flat) == (
+    assert error_of(flat) == (
         f"{path}: expected 5 x 4 pixels as in {flat / 'cat' / '10.png'}, got 7 x 6; "
         "dataset.image_side resizes all"
     )
 
 
-def test_a_side_resizes_all_to_a_square(flat: Path) -> None:
+def test_image_side_resizes_all_to_a_square(flat: Path) -> None:
     save(Image.new("L", (70, 30), 99), flat / "dog" / "c.png")
     images_NCHW = load(flat, image_side=8).images_NCHW
     assert images_NCHW.shape == (5, 1, 8, 8)
     assert (images_NCHW[4] == 99).all()
 
 
-def test_images_of_the_side_already_stay_as_they_are(tmp_path: Path) -> None:
+def test_images_of_that_size_are_not_resized(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save(random_grey(1, 6, 6), tmp_path / name / "1.png")
     np.testing.assert_array_equal(load(tmp_path).images_NCHW, load(tmp_path, image_side=6).images_NCHW)
@@ -141,20 +141,20 @@ def test_images_of_the_side_already_stay_as_they_are(tmp_path: Path) -> None:
 def test_a_truncated_file_is_named(flat: Path) -> None:
     path = save(random_grey(0, 64, 64), flat / "dog" / "c.png")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DatasetError, match=f"{path}: expected a whole image, got: .*truncated"):
+    with pytest.raises(DatasetError, match=f"{path}: expected a complete image, got: .*truncated"):
         load(flat, image_side=64)
 
 
-def test_a_file_that_is_no_image_is_named(flat: Path) -> None:
+def test_a_file_with_other_content_is_named(flat: Path) -> None:
     path = flat / "dog" / "c.png"
     path.write_bytes(b"not an image")
-    assert complaint_about(flat).startswith(f"{path}: expected a whole image, got: cannot identify")
+    assert error_of(flat).startswith(f"{path}: expected a complete image, got: cannot identify")
 
 
-def test_a_format_is_known_by_content_and_no_other_is_opened(flat: Path) -> None:
+def test_the_format_is_detected_from_the_content(flat: Path) -> None:
     path = flat / "dog" / "c.png"
     random_rgb(0).save(path, format="GIF")
-    assert complaint_about(flat).startswith(f"{path}: expected a whole image, got: cannot identify")
+    assert error_of(flat).startswith(f"{path}: expected a complete image, got: cannot identify")
 
 
 def test_a_damaged_png_is_named(flat: Path) -> None:
@@ -162,58 +162,54 @@ def test_a_damaged_png_is_named(flat: Path) -> None:
     content = bytearray(path.read_bytes())
     content[20] ^= 0xFF  # in the header's chunk, so that its checksum fails
     path.write_bytes(content)
-    assert complaint_about(flat).startswith(f"{path}: expected a whole image, got: ")
+    assert error_of(flat).startswith(f"{path}: expected a complete image, got: ")
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "c.gif", "deeper.png/"])
-def test_what_is_no_image_is_refused_rather_than_dropped(flat: Path, name: str) -> None:
+def test_a_file_that_is_not_an_image_is_refused(flat: Path, name: str) -> None:
     path = flat / "dog" / name
     if name.endswith("/"):
         path.mkdir()
     else:
         path.write_bytes(b"?")
-    assert complaint_about(flat).startswith(f"{path}: expected a file that ends in .png, .jpg, ")
+    assert error_of(flat).startswith(f"{path}: expected a file that ends in .png, .jpg, ")
 
 
 def test_an_empty_class_is_refused(flat: Path) -> None:
     (flat / "elk").mkdir()
     (flat / "elk" / ".hidden").touch()
-    assert complaint_about(flat) == f"{flat / 'elk'}: expected at least one image, got none"
+    assert error_of(flat) == f"{flat / 'elk'}: expected at least one image, got none"
 
 
 def test_fewer_than_two_classes_are_refused(tmp_path: Path) -> None:
     save(random_grey(0), tmp_path / "only" / "1.png")
-    assert complaint_about(tmp_path) == f"{tmp_path}: expected 2 to 65536 folders, one a class, got 1"
+    assert error_of(tmp_path) == f"{tmp_path}: expected 2 to 65536 folders, one a class, got 1"
 
 
 def test_test_classes_are_those_of_train(split: Path) -> None:
     save(random_rgb(0), split / "test" / "c" / "1.png")
-    assert complaint_about(split) == (
+    assert error_of(split) == (
         f"{split / 'test' / 'c'}: expected the classes of train, got one that train lacks"
     )
     save(random_rgb(0), split / "train" / "c" / "1.png")
     (split / "test" / "b").rename(split / "elsewhere")
-    assert complaint_about(split) == (
-        f"{split / 'test' / 'b'}: expected the classes of train, got no such folder"
-    )
+    assert error_of(split) == (f"{split / 'test' / 'b'}: expected the classes of train, got no such folder")
 
 
 def test_train_without_test_is_refused(split: Path) -> None:
     (split / "test").rename(split / "tests")
-    assert complaint_about(split) == (
-        f"{split}: expected both train and test in it, or one folder a class, got only train"
+    assert error_of(split) == (
+        f"{split}: expected folders train and test, or one folder a class, got only train"
     )
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "nowhere"
-    assert complaint_about(folder) == f"{folder}: expected a folder of images, got no such folder"
+    assert error_of(folder) == f"{folder}: expected a folder of images, got no such folder"
 
 
-def test_the_digest_does_not_tell_where_the_files_lie(flat: Path, tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_the_path(flat: Path, tmp_path: Path) -> None:
     rows = SplitRows(temperature=0, tune=1, certify=1, test=1)
-    here = load_dataset("image-folder", data_dir=str(flat), split_seed=0, rows=rows)
-    there = load_dataset(
-        "image-folder", data_dir=str(flat.rename(tmp_path / "moved")), split_seed=0, rows=rows
-    )
+    here = cut(load(flat), split_seed=0, rows=rows)
+    there = cut(load(flat.rename(tmp_path / "moved")), split_seed=0, rows=rows)
     assert here.digests == there.digests

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.data.registry import load_dataset
-from training.data.splits import Dataset, SplitRows
+from training.data.registry import load_source
+from training.data.splits import Dataset, SplitRows, cut
 from training.errors import DatasetError
 
 NPZ_ROWS = SplitRows(temperature=4, tune=4, certify=4, test=None)
@@ -26,7 +26,7 @@ def plain_arrays() -> Arrays:
 
 
 def load_npz(path: Path) -> Dataset:
-    return load_dataset("npz", file=str(path), split_seed=0, rows=NPZ_ROWS)
+    return cut(load_source("npz", file=str(path)), split_seed=0, rows=NPZ_ROWS)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def change(**arrays: np.ndarray[Any, Any]) -> Callable[[Arrays], Arrays]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("spoil", "message"),
     [
         (lambda plain: {"x_train": plain["x_train"]}, r"expected arrays x_train, y_train.*, got x_train$"),
         (
@@ -53,7 +53,7 @@ def change(**arrays: np.ndarray[Any, Any]) -> Callable[[Arrays], Arrays]:
         (change(y_train=np.linspace(0, 1, 30)), r"y_train: expected integer labels .*, got float64 \[30\]"),
         (
             change(y_train=np.arange(30) % 3 + 1),
-            r"y_train: row 0: expected labels 0..K-1, each at least once, of which 0 is missing, got 1",
+            r"y_train: row 0: expected labels 0..K-1, each at least once, but 0 is missing, got 1",
         ),
         (change(y_train=np.arange(30) % 3 * 2), r"y_train: row 1: expected .* 1 is missing, got 2"),
         (change(y_train=np.arange(30) % 3 - 1), r"y_train: row 0: expected labels 0..K-1.*, got -1"),
@@ -68,11 +68,11 @@ def change(**arrays: np.ndarray[Any, Any]) -> Callable[[Arrays], Arrays]:
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_name(
-    tmp_path: Path, spoil: Callable[[Arrays], Arrays], complaint: str
+    tmp_path: Path, spoil: Callable[[Arrays], Arrays], message: str
 ) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, allow_pickle=False, **spoil(plain_arrays()))
-    with pytest.raises(DatasetError, match=complaint) as caught:
+    with pytest.raises(DatasetError, match=message) as caught:
         load_npz(path)
     assert str(path) in str(caught.value)
 
@@ -83,7 +83,7 @@ def test_official_test_rows_are_the_arrays_named_test(npz: Path) -> None:
     np.testing.assert_array_equal(dataset.test.truth_N, plain_arrays()["y_test"])
 
 
-def test_images_with_channels_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_images_may_have_channels(tmp_path: Path) -> None:
     arrays = plain_arrays()
     for name in ("x_train", "x_test"):
         arrays[name] = arrays[name][:, np.newaxis].repeat(3, axis=1)
@@ -119,7 +119,7 @@ def test_a_flipped_byte_is_noticed(npz: Path) -> None:
 
 
 def npy(header: str, data: bytes = b"") -> bytes:
-    """A file in NumPy's format, version 1, with a header of our own."""
+    """Return a file in NumPy's format, version 1, with any header."""
     text = header.encode()
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
 
@@ -129,7 +129,7 @@ def of_shape(shape: int) -> bytes:
 
 
 def archive(x_train: bytes, name: str = "x_train.npy", compression: int = zipfile.ZIP_STORED) -> bytes:
-    """An archive in which every member but one is as it should be."""
+    """Return an archive with the given first member; the other members are valid."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
         file.writestr(name, x_train, compression)
@@ -142,10 +142,10 @@ def archive(x_train: bytes, name: str = "x_train.npy", compression: int = zipfil
 
 
 def patched(content: bytes, local: int, central: int, value: int) -> bytes:
-    """Set two bytes of the first member's entry, at the start of the file and in its directory."""
+    """Set two bytes of the first member's header, in both places where the archive has it."""
     spoilt = bytearray(content)
-    for place in (local, content.index(b"PK\x01\x02") + central):
-        spoilt[place : place + 2] = value.to_bytes(2, "little")
+    for offset in (local, content.index(b"PK\x01\x02") + central):
+        spoilt[offset : offset + 2] = value.to_bytes(2, "little")
     return bytes(spoilt)
 
 
@@ -157,7 +157,7 @@ def damaged_lzma() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
         pytest.param(archive(npy("{'descr': '|u1', 'fortran_ord")), "", id="header that ends early"),
         pytest.param(patched(archive(of_shape(30)), 6, 8, 1), ".*encrypted", id="encrypted"),
@@ -168,14 +168,14 @@ def damaged_lzma() -> bytes:
         pytest.param(archive(npy("{'descr': '|u1', 3: False, 'shape': (1,)}")), "", id="mixed keys"),
     ],
 )
-def test_a_member_that_cannot_be_read_is_refused_by_name_in_one_line_whatever_reading_raises(
-    tmp_path: Path, content: bytes, complaint: str
+def test_any_exception_of_reading_an_array_becomes_an_error_of_one_line(
+    tmp_path: Path, content: bytes, message: str
 ) -> None:
     path = tmp_path / "own.npz"
     path.write_bytes(content)
 
     with pytest.raises(
-        DatasetError, match=rf"own\.npz: x_train: expected a whole, plain array, got: {complaint}"
+        DatasetError, match=rf"own\.npz: x_train: expected a whole, plain array, got: {message}"
     ) as caught:
         load_npz(path)
     assert "\n" not in str(caught.value)

@@ -1,8 +1,10 @@
+import inspect
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training.data.registry import DATASETS, load_source
+from training.data.registry import DATASETS, DatasetLoader, load_source
 from training.errors import RecipeError
 
 
@@ -18,18 +20,25 @@ def test_datasets_are_registered_in_the_order_in_which_they_are_listed() -> None
     ]
 
 
-def test_every_dataset_says_in_a_line_what_it_needs() -> None:
-    needs = {name: kind.needs for name, kind in DATASETS.items()}
+def test_every_dataset_states_its_needs_in_one_line() -> None:
+    needs = {name: loader.needs for name, loader in DATASETS.items()}
     assert all(line and "\n" not in line for line in needs.values())
     assert (needs["digits"], needs["npz"], needs["idx"]) == ("nothing", "file", "data_dir")
 
 
-def test_what_a_dataset_cannot_do_without_stands_in_what_it_needs() -> None:
-    for kind in DATASETS.values():
-        assert all(key in kind.needs for key in kind.required)
+@pytest.mark.parametrize("loader", DATASETS.values(), ids=DATASETS)
+def test_the_needs_of_a_dataset_name_its_required_keys(loader: DatasetLoader) -> None:
+    assert all(key in loader.needs for key in loader.required)
 
 
-def test_an_unknown_name_is_told_the_known_ones() -> None:
+@pytest.mark.parametrize("loader", DATASETS.values(), ids=DATASETS)
+def test_the_keys_of_a_dataset_are_the_parameters_of_its_loader(loader: DatasetLoader) -> None:
+    parameters = inspect.signature(loader.load).parameters.values()
+    assert loader.required == tuple(each.name for each in parameters if each.default is each.empty)
+    assert loader.optional == tuple(each.name for each in parameters if each.default is None)
+
+
+def test_the_error_of_an_unknown_name_lists_the_known_names() -> None:
     with pytest.raises(
         RecipeError, match=r"dataset: expected one of digits, fashion-mnist, idx, .*, got 'mnist'"
     ):
@@ -46,7 +55,7 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
         ("image-folder", "data_dir"),
     ],
 )
-def test_a_missing_path_is_asked_for(name: str, key: str) -> None:
+def test_a_missing_path_is_refused(name: str, key: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_source(name)
     assert str(caught.value) == f'dataset.{key}: expected a path for "{name}", got none'
@@ -71,12 +80,11 @@ def test_a_path_that_a_dataset_does_not_take_is_refused(name: str, key: str, cla
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "image-folder"])
-def test_a_side_is_refused_but_for_image_files(name: str) -> None:
-    kind = DATASETS[name]
-    paths = dict.fromkeys(kind.required, "somewhere")
+def test_image_side_is_refused_for_other_datasets(name: str) -> None:
+    paths = dict.fromkeys(DATASETS[name].required, "somewhere")
     with pytest.raises(RecipeError, match=f'dataset.image_side: expected none for "{name}", .*, got 32'):
         load_source(name, image_side=32, **paths)
 
 
-def test_a_source_comes_whole_and_in_its_own_order() -> None:
+def test_a_source_keeps_all_rows_in_order() -> None:
     np.testing.assert_array_equal(load_source("digits").truth_N, load_digits().target)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training.data.registry import load_dataset
+from training.data.registry import load_source
 from training.data.splits import Dataset, RawDataset, SplitRows, cut, cut_without_training
 from training.errors import DatasetError, RecipeError
 
@@ -13,7 +13,7 @@ OFFICIAL_ROWS = SplitRows(temperature=4, tune=4, certify=4, test=None)
 
 
 def cut_digits(split_seed: int = 0) -> Dataset:
-    return load_dataset("digits", split_seed=split_seed, rows=DIGITS_ROWS)
+    return cut(load_source("digits"), split_seed=split_seed, rows=DIGITS_ROWS)
 
 
 def source_with_official_test() -> RawDataset:
@@ -30,8 +30,8 @@ def test_digits_are_cut_into_five_splits_of_the_stated_sizes() -> None:
     assert sizes == {"train": 937, "temperature": 100, "tune": 200, "certify": 200, "test": 360}
 
 
-def test_the_splits_are_disjoint_and_together_the_whole_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every image gets its row number for pixels, so that rows can be told apart after the cut.
+def test_the_splits_are_disjoint_and_cover_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The pixels of every image are its row number, so that each row can be identified after the cut.
     digits = load_digits()
     numbers = np.arange(len(digits.target))
     digits.images = np.stack([numbers // 256, numbers % 256], axis=1)[:, :, np.newaxis].repeat(2, axis=2)
@@ -58,13 +58,13 @@ def test_a_split_digest_is_the_sha_256_of_its_row_numbers() -> None:
     assert dataset.test.digest == hashlib.sha256(rows.tobytes()).hexdigest()
 
 
-def test_the_cut_follows_from_the_split_seed_alone() -> None:
+def test_the_cut_depends_on_the_split_seed() -> None:
     assert cut_digits(1).test_rows == cut_digits(1).test_rows
     assert cut_digits(1).test_rows != cut_digits(0).test_rows
     assert cut_digits(1).digest == cut_digits(0).digest
 
 
-def test_digit_pixels_are_as_the_source_has_them() -> None:
+def test_digit_pixels_are_not_scaled() -> None:
     images = cut_digits().train.images_NCHW
     assert images.dtype == np.uint8
     assert (images.shape[1:], int(images.max())) == ((1, 8, 8), 16)
@@ -73,16 +73,16 @@ def test_digit_pixels_are_as_the_source_has_them() -> None:
 def test_too_few_rows_are_refused_with_both_counts() -> None:
     rows = SplitRows(temperature=1000, tune=200, certify=237, test=360)
     with pytest.raises(DatasetError, match=r'"digits": expected more than the 1797 rows .*, got 1797'):
-        load_dataset("digits", split_seed=0, rows=rows)
+        cut(load_source("digits"), split_seed=0, rows=rows)
 
 
-def test_a_set_without_official_test_rows_needs_a_count_of_them() -> None:
+def test_test_rows_is_required_without_an_official_test_split() -> None:
     rows = SplitRows(temperature=100, tune=200, certify=200, test=None)
     with pytest.raises(RecipeError, match=r'dataset.test_rows of "digits": expected a count .*, got None'):
-        load_dataset("digits", split_seed=0, rows=rows)
+        cut(load_source("digits"), split_seed=0, rows=rows)
 
 
-def test_an_official_test_split_stays_the_test_split() -> None:
+def test_an_official_test_split_is_the_test_split() -> None:
     source = source_with_official_test()
     dataset = cut(source, split_seed=0, rows=OFFICIAL_ROWS)
     assert source.official_test is not None
@@ -91,7 +91,7 @@ def test_an_official_test_split_stays_the_test_split() -> None:
     assert len(dataset.train) == 30 - 12
 
 
-def test_a_count_of_test_rows_beside_an_official_test_split_is_refused() -> None:
+def test_test_rows_is_refused_with_an_official_test_split() -> None:
     with pytest.raises(RecipeError, match=r'dataset.test_rows of "small": expected none.*, got 360'):
         cut(source_with_official_test(), split_seed=0, rows=DIGITS_ROWS)
 
@@ -111,7 +111,7 @@ def source_of(rows: int) -> RawDataset:
     return RawDataset("small", ("a", "b"), images_NCHW, np.arange(rows) % 2, official_test=None)
 
 
-def test_rows_that_nothing_is_trained_on_are_cut_into_four_disjoint_splits() -> None:
+def test_a_cut_without_training_gives_four_disjoint_splits() -> None:
     dataset = cut_without_training(source_of(57), split_seed=3)
 
     sizes = {name: len(split) for name, split in dataset.splits.items()}
@@ -122,7 +122,7 @@ def test_rows_that_nothing_is_trained_on_are_cut_into_four_disjoint_splits() -> 
     assert dataset.image_shape == (1, 1, 1)
 
 
-def test_such_a_cut_follows_from_the_split_seed_alone() -> None:
+def test_a_cut_without_training_depends_on_the_split_seed() -> None:
     first, again, other = (cut_without_training(source_of(40), split_seed=seed) for seed in (3, 3, 4))
 
     assert first.digests == again.digests

@@ -4,28 +4,28 @@ import pytest
 
 from training.data.registry import DATASETS
 from training.recipe.catalogue import KINDS, catalogue, settings
-from training.recipe.recipe import Recipe, built_in_recipes, flat, load_recipe
+from training.recipe.recipe import Recipe, built_in_recipes, flatten, load_recipe
 
 SETTINGS = {setting["key"]: setting for setting in settings()}
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
-def test_a_recipe_is_listed_with_the_values_that_it_has(name: str) -> None:
+def test_a_recipe_is_listed_with_its_values(name: str) -> None:
     recipe = load_recipe(name)
     [entry] = [entry for entry in catalogue()["recipes"] if entry["name"] == name]
     assert (entry["description"], entry["needs"]) == (recipe.description, DATASETS[recipe.dataset.name].needs)
     values = {setting["key"]: setting["value"] for setting in entry["settings"]}
-    assert values == flat(recipe.model_dump(mode="json"))
+    assert values == flatten(recipe.model_dump(mode="json"))
 
 
 def test_the_catalogue_is_json() -> None:
     assert json.loads(json.dumps(catalogue(), allow_nan=False)) == catalogue()
 
 
-def test_defaults_are_those_of_a_recipe_that_says_nothing() -> None:
-    least = Recipe.model_validate({"model": "m", "dataset": {"name": "digits"}})
+def test_defaults_are_those_of_a_minimal_recipe() -> None:
+    minimal = Recipe.model_validate({"model": "m", "dataset": {"name": "digits"}})
     given = {"model", "dataset.name"}
-    expected = flat(least.model_dump(mode="json")) | dict.fromkeys(given)
+    expected = flatten(minimal.model_dump(mode="json")) | dict.fromkeys(given)
     assert {key: setting["default"] for key, setting in SETTINGS.items()} == expected
 
 
@@ -66,8 +66,8 @@ def test_a_setting_has_kind_choices_and_bounds() -> None:
     assert without_help("architecture.width") == {"kind": "list", "default": [64]}
 
 
-def test_a_setting_is_explained_in_one_line_by_what_stands_under_it_in_the_source() -> None:
-    assert SETTINGS["schedule.epochs"]["help"] == "Passes over the train split a generation. Default 20."
+def test_the_help_of_a_setting_is_its_docstring_in_one_line() -> None:
+    assert SETTINGS["schedule.epochs"]["help"] == "Passes over the train split per generation. Default 20."
     assert [key for key, setting in SETTINGS.items() if "\n" in setting["help"]] == []
 
 

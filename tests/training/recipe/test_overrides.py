@@ -5,25 +5,25 @@ import pytest
 
 from training.errors import RecipeError
 from training.recipe.catalogue import settings
-from training.recipe.overrides import once_each, read_assignment
+from training.recipe.overrides import merge_assignments, read_assignment
 from training.recipe.recipe import Recipe, load_recipe
 
-LEAST = 'model = "m"\n[dataset]\nname = "digits"\ntest_rows = 360\n'
+MINIMAL = 'model = "m"\n[dataset]\nname = "digits"\ntest_rows = 360\n'
 
 
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
-    """Return a recipe that leaves every section but one out."""
-    path = tmp_path / "least.toml"
-    path.write_text(LEAST)
+    """Return a recipe with only the dataset section."""
+    path = tmp_path / "minimal.toml"
+    path.write_text(MINIMAL)
     return path
 
 
 def load(path: Path, *assignments: str) -> Recipe:
-    return load_recipe(str(path), once_each([read_assignment(text) for text in assignments]))
+    return load_recipe(str(path), merge_assignments([read_assignment(text) for text in assignments]))
 
 
-def complaint(path: Path, *assignments: str) -> str:
+def error_of(path: Path, *assignments: str) -> str:
     with pytest.raises(RecipeError) as caught:
         load(path, *assignments)
     assert "\n" not in str(caught.value)
@@ -45,7 +45,7 @@ def complaint(path: Path, *assignments: str) -> str:
         (f"k={'[' * 100_000}", "[" * 100_000),
     ],
 )
-def test_a_value_is_json_where_it_is_json_and_else_a_string(text: str, value: object) -> None:
+def test_a_value_that_is_not_json_is_a_string(text: str, value: object) -> None:
     assert read_assignment(text) == ("k", value)
 
 
@@ -57,16 +57,16 @@ def test_a_value_replaces_that_of_the_file_and_nothing_else(recipe_file: Path) -
     assert changed.model_copy(update={"dataset": plain.dataset, "architecture": plain.architecture}) == plain
 
 
-def test_a_section_that_the_file_leaves_out_keeps_its_other_defaults(recipe_file: Path) -> None:
+def test_a_section_missing_in_the_file_keeps_its_other_defaults(recipe_file: Path) -> None:
     points = load(recipe_file, "operating_points.fast.epsilon=0.05").operating_points
     default = load(recipe_file).operating_points
     assert points.fast == default.fast.model_copy(update={"epsilon": 0.05})
     assert points.balanced == default.balanced
 
 
-def test_what_the_file_lacks_can_be_given(tmp_path: Path) -> None:
+def test_a_key_missing_in_the_file_can_be_set(tmp_path: Path) -> None:
     path = tmp_path / "nameless.toml"
-    path.write_text(LEAST.replace('model = "m"\n', ""))
+    path.write_text(MINIMAL.replace('model = "m"\n', ""))
     assert load(path, "model=given").model == "given"
 
 
@@ -77,7 +77,7 @@ def test_every_setting_of_the_catalogue_can_be_set(recipe_file: Path, setting: d
 
 
 @pytest.mark.parametrize(
-    ("assignment", "said"),
+    ("assignment", "message"),
     [
         ("=3", "--set =3: expected KEY=VALUE, got no key"),
         ("schedule.epoch=3", "schedule.epoch: unknown key, known: epochs, batch_rows, "),
@@ -93,20 +93,20 @@ def test_every_setting_of_the_catalogue_can_be_set(recipe_file: Path, setting: d
         ("architecture.width=[8, 16]", "architecture.width: expected 1, or one for each of 3 exits, got 2"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_key(recipe_file: Path, assignment: str, said: str) -> None:
-    assert complaint(recipe_file, assignment).startswith(said)
+def test_a_mistake_is_one_line_that_names_the_key(recipe_file: Path, assignment: str, message: str) -> None:
+    assert error_of(recipe_file, assignment).startswith(message)
 
 
-def test_a_mistake_of_the_file_still_names_the_file(recipe_file: Path) -> None:
-    recipe_file.write_text(LEAST + "[schedule]\nepochs = 0\n")
-    assert complaint(recipe_file, "seed=1").startswith(f"{recipe_file}: schedule.epochs: expected")
+def test_an_error_of_the_file_names_the_file(recipe_file: Path) -> None:
+    recipe_file.write_text(MINIMAL + "[schedule]\nepochs = 0\n")
+    assert error_of(recipe_file, "seed=1").startswith(f"{recipe_file}: schedule.epochs: expected")
 
 
-def test_a_value_where_the_file_should_have_a_section_is_a_mistake_of_the_file(recipe_file: Path) -> None:
-    recipe_file.write_text("schedule = 3\n" + LEAST)
-    assert complaint(recipe_file, "schedule.epochs=1").startswith("schedule: expected a valid dictionary")
+def test_a_value_in_place_of_a_section_is_refused(recipe_file: Path) -> None:
+    recipe_file.write_text("schedule = 3\n" + MINIMAL)
+    assert error_of(recipe_file, "schedule.epochs=1").startswith("schedule: expected a valid dictionary")
 
 
 def test_a_key_that_is_set_twice_is_refused_with_both_values(recipe_file: Path) -> None:
-    said = complaint(recipe_file, "schedule.epochs=3", "schedule.epochs=4")
-    assert said == "schedule.epochs: expected it to be set once, got 3 and 4"
+    message = error_of(recipe_file, "schedule.epochs=3", "schedule.epochs=4")
+    assert message == "schedule.epochs: expected one value, got 3 and 4"

@@ -10,11 +10,11 @@ from training.recipe.settings import DeepSupervisionSection, ExitsSection
 from training.run.pipeline import unused_settings
 
 DATASET = '[dataset]\nname = "digits"\ntest_rows = 360\n'
-LEAST = 'model = "m"\n' + DATASET
+MINIMAL = 'model = "m"\n' + DATASET
 POINT = "[operating_points.fast]\nmax_accuracy_loss = 0.1\n"
 
 
-def complaint(path: Path, text: str) -> str:
+def error_of(path: Path, text: str) -> str:
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
         load_recipe(str(path))
@@ -23,7 +23,7 @@ def complaint(path: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
-def test_every_built_in_recipe_can_be_loaded_and_says_what_it_is(name: str) -> None:
+def test_every_built_in_recipe_can_be_loaded_and_has_a_description(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.description
 
@@ -51,7 +51,7 @@ def test_the_digits_recipe_keeps_the_notebooks_losses() -> None:
 
 def test_a_recipe_needs_only_a_model_name_and_a_dataset(tmp_path: Path) -> None:
     path = tmp_path / "least.toml"
-    path.write_text(LEAST)
+    path.write_text(MINIMAL)
     recipe = load_recipe(str(path))
     assert (recipe.architecture.name, recipe.architecture.exits) == ("deep_supervision", 3)
     assert [head.grid for head in recipe.architecture.head_of_each_exit] == [1, 1, 1]
@@ -60,28 +60,28 @@ def test_a_recipe_needs_only_a_model_name_and_a_dataset(tmp_path: Path) -> None:
 
 def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
-    said = complaint(path, LEAST + "[schedule]\nepoch = 3\n")
-    assert said == (
+    message = error_of(path, MINIMAL + "[schedule]\nepoch = 3\n")
+    assert message == (
         f"{path}: schedule.epoch: unknown key, "
         "known: epochs, batch_rows, learning_rate, weight_decay, warm_up_share, precision"
     )
 
 
 def test_an_unknown_key_two_sections_deep_is_named_with_the_known_ones(tmp_path: Path) -> None:
-    said = complaint(tmp_path / "r.toml", LEAST + "[operating_points.fast]\nloss = 1\n")
-    assert "operating_points.fast." in said
-    said = complaint(
+    message = error_of(tmp_path / "r.toml", MINIMAL + "[operating_points.fast]\nloss = 1\n")
+    assert "operating_points.fast." in message
+    message = error_of(
         tmp_path / "r.toml",
-        LEAST + "[operating_points.fast]\nmax_accuracy_loss = 0.1\nepsilon = 0.1\nalpha = 0.1\n",
+        MINIMAL + "[operating_points.fast]\nmax_accuracy_loss = 0.1\nepsilon = 0.1\nalpha = 0.1\n",
     )
-    assert said.endswith(
+    assert message.endswith(
         "operating_points.fast.alpha: unknown key, known: max_accuracy_loss, epsilon, delta, certified_by"
     )
 
 
 def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None:
-    said = complaint(tmp_path / "r.toml", LEAST + "[shedule]\n")
-    assert "shedule: unknown key, known: description, model, seed" in said
+    message = error_of(tmp_path / "r.toml", MINIMAL + "[shedule]\n")
+    assert "shedule: unknown key, known: description, model, seed" in message
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
         ),
         (
             '[exits]\ntrain = "frozen"\n[deep_supervision]\nhint_weight = 0.1\n',
-            'deep_supervision.hint_weight: expected 0 where exits.train is "frozen", got 0.1',
+            'deep_supervision.hint_weight: expected 0 if exits.train is "frozen", got 0.1',
         ),
         (
             '[exits]\ntrain = "frozen-then-joint"\n[schedule]\nepochs = 2\n',
-            'schedule.epochs: expected at least 3 where exits.train is "frozen-then-joint", got 2',
+            'schedule.epochs: expected at least 3 if exits.train is "frozen-then-joint", got 2',
         ),
         (
             '[architecture]\nname = "resnet"\n',
@@ -145,46 +145,46 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
 def test_an_impossible_value_is_named_with_what_was_expected(
     tmp_path: Path, text: str, expected: str
 ) -> None:
-    assert complaint(tmp_path / "r.toml", LEAST + text).endswith(expected)
+    assert error_of(tmp_path / "r.toml", MINIMAL + text).endswith(expected)
 
 
-def test_a_point_of_which_nothing_is_certified_needs_no_epsilon(tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text(LEAST + POINT + 'certified_by = "nothing"\n')
+def test_a_point_without_a_certificate_needs_no_epsilon(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(MINIMAL + POINT + 'certified_by = "nothing"\n')
 
     fast = load_recipe(str(tmp_path / "r.toml")).operating_points.fast
 
     assert (fast.epsilon, fast.fewest_rows) == (None, 1)
 
 
-def test_an_unknown_dataset_is_told_the_known_ones(tmp_path: Path) -> None:
-    said = complaint(tmp_path / "r.toml", 'model = "m"\n[dataset]\nname = "mnist"\n')
-    assert "dataset.name: expected one of digits, fashion-mnist, idx, " in said
-    assert said.endswith("image-folder, got 'mnist'")
+def test_the_error_of_an_unknown_dataset_lists_the_known_names(tmp_path: Path) -> None:
+    message = error_of(tmp_path / "r.toml", 'model = "m"\n[dataset]\nname = "mnist"\n')
+    assert "dataset.name: expected one of digits, fashion-mnist, idx, " in message
+    assert message.endswith("image-folder, got 'mnist'")
 
 
 def test_a_model_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
-    assert "model: " in complaint(tmp_path / "r.toml", 'model = "../m"\n' + DATASET)
+    assert "model: " in error_of(tmp_path / "r.toml", 'model = "../m"\n' + DATASET)
 
 
-def test_text_that_is_no_toml_is_refused_with_its_line(tmp_path: Path) -> None:
-    said = complaint(tmp_path / "r.toml", "model = \n")
-    assert "r.toml: expected TOML in UTF-8, got: " in said
-    assert "line 1" in said
+def test_text_that_is_not_toml_is_refused_with_its_line(tmp_path: Path) -> None:
+    message = error_of(tmp_path / "r.toml", "model = \n")
+    assert "r.toml: expected TOML in UTF-8, got: " in message
+    assert "line 1" in message
 
 
-def test_bytes_that_are_no_utf_8_are_refused(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_bytes(b'model = "\xff"')
     with pytest.raises(RecipeError, match=r"expected TOML in UTF-8"):
         load_recipe(str(path))
 
 
-def test_a_name_that_is_no_recipe_is_told_the_built_in_ones() -> None:
+def test_the_error_of_an_unknown_recipe_lists_the_built_in_names() -> None:
     with pytest.raises(RecipeError, match=r'recipe "digit": expected a built-in name \(digits'):
         load_recipe("digit")
 
 
-def test_another_seed_replaces_the_seed_alone(tiny_recipe: Recipe) -> None:
+def test_with_seed_changes_only_the_seed(tiny_recipe: Recipe) -> None:
     assert first_difference(tiny_recipe, tiny_recipe.with_seed(7)) == "seed: expected 0, got 7"
     assert tiny_recipe.with_seed(7).with_seed(tiny_recipe.seed) == tiny_recipe
 
@@ -203,19 +203,19 @@ def test_a_difference_names_the_key_and_both_values(tiny_recipe: Recipe) -> None
     assert first_difference(tiny_recipe, tiny_recipe) is None
 
 
-def test_a_recipe_survives_its_json(tiny_recipe: Recipe) -> None:
+def test_a_recipe_is_equal_after_a_json_round_trip(tiny_recipe: Recipe) -> None:
     assert Recipe.model_validate_json(json.dumps(tiny_recipe.model_dump(mode="json"))) == tiny_recipe
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_heads_are_one_or_one_an_exit(tmp_path: Path, count: int) -> None:
+def test_heads_are_one_or_one_per_exit(tmp_path: Path, count: int) -> None:
     heads = ", ".join(["{ grid = 2 }"] * count)
-    said = complaint(tmp_path / "r.toml", LEAST + f"[architecture]\nexits = 3\nheads = [{heads}]\n")
-    assert f"heads: expected 1, or one for each of 3 exits, got {count}" in said
+    message = error_of(tmp_path / "r.toml", MINIMAL + f"[architecture]\nexits = 3\nheads = [{heads}]\n")
+    assert f"heads: expected 1, or one for each of 3 exits, got {count}" in message
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("width = [8, 16]", "architecture.width: expected 1, or one for each of 3 exits, got 2"),
         ("depth = [1, 1, 1, 1]", "architecture.depth: expected 1, or one for each of 3 exits, got 4"),
@@ -225,14 +225,14 @@ def test_heads_are_one_or_one_an_exit(tmp_path: Path, count: int) -> None:
         ("width = true", "architecture.width.0: expected a valid integer, got True"),
     ],
 )
-def test_stages_are_told_apart_by_one_value_each(tmp_path: Path, line: str, said: str) -> None:
-    found = complaint(tmp_path / "r.toml", LEAST + f"[architecture]\nexits = 3\n{line}\n")
-    assert found.endswith(said)
+def test_a_list_needs_one_valid_value_per_stage(tmp_path: Path, line: str, message: str) -> None:
+    error = error_of(tmp_path / "r.toml", MINIMAL + f"[architecture]\nexits = 3\n{line}\n")
+    assert error.endswith(message)
 
 
-def test_one_value_is_that_of_every_stage(tmp_path: Path) -> None:
+def test_one_value_applies_to_every_stage(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
-    path.write_text(LEAST + "[architecture]\nexits = 4\nwidth = 8\ndepth = 2\n")
+    path.write_text(MINIMAL + "[architecture]\nexits = 4\nwidth = 8\ndepth = 2\n")
     architecture = load_recipe(str(path)).architecture
     assert (architecture.width, architecture.depth_of_each_stage, architecture.strides) == (
         (8,),
@@ -242,13 +242,13 @@ def test_one_value_is_that_of_every_stage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", ["kd", "ban", "ban+l", "cwtm", "dkpp"])
-def test_every_rule_is_one_line_away(tmp_path: Path, rule: str) -> None:
+def test_every_rule_can_be_set(tmp_path: Path, rule: str) -> None:
     path = tmp_path / "r.toml"
-    path.write_text(LEAST + f'[generations]\nrule = "{rule}"\n')
+    path.write_text(MINIMAL + f'[generations]\nrule = "{rule}"\n')
     assert load_recipe(str(path)).generations.rule == rule
 
 
-def test_a_recipe_recorded_before_exits_could_be_trained_otherwise_is_joint(tiny_recipe: Recipe) -> None:
+def test_a_recorded_recipe_without_exits_is_joint(tiny_recipe: Recipe) -> None:
     before = tiny_recipe.model_dump_json(exclude={"exits"})
 
     assert Recipe.recorded(before).exits.train == "joint"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import DigestMismatch, InvalidManifest
+from serving.files import lock_file
 from serving.repository.manifest import (
     FORMAT_VERSION,
     Certificate,
@@ -20,7 +21,6 @@ from serving.repository.manifest import (
 from serving.repository.repository import file_digest, find_versions, read_version
 from tests.training.release.tiny_run import IMAGE
 from training.errors import Uncertified
-from training.files.file_lock import lock_file
 from training.release.export import ExportedStage
 from training.release.publish import PublishResult, check_certified, publish, stage_entry
 

@@ -14,8 +14,8 @@ from serving.repository.manifest import TensorSpec
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from training.architectures.deep_supervision import deep_supervision
-from training.architectures.heads import Features, HeadSettings
-from training.architectures.network import MultiExitNetwork, PixelNormalisation
+from training.architectures.heads import HeadSettings
+from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.exits.calibrate import calibration_temperature
 from training.exits.cost import measure_milliseconds
 from training.exits.ensemble import ensemble_accuracy
@@ -44,12 +44,13 @@ def tiny_network(seed: int, *, width: int = 6) -> MultiExitNetwork:
     torch.manual_seed(seed)
     return deep_supervision(
         PixelNormalisation([4.9], [6.0]),
-        Features(channels=1, size=8),
-        classes=10,
-        width=(width,),
-        depth=(1, 1, 1),
-        strides=(),
-        heads=(HeadSettings(grid=4),) * 3,
+        NetworkOptions(
+            image_shape=IMAGE_SHAPE,
+            classes=10,
+            width=(width,),
+            depth=(1, 1, 1),
+            heads=(HeadSettings(grid=4),) * 3,
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""A tiny version to retarget, and rows of a user's own."""
+"""A tiny version to retarget, and data of the user's own."""
 
 import shutil
 from pathlib import Path
@@ -15,19 +15,19 @@ from training.run.pipeline import run
 
 @pytest.fixture(scope="session")
 def trained(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with version 1 of the tiny recipe, of one generation."""
+    """Return a model repository with one version of the tiny recipe."""
     short = tiny_recipe.model_copy(
         update={"generations": tiny_recipe.generations.model_copy(update={"count": 1})}
     )
-    place = tmp_path_factory.mktemp("trained")
+    root = tmp_path_factory.mktemp("trained")
     progress = ProgressBar(quiet=True)
-    run(short, "tiny", RunFolder(place / "run"), place / "models", progress, resume=False)
-    return place / "models"
+    run(short, "tiny", RunFolder(root / "run"), root / "models", progress, resume=False)
+    return root / "models"
 
 
 @pytest.fixture
 def models(trained: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """Return a copy that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "models"))
 
 

@@ -1,4 +1,4 @@
-"""Ways to retarget a tiny version, and to look at what came of it."""
+"""Helpers to retarget a tiny version and to check the result."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Arrays = dict[str, Array]
 
 
 def own_arrays() -> Arrays:
-    """The digits moved by a pixel: other images, of which nothing was trained on."""
+    """Return the digits shifted by a pixel: images that were not used for training."""
     digits = load_digits()
     return {"x": np.roll(digits.images.astype(np.uint8), 1, axis=2), "y": digits.target}
 
@@ -45,7 +45,7 @@ def start(
 
 
 def refused(models: Path, changes: PointChanges, data: OwnData | None = None, *, version: int = 1) -> str:
-    """Retarget, which must raise and leave the repository as it was."""
+    """Check that retargeting raises and changes nothing; return the error message."""
     before = contents(models)
     with pytest.raises((TrainingError, RepositoryError)) as caught:
         start(models, changes, data, version=version)
@@ -69,7 +69,7 @@ def measured(version: PublishedVersion, readings: Readings, point: str) -> Evalu
 
 
 def rewrite(version: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a version's manifest as no publisher would."""
+    """Change the manifest of a published version."""
     manifest = json.loads((version / "manifest.json").read_text())
     change(manifest)
     (version / "manifest.json").write_text(json.dumps(manifest))
@@ -79,8 +79,8 @@ def as_format_1(manifest: dict[str, Any]) -> None:
     manifest["format_version"] = 1
     for each in manifest["exits"]:
         del each["confidence"]
-    promise = manifest["operating_points"]["balanced"]["certificate"]
-    del promise["risk"], promise["harms"]
+    certificate = manifest["operating_points"]["balanced"]["certificate"]
+    del certificate["risk"], certificate["harms"]
     for goal in manifest["provenance"]["recipe"]["operating_points"].values():
         goal.pop("certified_by")
 

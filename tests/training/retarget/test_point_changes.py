@@ -23,26 +23,28 @@ KNOWN: dict[str, Goal] = {"balanced": BALANCED, "cheap": CHEAP}
         (PointChanges("cheap", certified_by="harm"), CHEAP.model_copy(update={"certified_by": "harm"})),
     ],
 )
-def test_what_is_not_asked_for_stays_as_the_points_goal_has_it(changes: PointChanges, goal: Goal) -> None:
+def test_values_that_are_not_changed_are_kept(changes: PointChanges, goal: Goal) -> None:
     assert changes.goal(KNOWN, may_repeat=False) == goal
 
 
 @pytest.mark.parametrize("budget", [0.3, CHEAP.budget])
-def test_a_budget_that_is_given_gets_the_smallest_epsilon_there_is_unless_one_is_given_too(
+def test_a_budget_without_an_epsilon_has_the_smallest_possible_epsilon(
     budget: float,
 ) -> None:
-    alone, with_epsilon = (
+    without_epsilon, with_epsilon = (
         PointChanges("cheap", budget=budget),
         PointChanges("cheap", budget=budget, epsilon=0.1),
     )
 
-    assert alone.goal(KNOWN, may_repeat=False) == CHEAP.model_copy(update={"budget": budget, "epsilon": None})
+    assert without_epsilon.goal(KNOWN, may_repeat=False) == CHEAP.model_copy(
+        update={"budget": budget, "epsilon": None}
+    )
     assert with_epsilon.goal(KNOWN, may_repeat=False) == CHEAP.model_copy(
         update={"budget": budget, "epsilon": 0.1}
     )
 
 
-def test_where_nothing_is_certified_no_epsilon_is_needed() -> None:
+def test_no_epsilon_is_needed_without_a_certificate() -> None:
     wild = PointChanges("wild", max_accuracy_loss=0.1, certified_by="nothing").goal(KNOWN, may_repeat=False)
 
     assert wild == OperatingPointSection(max_accuracy_loss=0.1, certified_by="nothing")
@@ -50,7 +52,7 @@ def test_where_nothing_is_certified_no_epsilon_is_needed() -> None:
         PointChanges("wild", certified_by="harm").goal({"wild": wild}, may_repeat=False)
 
 
-def test_another_kind_of_target_takes_no_epsilon_over() -> None:
+def test_another_kind_of_target_does_not_keep_the_epsilon() -> None:
     assert PointChanges(budget=0.2).goal(KNOWN, may_repeat=False) == BudgetGoal(
         budget=0.2, epsilon=None, delta=0.1, certified_by="harm"
     )
@@ -58,7 +60,7 @@ def test_another_kind_of_target_takes_no_epsilon_over() -> None:
         PointChanges("cheap", max_accuracy_loss=0.1).goal(KNOWN, may_repeat=False)
 
 
-def test_a_new_point_has_the_usual_delta_and_risk() -> None:
+def test_a_new_point_has_the_default_delta_and_risk() -> None:
     assert PointChanges("night", max_accuracy_loss=0.1, epsilon=0.1).goal(
         KNOWN, may_repeat=False
     ) == OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.1, delta=0.05, certified_by="disagreement")
@@ -66,7 +68,7 @@ def test_a_new_point_has_the_usual_delta_and_risk() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
         (
             PointChanges("exact", epsilon=0.1),
@@ -78,7 +80,7 @@ def test_a_new_point_has_the_usual_delta_and_risk() -> None:
         (PointChanges("a" * 65, epsilon=0.1), "--point: "),
         (
             PointChanges("night", epsilon=0.1),
-            "--point: .* 'night', which is new beside balanced, cheap, got neither",
+            "--point: .* 'night', a new point beside balanced, cheap, got neither",
         ),
         (PointChanges(max_accuracy_loss=0.1, budget=0.2), "--budget: .* got 0.2 and 0.1"),
         (PointChanges(), "operating point 'balanced': expected another goal, got the one it has"),
@@ -103,16 +105,16 @@ def test_a_new_point_has_the_usual_delta_and_risk() -> None:
     ],
 )
 def test_an_impossible_change_is_refused_by_its_option_with_both_values(
-    changes: PointChanges, complaint: str
+    changes: PointChanges, message: str
 ) -> None:
-    with pytest.raises(RecipeError, match=rf"^{complaint}") as caught:
+    with pytest.raises(RecipeError, match=rf"^{message}") as caught:
         changes.goal(KNOWN, may_repeat=False)
     assert "\n" not in str(caught.value)
 
 
-def test_on_new_data_the_same_goal_is_worth_asking_for() -> None:
+def test_the_same_goal_is_allowed_on_new_data() -> None:
     assert PointChanges().goal(KNOWN, may_repeat=True) == BALANCED
 
 
-def test_what_was_given_is_kept_by_name() -> None:
+def test_given_has_the_given_options() -> None:
     assert PointChanges("night", budget=0.2).given == {"point": "night", "budget": 0.2}

@@ -1,4 +1,4 @@
-"""What is no version, no goal, no data to retarget by: refused by name, and nothing is written."""
+"""Errors of retargeting: each names its cause, and nothing is written."""
 
 import re
 from collections.abc import Callable
@@ -25,11 +25,13 @@ from tests.training.retarget.retargets import (
 from training.data.splits import Dataset
 from training.errors import DatasetError, NotFinite, RecipeError
 from training.release.origin import OwnData, Retargeting, data_of
-from training.retarget.pipeline import NewFigures, manifest_of, retarget
+from training.retarget.manifest import make_manifest
+from training.retarget.pipeline import retarget
 from training.retarget.point_changes import PointChanges
+from training.retarget.results import NewResults
 
 
-def test_an_unknown_model_or_version_is_told_the_known_ones(models: Path) -> None:
+def test_the_error_of_an_unknown_model_or_version_lists_the_known_ones(models: Path) -> None:
     with pytest.raises(RepositoryError, match="expected one of tiny, got 'huge'"):
         retarget(models, "huge", 1, PointChanges(epsilon=0.3), None, print)
     with pytest.raises(RepositoryError, match=r"expected one of tiny, got '\.\./tiny'"):
@@ -46,11 +48,11 @@ def test_an_epsilon_that_the_certify_split_is_too_small_for_is_refused(models: P
     )
 
 
-def test_a_budget_that_no_row_keeps_is_refused_with_the_least_there_is(models: Path) -> None:
+def test_a_budget_below_the_cheapest_row_is_refused_with_its_cost(models: Path) -> None:
     assert "budget: expected at least 0." in refused(models, PointChanges(budget=0.0001))
 
 
-def test_a_stage_that_is_not_the_one_described_is_refused(models: Path) -> None:
+def test_a_stage_with_another_digest_is_refused(models: Path) -> None:
     with (models / "tiny" / "1" / "stage-1.onnx").open("ab") as file:
         file.write(b"\0")
 
@@ -77,7 +79,7 @@ def test_a_stage_that_answers_nan_is_refused(models: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         (
             lambda provenance: provenance["recipe"].pop("operating_points"),
@@ -114,32 +116,30 @@ def test_a_stage_that_answers_nan_is_refused(models: Path) -> None:
         ),
     ],
 )
-def test_a_provenance_that_does_not_lead_back_to_goals_and_data_is_refused(
-    models: Path, change: Callable[[dict[str, Any]], None], complaint: str
+def test_a_provenance_without_valid_goals_or_data_is_refused(
+    models: Path, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     rewrite(models / "tiny" / "1", lambda manifest: change(manifest["provenance"]))
 
-    assert complaint in refused(models, PointChanges(epsilon=0.3))
+    assert message in refused(models, PointChanges(epsilon=0.3))
 
 
-def test_a_version_whose_exits_were_attached_has_no_recipe_to_read_and_says_so(models: Path) -> None:
+def test_a_version_with_attached_exits_has_no_recipe(models: Path) -> None:
     rewrite(models / "tiny" / "1", attached)
 
-    complaint = "expected a version that a recipe trained, got one whose exits were attached to finished"
-    with pytest.raises(RepositoryError, match=complaint):
+    message = "expected a version that a recipe trained, got one whose exits were attached to finished"
+    with pytest.raises(RepositoryError, match=message):
         data_of(published(models, 1))
 
 
-def test_a_point_without_a_goal_in_the_provenance_is_not_carried_over_to_new_data(
-    models: Path, own_file: Path
-) -> None:
+def test_a_point_without_a_goal_in_the_provenance_is_refused(models: Path, own_file: Path) -> None:
     def add(manifest: dict[str, Any]) -> None:
         manifest["operating_points"]["stray"] = manifest["operating_points"]["exact"]
 
     rewrite(models / "tiny" / "1", add)
 
-    said = refused(models, PointChanges(), OwnData(file=str(own_file)))
-    assert "operating point 'stray': expected its goal in the provenance, got none" in said
+    message = refused(models, PointChanges(), OwnData(file=str(own_file)))
+    assert "operating point 'stray': expected its goal in the provenance, got none" in message
 
 
 ROWS = 50
@@ -147,18 +147,18 @@ ROWS = 50
 
 def blank(rows: int = ROWS, **changes: Array) -> Arrays:
     arrays: Arrays = {"x": np.zeros((rows, 8, 8), np.uint8), "y": np.arange(rows) % 10}
-    arrays["x"][:, 0, 0] = np.arange(rows)  # so that no two are the same
+    arrays["x"][:, 0, 0] = np.arange(rows)  # all images differ
     return arrays | changes
 
 
-def with_a_twin() -> Array:
+def with_a_duplicate() -> Array:
     images: Array = blank()["x"].copy()
     images[17] = images[3]
     return images
 
 
 @pytest.mark.parametrize(
-    ("arrays", "complaint"),
+    ("arrays", "message"),
     [
         ({"x_train": np.zeros((9, 8, 8), np.uint8)}, "expected arrays x, y, got x_train"),
         ({"x": np.zeros((9, 8, 8), np.uint8)}, "expected arrays x, y, got x"),
@@ -180,7 +180,7 @@ def with_a_twin() -> Array:
         (blank(y=np.zeros(ROWS)), "y: expected integer labels .* got float64"),
         (blank(y=np.arange(ROWS)), r"y: row 10: expected a label 0\.\.9, got 10"),
         (blank(y=-np.arange(ROWS)), r"y: row 1: expected a label 0\.\.9, got -1"),
-        (blank(x=with_a_twin()), "odd.npz: x: rows 3 and 17: expected no image twice, got the same"),
+        (blank(x=with_a_duplicate()), "odd.npz: x: rows 3 and 17: expected different images, got equal ones"),
         (blank(9), 'dataset "npz": expected at least 10 rows to cut, got 9'),
         (
             blank(10),
@@ -188,17 +188,17 @@ def with_a_twin() -> Array:
         ),
     ],
 )
-def test_data_of_the_users_that_does_not_fit_is_refused_by_name_with_both_values(
-    models: Path, tmp_path: Path, arrays: Arrays, complaint: str
+def test_user_data_that_does_not_fit_is_refused(
+    models: Path, tmp_path: Path, arrays: Arrays, message: str
 ) -> None:
     path = tmp_path / "odd.npz"
     np.savez(path, allow_pickle=False, **arrays)
 
-    assert re.search(complaint, refused(models, PointChanges(), OwnData(file=str(path))))
+    assert re.search(message, refused(models, PointChanges(), OwnData(file=str(path))))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of an archive", b"\x93NUMPY"])
-def test_a_file_that_is_no_archive_of_arrays_is_refused(models: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_npz_archive_is_refused(models: Path, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.npz"
     path.write_bytes(content)
 
@@ -214,22 +214,20 @@ def test_pickled_objects_are_refused_and_never_loaded(models: Path, tmp_path: Pa
     )
 
 
-def test_rows_that_the_version_was_trained_on_are_refused_as_data_of_the_users(
-    models: Path, own_file: Path, digits: Dataset
-) -> None:
+def test_training_rows_in_the_user_data_are_refused(models: Path, own_file: Path, digits: Dataset) -> None:
     arrays = own_arrays()
     arrays["x"][[7, 9]] = digits.train.images_NCHW[:2, 0]
     np.savez(own_file, allow_pickle=False, **arrays)
 
-    said = refused(models, PointChanges(), OwnData(file=str(own_file)))
+    message = refused(models, PointChanges(), OwnData(file=str(own_file)))
 
-    assert said == (
+    assert message == (
         f"{own_file}: x: row 7: expected images that nothing was trained on, "
         "got 2 of 1,797 from the train split of digits"
     )
 
 
-def test_a_version_that_is_on_other_data_already_is_still_known_by_the_rows_it_was_trained_on(
+def test_training_rows_are_also_refused_after_a_retargeting_on_user_data(
     models: Path, own_file: Path, tmp_path: Path, digits: Dataset
 ) -> None:
     start(models, PointChanges(), OwnData(file=str(own_file)))
@@ -240,42 +238,40 @@ def test_a_version_that_is_on_other_data_already_is_still_known_by_the_rows_it_w
         start(models, PointChanges(), OwnData(file=str(path)), version=2)
 
 
-def test_where_the_rows_trained_on_cannot_be_loaded_that_is_said_and_the_rest_is_done(
-    models: Path, own_file: Path
-) -> None:
+def test_a_line_reports_that_training_rows_could_not_be_checked(models: Path, own_file: Path) -> None:
     def move(manifest: dict[str, Any]) -> None:
         manifest["provenance"]["recipe"]["dataset"].update(name="npz", file="gone.npz")
 
     rewrite(models / "tiny" / "1", move)
-    said: list[str] = []
+    lines: list[str] = []
 
-    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), said.append)
+    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), lines.append)
 
-    assert said[0].startswith(f"not checked whether {own_file} has rows that were trained on: gone.npz: ")
+    assert lines[0].startswith(f"not checked whether {own_file} has rows that were trained on: gone.npz: ")
     assert published(models, 2).manifest.provenance.dataset.name == "npz"
 
 
-@pytest.mark.parametrize(("better", "doubts"), [(0.19, 0), (0.21, 1)])
-def test_labels_are_doubted_in_a_line_where_full_depth_was_over_20_points_more_accurate(
-    models: Path, own_file: Path, better: float, doubts: int
+@pytest.mark.parametrize(("loss", "warnings"), [(0.19, 0), (0.21, 1)])
+def test_a_line_warnings_the_labels_if_full_depth_loses_over_20_points(
+    models: Path, own_file: Path, loss: float, warnings: int
 ) -> None:
     start(models, PointChanges(), OwnData(file=str(own_file)))
     own = published(models, 2).manifest.operating_points["exact"].accuracy
     assert own is not None
-    accuracy = own + better
+    accuracy = own + loss
     rewrite(
         models / "tiny" / "1",
         lambda manifest: manifest["operating_points"]["exact"].update(accuracy=accuracy),
     )
-    said: list[str] = []
+    lines: list[str] = []
 
-    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), said.append)
+    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), lines.append)
 
-    doubt = f"where the version had {100 * accuracy:.1f} %: are their labels numbered as the model's?"
-    assert sum(line.endswith(doubt) for line in said) == doubts
+    warning = f"where the version had {100 * accuracy:.1f} %: are their labels numbered as the model's?"
+    assert sum(line.endswith(warning) for line in lines) == warnings
 
 
-def test_on_new_data_a_goal_that_cannot_be_reached_is_refused_by_its_points_name(
+def test_the_error_of_a_goal_that_cannot_be_reached_on_user_data_names_its_point(
     models: Path, own_file: Path
 ) -> None:
     start(models, PointChanges("cheap", budget=0.6))
@@ -290,10 +286,10 @@ def test_on_new_data_a_goal_that_cannot_be_reached_is_refused_by_its_points_name
         start(models, PointChanges(), OwnData(file=str(own_file)), version=2)
 
 
-def test_parts_that_make_no_manifest_are_refused_and_nothing_is_written(models: Path) -> None:
+def test_an_invalid_manifest_is_refused(models: Path) -> None:
     version = published(models, 1)
-    found = NewFigures({}, version.manifest.exits[:1], {}, version.manifest.pareto_path)
+    results = NewResults({}, version.manifest.exits[:1], {}, version.manifest.pareto_path)
     record = Retargeting(version=1, options={}, goals={}, data=None)
 
     with pytest.raises(RepositoryError, match=r"tiny/1: cannot be published again: exits must be"):
-        manifest_of(version, 2, found, version.manifest.provenance.dataset, record)
+        make_manifest(version, 2, results, version.manifest.provenance.dataset, record)

@@ -1,4 +1,4 @@
-"""A published version with other operating points: what changes, and what must not."""
+"""Retargeting: what changes in the new version, and what does not."""
 
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,10 @@ from training.release.origin import OwnData
 from training.retarget.pipeline import Retargeted, retarget
 from training.retarget.point_changes import PointChanges
 
-PATIENCE_SECONDS = 60.0
+ANSWER_SECONDS = 60.0
 
 
-def test_the_stages_are_the_same_byte_for_byte_and_the_old_version_stays(models: Path) -> None:
+def test_the_stages_are_equal_byte_for_byte_and_the_old_version_is_kept(models: Path) -> None:
     before = contents(models / "tiny" / "1")
 
     start(models, PointChanges(epsilon=0.3))
@@ -56,7 +56,7 @@ def test_the_stages_are_the_same_byte_for_byte_and_the_old_version_stays(models:
     assert published(models, 2).manifest.stages == published(models, 1).manifest.stages
 
 
-def test_on_its_own_data_a_version_keeps_all_but_the_point_that_was_asked_for(models: Path) -> None:
+def test_on_its_own_data_only_the_requested_point_changes(models: Path) -> None:
     start(models, PointChanges(epsilon=0.3))
 
     old, new = published(models, 1).manifest, published(models, 2).manifest
@@ -65,13 +65,20 @@ def test_on_its_own_data_a_version_keeps_all_but_the_point_that_was_asked_for(mo
     assert new.provenance.dataset == old.provenance.dataset
     kept = {name: point for name, point in old.operating_points.items() if name != "balanced"}
     assert {name: new.operating_points[name] for name in kept} == kept
-    promise = new.operating_points["balanced"].certificate
-    assert promise is not None
-    assert (promise.epsilon, promise.delta, promise.n, promise.method) == (0.3, 0.05, 200, METHOD)
-    assert (promise.risk, promise.harms is None) == (Risk.DISAGREEMENT, False)
+    certificate = new.operating_points["balanced"].certificate
+    assert certificate is not None
+    assert (certificate.epsilon, certificate.delta, certificate.n, certificate.method) == (
+        0.3,
+        0.05,
+        200,
+        METHOD,
+    )
+    assert (certificate.risk, certificate.harms is None) == (Risk.DISAGREEMENT, False)
 
 
-def test_a_points_figures_are_those_of_the_test_split_as_it_is_served(models: Path, digits: Dataset) -> None:
+def test_the_results_of_a_point_are_of_the_served_stages_on_the_test_split(
+    models: Path, digits: Dataset
+) -> None:
     start(models, PointChanges("night", max_accuracy_loss=0.2, epsilon=0.5, certified_by="harm"))
 
     version = published(models, 2)
@@ -90,25 +97,26 @@ def test_a_points_figures_are_those_of_the_test_split_as_it_is_served(models: Pa
     assert point.certificate.risk is Risk.HARM
 
 
-def test_a_budget_is_kept_on_tune_and_gets_the_smallest_epsilon_there_is(
+def test_a_budget_is_kept_on_tune_and_has_the_smallest_possible_epsilon(
     models: Path, digits: Dataset
 ) -> None:
     start(models, PointChanges("cheap", budget=0.6))
 
     version = published(models, 2)
-    promise = version.manifest.operating_points["cheap"].certificate
+    certificate = version.manifest.operating_points["cheap"].certificate
     readings = readings_of(version, digits.tune.images_NCHW, digits.tune.truth_N)
     assert measured(version, readings, "cheap").multiply_adds_share <= 0.6
-    assert promise is not None
-    assert promise.method == METHOD_OF_ONE_ROW
-    # So few losses have a chance of delta at most at epsilon, and of more at a hundredth of a percent less.
+    assert certificate is not None
+    assert certificate.method == METHOD_OF_ONE_ROW
+    # So few losses have probability delta at most at epsilon, and more at a smaller epsilon.
     at_epsilon, below = (
-        binom.cdf(promise.disagreements, promise.n, promise.epsilon - less) for less in (0, 1 / STEPS)
+        binom.cdf(certificate.disagreements, certificate.n, certificate.epsilon - less)
+        for less in (0, 1 / STEPS)
     )
-    assert at_epsilon <= promise.delta < below
+    assert at_epsilon <= certificate.delta < below
 
 
-def test_provenance_says_from_which_version_and_by_what_options(models: Path) -> None:
+def test_the_provenance_has_the_old_version_and_the_options(models: Path) -> None:
     start(models, PointChanges("cheap", budget=0.6))
 
     old, new = (published(models, number).manifest.provenance for number in (1, 2))
@@ -122,14 +130,14 @@ def test_provenance_says_from_which_version_and_by_what_options(models: Path) ->
     assert {"numpy", "onnxruntime"} < set(record.packages) < set(old.packages)
 
 
-def test_on_new_data_every_point_and_figure_is_of_that_data(models: Path, own_file: Path) -> None:
-    said: list[str] = []
+def test_with_user_data_all_results_are_of_that_data(models: Path, own_file: Path) -> None:
+    lines: list[str] = []
 
     own = OwnData(file=str(own_file), split_seed=5)
-    retarget(models, "tiny", 1, PointChanges(), own, said.append)
+    retarget(models, "tiny", 1, PointChanges(), own, lines.append)
 
-    assert not any("not checked" in line for line in said)
-    assert any(line.startswith("also chosen on this data, fast: on 541 test rows") for line in said)
+    assert not any("not checked" in line for line in lines)
+    assert any(line.startswith("also chosen on this data, fast: on 541 test rows") for line in lines)
     old, version = published(models, 1).manifest, published(models, 2)
     new = version.manifest
     rows = {"temperature": 179, "tune": 359, "certify": 718, "test": 541}
@@ -137,9 +145,9 @@ def test_on_new_data_every_point_and_figure_is_of_that_data(models: Path, own_fi
     assert {each.n for each in new.exits} == {rows["test"]}
     assert {each.n for each in new.operating_points.values()} == {rows["test"]}
     assert new.pareto_path.n == rows["tune"]
-    promise = new.operating_points["balanced"].certificate
-    assert promise is not None
-    assert (promise.n, promise.epsilon) == (rows["certify"], 0.2)
+    certificate = new.operating_points["balanced"].certificate
+    assert certificate is not None
+    assert (certificate.n, certificate.epsilon) == (rows["certify"], 0.2)
     fitting = own.load(version).temperature
     runner = StageRunner(stage_files(version), new.inputs, CPU, slots=360)
     assert [each.calibration_temperature for each in new.exits] == [
@@ -159,9 +167,7 @@ def test_on_new_data_every_point_and_figure_is_of_that_data(models: Path, own_fi
     assert new.operating_points["balanced"].accuracy == tested.accuracy
 
 
-def test_a_version_on_data_of_the_users_is_retargeted_on_it_again_and_not_on_what_it_became(
-    models: Path, own_file: Path
-) -> None:
+def test_user_data_is_read_again_and_refused_if_it_changed(models: Path, own_file: Path) -> None:
     start(models, PointChanges(), OwnData(file=str(own_file)))
 
     start(models, PointChanges("cheap", budget=0.6), version=2)
@@ -169,9 +175,9 @@ def test_a_version_on_data_of_the_users_is_retargeted_on_it_again_and_not_on_wha
     second, third = (published(models, number).manifest for number in (2, 3))
     assert third.exits == second.exits
     assert third.provenance.dataset == second.provenance.dataset
-    promise = third.operating_points["cheap"].certificate
-    assert promise is not None
-    assert promise.n == 718
+    certificate = third.operating_points["cheap"].certificate
+    assert certificate is not None
+    assert certificate.n == 718
     arrays = own_arrays()
     np.savez(own_file, allow_pickle=False, x=arrays["x"], y=arrays["y"][::-1])
     with pytest.raises(
@@ -180,9 +186,7 @@ def test_a_version_on_data_of_the_users_is_retargeted_on_it_again_and_not_on_wha
         start(models, PointChanges("cheap", budget=0.7), version=2)
 
 
-def test_points_made_by_a_retargeting_are_chosen_again_on_new_data_by_their_own_goals(
-    models: Path, own_file: Path
-) -> None:
+def test_added_points_are_chosen_again_on_user_data_by_their_goals(models: Path, own_file: Path) -> None:
     start(models, PointChanges("cheap", budget=0.6))
 
     start(models, PointChanges(epsilon=0.4), OwnData(file=str(own_file)), version=2)
@@ -196,8 +200,8 @@ def test_points_made_by_a_retargeting_are_chosen_again_on_new_data_by_their_own_
     assert balanced.epsilon == 0.4
 
 
-def test_what_an_older_format_left_out_is_counted_on_the_same_rows(models: Path) -> None:
-    whole = published(models, 1).manifest
+def test_harms_missing_in_an_old_format_are_counted(models: Path) -> None:
+    original = published(models, 1).manifest
     rewrite(models / "tiny" / "1", without_fast)
     rewrite(models / "tiny" / "1", as_format_1)
 
@@ -205,33 +209,35 @@ def test_what_an_older_format_left_out_is_counted_on_the_same_rows(models: Path)
 
     new = published(models, 2).manifest
     assert new.format_version == FORMAT_VERSION
-    assert new.exits == whole.exits
-    assert new.operating_points["balanced"] == whole.operating_points["balanced"]
+    assert new.exits == original.exits
+    assert new.operating_points["balanced"] == original.operating_points["balanced"]
 
 
-def test_a_faster_point_that_lost_its_certificate_is_not_published_again(models: Path) -> None:
-    def lose(manifest: dict[str, Any]) -> None:
+def test_a_point_without_its_certificate_is_not_published(models: Path) -> None:
+    def remove_certificate(manifest: dict[str, Any]) -> None:
         manifest["operating_points"]["balanced"]["certificate"] = None
 
-    rewrite(models / "tiny" / "1", lose)
+    rewrite(models / "tiny" / "1", remove_certificate)
 
     with pytest.raises(Uncertified, match="operating point 'balanced' of tiny: expected a certificate"):
         start(models, PointChanges("cheap", budget=0.6))
     assert {path.name for path in (models / "tiny").iterdir()} == {"1"}
 
 
-def test_a_point_asked_for_without_a_promise_has_none_and_is_said_to(models: Path) -> None:
-    said: list[str] = []
+def test_a_point_without_a_certificate_is_reported(models: Path) -> None:
+    lines: list[str] = []
 
     changes = PointChanges("wild", max_accuracy_loss=1.0, certified_by="nothing")
-    done = retarget(models, "tiny", 1, changes, None, said.append)
+    retargeted = retarget(models, "tiny", 1, changes, None, lines.append)
 
     assert published(models, 2).manifest.operating_points["wild"].certificate is None
-    assert 'operating point "wild" is UNCERTIFIED, as asked by certified_by = "nothing"' in said
-    assert "; UNCERTIFIED; " in str(done)
+    assert 'operating point "wild" is UNCERTIFIED, as asked by certified_by = "nothing"' in lines
+    assert "; UNCERTIFIED; " in str(retargeted)
 
 
-def test_a_version_of_an_older_format_is_published_in_todays_with_the_points_it_has(models: Path) -> None:
+def test_a_version_of_an_old_format_is_published_in_the_current_format(
+    models: Path,
+) -> None:
     def to_format_1(manifest: dict[str, Any]) -> None:
         manifest["format_version"] = 1
         for each in manifest["exits"]:
@@ -267,21 +273,19 @@ def test_without_options_a_version_of_format_2_is_rewritten_in_the_current_forma
     assert new.stages == old.stages
 
 
-def test_a_version_without_labels_gets_figures_of_all_labels_on_labelled_data(
-    models: Path, own_file: Path
-) -> None:
+def test_a_version_without_labels_gets_accuracies_on_labelled_data(models: Path, own_file: Path) -> None:
     rewrite(models / "tiny" / "1", without_labels)
-    said: list[str] = []
+    lines: list[str] = []
 
-    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), said.append)
+    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), lines.append)
 
     new = published(models, 2).manifest
     assert None not in {point.accuracy for point in new.operating_points.values()}
-    assert not any("are their labels numbered as the model's?" in line for line in said)
+    assert not any("are their labels numbered as the model's?" in line for line in lines)
 
 
-def test_a_version_that_is_retargeted_again_in_the_same_way_publishes_no_twin(models: Path) -> None:
-    """As after a kill behind the rename: nobody has said that the version is there."""
+def test_an_equal_retargeting_publishes_nothing(models: Path) -> None:
+    """As when a killed command had already published the version."""
     first = start(models, PointChanges(epsilon=0.3))
     again = start(models, PointChanges(epsilon=0.3))
 
@@ -302,26 +306,26 @@ def test_a_point_of_a_version_without_labels_is_described_without_an_accuracy(tm
     )
 
 
-def test_where_nothing_is_requested_every_point_stays_as_it_is_however_it_would_be_chosen_now(
+def test_without_options_points_are_kept_even_if_they_would_be_chosen_differently(
     models: Path,
 ) -> None:
-    def by_hand(manifest: dict[str, Any]) -> None:
+    def change_point(manifest: dict[str, Any]) -> None:
         as_format_1(manifest)
         point = manifest["operating_points"]["balanced"]
         point["thresholds"] = [0.999, None]
-        point["certificate"]["disagreements"] = 7  # what no row of these thresholds makes true
+        point["certificate"]["disagreements"] = 7  # not the count of these thresholds
 
     rewrite(models / "tiny" / "1", without_fast)
-    rewrite(models / "tiny" / "1", by_hand)
+    rewrite(models / "tiny" / "1", change_point)
 
-    done = start(models, PointChanges())
+    retargeted = start(models, PointChanges())
 
     old, new = (published(models, number).manifest for number in (1, 2))
     assert new.operating_points == old.operating_points
-    assert done.point == "balanced"
+    assert retargeted.point == "balanced"
 
 
-def test_an_engine_serves_the_new_point_as_its_certificate_was_counted(models: Path, digits: Dataset) -> None:
+def test_the_engine_has_the_disagreements_of_the_certificate(models: Path, digits: Dataset) -> None:
     start(models, PointChanges("cheap", budget=0.6))
 
     version = published(models, 2)
@@ -335,9 +339,9 @@ def test_an_engine_serves_the_new_point_as_its_certificate_was_counted(models: P
     for name in ("exact", "cheap"):
         rule = exit_rule(served.points, RequestOptions(operating_point=name))
         answers = engine.infer(served, {"image": digits.certify.images_NCHW}, rule)
-        labels[name] = answers.result(PATIENCE_SECONDS).label_R
+        labels[name] = answers.result(ANSWER_SECONDS).label_R
     engine.remove(served)
     engine.close()
-    promise = version.manifest.operating_points["cheap"].certificate
-    assert promise is not None
-    assert int((labels["cheap"] != labels["exact"]).sum()) == promise.disagreements
+    certificate = version.manifest.operating_points["cheap"].certificate
+    assert certificate is not None
+    assert int((labels["cheap"] != labels["exact"]).sum()) == certificate.disagreements

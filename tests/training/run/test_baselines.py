@@ -1,4 +1,4 @@
-"""Networks without exits: what they cost, and that a run trains and compares them."""
+"""Baselines: their cost, and how a run trains and compares them."""
 
 import json
 from pathlib import Path
@@ -24,12 +24,12 @@ def cost_of(recipe: Recipe, dataset: Dataset) -> int:
     return cost
 
 
-def test_the_backbone_alone_answers_as_the_final_exit(tiny_recipe: Recipe, digits: Dataset) -> None:
+def test_the_backbone_has_the_outputs_of_the_final_exit(tiny_recipe: Recipe, digits: Dataset) -> None:
     network = make_network(tiny_recipe, digits).eval()
     images = torch.from_numpy(digits.tune.images_NCHW[:9])
-    alone = network.without_early_exits()
-    assert alone.exit_count == 1
-    np.testing.assert_array_equal(alone(images)[0].detach().numpy(), network(images)[-1].detach().numpy())
+    backbone = network.without_early_exits()
+    assert backbone.exit_count == 1
+    np.testing.assert_array_equal(backbone(images)[0].detach().numpy(), network(images)[-1].detach().numpy())
 
 
 @pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
@@ -39,43 +39,41 @@ def test_the_narrower_network_is_the_widest_within_its_cost(
     wide = tiny_recipe.model_copy(
         update={"architecture": tiny_recipe.architecture.model_copy(update={"width": (12, 24, 48)})}
     )
-    most = share * cost_of(wide, digits)
-    narrow = narrowed(wide, digits, most)
-    assert 0.7 * most < cost_of(narrow, digits) <= most
+    limit = share * cost_of(wide, digits)
+    narrow = narrowed(wide, digits, limit)
+    assert 0.7 * limit < cost_of(narrow, digits) <= limit
     assert narrow.model_copy(update={"architecture": wide.architecture}) == wide
 
 
-def test_where_not_even_one_channel_is_cheap_enough_one_channel_it_is(
-    tiny_recipe: Recipe, digits: Dataset
-) -> None:
+def test_the_narrowest_network_has_one_channel(tiny_recipe: Recipe, digits: Dataset) -> None:
     narrow = narrowed(tiny_recipe, digits, 1.0)
     assert narrow.architecture.width == (1,)
 
 
-def test_the_time_of_a_row_is_that_of_the_stages_it_comes_to() -> None:
+def test_the_time_of_a_row_is_that_of_the_stages_it_runs() -> None:
     assert expected_milliseconds((0.5, 0.3, 0.2), (1.0, 2.0, 4.0)) == pytest.approx(1 + 0.5 * 2 + 0.2 * 4)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("compared")
 
 
 @pytest.fixture(scope="module")
-def compared(tiny_recipe: Recipe, place: Path) -> Recipe:
+def compared(tiny_recipe: Recipe, root: Path) -> Recipe:
     recipe = tiny_recipe.model_copy(update={"baselines": BaselinesSection(static=True)})
-    run(recipe, "tiny", RunFolder(place / "run"), place / "models", ProgressBar(quiet=True), resume=False)
+    run(recipe, "tiny", RunFolder(root / "run"), root / "models", ProgressBar(quiet=True), resume=False)
     return recipe
 
 
-def record_of(place: Path) -> RunRecord:
-    record = RunFolder(place / "run").read_record()
+def record_of(root: Path) -> RunRecord:
+    record = RunFolder(root / "run").read_record()
     assert record is not None
     return record
 
 
-def test_a_run_records_all_three_against_the_default_point(compared: Recipe, place: Path) -> None:
-    record = record_of(place)
+def test_a_run_records_all_three_against_the_default_point(compared: Recipe, root: Path) -> None:
+    record = record_of(root)
     assert [each.name for each in record.baselines] == [BACKBONE, SMALLER, SMALLER_TAUGHT]
     balanced = record.generations[record.chosen_generation].operating_points["balanced"]
     for each in record.baselines:
@@ -86,25 +84,25 @@ def test_a_run_records_all_three_against_the_default_point(compared: Recipe, pla
         assert set(each.milliseconds) == set(record.stage_milliseconds)
 
 
-def test_the_smaller_ones_differ_by_their_teacher_alone(compared: Recipe, place: Path) -> None:
-    backbone, smaller, taught = record_of(place).baselines
+def test_the_narrow_networks_differ_only_in_their_teacher(compared: Recipe, root: Path) -> None:
+    backbone, smaller, taught = record_of(root).baselines
     assert smaller.multiply_adds == taught.multiply_adds <= backbone.multiply_adds
     recipes = [
-        json.loads((place / "run" / "baselines" / name / "recipe.json").read_text())
+        json.loads((root / "run" / "baselines" / name / "recipe.json").read_text())
         for name in ("smaller", "smaller-taught")
     ]
     assert recipes[0]["architecture"] == recipes[1]["architecture"]
     assert [recipe["generations"]["count"] for recipe in recipes] == [1, 2]
 
 
-def test_the_report_says_what_came_of_the_comparison(compared: Recipe, place: Path) -> None:
-    page = (place / "run" / "report.html").read_text()
+def test_the_report_has_the_comparison(compared: Recipe, root: Path) -> None:
+    page = (root / "run" / "report.html").read_text()
     assert "Does leaving early beat a smaller network?" in page
     assert "the narrower one, taught by the published generation" in page
 
 
-def test_a_lost_report_is_written_again_without_training(compared: Recipe, place: Path) -> None:
-    report = place / "run" / "report.html"
+def test_a_lost_report_is_written_again_without_training(compared: Recipe, root: Path) -> None:
+    report = root / "run" / "report.html"
     report.unlink()
-    run(compared, "tiny", RunFolder(place / "run"), place / "models", NeverTrains(), resume=True)
+    run(compared, "tiny", RunFolder(root / "run"), root / "models", NeverTrains(), resume=True)
     assert report.exists()

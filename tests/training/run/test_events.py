@@ -19,7 +19,7 @@ TRAINING_PAGE = Path(__file__).parents[3] / "docs" / "training.md"
 
 
 class Clock:
-    """A clock that moves when told."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -58,7 +58,7 @@ def test_an_event_has_number_time_and_kind(path: Path, clock: Clock) -> None:
     assert read(path) == [{"number": 1, "time": 1_700_000_000.5, "kind": "line", "text": "hello"}]
 
 
-def test_a_generation_is_told_from_begin_to_end(path: Path, clock: Clock) -> None:
+def test_a_generation_has_events_for_begin_steps_and_epochs(path: Path, clock: Clock) -> None:
     events = Events(path)
     events.begin(1, epochs=3, epochs_done=1, steps_per_epoch=2)
     for _ in range(2):
@@ -81,30 +81,30 @@ def test_a_generation_is_told_from_begin_to_end(path: Path, clock: Clock) -> Non
     ]
 
 
-def test_steps_are_told_no_oftener_than_twice_a_second(path: Path, clock: Clock) -> None:
+def test_step_events_are_at_most_two_a_second(path: Path, clock: Clock) -> None:
     events = Events(path)
     for generation in range(2):
         events.begin(generation, epochs=1, epochs_done=0, steps_per_epoch=5)
         for _ in range(5):
             clock.now += STEP_SECONDS / 4
             events.step()
-    told = [(event["generation"], event["step"]) for event in read(path) if event["kind"] == "step"]
-    assert told == [(0, 1), (0, 5), (1, 4)]
+    written = [(event["generation"], event["step"]) for event in read(path) if event["kind"] == "step"]
+    assert written == [(0, 1), (0, 5), (1, 4)]
 
 
-def test_numbers_go_on_from_the_last_whole_line_and_a_torn_one_is_cut_off(path: Path) -> None:
+def test_numbers_continue_after_the_last_full_line(path: Path) -> None:
     events = Events(path)
     events.say("first")
     events.say("second")
-    whole = path.read_bytes()
-    for torn in (b"", b"{", b'{"number": 3, "ti'):
-        path.write_bytes(whole + torn)
+    full = path.read_bytes()
+    for partial in (b"", b"{", b'{"number": 3, "ti'):
+        path.write_bytes(full + partial)
         Events(path).say("third")
         assert numbers(path) == [1, 2, 3]
-        assert path.read_bytes().startswith(whole)
+        assert path.read_bytes().startswith(full)
 
 
-def test_a_file_whose_only_line_is_torn_begins_anew(path: Path) -> None:
+def test_a_file_with_only_a_partial_line_begins_at_1(path: Path) -> None:
     path.write_text('{"number": 1, "time"')
     Events(path).say("first")
     assert numbers(path) == [1]
@@ -113,7 +113,7 @@ def test_a_file_whose_only_line_is_torn_begins_anew(path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["a note", "a note\n", "[1]\n", '{"kind": "line"}\n', '{"number": 1}\n?', "\n"]
 )
-def test_a_file_of_something_else_is_refused_and_left_as_it_is(path: Path, text: str) -> None:
+def test_a_file_with_other_content_is_refused_and_not_changed(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(RunError, match=f"^events file {path}: expected its last line to be an event, got b'"):
         Events(path).say("hello")
@@ -121,7 +121,7 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(path: Path, text:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
-def test_a_disk_that_is_full_ends_the_run_with_the_name_of_the_file(
+def test_the_error_of_a_full_disk_names_the_file(
     tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(run_arguments(tiny_recipe_file, tmp_path, "--events", "/dev/full")) == 2
@@ -132,7 +132,7 @@ def test_a_disk_that_is_full_ends_the_run_with_the_name_of_the_file(
     assert "--events /dev/full --resume" in said
 
 
-def test_several_are_told_the_same(path: Path, tmp_path: Path) -> None:
+def test_several_progress_objects_get_the_same_events(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     several = Several(Events(path), Events(other), ProgressBar(quiet=True))
     several.begin(0, epochs=1, epochs_done=0, steps_per_epoch=1)
@@ -144,54 +144,56 @@ def test_several_are_told_the_same(path: Path, tmp_path: Path) -> None:
     assert [event["kind"] for event in read(path)] == [event["kind"] for event in read(other)] == kinds
 
 
-def test_a_run_is_told_whole_and_what_it_published_again_where_nothing_is_left_to_do(
+def test_a_finished_run_writes_its_published_event_again(
     tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, began = tmp_path / "run" / "events.jsonl", time.time()  # may lie in the run's own folder
+    path, began = tmp_path / "run" / "events.jsonl", time.time()  # the file may be in the run's own folder
     arguments = run_arguments(tiny_recipe_file, tmp_path, "--events", str(path))
     assert main(arguments) == 0
-    told = read(path)
-    assert [(event["generation"], event["epochs_done"]) for event in told if event["kind"] == "epoch"] == [
+    written = read(path)
+    assert [(event["generation"], event["epochs_done"]) for event in written if event["kind"] == "epoch"] == [
         (0, 1),
         (0, 2),
         (1, 1),
         (1, 2),
     ]
     stderr = capsys.readouterr().err.splitlines()
-    assert [event["text"] for event in told if event["kind"] == "line" and event["text"] not in stderr] == []
+    assert [
+        event["text"] for event in written if event["kind"] == "line" and event["text"] not in stderr
+    ] == []
     published = {
         "kind": "published",
         "model": "tiny",
         "version": 1,
         "folder": f"{tmp_path}/models/tiny/1",
-        "chosen_generation": told[-1]["chosen_generation"],
+        "chosen_generation": written[-1]["chosen_generation"],
         "report": f"{tmp_path}/run/report.html",
     }
     assert main([*arguments, "--resume"]) == 0
-    for event in (told[-1], *read(path)[len(told) :]):
+    for event in (written[-1], *read(path)[len(written) :]):
         assert {key: event[key] for key in published} == published
-    assert numbers(path) == list(range(1, len(told) + 2))
-    assert began <= told[0]["time"] <= told[-1]["time"] <= time.time()
+    assert numbers(path) == list(range(1, len(written) + 2))
+    assert began <= written[0]["time"] <= written[-1]["time"] <= time.time()
     page = TRAINING_PAGE.read_text()
-    assert [kind for kind in {event["kind"] for event in told} if f'"kind": "{kind}"' not in page] == []
+    assert [kind for kind in {event["kind"] for event in written} if f'"kind": "{kind}"' not in page] == []
 
 
-def test_a_killed_run_goes_on_with_its_numbers_and_ends_bitwise_as_undisturbed(
+def test_a_resumed_run_continues_the_numbers_and_gives_bitwise_equal_weights(
     tmp_path: Path, longer_recipe: Path
 ) -> None:
     killed, path = tmp_path / "killed", tmp_path / "events.jsonl"
     more = ["--events", str(path)]
     assert stop_in_training(longer_recipe, killed, by(signal.SIGKILL), *more)[0] == -signal.SIGKILL
-    told_before = read(path)
+    written_before = read(path)
     with path.open("ab") as file:
         file.write(b'{"number": ')
     assert main(run_arguments(longer_recipe, killed, *more, "--resume")) == 0
-    told = read(path)
-    assert told[: len(told_before)] == told_before
-    assert numbers(path) == list(range(1, len(told) + 1))
-    begun = [event["epochs_done"] for event in told if event["kind"] == "generation"]
-    assert (begun[0], begun[1] > 0, told[-1]["kind"]) == (0, True, "published")
-    done = [event["epochs_done"] for event in told[len(told_before) :] if event["kind"] == "epoch"]
+    written = read(path)
+    assert written[: len(written_before)] == written_before
+    assert numbers(path) == list(range(1, len(written) + 1))
+    begun = [event["epochs_done"] for event in written if event["kind"] == "generation"]
+    assert (begun[0], begun[1] > 0, written[-1]["kind"]) == (0, True, "published")
+    done = [event["epochs_done"] for event in written[len(written_before) :] if event["kind"] == "epoch"]
     assert done == list(range(begun[1] + 1, 26))
     expected = train_to_the_end(longer_recipe, tmp_path / "undisturbed")
     weights = torch.load(killed / "run" / "generation-0" / WEIGHTS_FILE, weights_only=True)

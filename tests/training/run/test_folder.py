@@ -35,27 +35,25 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "runs" / "tiny")
 
 
-def test_a_folder_that_is_not_there_can_be_run_in(folder: RunFolder, tiny_recipe: Recipe) -> None:
+def test_a_missing_folder_can_be_used(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.check(tiny_recipe)
-    assert not folder.path.exists()  # checking changes nothing
+    assert not folder.path.exists()  # check creates nothing
 
 
-def test_a_folder_of_something_else_is_not_resumed(folder: RunFolder, tiny_recipe: Recipe) -> None:
+def test_a_folder_with_other_files_is_refused(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.path.mkdir(parents=True)
     (folder.path / "holiday.jpg").touch()
     with pytest.raises(RunError, match=r"expected recipe.json of an earlier run, got none"):
         folder.check(tiny_recipe)
 
 
-def test_another_recipe_is_refused_by_what_differs(folder: RunFolder, tiny_recipe: Recipe) -> None:
+def test_the_error_of_another_recipe_names_the_difference(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.begin(tiny_recipe, DATA)
     with pytest.raises(RunError, match=r"begun with another recipe: seed: expected 0, got 9"):
         folder.check(tiny_recipe.with_seed(9))
 
 
-def test_a_recipe_of_another_program_version_is_refused_by_its_key(
-    folder: RunFolder, tiny_recipe: Recipe
-) -> None:
+def test_the_error_of_an_invalid_recipe_names_the_key(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.begin(tiny_recipe, DATA)
     (folder.path / RECIPE_FILE).write_text('{"model": "m"}')
     with pytest.raises(RunError, match=r"recipe.json: not of this program's version: dataset"):
@@ -76,7 +74,7 @@ def test_a_damaged_record_is_named(folder: RunFolder, tiny_recipe: Recipe) -> No
         folder.read_record()
 
 
-def test_a_version_counts_as_published_only_where_its_manifest_lies(tmp_path: Path) -> None:
+def test_a_version_is_published_only_where_its_manifest_is(tmp_path: Path) -> None:
     record = RECORD.model_copy(update={"published": str(tmp_path / "models/tiny/3")})
     assert not record.is_published_in(tmp_path / "models")
     (tmp_path / "models/tiny/3").mkdir(parents=True)
@@ -85,18 +83,18 @@ def test_a_version_counts_as_published_only_where_its_manifest_lies(tmp_path: Pa
     assert not record.is_published_in(tmp_path / "elsewhere")
 
 
-def test_a_version_that_another_run_put_in_its_place_does_not_count(tmp_path: Path) -> None:
+def test_a_version_of_another_run_at_the_same_path_does_not_count(tmp_path: Path) -> None:
     record = RECORD.model_copy(update={"published": str(tmp_path / "models/tiny/3")})
     (tmp_path / "models/tiny/3").mkdir(parents=True)
     (tmp_path / "models/tiny/3/manifest.json").write_text("{ }")
     assert not record.is_published_in(tmp_path / "models")
 
 
-def test_a_folder_keeps_the_id_that_it_was_begun_with(folder: RunFolder, tiny_recipe: Recipe) -> None:
+def test_a_folder_keeps_its_id(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.begin(tiny_recipe, DATA)
-    made = folder.run_id
+    run_id = folder.run_id
     folder.begin(tiny_recipe, DATA)
-    assert folder.run_id == made
+    assert folder.run_id == run_id
 
 
 def test_a_run_is_not_resumed_on_other_data(folder: RunFolder, tiny_recipe: Recipe) -> None:

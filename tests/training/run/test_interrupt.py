@@ -1,4 +1,4 @@
-"""A run that another program stops, as it really is: by signal, or by letting go of its standard input."""
+"""Stops real runs by a signal or by closing their standard input."""
 
 import shlex
 import signal
@@ -14,24 +14,24 @@ from training.run import interrupt
 from training.run.folder import RECIPE_FILE
 
 
-def let_go(process: Process) -> None:
-    """End the run's standard input, as the end of the program that started it would."""
+def close_stdin(process: Process) -> None:
+    """Close the standard input of the run, as the end of its parent process does."""
     assert process.stdin is not None
     process.stdin.close()
     process.stdin = None
 
 
-def interrupt_and_let_go(process: Process) -> None:
+def interrupt_and_close_stdin(process: Process) -> None:
     process.send_signal(signal.SIGINT)
-    let_go(process)
+    close_stdin(process)
 
 
 @pytest.mark.parametrize(
     "stop",
-    [by(signal.SIGINT), by(signal.SIGTERM), let_go, interrupt_and_let_go],
+    [by(signal.SIGINT), by(signal.SIGTERM), close_stdin, interrupt_and_close_stdin],
     ids=["SIGINT", "SIGTERM", "end of stdin", "both"],
 )
-def test_a_stop_is_exit_code_130_and_a_line_that_says_how_to_resume(
+def test_a_stopped_run_exits_with_130_and_prints_how_to_resume(
     tmp_path: Path, longer_recipe: Path, stop: Callable[[Process], None]
 ) -> None:
     more = ["--set", "description=two words", "--model", "m", "--seed", "3", "--events", f"{tmp_path}/events"]
@@ -40,37 +40,37 @@ def test_a_stop_is_exit_code_130_and_a_line_that_says_how_to_resume(
     assert "Traceback" not in stderr
     command = ["python", "-m", "training", *run_arguments(longer_recipe, tmp_path, *more), "--resume"]
     assert stderr.splitlines()[-1] == f"interrupted; resume with: {shlex.join(command)}"
-    assert list((tmp_path / "run").rglob(".*")) == []  # nothing half-written
+    assert list((tmp_path / "run").rglob(".*")) == []  # no draft is left
 
 
-def test_an_interrupt_out_of_a_text_that_is_executed_is_exit_code_130_all_the_same() -> None:
-    """Imports and exports execute texts; CPython would end itself by SIGINT."""
-    said = subprocess.run(
+def test_an_interrupt_inside_exec_still_exits_with_130() -> None:
+    """Imports and exports use `exec`. Without `interrupt.disable`, CPython would end with SIGINT."""
+    finished = subprocess.run(
         [sys.executable, "-m", "tests.training.interrupted_in_exec"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (said.returncode, said.stderr) == (130, "")
+    assert (finished.returncode, finished.stderr) == (130, "")
 
 
-def test_an_interrupt_waits_for_imports_to_end_and_is_known_to_have_come() -> None:
+def test_an_interrupt_is_deferred_to_the_end_of_imports() -> None:
     done = []
 
-    def import_much() -> None:
-        with interrupt.held_back():
+    def import_modules() -> None:
+        with interrupt.deferred():
             interrupt._interrupt(signal.SIGTERM, None)
             done.append("imports")
 
     with pytest.raises(KeyboardInterrupt):
-        import_much()
+        import_modules()
     assert done == ["imports"]
-    assert interrupt.came()
+    assert interrupt.was_interrupted()
 
 
 @pytest.fixture(autouse=True)
-def as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let no test see what another one did to the process."""
+def initial_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Reset the state and the signal handlers for each test."""
     monkeypatch.setattr(interrupt, "_state", interrupt._State())
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
@@ -78,22 +78,22 @@ def as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_a_second_interrupt_at_once_does_not_break_into_what_the_first_set_off() -> None:
+def test_a_second_interrupt_right_after_the_first_is_ignored() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupt._interrupt(signal.SIGINT, None)
 
     interrupt._interrupt(signal.SIGTERM, None)
 
-    interrupt._state.came_seconds -= interrupt._SAME_WISH_SECONDS
+    interrupt._state.interrupted_at -= interrupt._REPEATED_SECONDS
     with pytest.raises(KeyboardInterrupt):
         interrupt._interrupt(signal.SIGTERM, None)
 
 
-def test_a_stop_does_not_break_into_what_is_being_finished() -> None:
+def test_signals_are_ignored_inside_the_block() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT)
     handlers = [signal.getsignal(number) for number in numbers]
 
-    with interrupt.finishing():
+    with interrupt.ignored():
         for number in numbers:
             signal.raise_signal(number)
 
@@ -108,17 +108,15 @@ def test_a_run_whose_stdin_has_ended_trains_nothing(tmp_path: Path, longer_recip
     assert not (tmp_path / "run" / RECIPE_FILE).exists()
 
 
-def test_an_open_stdin_keeps_no_run_from_ending(tmp_path: Path, longer_recipe: Path) -> None:
+def test_a_run_can_end_while_its_stdin_is_open(tmp_path: Path, longer_recipe: Path) -> None:
     with start_run(longer_recipe, tmp_path, "--stop-with-stdin", "--set", "no=key") as process:
         assert process.wait(60) == 2
 
 
-def test_a_run_that_should_stop_with_a_stdin_that_it_has_not_is_refused(
-    tmp_path: Path, longer_recipe: Path
-) -> None:
+def test_stop_with_stdin_is_refused_without_a_stdin(tmp_path: Path, longer_recipe: Path) -> None:
     command = [sys.executable, "-m", "training", *run_arguments(longer_recipe, tmp_path, "--stop-with-stdin")]
-    said = subprocess.run(
+    finished = subprocess.run(
         ["sh", "-c", f"{shlex.join(command)} <&-"], capture_output=True, text=True, check=False
     )
-    assert said.returncode == 2
-    assert said.stderr == "offramp: error: --stop-with-stdin: expected an open standard input, got none\n"
+    assert finished.returncode == 2
+    assert finished.stderr == "offramp: error: --stop-with-stdin: expected an open standard input, got none\n"

@@ -1,4 +1,4 @@
-"""What a run is estimated to need, and that it is refused before it takes any of it."""
+"""Estimates of memory, and the refusal of recipes that need too much."""
 
 import resource
 from pathlib import Path
@@ -15,7 +15,7 @@ from training.run.memory import MemoryEstimate, check_memory, estimate_memory
 
 
 def changed(recipe: Recipe, section: str, **changes: object) -> Recipe:
-    """Replace values of a section."""
+    """Return the recipe with changed values in one section."""
     return recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=changes)})
 
 
@@ -35,14 +35,14 @@ def test_weights_gradients_moments_and_earlier_generations_are_counted(
 
 
 def test_activations_grow_with_the_rows_of_a_batch(tiny_recipe: Recipe, digits: Dataset) -> None:
-    of_64 = estimate_memory(changed(tiny_recipe, "schedule", batch_rows=64), digits)
-    of_128 = estimate_memory(changed(tiny_recipe, "schedule", batch_rows=128), digits)
+    small = estimate_memory(changed(tiny_recipe, "schedule", batch_rows=64), digits)
+    large = estimate_memory(changed(tiny_recipe, "schedule", batch_rows=128), digits)
 
-    assert of_128.activations == 2 * of_64.activations > 0
-    assert of_128.weights == of_64.weights
+    assert large.activations == 2 * small.activations > 0
+    assert large.weights == small.weights
 
 
-def test_the_sum_is_what_is_compared(tiny_recipe: Recipe, digits: Dataset) -> None:
+def test_the_total_is_compared_with_the_limit(tiny_recipe: Recipe, digits: Dataset) -> None:
     estimate = estimate_memory(tiny_recipe, digits)
 
     assert estimate == MemoryEstimate(estimate.weights, estimate.activations, estimate.data)
@@ -56,17 +56,17 @@ def test_the_sum_is_what_is_compared(tiny_recipe: Recipe, digits: Dataset) -> No
 
 
 @pytest.mark.parametrize(
-    "words",
+    "assignments",
     [
         ("architecture.width=[4096, 4096, 4096]", "architecture.depth=64"),
         ("architecture.width=4096", "architecture.depth=64"),
         ("generations.count=1000000000",),
     ],
 )
-def test_an_absurd_recipe_is_refused_before_it_takes_memory(
-    tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+def test_an_absurd_recipe_is_refused_before_it_allocates_memory(
+    tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], assignments: tuple[str, ...]
 ) -> None:
-    options = [word for each in words for word in ("--set", each)]
+    options = [argument for each in assignments for argument in ("--set", each)]
     folders = ["--output", str(tmp_path / "run"), "--model-repository", str(tmp_path / "models")]
 
     code = main(["run", str(tiny_recipe_file), *options, *folders, "--max-memory-bytes", str(2**32)])
@@ -80,9 +80,9 @@ def test_an_absurd_recipe_is_refused_before_it_takes_memory(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_estimate_takes_no_memory_for_the_network(tiny_recipe: Recipe, digits: Dataset) -> None:
+def test_an_estimate_does_not_allocate_the_network(tiny_recipe: Recipe, digits: Dataset) -> None:
     wide = changed(tiny_recipe, "architecture", width=(1024,), depth=(16,))
-    estimate_memory(tiny_recipe, digits)  # what PyTorch imports for it is in the figure before
+    estimate_memory(tiny_recipe, digits)  # imports modules before memory is measured
     before = peak_bytes()
 
     estimate = estimate_memory(wide, digits)

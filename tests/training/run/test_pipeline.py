@@ -1,4 +1,4 @@
-"""One tiny run from recipe to published version, and what a second start makes of it."""
+"""A tiny run from recipe to published version, and runs that resume it."""
 
 import json
 import shutil
@@ -27,23 +27,23 @@ from training.run.from_recipe import make_network
 from training.run.pipeline import run
 
 
-class Told(ProgressBar):
-    """Quiet progress that keeps the lines said."""
+class RecordingProgress(ProgressBar):
+    """Quiet progress that records the printed lines."""
 
     def __init__(self, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def say(self, line: str) -> None:
-        self.said.append(line)
+        self.lines.append(line)
 
 
 @dataclass(frozen=True)
-class Place:
-    """A run's folder and the model repository beside it."""
+class Run:
+    """The folder of a run and its model repository."""
 
     root: Path
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> RunFolder:
@@ -61,20 +61,20 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def finished(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run the tiny recipe once; tests that change something copy it."""
-    told = Told(quiet=True)
-    place = Place(tmp_path_factory.mktemp("finished"), told.said)
-    place.start(tiny_recipe, resume=False, progress=told)
-    return place
+    progress = RecordingProgress(quiet=True)
+    new_run = Run(tmp_path_factory.mktemp("finished"), progress.lines)
+    new_run.start(tiny_recipe, resume=False, progress=progress)
+    return new_run
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def new_run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
 
 
-def test_the_published_version_can_be_served(finished: Place, digits: Dataset) -> None:
+def test_the_published_version_can_be_served(finished: Run, digits: Dataset) -> None:
     version = finished.published()
     runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360)
     logits_ENK = evaluate(runner, digits.test.images_NCHW)
@@ -82,8 +82,8 @@ def test_the_published_version_can_be_served(finished: Place, digits: Dataset) -
     assert [each.accuracy for each in version.manifest.exits] == pytest.approx(accuracy_E.tolist())
 
 
-def test_the_manifest_says_what_it_was_made_from(
-    finished: Place, tiny_recipe: Recipe, digits: Dataset
+def test_the_manifest_has_recipe_data_and_packages(
+    finished: Run, tiny_recipe: Recipe, digits: Dataset
 ) -> None:
     provenance = finished.published().manifest.provenance
     assert provenance.recipe == tiny_recipe.model_dump(mode="json")
@@ -92,7 +92,7 @@ def test_the_manifest_says_what_it_was_made_from(
     assert {"torch", "onnxruntime", "offramp"} <= set(provenance.packages)
 
 
-def test_accuracy_is_said_of_test_and_the_path_of_tune(finished: Place) -> None:
+def test_accuracies_are_from_the_test_split_and_the_path_from_tune(finished: Run) -> None:
     manifest = finished.published().manifest
     points = manifest.operating_points
     assert list(points) == ["exact", "balanced", "fast"]
@@ -101,7 +101,7 @@ def test_accuracy_is_said_of_test_and_the_path_of_tune(finished: Place) -> None:
     assert (manifest.pareto_path.split, manifest.pareto_path.n) == ("tune", 200)
 
 
-def test_exact_is_the_final_exit(finished: Place) -> None:
+def test_exact_is_the_final_exit(finished: Run) -> None:
     manifest = finished.published().manifest
     exact = manifest.operating_points["exact"]
     assert (exact.thresholds, exact.disagreement, exact.exit_shares) == ((None, None), 0.0, (0.0, 0.0, 1.0))
@@ -109,7 +109,7 @@ def test_exact_is_the_final_exit(finished: Place) -> None:
     assert exact.certificate is None
 
 
-def test_a_point_that_certified_something_says_on_how_many_rows(finished: Place) -> None:
+def test_a_certificate_has_the_number_of_certify_rows(finished: Run) -> None:
     balanced = finished.published().manifest.operating_points["balanced"]
     assert balanced.certificate is not None
     assert (balanced.certificate.epsilon, balanced.certificate.delta, balanced.certificate.n) == (
@@ -119,7 +119,7 @@ def test_a_point_that_certified_something_says_on_how_many_rows(finished: Place)
     )
 
 
-def test_a_certificate_says_its_risk_and_counts_both(finished: Place) -> None:
+def test_a_certificate_has_its_risk_and_both_counts(finished: Run) -> None:
     promise = finished.published().manifest.operating_points["balanced"].certificate
     assert promise is not None
     assert promise.risk is Risk.DISAGREEMENT
@@ -127,8 +127,8 @@ def test_a_certificate_says_its_risk_and_counts_both(finished: Place) -> None:
     assert promise.harms <= promise.disagreements
 
 
-def test_a_point_certified_by_nothing_is_tunes_target_and_said_loudly_to_be_uncertified(
-    finished: Place,
+def test_a_point_certified_by_nothing_reaches_its_target_and_is_reported_as_uncertified(
+    finished: Run,
 ) -> None:
     manifest = finished.published().manifest
     fast = manifest.operating_points["fast"]
@@ -136,14 +136,14 @@ def test_a_point_certified_by_nothing_is_tunes_target_and_said_loudly_to_be_unce
     allowed = [row for row in points if row.accuracy_loss is not None and row.accuracy_loss <= 0.1]
     assert fast.thresholds in {row.thresholds for row in allowed}
     assert fast.certificate is None
-    assert 'operating point "fast" is UNCERTIFIED, as asked by certified_by = "nothing"' in finished.said
+    assert 'operating point "fast" is UNCERTIFIED, as asked by certified_by = "nothing"' in finished.lines
     assert "Not certified, as its goal asked" in finished.folder.report_path.read_text()
 
 
-def test_a_point_for_which_nothing_faster_is_certified_is_published_equal_to_exact_and_said_to_be(
-    place: Place, tiny_recipe: Recipe
+def test_a_point_that_cannot_be_certified_equals_exact_and_is_reported(
+    new_run: Run, tiny_recipe: Recipe
 ) -> None:
-    # At this epsilon none of 200 certify rows may differ; of so bad a network several do at the safest row.
+    # At this epsilon none of the 200 certify rows may differ. With this bad network several do.
     strict = OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.015)
     recipe = tiny_recipe.model_copy(
         update={
@@ -151,19 +151,19 @@ def test_a_point_for_which_nothing_faster_is_certified_is_published_equal_to_exa
             "operating_points": tiny_recipe.operating_points.model_copy(update={"fast": strict}),
         }
     )
-    told = Told(quiet=True)
+    progress = RecordingProgress(quiet=True)
 
-    place.start(recipe, resume=False, progress=told)
+    new_run.start(recipe, resume=False, progress=progress)
 
-    points = place.published().manifest.operating_points
+    points = new_run.published().manifest.operating_points
     assert points["fast"] == points["exact"]
     assert points["balanced"] != points["exact"]
-    assert 'operating point "fast" equals "exact": nothing faster was certified' in told.said
-    assert "Certified nothing faster, so it equals exact: of 200" in place.folder.report_path.read_text()
+    assert 'operating point "fast" equals "exact": nothing faster was certified' in progress.lines
+    assert "Certified nothing faster, so it equals exact: of 200" in new_run.folder.report_path.read_text()
 
 
-def test_each_exit_says_how_its_confidences_are_spread_over_the_test_rows(
-    finished: Place, digits: Dataset
+def test_each_exit_has_the_distribution_of_its_confidences_on_the_test_rows(
+    finished: Run, digits: Dataset
 ) -> None:
     version = finished.published()
     runner = StageRunner(stage_files(version), version.manifest.inputs, CPU, slots=360)
@@ -176,7 +176,7 @@ def test_each_exit_says_how_its_confidences_are_spread_over_the_test_rows(
         assert each.confidence.shares == pytest.approx(shares.tolist(), abs=2 / 360)
 
 
-def test_the_record_holds_every_generation_with_its_n(finished: Place) -> None:
+def test_the_record_has_every_generation_with_its_n(finished: Run) -> None:
     record = finished.folder.read_record()
     assert record is not None
     assert Path(record.published) == (finished.models / "tiny" / "1").resolve()
@@ -191,9 +191,7 @@ def test_the_record_holds_every_generation_with_its_n(finished: Place) -> None:
     assert best.operating_points == finished.published().manifest.operating_points
 
 
-def test_the_record_holds_the_ensemble_of_all_generations_exit_by_exit(
-    finished: Place, digits: Dataset
-) -> None:
+def test_the_record_has_the_ensemble_at_each_exit(finished: Run, digits: Dataset) -> None:
     record = finished.folder.read_record()
     assert record is not None
     assert (record.ensemble.generations, record.ensemble.split, record.ensemble.n) == (2, "test", 360)
@@ -209,89 +207,87 @@ def test_the_record_holds_the_ensemble_of_all_generations_exit_by_exit(
     assert record.ensemble.accuracy == pytest.approx(accuracy_E.tolist())
 
 
-def load_recipe_of(place: Place) -> Recipe:
-    return Recipe.model_validate_json((place.folder.path / RECIPE_FILE).read_text())
+def load_recipe_of(new_run: Run) -> Recipe:
+    return Recipe.model_validate_json((new_run.folder.path / RECIPE_FILE).read_text())
 
 
-def test_the_report_stands_beside_the_record(finished: Place) -> None:
+def test_the_report_is_written(finished: Run) -> None:
     assert "tiny" in finished.folder.report_path.read_text()
 
 
-def test_a_finished_run_is_left_alone(finished: Place, tiny_recipe: Recipe) -> None:
+def test_a_finished_run_is_not_changed(finished: Run, tiny_recipe: Recipe) -> None:
     before = (finished.folder.path / RECORD_FILE).stat()
     record, did_run = finished.start(tiny_recipe, resume=True, progress=NeverTrains())
     assert (record.version, did_run) == (1, False)
     after = (finished.folder.path / RECORD_FILE).stat()
-    # Not the whole stat: reading the record moves its time of access.
+    # Only these fields: reading the record changes its access time.
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_finished_run_whose_version_is_gone_publishes_again_without_training(
-    finished: Place, place: Place, tiny_recipe: Recipe
+def test_a_run_whose_version_was_removed_publishes_again_without_training(
+    finished: Run, new_run: Run, tiny_recipe: Recipe
 ) -> None:
-    shutil.copytree(finished.folder.path, place.folder.path)
-    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
+    shutil.copytree(finished.folder.path, new_run.folder.path)
+    record, did_run = new_run.start(tiny_recipe, resume=True, progress=NeverTrains())
     assert (record.version, did_run) == (1, True)
-    ours, theirs = place.published().manifest, finished.published().manifest
+    ours, theirs = new_run.published().manifest, finished.published().manifest
     assert ours.model_copy(update={"created": theirs.created}) == theirs
 
 
-def test_a_run_interrupted_between_publishing_and_its_report_publishes_no_twin(
-    place: Place, tiny_recipe: Recipe
-) -> None:
-    place.start(tiny_recipe, resume=False, progress=ProgressBar(quiet=True))
-    place.folder.report_path.unlink()
-    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
+def test_a_run_interrupted_before_its_report_publishes_only_once(new_run: Run, tiny_recipe: Recipe) -> None:
+    new_run.start(tiny_recipe, resume=False, progress=ProgressBar(quiet=True))
+    new_run.folder.report_path.unlink()
+    record, did_run = new_run.start(tiny_recipe, resume=True, progress=NeverTrains())
     assert (record.version, did_run) == (1, True)
-    assert place.folder.report_path.exists()
-    assert [version.name for version in (place.models / "tiny").iterdir()] == ["1"]
+    assert new_run.folder.report_path.exists()
+    assert [version.name for version in (new_run.models / "tiny").iterdir()] == ["1"]
 
 
-def test_a_run_killed_between_publishing_and_its_record_adopts_its_version(
-    finished: Place, place: Place, tiny_recipe: Recipe
+def test_a_run_killed_before_its_record_finds_its_published_version(
+    finished: Run, new_run: Run, tiny_recipe: Recipe
 ) -> None:
-    shutil.copytree(finished.root, place.root, dirs_exist_ok=True)
+    shutil.copytree(finished.root, new_run.root, dirs_exist_ok=True)
     for name in (RECORD_FILE, REPORT_FILE):
-        (place.folder.path / name).unlink()
-    record, did_run = place.start(tiny_recipe, resume=True, progress=NeverTrains())
+        (new_run.folder.path / name).unlink()
+    record, did_run = new_run.start(tiny_recipe, resume=True, progress=NeverTrains())
     assert (record.version, did_run) == (1, True)
-    assert record.is_published_in(place.models)
-    assert [version.name for version in (place.models / "tiny").iterdir()] == ["1"]
+    assert record.is_published_in(new_run.models)
+    assert [version.name for version in (new_run.models / "tiny").iterdir()] == ["1"]
 
 
-def test_the_record_and_the_manifest_name_the_run_and_the_precision(finished: Place) -> None:
+def test_the_record_and_the_manifest_name_the_run_and_the_precision(finished: Run) -> None:
     record = finished.folder.read_record()
     assert record is not None
     assert [each.precision for each in record.generations] == ["fp32", "fp32"]
     assert finished.published().manifest.provenance.run_id == finished.folder.run_id
 
 
-def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_written(
-    place: Place, tiny_recipe: Recipe, tmp_path: Path
+def test_images_that_do_not_fit_the_network_are_refused_before_any_file_is_written(
+    new_run: Run, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     path = tmp_path / "small.npz"
     images, truth_N = np.zeros((1600, 4, 4), dtype=np.uint8), np.arange(1600) % 10
     np.savez(path, allow_pickle=False, x_train=images, y_train=truth_N, x_test=images, y_test=truth_N)
     dataset = tiny_recipe.dataset.model_copy(update={"name": "npz", "file": str(path), "test_rows": None})
     with pytest.raises(RecipeError, match="at least 8 pixels a side for 3 stages, got 4"):
-        place.start(
+        new_run.start(
             tiny_recipe.model_copy(update={"dataset": dataset}),
             resume=False,
             progress=NeverTrains(),
         )
-    assert not place.folder.path.exists()
-    assert not place.models.exists()
+    assert not new_run.folder.path.exists()
+    assert not new_run.models.exists()
 
 
-def test_a_model_repository_that_cannot_be_made_is_refused_before_training(
-    place: Place, tiny_recipe: Recipe
+def test_a_model_repository_that_cannot_be_created_is_refused_before_training(
+    new_run: Run, tiny_recipe: Recipe
 ) -> None:
-    place.models.touch()
-    with pytest.raises(RunError, match=r"models/tiny: cannot be made: Not a directory"):
-        place.start(tiny_recipe, resume=False, progress=NeverTrains())
+    new_run.models.touch()
+    with pytest.raises(RunError, match=r"models/tiny: cannot be created: Not a directory"):
+        new_run.start(tiny_recipe, resume=False, progress=NeverTrains())
 
 
-def test_the_record_is_plain_json(finished: Place) -> None:
+def test_the_record_is_plain_json(finished: Run) -> None:
     record = json.loads((finished.folder.path / RECORD_FILE).read_text())
     assert list(record) == [
         "recipe", "model", "version", "published", "manifest_sha256", "seed", "chosen_generation",

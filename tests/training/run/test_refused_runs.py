@@ -1,4 +1,4 @@
-"""What a run refuses, or says, before it trains anything."""
+"""Errors that a run raises before it trains."""
 
 import os
 from pathlib import Path
@@ -10,14 +10,14 @@ from tests.training.stopped_run import run_arguments
 from training.__main__ import MISTAKE, main
 from training.born_again.progress import ProgressBar
 from training.errors import RecipeError, RunError
-from training.files.output_folder import hold
 from training.recipe.recipe import Recipe
 from training.run.folder import RunFolder
+from training.run.output_folder import hold
 from training.run.pipeline import run
 
 
 def npz_recipe(recipe: Recipe, path: Path, rows: int) -> Recipe:
-    """Write blank images of ten classes, and the recipe that reads them."""
+    """Write blank images of ten classes, and return a recipe that reads them."""
     images, truth_N = np.zeros((rows, 8, 8), dtype=np.uint8), np.arange(rows) % 10
     np.savez(path, allow_pickle=False, x_train=images, y_train=truth_N, x_test=images, y_test=truth_N)
     changes = {
@@ -31,12 +31,12 @@ def npz_recipe(recipe: Recipe, path: Path, rows: int) -> Recipe:
     return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=changes)})
 
 
-def start(recipe: Recipe, place: Path, *, resume: bool = False) -> None:
+def start(recipe: Recipe, root: Path, *, resume: bool = False) -> None:
     run(
         recipe,
         "tiny",
-        RunFolder(place / "run"),
-        place / "models",
+        RunFolder(root / "run"),
+        root / "models",
         ProgressBar(quiet=True),
         resume=resume,
     )
@@ -49,7 +49,7 @@ def test_a_batch_larger_than_the_train_split_is_refused(tiny_recipe: Recipe, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_not_resumed_on_data_that_changed_since(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_changed_data(tiny_recipe: Recipe, tmp_path: Path) -> None:
     short = tiny_recipe.model_copy(
         update={"generations": tiny_recipe.generations.model_copy(update={"count": 1})}
     )
@@ -60,7 +60,7 @@ def test_a_run_is_not_resumed_on_data_that_changed_since(tiny_recipe: Recipe, tm
         start(grown, tmp_path, resume=True)
 
 
-def test_a_run_in_a_folder_that_another_one_holds_is_one_line_that_says_which(
+def test_a_folder_in_use_is_an_error_of_one_line_with_the_process(
     tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with hold(tmp_path / "run", resume=False):
@@ -72,20 +72,20 @@ def test_a_run_in_a_folder_that_another_one_holds_is_one_line_that_says_which(
     assert complaint.count("\n") == 1
 
 
-def test_a_resume_where_no_run_was_begun_is_one_line(
+def test_a_resume_without_a_run_is_an_error_of_one_line(
     tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(run_arguments(tiny_recipe_file, tmp_path, "--resume")) == MISTAKE
     complaint = capsys.readouterr().err
     assert complaint.startswith(
-        f"offramp: error: output folder {tmp_path}/run: expected one to go on with, got nothing"
+        f"offramp: error: output folder {tmp_path}/run: expected a run to resume, got an empty folder"
     )
     assert complaint.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def certified_by(recipe: Recipe, risk: str) -> Recipe:
-    """Ask for a promise of the point of which the tiny recipe asks none."""
+    """Return the recipe with a certificate for the point that has none in the tiny recipe."""
     points = recipe.operating_points.model_copy(
         update={"fast": recipe.operating_points.fast.model_copy(update={"certified_by": risk})}
     )
@@ -93,7 +93,7 @@ def certified_by(recipe: Recipe, risk: str) -> Recipe:
 
 
 @pytest.mark.parametrize("risk", ["disagreement", "harm"])
-def test_a_point_that_its_certify_split_is_too_small_for_is_refused_before_anything_is_written(
+def test_a_certify_split_that_is_too_small_is_refused_before_any_file_is_written(
     tiny_recipe: Recipe, tmp_path: Path, risk: str
 ) -> None:
     with pytest.raises(
@@ -105,7 +105,7 @@ def test_a_point_that_its_certify_split_is_too_small_for_is_refused_before_anyth
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_name_that_is_a_file_in_the_repository_is_one_line(
+def test_a_model_name_that_is_a_file_in_the_repository_is_an_error_of_one_line(
     tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = tmp_path / "models"
@@ -113,9 +113,9 @@ def test_a_model_name_that_is_a_file_in_the_repository_is_one_line(
     (models / "tiny").touch()
     arguments = ["run", str(tiny_recipe_file), "--output", str(tmp_path / "run")]
     assert main([*arguments, "--model-repository", str(models)]) == MISTAKE
-    complaint = capsys.readouterr().err
-    assert complaint.count("\n") == 1
-    assert "tiny: cannot be made: File exists" in complaint
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "tiny: cannot be created: File exists" in message
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_model_name_that_is_a_file_in_the_repository_is_one_line(
         ("generations.distillation_temperature", "1e-300"),
     ],
 )
-def test_a_value_that_no_run_survives_is_refused_in_the_recipe(
+def test_an_extreme_value_is_refused(
     tiny_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: str
 ) -> None:
     section, _, name = key.rpartition(".")
@@ -139,7 +139,7 @@ def test_a_value_that_no_run_survives_is_refused_in_the_recipe(
     recipe = tmp_path / "wild.toml"
     recipe.write_text(text)
     assert main(["run", str(recipe), "--output", str(tmp_path / "run")]) == MISTAKE
-    complaint = capsys.readouterr().err
-    assert key in complaint
-    assert "expected" in complaint
+    message = capsys.readouterr().err
+    assert key in message
+    assert "expected" in message
     assert not (tmp_path / "run").exists()

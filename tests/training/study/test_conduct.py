@@ -17,7 +17,7 @@ from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, make_network
+from training.run.from_recipe import make_network
 from training.study.conduct import conduct, networks_done
 from training.study.plan import Study
 from training.study.record import Paired, StudyRecord
@@ -53,7 +53,7 @@ def test_the_repeated_rule_is_the_best_on_tune(study: Study, record: StudyRecord
 def test_counts_are_those_of_the_networks_on_test(
     study: Study, record: StudyRecord, study_folder: Path
 ) -> None:
-    dataset = load(study.recipe)
+    dataset = study.recipe.dataset.load()
     first_EN = correct_by_pytorch(study_folder / "seed-0" / "generation-0", study, dataset)
     second_EN = correct_by_pytorch(study_folder / "ban-seed-0" / "generation-1", study, dataset)
     network = record.line("ban", 0)[1]
@@ -101,7 +101,7 @@ def test_a_line_goes_on_from_the_first_of_its_seed(
     study: Study, record: StudyRecord, study_folder: Path, tmp_path: Path
 ) -> None:
     """A line alone, trained from nothing, gives the same weights bit for bit."""
-    dataset, recipe = load(study.recipe), study.line_recipe("ban", 0)
+    dataset, recipe = study.recipe.dataset.load(), study.line_recipe("ban", 0)
     folder = RunFolder(tmp_path / "alone")
     folder.begin(recipe, dataset.digests)
     precision = Precision(torch.device("cpu"), is_bf16=False)

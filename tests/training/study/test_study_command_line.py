@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.__main__ import INTERRUPTED, MISTAKE, main
-from training.files.output_folder import hold
+from training.run.output_folder import hold
 from training.study import conduct as conduct_module
 from training.study.page import PAGE_FILE, RECORD_FILE
 from training.study.record import StudyRecord
@@ -73,7 +73,7 @@ def test_a_study_that_was_never_begun_is_not_resumed(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(study_file, tmp_path, "--resume")) == MISTAKE
-    assert "expected one to go on with, got nothing in it" in capsys.readouterr().err
+    assert "expected a run to resume, got an empty folder" in capsys.readouterr().err
 
 
 def test_an_unknown_study_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.files import atomic_write
 from training.errors import RunError
-from training.files.whole_file import whole_file
 
 STATE_FILE = "cache.json"
 _VALUE = np.dtype("<f4")
@@ -45,7 +45,7 @@ class FeatureWriter:
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
-        with whole_file(self._state) as state:
+        with atomic_write(self._state) as state:
             state.write(json.dumps({"key": self._key, "rows": done}).encode())
 
 

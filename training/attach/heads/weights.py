@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.files.whole_file import whole_file
+from serving.files import atomic_write
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Weight [out, in] and bias [out]."""
@@ -65,7 +65,7 @@ def write_head(path: Path, key: str, head: HeadWeights) -> None:
     }
     content = io.BytesIO()  # on a full disk, closing a zip file on the disk raises a second error
     np.savez(content, allow_pickle=False, key=np.array(key), **arrays)
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content.getbuffer())
 
 

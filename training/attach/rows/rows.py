@@ -98,7 +98,7 @@ def make_rows(path: Path, inputs: Arrays, truth_N: Labels | None) -> Rows:
 def check_labels(rows: Rows, classes: int) -> None:
     """Raise DatasetError for the first label outside 0..classes-1."""
     if rows.truth_N is not None:
-        column = LabelColumn(f"{rows.path}: {LABELS}", rows.truth_N, place=lambda row: f"row {row}")
+        column = LabelColumn(f"{rows.path}: {LABELS}", rows.truth_N, row_name=lambda row: f"row {row}")
         check_within(column, classes)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx
 
 from serving.errors import first_line
+from serving.files import atomic_write
 from serving.repository.manifest import TensorSpec
 from serving.stages.runner import StageFile
 from training.attach.heads.pooling import add_pooling, pooled_width, pooling_multiply_adds
@@ -24,7 +25,6 @@ from training.attach.network.cuts import Cut
 from training.attach.network.model_builder import ModelBuilder
 from training.attach.network.source import SourceModel
 from training.errors import AttachError
-from training.files.whole_file import whole_file
 from training.release.exported_stage import ExportedStage
 
 _ROWS = TensorSpec(name="rows", datatype="INT64", shape=(-1,))
@@ -167,5 +167,5 @@ def _save(stage: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(stage)
     except onnx.checker.ValidationError as error:
         raise AttachError(f"{path}: onnx refuses the stage: {first_line(error)}") from error
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(stage.SerializeToString(deterministic=True))

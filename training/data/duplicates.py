@@ -1,6 +1,4 @@
-"""Which images are there twice: in one set, or in two that must share none.
-
-Images are the same where every byte is. Knows nothing of splits or of files.
+"""Finds equal images in one array or in two. Images are equal if all their bytes are.
 
 Shapes: `N` rows, `C H W` image.
 """
@@ -12,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def first_pair(images_NCHW: NDArray[np.uint8]) -> tuple[int, int] | None:
-    """Return the rows of the first image that was there before, the earlier first; None where all differ."""
+def first_duplicate(images_NCHW: NDArray[np.uint8]) -> tuple[int, int] | None:
+    """Return the rows of the first two equal images, in order; None if all images differ."""
     seen: dict[bytes, int] = {}
     for row, digest in enumerate(_digests(images_NCHW)):
         earlier = seen.setdefault(digest, row)
@@ -22,8 +20,8 @@ def first_pair(images_NCHW: NDArray[np.uint8]) -> tuple[int, int] | None:
     return None
 
 
-def rows_also_in(known_NCHW: NDArray[np.uint8], images_NCHW: NDArray[np.uint8]) -> list[int]:
-    """Return the rows of the images that are among the known ones."""
+def duplicate_rows(known_NCHW: NDArray[np.uint8], images_NCHW: NDArray[np.uint8]) -> list[int]:
+    """Return the rows of the images that occur in the known images."""
     known = set(_digests(known_NCHW))
     return [row for row, digest in enumerate(_digests(images_NCHW)) if digest in known]
 

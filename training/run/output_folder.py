@@ -1,9 +1,9 @@
-"""An output folder, of a run, an attaching or a study: held by one process at a time, and known by an id.
+"""The output folder of a run, an attachment or a study. One process at a time may use it.
 
-    .lock       who works here; locked as long as that process lives, removed when it ends by itself
-    run-id      made when the folder is begun; what it publishes names it
+Two of its files are managed here:
 
-Knows nothing of what else the folder holds.
+    .lock       names the process that uses the folder and is locked by it; a killed process leaves it behind
+    run-id      the id of the run, in the manifest of the version that it publishes
 """
 
 import contextlib
@@ -14,20 +14,19 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serving.files import atomic_write, close_before_rename, lock_file
 from training.errors import RunError
-from training.files.file_lock import before_it_moves, lock_file
-from training.files.whole_file import whole_file
 
 LOCK_FILE, ID_FILE = ".lock", "run-id"
 
 
 @contextlib.contextmanager
 def hold(folder: Path, *, resume: bool, counts_as_empty: Collection[str] = ()) -> Iterator[None]:
-    """Hold a folder, made where there is none, until the block ends.
+    """Create the folder if necessary, and lock it until the block ends.
 
-    Raises RunError where another process holds it, where it holds something and is not to be resumed, and
-    where it holds nothing to resume. counts_as_empty are files that a start leaves before any work. A folder
-    in which nothing was kept is removed again, if it was made here.
+    Raises RunError if another process has the lock. Also if the folder has files but `resume` is false, or
+    if it has none but `resume` is true. Files in counts_as_empty do not count. A new folder that is still
+    empty at the end is removed.
     """
     is_new = not folder.exists()
     if is_new and resume:
@@ -39,11 +38,12 @@ def hold(folder: Path, *, resume: bool, counts_as_empty: Collection[str] = ()) -
     lock = lock_file(path)
     if lock is None:
         raise RunError(
-            f"output folder {folder}: in use by {_holder(path)}: wait for its end, or give another --output"
+            f"output folder {folder}: in use by {_process_of(path)}: wait until it ends, "
+            "or choose another --output"
         )
     with lock:
         try:
-            was_killed = bool(lock.read())  # who ends otherwise removes it
+            was_killed = bool(lock.read())  # a process that ends normally removes the file
             lock.seek(0)
             lock.truncate()
             lock.write(f"{_this_process()}\n".encode())
@@ -52,60 +52,60 @@ def hold(folder: Path, *, resume: bool, counts_as_empty: Collection[str] = ()) -
             if entries and not resume:
                 raise RunError(
                     f"output folder {folder}: expected an empty one, got {len(entries)} entries: "
-                    "go on with what it holds by --resume, or give another --output"
+                    "add --resume, or choose another --output"
                 )
             if resume and not was_killed and not _entries(folder, ()):
                 raise _nothing_to_resume(folder)
             yield
         finally:
-            before_it_moves(lock)
+            close_before_rename(lock)
             path.unlink(missing_ok=True)
             if is_new:
-                with contextlib.suppress(OSError):  # it holds something
+                with contextlib.suppress(OSError):  # it is not empty
                     folder.rmdir()
 
 
 def run_id(folder: Path) -> str:
-    """Return the id of what a folder holds, made where it has none."""
+    """Return the run id of a folder; create it if necessary."""
     path = folder / ID_FILE
     if not path.is_file():
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(f"{uuid.uuid4().hex}\n".encode())
     return path.read_text().strip()
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder where there is none; raise RunError, before any work, where it can't be written."""
+    """Create a folder if necessary; raise RunError if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"folder {folder}: cannot be made: {error.strerror}") from error
+        raise RunError(f"folder {folder}: cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunError(f"folder {folder}: expected one that can be written to, got one that cannot")
+        raise RunError(f"folder {folder}: expected a writable folder, got a read-only one")
 
 
 def check_writable(folder: Path) -> None:
-    """Raise RunError, before any work, where a folder can't be made or written; an empty one goes again."""
+    """Raise RunError if a folder cannot be created or written. An empty folder is removed again."""
     make_writable(folder)
-    with contextlib.suppress(OSError):  # it holds something
+    with contextlib.suppress(OSError):  # it is not empty
         folder.rmdir()
 
 
 def _entries(folder: Path, counts_as_empty: Collection[str]) -> list[str]:
-    """Name what lies in a folder; a name with a dot in front is a lock, or a draft that a kill left."""
+    """Return the names in a folder, without hidden ones: locks, and drafts of killed processes."""
     names = [entry.name for entry in folder.iterdir()]
     return [name for name in names if not name.startswith(".") and name not in counts_as_empty]
 
 
 def _nothing_to_resume(folder: Path) -> RunError:
     return RunError(
-        f"output folder {folder}: expected one to go on with, got nothing in it: "
-        "leave out --resume to begin, or give another --output"
+        f"output folder {folder}: expected a run to resume, got an empty folder: "
+        "omit --resume to begin, or choose another --output"
     )
 
 
-def _holder(lock: Path) -> str:
-    with contextlib.suppress(FileNotFoundError):  # it has just ended
+def _process_of(lock: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):  # the process has just ended
         return lock.read_text().strip() or "another process"
     return "another process"
 

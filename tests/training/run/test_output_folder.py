@@ -1,4 +1,4 @@
-"""An output folder is one process's at a time, whatever becomes of the one before."""
+"""Output folders: one process at a time, resumed after a kill."""
 
 import os
 import platform
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from training.errors import RunError
-from training.files.output_folder import LOCK_FILE, check_writable, hold, make_writable, run_id
+from training.run.output_folder import LOCK_FILE, check_writable, hold, make_writable, run_id
 
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from training.files.output_folder import hold
+from training.run.output_folder import hold
 with hold(Path(sys.argv[1]), resume=False):
     print("held", flush=True)
     signal.pause()
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def kill_a_holder(folder: Path, *kept: str) -> None:
-    """Hold the folder in a process that is killed once it has kept some files."""
+    """Lock the folder in a process that writes some files and is then killed."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -45,7 +45,7 @@ def begin(folder: Path, *, resume: bool = False, keep: str | None = None) -> Non
             (folder / keep).touch()
 
 
-def test_a_folder_that_is_held_is_refused_by_who_holds_it(folder: Path) -> None:
+def test_the_error_of_a_locked_folder_names_the_process(folder: Path) -> None:
     with hold(folder, resume=False), pytest.raises(RunError) as caught:
         begin(folder, resume=True)
     here = f"process {os.getpid()} on {platform.node()} since 20"
@@ -53,66 +53,64 @@ def test_a_folder_that_is_held_is_refused_by_who_holds_it(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_is_free_again_with_no_trace_of_who_held_it(folder: Path) -> None:
+def test_the_lock_is_removed_at_the_end(folder: Path) -> None:
     begin(folder, keep="recipe.json")
     assert [path.name for path in folder.iterdir()] == ["recipe.json"]
     begin(folder, resume=True)
 
 
 @pytest.mark.parametrize("kept", [(), ("recipe.json",)])
-def test_a_killed_process_holds_nothing_and_its_folder_is_resumed(
-    folder: Path, kept: tuple[str, ...]
-) -> None:
+def test_the_folder_of_a_killed_process_can_be_resumed(folder: Path, kept: tuple[str, ...]) -> None:
     kill_a_holder(folder, *kept)
     assert (folder / LOCK_FILE).exists()
     begin(folder, resume=True)
     assert not (folder / LOCK_FILE).exists()
 
 
-def test_a_folder_with_something_in_it_needs_resume(folder: Path) -> None:
+def test_a_folder_with_files_needs_resume(folder: Path) -> None:
     begin(folder, keep="recipe.json")
     with pytest.raises(RunError, match=r"expected an empty one, got 1 entries: .*--resume"):
         begin(folder)
 
 
-def test_a_folder_that_is_not_there_is_not_resumed_and_not_made(folder: Path) -> None:
-    with pytest.raises(RunError, match=r"expected one to go on with, got nothing in it: .*--resume"):
+def test_a_missing_folder_is_not_resumed_and_not_created(folder: Path) -> None:
+    with pytest.raises(RunError, match=r"expected a run to resume, got an empty folder: .*--resume"):
         begin(folder, resume=True)
     assert not folder.exists()
 
 
-def test_an_empty_folder_is_not_resumed_and_stays(folder: Path) -> None:
+def test_an_empty_folder_is_not_resumed_and_not_removed(folder: Path) -> None:
     folder.mkdir(parents=True)
-    with pytest.raises(RunError, match="expected one to go on with, got nothing in it"):
+    with pytest.raises(RunError, match="expected a run to resume, got an empty folder"):
         begin(folder, resume=True)
     assert list(folder.iterdir()) == []
 
 
-def test_what_is_left_of_a_refused_start_counts_as_empty(folder: Path) -> None:
+def test_files_in_counts_as_empty_do_not_count(folder: Path) -> None:
     begin(folder, keep="attach.json")
     with hold(folder, resume=False, counts_as_empty={"attach.json"}):
         pass
 
 
-def test_a_folder_in_which_nothing_was_kept_is_removed(folder: Path) -> None:
+def test_a_new_folder_without_files_is_removed(folder: Path) -> None:
     begin(folder)
     assert not folder.exists()
 
 
-def test_an_output_that_is_a_file_is_refused(folder: Path) -> None:
+def test_a_file_as_output_folder_is_refused(folder: Path) -> None:
     folder.parent.mkdir()
     folder.touch()
     with pytest.raises(RunError, match="expected a folder, got a file"):
         begin(folder, resume=True)
 
 
-def test_a_folder_below_a_file_cannot_be_made(folder: Path) -> None:
+def test_a_folder_below_a_file_cannot_be_created(folder: Path) -> None:
     folder.parent.touch()
-    with pytest.raises(RunError, match=r"runs/tiny: cannot be made: Not a directory"):
+    with pytest.raises(RunError, match=r"runs/tiny: cannot be created: Not a directory"):
         make_writable(folder)
 
 
-def test_a_folder_that_is_checked_stays_only_where_it_holds_something(tmp_path: Path) -> None:
+def test_a_checked_folder_is_removed_if_it_is_empty(tmp_path: Path) -> None:
     (tmp_path / "published" / "1").mkdir(parents=True)
 
     check_writable(tmp_path / "published")
@@ -121,6 +119,6 @@ def test_a_folder_that_is_checked_stays_only_where_it_holds_something(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
 
 
-def test_an_id_is_made_once_and_other_folders_have_others(tmp_path: Path) -> None:
+def test_a_folder_keeps_its_id_and_folders_have_different_ids(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     assert run_id(tmp_path) == run_id(tmp_path) != run_id(tmp_path / "other")

@@ -1,7 +1,6 @@
-"""How long a recipe trains on this machine, told from a few steps on random images of its dataset's shape.
+"""Estimates how long a recipe trains on this machine, from a few steps on random images.
 
-Trains nothing that stays and loads no dataset. What follows the training (export, certificates, the
-report) is not in it. Knows nothing of how the time is said.
+Loads no dataset. The estimate does not include export, certification and the report.
 """
 
 import time
@@ -24,10 +23,10 @@ TIMED_STEPS = 5
 
 
 def training_seconds(recipe: Recipe) -> float | None:
-    """Estimate the seconds of all epochs of all networks; None for the user's own data.
+    """Estimate the seconds to train all networks of a recipe; return None for the user's own data.
 
-    Networks without exits, where the recipe compares with them, are counted at what they take at most:
-    the backbone as generation 0, the two narrow ones together as another.
+    The three baselines take at most as long as two first generations: one for the backbone, and one for both
+    narrow networks.
     """
     seconds = generation_seconds(recipe)
     if seconds is None:
@@ -36,54 +35,54 @@ def training_seconds(recipe: Recipe) -> float | None:
 
 
 def generation_seconds(recipe: Recipe) -> list[float] | None:
-    """Estimate the seconds of all epochs of each generation; None for the user's own data."""
-    extent = DATASETS[recipe.dataset.name].extent
-    if extent is None:
+    """Estimate the seconds to train each generation; return None for the user's own data."""
+    size = DATASETS[recipe.dataset.name].size
+    if size is None:
         return None
     precision = Precision.choose(recipe.schedule.precision, choose_training_device())
     threads_before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:
-        step_seconds = list(_step_seconds(recipe, extent, precision))
+        step_seconds = list(_step_seconds(recipe, size, precision))
     finally:
         torch.set_num_threads(threads_before)
     section = recipe.dataset
-    others = section.temperature_rows + section.tune_rows + section.certify_rows + (section.test_rows or 0)
-    steps = recipe.schedule.epochs * -(-(extent.rows - others) // recipe.schedule.batch_rows)
-    return [steps * each for each in step_seconds]
+    held_out = section.temperature_rows + section.tune_rows + section.certify_rows + (section.test_rows or 0)
+    steps = recipe.schedule.epochs * -(-(size.rows - held_out) // recipe.schedule.batch_rows)
+    return [steps * seconds for seconds in step_seconds]
 
 
-def _step_seconds(recipe: Recipe, extent: DatasetSize, precision: Precision) -> Iterator[float]:
-    """Time a step of each generation; those with as many teachers take as long, and are timed once."""
+def _step_seconds(recipe: Recipe, size: DatasetSize, precision: Precision) -> Iterator[float]:
+    """Yield the seconds of a step of each generation. One measurement serves all with as many teachers."""
     earlier: list[TrainedGeneration] = []
     seconds_of_teachers: dict[int, float] = {}
     for number in range(recipe.generations.count):
         teachers = len(earlier) if recipe.generations.teacher == "ensemble" else min(len(earlier), 1)
         rows = recipe.schedule.batch_rows * (WARM_UP_STEPS + TIMED_STEPS)
-        dataset = random_dataset(extent, rows)
+        dataset = random_dataset(size, rows)
         network = make_trained_network(recipe, dataset)
         if teachers not in seconds_of_teachers:
             fit = make_fit(number, network, earlier, dataset.train, dataset.tune, recipe, precision)
-            seconds_of_teachers[teachers] = _time(fit, network)
+            seconds_of_teachers[teachers] = _median_step_seconds(fit, network)
         yield seconds_of_teachers[teachers]
         earlier.append(TrainedGeneration(number, network.cpu().eval(), ()))
 
 
-def _time(fit: Fit, network: torch.nn.Module) -> float:
+def _median_step_seconds(fit: Fit, network: torch.nn.Module) -> float:
     network.train()
     seconds = []
     for step, (images_BCHW, truth_B) in enumerate(fit.batches()):
         started = time.perf_counter()
-        fit.step(step, images_BCHW, truth_B).item()  # waits for a device that works ahead
+        fit.step(step, images_BCHW, truth_B).item()  # waits until a GPU has finished the step
         if step >= WARM_UP_STEPS:
             seconds.append(time.perf_counter() - started)
     return median(seconds)
 
 
-def random_dataset(extent: DatasetSize, rows: int) -> Dataset:
-    """Draw images and labels of a dataset's shape; every split is the same rows."""
+def random_dataset(size: DatasetSize, rows: int) -> Dataset:
+    """Return random images and labels of a dataset's shape. Every split has the same rows."""
     rng = np.random.default_rng(0)
-    images_NCHW = rng.integers(0, 256, (rows, *extent.image_shape), dtype=np.uint8)
-    split = Split(images_NCHW, rng.integers(0, extent.classes, rows), digest="")
-    labels = tuple(str(number) for number in range(extent.classes))
+    images_NCHW = rng.integers(0, 256, (rows, *size.image_shape), dtype=np.uint8)
+    split = Split(images_NCHW, rng.integers(0, size.classes, rows), digest="")
+    labels = tuple(str(number) for number in range(size.classes))
     return Dataset("random", labels, "", split, split, split, split, split, test_rows=None)

@@ -20,7 +20,8 @@ from training.architectures.heads import HeadSettings
 from training.data.registry import DATASETS, DatasetSize
 from training.exits.cost import measure_milliseconds
 from training.recipe.recipe import Recipe, load_recipe
-from training.release.export import ExportedStage, export_stages
+from training.release.export import export_stages
+from training.release.exported_stage import ExportedStage
 from training.reporting.markdown import row, rule
 from training.reporting.numerals import quantity
 from training.run.estimate import random_dataset

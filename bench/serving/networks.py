@@ -42,7 +42,8 @@ from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.architectures.registry import build
 from training.data.fashion_mnist import LABELS, load_fashion_mnist
-from training.release.export import ExportedStage, export_stages
+from training.release.export import export_stages
+from training.release.exported_stage import ExportedStage
 from training.release.publish import publish, stage_entry
 
 ROOT = Path(__file__).parent.parent.parent

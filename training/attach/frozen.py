@@ -29,7 +29,8 @@ from training.born_again.promotion import promote
 from training.data.splits import Dataset
 from training.exits.goals import DEFAULT_POINT, OperatingPointSection
 from training.recipe.recipe import Recipe
-from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, export
+from training.release.export import export_network
+from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported
 from training.run.folder import RunFolder
 
 WHOLE_FOLDER = "whole"
@@ -86,7 +87,7 @@ def rows_of_recipe(dataset: Dataset, seed: int) -> tuple[Rows, AttachSplits]:
 def _export_whole(generation: TrainedGeneration, dataset: Dataset, folder: Path) -> Exported:
     place = folder / WHOLE_FOLDER
     place.mkdir(exist_ok=True)
-    return export(generation.network, dataset, place)
+    return export_network(generation.network, dataset, place)
 
 
 def _settings(recipe: Recipe) -> AttachSettings:

@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from serving.repository.manifest import TensorSpec
+from serving.stages.devices import CPU
 from serving.stages.runner import StageFile, StageRunner
 from training.architectures.network import MultiExitNetwork
+from training.data.splits import Dataset
 from training.errors import ExportMismatch
 from training.exits import cost
 from training.files.whole_file import whole_file
-from training.release.exported_stage import LOGIT_TOLERANCE
-from training.release.exported_stage import ExportedStage as ExportedStage
+from training.release.exported_stage import LOGIT_TOLERANCE, ExportedStage
+from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, input_spec
 
 PARITY_BATCH_ROWS = 256
 
@@ -36,6 +38,18 @@ PARITY_BATCH_ROWS = 256
 _EXAMPLE_ROWS, _EXAMPLE_SLOTS = 2, 3
 
 _CHATTY_LOGGER = "torch.onnx._internal.exporter._registration"
+
+
+def export_network(network: MultiExitNetwork, dataset: Dataset, folder: Path) -> Exported:
+    """Write a network's stages into a folder and compare their chain with the network.
+
+    Raises ExportMismatch if a logit on the temperature split differs beyond LOGIT_TOLERANCE.
+    """
+    stages = export_stages(network, folder, dataset.image_shape, input_name=INPUT_NAME)
+    files = [stage.file for stage in stages]
+    runner = StageRunner(files, [input_spec(dataset)], CPU, slots=EVALUATION_SLOTS)
+    assert_parity(network, runner, dataset.temperature.images_NCHW)
+    return Exported(stages, runner)
 
 
 def export_stages(

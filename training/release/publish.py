@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from serving.errors import RepositoryError
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Stage, read_manifest
@@ -25,9 +25,7 @@ from serving.repository.repository import file_digest, find_versions, read_versi
 from training.errors import Uncertified
 from training.files.file_lock import lock_file
 from training.files.whole_file import sync
-
-if TYPE_CHECKING:  # a version is published again where there is no PyTorch too
-    from training.release.export import ExportedStage
+from training.release.exported_stage import ExportedStage
 
 _DRAFT_PREFIX, _LOCK_FILE = ".publishing-", "lock"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
@@ -41,7 +39,7 @@ class PublishResult:
     is_new: bool
 
 
-def stage_entry(exported: "ExportedStage") -> Stage:
+def stage_entry(exported: ExportedStage) -> Stage:
     """Describe an exported stage as the manifest does."""
     return Stage(
         file=exported.file.path.name,

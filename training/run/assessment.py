@@ -10,8 +10,7 @@ Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative multiply
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,6 @@ from serving.repository.manifest import (
     ParetoPoint,
     TensorSpec,
 )
-from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from training.data.splits import Dataset, Split
 from training.errors import RecipeError
@@ -35,10 +33,7 @@ from training.exits.goals import Goal
 from training.exits.reliability import expected_calibration_error
 from training.exits.spread import confidence_spread
 from training.exits.thresholds import Candidate, pareto_path
-
-if TYPE_CHECKING:  # what was published is assessed where there is no PyTorch too
-    from training.architectures.network import MultiExitNetwork
-    from training.release.export import ExportedStage
+from training.release.exported_stage import ExportedStage
 
 INPUT_NAME = "image"
 TUNE, TEST = "tune", "test"
@@ -65,7 +60,7 @@ class Stages(Protocol):
 class Exported:
     """A generation as it will be served: its stages, run by the server's own runner."""
 
-    stages: "tuple[ExportedStage, ...]"
+    stages: tuple[ExportedStage, ...]
     runner: StageRunner
 
     @property
@@ -120,21 +115,6 @@ class Assessment:
     def operating_points(self) -> dict[str, OperatingPoint]:
         """Each operating point's figures on test, as the manifest has them."""
         return point_entries(self.chosen, self.tested)
-
-
-def export(network: "MultiExitNetwork", dataset: Dataset, folder: Path) -> Exported:
-    """Write a network's stages into a folder and hold their chain against the network itself."""
-    from training.release.export import assert_parity, export_stages
-
-    stages = export_stages(network, folder, dataset.image_shape, input_name=INPUT_NAME)
-    runner = StageRunner(
-        [stage.file for stage in stages],
-        [input_spec(dataset)],
-        CPU,
-        slots=EVALUATION_SLOTS,
-    )
-    assert_parity(network, runner, dataset.temperature.images_NCHW)
-    return Exported(stages, runner)
 
 
 def input_spec(dataset: Dataset) -> TensorSpec:

@@ -20,7 +20,8 @@ from training.data.splits import Dataset, Split
 from training.exits.cost import measure_milliseconds, multiply_adds
 from training.recipe.recipe import Recipe
 from training.recipe.settings import ExitsSection
-from training.run.assessment import Exported, export
+from training.release.export import export_network
+from training.run.assessment import Exported
 from training.run.folder import RunFolder
 from training.run.from_recipe import make_backbone, train
 
@@ -80,7 +81,7 @@ def train_baselines(
         place = folder.baseline_folder(name.replace(", ", "-"))
         place.go_on(plan, dataset.digests)
         *_, trained = train(plan, dataset, place, progress, earlier=earlier, make=make_backbone)
-        exported = export(trained.network, dataset, place.generation_folder(trained.number))
+        exported = export_network(trained.network, dataset, place.generation_folder(trained.number))
         baselines.append(Baseline(name, exported))
     return baselines
 

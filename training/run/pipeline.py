@@ -20,11 +20,12 @@ from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.files.output_folder import check_writable, hold
 from training.recipe.recipe import Recipe
 from training.recipe.settings import DeepSupervisionSection
+from training.release.export import export_network
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
 from training.release.report import write_report
 from training.release.summarise import make_summary
-from training.run.assessment import Assessment, Exported, choose, export, read_test_split
+from training.run.assessment import Assessment, Exported, choose, read_test_split
 from training.run.baselines import Baseline, train_baselines
 from training.run.folder import RunFolder, RunRecord
 from training.run.from_recipe import load, make_network, train
@@ -121,7 +122,9 @@ def export_generations(
     """Write the stages of every generation; early exits are attached to those trained without any."""
     if recipe.exits.train == "frozen":
         return attach_to_generations(recipe, dataset, generations, folder, progress)
-    return [export(each.network, dataset, folder.generation_folder(each.number)) for each in generations]
+    return [
+        export_network(each.network, dataset, folder.generation_folder(each.number)) for each in generations
+    ]
 
 
 def find_out(

@@ -22,8 +22,9 @@ from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset
 from training.exits.ensemble import ensemble_probabilities
 from training.exits.goals import check_certify_rows
+from training.release.export import export_network
 from training.reporting.conditions import hardware, package_versions
-from training.run.assessment import Assessment, choose, export, read_test_split
+from training.run.assessment import Assessment, choose, read_test_split
 from training.run.estimate import generation_seconds
 from training.run.folder import RunFolder
 from training.run.from_recipe import load, make_network, train
@@ -129,7 +130,7 @@ def measure(study: Study, name: str, dataset: Dataset, trained: Trained, folder:
     goals = study.recipe.operating_points.goals
 
     def assess(generation: TrainedGeneration, place: Path) -> Assessment:
-        exported = export(generation.network, dataset, place / f"generation-{generation.number}")
+        exported = export_network(generation.network, dataset, place / f"generation-{generation.number}")
         chosen = choose(exported, dataset, goals)
         return Assessment(exported, chosen, read_test_split(exported, chosen, dataset.test))
 

@@ -16,7 +16,8 @@ from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.errors import ExportMismatch
 from training.exits.cost import measure_milliseconds, multiply_adds, parameters
 from training.exits.evaluate import evaluate
-from training.release.export import ExportedStage, assert_parity, export_stages
+from training.release.export import assert_parity, export_stages
+from training.release.exported_stage import ExportedStage
 
 Exported = tuple[ExportedStage, ...]
 

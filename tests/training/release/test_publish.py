@@ -21,7 +21,7 @@ from serving.repository.repository import file_digest, find_versions, read_versi
 from tests.training.release.tiny_run import IMAGE
 from training.errors import Uncertified
 from training.files.file_lock import lock_file
-from training.release.export import ExportedStage
+from training.release.exported_stage import ExportedStage
 from training.release.publish import PublishResult, check_certified, publish, stage_entry
 
 Exported = tuple[ExportedStage, ...]

@@ -23,7 +23,8 @@ from training.exits.evaluate import Readings, cumulative, evaluate, outcome, rea
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar, paired_gain
 from training.exits.thresholds import pareto_path
-from training.release.export import ExportedStage, export_stages
+from training.release.export import export_stages
+from training.release.exported_stage import ExportedStage
 from training.release.summarise import summarise_exits
 from training.release.summary import GenerationSummary, OperatingPointSummary, RunSummary, StageSummary
 from training.run.assessment import HeldOutResults

@@ -15,13 +15,13 @@ from statistics import median
 import torch
 
 from training.born_again.fit import Fit
-from training.born_again.generations import choose_training_device, make_fit
+from training.born_again.generations import choose_training_device
 from training.born_again.precision import Precision
 from training.data.registry import DATASETS, DatasetSize
 from training.recipe.recipe import Recipe, load_recipe
 from training.reporting.markdown import row, rule
 from training.run.estimate import random_dataset
-from training.run.from_recipe import make_network
+from training.run.from_recipe import make_fit, make_network
 
 STEPS = 12
 WARM_UP_STEPS = 2

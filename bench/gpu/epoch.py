@@ -6,13 +6,12 @@ import time
 import torch
 
 from bench.gpu.record import EpochTime
-from training.born_again.generations import make_fit
 from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
 from training.data.registry import DATASETS
 from training.recipe.recipe import load_recipe
 from training.run.estimate import random_dataset
-from training.run.from_recipe import make_network
+from training.run.from_recipe import make_fit, make_network
 
 RECIPE = "fashion-mnist"
 

@@ -150,14 +150,18 @@ class RunFolder:
         place = self.path / "baselines" / name
         return RunFolder(place, allow_other_precision=self.allow_other_precision)
 
+    def recipe(self) -> Recipe:
+        """Read the recipe that the run was begun with; raise RunError if there is none."""
+        recipe = self._read(RECIPE_FILE, Recipe.recorded)
+        if recipe is None:
+            raise RunError(f"output folder {self.path}: expected {RECIPE_FILE} of an earlier run, got none")
+        return recipe
+
     def check(self, recipe: Recipe) -> None:
         """Raise RunError where the folder holds something else than a run of this recipe; changes nothing."""
         if not self._holds_something():
             return
-        begun_with = self._read(RECIPE_FILE, Recipe.recorded)
-        if begun_with is None:
-            raise RunError(f"output folder {self.path}: expected {RECIPE_FILE} of an earlier run, got none")
-        difference = first_difference(begun_with, recipe)
+        difference = first_difference(self.recipe(), recipe)
         if difference is not None:
             raise RunError(f"output folder {self.path}: begun with another recipe: {difference}")
 

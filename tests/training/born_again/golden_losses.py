@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from training.born_again.generations import TrainedGeneration, generation_seeds, make_fit, seeded
+from training.born_again.generations import TrainedGeneration, generation_seeds, seeded
 from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
 from training.born_again.rules import RULES
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import load, make_network
+from training.run.from_recipe import load, make_fit, make_network
 
 FILE = Path(__file__).with_name("golden_losses.txt")
 EPOCHS = 2

@@ -6,16 +6,13 @@ import pytest
 import torch
 
 from tests.training.born_again import golden_losses
-from training.born_again.checkpoint import CheckpointFolder, EpochResult
-from training.born_again.generations import TrainedGeneration, generation_seeds, train_generations
-from training.born_again.precision import Precision
+from training.born_again.checkpoint import EpochResult
+from training.born_again.generations import TrainedGeneration, generation_seeds
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe
 from training.run.folder import RunFolder
-from training.run.from_recipe import make_network
-
-PRECISION = Precision(torch.device("cpu"), is_bf16=False)
+from training.run.from_recipe import train as train_recipe
 
 Train = Callable[[str, TrainingProgress], list[TrainedGeneration]]
 
@@ -65,15 +62,7 @@ def trainer(place: Path, recipe: Recipe, dataset: Dataset) -> Train:
     def train_in(folder: str, progress: TrainingProgress) -> list[TrainedGeneration]:
         run_folder = RunFolder(place / folder)
         run_folder.begin(recipe, dataset.digests)
-        return train_generations(
-            lambda: make_network(recipe, dataset),
-            dataset.train,
-            dataset.tune,
-            recipe,
-            CheckpointFolder(run_folder, recipe, PRECISION.format),
-            progress,
-            PRECISION,
-        )
+        return train_recipe(recipe, dataset, run_folder, progress)
 
     return train_in
 

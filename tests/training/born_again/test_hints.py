@@ -5,16 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.born_again.tiny_fit import make_fit
 from training.architectures.network import MultiExitNetwork
-from training.born_again.fit import Fit
 from training.born_again.hints import Hints
-from training.born_again.precision import Precision
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe
 
 WIDTHS = (2, 3, 4)
 ROWS = 5
-FP32 = Precision(torch.device("cpu"), is_bf16=False)
 
 
 @pytest.fixture
@@ -86,7 +84,7 @@ def test_the_maps_are_no_part_of_the_network_that_is_exported(
 ) -> None:
     student = make_tiny_network()
     maps = Hints([head.embedding_width for head in student.heads])
-    fit = Fit(0, student, None, digits.train, digits.tune, tiny_recipe, FP32, order_seed=1, hints=maps)
+    fit = make_fit(student, digits, tiny_recipe, hints=maps)
     checkpoint = fit.checkpoint()
     assert set(checkpoint.network) == set(student.state_dict()) == set(make_tiny_network().state_dict())
     assert not any("hints" in name or "maps" in name for name in checkpoint.network)

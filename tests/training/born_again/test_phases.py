@@ -10,11 +10,10 @@ from torch import Tensor
 
 from serving.repository.repository import read_version
 from tests.training.born_again.test_generations import Counts, Interrupted, StopsAfter
+from tests.training.born_again.tiny_fit import make_fit
 from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork
-from training.born_again.fit import Fit
 from training.born_again.phases import phases
-from training.born_again.precision import Precision
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.born_again.teachers import Teachers
 from training.data.splits import Dataset
@@ -24,7 +23,6 @@ from training.run.folder import RunFolder
 from training.run.from_recipe import make_network, train
 from training.run.pipeline import run
 
-FP32 = Precision(torch.device("cpu"), is_bf16=False)
 Weights = dict[str, Tensor]
 
 
@@ -50,12 +48,6 @@ def shortened(recipe: Recipe, train: str, epochs: int) -> Recipe:
 def seeded_network(recipe: Recipe, digits: Dataset, seed: int) -> MultiExitNetwork:
     torch.manual_seed(seed)
     return make_network(recipe, digits)
-
-
-def make_fit(
-    student: MultiExitNetwork, digits: Dataset, recipe: Recipe, teachers: Teachers | None = None
-) -> Fit:
-    return Fit(0, student, teachers, digits.train, digits.tune, recipe, FP32, order_seed=1)
 
 
 def copied(network: MultiExitNetwork) -> Weights:

@@ -9,15 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from tests.training.never_trains import NeverTrains
-from training.born_again.checkpoint import WEIGHTS_FILE, CheckpointFolder
+from training.born_again.checkpoint import WEIGHTS_FILE
 from training.born_again.fit import right_rows, tensors
-from training.born_again.generations import train_generations
-from training.born_again.precision import Precision
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
 from training.run.folder import RunFolder
-from training.run.from_recipe import load, make_network
+from training.run.from_recipe import load, make_network, train
 from training.study.conduct import conduct, networks_done
 from training.study.plan import Study
 from training.study.record import Paired, StudyRecord
@@ -104,16 +102,7 @@ def test_a_line_goes_on_from_the_first_of_its_seed(
     dataset, recipe = load(study.recipe), study.line_recipe("ban", 0)
     folder = RunFolder(tmp_path / "alone")
     folder.begin(recipe, dataset.digests)
-    precision = Precision(torch.device("cpu"), is_bf16=False)
-    alone = train_generations(
-        lambda: make_network(recipe, dataset),
-        dataset.train,
-        dataset.tune,
-        recipe,
-        CheckpointFolder(folder, recipe, precision.format),
-        ProgressBar(quiet=True),
-        precision,
-    )
+    alone = train(recipe, dataset, folder, ProgressBar(quiet=True))
     kept = torch.load(study_folder / "ban-seed-0" / "generation-2" / WEIGHTS_FILE)["state"]["network"]
     for name, tensor in alone[2].network.state_dict().items():
         assert torch.equal(tensor, kept[name]), name

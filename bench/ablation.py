@@ -97,7 +97,7 @@ def measure(exported: Exported, dataset: Dataset) -> dict[str, Any]:
         "multiply_adds": [stage.multiply_adds for stage in exported.stages],
         "accuracy": [tune.accuracy(number).share for number in range(tune.exits)],
         "exit_shares": shares,
-        "multiply_adds_share": chosen.multiply_adds_share,
+        "multiply_adds_share": chosen.tune.multiply_adds_share,
         "milliseconds_shares": [
             expected_milliseconds(shares, stages) / sum(stages) for stages in milliseconds.values()
         ],
@@ -107,9 +107,11 @@ def measure(exported: Exported, dataset: Dataset) -> dict[str, Any]:
 def cheapest(path: Sequence[Candidate]) -> Candidate:
     """Return the cheapest row within both bounds; row 0 always is."""
     allowed = [
-        row for row in path if row.accuracy_loss <= LARGEST_LOSS and row.disagreement <= LARGEST_DISAGREEMENT
+        row
+        for row in path
+        if row.tune.accuracy_loss <= LARGEST_LOSS and row.tune.disagreement <= LARGEST_DISAGREEMENT
     ]
-    return min(allowed, key=lambda row: row.multiply_adds_share)
+    return min(allowed, key=lambda row: row.tune.multiply_adds_share)
 
 
 def print_table(figures: Mapping[str, Sequence[Figures]]) -> None:

@@ -90,16 +90,16 @@ class Trial:
 
     def _path(self, tune: RuleReadings) -> tuple[Candidate, ...]:
         """Trace a rule's trade-off; accuracy is lost against the final exit alone, whatever it answers."""
-        own, alone = tune.correct_EN[-1].mean(), (tune.final_N == tune.truth_N).mean()
+        final_correct = int((tune.final_N == tune.truth_N).sum())
         return tuple(
-            replace(row, accuracy_loss=row.accuracy_loss + float(alone - own))
+            replace(row, tune=replace(row.tune, final_correct=final_correct))
             for row in pareto_path(tune, self.cost_E)
         )
 
     def certified(self, rule: str, goal: Goal) -> Candidate:
         """Certify a rule as a published point is: the fastest row within the target and epsilon."""
         path = self.paths[rule]
-        allowed = [row for row in path if row.accuracy_loss <= goal.max_accuracy_loss]
+        allowed = [row for row in path if row.tune.accuracy_loss <= goal.max_accuracy_loss]
         target = target_row(allowed, goal.max_accuracy_loss) if allowed else path[0]
         return certify(
             path,

@@ -49,7 +49,7 @@ class Curve:
 def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
     """Keep what no other row of a path beats on the tune split in that figure and in cost, by rising cost."""
     kept: list[Candidate] = []
-    for row in sorted(path, key=lambda row: (row.multiply_adds_share, loss(row, figure))):
+    for row in sorted(path, key=lambda row: (row.tune.multiply_adds_share, loss(row, figure))):
         if not kept or loss(row, figure) < loss(kept[-1], figure):
             kept.append(row)
     return kept
@@ -57,7 +57,7 @@ def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
 
 def loss(row: Candidate, figure: str) -> float:
     """Return what a row loses in a figure on the tune split."""
-    return row.accuracy_loss if figure == ACCURACY else row.disagreement
+    return row.tune.accuracy_loss if figure == ACCURACY else row.tune.disagreement
 
 
 def curve(

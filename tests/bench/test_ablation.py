@@ -7,9 +7,9 @@ import pytest
 
 from bench.ablation import FIGURES_FILE, cheapest, finished, merged, print_table, variants
 from tests.training.conftest import TINY_RECIPE
+from tests.training.exits.candidates import candidate_with
 from tests.training.never_trains import NeverTrains
 from training.born_again.progress import ProgressBar
-from training.exits.thresholds import Candidate
 from training.recipe.recipe import Recipe, load_recipe
 from training.recipe.settings import ExitsSection
 from training.run.folder import RunFolder
@@ -47,9 +47,9 @@ def test_lists_are_replaced_and_sections_merged() -> None:
 
 
 def test_the_cheapest_row_keeps_both_bounds() -> None:
-    exact = Candidate((None,), 0.0, 0.0, 1.0)
-    good = Candidate((0.9,), 0.002, 0.006, 0.5)
-    lossy, apart = Candidate((0.7,), 0.004, 0.006, 0.3), Candidate((0.8,), 0.0, 0.008, 0.4)
+    exact = candidate_with((None,), 0.0, 0.0, 1.0)
+    good = candidate_with((0.9,), 0.002, 0.006, 0.5)
+    lossy, apart = candidate_with((0.7,), 0.004, 0.006, 0.3), candidate_with((0.8,), 0.0, 0.008, 0.4)
     assert cheapest([exact, good, lossy, apart]) is good
     assert cheapest([exact, lossy, apart]) is exact
 

@@ -40,9 +40,9 @@ from bench.exit_rules.rules import (
 )
 from serving.exits.policy import Floats
 from serving.repository.repository import read_version
+from tests.training.exits.candidates import candidate_with
 from training.errors import DatasetError
 from training.exits.evaluate import read as read_logits
-from training.exits.thresholds import Candidate
 from training.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
@@ -149,10 +149,10 @@ def test_a_curve_is_linear_between_its_points_and_level_beyond_them() -> None:
 
 def test_the_front_keeps_what_nothing_beats() -> None:
     exact, good, beaten, cheap = (
-        Candidate((None,), 0.0, 0.0, 1.0),
-        Candidate((0.9,), 0.01, 0.02, 0.5),
-        Candidate((0.8,), 0.02, 0.03, 0.6),
-        Candidate((0.7,), 0.05, 0.01, 0.3),
+        candidate_with((None,), 0.0, 0.0, 1.0),
+        candidate_with((0.9,), 0.01, 0.02, 0.5),
+        candidate_with((0.8,), 0.02, 0.03, 0.6),
+        candidate_with((0.7,), 0.05, 0.01, 0.3),
     )
     path = [exact, beaten, good, cheap]
     assert front(path, ACCURACY) == [cheap, good, exact]

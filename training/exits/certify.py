@@ -79,7 +79,8 @@ def certify(
         tested.append(CandidateResult(candidate, result, _p_value(result.losses(risk), result.n, epsilon)))
         if result.losses(risk) > allowed:
             break
-        if candidate.multiply_adds_share < (best.candidate if best else path[0]).multiply_adds_share:
+        cheapest = best.candidate if best else path[0]
+        if candidate.tune.multiply_adds_share < cheapest.tune.multiply_adds_share:
             best = tested[-1]
     if best is None:
         return CertifiedThresholds(path[0], None, tuple(tested))
@@ -122,11 +123,11 @@ def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[
                 row
                 for row in path
                 if not row.is_exact
-                and row.multiply_adds_share >= target.multiply_adds_share
-                and row.risk(risk) <= target.risk(risk)
-                and row.accuracy_loss <= max(target.accuracy_loss, 0.0)
+                and row.tune.multiply_adds_share >= target.tune.multiply_adds_share
+                and row.tune.risk(risk) <= target.tune.risk(risk)
+                and row.tune.accuracy_loss <= max(target.tune.accuracy_loss, 0.0)
             ),
-            key=lambda row: (row.risk(risk), -row.multiply_adds_share),
+            key=lambda row: (row.tune.risk(risk), -row.tune.multiply_adds_share),
         )
     )
 

@@ -158,6 +158,10 @@ class EvaluationCounts:
         """Return the rows that a risk counts."""
         return self.harms if risk is Risk.HARM else self.disagreements
 
+    def risk(self, risk: Risk) -> float:
+        """Return the share of rows that a risk counts."""
+        return self.losses(risk) / self.n
+
     @property
     def disagreement(self) -> float:
         """Share of rows whose answer differs from the final exit's."""

@@ -23,7 +23,7 @@ import numpy as np
 from serving.exits.policy import Bools, ExitRule, Floats, Integers
 from serving.repository.manifest import Risk
 from training.errors import RecipeError
-from training.exits.evaluate import Readings, check_cost, outcome
+from training.exits.evaluate import EvaluationCounts, Readings, check_cost, outcome
 from training.exits.intervals import rounded_up
 
 LOWEST_PRICE = 0.03
@@ -38,18 +38,10 @@ _DOUBT_UNITS = 10**9  # doubt in billionths: sums of integers, so that equal cho
 
 @dataclass(frozen=True)
 class Candidate:
-    """A choice of thresholds with what it gave on the tune split."""
+    """Thresholds with their results on the tune split."""
 
     thresholds: tuple[float | None, ...]
-    accuracy_loss: float
-    disagreement: float
-    multiply_adds_share: float
-    harm: float = 0.0
-    """0 where it was not counted."""
-
-    def risk(self, risk: Risk) -> float:
-        """Return the share of rows that a risk counts."""
-        return self.harm if risk is Risk.HARM else self.disagreement
+    tune: EvaluationCounts
 
     @property
     def rule(self) -> ExitRule:
@@ -172,25 +164,32 @@ def pareto_path(readings: Readings, cost_E: Sequence[int]) -> tuple[Candidate, .
     chosen = {full_depth}
     for loss_EN in _losses(readings):
         chosen |= set(_front(Search(choices_E, cost_E, loss_EN)))
-    candidates = [candidate(readings, thresholds, cost_E) for thresholds in chosen]
-    # Row 0 first even where every row stays to the end under another choice too.
-    return tuple(
-        sorted(candidates, key=lambda row: (not row.is_exact, -row.multiply_adds_share, row.disagreement))
-    )
+    return tuple(sorted((candidate(readings, each, cost_E) for each in chosen), key=_path_order))
+
+
+def _path_order(row: Candidate) -> tuple[bool, float, float, tuple[float, ...]]:
+    """Return the sort key of a path.
+
+    Full depth comes first even if other thresholds cost as much. Rows of equal cost and disagreement come in
+    the order of their thresholds, so that every process orders a path the same.
+    """
+    disabled = 2.0  # above every threshold
+    highest_first = tuple(-(disabled if threshold is None else threshold) for threshold in row.thresholds)
+    return not row.is_exact, -row.tune.multiply_adds_share, row.tune.disagreement, highest_first
 
 
 def target_row(path: Sequence[Candidate], max_accuracy_loss: float) -> Candidate:
     """Return the cheapest row of the path that loses at most so much accuracy, a share; ties: the safer."""
     if not 0 <= max_accuracy_loss <= 1:
         raise ValueError(f"max_accuracy_loss: expected a share from 0 to 1, got {max_accuracy_loss}")
-    allowed = [row for row in path if row.accuracy_loss <= max_accuracy_loss]
-    return min(allowed, key=lambda row: (row.multiply_adds_share, row.disagreement))
+    allowed = [row for row in path if row.tune.accuracy_loss <= max_accuracy_loss]
+    return min(allowed, key=lambda row: (row.tune.multiply_adds_share, row.tune.disagreement))
 
 
 def cheapest_within(path: Sequence[Candidate], most_risk: float, risk: Risk) -> Candidate:
     """Return the cheapest row of the path whose risk on tune is at most so much, a share; ties: the safer."""
-    allowed = [row for row in path if row.risk(risk) <= most_risk]
-    return min(allowed, key=lambda row: (row.multiply_adds_share, row.risk(risk)))
+    allowed = [row for row in path if row.tune.risk(risk) <= most_risk]
+    return min(allowed, key=lambda row: (row.tune.multiply_adds_share, row.tune.risk(risk)))
 
 
 def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candidate:
@@ -201,26 +200,20 @@ def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candi
     Raises RecipeError where no row of the path is as cheap.
     """
     faster = [row for row in path if not row.is_exact]
-    allowed = [row for row in faster if row.multiply_adds_share <= budget]
+    allowed = [row for row in faster if row.tune.multiply_adds_share <= budget]
     if not allowed:
-        cheapest = min((row.multiply_adds_share for row in faster), default=1.0)
+        cheapest = min((row.tune.multiply_adds_share for row in faster), default=1.0)
         raise RecipeError(
             f"budget: expected at least {rounded_up(cheapest):.4f} of full depth's multiply-adds, "
             f"which the cheapest row of the path takes, got {budget}"
         )
-    return min(allowed, key=lambda row: (row.risk(risk), -row.multiply_adds_share))
+    return min(allowed, key=lambda row: (row.tune.risk(risk), -row.tune.multiply_adds_share))
 
 
 def candidate(readings: Readings, thresholds: tuple[float | None, ...], cost_E: Sequence[int]) -> Candidate:
     """Return a choice of thresholds with what it gives on a split."""
-    result = outcome(readings, ExitRule(thresholds, max_exit=readings.exits - 1), cost_E)
-    return Candidate(
-        thresholds,
-        accuracy_loss=result.accuracy_loss,
-        disagreement=result.disagreement,
-        multiply_adds_share=result.multiply_adds_share,
-        harm=result.harm,
-    )
+    rule = ExitRule(thresholds, max_exit=readings.exits - 1)
+    return Candidate(thresholds, outcome(readings, rule, cost_E))
 
 
 def _losses(readings: Readings) -> Iterator[Integers]:

@@ -107,13 +107,15 @@ def _draw_path(axes: Axes, summary: RunSummary) -> None:
     # The path holds safe rows for the certificates too: drawn is what none beats in accuracy, and
     # row 0, full depth.
     front: list[Candidate] = []
-    for row in sorted(summary.pareto_path, key=lambda row: (row.multiply_adds_share, row.accuracy_loss)):
-        if not front or row.accuracy_loss < front[-1].accuracy_loss:
+    for row in sorted(
+        summary.pareto_path, key=lambda row: (row.tune.multiply_adds_share, row.tune.accuracy_loss)
+    ):
+        if not front or row.tune.accuracy_loss < front[-1].tune.accuracy_loss:
             front.append(row)
     front.append(summary.pareto_path[0])
     axes.plot(
-        [100 * row.multiply_adds_share for row in front],
-        [100 * (full_depth - row.accuracy_loss) for row in front],
+        [100 * row.tune.multiply_adds_share for row in front],
+        [100 * (full_depth - row.tune.accuracy_loss) for row in front],
         color=MUTED,
         linestyle=(0, (4, 3)),
         linewidth=1.2,

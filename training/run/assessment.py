@@ -218,9 +218,9 @@ def path_entry(chosen: ChosenPoints) -> ParetoPath:
         points=tuple(
             ParetoPoint(
                 thresholds=row.thresholds,
-                accuracy_loss=row.accuracy_loss,
-                disagreement=row.disagreement,
-                multiply_adds_share=row.multiply_adds_share,
+                accuracy_loss=row.tune.accuracy_loss,
+                disagreement=row.tune.disagreement,
+                multiply_adds_share=row.tune.multiply_adds_share,
             )
             for row in chosen.path
         ),

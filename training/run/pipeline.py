@@ -141,14 +141,15 @@ def find_out(
     promotion = promote([each.tune.correct_EN[-1] for each in chosen], planned=recipe.generations.count)
     baselines: list[Baseline] = []
     if recipe.baselines.static:
-        point = chosen[promotion.chosen].points[DEFAULT_POINT]
+        default = chosen[promotion.chosen].points[DEFAULT_POINT].candidate
+        full_cost = exported[promotion.chosen].cost_E[-1]
         baselines = train_baselines(
             recipe,
             dataset,
             folder,
             progress,
             teacher=generations[promotion.chosen],
-            most_multiply_adds=point.candidate.multiply_adds_share * exported[promotion.chosen].cost_E[-1],
+            most_multiply_adds=default.tune.multiply_adds_share * full_cost,
         )
     # No choice is made from here on.
     assessments = [

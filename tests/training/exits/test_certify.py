@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from serving.repository.manifest import Risk
+from tests.training.exits.candidates import candidate_with
 from tests.training.exits.split_of_readings import COST, drawn_readings
 from training.exits.certify import (
     METHOD,
@@ -21,7 +22,7 @@ from training.exits.evaluate import Readings, outcome
 from training.exits.intervals import STEPS
 from training.exits.thresholds import Candidate, pareto_path, target_row
 
-EXACT = Candidate((None,), 0.0, 0.0, 1.0)
+EXACT = candidate_with((None,), 0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def true_risk(candidate: Candidate, risk: Risk) -> float:
 
 def known_path(thresholds: np.ndarray) -> list[Candidate]:
     rows = [
-        Candidate((t,), 0.0, 0.1 * (1 - t) ** 2, 0.3 + 0.7 * t, harm=0.05 * (1 - t) ** 2)
+        candidate_with((t,), 0.0, 0.1 * (1 - t) ** 2, 0.3 + 0.7 * t, harm=0.05 * (1 - t) ** 2)
         for t in thresholds.tolist()
     ]
     return [EXACT, *rows]
@@ -263,7 +264,7 @@ def test_a_row_is_certified_at_the_epsilon_asked_for_where_its_bound_is_no_large
 
 def test_a_row_of_losses_alone_is_certified_at_nothing() -> None:
     readings = Readings(np.ones((2, 3)), np.array([[1, 1, 1], [0, 0, 0]]), np.zeros(3, np.int64))
-    row = Candidate((0.5,), 0.0, 0.0, 0.3)
+    row = candidate_with((0.5,), 0.0, 0.0, 0.3)
 
     certified = certify_row(row, readings, (30, 100), epsilon=None, delta=DELTA, risk=Risk.HARM)
 
@@ -272,7 +273,7 @@ def test_a_row_of_losses_alone_is_certified_at_nothing() -> None:
 
 def test_the_walk_tries_nothing_after_the_first_failure() -> None:
     path = known_path(np.array([0.9, 0.3, 0.8]))
-    path[2] = Candidate(path[2].thresholds, 0.0, 0.0, 0.95)  # it looked harmless on tune
+    path[2] = candidate_with(path[2].thresholds, 0.0, 0.0, 0.95)  # it looked harmless on tune
 
     certified = certify(
         path,
@@ -314,9 +315,9 @@ def test_a_certificate_says_what_was_seen_and_how() -> None:
 
 
 def test_the_fastest_certified_row_is_taken_even_where_it_is_not_the_last() -> None:
-    slow_but_less_sure = Candidate((0.97,), 0.0, 0.01, 0.9)
-    fast_and_safe = Candidate((0.95,), 0.0, 0.0, 0.6)
-    target = Candidate((0.9,), 0.0, 0.02, 0.6)
+    slow_but_less_sure = candidate_with((0.97,), 0.0, 0.01, 0.9)
+    fast_and_safe = candidate_with((0.95,), 0.0, 0.0, 0.6)
+    target = candidate_with((0.9,), 0.0, 0.02, 0.6)
 
     certified = certify(
         [EXACT, slow_but_less_sure, fast_and_safe],
@@ -364,13 +365,14 @@ def test_too_few_rows_to_promise_anything_equal_full_depth() -> None:
 
 
 def test_no_row_beyond_the_target_is_tested_and_the_safest_come_first() -> None:
-    target = Candidate((0.5,), 0.002, 0.01, 0.4)
+    target = candidate_with((0.5,), 0.002, 0.01, 0.4)
     beyond = [
-        Candidate((0.4,), 0.001, 0.005, 0.3),  # cheaper
-        Candidate((0.6,), 0.001, 0.02, 0.6),  # disagrees more
-        Candidate((0.7,), 0.003, 0.01, 0.6),  # loses more accuracy
+        candidate_with((0.4,), 0.001, 0.005, 0.3),  # cheaper
+        candidate_with((0.6,), 0.001, 0.02, 0.6),  # disagrees more
+        candidate_with((0.7,), 0.003, 0.01, 0.6),  # loses more accuracy
     ]
-    harmless, harmless_but_costlier = Candidate((0.8,), 0.0, 0.0, 0.6), Candidate((0.9,), -0.001, 0.0, 0.8)
+    harmless = candidate_with((0.8,), 0.0, 0.0, 0.6)
+    harmless_but_costlier = candidate_with((0.9,), -0.001, 0.0, 0.8)
 
     assert sequence([EXACT, harmless, target, *beyond, harmless_but_costlier], target, Risk.DISAGREEMENT) == (
         harmless_but_costlier,
@@ -380,8 +382,8 @@ def test_no_row_beyond_the_target_is_tested_and_the_safest_come_first() -> None:
 
 
 def test_a_target_more_often_right_than_full_depth_still_lets_harmless_rows_be_tried() -> None:
-    lucky = Candidate((0.5,), -0.005, 0.01, 0.4)
-    harmless = Candidate((0.8,), 0.0, 0.0, 0.6)
+    lucky = candidate_with((0.5,), -0.005, 0.01, 0.4)
+    harmless = candidate_with((0.8,), 0.0, 0.0, 0.6)
 
     assert sequence([EXACT, harmless, lucky], lucky, Risk.DISAGREEMENT) == (harmless, lucky)
 
@@ -404,14 +406,14 @@ def test_from_a_searched_path_to_a_certified_row_no_figure_passes_the_target() -
     )
 
     assert certified.certificate is not None
-    assert certified.candidate.multiply_adds_share >= target.multiply_adds_share
-    assert certified.candidate.disagreement <= target.disagreement
+    assert certified.candidate.tune.multiply_adds_share >= target.tune.multiply_adds_share
+    assert certified.candidate.tune.disagreement <= target.tune.disagreement
 
 
 def test_by_harm_the_order_and_the_limit_are_those_of_harm() -> None:
-    target = Candidate((0.5,), 0.002, 0.01, 0.4, harm=0.004)
-    differs_more_but_harms_less = Candidate((0.6,), 0.0, 0.03, 0.5, harm=0.001)
-    harms_more = Candidate((0.7,), 0.0, 0.001, 0.6, harm=0.005)
+    target = candidate_with((0.5,), 0.002, 0.01, 0.4, harm=0.004)
+    differs_more_but_harms_less = candidate_with((0.6,), 0.0, 0.03, 0.5, harm=0.001)
+    harms_more = candidate_with((0.7,), 0.0, 0.001, 0.6, harm=0.005)
 
     walk = [EXACT, target, differs_more_but_harms_less, harms_more]
 
@@ -423,7 +425,7 @@ def test_by_harm_a_row_that_differs_where_the_final_exit_is_wrong_loses_nothing(
     readings = Readings(
         np.array([[0.9] * 60, [1.0] * 60]), np.array([[1] * 60, [0] * 60]), np.ones(60, np.int64)
     )
-    path = [EXACT, Candidate((0.5,), -1.0, 1.0, 0.3)]
+    path = [EXACT, candidate_with((0.5,), -1.0, 1.0, 0.3)]
 
     by_harm = certify(path, path[1], readings, (30, 100), epsilon=0.05, delta=0.05, risk=Risk.HARM)
     by_disagreement = certify(

@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from serving.repository.manifest import Risk
+from tests.training.exits.candidates import candidate_with
 from tests.training.exits.split_of_readings import COST, drawn_readings
 from training.errors import RecipeError
 from training.exits.certify import METHOD, METHOD_OF_ONE_ROW, fewest_rows
@@ -14,7 +15,7 @@ from training.exits.thresholds import Candidate, pareto_path, safest_within, tar
 
 PATH = pareto_path(drawn_readings(0, 600), COST)
 CERTIFY_SPLIT = drawn_readings(1, 600)
-ALL_AT_ONCE = (Candidate((None, None), 0.0, 0.0, 1.0), Candidate((0.0, 0.0), 0.4, 0.5, 0.1))
+ALL_AT_ONCE = (candidate_with((None, None), 0.0, 0.0, 1.0), candidate_with((0.0, 0.0), 0.4, 0.5, 0.1))
 
 
 def always_apart() -> Readings:
@@ -34,7 +35,7 @@ def test_a_goal_of_accuracy_is_certified_by_the_risk_that_it_names(risk: Risk) -
 
     assert reached.certificate is not None
     assert (reached.certificate.risk, reached.certificate.method) == (risk, METHOD)
-    assert reached.candidate.multiply_adds_share >= target_row(PATH, 0.05).multiply_adds_share
+    assert reached.candidate.tune.multiply_adds_share >= target_row(PATH, 0.05).tune.multiply_adds_share
 
 
 @pytest.mark.parametrize("risk", list(Risk))
@@ -107,11 +108,11 @@ def test_a_goal_that_certifies_nothing_faster_equals_full_depth_and_needs_no_pro
 
 
 def test_the_safest_row_within_a_budget_has_the_least_of_the_risk_asked_for() -> None:
-    exact = Candidate((None,), 0.0, 0.0, 1.0)
-    differs = Candidate((0.8,), 0.0, 0.02, 0.5, harm=0.001)
-    harms = Candidate((0.7,), 0.0, 0.01, 0.5, harm=0.002)
-    cheaper = Candidate((0.6,), 0.0, 0.02, 0.4, harm=0.001)
-    dear = Candidate((0.9,), 0.0, 0.0, 0.6, harm=0.0)
+    exact = candidate_with((None,), 0.0, 0.0, 1.0)
+    differs = candidate_with((0.8,), 0.0, 0.02, 0.5, harm=0.001)
+    harms = candidate_with((0.7,), 0.0, 0.01, 0.5, harm=0.002)
+    cheaper = candidate_with((0.6,), 0.0, 0.02, 0.4, harm=0.001)
+    dear = candidate_with((0.9,), 0.0, 0.0, 0.6, harm=0.0)
     path = [exact, dear, differs, harms, cheaper]
 
     assert safest_within(path, 0.5, Risk.DISAGREEMENT) == harms
@@ -125,7 +126,7 @@ def test_the_safest_row_within_a_budget_has_the_least_of_the_risk_asked_for() ->
 
 
 def test_the_least_budget_is_said_rounded_up_so_that_asking_for_it_succeeds() -> None:
-    path = [Candidate((None,), 0.0, 0.0, 1.0), Candidate((0.8,), 0.0, 0.02, 0.019_547)]
+    path = [candidate_with((None,), 0.0, 0.0, 1.0), candidate_with((0.8,), 0.0, 0.02, 0.019_547)]
 
     with pytest.raises(RecipeError, match=r"at least 0\.0196 .*, got 0\.0195$"):
         safest_within(path, 0.0195, Risk.HARM)

@@ -1,4 +1,4 @@
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.exits.policy import ExitRule
+from tests.training.exits.candidates import candidate_with
 from tests.training.exits.split_of_readings import COST, drawn_readings
 from training.exits.evaluate import Readings, outcome
 from training.exits.thresholds import ROWS_PER_LOSS, Candidate, Choices, Search, pareto_path, target_row
@@ -92,30 +93,47 @@ def test_a_path_starts_at_full_depth_and_states_what_routing_gives(seed: int, ex
 
     path = pareto_path(readings, cost_E)
 
-    assert path[0] == Candidate((None,) * (exits - 1), 0.0, 0.0, 1.0)
+    assert path[0].is_exact
+    assert (path[0].tune.accuracy_loss, path[0].tune.disagreement, path[0].tune.multiply_adds_share) == (
+        0,
+        0,
+        1,
+    )
     assert len(path) == len(set(path)) <= 1 + 3 * ROWS_PER_LOSS
-    shares = [row.multiply_adds_share for row in path]
+    shares = [row.tune.multiply_adds_share for row in path]
     assert shares == sorted(shares, reverse=True)
     for row in path:
         routed = outcome(readings, row.rule, cost_E)
-        assert (row.accuracy_loss, row.disagreement, row.multiply_adds_share) == (
+        assert (row.tune.accuracy_loss, row.tune.disagreement, row.tune.multiply_adds_share) == (
             routed.accuracy_loss,
             routed.disagreement,
             routed.multiply_adds_share,
         )
 
 
+def test_rows_of_equal_cost_and_disagreement_come_highest_threshold_first() -> None:
+    path = pareto_path(drawn_readings(0, 12, distinct=4), COST)
+
+    rows = [(row.tune.multiply_adds_share, row.tune.disagreement, row.thresholds) for row in path[1:]]
+    pairs = [(one, other) for one, other in pairwise(rows) if one[:2] == other[:2]]
+    assert pairs, "this split has rows that only thresholds tell apart"
+    for (_, _, first), (_, _, second) in pairs:
+        assert [2 if each is None else each for each in first] > [
+            2 if each is None else each for each in second
+        ]
+
+
 def test_a_path_reaches_from_full_depth_to_all_rows_leaving_at_once() -> None:
     path = pareto_path(drawn_readings(6, ROWS), COST)
 
-    assert path[-1].multiply_adds_share == COST[0] / COST[-1]
+    assert path[-1].tune.multiply_adds_share == COST[0] / COST[-1]
 
 
 def test_a_path_holds_safe_rows_before_the_first_that_disagrees() -> None:
     path = pareto_path(drawn_readings(7, 200), COST)
 
-    harmless = [row for row in path[1:] if row.disagreement == 0]
-    assert len({row.multiply_adds_share for row in harmless}) >= 3
+    harmless = [row for row in path[1:] if row.tune.disagreement == 0]
+    assert len({row.tune.multiply_adds_share for row in harmless}) >= 3
 
 
 def test_a_path_is_the_same_each_time() -> None:
@@ -134,7 +152,7 @@ def joint_optimum(readings: Readings, max_accuracy_loss: float) -> float:
 def test_a_paths_target_row_is_close_to_the_joint_optimum() -> None:
     splits = [drawn_readings(seed, 20) for seed in range(100, 120)]
     gaps = [
-        target_row(pareto_path(readings, COST), 0.05).multiply_adds_share - joint_optimum(readings, 0.05)
+        target_row(pareto_path(readings, COST), 0.05).tune.multiply_adds_share - joint_optimum(readings, 0.05)
         for readings in splits
     ]
     assert min(gaps) >= 0
@@ -158,7 +176,7 @@ def test_with_one_early_exit_the_priced_optimum_is_found_exactly() -> None:
 
 
 def row(loss: float, disagreement: float, cost: float) -> Candidate:
-    return Candidate((0.5,), loss, disagreement, cost)
+    return candidate_with((0.5,), loss, disagreement, cost)
 
 
 def test_the_target_is_the_cheapest_row_within_the_loss_and_of_those_the_safest() -> None:

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import pytest
 
 from serving.repository.manifest import Certificate, OperatingPoint, Risk
+from tests.training.exits.candidates import candidate_with
 from training.exits.certify import CandidateResult, CertifiedThresholds
 from training.exits.evaluate import EvaluationCounts
 from training.exits.goals import BudgetGoal, Goal, OperatingPointSection
-from training.exits.thresholds import Candidate
 from training.release import promises
 
 NBSP = "\N{NO-BREAK SPACE}"
-EXACT = Candidate((None,), 0.0, 0.0, 1.0)
-FASTER = Candidate((0.9,), 0.0, 0.01, 0.5, harm=0.004)
+EXACT = candidate_with((None,), 0.0, 0.0, 1.0)
+FASTER = candidate_with((0.9,), 0.0, 0.01, 0.5, harm=0.004)
 PROMISE = Certificate(epsilon=0.02, delta=0.05, n=1_000, disagreements=9, method="by hand", harms=4)
 BY_HARM = PROMISE.model_copy(update={"risk": Risk.HARM})
 GOAL = OperatingPointSection(max_accuracy_loss=0.01, epsilon=0.02)

@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace) -> None:
         interrupt.stop_with_stdin()
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
     with interrupt.held_back():
-        from training.born_again.progress import ProgressBar, Several
+        from training.born_again.progress import CombinedProgress, ProgressBar
         from training.recipe.recipe import load_recipe
         from training.run.events import Events
         from training.run.folder import RunFolder
@@ -162,7 +162,7 @@ def _run(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, run_options.overrides(options))
     folder = RunFolder(_output(options), allow_other_precision=options.allow_other_precision)
     events = Events(options.events) if options.events is not None else None
-    progress = ProgressBar() if events is None else Several(ProgressBar(), events)
+    progress = ProgressBar() if events is None else CombinedProgress(ProgressBar(), events)
     record, did_run = run(
         recipe,
         _recipe_name(options),
@@ -185,7 +185,7 @@ def _retarget(options: argparse.Namespace) -> None:
     from training.retarget.point_changes import PointChanges
 
     changes = PointChanges(**{field.name: getattr(options, field.name) for field in fields(PointChanges)})
-    data = OwnData.given(options.data, options.split_seed)
+    data = OwnData.from_options(options.data, options.split_seed)
     print(retarget(options.model_repository, options.model, options.version, changes, data, _say))
 
 

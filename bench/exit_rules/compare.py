@@ -45,7 +45,7 @@ from serving.repository.manifest import Risk
 from training.exits.calibrate import calibration_temperature
 from training.exits.certify import certify
 from training.exits.evaluate import outcome
-from training.exits.thresholds import Candidate, pareto_path, target_row
+from training.exits.thresholds import Candidate, pareto_path, target_candidate
 
 BUDGETS = (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7)
 COURSE = tuple(round(0.01 * step, 2) for step in range(15, 71))
@@ -100,7 +100,7 @@ class Trial:
         """Certify a rule as a published point is: the fastest row within the target and epsilon."""
         path = self.paths[rule]
         allowed = [row for row in path if row.tune.accuracy_loss <= goal.max_accuracy_loss]
-        target = target_row(allowed, goal.max_accuracy_loss) if allowed else path[0]
+        target = target_candidate(allowed, goal.max_accuracy_loss) if allowed else path[0]
         return certify(
             path,
             target,

@@ -17,7 +17,7 @@ from training.exits.reliability import measure
 from training.recipe.recipe import Recipe
 from training.release.export import export_network
 from training.release.findings import Findings
-from training.release.summarise import make_summary
+from training.release.summary import make_summary
 from training.run.assessment import ChosenPoints, Exported, choose
 from training.run.folder import RunFolder
 from training.run.from_recipe import make_network

@@ -30,8 +30,7 @@ from training.exits.calibrate import calibration_temperature
 from training.exits.certify import CertifiedThresholds
 from training.exits.evaluate import EvaluationCounts, Readings, cumulative, evaluate, outcome, read
 from training.exits.goals import Goal
-from training.exits.reliability import expected_calibration_error
-from training.exits.spread import confidence_spread
+from training.exits.reliability import confidence_spread, expected_calibration_error
 from training.exits.thresholds import Candidate, pareto_path
 from training.release.exported_stage import ExportedStage
 

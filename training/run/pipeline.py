@@ -24,7 +24,7 @@ from training.release.export import export_network
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
 from training.release.report import write_report
-from training.release.summarise import make_summary
+from training.release.summary import make_summary
 from training.run.assessment import Assessment, Exported, choose, read_test_split
 from training.run.baselines import Baseline, train_baselines
 from training.run.folder import RunFolder, RunRecord

@@ -1,4 +1,4 @@
-"""Two epochs of two generations by every rule, on digits: what `golden_losses.txt` holds.
+"""The losses in `golden_losses.txt`: two epochs of two generations with every rule, on digits.
 
 `make golden` writes the file anew. Do that only for a change that is meant to alter training, and say
 in its commit why.
@@ -44,7 +44,7 @@ RECIPE = Recipe.model_validate(
 
 
 def losses() -> Iterator[tuple[str, float]]:
-    """Yield the mean loss of each epoch with its name."""
+    """Yield the name and the mean loss of each epoch."""
     dataset, precision = load(RECIPE), Precision(torch.device("cpu"), is_bf16=False)
     with reproducible(threads=RECIPE.threads, device=precision.device):
         first, values = train(RECIPE, 0, [], dataset, precision)

@@ -70,7 +70,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(
         other.load_checkpoint(1)
 
 
-def test_a_checkpoint_written_before_exits_could_be_trained_otherwise_is_joint(
+def test_a_checkpoint_without_the_exits_section_counts_as_joint_training(
     checkpoints: CheckpointFolder, tmp_path: Path, tiny_recipe: Recipe
 ) -> None:
     checkpoints.save_checkpoint(CHECKPOINT)
@@ -81,7 +81,7 @@ def test_a_checkpoint_written_before_exits_could_be_trained_otherwise_is_joint(
     assert checkpoints.load_checkpoint(1) is not None
 
 
-def test_a_full_disk_is_no_error_of_torch_and_leaves_the_last_checkpoint(
+def test_a_full_disk_raises_os_error_and_keeps_the_last_checkpoint(
     checkpoints: CheckpointFolder, tmp_path: Path
 ) -> None:
     checkpoints.save_checkpoint(CHECKPOINT)

@@ -47,7 +47,7 @@ def test_every_batch_reports_one_step_even_the_smaller_last(
     assert len(steps) == fit.steps_per_epoch == 8  # 937 rows in batches of 128
 
 
-def test_a_loss_that_is_no_number_names_the_learning_rate(
+def test_a_loss_that_is_not_finite_names_the_learning_rate(
     make_tiny_network: MakeNetwork, digits: Dataset, tiny_recipe: Recipe
 ) -> None:
     schedule = tiny_recipe.schedule.model_copy(update={"learning_rate": 1e30})
@@ -59,7 +59,7 @@ def test_a_loss_that_is_no_number_names_the_learning_rate(
         fit.run_epoch(lambda: None)
 
 
-def test_exit_accuracy_counts_each_exits_right_rows_and_keeps_the_mode(
+def test_exit_accuracy_counts_correct_rows_and_restores_the_mode(
     make_tiny_network: MakeNetwork, digits: Dataset
 ) -> None:
     network = make_tiny_network().train()

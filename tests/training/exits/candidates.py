@@ -4,7 +4,7 @@ from training.exits.evaluate import EvaluationCounts
 from training.exits.thresholds import Candidate
 
 ROWS = 10**9
-"""Rows of the imagined split, so many that a share loses no digits as a count."""
+"""Rows of the split: enough to represent shares as counts without rounding."""
 
 
 def candidate_with(

@@ -224,7 +224,7 @@ def test_rows_that_the_version_was_trained_on_are_refused_as_data_of_the_users(
     said = refused(models, PointChanges(), OwnData(file=str(own_file)))
 
     assert said == (
-        f"{own_file}: x: row 7: expected images that nothing was trained on, "
+        f"{own_file}: x: row 7: expected images that were not trained on, "
         "got 2 of 1,797 from the train split of digits"
     )
 
@@ -236,7 +236,7 @@ def test_a_version_that_is_on_other_data_already_is_still_known_by_the_rows_it_w
     path = tmp_path / "trained-on.npz"
     np.savez(path, allow_pickle=False, x=digits.train.images_NCHW, y=digits.train.truth_N)
 
-    with pytest.raises(DatasetError, match="x: row 0: expected images that nothing was trained on"):
+    with pytest.raises(DatasetError, match="x: row 0: expected images that were not trained on"):
         start(models, PointChanges(), OwnData(file=str(path)), version=2)
 
 
@@ -251,7 +251,9 @@ def test_where_the_rows_trained_on_cannot_be_loaded_that_is_said_and_the_rest_is
 
     retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), said.append)
 
-    assert said[0].startswith(f"not checked whether {own_file} has rows that were trained on: gone.npz: ")
+    assert said[0].startswith(
+        f"could not check whether {own_file} has training rows of the version: gone.npz: "
+    )
     assert published(models, 2).manifest.provenance.dataset.name == "npz"
 
 

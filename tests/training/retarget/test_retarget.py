@@ -33,7 +33,7 @@ from tests.training.retarget.retargets import (
 from training.data.splits import Dataset
 from training.errors import DatasetError, Uncertified
 from training.exits.calibrate import calibration_temperature
-from training.exits.certify import METHOD, METHOD_OF_ONE_ROW
+from training.exits.certify import METHOD, METHOD_OF_ONE_CANDIDATE
 from training.exits.evaluate import evaluate
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import STEPS
@@ -100,7 +100,7 @@ def test_a_budget_is_kept_on_tune_and_gets_the_smallest_epsilon_there_is(
     readings = readings_of(version, digits.tune.images_NCHW, digits.tune.truth_N)
     assert measured(version, readings, "cheap").multiply_adds_share <= 0.6
     assert promise is not None
-    assert promise.method == METHOD_OF_ONE_ROW
+    assert promise.method == METHOD_OF_ONE_CANDIDATE
     # So few losses have a chance of delta at most at epsilon, and of more at a hundredth of a percent less.
     at_epsilon, below = (
         binom.cdf(promise.disagreements, promise.n, promise.epsilon - less) for less in (0, 1 / STEPS)
@@ -192,7 +192,7 @@ def test_points_made_by_a_retargeting_are_chosen_again_on_new_data_by_their_own_
     cheap, balanced = points["cheap"].certificate, points["balanced"].certificate
     assert cheap is not None
     assert balanced is not None
-    assert (cheap.n, cheap.method) == (718, METHOD_OF_ONE_ROW)
+    assert (cheap.n, cheap.method) == (718, METHOD_OF_ONE_CANDIDATE)
     assert balanced.epsilon == 0.4
 
 
@@ -227,7 +227,7 @@ def test_a_point_asked_for_without_a_promise_has_none_and_is_said_to(models: Pat
     done = retarget(models, "tiny", 1, changes, None, said.append)
 
     assert published(models, 2).manifest.operating_points["wild"].certificate is None
-    assert 'operating point "wild" is UNCERTIFIED, as asked by certified_by = "nothing"' in said
+    assert 'operating point "wild" is UNCERTIFIED, as requested by certified_by = "nothing"' in said
     assert "; UNCERTIFIED; " in str(done)
 
 

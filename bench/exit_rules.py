@@ -28,7 +28,7 @@ from training.exits.calibrate import calibration_temperature
 from training.exits.certify import certify
 from training.exits.evaluate import Readings, cumulative, evaluate, outcome
 from training.exits.goals import OperatingPointSection
-from training.exits.thresholds import Candidate, pareto_path, target_row
+from training.exits.thresholds import Candidate, pareto_path, target_candidate
 from training.release.origin import data_of, goals_of
 from training.reporting.conditions import package_versions
 from training.reporting.markdown import WrittenPart, row, rule
@@ -137,10 +137,10 @@ def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
     """Keep the choices that no other choice beats on tune in both cost and a figure, by rising cost."""
 
     def loss(choice: Candidate) -> float:
-        return choice.accuracy_loss if figure == ACCURACY else choice.disagreement
+        return choice.tune.accuracy_loss if figure == ACCURACY else choice.tune.disagreement
 
     kept: list[Candidate] = []
-    for choice in sorted(path, key=lambda choice: (choice.multiply_adds_share, loss(choice))):
+    for choice in sorted(path, key=lambda choice: (choice.tune.multiply_adds_share, loss(choice))):
         if not kept or loss(choice) < loss(kept[-1]):
             kept.append(choice)
     return kept
@@ -171,7 +171,7 @@ def certified_choice(
 ) -> Candidate:
     """Return the fastest choice that meets a point's goal: accuracy loss on tune, disagreement on certify."""
     assert goal.epsilon is not None
-    target = target_row(path, goal.max_accuracy_loss)
+    target = target_candidate(path, goal.max_accuracy_loss)
     return certify(
         path, target, readings, cost_E, epsilon=goal.epsilon, delta=goal.delta, risk=Risk.DISAGREEMENT
     ).candidate

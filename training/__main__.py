@@ -129,7 +129,7 @@ def _run(options: argparse.Namespace) -> None:
         interrupt.stop_with_stdin()
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
     with interrupt.deferred():
-        from training.born_again.progress import ProgressBar, Several
+        from training.born_again.progress import CombinedProgress, ProgressBar
         from training.recipe.recipe import load_recipe
         from training.run.events import Events
         from training.run.folder import RunFolder
@@ -138,7 +138,7 @@ def _run(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, run_options.overrides(options))
     folder = RunFolder(run_options.output(options), allow_other_precision=options.allow_other_precision)
     events = Events(options.events) if options.events is not None else None
-    progress = ProgressBar() if events is None else Several(ProgressBar(), events)
+    progress = ProgressBar() if events is None else CombinedProgress(ProgressBar(), events)
     record, did_run = run(
         recipe,
         run_options.recipe_name(options),
@@ -161,7 +161,7 @@ def _retarget(options: argparse.Namespace) -> None:
     from training.retarget.point_changes import PointChanges
 
     changes = PointChanges(**{field.name: getattr(options, field.name) for field in fields(PointChanges)})
-    data = OwnData.given(options.data, options.split_seed)
+    data = OwnData.from_options(options.data, options.split_seed)
     print_progress = partial(print, file=sys.stderr, flush=True)
     print(retarget(options.model_repository, options.model, options.version, changes, data, print_progress))
 

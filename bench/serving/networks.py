@@ -32,7 +32,8 @@ from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.data.fashion_mnist import LABELS, load_fashion_mnist
-from training.release.export import ExportedStage, export_stages
+from training.release.export import export_stages
+from training.release.exported_stage import ExportedStage
 from training.release.publish import publish, stage_entry
 
 NAMES = ("released", "heavy")

@@ -32,12 +32,13 @@ from bench.exit_rules import (
 )
 from serving.exits.policy import Floats, Integers
 from serving.repository.repository import read_version
+from tests.training.exits.candidates import candidate_with
 from training.errors import DatasetError
 from training.exits.certify import allowed_losses
 from training.exits.evaluate import outcome
 from training.exits.evaluate import read as read_logits
 from training.exits.goals import OperatingPointSection
-from training.exits.thresholds import Candidate, pareto_path
+from training.exits.thresholds import pareto_path
 from training.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
@@ -104,10 +105,10 @@ def test_a_curve_is_linear_between_its_points_and_constant_beyond_them() -> None
 
 def test_the_front_keeps_the_choices_that_no_other_beats() -> None:
     exact, good, beaten, cheap = (
-        Candidate((None,), 0.0, 0.0, 1.0),
-        Candidate((0.9,), 0.01, 0.02, 0.5),
-        Candidate((0.8,), 0.02, 0.03, 0.6),
-        Candidate((0.7,), 0.05, 0.01, 0.3),
+        candidate_with((None,), 0.0, 0.0, 1.0),
+        candidate_with((0.9,), 0.01, 0.02, 0.5),
+        candidate_with((0.8,), 0.02, 0.03, 0.6),
+        candidate_with((0.7,), 0.05, 0.01, 0.3),
     )
     path = [exact, beaten, good, cheap]
     assert front(path, ACCURACY) == [cheap, good, exact]
@@ -150,9 +151,9 @@ def test_a_certified_choice_is_within_its_goal_and_one_for_every_rule() -> None:
         path = pareto_path(each, COST_E)
         choice = certified_choice(path, each, COST_E, goal)
         assert outcome(each, choice.rule, COST_E).disagreements <= most or choice is path[0]
-        assert choice.accuracy_loss <= goal.max_accuracy_loss or choice is path[0]
+        assert choice.tune.accuracy_loss <= goal.max_accuracy_loss or choice is path[0]
     plain_path = pareto_path(readings[PLAIN], COST_E)
-    assert certified_choice(plain_path, readings[PLAIN], COST_E, goal).multiply_adds_share < 1
+    assert certified_choice(plain_path, readings[PLAIN], COST_E, goal).tune.multiply_adds_share < 1
 
 
 def test_rules_are_compared_for_the_points_that_promise_agreement() -> None:

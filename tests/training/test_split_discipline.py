@@ -15,9 +15,10 @@ from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar
 from training.exits.reliability import measure
 from training.recipe.recipe import Recipe
+from training.release.export import export_network
 from training.release.findings import Findings
-from training.release.summarise import make_summary
-from training.run.assessment import ChosenPoints, Exported, choose, export
+from training.release.summary import make_summary
+from training.run.assessment import ChosenPoints, Exported, choose
 from training.run.folder import RunFolder
 from training.run.from_recipe import make_network
 from training.run.pipeline import find_out
@@ -48,7 +49,7 @@ def barely_trained(recipe: Recipe, dataset: Dataset, steps: int) -> TrainedGener
 @pytest.fixture(scope="module")
 def exported(tiny_recipe: Recipe, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     network = barely_trained(tiny_recipe, dataset, 8).network
-    return export(network, dataset, tmp_path_factory.mktemp("stages"))
+    return export_network(network, dataset, tmp_path_factory.mktemp("stages"))
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,8 @@ from training.born_again.promotion import promote
 from training.data.splits import Dataset
 from training.exits.goals import DEFAULT_POINT, OperatingPointSection
 from training.recipe.recipe import Recipe
-from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, export
+from training.release.export import export_network
+from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported
 from training.run.folder import RunFolder
 
 NETWORK_FOLDER = "whole"
@@ -89,7 +90,7 @@ def rows_of_recipe(dataset: Dataset, seed: int) -> tuple[Rows, AttachSplits]:
 def _export_network(generation: TrainedGeneration, dataset: Dataset, generation_folder: Path) -> Exported:
     folder = generation_folder / NETWORK_FOLDER
     folder.mkdir(exist_ok=True)
-    return export(generation.network, dataset, folder)
+    return export_network(generation.network, dataset, folder)
 
 
 def _settings(recipe: Recipe) -> AttachSettings:

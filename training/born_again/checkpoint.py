@@ -1,7 +1,7 @@
-"""What a run has on disk so far: finished generations, and the epoch that the next resumes from.
+"""Checkpoints on disk: the weights of finished generations, and the epoch to resume from.
 
-Every file appears whole or not at all, carries the recipe and the precision that it belongs to, and is
-refused where either is another. Knows nothing of how training goes on.
+Each file is written atomically and records its recipe and precision. Loading refuses a file of another
+recipe or precision.
 
 Shapes: `E` exits.
 """
@@ -26,75 +26,74 @@ WEIGHTS_FILE = "weights.pt"
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch gave."""
+    """Loss and tune accuracy of one epoch."""
 
     loss: float
     """Mean over the steps."""
     tune_accuracy_E: tuple[float, ...]
-    """Share of the tune split that each exit has right: a tune figure, not a test figure."""
+    """Accuracy of each exit on the tune split, after the epoch."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A generation after its last whole epoch: everything that the next epoch depends on.
+    """The state of a generation after a finished epoch: everything that the next epoch depends on.
 
-    The learning rate is not in it: that follows from how many epochs the history has.
+    The learning rate follows from the length of the history.
     """
 
     generation: int
     precision: str | None
-    """bf16 or fp32; None where that was not written down."""
+    """bf16 or fp32; None if it was not recorded."""
     history: tuple[EpochResult, ...]
     network: Mapping[str, Tensor]
     hints: Mapping[str, Tensor]
-    """The maps that training alone has; empty where the recipe has no hints."""
+    """Weights of the hints' maps; empty without hints."""
     optimizer: Mapping[str, Any]
     generator: Tensor
-    """State of the generator that orders the batches."""
+    """State of the random generator that orders the batches."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A generation trained to its end, and how it came there."""
+    """A generation after its last epoch."""
 
     generation: int
     precision: str | None
-    """In which its training ended; None where that was not written down."""
+    """Precision of the last epochs; None if it was not recorded."""
     history: tuple[EpochResult, ...]
     network: Mapping[str, Tensor]
 
 
 class CheckpointFolder:
-    """The training state in a run's folder, bound to one recipe and one precision."""
+    """The checkpoints in a run's folder, bound to the folder's recipe and to one precision."""
 
-    def __init__(self, folder: RunFolder, recipe: Recipe, precision: str) -> None:
+    def __init__(self, folder: RunFolder, precision: str) -> None:
         self._folder = folder
-        self._recipe = recipe
         self._precision = precision
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the epoch to resume from."""
+        """Write the epoch to resume from, in place of the previous one."""
         self._write(self._folder.path / CHECKPOINT_FILE, checkpoint)
 
     def load_checkpoint(self, generation: int) -> Checkpoint | None:
-        """Return the epoch to resume that generation from; None where it has none yet."""
+        """Read the epoch from which to resume a generation; None if it has none."""
         state = self._read(self._folder.path / CHECKPOINT_FILE)
         return Checkpoint(**state) if state and state["generation"] == generation else None
 
     def save_weights(self, weights: Weights) -> None:
-        """Keep a trained generation for good."""
+        """Write the weights of a finished generation."""
         self._folder.generation_folder(weights.generation).mkdir(exist_ok=True)
         self._write(self._folder.generation_folder(weights.generation) / WEIGHTS_FILE, weights)
 
     def load_weights(self, generation: int) -> Weights | None:
-        """Return a trained generation; None where it is not trained to its end."""
+        """Read the weights of a generation; None if it is not finished."""
         state = self._read(self._folder.generation_folder(generation) / WEIGHTS_FILE)
         return Weights(**state) if state else None
 
     def _write(self, path: Path, content: Checkpoint | Weights) -> None:
         state = {**vars(content), "history": [asdict(epoch) for epoch in content.history]}
-        content_bytes = io.BytesIO()  # torch turns an OSError of a file into an error of its own
-        torch.save({"recipe": self._recipe.model_dump_json(), "state": state}, content_bytes)
+        content_bytes = io.BytesIO()  # torch.save to a file would replace OSError with its own error
+        torch.save({"recipe": self._folder.recipe().model_dump_json(), "state": state}, content_bytes)
         with atomic_write(path) as file:
             file.write(content_bytes.getbuffer())
 
@@ -105,17 +104,17 @@ class CheckpointFolder:
             document = torch.load(path, map_location="cpu", weights_only=True)
             recipe, state = Recipe.recorded(document["recipe"]), dict(document["state"])
             state["history"] = _history(state["history"])
-        except Exception as error:  # torch raises many classes for a damaged file
+        except Exception as error:  # torch raises many error classes for a damaged file
             complaint = (str(error).splitlines() or [type(error).__name__])[0]
             raise RunError(f"{path}: expected a whole checkpoint, got: {complaint}") from error
-        difference = first_difference(self._recipe, recipe)
+        difference = first_difference(self._folder.recipe(), recipe)
         if difference:
             raise RunError(f"{path}: checkpoint of another recipe: {difference}")
-        before = state.setdefault("precision", None)
-        if before not in {None, self._precision} and not self._folder.allow_other_precision:
+        recorded = state.setdefault("precision", None)
+        if recorded not in {None, self._precision} and not self._folder.allow_other_precision:
             raise RunError(
-                f"{path}: precision: expected {before}, in which it was trained, got {self._precision}: "
-                "--allow-other-precision goes on to other weights"
+                f"{path}: precision: expected {recorded}, in which it was trained, got {self._precision}: "
+                "--allow-other-precision continues with different weights"
             )
         return state
 

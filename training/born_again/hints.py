@@ -1,7 +1,7 @@
-"""Hints: each early exit's embedding is drawn towards the final exit's, through a map of its own.
+"""Hints: a loss that pulls each early exit's embedding towards the final exit's, through a linear map.
 
-The feature term of Be Your Own Teacher (Zhang et al., ICCV 2019; Romero et al., "FitNets", ICLR 2015).
-The maps are trained with the network and left behind: no part of it, nor of an export.
+The feature term of Be Your Own Teacher (Zhang et al., ICCV 2019), after Romero et al., "FitNets", ICLR 2015.
+The maps are trained with the network, but belong neither to it nor to its export.
 
 Shapes: `B` rows, `D` embedding.
 """
@@ -22,9 +22,9 @@ class Hints(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(width, final_width) for width in early_widths)
 
     def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Return the squared distance of each early exit, a mean over rows and numbers, summed over exits.
+        """Compute the mean squared distance of each early exit's embedding, summed over exits.
 
-        The final exit teaches, and takes no gradient.
+        The final exit receives no gradient.
         """
         *early, final_BD = embeddings
         distances = [

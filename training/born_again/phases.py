@@ -1,8 +1,8 @@
-"""Which part of a network each epoch of a generation trains, by `exits.train`.
+"""Training phases: the part of the network that each epoch trains, by `exits.train`.
 
-`frozen-then-joint` has three phases: the backbone with its final exit alone; the early heads, while all
-else stays as it is; everything together at a small learning rate. Any other way has a single phase. A
-phase follows from the number of epochs done, so a resumed run needs no more. Holds no state.
+`frozen-then-joint` has three phases: first the backbone and its final exit; then the early heads, with all
+other weights frozen; then all weights at a small learning rate. Other values have one phase. The number of
+finished epochs determines the phase, so checkpoints do not store it.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from typing import Literal
 from training.architectures.network import MultiExitNetwork
 
 HEADS_SHARE, TOGETHER_SHARE = 1 / 8, 1 / 4
-"""Shares of the epochs; the backbone alone has the rest."""
+"""Shares of the epochs for the last two phases; the backbone gets the rest."""
 TOGETHER_PEAK_SHARE = 0.1
-"""Of the schedule's peak learning rate."""
+"""Peak learning rate of the last phase, as a share of the schedule's peak."""
 
 
 @dataclass(frozen=True)
 class TrainingPhase:
-    """Some consecutive epochs that train the same part, under one cycle of the learning rate."""
+    """Consecutive epochs that train the same part, with one cycle of the learning rate."""
 
     trains: Literal["all", "backbone", "early heads"]
     """`backbone` includes the final exit."""
     first_epoch: int
     epochs: int
     peak_share: float = 1.0
-    """Of the schedule's peak learning rate."""
+    """Peak learning rate, as a share of the schedule's peak."""
 
     def prepare(self, network: MultiExitNetwork) -> MultiExitNetwork:
-        """Set modes and gradients of a network, and return the part that runs in training."""
+        """Set the modes and gradients of a network, and return the part that runs in training."""
         only_heads = self.trains == "early heads"
         network.train(not only_heads)
         network.requires_grad_(not only_heads)
@@ -40,7 +40,7 @@ class TrainingPhase:
 
 
 def phases(train: str, epochs: int) -> tuple[TrainingPhase, ...]:
-    """Return the phases of a generation in their order."""
+    """Return the phases of a generation in order."""
     if train != "frozen-then-joint":
         return (TrainingPhase("all", 0, epochs),)
     heads = max(1, round(epochs * HEADS_SHARE))

@@ -1,8 +1,7 @@
-"""In which floating-point format a network trains, and how its tensors lie in memory.
+"""Floating-point format and memory layout in training.
 
-bf16 means autocast: weights, losses and statistics stay FP32, convolutions run in bf16. Channels come
-last in memory in both formats, which is how convolutions run fastest. Evaluation is always FP32, as
-served. Knows nothing of recipes.
+bf16 uses autocast: convolutions run in bf16; weights, losses and statistics remain FP32. Both formats use the
+channels-last layout, in which convolutions run fastest. Evaluation always runs in FP32, as serving does.
 """
 
 import contextlib
@@ -17,36 +16,36 @@ from training.architectures.network import MultiExitNetwork
 RequestedPrecision = Literal["auto", "bf16", "fp32"]
 
 _BF16_PROCESSORS = ("avx512_bf16", "amx_bf16", "bf16")
-"""Names of what a processor has where it multiplies bf16 itself, on x86 and on Arm."""
+"""CPU capabilities for native bf16 multiplication, on x86 and Arm."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """A device and the format it trains in."""
+    """A device and its training format."""
 
     device: torch.device
     is_bf16: bool
 
     @classmethod
     def choose(cls, requested: RequestedPrecision, device: torch.device) -> "Precision":
-        """Take what is asked for; `auto` is bf16 where the device multiplies it itself, else FP32."""
+        """Return the requested precision; `auto` is bf16 if the device multiplies it natively, else FP32."""
         return cls(device, _multiplies_bf16(device) if requested == "auto" else requested == "bf16")
 
     @property
     def format(self) -> str:
-        """Name the format."""
+        """Name of the format: bf16 or fp32."""
         return "bf16" if self.is_bf16 else "fp32"
 
     def __str__(self) -> str:
         return f"{self.device.type}, {self.format}"
 
     def place(self, network: MultiExitNetwork) -> MultiExitNetwork:
-        """Move a network to the device, channels last."""
+        """Move a network to the device in the channels-last layout."""
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Run forward passes in this format."""
+        """Run forward passes of the block in this format."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_bf16):
             yield
 

@@ -1,7 +1,7 @@
-"""Which generation is published: a later one only where a paired test on the tune split says it is better.
+"""The choice of the generation to publish, by paired tests on the tune split.
 
-Two runs that differ by their seed alone differ by as much as a generation gains, so a higher figure
-is no reason. Knows nothing of networks: it compares which rows were right.
+Two runs that differ only in their seed differ by about as much as one generation gains. So a later generation
+replaces an earlier one only if a paired test shows that it is better.
 
 Shapes: `N` rows of the tune split.
 """
@@ -15,30 +15,30 @@ from numpy.typing import NDArray
 from training.exits.intervals import mcnemar
 
 PROMOTION_LEVEL = 0.05
-"""Chance that a run promotes any generation that is no better, over all that it tests."""
+"""Probability that a run promotes some generation that is not better, over all its tests."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """The generation to publish, and the tests that chose it."""
+    """The generation to publish, with the tests behind the choice."""
 
     chosen: int
     p_values: tuple[float | None, ...]
-    """Each generation's against the one promoted so far; None for generation 0, which nothing precedes."""
+    """The p-value of each generation against the best one before it; None for generation 0."""
     level: float
-    """A generation replaced the one promoted so far where its exact one-sided p-value was below this."""
+    """A generation becomes the best one if its exact one-sided p-value is below this."""
 
     @property
     def generations_since(self) -> int:
-        """How many generations in a row were not promoted, up to the last."""
+        """Number of generations after the chosen one."""
         return len(self.p_values) - 1 - self.chosen
 
 
 def promote(final_correct: Sequence[NDArray[np.bool_]], *, planned: int) -> Promotion:
-    """Choose among generations by where the final exit of each is right: [N] each, the same rows.
+    """Choose the generation to publish by which rows the final exit of each classifies correctly, [N] each.
 
-    planned is how many generations the recipe asks for: the level is shared among their tests
-    (Bonferroni), so more generations do not make a false promotion likelier.
+    planned: number of generations in the recipe. Their tests share the level (Bonferroni), so more
+    generations do not make a false promotion more likely.
     """
     level = PROMOTION_LEVEL / max(1, planned - 1)
     chosen = 0

@@ -1,7 +1,7 @@
-"""Makes PyTorch repeat itself: the same seed and thread count give bitwise the same weights on a machine.
+"""Reproducible training: the same seed and thread count give bitwise the same weights on one machine.
 
-Knows nothing of seeds: every draw comes from a generator that its owner seeded. On CUDA an operation
-without a deterministic form warns instead of failing, so there the promise ends with that warning.
+On CUDA, an operation without a deterministic implementation only warns. After such a warning, weights may
+differ between runs.
 """
 
 import contextlib
@@ -12,14 +12,14 @@ import torch
 
 @contextlib.contextmanager
 def reproducible(*, threads: int, device: torch.device) -> Iterator[None]:
-    """Hold PyTorch to deterministic operations and a thread count; gives both back after the block."""
+    """Set deterministic operations and a thread count for the block, and restore both settings after it."""
     threads_before = torch.get_num_threads()
-    strict_before = torch.are_deterministic_algorithms_enabled()
-    warning_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic_before = torch.are_deterministic_algorithms_enabled()
+    warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     try:
         yield
     finally:
         torch.set_num_threads(threads_before)
-        torch.use_deterministic_algorithms(strict_before, warn_only=warning_before)
+        torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)

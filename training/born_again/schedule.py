@@ -1,20 +1,19 @@
-"""What changes over a run as pure functions of the step: the learning rate and the exit weight.
+"""Learning rate and exit weight as functions of the step.
 
-Hold no state, so a resumed run needs only its step. One cycle, up and down along half a cosine: Smith
-and Topin, "Super-Convergence", 2018. Exit weights that rise: Kaya et al., "Shallow-Deep Networks",
-ICML 2019.
+The learning rate rises and falls once, along half a cosine each (Smith and Topin, "Super-Convergence", 2018).
+Rising exit weights follow Kaya et al., "Shallow-Deep Networks", ICML 2019.
 """
 
 import math
 
 START_SHARE = 1 / 25
-"""The first step's learning rate, as a share of the peak."""
+"""Learning rate of the first step, as a share of the peak."""
 END_SHARE = 1 / 250_000
-"""What the learning rate falls towards, as a share of the peak."""
+"""Learning rate of the last step, as a share of the peak."""
 
 
 def one_cycle(step: int, steps: int, *, peak: float, warm_up_share: float) -> float:
-    """Return the learning rate of a step, 0 to steps - 1."""
+    """Compute the learning rate of a step, 0 to steps - 1."""
     position = _position(step, steps)
     if position < warm_up_share:
         return peak * _cosine(START_SHARE, 1.0, position / warm_up_share)
@@ -22,7 +21,7 @@ def one_cycle(step: int, steps: int, *, peak: float, warm_up_share: float) -> fl
 
 
 def ramp(step: int, steps: int, *, start: float, end: float) -> float:
-    """Return a weight that goes in a straight line from start at the first step to end at the last."""
+    """Interpolate linearly from start at the first step to end at the last."""
     return start + (end - start) * _position(step, steps)
 
 

@@ -1,1 +1,1 @@
-"""From the logits of exported stages to calibrated, certified operating points."""
+"""Calibration, thresholds and certificates of exits, from the logits of exported stages."""

@@ -1,8 +1,7 @@
-"""One calibration temperature an exit, so that its confidence says how often it is right.
+"""Calibration temperatures: after calibration, an exit's confidence approximates its accuracy.
 
-Guo et al., "On Calibration of Modern Neural Networks", ICML 2017: divide an exit's logits by the
-temperature that minimises the negative log-likelihood of a split that trained nothing. Knows
-nothing of thresholds.
+Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. Each exit's logits are divided by the
+temperature that minimises the negative log-likelihood on a split outside the training data.
 
 Shapes: `N` rows of a split, `K` classes.
 """
@@ -18,17 +17,21 @@ from training.exits.evaluate import check_finite, check_labels
 
 LOWEST_TEMPERATURE = 0.25
 HIGHEST_TEMPERATURE = 16.0
-"""A small split that an exit has wholly right would send its temperature to 0, and every confidence
-to exactly 1; one that is all wrong, to infinity."""
+"""Bounds of the temperature.
+
+Without them, an exit that is right on every row of a small split would get temperature 0, and every
+confidence would be exactly 1. An exit that is wrong on every row would get an infinite temperature.
+"""
 
 _GRADIENT_TOLERANCE = 1e-10
 _LOSS_TOLERANCE = 1e-15
 
 
 def calibration_temperature(logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer]) -> float:
-    """Find the temperature that minimises the negative log-likelihood, by L-BFGS on its logarithm.
+    """Compute the temperature that minimises the negative log-likelihood, by L-BFGS on its logarithm.
 
-    Finite logits and a bounded temperature keep every iterate finite, so the last one is the answer.
+    Finite logits and a bounded temperature keep every iterate finite, so the last iterate is used even if
+    L-BFGS did not converge.
     """
     _check_split(logits_NK, truth_N)
     logits_NK = logits_NK.astype(np.float64)
@@ -47,7 +50,7 @@ def calibration_temperature(logits_NK: NDArray[np.floating], truth_N: NDArray[np
 def negative_log_likelihood(
     logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer], calibration_temperature: float = 1.0
 ) -> float:
-    """Return the mean negative log-likelihood of the true labels, in nats."""
+    """Compute the mean negative log-likelihood of the true labels, in nats."""
     _check_split(logits_NK, truth_N)
     loss, _ = _loss_and_gradient(
         np.array([math.log(calibration_temperature)]), logits_NK.astype(np.float64), truth_N
@@ -58,7 +61,7 @@ def negative_log_likelihood(
 def _loss_and_gradient(
     log_temperature: Floats, logits_NK: Floats, truth_N: NDArray[np.integer]
 ) -> tuple[float, Floats]:
-    """Mean of logsumexp(z/T) - z_y/T, and its derivative by log T: -(1/T)·mean(E_p[z] - z_y)."""
+    """Compute the mean of logsumexp(z/T) - z_y/T, and its derivative by log T: -(1/T)·mean(E_p[z] - z_y)."""
     inverse = math.exp(-float(log_temperature[0]))
     shifted_NK = logits_NK - logits_NK.max(axis=1, keepdims=True)
     exponentials_NK = np.exp(shifted_NK * inverse)
@@ -73,7 +76,8 @@ def _check_split(logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer]) 
     rows, classes = logits_NK.shape
     if rows == 0 or len(truth_N) != rows:
         raise ValueError(
-            f"calibration: expected as many labels as rows, at least 1, got {len(truth_N)} of {rows}"
+            f"calibration: expected one label per row and at least 1 row, got {len(truth_N)} labels "
+            f"and {rows} rows"
         )
     check_labels(truth_N, classes)
     check_finite(logits_NK[np.newaxis])

@@ -1,16 +1,19 @@
-"""Certificates: how often, at most, early answers are worse than the full network's. Learn-then-Test.
+"""Certificates: upper bounds on the risk of early answers, by Learn-then-Test.
 
-The *risk* is the share of rows that are a loss: whose answer differs from the final exit's, or is
-wrong where the final exit's is right. A point's candidates are fixed on the tune split, safest first,
-and tested in that order on the disjoint certify split against the hypothesis that their risk exceeds
-epsilon; the walk ends at the first that cannot be refused at level delta. So the chance that *any* row
-passed before it is worse than epsilon is at most delta, however many were tested, and any of them may
-be taken. Angelopoulos et al., "Learn then Test", 2021; Jazbec et al., NeurIPS 2024, for early exits.
-A single row that tune alone chose may also be given its smallest epsilon: the exact upper bound of
-Clopper and Pearson, Biometrika 1934, which is the same test turned around.
+The *risk* is a share of rows. By `disagreement`, it counts rows whose answer differs from the final exit's.
+By `harm`, it counts rows that are wrong although the final exit is right.
 
-A certificate is about the full network's answers, on rows drawn like the certify split's. It promises
-no correctness. Knows nothing of how the candidates were found.
+The tune split fixes a sequence of candidates, safest first. The disjoint certify split tests them in that
+order, each against the hypothesis that its risk exceeds epsilon. The first candidate whose hypothesis is not
+rejected at level delta ends the tests. The probability that any candidate before it has a risk above epsilon
+is at most delta, for any number of tests. So the fastest of them can be published. Angelopoulos et al.,
+"Learn then Test", 2021; for early exits, Jazbec et al., NeurIPS 2024.
+
+A single candidate that the tune split alone chose can be certified at its smallest epsilon: the exact upper
+bound of Clopper and Pearson, Biometrika 1934.
+
+A certificate compares with the full network's answers, on rows from the certify split's distribution. It does
+not bound how often answers are wrong.
 """
 
 import math
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its distributions load where they are first used, half a second later
+import scipy  # loads scipy.stats on first use, which saves half a second at import
 
 from serving.repository.manifest import Certificate, Risk
 from training.exits.evaluate import EvaluationCounts, Readings, outcome
@@ -26,12 +29,12 @@ from training.exits.intervals import rounded_up
 from training.exits.thresholds import Candidate
 
 METHOD = "learn-then-test: fixed sequence, exact binomial test"
-METHOD_OF_ONE_ROW = "clopper-pearson: exact binomial upper bound of one row fixed on tune"
+METHOD_OF_ONE_CANDIDATE = "clopper-pearson: exact binomial upper bound of one row fixed on tune"
 
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A row of the sequence that was tested, with what it gave on the certify split."""
+    """A tested candidate, with its results on the certify split."""
 
     candidate: Candidate
     outcome: EvaluationCounts
@@ -40,17 +43,17 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class CertifiedThresholds:
-    """The thresholds that a point may be published with."""
+    """The thresholds to publish for an operating point."""
 
     candidate: Candidate
     certificate: Certificate | None
-    """None where the point equals 'exact', or where nobody asked for one."""
+    """None if the point equals `exact`, or if its goal requests no certificate."""
     tested: tuple[CandidateResult, ...]
-    """The rows tested, in order; only the last may have failed."""
+    """The tested candidates in order; only the last may have failed."""
 
     @property
-    def promises_nothing(self) -> bool:
-        """Whether it is faster than full depth without a certificate."""
+    def is_uncertified(self) -> bool:
+        """Whether the point is faster than full depth and has no certificate."""
         return self.certificate is None and not self.candidate.is_exact
 
 
@@ -64,14 +67,16 @@ def certify(
     delta: float,
     risk: Risk,
 ) -> CertifiedThresholds:
-    """Take the fastest row not beyond the target that is certified on the certify split.
+    """Return the fastest candidate within the target that the certify split certifies.
 
-    readings are the certify split's. Row 0 of the path, all exits disabled, needs no certificate: it
-    is what is taken where the first row of the sequence fails.
+    readings: of the certify split. Returns `path[0]`, full depth, if the first candidate of the sequence
+    fails.
     """
     allowed = allowed_losses(readings.rows, epsilon, delta)
     if not path[0].is_exact:
-        raise ValueError(f"path: expected row 0 to disable every exit, got thresholds {path[0].thresholds}")
+        raise ValueError(
+            f"path: expected the first candidate to disable every exit, got thresholds {path[0].thresholds}"
+        )
     tested: list[CandidateResult] = []
     best: CandidateResult | None = None
     for candidate in sequence(path, target, risk):
@@ -79,7 +84,8 @@ def certify(
         tested.append(CandidateResult(candidate, result, _p_value(result.losses(risk), result.n, epsilon)))
         if result.losses(risk) > allowed:
             break
-        if candidate.multiply_adds_share < (best.candidate if best else path[0]).multiply_adds_share:
+        cheapest = best.candidate if best else path[0]
+        if candidate.tune.multiply_adds_share < cheapest.tune.multiply_adds_share:
             best = tested[-1]
     if best is None:
         return CertifiedThresholds(path[0], None, tuple(tested))
@@ -88,8 +94,8 @@ def certify(
     )
 
 
-def certify_row(
-    row: Candidate,
+def certify_one(
+    candidate: Candidate,
     readings: Readings,
     cost_E: Sequence[int],
     *,
@@ -97,44 +103,42 @@ def certify_row(
     delta: float,
     risk: Risk,
 ) -> CertifiedThresholds:
-    """Certify one row that the tune split alone chose, at epsilon, or else at the smallest there is.
+    """Certify a candidate that the tune split alone chose; the certificate is None if the test fails.
 
-    readings are the certify split's. Where it can't be certified, the certificate is None.
+    readings: of the certify split. epsilon: None for the smallest that can be certified.
     """
-    result = outcome(readings, row.rule, cost_E)
+    result = outcome(readings, candidate.rule, cost_E)
     smallest = upper_bound(result.losses(risk), result.n, delta)
     epsilon = rounded_up(smallest) if epsilon is None else epsilon
-    tested = CandidateResult(row, result, _p_value(result.losses(risk), result.n, epsilon))
+    tested = CandidateResult(candidate, result, _p_value(result.losses(risk), result.n, epsilon))
     if smallest > epsilon or epsilon >= 1:
-        return CertifiedThresholds(row, None, (tested,))
-    return CertifiedThresholds(row, _certificate(tested, epsilon, delta, risk, METHOD_OF_ONE_ROW), (tested,))
-
-
-def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[Candidate, ...]:
-    """Order the rows not beyond the target by their risk on tune, safest first; ties: the costlier first.
-
-    Beyond the target is a row that is cheaper than it, has more risk, or loses accuracy where the
-    target loses less: a target is never passed in any of the three.
-    """
-    return tuple(
-        sorted(
-            (
-                row
-                for row in path
-                if not row.is_exact
-                and row.multiply_adds_share >= target.multiply_adds_share
-                and row.risk(risk) <= target.risk(risk)
-                and row.accuracy_loss <= max(target.accuracy_loss, 0.0)
-            ),
-            key=lambda row: (row.risk(risk), -row.multiply_adds_share),
-        )
+        return CertifiedThresholds(candidate, None, (tested,))
+    return CertifiedThresholds(
+        candidate, _certificate(tested, epsilon, delta, risk, METHOD_OF_ONE_CANDIDATE), (tested,)
     )
 
 
-def allowed_losses(n: int, epsilon: float, delta: float) -> int:
-    """Return the most losses in n rows that still certify; -1 where not even 0 would.
+def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[Candidate, ...]:
+    """Return the candidates within the target by rising risk on tune; ties: by falling cost.
 
-    That is the largest r with P(Binomial(n, epsilon) <= r) <= delta.
+    Candidates that are cheaper, riskier or less accurate than the target are not within it. A target that
+    gains accuracy admits candidates without a loss.
+    """
+    within = [
+        candidate
+        for candidate in path
+        if not candidate.is_exact
+        and candidate.tune.multiply_adds_share >= target.tune.multiply_adds_share
+        and candidate.tune.risk(risk) <= target.tune.risk(risk)
+        and candidate.tune.accuracy_loss <= max(target.tune.accuracy_loss, 0.0)
+    ]
+    return tuple(sorted(within, key=lambda each: (each.tune.risk(risk), -each.tune.multiply_adds_share)))
+
+
+def allowed_losses(n: int, epsilon: float, delta: float) -> int:
+    """Compute the largest number of losses in n rows that certifies epsilon; -1 if 0 losses do not.
+
+    It is the largest r with P(Binomial(n, epsilon) <= r) <= delta.
     """
     _check_shares(epsilon=epsilon, delta=delta)
     _check_rows(n)
@@ -142,13 +146,13 @@ def allowed_losses(n: int, epsilon: float, delta: float) -> int:
 
 
 def fewest_rows(epsilon: float, delta: float) -> int:
-    """Return the fewest rows of which 0 losses certify: the first n with (1 - epsilon)^n <= delta."""
+    """Compute the smallest n for which 0 losses certify epsilon: (1 - epsilon)^n <= delta."""
     _check_shares(epsilon=epsilon, delta=delta)
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
 
 
 def upper_bound(losses: int, n: int, delta: float) -> float:
-    """Return the risk that is exceeded with chance delta at most, of so many losses in n rows."""
+    """Compute the upper confidence bound of the risk at level delta, from the losses in n rows."""
     _check_shares(delta=delta)
     _check_rows(n)
     if not 0 <= losses <= n:
@@ -171,7 +175,7 @@ def _certificate(
 
 
 def _p_value(losses: int, n: int, epsilon: float) -> float:
-    """Return the chance of so few losses if their true rate were epsilon."""
+    """Compute the probability of at most this many losses if the risk is epsilon."""
     return float(scipy.stats.binom.cdf(losses, n, epsilon))
 
 

@@ -1,8 +1,8 @@
-"""What a stage costs: multiply-adds, parameters, and milliseconds where it is measured.
+"""Cost of stages: multiply-adds, parameters and milliseconds.
 
-Multiply-adds are counted layer by layer while one row runs through the network; batch norm folds
-into the convolution before it, and so counts nothing. Knows nothing of exits' answers. A product
-made outside a layer (a bare matrix product in a forward) is not seen.
+Multiply-adds are counted layer by layer while one row runs through the network. Batch norm counts 0, because
+it folds into the convolution before it. Products outside a layer, such as a bare matmul in a forward, are not
+counted.
 
 Shapes: `C H W` image.
 """
@@ -30,11 +30,11 @@ _COUNTED = (nn.Conv2d, nn.Linear)
 
 
 def multiply_adds(network: MultiExitNetwork, row_shape: Sequence[int]) -> tuple[int, ...]:
-    """Count one row's multiply-adds in each stage with its head; row_shape is [C, H, W].
+    """Count the multiply-adds of each stage with its head for one row; row_shape is [C, H, W].
 
-    Raises ValueError on a layer with parameters that it does not know how to count.
+    Raises ValueError for an unknown type of layer with parameters.
     """
-    network = copy.deepcopy(network).eval()  # hooks and modes stay off the caller's network
+    network = copy.deepcopy(network).eval()  # the hooks below must not change the caller's network
     counts = []
     with torch.no_grad():
         features = network.normalisation(_one_zero_row(network, row_shape))
@@ -55,7 +55,7 @@ def parameters(network: MultiExitNetwork) -> tuple[int, ...]:
 
 
 class _Counter:
-    """Adds up multiply-adds while the layers of a module run."""
+    """Counts multiply-adds while the layers of a module run."""
 
     def __init__(self, module: nn.Module) -> None:
         self.multiply_adds = 0
@@ -70,7 +70,7 @@ class _Counter:
 
     def _add(self, layer: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
         assert isinstance(layer, _COUNTED)
-        # A weight has one product for each output element of its own channel.
+        # Each output element takes one product per weight of its channel.
         products_per_output = layer.weight[0].numel()
         self.multiply_adds += output.numel() * products_per_output
 
@@ -83,10 +83,10 @@ def _one_zero_row(network: MultiExitNetwork, row_shape: Sequence[int]) -> Tensor
 def measure_milliseconds(
     runner: StageRunner, batch_rows: Sequence[int] = BATCH_ROWS, repeats: int = REPEATS
 ) -> dict[int, tuple[float, ...]]:
-    """Measure each stage's median milliseconds at each batch size, on the runner's device.
+    """Measure the median milliseconds of each stage at each batch size, on the runner's device.
 
-    Stages take turns, so that a slow moment of the machine falls on all of them. Uses the runner's
-    slots from 0: not for a runner that serves at the same time.
+    Stages run in turn, so that a slow period of the machine affects all of them. Overwrites the runner's
+    slots, so the runner must not serve at the same time.
     """
     if max(batch_rows) > runner.slots:
         raise ValueError(
@@ -96,9 +96,9 @@ def measure_milliseconds(
 
 
 def expected_milliseconds(exit_shares: Sequence[float], stage_milliseconds: Sequence[float]) -> float:
-    """Return what a row takes on average: each stage's time, by the share of rows that come to it."""
+    """Compute the mean time of a row: each stage's time, weighted by the share of rows that reach it."""
     reaching = (sum(exit_shares[number:]) for number in range(len(exit_shares)))
-    return sum(share * each for share, each in zip(reaching, stage_milliseconds, strict=True))
+    return sum(share * stage for share, stage in zip(reaching, stage_milliseconds, strict=True))
 
 
 def _measure(runs: Sequence[StageRun], repeats: int) -> tuple[float, ...]:
@@ -109,7 +109,7 @@ def _measure(runs: Sequence[StageRun], repeats: int) -> tuple[float, ...]:
 
 
 def bind_stages(runner: StageRunner, rows: int) -> list[StageRun]:
-    """Bind every stage to blank rows in slots from 0, as the engine does once for each of its blocks."""
+    """Bind every stage to blank rows in the slots from 0, as the engine does for each of its blocks."""
     logits_BK = [np.empty((rows, runner.classes), np.float32) for _ in range(runner.stage_count)]
     first, *others = logits_BK
     runs = [runner.bind(0, runner.blank_inputs(rows), first, 0)]
@@ -118,7 +118,7 @@ def bind_stages(runner: StageRunner, rows: int) -> list[StageRun]:
 
 
 def time_stages(runs: Sequence[StageRun]) -> list[float]:
-    """Run bound stages once, one after the other; returns each one's milliseconds."""
+    """Run the bound stages once in order; return the milliseconds of each."""
     marks = [time.perf_counter()]
     for run in runs:
         run.execute()

@@ -1,11 +1,10 @@
-"""One logits array a split, from the exported stages as they are served; all else reduces it.
+"""Evaluation of exported stages on a split: logits, readings, and counts under an exit rule.
 
-Calibration, threshold search, certificates and the report read what is made here, and all of them
-decide exits by `serving.exits.policy`, the server's own. Knows nothing of how a network was
-trained, nor of files.
+Stages run in the server's runner, and `serving.exits.policy` decides exits as in serving. Calibration,
+threshold search, certificates and the report all read these results.
 
-Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative: `cost_E[k]` is what a row
-costs that leaves at exit k, in multiply-adds.
+Shapes: `G` generations, `E` exits, `N` rows of a split, `K` classes. Cost is cumulative: `cost_E[k]` is the
+number of multiply-adds of a row that leaves at exit k.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,9 +28,9 @@ def evaluate(
     input_name: str = "image",
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Run a split through every exported stage; returns logits_ENK.
+    """Run a split through every exported stage; return logits_ENK.
 
-    progress is told after each batch how many rows it held.
+    progress: called after each batch with its number of rows.
     """
     batches = []
     for start in range(0, len(images_N), runner.slots):
@@ -46,7 +45,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Readings:
-    """What every exit says of every row of a split, and what is true."""
+    """Confidence and label of every exit for every row of a split, with the true labels."""
 
     confidence_EN: Floats
     label_EN: Integers
@@ -54,40 +53,40 @@ class Readings:
 
     @property
     def exits(self) -> int:
-        """How many exits there are."""
+        """Number of exits."""
         return len(self.label_EN)
 
     @property
     def rows(self) -> int:
-        """How many rows the split has."""
+        """Number of rows."""
         return len(self.truth_N)
 
     @property
     def correct_EN(self) -> Bools:  # noqa: N802 - a shape suffix
-        """Where an exit's label is the true one."""
+        """Whether an exit's label is the true label."""
         return np.asarray(self.label_EN == self.truth_N)
 
     @property
     def agrees_EN(self) -> Bools:  # noqa: N802 - a shape suffix
-        """Where an exit's label is the final exit's."""
+        """Whether an exit's label is the final exit's label."""
         return np.asarray(self.label_EN == self.label_EN[-1])
 
     def accuracy(self, exit_number: int) -> Proportion:
-        """Count the rows that are right when every row leaves at that exit."""
+        """Return the accuracy if every row leaves at this exit."""
         return Proportion(int(self.correct_EN[exit_number].sum()), self.rows)
 
 
 def read(
     logits_ENK: NDArray[np.floating], truth_N: NDArray[np.integer], calibration_temperatures: Sequence[float]
 ) -> Readings:
-    """Read label and confidence of each exit off its logits, as the server does."""
+    """Compute label and confidence of each exit from its logits, as the server does."""
     exits, rows, classes = logits_ENK.shape
     if len(calibration_temperatures) != exits:
         raise ValueError(
-            f"calibration temperatures: expected one an exit, {exits}, got {len(calibration_temperatures)}"
+            f"calibration temperatures: expected one per exit, {exits}, got {len(calibration_temperatures)}"
         )
     if len(truth_N) != rows:
-        raise ValueError(f"truth: expected one label a row, {rows}, got {len(truth_N)}")
+        raise ValueError(f"truth: expected one label per row, {rows}, got {len(truth_N)}")
     check_labels(truth_N, classes)
     check_finite(logits_ENK)
     readouts = [
@@ -102,61 +101,65 @@ def read(
 
 
 def check_labels(truth_N: NDArray[np.integer], classes: int) -> None:
-    """Raise ValueError where a label is none of 0..classes-1."""
+    """Raise ValueError if a label is outside 0..classes-1."""
     if len(truth_N) and not 0 <= truth_N.min() <= truth_N.max() < classes:
         raise ValueError(f"truth: expected labels 0..{classes - 1}, got {truth_N.min()}..{truth_N.max()}")
 
 
 def check_finite(logits_ENK: NDArray[np.floating]) -> None:
-    """Raise NotFinite where an exit gave NaN or infinity: no figure made of it would mean a thing."""
-    spoiled_EN = ~np.isfinite(logits_ENK).all(axis=-1)
-    for number, spoiled_N in enumerate(spoiled_EN):
-        if spoiled_N.any():
+    """Raise NotFinite if an exit has NaN or infinite logits: all figures from them would be meaningless."""
+    not_finite_EN = ~np.isfinite(logits_ENK).all(axis=-1)
+    for number, not_finite_N in enumerate(not_finite_EN):
+        if not_finite_N.any():
             raise NotFinite(
                 f"logits of exit {number}: expected finite numbers, "
-                f"got NaN or infinity in {int(spoiled_N.sum())} of {spoiled_N.size} rows"
+                f"got NaN or infinity in {int(not_finite_N.sum())} of {not_finite_N.size} rows"
             )
 
 
 @dataclass(frozen=True)
 class EvaluationCounts:
-    """What one exit rule gave on a split, in counts: shares derive from them."""
+    """Results of one exit rule on a split, as counts."""
 
     n: int
     correct: int
     final_correct: int
-    """Rows that the final exit has right, wherever they left."""
+    """Rows that the final exit classifies correctly, at whichever exit they left."""
     gained: int
-    """Rows answered right that the final exit has wrong."""
+    """Rows with a correct answer where the final exit is wrong."""
     disagreements: int
     """Rows whose answer differs from the final exit's."""
     exit_counts: tuple[int, ...]
     multiply_adds_share: float
-    """Mean multiply-adds of a row over those of the full depth."""
+    """Mean multiply-adds of a row, divided by those of full depth."""
 
     @property
     def accuracy(self) -> float:
-        """Share of rows answered right."""
+        """Share of rows with a correct answer."""
         return self.correct / self.n
 
     @property
     def accuracy_loss(self) -> float:
-        """Against the final exit; negative where leaving early was more often right."""
+        """Accuracy of the final exit minus accuracy; negative if early answers were correct more often."""
         return (self.final_correct - self.correct) / self.n
 
     @property
     def gain(self) -> Estimate:
-        """Accuracy against the final exit's on the same rows, with its interval."""
+        """Accuracy minus the final exit's on the same rows, with its interval."""
         return paired_difference(self.gained, self.harms, self.n)
 
     @property
     def harms(self) -> int:
-        """Rows answered wrong that the final exit has right."""
+        """Rows with a wrong answer where the final exit is right."""
         return self.gained - (self.correct - self.final_correct)
 
     def losses(self, risk: Risk) -> int:
-        """Return the rows that a risk counts."""
+        """Return the number of rows that a risk counts."""
         return self.harms if risk is Risk.HARM else self.disagreements
+
+    def risk(self, risk: Risk) -> float:
+        """Return the share of rows that a risk counts."""
+        return self.losses(risk) / self.n
 
     @property
     def disagreement(self) -> float:
@@ -165,7 +168,7 @@ class EvaluationCounts:
 
     @property
     def harm(self) -> float:
-        """Share of rows answered wrong that the final exit has right."""
+        """Share of rows with a wrong answer where the final exit is right."""
         return self.harms / self.n
 
     @property
@@ -175,7 +178,7 @@ class EvaluationCounts:
 
 
 def outcome(readings: Readings, rule: ExitRule, cost_E: Sequence[int]) -> EvaluationCounts:
-    """Route a split under one rule, as the server would, and count what comes of it."""
+    """Route a split by an exit rule, as the server does, and count the results."""
     check_cost(cost_E, readings.exits)
     exit_N = route(readings.confidence_EN, rule)
     every_N = np.arange(readings.rows)
@@ -194,13 +197,32 @@ def outcome(readings: Readings, rule: ExitRule, cost_E: Sequence[int]) -> Evalua
 
 
 def cumulative(stage_cost: Sequence[int]) -> tuple[int, ...]:
-    """Turn what each stage costs into what a row costs that leaves at each exit: running sums."""
+    """Compute the cost of a row that leaves at each exit from the costs of the stages."""
     return tuple(accumulate(stage_cost))
 
 
 def check_cost(cost_E: Sequence[int], exits: int) -> None:
-    """Raise ValueError unless the cost is cumulative: positive and rising from exit to exit."""
+    """Raise ValueError unless the cost is positive and rises from exit to exit."""
     if len(cost_E) != exits:
-        raise ValueError(f"cost: expected one an exit, {exits}, got {len(cost_E)}")
+        raise ValueError(f"cost: expected one per exit, {exits}, got {len(cost_E)}")
     if any(later <= earlier for earlier, later in zip((0, *cost_E), cost_E, strict=False)):
         raise ValueError(f"cost: expected cumulative multiply-adds, rising and above 0, got {list(cost_E)}")
+
+
+def ensemble_probabilities(logits_of_G: Sequence[NDArray[np.floating]]) -> Floats:
+    """Average the softmax outputs of several generations at temperature 1; return [E, N, K]."""
+    if not logits_of_G:
+        raise ValueError("ensemble: expected at least 1 generation, got 0")
+    total_ENK = np.zeros(logits_of_G[0].shape, dtype=np.float64)
+    for logits_ENK in logits_of_G:
+        check_finite(logits_ENK)
+        total_ENK += np.stack([read_exit(logits_NK, 1.0).probabilities_BK for logits_NK in logits_ENK])
+    return total_ENK / len(logits_of_G)
+
+
+def ensemble_accuracy(
+    logits_of_G: Sequence[NDArray[np.floating]], truth_N: NDArray[np.integer]
+) -> tuple[Proportion, ...]:
+    """Compute the accuracy of each exit of an ensemble of generations, if every row leaves there."""
+    correct_EN: Bools = ensemble_probabilities(logits_of_G).argmax(axis=2) == truth_N
+    return tuple(Proportion(int(correct_N.sum()), len(truth_N)) for correct_N in correct_EN)

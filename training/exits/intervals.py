@@ -1,7 +1,7 @@
-"""How sure a counted figure is: intervals for shares, means and paired gains, and a paired test.
+"""Confidence intervals for shares, means and paired gains, and a paired test.
 
-Knows nothing of models or splits: it counts. Wilson: E. B. Wilson, JASA 1927. Paired interval:
-Agresti and Min, Statistics in Medicine 2005. Paired test: McNemar 1947, in its exact form.
+Wilson interval: E. B. Wilson, JASA 1927. Paired interval: Agresti and Min, Statistics in Medicine 2005.
+Paired test: McNemar 1947, in its exact form.
 
 Shapes: `N` rows of a split.
 """
@@ -11,28 +11,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its distributions load where they are first used, half a second later
+import scipy  # loads scipy.stats on first use, which saves half a second at import
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 """Confidence of every interval in manifests and reports."""
 
 STEPS = 10_000
-"""Of the shares that a bound is rounded up to: a hundredth of a percent."""
+"""`rounded_up` rounds to 1 / STEPS: a hundredth of a percent."""
 
 _AGRESTI_MIN_ROWS = 0.5  # added to each of the four cells of the paired table
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """A counted share: so many successes in n rows."""
+    """A number of successes in n rows."""
 
     successes: int
     n: int
 
     @property
     def share(self) -> float:
-        """Successes over n."""
+        """Successes divided by n."""
         return self.successes / self.n
 
     @property
@@ -42,14 +42,14 @@ class Proportion:
 
 
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the Wilson interval of a proportion, inside [0, 1] and never empty."""
+    """Compute the Wilson interval of a proportion, within [0, 1]."""
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"proportion: expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
     z = _two_sided(confidence)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # At the ends the two terms cancel exactly on paper, but not in floating point.
+    # Here the two terms cancel exactly, except for floating-point error.
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
@@ -57,7 +57,7 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[floa
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval."""
+    """A value with its confidence interval."""
 
     value: float
     low: float
@@ -67,13 +67,13 @@ class Estimate:
 def paired_gain(
     correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_], confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Estimate how much more often b is right than a on the same rows, as a share of them."""
+    """Estimate the accuracy of b minus that of a on the same rows."""
     gained, lost = discordant(correct_a_N, correct_b_N)
     return paired_difference(gained, lost, len(correct_a_N), confidence)
 
 
 def paired_difference(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
-    """Estimate a paired difference from the rows that only one of the two has right (Agresti and Min)."""
+    """Estimate a paired difference from the rows that only one of two networks classifies correctly."""
     wider_n = n + 4 * _AGRESTI_MIN_ROWS
     difference = gained - lost
     discordant = gained + lost + 2 * _AGRESTI_MIN_ROWS
@@ -83,21 +83,22 @@ def paired_difference(gained: int, lost: int, n: int, confidence: float = CONFID
 
 
 def mean(values: Sequence[float], counts: Sequence[int], confidence: float = CONFIDENCE) -> Estimate:
-    """Estimate the mean of a figure that took each value so many times, by the normal approximation."""
+    """Estimate the mean of values with their counts, by the normal approximation."""
     n = sum(counts)
     if n < 1:
         raise ValueError(f"mean: expected at least 1 row, got {n}")
     value = sum(value * count for value, count in zip(values, counts, strict=True)) / n
     variance = sum((each - value) ** 2 * count for each, count in zip(values, counts, strict=True)) / n
     half = _two_sided(confidence) * math.sqrt(variance / n)
-    # Rows that all took one value say little of the others: as many may have them as n rows can miss.
-    missed = wilson(0, n, confidence)[1] if variance == 0 else 0.0
-    low, high = value - half - missed * (value - min(values)), value + half + missed * (max(values) - value)
+    # With a variance of 0 the approximation fails. The interval then allows for the largest share of other
+    # values that is compatible with 0 in n rows.
+    unseen = wilson(0, n, confidence)[1] if variance == 0 else 0.0
+    low, high = value - half - unseen * (value - min(values)), value + half + unseen * (max(values) - value)
     return Estimate(value, max(min(values), low), min(max(values), high))
 
 
 def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> float:
-    """Return the exact one-sided p-value against 'b is no more often right than a' on the same rows."""
+    """Compute the exact one-sided p-value of the hypothesis that b is not more accurate than a, same rows."""
     gained, lost = discordant(correct_a_N, correct_b_N)
     if gained + lost == 0:
         return 1.0
@@ -105,17 +106,17 @@ def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> f
 
 
 def discordant(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> tuple[int, int]:
-    """Count the rows that only b has right, and those that only a has right."""
+    """Count the rows that only b classifies correctly, and those that only a does."""
     if len(correct_a_N) != len(correct_b_N) or len(correct_a_N) == 0:
         raise ValueError(
-            f"a paired comparison takes the same rows twice: expected two equal counts of at least 1, "
-            f"got {len(correct_a_N)} and {len(correct_b_N)}"
+            f"paired comparison: expected the same rows twice and at least 1 row, "
+            f"got {len(correct_a_N)} and {len(correct_b_N)} rows"
         )
     return int((correct_b_N & ~correct_a_N).sum()), int((correct_a_N & ~correct_b_N).sum())
 
 
 def rounded_up(bound: float) -> float:
-    """Round a bound up to a hundredth of a percent: as it is said, it still holds."""
+    """Round an upper bound up to a hundredth of a percent, so that the rounded bound still holds."""
     rounded = math.ceil(bound * STEPS) / STEPS
     return rounded if rounded >= bound else rounded + 1 / STEPS
 

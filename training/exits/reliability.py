@@ -1,11 +1,14 @@
-"""How far an exit's confidence can be trusted: as a probability, and as a guess at which answers are wrong.
+"""Reliability of an exit's confidence, as a probability and as an order of the rows.
 
-Four figures. *Expected calibration error*: how far confidence is from accuracy, over bins of
-confidence (Naeini et al., AAAI 2015). *Negative log-likelihood* of the true labels. *AUROC of error*:
-the chance that a right answer has more confidence than a wrong one; ties count half. *Area under the
-risk-coverage curve*: the share of wrong answers among the most confident rows, averaged over how many
-of them are answered (Geifman and El-Yaniv, NeurIPS 2017). The last two ask for the order of the rows
-alone, which a calibration temperature hardly moves. Knows nothing of splits or of operating points.
+- *Expected calibration error*: mean gap between confidence and accuracy over bins of confidence (Naeini et
+  al., AAAI 2015).
+- *Negative log-likelihood* of the true labels.
+- *AUROC of error*: probability that a correct answer has a higher confidence than a wrong one; ties count
+  half.
+- *Area under the risk-coverage curve*: error rate among the most confident rows, averaged over all coverages
+  (Geifman and El-Yaniv, NeurIPS 2017).
+
+The last two depend only on the order of the rows, which a calibration temperature hardly changes.
 
 Shapes: `N` rows, `K` classes, `E` exits.
 """
@@ -17,16 +20,18 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from serving.exits.policy import Bools, ExitRule, Floats, read_exit, route
+from serving.repository.manifest import ConfidenceShares
 from training.exits.calibrate import negative_log_likelihood
 
 BINS = 15
+TENTHS = np.arange(1, 10) / 10
 DRAWS = 1_000
-"""Sets of answers that a perfectly calibrated exit is given."""
+"""Number of simulated answer sets in `error_by_chance`."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The rows whose confidence falls into one of equally wide intervals."""
+    """The rows whose confidence lies in one of several equally wide intervals."""
 
     rows: int
     right: int
@@ -34,43 +39,43 @@ class Bin:
 
     @property
     def accuracy(self) -> float:
-        """Share of its rows that are right; it has at least 1."""
+        """Share of correct rows in a bin that is not empty."""
         return self.right / self.rows
 
     @property
     def confidence(self) -> float:
-        """Mean over its rows; it has at least 1."""
+        """Mean confidence in a bin that is not empty."""
         return self.total_confidence / self.rows
 
     @property
     def gap(self) -> float:
-        """How far accuracy is from confidence, times its rows."""
+        """Absolute difference of accuracy and confidence, times the number of rows."""
         return abs(self.right - self.total_confidence)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """The figures of one exit on some rows."""
+    """Reliability figures of one exit on a set of rows."""
 
     n: int
     bins: tuple[Bin, ...]
-    """Equally wide, from 0 to 1; some may be empty."""
+    """Equally wide bins from 0 to 1; some may be empty."""
     negative_log_likelihood: float
     """Mean, in nats."""
     error_auroc: float | None
-    """None where all answers are right or all are wrong: there is nothing to tell apart."""
+    """None if all answers are correct or all are wrong."""
     risk_coverage_area: float
 
     @property
     def expected_calibration_error(self) -> float:
-        """The mean gap between confidence and accuracy, weighted by rows."""
+        """Mean gap between confidence and accuracy, weighted by rows."""
         return sum(each.gap for each in self.bins) / self.n
 
 
 def measure(
     logits_NK: NDArray[np.floating], truth_N: NDArray[np.integer], calibration_temperature: float
 ) -> Reliability:
-    """Measure an exit on at least 1 row, its logits divided by the temperature."""
+    """Compute the figures of an exit on at least 1 row, with its logits divided by the temperature."""
     readout = read_exit(logits_NK, calibration_temperature)
     correct_N = np.asarray(readout.label_B == truth_N)
     return Reliability(
@@ -83,8 +88,7 @@ def measure(
 
 
 def binned(confidence_N: Floats, correct_N: Bools, bins: int = BINS) -> tuple[Bin, ...]:
-    """Sort rows into equally wide bins of confidence; a confidence on an upper edge belongs to its bin."""
-    # So 1.0 falls into the last.
+    """Count rows in equally wide bins of confidence; an upper edge belongs to its bin, so 1.0 to the last."""
     bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
     rows = np.bincount(bin_N, minlength=bins).tolist()
     right = np.bincount(bin_N[correct_N], minlength=bins).tolist()
@@ -93,16 +97,17 @@ def binned(confidence_N: Floats, correct_N: Bools, bins: int = BINS) -> tuple[Bi
 
 
 def expected_calibration_error(confidence_N: Floats, correct_N: Bools, bins: int = BINS) -> float:
-    """Return the mean gap between confidence and accuracy over equally wide bins, weighted by rows."""
+    """Compute the mean gap between confidence and accuracy over equally wide bins, weighted by rows."""
     if len(confidence_N) == 0:
         raise ValueError("expected calibration error: expected at least 1 row, got 0")
     return sum(each.gap for each in binned(confidence_N, correct_N, bins)) / len(confidence_N)
 
 
 def error_by_chance(confidence_N: Floats, draws: int = DRAWS) -> float:
-    """Return the calibration error that a perfectly calibrated exit would show, in the mean, on such rows.
+    """Compute the mean calibration error that a perfectly calibrated exit would have on these confidences.
 
-    Each draw has a row right with the chance that its confidence says. Few rows show much error by chance.
+    Simulates answers that are correct with the probability of their confidence. With few rows, chance alone
+    causes a large error.
     """
     generator = np.random.default_rng(0)
     errors = [
@@ -113,9 +118,9 @@ def error_by_chance(confidence_N: Floats, draws: int = DRAWS) -> float:
 
 
 def error_auroc(confidence_N: Floats, correct_N: Bools) -> float | None:
-    """Return the chance that a right row has more confidence than a wrong one; ties count half.
+    """Compute the probability that a correct row has a higher confidence than a wrong one; ties count half.
 
-    None where there is no pair to compare. By Mann and Whitney: from the ranks of the right rows.
+    Returns None without both kinds of rows. Uses the ranks of the correct rows (Mann and Whitney).
     """
     right, wrong = int(correct_N.sum()), int((~correct_N).sum())
     if right == 0 or wrong == 0:
@@ -125,21 +130,33 @@ def error_auroc(confidence_N: Floats, correct_N: Bools) -> float | None:
 
 
 def risk_coverage(confidence_N: Floats, correct_N: Bools) -> Floats:
-    """Return the share of wrong rows among the 1, 2, .. N most confident, at least 1 row.
+    """Compute the error rate among the 1, 2, .. N most confident rows.
 
-    Rows of equal confidence come in no order: where some of them are taken, the mean over all orders.
+    Rows of equal confidence have no order, so their part of the curve is the mean over all orders.
     """
     if len(confidence_N) == 0:
         raise ValueError("risk-coverage curve: expected at least 1 row, got 0")
     _, group_N, sizes = np.unique(-confidence_N, return_inverse=True, return_counts=True)
     wrong = np.bincount(group_N, weights=~correct_N)
     covered_N = np.arange(1, len(confidence_N) + 1)
-    # Inside a group of equals the expected count of wrong rows is a straight line.
+    # Within a group of equal confidences, the expected number of wrong rows grows linearly.
     wrong_N = np.interp(covered_N, np.append(0, np.cumsum(sizes)), np.append(0, np.cumsum(wrong)))
     return np.asarray(wrong_N / covered_N)
 
 
 def arriving(confidence_EN: Floats, rule: ExitRule) -> Bools:
-    """Return which rows come to each exit under a rule: those that left at none before; arriving_EN."""
+    """Return which rows reach each exit under an exit rule, arriving_EN."""
     exit_N = route(confidence_EN, rule)
     return np.asarray(exit_N >= np.arange(len(confidence_EN))[:, np.newaxis])
+
+
+def confidence_spread(confidence_N: Floats) -> ConfidenceShares:
+    """Compute the distinct deciles of at least 1 confidence, and the share of rows in each bin between them.
+
+    Saturated confidences make deciles coincide, which leaves fewer than ten bins. A server compares its own
+    confidences with these shares to detect drift.
+    """
+    edges = np.unique(np.quantile(confidence_N, TENTHS))
+    bin_N = np.searchsorted(edges, confidence_N, side="right")  # an edge belongs to the bin above it
+    shares = np.bincount(bin_N, minlength=len(edges) + 1) / len(confidence_N)
+    return ConfidenceShares(edges=tuple(edges.tolist()), shares=tuple(shares.tolist()))

@@ -1,16 +1,15 @@
-"""The trade-off between loss and cost on the tune split: an exact search, one exit at a time.
+"""Threshold search: the trade-off between loss and cost on the tune split.
 
-A row that leaves early saves multiply-adds and may lose by it. For a price of loss the search
-minimises `cost + price · loss`: with the other thresholds held, cumulative sums over the rows in
-order of confidence score every threshold of one exit at once, exactly as routing the split under
-each of them would; exits take turns until none moves. Sweeping the price finds the corners of the
-trade-off; the scores around each corner fill in what lies between. The joint optimum can be missed
-where two thresholds would have to move together. Knows nothing of certificates.
+The search minimises `cost + price · loss` by coordinate descent: it optimises the threshold of one exit at a
+time until no threshold changes. Cumulative sums over the rows in order of confidence score all thresholds of
+one exit at once, with the same results as routing the split under each. A sweep over prices finds the corners
+of the trade-off, and the scores around each corner fill the gaps. The search can miss an optimum that
+requires two thresholds to change together.
 
-Three losses are swept. *Accuracy loss* against the final exit is what a target is set in;
-*disagreement* with the final exit is what a certificate promises; *doubt*, how far the confidences
-of rows that leave early fall short of 1, tells choices apart that counting on a small split cannot,
-and so gives a certificate's walk safe rows to begin with.
+The search covers three losses. Targets are set in *accuracy loss* against the final exit. Certificates bound
+*disagreement* with the final exit. *Doubt* is 1 minus the confidence of rows that leave early. It
+distinguishes thresholds with equal counts on a small split, which gives certificates safe candidates to start
+with.
 
 Shapes: `N` rows of a split, `E` exits. Cost is cumulative (`training.exits.evaluate`).
 """
@@ -23,33 +22,25 @@ import numpy as np
 from serving.exits.policy import Bools, ExitRule, Floats, Integers
 from serving.repository.manifest import Risk
 from training.errors import RecipeError
-from training.exits.evaluate import Readings, check_cost, outcome
+from training.exits.evaluate import EvaluationCounts, Readings, check_cost, outcome
 from training.exits.intervals import rounded_up
 
 LOWEST_PRICE = 0.03
-"""So low that any loss is worth its saving: all rows leave at once."""
+"""At this price all rows leave at exit 0."""
 HIGHEST_PRICE = 1e9
-"""So high that no saving is worth a single row, or a billionth of doubt."""
+"""At this price no saving outweighs one lost row, or a billionth of doubt."""
 PRICES = 64
-ROWS_PER_LOSS = 24
-"""At most so many rows of the path come from the sweep of one loss."""
-_DOUBT_UNITS = 10**9  # doubt in billionths: sums of integers, so that equal choices score equal
+CANDIDATES_PER_LOSS = 24
+"""Largest number of candidates on the path from the sweep of one loss."""
+_DOUBT_UNITS = 10**9  # doubt is summed in integers, so that equal choices get equal scores
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A choice of thresholds with what it gave on the tune split."""
+    """Thresholds with their results on the tune split."""
 
     thresholds: tuple[float | None, ...]
-    accuracy_loss: float
-    disagreement: float
-    multiply_adds_share: float
-    harm: float = 0.0
-    """0 where it was not counted."""
-
-    def risk(self, risk: Risk) -> float:
-        """Return the share of rows that a risk counts."""
-        return self.harm if risk is Risk.HARM else self.disagreement
+    tune: EvaluationCounts
 
     @property
     def rule(self) -> ExitRule:
@@ -58,57 +49,57 @@ class Candidate:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every early exit is disabled, so that the answer is the final exit's by definition."""
+        """Whether every early exit is disabled, so that all rows leave at the final exit."""
         return all(threshold is None for threshold in self.thresholds)
 
 
 class Choices:
-    """Every threshold worth trying at one exit, highest first, and which rows leave under each.
+    """All distinct thresholds of one exit, highest first, with the rows that leave under each.
 
-    Choice 0 disables the exit; choice j > 0 lets the rows leave whose rank is at most j. Thresholds
-    are midpoints between neighbouring distinct confidences of the split at this exit; the last, under
-    which all leave, is the midpoint between 0 and the smallest.
+    Choice 0 disables the exit. Under choice j > 0, rows with a rank of at most j leave. Thresholds are
+    midpoints between neighbouring confidences of the split. Under the last one, the midpoint between 0 and
+    the smallest confidence, all rows leave.
     """
 
     def __init__(self, confidence_N: Floats) -> None:
         distinct, group_N = np.unique(confidence_N, return_inverse=True)
         higher, lower = distinct[::-1], np.append(distinct[-2::-1], 0.0)
         midpoints = lower + (higher - lower) / 2
-        # Neighbouring doubles have nothing between them: such rows leave together or not at all.
+        # No double lies between neighbouring doubles, so such rows leave together.
         separable = (lower < midpoints) & (midpoints < higher)
         rank_of_group = np.append(0, np.cumsum(separable)[:-1]) + 1
         self.rank_N: Integers = rank_of_group[::-1][group_N]
         self.thresholds: tuple[float | None, ...] = (None, *midpoints[separable].tolist())
 
     def leaves(self, choice: int) -> Bools:
-        """Return which rows clear the threshold of that choice."""
+        """Return which rows leave under a choice."""
         return np.asarray(self.rank_N <= choice)
 
     def running_sums(self, value_N: Integers) -> Integers:
-        """Sum a value over the rows that leave, for every choice at once."""
-        # bincount adds in FP64: exact for integers below 2^53, far above any sum here.
+        """Sum a value over the rows that leave, for each choice."""
+        # bincount adds in FP64, which is exact for integers below 2^53. All sums here are smaller.
         sums = np.bincount(self.rank_N, weights=value_N, minlength=len(self.thresholds))
         return np.cumsum(sums).astype(np.int64)
 
 
 class Search:
-    """The tune split made ready for coordinate search under one kind of loss.
+    """Coordinate search on the tune split for one kind of loss.
 
-    A choice is a number for each early exit, into that exit's Choices. loss_EN holds what a row
-    loses at each exit against the final one, in integers of any unit.
+    A choice has one index per early exit, into the exit's Choices. loss_EN is the loss of each row at each
+    exit relative to the final exit, in integers of any unit.
     """
 
     def __init__(self, choices_E: Sequence[Choices], cost_E: Sequence[int], loss_EN: Integers) -> None:
         self._choices_E = choices_E
         self._cost_E = np.asarray(cost_E, dtype=np.int64)
         self._loss_EN = loss_EN
-        self._every_N = np.arange(loss_EN.shape[1])
+        self._row_N = np.arange(loss_EN.shape[1])
         self._full_cost = int(self._cost_E[-1]) * loss_EN.shape[1]
         self._full_loss = max(1, int(loss_EN.max())) * loss_EN.shape[1]
 
     @property
     def full_depth(self) -> tuple[int, ...]:
-        """The choice that disables every early exit."""
+        """Choice that disables every early exit."""
         return (0,) * len(self._choices_E)
 
     def thresholds(self, choice: Sequence[int]) -> tuple[float | None, ...]:
@@ -118,53 +109,52 @@ class Search:
         )
 
     def minimise(self, price: float, start: Sequence[int]) -> tuple[int, ...]:
-        """Move one exit at a time to its best threshold, from a start, until none moves."""
+        """Optimise one exit's threshold at a time, beginning at a start, until none changes."""
         choice = list(start)
         moved = True
         while moved:
             moved = False
             for number in range(len(choice)):
-                # Of equally good ones the first, which is the highest threshold: so it never cycles.
+                # argmin takes the highest of equally good thresholds, so the loop cannot cycle.
                 best = int(np.argmin(self.score(number, choice, price)))
                 moved |= best != choice[number]
                 choice[number] = best
         return tuple(choice)
 
     def score(self, number: int, choice: Sequence[int], price: float) -> Floats:
-        """Return cost + price · loss, as shares, for every threshold of one exit with the others held."""
+        """Compute cost + price · loss, as shares, for each threshold of one exit with the others fixed."""
         cost, loss = self.sums(number, choice)
         return np.asarray(cost / self._full_cost + price * (loss / self._full_loss))
 
     def sums(self, number: int, choice: Sequence[int]) -> tuple[Integers, Integers]:
-        """Sum cost and loss over the split for every threshold of one exit with the others held."""
-        # What each row costs and loses when this exit lets nobody leave, and by how much that
-        # changes for those that come by and leave here.
+        """Sum cost and loss over the split for each threshold of one exit with the others fixed."""
+        # Start with the exit disabled, then add the change for the rows that reach it and leave there.
         exit_N = self._route([*choice[:number], 0, *choice[number + 1 :]])
-        comes_by_N = exit_N > number
-        cost_N, loss_N = self._cost_E[exit_N], self._loss_EN[exit_N, self._every_N]
+        reaches_N = exit_N > number
+        cost_N, loss_N = self._cost_E[exit_N], self._loss_EN[exit_N, self._row_N]
         choices = self._choices_E[number]
-        cost_change = choices.running_sums(comes_by_N * (self._cost_E[number] - cost_N))
-        loss_change = choices.running_sums(comes_by_N * (self._loss_EN[number] - loss_N))
+        cost_change = choices.running_sums(reaches_N * (self._cost_E[number] - cost_N))
+        loss_change = choices.running_sums(reaches_N * (self._loss_EN[number] - loss_N))
         return cost_N.sum() + cost_change, loss_N.sum() + loss_change
 
     def totals(self, choice: Sequence[int]) -> tuple[int, int]:
         """Sum cost and loss over the split under one choice."""
         exit_N = self._route(choice)
-        return int(self._cost_E[exit_N].sum()), int(self._loss_EN[exit_N, self._every_N].sum())
+        return int(self._cost_E[exit_N].sum()), int(self._loss_EN[exit_N, self._row_N].sum())
 
     def _route(self, choice: Sequence[int]) -> Integers:
-        """Return the exit at which each row leaves: `policy.route`, in ranks."""
-        exit_N = np.full(len(self._every_N), len(choice))
+        """Return the exit of each row, as `policy.route` does, from ranks."""
+        exit_N = np.full(len(self._row_N), len(choice))
         for number in reversed(range(len(choice))):
             exit_N[self._choices_E[number].leaves(choice[number])] = number
         return exit_N
 
 
 def pareto_path(readings: Readings, cost_E: Sequence[int]) -> tuple[Candidate, ...]:
-    """Trace the trade-off on the tune split; returns some tens of rows by falling cost.
+    """Search the trade-off on the tune split; return up to 73 candidates by falling cost.
 
-    Row 0 disables every early exit. Of each loss swept, no row that came from it is beaten by
-    another of its rows in that loss and in cost.
+    The first candidate disables every early exit. Each sweep contributes only candidates that are
+    Pareto-optimal in its loss and in cost.
     """
     check_cost(cost_E, readings.exits)
     choices_E = [Choices(confidence_N) for confidence_N in readings.confidence_EN[:-1]]
@@ -172,59 +162,61 @@ def pareto_path(readings: Readings, cost_E: Sequence[int]) -> tuple[Candidate, .
     chosen = {full_depth}
     for loss_EN in _losses(readings):
         chosen |= set(_front(Search(choices_E, cost_E, loss_EN)))
-    candidates = [candidate(readings, thresholds, cost_E) for thresholds in chosen]
-    # Row 0 first even where every row stays to the end under another choice too.
-    return tuple(
-        sorted(candidates, key=lambda row: (not row.is_exact, -row.multiply_adds_share, row.disagreement))
-    )
+    return tuple(sorted((candidate(readings, each, cost_E) for each in chosen), key=_path_order))
 
 
-def target_row(path: Sequence[Candidate], max_accuracy_loss: float) -> Candidate:
-    """Return the cheapest row of the path that loses at most so much accuracy, a share; ties: the safer."""
+def _path_order(candidate: Candidate) -> tuple[bool, float, float, tuple[float, ...]]:
+    """Return the sort key of a path.
+
+    Full depth comes first even if other thresholds cost as much. Thresholds order candidates of equal cost
+    and disagreement, so that the order is the same in every process.
+    """
+    disabled = 2.0  # above every threshold
+    tune, thresholds = candidate.tune, candidate.thresholds
+    highest_first = tuple(-(disabled if threshold is None else threshold) for threshold in thresholds)
+    return not candidate.is_exact, -tune.multiply_adds_share, tune.disagreement, highest_first
+
+
+def target_candidate(path: Sequence[Candidate], max_accuracy_loss: float) -> Candidate:
+    """Return the cheapest candidate whose accuracy loss is within the bound, a share; ties: the safer."""
     if not 0 <= max_accuracy_loss <= 1:
         raise ValueError(f"max_accuracy_loss: expected a share from 0 to 1, got {max_accuracy_loss}")
-    allowed = [row for row in path if row.accuracy_loss <= max_accuracy_loss]
-    return min(allowed, key=lambda row: (row.multiply_adds_share, row.disagreement))
+    allowed = [each for each in path if each.tune.accuracy_loss <= max_accuracy_loss]
+    return min(allowed, key=lambda each: (each.tune.multiply_adds_share, each.tune.disagreement))
 
 
-def cheapest_within(path: Sequence[Candidate], most_risk: float, risk: Risk) -> Candidate:
-    """Return the cheapest row of the path whose risk on tune is at most so much, a share; ties: the safer."""
-    allowed = [row for row in path if row.risk(risk) <= most_risk]
-    return min(allowed, key=lambda row: (row.multiply_adds_share, row.risk(risk)))
+def cheapest_within(path: Sequence[Candidate], max_risk: float, risk: Risk) -> Candidate:
+    """Return the cheapest candidate whose risk on tune is within the bound, a share; ties: the safer."""
+    allowed = [each for each in path if each.tune.risk(risk) <= max_risk]
+    return min(allowed, key=lambda each: (each.tune.multiply_adds_share, each.tune.risk(risk)))
 
 
 def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candidate:
-    """Return the row of least risk that is faster than full depth and within the budget; ties: the costlier.
+    """Return the candidate of least risk that is faster than full depth and within the budget.
 
-    A small split cannot tell rows without a loss apart: of those the costlier lets fewer leave, and is safer.
+    Of candidates with equal risk, the costliest: fewer rows leave early, so it is safer than the counts show.
 
-    Raises RecipeError where no row of the path is as cheap.
+    Raises RecipeError if no candidate is within the budget.
     """
-    faster = [row for row in path if not row.is_exact]
-    allowed = [row for row in faster if row.multiply_adds_share <= budget]
+    faster = [each for each in path if not each.is_exact]
+    allowed = [each for each in faster if each.tune.multiply_adds_share <= budget]
     if not allowed:
-        cheapest = min((row.multiply_adds_share for row in faster), default=1.0)
+        cheapest = min((each.tune.multiply_adds_share for each in faster), default=1.0)
         raise RecipeError(
             f"budget: expected at least {rounded_up(cheapest):.4f} of full depth's multiply-adds, "
-            f"which the cheapest row of the path takes, got {budget}"
+            f"the cost of the cheapest thresholds, got {budget}"
         )
-    return min(allowed, key=lambda row: (row.risk(risk), -row.multiply_adds_share))
+    return min(allowed, key=lambda each: (each.tune.risk(risk), -each.tune.multiply_adds_share))
 
 
 def candidate(readings: Readings, thresholds: tuple[float | None, ...], cost_E: Sequence[int]) -> Candidate:
-    """Return a choice of thresholds with what it gives on a split."""
-    result = outcome(readings, ExitRule(thresholds, max_exit=readings.exits - 1), cost_E)
-    return Candidate(
-        thresholds,
-        accuracy_loss=result.accuracy_loss,
-        disagreement=result.disagreement,
-        multiply_adds_share=result.multiply_adds_share,
-        harm=result.harm,
-    )
+    """Evaluate thresholds on the tune split."""
+    rule = ExitRule(thresholds, max_exit=readings.exits - 1)
+    return Candidate(thresholds, outcome(readings, rule, cost_E))
 
 
 def _losses(readings: Readings) -> Iterator[Integers]:
-    """Yield what each row loses at each exit against the final one, under each kind of loss."""
+    """Yield loss_EN, relative to the final exit, of each kind of loss."""
     correct_EN = readings.correct_EN.astype(np.int64)
     yield correct_EN[-1] - correct_EN
     yield (~readings.agrees_EN).astype(np.int64)
@@ -234,34 +226,34 @@ def _losses(readings: Readings) -> Iterator[Integers]:
 
 
 def _front(search: Search) -> list[tuple[float | None, ...]]:
-    """Keep, of all that was scored around the minima, what none beats in loss and cost; thinned evenly."""
-    scored = [row for choice in sorted(set(_sweep(search))) for row in _around(search, choice)]
+    """Return the Pareto front of all scored thresholds, thinned to evenly spaced costs."""
+    scored = [entry for choice in sorted(set(_sweep(search))) for entry in _around(search, choice)]
     if not scored:
         return []
-    costs, losses = (np.array([row[column] for row in scored]) for column in (0, 1))
-    front = _unbeaten(costs, losses)
-    evenly = np.linspace(costs[front[0]], costs[front[-1]], ROWS_PER_LOSS)
+    costs, losses = (np.array([entry[column] for entry in scored]) for column in (0, 1))
+    front = _pareto_optimal(costs, losses)
+    evenly = np.linspace(costs[front[0]], costs[front[-1]], CANDIDATES_PER_LOSS)
     nearest = np.abs(costs[front] - evenly[:, np.newaxis]).argmin(axis=1)
     return [search.thresholds(scored[front[index]][2]) for index in np.unique(nearest)]
 
 
 def _around(search: Search, choice: tuple[int, ...]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Yield the cost, loss and choice of each unbeaten threshold of each exit, with the others held."""
+    """Yield cost, loss and choice of each Pareto-optimal threshold of each exit, with the others fixed."""
     for number in range(len(choice)):
         cost, loss = search.sums(number, choice)
-        for index in _unbeaten(cost, loss).tolist():
+        for index in _pareto_optimal(cost, loss).tolist():
             yield int(cost[index]), int(loss[index]), (*choice[:number], index, *choice[number + 1 :])
 
 
-def _unbeaten(cost: Integers, loss: Integers) -> Integers:
-    """Return the indices of those that no other beats in cost and loss at once, by rising cost."""
+def _pareto_optimal(cost: Integers, loss: Integers) -> Integers:
+    """Return the indices of the Pareto-optimal pairs of cost and loss, by rising cost."""
     order = np.lexsort((loss, cost))
     least_so_far = np.minimum.accumulate(loss[order])
     return np.asarray(order[np.append(True, least_so_far[1:] < least_so_far[:-1])])
 
 
 def _sweep(search: Search) -> Iterator[tuple[int, ...]]:
-    """Minimise at every price, once with prices rising and once falling, each from the last result."""
+    """Yield the minimum at each price, for rising and for falling prices, each started from the last one."""
     prices = np.geomspace(LOWEST_PRICE, HIGHEST_PRICE, PRICES)
     for ordered in (prices, prices[::-1]):
         current = search.full_depth

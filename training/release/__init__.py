@@ -1,1 +1,1 @@
-"""From a trained network to a published model version and a report."""
+"""Export, publication and report of trained networks."""

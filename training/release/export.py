@@ -1,8 +1,8 @@
-"""One ONNX file a stage, and the proof that their chain answers as the network does.
+"""Export of a network to one ONNX file per stage, compared with the network.
 
-Stage 0 takes uint8 images; a later stage takes `rows`, the slots whose features it shall read, and
-gathers them inside its graph. Every stage gives `logits`, then the features for the next. Rows are
-the only dynamic dimension. Which rows leave is nobody's business here: no exit is decided in a graph.
+Stage 0 takes uint8 images. A later stage takes `rows`, the slots of its input features, and gathers them
+inside its graph. Every stage returns `logits`, then the features for the next stage. The number of rows is
+the only dynamic dimension. Graphs contain no exit decisions.
 
 Shapes: `B` rows of a batch, `N` images, `E` exits, `K` classes, `C H W` image.
 """
@@ -23,19 +23,33 @@ from torch import Tensor, nn
 
 from serving.files import atomic_write
 from serving.repository.manifest import TensorSpec
+from serving.stages.devices import CPU
 from serving.stages.runner import StageFile, StageRunner
 from training.architectures.network import MultiExitNetwork
+from training.data.splits import Dataset
 from training.errors import ExportMismatch
 from training.exits import cost
-from training.release.exported_stage import LOGIT_TOLERANCE
-from training.release.exported_stage import ExportedStage as ExportedStage
+from training.release.exported_stage import LOGIT_TOLERANCE, ExportedStage
+from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, input_spec
 
 PARITY_BATCH_ROWS = 256
 
-# torch.export would take a dimension of 1 for a constant, and two equal ones for the same.
+# torch.export treats a dimension of 1 as constant, and two equal dimensions as one.
 _EXAMPLE_ROWS, _EXAMPLE_SLOTS = 2, 3
 
-_CHATTY_LOGGER = "torch.onnx._internal.exporter._registration"
+_EXPORTER_LOGGER = "torch.onnx._internal.exporter._registration"
+
+
+def export_network(network: MultiExitNetwork, dataset: Dataset, folder: Path) -> Exported:
+    """Write a network's stages into a folder and compare their chain with the network.
+
+    Raises ExportMismatch if a logit on the temperature split differs beyond LOGIT_TOLERANCE.
+    """
+    stages = export_stages(network, folder, dataset.image_shape, input_name=INPUT_NAME)
+    files = [stage.file for stage in stages]
+    runner = StageRunner(files, [input_spec(dataset)], CPU, slots=EVALUATION_SLOTS)
+    assert_parity(network, runner, dataset.temperature.images_NCHW)
+    return Exported(stages, runner)
 
 
 def export_stages(
@@ -43,7 +57,7 @@ def export_stages(
 ) -> tuple[ExportedStage, ...]:
     """Write `stage-<k>.onnx` for each stage into a folder; image_shape is [C, H, W].
 
-    Works on a copy in eval mode: the given network stays as it is.
+    Exports a copy in eval mode and does not change the network.
     """
     frozen = copy.deepcopy(network).cpu().eval()
     multiply_adds = cost.multiply_adds(frozen, image_shape)
@@ -64,21 +78,21 @@ def export_stages(
 
 
 class _StageGraph(nn.Module):
-    """A stage with its head; leaves out the features where no stage follows."""
+    """A stage with its head. The last stage returns no features."""
 
     def __init__(self, stage: nn.Module, head: nn.Module, *, is_last: bool) -> None:
         super().__init__()
         self.stage, self.head, self.is_last = stage, head, is_last
 
     def answer(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return logits, and the features for the next stage where there is one."""
+        """Return the logits, and the features for the next stage if there is one."""
         features = self.stage(features)
         logits_BK = self.head(features)
         return (logits_BK,) if self.is_last else (logits_BK, features)
 
 
 class _FirstStage(_StageGraph):
-    """Takes images."""
+    """Stage 0, which takes images."""
 
     def __init__(self, normalisation: nn.Module, stage: nn.Module, head: nn.Module, *, is_last: bool) -> None:
         super().__init__(stage, head, is_last=is_last)
@@ -89,7 +103,7 @@ class _FirstStage(_StageGraph):
 
 
 class _NextStage(_StageGraph):
-    """Takes the slots to read, and the features that lie in all slots."""
+    """A later stage, which takes the slots to read and the features of all slots."""
 
     def forward(self, rows_B: Tensor, features: Tensor) -> tuple[Tensor, ...]:
         return self.answer(features.index_select(0, rows_B))
@@ -107,7 +121,7 @@ def _stage_graphs(network: MultiExitNetwork) -> Iterator[nn.Module]:
 def _write_stage(
     graph: nn.Module, inputs: dict[str, Tensor], features_name: str, path: Path
 ) -> tuple[TensorSpec, ...]:
-    """Export one graph; returns what it leaves for the next stage."""
+    """Export one graph; return the specs of its features."""
     with torch.no_grad():
         _logits_BK, *features = graph(*inputs.values())
     specs = tuple(
@@ -120,21 +134,21 @@ def _write_stage(
             tuple(inputs.values()),
             input_names=list(inputs),
             output_names=["logits", *(spec.name for spec in specs)],
-            dynamic_shapes=tuple({0: slots if place else batch} for place in range(len(inputs))),
+            dynamic_shapes=tuple({0: slots if index else batch} for index in range(len(inputs))),
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
-    _strip(model)
+    _remove_metadata(model)
     with atomic_write(path) as file:
         file.write(model.SerializeToString())
     return specs
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out the exporter's notes: they hold stack traces with the paths of the training machine."""
+def _remove_metadata(model: onnx.ModelProto) -> None:
+    """Remove the exporter's metadata, which contains stack traces with paths of the training machine."""
     graph = model.graph
     values = (*graph.initializer, *graph.input, *graph.output, *graph.value_info)
     parts: tuple[Any, ...] = (graph, *graph.node, *values)
@@ -144,27 +158,27 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence two remarks of the exporter that nobody can act on, and nothing else."""
+    """Suppress two exporter warnings that users cannot act on."""
 
-    def says_something_else(record: logging.LogRecord) -> bool:
+    def is_relevant(record: logging.LogRecord) -> bool:
         return "torchvision is not installed" not in record.getMessage()
 
-    logger = logging.getLogger(_CHATTY_LOGGER)
-    logger.addFilter(says_something_else)
+    logger = logging.getLogger(_EXPORTER_LOGGER)
+    logger.addFilter(is_relevant)
     try:
         with warnings.catch_warnings():
-            # torch copies a structure of its own that it has deprecated.
+            # torch itself copies a structure that it deprecated.
             warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning, "copyreg")
             yield
     finally:
-        logger.removeFilter(says_something_else)
+        logger.removeFilter(is_relevant)
 
 
 def assert_parity(network: MultiExitNetwork, runner: StageRunner, images: NDArray[np.uint8]) -> float:
-    """Compare the chain of exported stages with the whole network at every exit.
+    """Compare the logits of the exported stages with the network's, at every exit.
 
-    Returns the largest difference of a logit; raises ExportMismatch where one is beyond
-    LOGIT_TOLERANCE. Within it, a label can differ only where its lead is below twice the tolerance.
+    Returns the largest difference; raises ExportMismatch if one exceeds LOGIT_TOLERANCE. Within the
+    tolerance, a label can differ only if its lead over the next is less than twice the tolerance.
     """
     frozen = copy.deepcopy(network).eval()
     largest = 0.0
@@ -192,13 +206,13 @@ def _network_logits(network: MultiExitNetwork, images_B: NDArray[np.uint8]) -> N
 def _compare_exit(
     number: int, expected_BK: NDArray[np.float32], got_BK: NDArray[np.float32], first_row: int
 ) -> float:
-    """Compare one exit's logits on a batch; returns the largest difference."""
+    """Compare one exit's logits on a batch; return the largest difference."""
     tolerance = LOGIT_TOLERANCE * max(1.0, float(np.abs(expected_BK).max()))
     difference_BK = np.abs(expected_BK - got_BK)
     if not (difference_BK <= tolerance).all():  # not(<=) also catches NaN
         row, label = np.unravel_index(np.argmin(difference_BK <= tolerance), difference_BK.shape)
         raise ExportMismatch(
             f"exit {number}, row {first_row + row}, logit {label}: expected {expected_BK[row, label]} within "
-            f"{tolerance:.2g} as the network gives, got {got_BK[row, label]} from the exported stages"
+            f"{tolerance:.2g} as in the network, got {got_BK[row, label]} from the exported stages"
         )
     return float(difference_BK.max())

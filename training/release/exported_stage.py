@@ -1,19 +1,21 @@
-"""A stage as it was written to disk, whoever wrote it; needs no torch."""
+"""A stage on disk, exported from PyTorch or cut from an ONNX file."""
 
 from dataclasses import dataclass
 
 from serving.stages.runner import StageFile
 
 LOGIT_TOLERANCE = 1e-4
-"""Largest difference between a network's logit and its exported stage's, as a share of the exit's
-largest logit (at least 1): what another order of FP32 sums may move."""
+"""Largest difference between a network's logits and those of its exported stages.
+
+Relative to the exit's largest logit, or to 1 if that is smaller. It covers another order of FP32 sums.
+"""
 
 
 @dataclass(frozen=True)
 class ExportedStage:
-    """A stage as it was written, with what it costs."""
+    """An exported stage, with its cost."""
 
     file: StageFile
     multiply_adds: int
-    """Of this stage and its head alone, for one row."""
+    """Of this stage and its head, for one row."""
     parameters: int

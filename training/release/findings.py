@@ -1,6 +1,4 @@
-"""What a run found, and how it is written down for a server and for later: manifest and run record.
-
-Computes nothing that decides anything. Knows nothing of how the findings came about, nor of the report.
+"""Results of a run, with the manifest and the run record made from them.
 
 Shapes: `E` exits.
 """
@@ -22,7 +20,7 @@ from serving.repository.manifest import (
 from serving.repository.repository import file_digest
 from training.born_again.promotion import Promotion
 from training.data.splits import Dataset, Split
-from training.exits.ensemble import ensemble_accuracy
+from training.exits.evaluate import ensemble_accuracy
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion, discordant
 from training.recipe.recipe import Recipe
@@ -36,7 +34,7 @@ from training.run.folder import BaselineRecord, EnsembleRecord, GenerationRecord
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a run found out, before it is written down."""
+    """All results of a run."""
 
     recipe: Recipe
     recipe_name: str
@@ -44,20 +42,20 @@ class Findings:
     assessments: Sequence[Assessment]
     promotion: Promotion
     stage_milliseconds: Mapping[int, tuple[float, ...]]
-    """Of the published stages: medians for a whole batch, by its rows."""
+    """Median milliseconds of each published stage for a whole batch, by its number of rows."""
     baselines: tuple[BaselineRecord, ...]
     precisions: Sequence[str | None]
-    """In which each generation's training ended."""
+    """Precision of each generation's last epochs."""
     created: str
 
     @property
     def best(self) -> Assessment:
-        """The generation to publish."""
+        """The chosen generation."""
         return self.assessments[self.promotion.chosen]
 
     @property
     def ensemble_E(self) -> tuple[Proportion, ...]:  # noqa: N802 - a shape suffix
-        """What all generations together have right on test at each exit; empty for one generation."""
+        """Test accuracy of the ensemble of all generations at each exit; empty for one generation."""
         if len(self.assessments) == 1:
             return ()
         logits_of_G = [each.tested.logits_ENK for each in self.assessments]
@@ -65,17 +63,17 @@ class Findings:
 
 
 def compare_baseline(baseline: Baseline, best: Assessment, test: Split) -> BaselineRecord:
-    """Hold a network without exits against the default operating point, on the same test rows."""
-    readings, every_N = best.tested.readings, np.arange(len(test))
+    """Compare a network without exits with the default operating point, on the same test rows."""
+    readings, row_N = best.tested.readings, np.arange(len(test))
     exit_N = route(readings.confidence_EN, best.chosen.points[DEFAULT_POINT].candidate.rule)
-    early_N, without_N = readings.correct_EN[exit_N, every_N], baseline.correct_N(test)
-    gained, lost = discordant(without_N, early_N)
+    point_correct_N, baseline_correct_N = readings.correct_EN[exit_N, row_N], baseline.correct_N(test)
+    gained, lost = discordant(baseline_correct_N, point_correct_N)
     return BaselineRecord(
         name=baseline.name,
         parameters=baseline.parameters,
         multiply_adds=baseline.multiply_adds,
         milliseconds=dict(baseline.milliseconds()),
-        accuracy=float(without_N.mean()),
+        accuracy=float(baseline_correct_N.mean()),
         gained=gained,
         lost=lost,
         split=TEST,
@@ -84,15 +82,12 @@ def compare_baseline(baseline: Baseline, best: Assessment, test: Split) -> Basel
 
 
 def warnings(findings: Findings) -> Iterator[str]:
-    """Return a warning for each operating point without a certificate or without a saving."""
+    """Return a warning for each operating point that is uncertified or equals `exact`."""
     return promises.warnings(findings.best.chosen.points, findings.recipe.operating_points.goals)
 
 
 def make_manifest(findings: Findings, version: int, run_id: str) -> Manifest:
-    """Return everything that a server and a reader need of the published generation.
-
-    Raises Uncertified where a point lacks the promise that its recipe asked for.
-    """
+    """Build the manifest of the chosen generation; raise Uncertified if a required certificate is missing."""
     best, goals = findings.best, findings.recipe.operating_points.goals
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -113,7 +108,7 @@ def make_manifest(findings: Findings, version: int, run_id: str) -> Manifest:
 
 
 def make_provenance(findings: Findings, run_id: str) -> Provenance:
-    """Return which run, recipe, seed, generation, rows and packages made it."""
+    """Build the provenance: run, recipe, seed, generation, data and packages."""
     recipe, dataset = findings.recipe, findings.dataset
     return Provenance(
         recipe=recipe.model_dump(mode="json"),
@@ -132,7 +127,7 @@ def make_provenance(findings: Findings, run_id: str) -> Provenance:
 
 
 def make_record(findings: Findings, published: Path) -> RunRecord:
-    """Write down what the run found of every generation."""
+    """Build the record of a run, with the results of every generation."""
     return RunRecord(
         recipe=findings.recipe_name,
         model=findings.recipe.model,

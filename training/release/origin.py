@@ -1,7 +1,7 @@
-"""What a published version says of where it comes from, read back: its goals and its data.
+"""Goals and data of a published version, read from its provenance.
 
-The recipe in its provenance has them, unless the version was retargeted: then the record of that has.
-Knows nothing of stages.
+The provenance of a trained version contains its recipe. That of a retargeted version contains a
+`Retargeting`.
 """
 
 from collections.abc import Callable
@@ -26,16 +26,16 @@ _Settings = TypeVar("_Settings", bound=Section)
 
 
 class OwnData(Section):
-    """Rows of the user's own, of which nothing was trained on."""
+    """Rows of the user that no training used."""
 
     file: str
-    """Path of an .npz file with `x` and `y`, from the working directory."""
+    """Path of an .npz file with `x` and `y`, relative to the working directory."""
     split_seed: Seed = 0
     """Seeds the permutation that cuts the splits. Default 0."""
 
     @classmethod
-    def given(cls, file: str | None, split_seed: int | None) -> Self | None:
-        """Take a file and a seed as options give them; None without a file; RecipeError for a bad seed."""
+    def from_options(cls, file: str | None, split_seed: int | None) -> Self | None:
+        """Build from command-line options; None without a file; raise RecipeError for an invalid seed."""
         if file is None and split_seed is not None:
             raise RecipeError(f"--split-seed: expected none without --data, got {split_seed}")
         if split_seed is not None and not 0 <= split_seed <= LARGEST_SEED:
@@ -43,24 +43,24 @@ class OwnData(Section):
         return cls(file=file, split_seed=split_seed or 0) if file is not None else None
 
     def load(self, version: PublishedVersion) -> Dataset:
-        """Load and cut the rows, in the form that a version takes them."""
+        """Load the rows in a version's input format, and cut them into splits."""
         return cut_without_training(self._read(version), split_seed=self.split_seed)
 
     def load_untrained(self, version: PublishedVersion, say: Callable[[str], None]) -> Dataset:
-        """Load and cut the rows; raise DatasetError for one that the version was trained on.
+        """Load and cut the rows; raise DatasetError if the version was trained on one of them.
 
-        Says so in a line where the rows that it was trained on cannot be loaded.
+        Reports in a line if the training rows cannot be loaded for this check.
         """
         source = self._read(version)
         try:
             trained_on = training_data_of(version)
         except (TrainingError, RepositoryError, OSError) as error:
-            say(f"not checked whether {self.file} has rows that were trained on: {error}")
+            say(f"could not check whether {self.file} has training rows of the version: {error}")
         else:
             known = duplicate_rows(trained_on.train.images_NCHW, source.images_NCHW)
             if known:
                 raise DatasetError(
-                    f"{self.file}: x: row {known[0]}: expected images that nothing was trained on, got "
+                    f"{self.file}: x: row {known[0]}: expected images that were not trained on, got "
                     f"{len(known):,} of {len(source.truth_N):,} from the train split of {trained_on.name}"
                 )
         return cut_without_training(source, split_seed=self.split_seed)
@@ -71,76 +71,78 @@ class OwnData(Section):
 
 
 class Retargeting(Section):
-    """How a version came from another one, whose stages it has."""
+    """The origin of a retargeted version, which has the stages of another version."""
 
     version: Count
     options: dict[str, Any]
-    """What was asked for, as it was given."""
+    """The options as the user gave them."""
     goals: dict[str, Goal]
-    """What every operating point aims at, but `exact`."""
+    """The goal of every operating point except `exact`."""
     data: OwnData | None
-    """None where the splits are those of the recipe."""
+    """None if the splits are the recipe's."""
 
 
 def retargeting(version: PublishedVersion) -> Retargeting | None:
-    """Return how a version came from another one; None where it was trained."""
-    written = version.manifest.provenance.retargeted_from
-    if written is None:
+    """Return the origin of a retargeted version; None for a trained one."""
+    recorded = version.manifest.provenance.retargeted_from
+    if recorded is None:
         return None
-    return _read(version, "retargeted_from", written.model_dump(exclude={"packages"}), Retargeting)
+    return _read(version, "retargeted_from", recorded.model_dump(exclude={"packages"}), Retargeting)
 
 
 def goals_of(version: PublishedVersion) -> dict[str, Goal]:
-    """Return what every operating point of a version aims at, as its provenance has it."""
-    before = retargeting(version)
-    if before is not None:
-        return dict(before.goals)
+    """Return the goal of every operating point of a version except `exact`."""
+    origin = retargeting(version)
+    if origin is not None:
+        return dict(origin.goals)
     if version.manifest.provenance.attached_to is not None:
         return published_goals(version.manifest)
     return dict(_section(version, "operating_points", OperatingPointsSection).goals)
 
 
 def data_of(version: PublishedVersion) -> Dataset:
-    """Load and cut a version's own data again; raise DatasetError where it is not the same."""
-    other = own_data_of(version)
-    return training_data_of(version) if other is None else _as_published(version, other.load(version))
+    """Load and cut the data of a version's figures; raise DatasetError if it has changed."""
+    own_data = own_data_of(version)
+    if own_data is None:
+        return training_data_of(version)
+    return _check_unchanged(version, own_data.load(version))
 
 
 def training_data_of(version: PublishedVersion) -> Dataset:
-    """Load and cut the data that a version was trained on, as its recipe says.
+    """Load and cut the data that a version was trained on, by its recipe.
 
-    Raises DatasetError where it is not the same; the manifest of a version on other data can't tell.
+    Raises DatasetError if the data has changed. The manifest of a version on the user's own data does not
+    allow this check.
     """
     dataset = _section(version, "dataset", DatasetSection).load()
-    return _as_published(version, dataset) if own_data_of(version) is None else dataset
+    return _check_unchanged(version, dataset) if own_data_of(version) is None else dataset
 
 
 def own_data_of(version: PublishedVersion) -> OwnData | None:
-    """Return the user's rows that a version's figures are of; None where they are of its recipe's."""
-    before = retargeting(version)
-    return before.data if before is not None else None
+    """Return the user's own data of a version; None if its figures are on the recipe's data."""
+    origin = retargeting(version)
+    return origin.data if origin is not None else None
 
 
-def _as_published(version: PublishedVersion, dataset: Dataset) -> Dataset:
-    """Return a dataset, or raise DatasetError where it is not the one of a version's figures."""
-    said = version.manifest.provenance.dataset
-    digests = {name: split.digest for name, split in dataset.splits.items() if name in said.split_digests}
+def _check_unchanged(version: PublishedVersion, dataset: Dataset) -> Dataset:
+    """Return a dataset; raise DatasetError if its digests differ from a version's manifest."""
+    recorded = version.manifest.provenance.dataset
+    digests = {name: split.digest for name, split in dataset.splits.items() if name in recorded.split_digests}
     for culprit, expected, got in (
-        ("digest", said.digest, dataset.digest),
-        ("digests of its splits", said.split_digests, digests),
+        ("digest", recorded.digest, dataset.digest),
+        ("digests of its splits", recorded.split_digests, digests),
     ):
         if expected != got:
             raise DatasetError(
-                f'dataset "{dataset.name}": {culprit}: expected {expected} as {version.folder} says, '
-                f"got {got}"
+                f'dataset "{dataset.name}": {culprit}: expected {expected} as in {version.folder}, got {got}'
             )
     return dataset
 
 
 def _section(version: PublishedVersion, key: str, kind: type[_Settings]) -> _Settings:
-    """Read a section of the recipe in a version's provenance; JSON's lists stand for its tuples.
+    """Read a section of the recipe in a version's provenance.
 
-    Raises RepositoryError where there is no recipe, since exits were attached to a finished network.
+    Raises RepositoryError for an attached version, which has no recipe.
     """
     provenance = version.manifest.provenance
     if provenance.attached_to is not None:
@@ -160,5 +162,5 @@ def _read(version: PublishedVersion, key: str, value: object, kind: type[_Settin
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        said = error_message(kind, error.errors(include_url=False)[0])
-        raise InvalidManifest(f"{version.folder / MANIFEST_FILE}: provenance.{key}.{said}") from error
+        problem = error_message(kind, error.errors(include_url=False)[0])
+        raise InvalidManifest(f"{version.folder / MANIFEST_FILE}: provenance.{key}.{problem}") from error

@@ -1,7 +1,6 @@
-"""The report's plots of accuracy and cost: generations, the trade-off, where rows leave.
+"""Plots of a run's report on accuracy and cost: generations, trade-off and exit shares.
 
-How far confidences can be trusted is drawn in `training.release.reliability_plots`. Knows nothing of the
-page that the plots stand in.
+`training.release.reliability_plots` has the plots on confidence.
 
 Shapes: `E` exits.
 """
@@ -31,7 +30,7 @@ _BASELINE_MARKERS = "s^v"
 
 
 def plot_generations(summary: RunSummary) -> str:
-    """Draw test accuracy of each exit by generation, and the final exit's gain over the one before."""
+    """Draw the test accuracy of each exit by generation, and the gains of the final exit."""
 
     def draw(figure: Figure) -> None:
         accuracy_axes, gain_axes = figure.subplots(1, 2, width_ratios=[1.5, 1])
@@ -45,7 +44,7 @@ def _draw_accuracies(axes: Axes, summary: RunSummary) -> None:
     exits = len(summary.exits)
     numbers = [generation.number for generation in summary.generations]
     for exit_number in range(exits):
-        # A little apart, so that the exits' intervals do not hide each other.
+        # Offset the marks, so that the intervals do not overlap.
         offset = 0.08 * (exit_number - (exits - 1) / 2)
         shares, errors = in_percent([generation.test_E[exit_number] for generation in summary.generations])
         axes.errorbar(
@@ -86,7 +85,7 @@ def _draw_gains(axes: Axes, summary: RunSummary) -> None:
 
 
 def plot_trade_off(summary: RunSummary) -> str:
-    """Draw accuracy against multiply-adds: exits and operating points on test, the path on tune."""
+    """Draw accuracy against multiply-adds: exits and operating points on test, candidates on tune."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -104,21 +103,22 @@ def plot_trade_off(summary: RunSummary) -> str:
 
 def _draw_path(axes: Axes, summary: RunSummary) -> None:
     full_depth = summary.chosen.tune.share
-    # The path holds safe rows for the certificates too: drawn is what none beats in accuracy, and
-    # row 0, full depth.
+    # The path also contains safer candidates. Draw those that are Pareto-optimal in accuracy, and full depth.
     front: list[Candidate] = []
-    for row in sorted(summary.pareto_path, key=lambda row: (row.multiply_adds_share, row.accuracy_loss)):
-        if not front or row.accuracy_loss < front[-1].accuracy_loss:
-            front.append(row)
+    for each in sorted(
+        summary.pareto_path, key=lambda each: (each.tune.multiply_adds_share, each.tune.accuracy_loss)
+    ):
+        if not front or each.tune.accuracy_loss < front[-1].tune.accuracy_loss:
+            front.append(each)
     front.append(summary.pareto_path[0])
     axes.plot(
-        [100 * row.multiply_adds_share for row in front],
-        [100 * (full_depth - row.accuracy_loss) for row in front],
+        [100 * each.tune.multiply_adds_share for each in front],
+        [100 * (full_depth - each.tune.accuracy_loss) for each in front],
         color=MUTED,
         linestyle=(0, (4, 3)),
         linewidth=1.2,
         marker=".",
-        label=f"best found, tune, n = {summary.chosen.tune.n:,}",
+        label=f"best thresholds, tune, n = {summary.chosen.tune.n:,}",
     )
 
 
@@ -178,7 +178,7 @@ def _draw_baselines(axes: Axes, summary: RunSummary) -> None:
 
 
 def plot_exit_shares(summary: RunSummary) -> str:
-    """Draw where the test rows left at each operating point, as stacked bars."""
+    """Draw the share of test rows that left at each exit, by operating point, as stacked bars."""
     exits = len(summary.exits)
 
     def draw(figure: Figure) -> None:

@@ -1,7 +1,7 @@
-"""What is promised of an operating point, in plain words: which risk, how surely, and what it is not.
+"""Sentences on the certificates of operating points, for reports and logs.
 
-A promise is about the full network's answers, never about the truth. Where there is none, the words say
-so and why. Knows nothing of the page or the log that they stand in.
+A certificate compares with the full network's answers, not with the true labels. For a point without a
+certificate, the sentence states the reason.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,69 +12,71 @@ from training.exits.goals import AgreementGoal, BudgetGoal, Goal
 from training.reporting.numerals import exactly, percent
 
 NBSP = "\N{NO-BREAK SPACE}"
-FULL_DEPTH = "Every row goes to the final exit: the answer is the full network's by definition."
-NOTHING_PROMISED = (
-    "Not certified, as its goal asked: nothing is promised of how often its answers differ from the full "
-    "network's. What tune chose is published as it is; the test figures are all that is known of it."
+FULL_DEPTH = "Every row goes to the final exit, so every answer is the full network's."
+UNCERTIFIED = (
+    "Not certified, as its goal requests. Nothing bounds how often its answers differ from the full "
+    "network's. Only the test figures describe it."
 )
 
 _BOUNDED = {
     Risk.DISAGREEMENT: "of answers differ from the full network's",
     Risk.HARM: "of answers are wrong where the full network's is right",
 }
-_NOT_PROMISED = {
-    Risk.DISAGREEMENT: "It promises agreement, not correctness.",
-    Risk.HARM: "It promises that leaving early seldom spoils a right answer, not that answers are right.",
+_LIMITATION = {
+    Risk.DISAGREEMENT: "It does not bound how often answers are wrong.",
+    Risk.HARM: "It does not bound how often both are wrong.",
 }
-_LOST = {
+_LOSSES = {
     Risk.DISAGREEMENT: "differ",
     Risk.HARM: "are wrong where the full network is right",
 }
 
 
-def of_point(goal: Goal | None, certified: CertifiedThresholds | None) -> str:
-    """State in plain words what is promised of a point, or why nothing is; no goal is that of `exact`."""
-    if goal is None or certified is None:
+def of_point(goal: Goal | None, certified: CertifiedThresholds) -> str:
+    """State what is certified for a point, or why nothing is; the goal of `exact` is None."""
+    if goal is None:
         return FULL_DEPTH
-    if certified.promises_nothing:
-        return NOTHING_PROMISED
+    if certified.is_uncertified:
+        return UNCERTIFIED
     if goal.risk is None:
-        return f"Not certified, as its goal asked. It equals exact all the same: {_nothing_on_tune(goal)}."
+        return f"Not certified, as its goal requests. It equals exact: {_nothing_on_tune(goal)}."
     if certified.certificate is None:
-        return f"Certified nothing faster, so it equals exact: {_refusal(goal, certified)}"
+        return f"Nothing faster was certified, so it equals exact: {_failed_test(goal, certified)}"
     return of_certificate(certified.certificate)
 
 
-def of_certificate(promise: Certificate) -> str:
-    """State a certificate with what was seen of it."""
-    losses = promise.harms if promise.risk is Risk.HARM else promise.disagreements
-    allowed = allowed_losses(promise.n, promise.epsilon, promise.delta)
+def of_certificate(certificate: Certificate) -> str:
+    """State a certificate, with the counts of its test."""
+    losses = certificate.harms if certificate.risk is Risk.HARM else certificate.disagreements
+    allowed = allowed_losses(certificate.n, certificate.epsilon, certificate.delta)
     return (
-        f"On data like the certify split, {bound(promise.risk, promise.epsilon)}, "
-        f"with {exactly(1 - promise.delta)} confidence. {_NOT_PROMISED[promise.risk]} "
-        f"Seen: {losses} of {promise.n:,} certify rows {_LOST[promise.risk]}; {allowed} were allowed."
+        f"On data like the certify split, {bound(certificate.risk, certificate.epsilon)}, "
+        f"with {exactly(1 - certificate.delta)} confidence. {_LIMITATION[certificate.risk]} "
+        f"In the test, {losses} of {certificate.n:,} certify rows {_LOSSES[certificate.risk]}; "
+        f"{allowed} were allowed."
     )
 
 
 def in_short(point: OperatingPoint, goal: Goal | None = None) -> str:
-    """State in a clause what is promised of a published point, and what that rests on.
+    """State in a clause what is certified for a published point.
 
-    goal: what the point aims at, where it is known; it says why a point may equal `exact`.
+    goal: of the point, if it is known. It explains why a point equals `exact`.
     """
     if all(threshold is None for threshold in point.thresholds):
-        return f"it equals exact, for {_why_exact(goal)}" if goal is not None else "it equals exact"
-    promise = point.certificate
-    if promise is None:
+        return f"it equals exact: {_why_exact(goal)}" if goal is not None else "it equals exact"
+    certificate = point.certificate
+    if certificate is None:
         return "UNCERTIFIED"
-    losses = promise.harms if promise.risk is Risk.HARM else promise.disagreements
+    losses = certificate.harms if certificate.risk is Risk.HARM else certificate.disagreements
     return (
-        f"certified: {bound(promise.risk, promise.epsilon)}, with {exactly(1 - promise.delta)} confidence "
-        f"({losses} of {promise.n:,} certify rows)"
+        f"certified: {bound(certificate.risk, certificate.epsilon)}, "
+        f"with {exactly(1 - certificate.delta)} confidence "
+        f"({losses} of {certificate.n:,} certify rows)"
     )
 
 
 def bound(risk: Risk, epsilon: float) -> str:
-    """State which risk is bounded, and by how much."""
+    """State a risk and its bound."""
     return f"at most {exactly(epsilon)} {_BOUNDED[risk]}"
 
 
@@ -83,40 +85,42 @@ def _why_exact(goal: Goal) -> str:
 
 
 def _nothing_on_tune(goal: Goal) -> str:
-    return f"no faster row of the path {_target(goal)} on tune"
+    return f"on tune, no faster thresholds {_target(goal)}"
 
 
-def _refusal(goal: Goal, certified: CertifiedThresholds) -> str:
+def _failed_test(goal: Goal, certified: CertifiedThresholds) -> str:
     if not certified.tested or goal.risk is None or goal.epsilon is None:
         return f"{_nothing_on_tune(goal)}."
     first = certified.tested[0].outcome
     allowed = allowed_losses(first.n, goal.epsilon, goal.delta)
     return (
-        f"of {first.n:,} certify rows {first.losses(goal.risk)} {_LOST[goal.risk]} at the safest faster row, "
-        f"where {bound(goal.risk, goal.epsilon)} with {exactly(1 - goal.delta)} confidence allows {allowed}."
+        f"{first.losses(goal.risk)} of {first.n:,} certify rows {_LOSSES[goal.risk]} under the safest faster "
+        f"thresholds; {allowed} would certify {bound(goal.risk, goal.epsilon)}, "
+        f"with {exactly(1 - goal.delta)} confidence."
     )
 
 
 def _target(goal: Goal) -> str:
     if isinstance(goal, BudgetGoal):
-        return f"costs at most {percent(goal.budget)} of full depth"
+        return f"cost at most {percent(goal.budget)} of full depth"
     if isinstance(goal, AgreementGoal):
-        return f"has {bound(goal.risk, goal.tune_share * goal.epsilon)}"
-    return f"loses at most {percent(goal.max_accuracy_loss)} of accuracy"
+        return f"reach {bound(goal.risk, goal.tune_share * goal.epsilon)}"
+    return f"lose at most {percent(goal.max_accuracy_loss)} of accuracy"
 
 
 def warnings(points: Mapping[str, CertifiedThresholds], goals: Mapping[str, Goal]) -> Iterator[str]:
-    """Yield a warning for each operating point without a certificate or without a saving."""
+    """Yield a warning for each operating point that is uncertified or equals `exact`."""
     for name, goal in goals.items():
-        if points[name].promises_nothing:
-            yield f'operating point "{name}" is UNCERTIFIED, as asked by certified_by = "nothing"'
+        if points[name].is_uncertified:
+            yield f'operating point "{name}" is UNCERTIFIED, as requested by certified_by = "nothing"'
         elif points[name].candidate.is_exact:
             yield f'operating point "{name}" equals "exact": {_why_exact(goal)}'.replace(NBSP, " ")
 
 
-def joint_confidence(promises: Sequence[Certificate]) -> str:
-    """State with what confidence all certificates hold together: at the sum of their deltas."""
-    if len(promises) < 2:
+def joint_confidence(certificates: Sequence[Certificate]) -> str:
+    """State the confidence that all certificates hold together: 1 minus the sum of their deltas."""
+    if len(certificates) < 2:
         return ""
-    together = percent(max(0.0, 1 - sum(promise.delta for promise in promises)))
-    return f"Each certificate holds alone; the {len(promises)} together hold with {together} confidence."
+    together = percent(max(0.0, 1 - sum(certificate.delta for certificate in certificates)))
+    count = len(certificates)
+    return f"The confidence is for each certificate. All {count} together hold with {together} confidence."

@@ -1,11 +1,12 @@
-"""Publishes a model version whole or not at all, and once.
+"""Atomic publication of model versions.
 
-A version is written into a draft beside the others, read back as a server would read it, synced to
-disk, and then takes its place by one rename. A rename never replaces a version: where another
-publisher was faster, the next number is taken. A version that is there already, as a publisher leaves it
-that was killed behind the rename, is found and not published again. A draft's name starts with a dot, so
-no server takes it for a version. Its publisher holds a lock in it; the next one removes drafts without.
-Knows nothing of what the stages compute.
+A version is written to a draft folder in the model's folder, read back as a server reads it, synced to disk,
+and renamed to its number. A rename never replaces a version: if another publisher took the number, the next
+number is used. If the same version exists already, it is not published again. This happens after a publisher
+was killed between rename and report.
+
+The name of a draft starts with a dot, so servers ignore it. Its publisher holds a lock in it. The next
+publisher removes drafts without a lock holder.
 """
 
 import contextlib
@@ -17,16 +18,14 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from serving.errors import RepositoryError
 from serving.files import lock_file, sync
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Stage, read_manifest
 from serving.repository.repository import file_digest, find_versions, read_version
 from training.errors import Uncertified
-
-if TYPE_CHECKING:  # a version is published again where there is no PyTorch too
-    from training.release.export import ExportedStage
+from training.release.exported_stage import ExportedStage
 
 _DRAFT_PREFIX, _LOCK_FILE = ".publishing-", "lock"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
@@ -34,14 +33,15 @@ _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
 
 @dataclass(frozen=True)
 class PublishResult:
-    """A version's folder, and whether it was published now or before."""
+    """A published version."""
 
     folder: Path
     is_new: bool
+    """False if the same version existed already."""
 
 
-def stage_entry(exported: "ExportedStage") -> Stage:
-    """Describe an exported stage as the manifest does."""
+def stage_entry(exported: ExportedStage) -> Stage:
+    """Build the manifest entry of an exported stage."""
     return Stage(
         file=exported.file.path.name,
         sha256=file_digest(exported.file.path),
@@ -52,16 +52,16 @@ def stage_entry(exported: "ExportedStage") -> Stage:
 
 
 def check_certified(manifest: Manifest, *, waived: Collection[str]) -> Manifest:
-    """Return the manifest, or raise Uncertified where a faster point than `exact` promises nothing.
+    """Return the manifest; raise Uncertified if a point faster than `exact` lacks its certificate.
 
-    waived are the points of which no promise was asked.
+    waived: points whose goals request no certificate.
     """
     for name, point in manifest.operating_points.items():
         is_faster = any(threshold is not None for threshold in point.thresholds)
         if is_faster and point.certificate is None and name not in waived:
             raise Uncertified(
-                f"operating point {name!r} of {manifest.name}: expected a certificate, for it is faster than "
-                f'full depth, got none; only certified_by = "nothing" lets it do without'
+                f"operating point {name!r} of {manifest.name}: expected a certificate, because it is faster "
+                f'than full depth, got none; certified_by = "nothing" publishes it without'
             )
     return manifest
 
@@ -72,39 +72,44 @@ def publish(
     make_manifest: Callable[[int], Manifest],
     stage_paths: Sequence[Path],
 ) -> PublishResult:
-    """Publish the next version of a model, unless there is the same one already.
+    """Publish the next version of a model, unless the same version exists.
 
-    make_manifest is given the version number, and is asked again where that was taken meanwhile.
-    Raises RepositoryError where the draft would not be served; whatever goes wrong, nothing is left.
+    make_manifest: takes the version number, and is called again if another publisher took that number. Raises
+    RepositoryError if a server would refuse the draft. After any error, no draft is left.
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise ValueError(f"model name: expected {NAME_PATTERN}, got {name!r}")
-    home = model_repository / name
-    home.mkdir(parents=True, exist_ok=True)
+    model_folder = model_repository / name
+    model_folder.mkdir(parents=True, exist_ok=True)
     try:
-        _remove_dead_drafts(home)
+        _remove_dead_drafts(model_folder)
         while True:
             versions = find_versions(model_repository).get(name, [])
             number = max(versions, default=0) + 1
             manifest = make_manifest(number)
             for before in reversed(versions):
-                if _is_published_as(home / str(before), manifest):
-                    return PublishResult(home / str(before), is_new=False)
-            if _publish_as(home, number, manifest, stage_paths):
-                return PublishResult(home / str(number), is_new=True)
+                if _is_published_as(model_folder / str(before), manifest):
+                    return PublishResult(model_folder / str(before), is_new=False)
+            if _publish_as(model_folder, number, manifest, stage_paths):
+                return PublishResult(model_folder / str(number), is_new=True)
     finally:
-        with contextlib.suppress(OSError):  # a home with something in it stays
-            home.rmdir()
+        with contextlib.suppress(OSError):  # not empty
+            model_folder.rmdir()
 
 
 def _is_published_as(folder: Path, manifest: Manifest) -> bool:
-    """Whether a version is whole, and of the same run and stages; without a run it must say the same."""
+    """Return whether a version is intact and has the manifest's run and stages.
+
+    Without a run id, the manifests must be equal except for number and date.
+    """
     try:
-        there = read_manifest(folder / MANIFEST_FILE)
-        is_same = there.provenance.run_id == manifest.provenance.run_id and there.stages == manifest.stages
+        existing = read_manifest(folder / MANIFEST_FILE)
+        is_same = (
+            existing.provenance.run_id == manifest.provenance.run_id and existing.stages == manifest.stages
+        )
         if is_same and manifest.provenance.run_id is None:
-            update = {"version": there.version, "created": there.created}
-            is_same = there.to_json() == manifest.model_copy(update=update).to_json()
+            update = {"version": existing.version, "created": existing.created}
+            is_same = existing.to_json() == manifest.model_copy(update=update).to_json()
         if is_same:
             read_version(folder)
     except RepositoryError:  # damaged, or of a later format
@@ -112,12 +117,12 @@ def _is_published_as(folder: Path, manifest: Manifest) -> bool:
     return is_same
 
 
-def _publish_as(home: Path, number: int, manifest: Manifest, stage_paths: Sequence[Path]) -> bool:
-    """Publish under one number; False where that is taken by now, or the draft was."""
-    draft_root = home / f"{_DRAFT_PREFIX}{uuid.uuid4().hex}"
+def _publish_as(model_folder: Path, number: int, manifest: Manifest, stage_paths: Sequence[Path]) -> bool:
+    """Publish under one number; return False if the number or the draft was taken."""
+    draft_root = model_folder / f"{_DRAFT_PREFIX}{uuid.uuid4().hex}"
     draft_root.mkdir(parents=True)
-    # The reader checks that the folders' names are the manifest's, so the draft has them too.
-    draft = draft_root / home.name / str(number)
+    # read_version compares the names of the folders with the manifest, so the draft uses the same names.
+    draft = draft_root / model_folder.name / str(number)
     try:
         lock = _lock(draft_root)
         if lock is None:
@@ -125,23 +130,23 @@ def _publish_as(home: Path, number: int, manifest: Manifest, stage_paths: Sequen
         with lock:
             _write_draft(draft, manifest, stage_paths)
             read_version(draft)
-            draft.rename(home / str(number))
+            draft.rename(model_folder / str(number))
     except OSError as error:
         if error.errno in _TAKEN:
             return False
         raise
     finally:
         shutil.rmtree(draft_root, ignore_errors=True)
-    sync(home)
-    sync(home.parent)
+    sync(model_folder)
+    sync(model_folder.parent)
     return True
 
 
-def _remove_dead_drafts(home: Path) -> None:
-    """Remove the drafts that no publisher holds: those of killed ones."""
+def _remove_dead_drafts(model_folder: Path) -> None:
+    """Remove the drafts of publishers that were killed."""
     if os.name != "posix":
-        return  # where nobody can tell
-    for draft_root in home.glob(f"{_DRAFT_PREFIX}*"):
+        return  # file locks cannot show whether a publisher is alive
+    for draft_root in model_folder.glob(f"{_DRAFT_PREFIX}*"):
         lock = _lock(draft_root)
         if lock is not None:
             with lock:
@@ -149,7 +154,7 @@ def _remove_dead_drafts(home: Path) -> None:
 
 
 def _lock(draft_root: Path) -> IO[bytes] | None:
-    """Lock a draft; None where another publisher holds it or has removed it, both of which one may do."""
+    """Lock a draft; return None if another publisher holds the lock or has removed the draft."""
     try:
         return lock_file(draft_root / _LOCK_FILE)
     except FileNotFoundError:
@@ -158,7 +163,9 @@ def _lock(draft_root: Path) -> IO[bytes] | None:
 
 def _write_draft(folder: Path, manifest: Manifest, stage_paths: Sequence[Path]) -> None:
     if len(stage_paths) != len(manifest.stages):
-        raise ValueError(f"stage files: expected {len(manifest.stages)}, one a stage, got {len(stage_paths)}")
+        raise ValueError(
+            f"stage files: expected one per stage, {len(manifest.stages)}, got {len(stage_paths)}"
+        )
     folder.mkdir(parents=True)
     for stage, source in zip(manifest.stages, stage_paths, strict=True):
         shutil.copyfile(source, folder / stage.file)

@@ -1,8 +1,4 @@
-"""The report's plots of confidence: whether it is true, and whether it finds the wrong answers.
-
-Chooses and computes nothing: bins and curves come with the summary. Knows nothing of the page that the
-plots stand in.
-"""
+"""Plots of a run's report on confidence: reliability diagrams and risk-coverage curves."""
 
 from collections.abc import Sequence
 
@@ -17,26 +13,26 @@ from training.reporting.page_svg import page_svg
 
 _MOST_COLUMNS = 4
 _PANEL_INCHES = 2.9
-"""Height of one exit's panel, with the counts under it."""
+"""Height of one exit's panel, with the row counts below it."""
 
 
 def plot_reliability(summary: RunSummary) -> str:
-    """Draw accuracy against confidence for each exit, before and after, over the rows in each bin."""
+    """Draw accuracy against confidence for each exit, before and after calibration, with row counts."""
     exits = len(summary.exits)
     columns = min(exits, _MOST_COLUMNS)
     bands = -(-exits // columns)
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(2 * bands, columns, squeeze=False, sharex=True, height_ratios=[3, 1] * bands)
-        for place in range(bands * columns):
-            band, column = divmod(place, columns)
+        for number in range(bands * columns):
+            band, column = divmod(number, columns)
             curve_axes, count_axes = grid[2 * band, column], grid[2 * band + 1, column]
-            if place >= exits:
+            if number >= exits:
                 curve_axes.set_axis_off()
                 count_axes.set_axis_off()
                 continue
-            _draw_bins(curve_axes, count_axes, summary.exits[place].every_row, exit_colour(place))
-            curve_axes.set_title(exit_name(place, exits))
+            _draw_bins(curve_axes, count_axes, summary.exits[number].every_row, exit_colour(number))
+            curve_axes.set_title(exit_name(number, exits))
             count_axes.set_xlabel("confidence, %")
             if column == 0:
                 curve_axes.set_ylabel("accuracy, %")
@@ -73,7 +69,7 @@ def _draw_bins(curve_axes: Axes, count_axes: Axes, measured: CalibrationSummary,
 
 
 def _draw_counts(axes: Axes, before: Sequence[Bin], after: Sequence[Bin], colour: str) -> None:
-    """Draw the rows in each bin, on a scale on which one row shows beside thousands."""
+    """Draw the number of rows in each bin on a logarithmic scale."""
     edges = [100 * number / len(after) for number in range(len(after) + 1)]
     axes.stairs([each.rows for each in after], edges, fill=True, color=colour)
     axes.stairs([each.rows for each in before], edges, color=INK, linewidth=0.8)
@@ -89,7 +85,7 @@ def _most(*binned: Sequence[Bin]) -> int:
 
 
 def plot_risk_coverage(summary: RunSummary) -> str:
-    """Draw, for each exit, how many of the surest rows are wrong, by how many of them are answered."""
+    """Draw the error rate among the most confident rows of each exit, by their share of all rows."""
     exits = len(summary.exits)
 
     def draw(figure: Figure) -> None:
@@ -102,8 +98,8 @@ def plot_risk_coverage(summary: RunSummary) -> str:
                 color=exit_colour(number),
                 label=exit_name(number, exits),
             )
-        axes.set_title("Wrong among the surest rows, %")
-        axes.set_xlabel("rows answered, % of test rows, the surest first")
+        axes.set_title("Wrong among the most confident rows, %")
+        axes.set_xlabel("rows answered, % of test rows, most confident first")
         axes.set_xlim(0, 100)
         axes.set_ylim(0, None)
         axes.grid(color=GRID)

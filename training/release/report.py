@@ -1,8 +1,4 @@
-"""The report of a run: one self-contained page that a person reads to see whether the exits pay.
-
-Puts the plots and the words into `report.html`; the page asks no other host for anything. Chooses
-and computes nothing: all figures come with the summary.
-"""
+"""The report of a run: one HTML page that loads nothing from other hosts."""
 
 import json
 from pathlib import Path
@@ -20,7 +16,7 @@ _TEMPLATE = "report.html"
 
 
 def write_report(path: Path, summary: RunSummary) -> None:
-    """Write the page; an earlier one at that path is replaced in one step."""
+    """Write the page atomically, in place of an earlier one."""
     page = render(summary).encode()
     with atomic_write(path) as file:
         file.write(page)
@@ -31,7 +27,7 @@ def render(summary: RunSummary) -> str:
     return report_template(_TEMPLATE).render(
         run=summary,
         plots={
-            "generations": Markup(plots.plot_generations(summary)),  # noqa: S704 - drawn by us
+            "generations": Markup(plots.plot_generations(summary)),  # noqa: S704 - our own SVG
             "trade_off": Markup(plots.plot_trade_off(summary)),  # noqa: S704
             "exit_shares": Markup(plots.plot_exit_shares(summary)),  # noqa: S704
             "reliability": Markup(reliability_plots.plot_reliability(summary)),  # noqa: S704
@@ -43,7 +39,7 @@ def render(summary: RunSummary) -> str:
 
 
 def report_template(name: str) -> Template:
-    """Load a report's template, with the words and numerals that reports share."""
+    """Load the template of a report, with the functions that reports share."""
     environment = Environment(
         loader=PackageLoader("training.release", "."),
         autoescape=True,

@@ -1,136 +1,140 @@
-"""What a finished run has to tell: the figures behind the report, each with its split and its n.
+"""The figures of a run's report, each with its split and number of rows.
 
-Plain records, filled in by the pipeline. Know nothing of pages, plots or models.
-
-Shapes: `E` exits.
+Shapes: `E` exits, `N` rows of the test split, `K` classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from serving.exits.policy import Bools, ExitRule, Integers
 from serving.repository.manifest import Certificate
 from training.exits.certify import CertifiedThresholds
 from training.exits.cost import expected_milliseconds
-from training.exits.evaluate import EvaluationCounts, cumulative
-from training.exits.goals import Goal
-from training.exits.intervals import Estimate, Proportion
-from training.exits.reliability import Reliability
+from training.exits.evaluate import EvaluationCounts, Readings, cumulative
+from training.exits.goals import DEFAULT_POINT, Goal
+from training.exits.intervals import Estimate, Proportion, paired_gain
+from training.exits.reliability import Reliability, arriving, error_by_chance, measure, risk_coverage
 from training.exits.thresholds import Candidate
+from training.recipe.recipe import Recipe
+from training.release.exported_stage import ExportedStage
+from training.release.findings import Findings
+from training.reporting.conditions import hardware, package_versions
+from training.run.assessment import NEUTRAL_TEMPERATURE, Assessment, HeldOutResults
 from training.run.folder import BaselineRecord
 
 
 @dataclass(frozen=True)
 class GenerationSummary:
-    """One Born-Again round: how good, and whether it was better than the one promoted before."""
+    """Accuracies of one generation, and its test against the best one before it."""
 
     number: int
     tune: Proportion
-    """Of the final exit."""
+    """Accuracy of the final exit on the tune split."""
     p_value: float | None
-    """Of the paired test on tune against the generation promoted so far; None for the first."""
+    """Of the paired test on the tune split against the best generation so far; None for generation 0."""
     test_E: tuple[Proportion, ...]
-    """Accuracy when every row leaves at that exit."""
+    """Test accuracy of each exit if every row leaves there."""
     gain: Estimate | None
-    """Of the final exit on test over the generation before; None for the first."""
-
-
-@dataclass(frozen=True)
-class StageSummary:
-    """What one stage with its head costs a row."""
-
-    multiply_adds: int
-    parameters: int
-    milliseconds: Mapping[int, float]
-    """Median by batch size."""
+    """Gain of the final exit on the test split over the previous generation; None for generation 0."""
 
 
 @dataclass(frozen=True)
 class CalibrationSummary:
-    """How far an exit's confidence can be trusted on some test rows, the same before and after."""
+    """Reliability of an exit on a set of test rows, before and after calibration."""
 
     before: Reliability
     """At temperature 1."""
     after: Reliability
     """At the calibration temperature."""
     error_by_chance: float
-    """Calibration error that a perfectly calibrated exit would show on as many rows, as sure as after."""
+    """Expected calibration error of a perfectly calibrated exit with the calibrated confidences."""
 
 
 @dataclass(frozen=True)
 class ExitSummary:
-    """How good an exit is on test when every row leaves there, and how far its confidence is true."""
+    """Accuracy and reliability of one exit on the test split."""
 
     calibration_temperature: float
     accuracy: Proportion
+    """If every row leaves at this exit."""
     every_row: CalibrationSummary
     arriving: CalibrationSummary | None
-    """Of the rows that come to this exit at the default operating point.
+    """Of the rows that reach this exit at the default operating point.
 
-    None where none does, and at exit 0, where all do.
+    None if no row does, and for exit 0, which every row reaches.
     """
     risk_coverage: tuple[float, ...]
-    """Share of wrong answers among the most confident 1, 2, .. 100 % of all rows, calibrated."""
+    """Error rate among the most confident 1, 2, .. 100 % of all rows, after calibration."""
 
 
 @dataclass(frozen=True)
 class OperatingPointSummary:
-    """A published point: what was asked, what was certified, what it gave on test."""
+    """A published operating point: its goal, its certified thresholds and its test results."""
 
     name: str
-    thresholds: tuple[float | None, ...]
     goal: Goal | None
-    """None for 'exact', which is full depth by definition."""
-    certified: CertifiedThresholds | None
+    """None for `exact`."""
+    certified: CertifiedThresholds
     test: EvaluationCounts
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every row goes to the final exit."""
+        return self.certified.candidate.is_exact
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """Everything that the report shows."""
+    """All figures of the report."""
 
     model_name: str
     version: int
     published: str
-    """Where the version lies, or how it is called."""
+    """Folder of the version."""
     created: str
     recipe: str
     settings: Mapping[str, Any]
-    """The recipe as it was resolved."""
+    """The recipe with all defaults filled in."""
     dataset: str
     split_rows: Mapping[str, int]
     seed: int
     generations: tuple[GenerationSummary, ...]
     chosen_generation: int
     promotion_level: float
-    """What a later generation's p-value had to be below."""
+    """The p-value of a better generation is below this."""
     ensemble_E: tuple[Proportion, ...]
-    """What the mean of all generations has right on test at each exit; empty for one generation."""
-    stages: tuple[StageSummary, ...]
+    """Test accuracy of the mean of all generations at each exit; empty for one generation."""
+    stages: tuple[ExportedStage, ...]
+    stage_milliseconds: Mapping[int, tuple[float, ...]]
+    """Median milliseconds of each stage for a whole batch, by its number of rows."""
     exits: tuple[ExitSummary, ...]
     pareto_path: tuple[Candidate, ...]
     operating_points: tuple[OperatingPointSummary, ...]
     default_operating_point: str
     baselines: tuple[BaselineRecord, ...]
-    """Networks without exits, to compare with; empty where none was asked for."""
+    """Networks without exits to compare with; empty if the recipe trains none."""
     hardware: str
     packages: Mapping[str, str]
 
     @property
     def chosen(self) -> GenerationSummary:
-        """The generation that was published."""
+        """The published generation."""
         return next(each for each in self.generations if each.number == self.chosen_generation)
 
     @property
     def default_point(self) -> OperatingPointSummary:
-        """The point that a caller gets who asks for none."""
+        """The operating point of requests that name none."""
         return next(each for each in self.operating_points if each.name == self.default_operating_point)
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
-        """The promises of all points that have one."""
-        certified = [point.certified for point in self.operating_points if point.certified is not None]
-        return tuple(each.certificate for each in certified if each.certificate is not None)
+        """The certificates of all points that have one."""
+        certificates = (point.certified.certificate for point in self.operating_points)
+        return tuple(certificate for certificate in certificates if certificate is not None)
 
     @property
     def cost_shares(self) -> tuple[float, ...]:
@@ -139,10 +143,104 @@ class RunSummary:
         return tuple(cost / cost_E[-1] for cost in cost_E)
 
     def full_depth_milliseconds(self, batch_rows: int) -> float:
-        """Return what a batch of that many rows takes through every stage."""
-        return sum(stage.milliseconds[batch_rows] for stage in self.stages)
+        """Compute the milliseconds of a batch through every stage."""
+        return sum(self.stage_milliseconds[batch_rows])
 
     def milliseconds(self, point: OperatingPointSummary, batch_rows: int) -> float:
-        """Return what a batch takes on average at a point, each stage run in batches of that many rows."""
-        stages = [stage.milliseconds[batch_rows] for stage in self.stages]
-        return expected_milliseconds(point.test.exit_shares, stages)
+        """Compute the mean milliseconds of a batch at a point, with every stage run on whole batches."""
+        return expected_milliseconds(point.test.exit_shares, self.stage_milliseconds[batch_rows])
+
+
+def make_summary(findings: Findings, published: Path) -> RunSummary:
+    """Compute the figures of a run's report."""
+    recipe, best = findings.recipe, findings.best
+    return RunSummary(
+        model_name=recipe.model,
+        version=int(published.name),
+        published=str(published),
+        created=findings.created,
+        recipe=findings.recipe_name,
+        settings=recipe.model_dump(mode="json"),
+        dataset=findings.dataset.name,
+        split_rows={name: len(split) for name, split in findings.dataset.splits.items()},
+        seed=recipe.seed,
+        generations=tuple(summarise_generations(findings)),
+        chosen_generation=findings.promotion.chosen,
+        promotion_level=findings.promotion.level,
+        ensemble_E=findings.ensemble_E,
+        stages=best.exported.stages,
+        stage_milliseconds=findings.stage_milliseconds,
+        exits=tuple(
+            summarise_exits(
+                best.tested,
+                best.chosen.calibration_temperatures,
+                best.chosen.points[DEFAULT_POINT].candidate.rule,
+            )
+        ),
+        pareto_path=best.chosen.path,
+        operating_points=summarise_points(recipe, best),
+        default_operating_point=DEFAULT_POINT,
+        baselines=findings.baselines,
+        hardware=f"{hardware()}; stages on the CPU",
+        packages=package_versions(),
+    )
+
+
+def summarise_generations(findings: Findings) -> Iterator[GenerationSummary]:
+    """Yield each generation's accuracies, and its gain over the previous generation."""
+    previous: Readings | None = None
+    for number, each in enumerate(findings.assessments):
+        readings = each.tested.readings
+        yield GenerationSummary(
+            number=number,
+            tune=each.chosen.tune.accuracy(-1),
+            p_value=findings.promotion.p_values[number],
+            test_E=tuple(readings.accuracy(exit_number) for exit_number in range(readings.exits)),
+            gain=paired_gain(previous.correct_EN[-1], readings.correct_EN[-1]) if previous else None,
+        )
+        previous = readings
+
+
+def summarise_exits(
+    tested: HeldOutResults, calibration_temperatures: Sequence[float], rule: ExitRule
+) -> Iterator[ExitSummary]:
+    """Yield each exit's figures on the test split.
+
+    rule: of the default operating point; it decides which rows reach an exit.
+    """
+    readings = tested.readings
+    every_N = np.ones(readings.rows, dtype=bool)
+    arriving_EN = arriving(readings.confidence_EN, rule)
+    for number, temperature in enumerate(calibration_temperatures):
+        curve_N = risk_coverage(readings.confidence_EN[number], readings.correct_EN[number])
+
+        def calibration(chosen_N: Bools) -> CalibrationSummary:
+            logits_NK, truth_N = tested.logits_ENK[number, chosen_N], readings.truth_N[chosen_N]  # noqa: B023 - called below, in the same iteration
+            return CalibrationSummary(
+                before=measure(logits_NK, truth_N, NEUTRAL_TEMPERATURE),
+                after=measure(logits_NK, truth_N, temperature),  # noqa: B023
+                error_by_chance=error_by_chance(readings.confidence_EN[number, chosen_N]),  # noqa: B023
+            )
+
+        has_own_rows = number > 0 and arriving_EN[number].any()
+        yield ExitSummary(
+            calibration_temperature=temperature,
+            accuracy=readings.accuracy(number),
+            every_row=calibration(every_N),
+            arriving=calibration(arriving_EN[number]) if has_own_rows else None,
+            risk_coverage=tuple(curve_N[rows_of_each_percent(readings.rows) - 1].tolist()),
+        )
+
+
+def rows_of_each_percent(rows: int) -> Integers:
+    """Compute 1, 2, .. 100 % of a number of rows, rounded up."""
+    return -(-np.arange(1, 101) * rows // 100)
+
+
+def summarise_points(recipe: Recipe, assessment: Assessment) -> tuple[OperatingPointSummary, ...]:
+    """Return each operating point with its goal, its certificate and its test results."""
+    goals = recipe.operating_points.goals
+    return tuple(
+        OperatingPointSummary(name, goals.get(name), certified, assessment.tested.outcomes[name])
+        for name, certified in assessment.chosen.points.items()
+    )

@@ -9,8 +9,7 @@ Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative multiply
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,6 @@ from serving.repository.manifest import (
     ParetoPoint,
     TensorSpec,
 )
-from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from training.data.splits import Dataset, Split
 from training.errors import RecipeError
@@ -31,13 +29,9 @@ from training.exits.calibrate import calibration_temperature
 from training.exits.certify import CertifiedThresholds
 from training.exits.evaluate import EvaluationCounts, Readings, cumulative, evaluate, outcome, read
 from training.exits.goals import Goal
-from training.exits.reliability import expected_calibration_error
-from training.exits.spread import confidence_spread
+from training.exits.reliability import confidence_spread, expected_calibration_error
 from training.exits.thresholds import Candidate, pareto_path
-
-if TYPE_CHECKING:  # published versions are assessed without PyTorch
-    from training.architectures.network import MultiExitNetwork
-    from training.release.export import ExportedStage
+from training.release.exported_stage import ExportedStage
 
 INPUT_NAME = "image"
 TUNE, TEST = "tune", "test"
@@ -64,7 +58,7 @@ class Stages(Protocol):
 class Exported:
     """The exported stages of a generation, run with the server's stage runner."""
 
-    stages: "tuple[ExportedStage, ...]"
+    stages: tuple[ExportedStage, ...]
     runner: StageRunner
 
     @property
@@ -119,21 +113,6 @@ class Assessment:
     def operating_points(self) -> dict[str, OperatingPoint]:
         """The test results of each operating point, for the manifest."""
         return point_entries(self.chosen, self.tested)
-
-
-def export(network: "MultiExitNetwork", dataset: Dataset, folder: Path) -> Exported:
-    """Export a network's stages to a folder, and check that their outputs equal those of the network."""
-    from training.release.export import assert_parity, export_stages
-
-    stages = export_stages(network, folder, dataset.image_shape, input_name=INPUT_NAME)
-    runner = StageRunner(
-        [stage.file for stage in stages],
-        [input_spec(dataset)],
-        CPU,
-        slots=EVALUATION_SLOTS,
-    )
-    assert_parity(network, runner, dataset.temperature.images_NCHW)
-    return Exported(stages, runner)
 
 
 def input_spec(dataset: Dataset) -> TensorSpec:
@@ -237,9 +216,9 @@ def path_entry(chosen: ChosenPoints) -> ParetoPath:
         points=tuple(
             ParetoPoint(
                 thresholds=row.thresholds,
-                accuracy_loss=row.accuracy_loss,
-                disagreement=row.disagreement,
-                multiply_adds_share=row.multiply_adds_share,
+                accuracy_loss=row.tune.accuracy_loss,
+                disagreement=row.tune.disagreement,
+                multiply_adds_share=row.tune.multiply_adds_share,
             )
             for row in chosen.path
         ),

@@ -20,7 +20,8 @@ from training.data.splits import Dataset, Split
 from training.exits.cost import measure_milliseconds, multiply_adds
 from training.recipe.recipe import Recipe
 from training.recipe.settings import ExitsSection
-from training.run.assessment import Exported, export
+from training.release.export import export_network
+from training.run.assessment import Exported
 from training.run.folder import RunFolder
 from training.run.from_recipe import make_backbone, train
 
@@ -76,11 +77,11 @@ def train_baselines(
     )
     baselines = []
     for name, plan, earlier in plans:
-        progress.say(f"training a baseline without early exits: {name}")
+        progress.say(f"training a network without exits, to compare with: {name}")
         baseline_folder = folder.baseline_folder(name.replace(", ", "-"))
         baseline_folder.begin_or_resume(plan, dataset.digests)
         *_, trained = train(plan, dataset, baseline_folder, progress, earlier=earlier, make=make_backbone)
-        exported = export(trained.network, dataset, baseline_folder.generation_folder(trained.number))
+        exported = export_network(trained.network, dataset, baseline_folder.generation_folder(trained.number))
         baselines.append(Baseline(name, exported))
     return baselines
 

@@ -150,14 +150,18 @@ class RunFolder:
         path = self.path / "baselines" / name
         return RunFolder(path, allow_other_precision=self.allow_other_precision)
 
+    def recipe(self) -> Recipe:
+        """Read the recipe that the run was begun with; raise RunError if there is none."""
+        recipe = self._read(RECIPE_FILE, Recipe.recorded)
+        if recipe is None:
+            raise RunError(f"output folder {self.path}: expected {RECIPE_FILE} of an earlier run, got none")
+        return recipe
+
     def check(self, recipe: Recipe) -> None:
         """Raise RunError if the folder has files that are not from a run of this recipe."""
         if not self._has_files():
             return
-        recorded = self._read(RECIPE_FILE, Recipe.recorded)
-        if recorded is None:
-            raise RunError(f"output folder {self.path}: expected {RECIPE_FILE} of an earlier run, got none")
-        difference = first_difference(recorded, recipe)
+        difference = first_difference(self.recipe(), recipe)
         if difference is not None:
             raise RunError(f"output folder {self.path}: begun with another recipe: {difference}")
 

@@ -18,12 +18,13 @@ from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
 from training.recipe.recipe import Recipe
 from training.recipe.settings import DeepSupervisionSection
+from training.release.export import export_network
 from training.release.findings import Findings, compare_baseline, make_manifest, make_record, warnings
 from training.release.publish import publish
 from training.release.report import write_report
-from training.release.summarise import make_summary
+from training.release.summary import make_summary
 from training.run import interrupt
-from training.run.assessment import Assessment, Exported, choose, export, read_test_split
+from training.run.assessment import Assessment, Exported, choose, read_test_split
 from training.run.baselines import Baseline, train_baselines
 from training.run.folder import RunFolder, RunRecord
 from training.run.from_recipe import make_network, train
@@ -120,8 +121,7 @@ def export_generations(
     if recipe.exits.train == "frozen":
         return attach_to_generations(recipe, dataset, generations, folder, progress)
     return [
-        export(generation.network, dataset, folder.generation_folder(generation.number))
-        for generation in generations
+        export_network(each.network, dataset, folder.generation_folder(each.number)) for each in generations
     ]
 
 
@@ -139,14 +139,15 @@ def find_out(
     promotion = promote([points.tune.correct_EN[-1] for points in chosen], planned=recipe.generations.count)
     baselines: list[Baseline] = []
     if recipe.baselines.static:
-        point = chosen[promotion.chosen].points[DEFAULT_POINT]
+        default = chosen[promotion.chosen].points[DEFAULT_POINT].candidate
+        full_cost = exported[promotion.chosen].cost_E[-1]
         baselines = train_baselines(
             recipe,
             dataset,
             folder,
             progress,
             teacher=generations[promotion.chosen],
-            max_multiply_adds=point.candidate.multiply_adds_share * exported[promotion.chosen].cost_E[-1],
+            max_multiply_adds=default.tune.multiply_adds_share * full_cost,
         )
     # All choices have been made.
     assessments = [

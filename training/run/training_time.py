@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from training.born_again.fit import Fit
-from training.born_again.generations import TrainedGeneration, choose_training_device, make_fit
+from training.born_again.generations import TrainedGeneration, choose_training_device
 from training.born_again.precision import Precision
 from training.data.registry import DATASETS, DatasetSize
 from training.data.splits import Dataset, Split
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import make_trained_network
+from training.run.from_recipe import make_fit, make_trained_network
 
 WARM_UP_STEPS = 3
 TIMED_STEPS = 5

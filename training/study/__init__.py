@@ -1,1 +1,1 @@
-"""Studies: many trainings under one recipe, compared by rule, generation, exit and seed."""
+"""Studies: networks trained by one recipe, compared by rule, generation, exit and seed."""

@@ -1,7 +1,7 @@
-"""Carries a study out: trains its networks, resumably, and counts what they have right.
+"""Training and measurement of a study's networks. An interrupted study can resume.
 
-Every choice is made before the test split is read: the rules to repeat on tune, the exits' thresholds
-on tune and certify. Knows nothing of the page that shows what was found.
+All choices precede the test split: the tune split chooses the rules to repeat, and the tune and certify
+splits choose thresholds.
 
 Shapes: `E` exits, `N` rows of the test split.
 """
@@ -20,10 +20,11 @@ from training.born_again.fit import right_rows, tensors
 from training.born_again.generations import TrainedGeneration, choose_training_device
 from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset
-from training.exits.ensemble import ensemble_probabilities
+from training.exits.evaluate import ensemble_probabilities
 from training.exits.goals import check_certify_rows
+from training.release.export import export_network
 from training.reporting.conditions import hardware, package_versions
-from training.run.assessment import Assessment, choose, export, read_test_split
+from training.run.assessment import Assessment, choose, read_test_split
 from training.run.folder import RunFolder
 from training.run.from_recipe import make_network, train
 from training.run.training_time import generation_seconds
@@ -41,12 +42,12 @@ Line = tuple[str, int]
 """A rule and a seed."""
 
 DARK, UNDARK = "ban", "dkpp"
-"""The same teacher with and without what it says beside its largest entry."""
+"""Rules with the same teacher, with and without the order of its smaller probabilities."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """All networks of a study: each seed's generation 0, and the lines, which begin with it."""
+    """All networks of a study: generation 0 of each seed, and the lines, which start with it."""
 
     firsts: Mapping[int, TrainedGeneration]
     lines: Mapping[Line, Sequence[TrainedGeneration]]
@@ -56,21 +57,21 @@ class Trained:
 def conduct(
     study: Study, name: str, folder: Path, progress: TrainingProgress, *, allow_other_precision: bool = False
 ) -> StudyRecord:
-    """Train what the folder does not hold yet, then measure everything.
+    """Train the networks that the folder lacks, then measure all networks.
 
-    allow_other_precision: go on in another format than the one it was begun in. Raises RunError where the
-    folder holds trainings of another recipe, and RecipeError where nothing could be certified.
+    allow_other_precision: resume in another precision than before. Raises RunError if the folder belongs to
+    another recipe, and RecipeError if the certify split is too small.
     """
     check_certify_rows(study.recipe.operating_points.goals, study.recipe.dataset.certify_rows)
     dataset = study.recipe.dataset.load()
-    make_network(study.recipe, dataset)  # says before any training whether the images fit
+    make_network(study.recipe, dataset)  # raises before training if the images do not fit
     trained = train_lines(study, dataset, folder, progress, allow_other_precision=allow_other_precision)
     progress.say("exporting, calibrating and certifying every network; then reading the test split, once")
     return measure(study, name, dataset, trained, folder)
 
 
 def seconds_of_networks(study: Study) -> list[float]:
-    """Estimate what each network takes, in the order of training; zeros where the data tells nothing."""
+    """Estimate the seconds of each network in the order of training; zeros for the user's own data."""
     estimate = generation_seconds(study.line_recipe(study.rules[0], study.seeds[0]))
     first, *later = estimate or [0.0] * study.generations
     lines_of_seeds = [len(study.rules), *[study.repeated_rules] * (len(study.seeds) - 1)]
@@ -78,14 +79,14 @@ def seconds_of_networks(study: Study) -> list[float]:
 
 
 def networks_done(folder: Path) -> int:
-    """Count the networks that a folder holds."""
+    """Count the finished networks in a folder."""
     return len(list(folder.glob(f"*/generation-*/{WEIGHTS_FILE}")))
 
 
 def train_lines(
     study: Study, dataset: Dataset, folder: Path, progress: TrainingProgress, *, allow_other_precision: bool
 ) -> Trained:
-    """Train every seed's generation 0 and every line."""
+    """Train generation 0 of every seed, and every line."""
     firsts: dict[int, TrainedGeneration] = {}
     lines: dict[Line, Sequence[TrainedGeneration]] = {}
     run_folder = partial(RunFolder, allow_other_precision=allow_other_precision)
@@ -111,12 +112,12 @@ def train_lines(
 
 
 def line_folder(folder: Path, rule: str, seed: int) -> Path:
-    """Return where a line's generations lie."""
+    """Return the folder of a line."""
     return folder / f"{rule}-seed-{seed}"
 
 
 def tune_right(generations: Sequence[TrainedGeneration], dataset: Dataset) -> int:
-    """Count the tune rows that the final exits of several generations have right, together."""
+    """Count the correct tune rows of the final exits, summed over several generations."""
     images_NCHW, truth_N = tensors(dataset.tune, choose_training_device())
     return sum(
         int(right_rows(each.network.to(images_NCHW.device), images_NCHW, truth_N)[-1].sum())
@@ -125,11 +126,11 @@ def tune_right(generations: Sequence[TrainedGeneration], dataset: Dataset) -> in
 
 
 def measure(study: Study, name: str, dataset: Dataset, trained: Trained, folder: Path) -> StudyRecord:
-    """Export every network, choose thresholds for each, then read the test split and count."""
+    """Export every network, choose its thresholds, then count on the test split."""
     goals = study.recipe.operating_points.goals
 
     def assess(generation: TrainedGeneration, place: Path) -> Assessment:
-        exported = export(generation.network, dataset, place / f"generation-{generation.number}")
+        exported = export_network(generation.network, dataset, place / f"generation-{generation.number}")
         chosen = choose(exported, dataset, goals)
         return Assessment(exported, chosen, read_test_split(exported, chosen, dataset.test))
 
@@ -170,7 +171,7 @@ def measure(study: Study, name: str, dataset: Dataset, trained: Trained, folder:
 
 
 def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Assessment]) -> StudyNetwork:
-    """Count for the last network of a line."""
+    """Build the record of the last network of a line."""
     last, goals = line[-1], study.recipe.operating_points.goals
     return StudyNetwork(
         rule=rule,
@@ -178,8 +179,8 @@ def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Ass
         generation=len(line) - 1,
         tune_right=right(last.chosen.tune.correct_EN),
         right=right(last.tested.readings.correct_EN),
-        over_first=paired(line[0], last) if len(line) > 1 else (),
-        over_teacher=paired(line[-2], last) if len(line) > 1 else (),
+        over_first=compare_on_test(line[0], last) if len(line) > 1 else (),
+        over_teacher=compare_on_test(line[-2], last) if len(line) > 1 else (),
         points={
             name: StudyPoint(
                 epsilon=epsilon,
@@ -190,24 +191,24 @@ def network_record(study: Study, rule: str | None, seed: int, line: Sequence[Ass
                 multiply_adds_share=last.tested.outcomes[name].multiply_adds_share,
             )
             for name, goal in goals.items()
-            if (epsilon := goal.epsilon) is not None  # a study's points are all certified
+            if (epsilon := goal.epsilon) is not None  # all points of a study are certified
         },
     )
 
 
 def right(correct_EN: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Count at each exit."""
+    """Count the correct rows at each exit."""
     return tuple(correct_EN.sum(axis=1).tolist())
 
 
-def paired(first: Assessment, second: Assessment) -> tuple[Paired, ...]:
+def compare_on_test(first: Assessment, second: Assessment) -> tuple[Paired, ...]:
     """Compare two networks on test at each exit."""
     return compare(first.tested.readings.correct_EN, second.tested.readings.correct_EN)
 
 
 def compare(first_EN: NDArray[np.bool_], second_EN: NDArray[np.bool_]) -> tuple[Paired, ...]:
-    """Compare which rows are right at each exit."""
-    return tuple(Paired.of(*both) for both in zip(first_EN, second_EN, strict=True))
+    """Count, at each exit, the rows that only one of two networks classifies correctly."""
+    return tuple(Paired.of(*correct) for correct in zip(first_EN, second_EN, strict=True))
 
 
 def ensembles(
@@ -215,7 +216,7 @@ def ensembles(
     lines: Mapping[Line, Sequence[Assessment]],
     truth_N: NDArray[np.integer],
 ) -> Iterator[StudyEnsemble]:
-    """Count for each line's generations together and, as a control of equal cost, for the seeds alone."""
+    """Yield the ensemble of each line, and as a control the ensemble of all seeds without teachers."""
 
     def record(name: str, rule: str | None, members: Sequence[tuple[int, int, Assessment]]) -> StudyEnsemble:
         logits_of_G = [member.tested.logits_ENK for _, _, member in members]
@@ -238,11 +239,8 @@ def ensembles(
 
 
 def contrasts(lines: Mapping[Line, Sequence[Assessment]]) -> Iterator[ContrastRecord]:
-    """Compare learning from the whole teacher with learning from its permuted one.
-
-    In generation 1 alone, where both have the same teacher.
-    """
+    """Compare `ban` with `dkpp` in generation 1, where both have the same teacher."""
     for (rule, seed), line in lines.items():
         if rule == DARK and (UNDARK, seed) in lines:
-            over = paired(lines[UNDARK, seed][1], line[1])
+            over = compare_on_test(lines[UNDARK, seed][1], line[1])
             yield ContrastRecord(rule=DARK, than=UNDARK, seed=seed, generation=1, over=over)

@@ -1,6 +1,6 @@
-"""A study's folder for people: a Markdown page with its plots beside it, and the counts they come from.
+"""The published folder of a study: a Markdown page, its plots and the counts.
 
-The page and the plots follow from the record alone: written again, they are the same bytes.
+The record alone determines the bytes of the page and the plots.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ _TEMPLATE = "page.md"
 
 
 def write_study(folder: Path, record: StudyRecord) -> Path:
-    """Write record, plots and page into a folder; returns the page's path."""
+    """Write record, plots and page into a folder; return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files(record).items():
         with atomic_write(folder / name) as file:
@@ -27,7 +27,7 @@ def write_study(folder: Path, record: StudyRecord) -> Path:
 
 
 def files(record: StudyRecord) -> dict[str, str]:
-    """Return every file of the folder by name."""
+    """Build every file of the folder, by name."""
     return {
         RECORD_FILE: record.model_dump_json(indent=1) + "\n",
         "accuracy.svg": plots.plot_accuracy(record),
@@ -41,7 +41,7 @@ def files(record: StudyRecord) -> dict[str, str]:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("training.study", "."),
-        autoescape=False,  # noqa: S701 - Markdown from our own counts, not HTML
+        autoescape=False,  # noqa: S701 - Markdown, not HTML
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

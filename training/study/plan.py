@@ -1,8 +1,8 @@
-"""What a study trains: a recipe, the rules and seeds to compare, and in which folders each goes.
+"""The plan of a study: a recipe, and the rules and seeds to compare.
 
-A *line* is the generations of one rule with one seed. All lines of a seed share its generation 0,
-which no rule touches. Every rule gets a line with the first seed; the best of them on tune get one
-with every seed. Knows nothing of how a network is trained or measured.
+A *line* is the generations of one rule with one seed. All lines of a seed share its generation 0, which no
+rule affects. Every rule gets a line with the first seed. The best rules on the tune split get a line with
+every seed.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ FEWEST_GENERATIONS = 2
 
 
 class Study(Section):
-    """A whole study."""
+    """A study's settings."""
 
     description: str = ""
     """One line for people. Default empty."""
     rules: Annotated[tuple[Annotated[str, OneOf(RULES)], ...], Field(strict=False, min_length=1)]
     """The rules to compare. No default."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
-    """Seeds of generation 0; the first is that of every rule. No default."""
+    """Seeds of generation 0. Every rule gets a line with the first one. No default."""
     repeated_rules: Count
-    """How many rules, the best on tune with the first seed, get a line with every seed. No default."""
+    """Number of rules with a line for every seed: the best on tune with the first seed. No default."""
     recipe: Recipe
-    """What every network is trained by; its seed and rule are the study's to set."""
+    """The recipe of every network. The study replaces its seed and rule."""
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> Self:
@@ -49,34 +49,34 @@ class Study(Section):
         if self.recipe.exits.train == "frozen":
             raise ValueError(
                 "recipe.exits.train: expected 'joint' or 'frozen-then-joint', "
-                "at whose exits a study compares its networks, got 'frozen'"
+                "because a study compares the recipe's own exits, got 'frozen'"
             )
         for name, goal in self.recipe.operating_points.goals.items():
             if goal.certified_by != "disagreement":
                 raise ValueError(
                     f"recipe.operating_points.{name}.certified_by: expected 'disagreement', "
-                    f"at which a study compares its networks, got {goal.certified_by!r}"
+                    f"because a study compares networks at equal disagreement, got {goal.certified_by!r}"
                 )
         return self
 
     @property
     def generations(self) -> int:
-        """How many generations a line has, generation 0 among them."""
+        """Number of generations in a line, with generation 0."""
         return self.recipe.generations.count
 
     @property
     def firsts(self) -> int:
-        """How many networks are trained without a teacher."""
+        """Number of networks without a teacher."""
         return len(self.seeds)
 
     @property
     def successors(self) -> int:
-        """How many networks are trained under a teacher."""
+        """Number of networks with a teacher."""
         lines = len(self.rules) + self.repeated_rules * (len(self.seeds) - 1)
         return lines * (self.generations - 1)
 
     def first_recipe(self, seed: int) -> Recipe:
-        """Return the recipe of a seed's generation 0: what no rule touches has the defaults."""
+        """Return the recipe of a seed's generation 0."""
         generations = self.recipe.generations.model_copy(update={"count": 1})
         return self.recipe.with_seed(seed).model_copy(update={"generations": generations})
 
@@ -87,19 +87,19 @@ class Study(Section):
 
 
 def best_rules(study: Study, tune_right: Sequence[int]) -> tuple[str, ...]:
-    """Return the rules to repeat: those with most tune rows right, a count a rule; ties: the earlier."""
+    """Return the rules with the most correct tune rows, one count per rule; ties: the earlier rule."""
     order = sorted(range(len(study.rules)), key=lambda number: -tune_right[number])
     chosen = set(order[: study.repeated_rules])
     return tuple(rule for number, rule in enumerate(study.rules) if number in chosen)
 
 
 def built_in_studies() -> dict[str, Path]:
-    """List the studies that come with the package, by name."""
+    """List the built-in studies by name."""
     return {path.stem: path for path in sorted(BUILT_IN.glob("*.toml"))}
 
 
 def load_study(name_or_path: str) -> Study:
-    """Read a built-in study or a TOML file; raise RecipeError with one line naming file, key and values."""
+    """Read a built-in study or a TOML file; raise RecipeError with file, key and values."""
     path = built_in_studies().get(name_or_path, Path(name_or_path))
     if not path.is_file():
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""A study's plots: its counts drawn as SVG files that a Markdown page shows, with 95 % intervals.
+"""Plots of a study as SVG files, with 95 % intervals.
 
 Shapes: `E` exits.
 """
@@ -31,11 +31,11 @@ from training.study.record import StudyEnsemble, StudyNetwork, StudyRecord
 
 _COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 _EARLY, _FINAL = "#9cc7ee", "#12406e"
-_APART = 0.07
+_OFFSET_STEP = 0.07
 
 
 def plot_accuracy(record: StudyRecord) -> str:
-    """Draw test accuracy of every exit by generation, a panel a rule: a mark a seed, a line of means."""
+    """Draw test accuracy of every exit by generation: one panel per rule, marks per seed, lines of means."""
 
     def draw(figure: Figure) -> None:
         panels = _panels(figure, len(record.study.rules))
@@ -54,11 +54,11 @@ def _draw_accuracy(axes: Axes, record: StudyRecord, rule: str) -> None:
     lines = [line for each, _, line in record.lines() if each == rule]
     for number in range(record.exits):
         colour = exit_colour(number)
-        for place, line in enumerate(lines):
-            offset = _offset(place, len(lines))
+        for index, line in enumerate(lines):
+            offset = _offset(index, len(lines))
             shares, errors = in_percent([Proportion(each.right[number], record.n) for each in line])
-            places = [each.generation + offset for each in line]
-            axes.errorbar(places, shares, errors, fmt="o", markersize=3, linewidth=0.8, color=colour)
+            positions = [each.generation + offset for each in line]
+            axes.errorbar(positions, shares, errors, fmt="o", markersize=3, linewidth=0.8, color=colour)
         means = [
             100 * mean(line[generation].right[number] for line in lines) / record.n
             for generation in range(record.study.generations)
@@ -68,7 +68,7 @@ def _draw_accuracy(axes: Axes, record: StudyRecord, rule: str) -> None:
 
 
 def plot_gains(record: StudyRecord) -> str:
-    """Draw each generation's gain over generation 0 at every exit, a panel a rule, a mark a seed."""
+    """Draw gains over generation 0 at every exit: one panel per rule, one mark per seed."""
 
     def draw(figure: Figure) -> None:
         panels = _panels(figure, len(record.study.rules))
@@ -88,43 +88,43 @@ def plot_gains(record: StudyRecord) -> str:
 
 def _draw_gains(axes: Axes, lines: Sequence[Sequence[StudyNetwork]], number: int, exits: int) -> None:
     label = exit_name(number, exits)
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         for each in line[1:]:
             value, below, above = in_points(each.over_first[number].gain)
             axes.errorbar(
-                each.generation + 2.4 * _offset(number, exits) + 0.35 * _offset(place, len(lines)),
+                each.generation + 2.4 * _offset(number, exits) + 0.35 * _offset(index, len(lines)),
                 value,
                 [[below], [above]],
                 fmt="o",
                 markersize=4,
                 linewidth=1.2,
                 color=exit_colour(number),
-                label=label if (place, each.generation) == (0, 1) else None,
+                label=label if (index, each.generation) == (0, 1) else None,
             )
 
 
 def plot_ensembles(record: StudyRecord) -> str:
-    """Draw what the mean of all generations gains over generation 0, and the same number of seeds."""
-    whole = [each for each in record.ensembles if len(each.generations) == record.study.generations]
-    whole.sort(key=lambda each: -1 if each.rule is None else record.study.rules.index(each.rule))
+    """Draw the gains of ensembles of generations and of seeds over generation 0."""
+    complete = [each for each in record.ensembles if len(each.generations) == record.study.generations]
+    complete.sort(key=lambda each: -1 if each.rule is None else record.study.rules.index(each.rule))
 
     def draw(figure: Figure) -> None:
         early, final = figure.subplots(1, 2, sharey=True)
         for axes, number, title in ((early, 0, "exit 0"), (final, -1, "final exit")):
-            _draw_estimates(axes, [each.over_first[number].gain for each in whole])
+            _draw_estimates(axes, [each.over_first[number].gain for each in complete])
             axes.set_title(f"Gain at {title}, points")
             axes.axvline(0, color=MUTED, linewidth=1)
-        early.set_yticks(range(len(whole)), [_ensemble_name(each) for each in whole])
+        early.set_yticks(range(len(complete)), [_ensemble_name(each) for each in complete])
         early.tick_params(axis="y", length=0, labelcolor=INK)
         early.invert_yaxis()
 
-    return _svg(draw, "ensembles", 1.1 + 0.3 * len(whole), record.exits)
+    return _svg(draw, "ensembles", 1.1 + 0.3 * len(complete), record.exits)
 
 
 def _draw_estimates(axes: Axes, estimates: Sequence[Estimate]) -> None:
-    for place, each in enumerate(estimates):
+    for index, each in enumerate(estimates):
         value, below, above = in_points(each)
-        axes.errorbar(value, place, xerr=[[below], [above]], fmt="o", color=ACCENT, capsize=3, linewidth=1.2)
+        axes.errorbar(value, index, xerr=[[below], [above]], fmt="o", color=ACCENT, capsize=3, linewidth=1.2)
     axes.grid(visible=False, axis="y")
 
 
@@ -135,18 +135,18 @@ def _ensemble_name(ensemble: StudyEnsemble) -> str:
 
 
 def plot_early_leaving(record: StudyRecord) -> str:
-    """Draw what a row costs at equal certified risk, by generation: a panel a rule, a line a seed."""
+    """Draw the cost of a row at equal certified risk by generation: one panel per rule, one line per seed."""
 
     def draw(figure: Figure) -> None:
         panels = _panels(figure, len(record.study.rules))
         for axes, rule in zip(panels, record.study.rules, strict=True):
             lines = [line for each, _, line in record.lines() if each == rule]
-            for place, line in enumerate(lines):
+            for index, line in enumerate(lines):
                 costs = [in_points(answers.cost(record, network.points[BALANCED])) for network in line]
                 values, below, above = zip(*costs, strict=True)
-                places = [number + _offset(place, len(lines)) for number in range(len(line))]
+                positions = [number + _offset(index, len(lines)) for number in range(len(line))]
                 axes.errorbar(
-                    places, values, [below, above], marker="o", markersize=4, linewidth=1.2, color=ACCENT
+                    positions, values, [below, above], marker="o", markersize=4, linewidth=1.2, color=ACCENT
                 )
             axes.set_title(rule)
             _generations(axes, record.study.generations)
@@ -168,9 +168,9 @@ def _generations(axes: Axes, count: int, *, first: int = 0) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def _offset(place: int, count: int) -> float:
-    """Set marks a little apart, so that their intervals do not hide each other."""
-    return _APART * (place - (count - 1) / 2)
+def _offset(index: int, count: int) -> float:
+    """Compute the horizontal offset of a mark, so that intervals do not overlap."""
+    return _OFFSET_STEP * (index - (count - 1) / 2)
 
 
 def _svg(draw: Draw, name: str, height_inches: float, exits: int) -> str:
@@ -179,7 +179,7 @@ def _svg(draw: Draw, name: str, height_inches: float, exits: int) -> str:
 
 
 def _shades(exits: int) -> Iterator[str]:
-    """Blend from the early to the final exit's colour."""
+    """Yield colours from the early to the final exit."""
     early, final = to_rgb(_EARLY), to_rgb(_FINAL)
     for number in range(exits):
         depth = number / max(1, exits - 1)

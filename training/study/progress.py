@@ -1,4 +1,4 @@
-"""Shows how far a study is: which network of how many, and how long the rest will take."""
+"""Progress of a study: the number of finished networks and the remaining time."""
 
 import time
 from collections.abc import Iterator
@@ -9,46 +9,46 @@ from training.born_again.progress import ProgressBar
 
 
 class StudyProgress(ProgressBar):
-    """A bar a network, with a line before it that counts networks and says the time left.
+    """One bar per network, after a line with the network's number and the remaining time.
 
-    The time is told from the epochs seen so far, each weighed by what such an epoch was estimated to
-    take: one under a teacher takes longer.
+    The remaining time is an estimate scaled by the pace of the finished epochs. The estimate accounts for
+    epochs with a teacher, which take longer.
     """
 
     def __init__(self, seconds_of_networks: list[float], *, done: int, quiet: bool = False) -> None:
         super().__init__(quiet=quiet)
         self._estimates: Iterator[float] = iter(seconds_of_networks[done:])
         self._networks, self._number = len(seconds_of_networks), done
-        self._left = sum(seconds_of_networks[done:])
+        self._estimate_left = sum(seconds_of_networks[done:])
         self._estimate = 0.0
-        self._seen_estimate = self._seen_seconds = 0.0
+        self._done_estimate = self._done_seconds = 0.0
         self._began = 0.0
 
     @property
     def seconds_left(self) -> float:
-        """Return the seconds that the networks not yet trained will take."""
-        pace = self._seen_seconds / self._seen_estimate if self._seen_estimate else 1.0
-        return pace * self._left
+        """Estimated seconds for all epochs that are not finished."""
+        pace = self._done_seconds / self._done_estimate if self._done_estimate else 1.0
+        return pace * self._estimate_left
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
-        """Show which network begins."""
+        """Show the network's number and the remaining time."""
         self._number += 1
         self._estimate = next(self._estimates, 0.0) / epochs
-        self._left -= self._estimate * epochs_done
+        self._estimate_left -= self._estimate * epochs_done
         self.say(f"network {self._number} of {self._networks}, {about(self.seconds_left)} left for all")
         super().begin(generation, epochs=epochs, epochs_done=epochs_done, steps_per_epoch=steps_per_epoch)
         self._began = time.monotonic()
 
     def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
-        """Learn the pace from an epoch."""
+        """Update the pace with a finished epoch."""
         now = time.monotonic()
-        self._seen_seconds += now - self._began
-        self._seen_estimate += self._estimate
-        self._left -= self._estimate
+        self._done_seconds += now - self._began
+        self._done_estimate += self._estimate
+        self._estimate_left -= self._estimate
         self._began = now
         super().epoch(epochs_done, epoch)
 
 
 def about(seconds: float) -> str:
-    """Format an estimated time."""
+    """Format an estimated duration."""
     return f"about {timedelta(seconds=round(seconds))}"

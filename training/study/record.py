@@ -1,7 +1,6 @@
-"""What a study found, in counts: `study.json`. Everything said of a study follows from these.
+"""The counts of a study: `study.json`. All sentences, tables and plots are computed from them.
 
-Every count is of the test split unless its name says another. Paired counts tell which rows only one
-of two networks has right. Knows nothing of how they came about.
+Counts are of the test split unless their name states another split.
 
 Shapes: `E` exits.
 """
@@ -18,32 +17,32 @@ from training.study.plan import Study
 
 
 class Paired(ManifestSection):
-    """Rows that only one of two networks has right."""
+    """Rows that only one of two networks classifies correctly."""
 
     gained: int
-    """Right in the second alone."""
+    """Rows that only the second network classifies correctly."""
     lost: int
-    """Right in the first alone."""
+    """Rows that only the first network classifies correctly."""
     n: int
 
     @classmethod
     def of(cls, first_N: NDArray[np.bool_], second_N: NDArray[np.bool_]) -> Self:
-        """Count over the same rows."""
+        """Count from the correct rows of two networks on the same split."""
         gained, lost = discordant(first_N, second_N)
         return cls(gained=gained, lost=lost, n=len(first_N))
 
     @property
     def gain(self) -> Estimate:
-        """How much more often the second is right, as a share, with its interval over rows."""
+        """Accuracy of the second network minus that of the first, with its interval."""
         return paired_difference(self.gained, self.lost, self.n)
 
 
 class StudyPoint(ManifestSection):
-    """What an operating point gave, its thresholds set at the certified risk that all networks share."""
+    """Test results of an operating point with the certified risk that all networks share."""
 
     epsilon: float
     certified: bool
-    """Whether anything faster than full depth was."""
+    """Whether thresholds faster than full depth were certified."""
     right: int
     disagreements: int
     exit_counts: tuple[int, ...]
@@ -58,12 +57,12 @@ class StudyNetwork(ManifestSection):
     seed: int
     generation: int
     tune_right: tuple[int, ...]
-    """Tune rows that each exit has right."""
+    """Correct rows of each exit on the tune split."""
     right: tuple[int, ...]
     over_first: tuple[Paired, ...]
-    """At each exit, against generation 0 of its seed; empty for that itself."""
+    """At each exit, against generation 0 of the seed; empty for generation 0."""
     over_teacher: tuple[Paired, ...]
-    """At each exit, against the generation before; empty for the first."""
+    """At each exit, against the previous generation; empty for generation 0."""
     points: dict[str, StudyPoint]
 
 
@@ -72,12 +71,12 @@ class StudyEnsemble(ManifestSection):
 
     name: str
     rule: str | None
-    """None for networks of different seeds that had no teacher."""
+    """None for networks with different seeds and no teacher."""
     seeds: tuple[int, ...]
     generations: tuple[int, ...]
     right: tuple[int, ...]
     over_first: tuple[Paired, ...]
-    """At each exit, against its first member."""
+    """At each exit, against the first member."""
 
 
 class ContrastRecord(ManifestSection):
@@ -98,15 +97,15 @@ class StudyRecord(ManifestSection):
     created: str
     study: Study
     repeated_rules: tuple[str, ...]
-    """The rules that got a line with every seed."""
+    """The rules with a line for every seed."""
     dataset: str
     dataset_digest: str
     tune_n: int
     certify_n: int
     n: int
-    """Of the test split."""
+    """Rows of the test split."""
     multiply_adds: tuple[int, ...]
-    """Of each stage."""
+    """Of each stage, for one row."""
     parameters: int
     networks: tuple[StudyNetwork, ...]
     ensembles: tuple[StudyEnsemble, ...]
@@ -116,7 +115,7 @@ class StudyRecord(ManifestSection):
 
     @property
     def exits(self) -> int:
-        """How many exits every network has."""
+        """Number of exits of every network."""
         return len(self.multiply_adds)
 
     def first(self, seed: int) -> StudyNetwork:
@@ -124,12 +123,12 @@ class StudyRecord(ManifestSection):
         return next(each for each in self.networks if each.rule is None and each.seed == seed)
 
     def line(self, rule: str, seed: int) -> tuple[StudyNetwork, ...]:
-        """Return a rule's generations with one seed, from generation 0 on; empty where it was not trained."""
+        """Return the line of a rule and a seed; empty if it was not trained."""
         later = tuple(each for each in self.networks if (each.rule, each.seed) == (rule, seed))
         return (self.first(seed), *later) if later else ()
 
     def lines(self) -> Iterator[tuple[str, int, tuple[StudyNetwork, ...]]]:
-        """Yield every line that was trained: rule, seed, generations."""
+        """Yield rule, seed and generations of every trained line."""
         for rule in self.study.rules:
             for seed in self.study.seeds:
                 line = self.line(rule, seed)

@@ -1,4 +1,4 @@
-"""Two epochs of two generations by every rule, on digits: what `golden_losses.txt` holds.
+"""The losses in `golden_losses.txt`: two epochs of two generations with every rule, on digits.
 
 `make golden` writes the file anew. Do that only for a change that is meant to alter training, and say
 in its commit why.
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from training.born_again.generations import TrainedGeneration, generation_seeds, make_fit, seeded
+from training.born_again.generations import TrainedGeneration, generation_seeds, seeded
 from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
 from training.born_again.rules import RULES
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import make_network
+from training.run.from_recipe import make_fit, make_network
 
 FILE = Path(__file__).with_name("golden_losses.txt")
 EPOCHS = 2
@@ -44,7 +44,7 @@ RECIPE = Recipe.model_validate(
 
 
 def losses() -> Iterator[tuple[str, float]]:
-    """Yield the mean loss of each epoch with its name."""
+    """Yield the name and the mean loss of each epoch."""
     dataset, precision = RECIPE.dataset.load(), Precision(torch.device("cpu"), is_bf16=False)
     with reproducible(threads=RECIPE.threads, device=precision.device):
         first, values = train(RECIPE, 0, [], dataset, precision)

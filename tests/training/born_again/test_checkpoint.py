@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import torch
 
 from tests.training.full_disk import no_room_for_files
 from training.born_again.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointFolder, EpochResult, Weights
+from training.data.splits import DataDigests
 from training.errors import RunError
 from training.recipe.recipe import Recipe
 from training.run.folder import RunFolder
@@ -24,7 +26,13 @@ CHECKPOINT = Checkpoint(
 
 @pytest.fixture
 def checkpoints(tmp_path: Path, tiny_recipe: Recipe) -> CheckpointFolder:
-    return CheckpointFolder(RunFolder(tmp_path), tiny_recipe, "fp32")
+    return checkpoint_folder(tmp_path, tiny_recipe)
+
+
+def checkpoint_folder(path: Path, recipe: Recipe) -> CheckpointFolder:
+    folder = RunFolder(path)
+    folder.begin(recipe, DataDigests(dataset="", splits={}))
+    return CheckpointFolder(folder, "fp32")
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(checkpoints: CheckpointFolder) -> None:
@@ -56,12 +64,13 @@ def test_a_checkpoint_of_another_recipe_is_refused(
     checkpoints: CheckpointFolder, tmp_path: Path, tiny_recipe: Recipe
 ) -> None:
     checkpoints.save_checkpoint(CHECKPOINT)
-    other = CheckpointFolder(RunFolder(tmp_path), tiny_recipe.with_seed(5), "fp32")
+    other = checkpoint_folder(tmp_path / "other", tiny_recipe.with_seed(5))
+    shutil.copy(tmp_path / CHECKPOINT_FILE, tmp_path / "other")
     with pytest.raises(RunError, match=r"checkpoint.pt: checkpoint of another recipe: .*seed: expected 5"):
         other.load_checkpoint(1)
 
 
-def test_a_checkpoint_written_before_exits_could_be_trained_otherwise_is_joint(
+def test_a_checkpoint_without_the_exits_section_counts_as_joint_training(
     checkpoints: CheckpointFolder, tmp_path: Path, tiny_recipe: Recipe
 ) -> None:
     checkpoints.save_checkpoint(CHECKPOINT)
@@ -72,10 +81,11 @@ def test_a_checkpoint_written_before_exits_could_be_trained_otherwise_is_joint(
     assert checkpoints.load_checkpoint(1) is not None
 
 
-def test_a_full_disk_is_no_error_of_torch_and_leaves_the_last_checkpoint(
+def test_a_full_disk_raises_os_error_and_keeps_the_last_checkpoint(
     checkpoints: CheckpointFolder, tmp_path: Path
 ) -> None:
     checkpoints.save_checkpoint(CHECKPOINT)
+    files_before = set(tmp_path.iterdir())
     larger = replace(CHECKPOINT, network={"weight": torch.zeros(20_000)})
 
     with (
@@ -87,7 +97,7 @@ def test_a_full_disk_is_no_error_of_torch_and_leaves_the_last_checkpoint(
     kept = checkpoints.load_checkpoint(1)
     assert kept is not None
     assert torch.equal(kept.network["weight"], CHECKPOINT.network["weight"])
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+    assert set(tmp_path.iterdir()) == files_before
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])

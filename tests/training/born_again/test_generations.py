@@ -6,46 +6,43 @@ import pytest
 import torch
 
 from tests.training.born_again import golden_losses
-from training.born_again.checkpoint import CheckpointFolder, EpochResult
-from training.born_again.generations import TrainedGeneration, generation_seeds, train_generations
-from training.born_again.precision import Precision
+from training.born_again.checkpoint import EpochResult
+from training.born_again.generations import TrainedGeneration, generation_seeds
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe
 from training.run.folder import RunFolder
-from training.run.from_recipe import make_network
-
-PRECISION = Precision(torch.device("cpu"), is_bf16=False)
+from training.run.from_recipe import train as train_recipe
 
 Train = Callable[[str, TrainingProgress], list[TrainedGeneration]]
 
 
 class Interrupted(Exception):
-    """Stands in for Ctrl-C."""
+    """Raised instead of KeyboardInterrupt."""
 
 
 class StopsAfter(ProgressBar):
-    """Quiet progress that interrupts training once so many steps, epochs or generations were told."""
+    """Quiet progress that interrupts training after a number of steps, epochs or generations."""
 
-    def __init__(self, told: str, count: int) -> None:
+    def __init__(self, unit: str, count: int) -> None:
         super().__init__(quiet=True)
-        self._told = told
+        self._unit = unit
         self._left = count
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
         super().begin(generation, epochs=epochs, epochs_done=epochs_done, steps_per_epoch=steps_per_epoch)
-        self._tell("generation")
+        self._count("generation")
 
     def step(self) -> None:
-        self._tell("step")
+        self._count("step")
 
     def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
         super().epoch(epochs_done, epoch)
-        self._tell("epoch")
+        self._count("epoch")
 
-    def _tell(self, what: str) -> None:
-        self._left -= what == self._told
-        if self._left == 0 and what == self._told:
+    def _count(self, unit: str) -> None:
+        self._left -= unit == self._unit
+        if self._left == 0 and unit == self._unit:
             raise Interrupted
 
 
@@ -65,15 +62,7 @@ def trainer(place: Path, recipe: Recipe, dataset: Dataset) -> Train:
     def train_in(folder: str, progress: TrainingProgress) -> list[TrainedGeneration]:
         run_folder = RunFolder(place / folder)
         run_folder.begin(recipe, dataset.digests)
-        return train_generations(
-            lambda: make_network(recipe, dataset),
-            dataset.train,
-            dataset.tune,
-            recipe,
-            CheckpointFolder(run_folder, recipe, PRECISION.format),
-            progress,
-            PRECISION,
-        )
+        return train_recipe(recipe, dataset, run_folder, progress)
 
     return train_in
 
@@ -96,18 +85,18 @@ def assert_bitwise_equal(left: list[TrainedGeneration], right: list[TrainedGener
 
 def test_the_same_seed_gives_bitwise_the_same_weights(train: Train) -> None:
     first = train("first", ProgressBar(quiet=True))
-    torch.manual_seed(12345)  # whatever the process drew before does not matter
+    torch.manual_seed(12345)  # the global generator must not matter
     assert_bitwise_equal(first, train("second", ProgressBar(quiet=True)))
 
 
 @pytest.mark.parametrize(
-    ("told", "count"),
-    # A generation has 8 steps an epoch and 2 epochs.
+    ("unit", "count"),
+    # A generation has 2 epochs of 8 steps.
     [("step", 1), ("step", 11), ("step", 16), ("step", 20), ("epoch", 1), ("epoch", 2), ("generation", 2)],
 )
-def test_an_interrupted_run_resumes_to_bitwise_the_same_weights(train: Train, told: str, count: int) -> None:
+def test_an_interrupted_run_resumes_to_bitwise_the_same_weights(train: Train, unit: str, count: int) -> None:
     with pytest.raises(Interrupted):
-        train("resumed", StopsAfter(told, count))
+        train("resumed", StopsAfter(unit, count))
     resumed = train("resumed", ProgressBar(quiet=True))
     assert_bitwise_equal(resumed, train("undisturbed", ProgressBar(quiet=True)))
 
@@ -128,7 +117,7 @@ def test_a_finished_run_trains_nothing_again(train: Train) -> None:
     assert counts.epochs == 0
 
 
-def test_a_later_generation_starts_afresh_and_learns_from_its_teacher(train: Train) -> None:
+def test_a_later_generation_starts_with_fresh_weights_and_learns_from_its_teacher(train: Train) -> None:
     first, second = train("run", ProgressBar(quiet=True))
     assert not torch.equal(
         first.network.heads[0].classifier.weight, second.network.heads[0].classifier.weight
@@ -136,12 +125,12 @@ def test_a_later_generation_starts_afresh_and_learns_from_its_teacher(train: Tra
     assert second.history[0].loss != first.history[0].loss
 
 
-def test_each_generation_and_each_recipe_seed_draws_its_own_streams() -> None:
+def test_each_generation_and_recipe_seed_has_its_own_seeds() -> None:
     seeds = [generation_seeds(seed, generation) for seed in range(3) for generation in range(3)]
     assert len({number for each in seeds for number in astuple(each)}) == 36
 
 
-def test_training_gives_pytorchs_settings_back(train: Train) -> None:
+def test_training_restores_pytorchs_settings(train: Train) -> None:
     before = (
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
@@ -156,34 +145,34 @@ def test_training_gives_pytorchs_settings_back(train: Train) -> None:
     assert after == before
 
 
-@pytest.mark.parametrize(("told", "count"), [("step", 5), ("epoch", 1), ("step", 21), ("epoch", 5)])
+@pytest.mark.parametrize(("unit", "count"), [("step", 5), ("epoch", 1), ("step", 21), ("epoch", 5)])
 def test_a_run_with_every_method_resumes_to_bitwise_the_same_weights(
-    tmp_path: Path, digits: Dataset, told: str, count: int
+    tmp_path: Path, digits: Dataset, unit: str, count: int
 ) -> None:
-    # Augmentation, hints, a rising exit weight, and an ensemble that teaches by the one rule that draws.
+    # Augmentation, hints, a rising exit weight, and an ensemble with the only rule that uses random numbers.
     recipe = with_generations(golden_losses.RECIPE, count=3, rule="dkpp", teacher="ensemble")
     train = trainer(tmp_path, recipe, digits)
     with pytest.raises(Interrupted):
-        train("resumed", StopsAfter(told, count))
+        train("resumed", StopsAfter(unit, count))
     resumed = train("resumed", ProgressBar(quiet=True))
     assert_bitwise_equal(resumed, train("undisturbed", ProgressBar(quiet=True)))
 
 
-def test_patience_stops_after_generations_that_gain_nothing_beyond_noise(
+def test_patience_stops_after_generations_without_a_significant_gain(
     tmp_path: Path, tiny_recipe: Recipe, digits: Dataset
 ) -> None:
-    # A rate this small leaves every generation at its fresh weights: none can gain.
+    # This learning rate keeps every generation at its fresh weights, so none can gain.
     still = tiny_recipe.model_copy(
         update={"schedule": tiny_recipe.schedule.model_copy(update={"learning_rate": 1e-12, "epochs": 1})}
     )
     impatient = trainer(tmp_path, with_generations(still, count=9, patience=2), digits)
     count = len(impatient("impatient", ProgressBar(quiet=True)))
     assert 3 <= count < 9
-    again = impatient("impatient", ProgressBar(quiet=True))  # a resumed run stops at the same place
+    again = impatient("impatient", ProgressBar(quiet=True))  # a resumed run stops after the same generation
     assert len(again) == count
 
 
-def test_an_ensemble_teaches_otherwise_than_the_generation_before(
+def test_an_ensemble_teaches_differently_than_the_previous_generation(
     tmp_path: Path, tiny_recipe: Recipe, digits: Dataset
 ) -> None:
     def third_loss(teacher: str) -> float:

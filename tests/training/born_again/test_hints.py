@@ -5,16 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.born_again.tiny_fit import make_fit
 from training.architectures.network import MultiExitNetwork
-from training.born_again.fit import Fit
 from training.born_again.hints import Hints
-from training.born_again.precision import Precision
 from training.data.splits import Dataset
 from training.recipe.recipe import Recipe
 
 WIDTHS = (2, 3, 4)
 ROWS = 5
-FP32 = Precision(torch.device("cpu"), is_bf16=False)
 
 
 @pytest.fixture
@@ -45,22 +43,18 @@ def by_hand(hints: Hints, embeddings: list[Tensor]) -> float:
     return total
 
 
-def test_hints_are_the_squared_distances_as_written_out_by_hand(
-    hints: Hints, embeddings: list[Tensor]
-) -> None:
+def test_hints_match_a_reference_in_plain_loops(hints: Hints, embeddings: list[Tensor]) -> None:
     assert hints(embeddings).item() == pytest.approx(by_hand(hints, embeddings), rel=1e-5)
 
 
-def test_embeddings_already_mapped_onto_the_finals_cost_nothing(
-    hints: Hints, embeddings: list[Tensor]
-) -> None:
+def test_embeddings_that_map_onto_the_final_ones_have_loss_0(hints: Hints, embeddings: list[Tensor]) -> None:
     for to_final in hints.maps:
         torch.nn.init.zeros_(to_final.get_parameter("weight"))
         torch.nn.init.ones_(to_final.get_parameter("bias"))
     assert hints([*embeddings[:-1], torch.ones(ROWS, WIDTHS[-1])]).item() == 0
 
 
-def test_the_final_exit_takes_no_gradient_and_all_others_do(hints: Hints, embeddings: list[Tensor]) -> None:
+def test_all_but_the_final_exit_get_a_gradient(hints: Hints, embeddings: list[Tensor]) -> None:
     torch.autograd.backward(hints(embeddings))
     *early, final_BD = embeddings
     assert final_BD.grad is None
@@ -68,11 +62,11 @@ def test_the_final_exit_takes_no_gradient_and_all_others_do(hints: Hints, embedd
     assert all(each.grad is not None and each.grad.abs().max() > 0 for each in taught)
 
 
-def test_each_map_leads_from_an_early_width_to_the_final_width(hints: Hints) -> None:
+def test_each_map_has_an_early_width_as_input_and_the_final_width_as_output(hints: Hints) -> None:
     assert [tuple(to_final.get_parameter("weight").shape) for to_final in hints.maps] == [(4, 2), (4, 3)]
 
 
-def test_hints_under_bf16_are_an_fp32_number_near_the_exact_one(
+def test_hints_under_bf16_return_fp32_close_to_the_exact_value(
     hints: Hints, embeddings: list[Tensor]
 ) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -81,12 +75,12 @@ def test_hints_under_bf16_are_an_fp32_number_near_the_exact_one(
     assert distance.item() == pytest.approx(by_hand(hints, embeddings), rel=0.02)
 
 
-def test_the_maps_are_no_part_of_the_network_that_is_exported(
+def test_the_maps_are_not_part_of_the_network(
     make_tiny_network: Callable[[], MultiExitNetwork], digits: Dataset, tiny_recipe: Recipe
 ) -> None:
     student = make_tiny_network()
     maps = Hints([head.embedding_width for head in student.heads])
-    fit = Fit(0, student, None, digits.train, digits.tune, tiny_recipe, FP32, order_seed=1, hints=maps)
+    fit = make_fit(student, digits, tiny_recipe, hints=maps)
     checkpoint = fit.checkpoint()
     assert set(checkpoint.network) == set(student.state_dict()) == set(make_tiny_network().state_dict())
     assert not any("hints" in name or "maps" in name for name in checkpoint.network)

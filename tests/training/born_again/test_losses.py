@@ -1,4 +1,4 @@
-"""The losses against references written out by hand in NumPy."""
+"""The losses compared with references in NumPy."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_the_loss_composes_labels_and_the_final_exit(logits: Tensor, truth: Tens
     assert compose(logits, truth, share=share).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_every_exit_is_asked_by_its_own_number(logits: Tensor) -> None:
+def test_every_exits_loss_gets_the_exits_number(logits: Tensor) -> None:
     asked: list[tuple[int, bool]] = []
 
     def loss_of_exit(number: int, logits_BK: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def test_every_exit_is_asked_by_its_own_number(logits: Tensor) -> None:
     assert sorted(asked) == [(0, True), (1, True), (2, True)]
 
 
-def test_at_full_distillation_only_the_final_exit_is_asked(logits: Tensor) -> None:
+def test_at_full_distillation_only_the_final_exit_has_a_label_loss(logits: Tensor) -> None:
     asked: list[int] = []
 
     def loss_of_exit(number: int, logits_BK: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def test_the_final_exit_learns_nothing_from_the_early_ones(logits: Tensor, truth
     assert whole.grad[0].abs().max() > 0
 
 
-def test_the_loss_does_not_grow_with_the_batch(logits: Tensor, truth: Tensor) -> None:
+def test_the_loss_does_not_depend_on_the_batch_size(logits: Tensor, truth: Tensor) -> None:
     once = compose(logits, truth, share=0.5)
     twice = compose(logits.repeat(1, 2, 1), truth.repeat(2), share=0.5)
     assert twice.item() == pytest.approx(once.item(), rel=1e-12)

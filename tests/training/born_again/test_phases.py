@@ -1,4 +1,4 @@
-"""`frozen-then-joint`: the backbone alone, then the early heads, then everything together."""
+"""`frozen-then-joint`: first the backbone, then the early heads, then all weights."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -10,11 +10,10 @@ from torch import Tensor
 
 from serving.repository.repository import read_version
 from tests.training.born_again.test_generations import Counts, Interrupted, StopsAfter
+from tests.training.born_again.tiny_fit import make_fit
 from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork
-from training.born_again.fit import Fit
 from training.born_again.phases import phases
-from training.born_again.precision import Precision
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.born_again.teachers import Teachers
 from training.data.splits import Dataset
@@ -24,13 +23,12 @@ from training.run.folder import RunFolder
 from training.run.from_recipe import make_network, train
 from training.run.pipeline import run
 
-FP32 = Precision(torch.device("cpu"), is_bf16=False)
 Weights = dict[str, Tensor]
 
 
 @pytest.fixture
 def recipe(tiny_recipe: Recipe) -> Recipe:
-    """Return an epoch to each phase, and heads whose batch norm would show that they ran."""
+    """Return a recipe with one epoch per phase. The heads have batch norm, which changes if they run."""
     heads = (HeadSettings(kind="separable"), HeadSettings(kind="separable"), HeadSettings())
     return tiny_recipe.model_copy(
         update={
@@ -52,18 +50,12 @@ def seeded_network(recipe: Recipe, digits: Dataset, seed: int) -> MultiExitNetwo
     return make_network(recipe, digits)
 
 
-def make_fit(
-    student: MultiExitNetwork, digits: Dataset, recipe: Recipe, teachers: Teachers | None = None
-) -> Fit:
-    return Fit(0, student, teachers, digits.train, digits.tune, recipe, FP32, order_seed=1)
-
-
 def copied(network: MultiExitNetwork) -> Weights:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def changed(before: Weights, after: Weights) -> set[str]:
-    """Name the modules whose numbers changed, such as `heads.0`."""
+    """Return the names of the modules whose values changed, such as `heads.0`."""
     return {".".join(name.split(".")[:2]) for name in before if not torch.equal(before[name], after[name])}
 
 
@@ -77,12 +69,12 @@ def test_the_phases_share_the_epochs(epochs: int) -> None:
 
 
 @pytest.mark.parametrize("train", ["joint", "frozen"])
-def test_any_other_way_has_one_phase(train: str) -> None:
+def test_other_values_have_one_phase(train: str) -> None:
     (only,) = phases(train, 8)
     assert (only.trains, only.first_epoch, only.epochs, only.peak_share) == ("all", 0, 8, 1.0)
 
 
-def test_each_phase_changes_its_own_part_alone(recipe: Recipe, digits: Dataset) -> None:
+def test_each_phase_changes_only_its_own_part(recipe: Recipe, digits: Dataset) -> None:
     network = seeded_network(recipe, digits, 0)
     fit = make_fit(network, digits, recipe)
     states = [copied(network)]
@@ -96,7 +88,7 @@ def test_each_phase_changes_its_own_part_alone(recipe: Recipe, digits: Dataset) 
     assert together == {*stages, "heads.0", "heads.1", "heads.2"}
 
 
-def test_the_first_phase_is_that_of_a_backbone_alone(recipe: Recipe, digits: Dataset) -> None:
+def test_the_first_phase_trains_like_a_backbone_without_early_exits(recipe: Recipe, digits: Dataset) -> None:
     network = seeded_network(recipe, digits, 0)
     alone = seeded_network(recipe, digits, 0).without_early_exits()
     make_fit(network, digits, recipe).run_epoch(lambda: None)
@@ -104,7 +96,7 @@ def test_the_first_phase_is_that_of_a_backbone_alone(recipe: Recipe, digits: Dat
     assert changed(copied(alone), copied(network.without_early_exits())) == set()
 
 
-def test_a_backbone_alone_learns_from_its_teachers_final_exit(recipe: Recipe, digits: Dataset) -> None:
+def test_a_backbone_learns_from_its_teachers_final_exit(recipe: Recipe, digits: Dataset) -> None:
     teacher = seeded_network(recipe, digits, 7)
     network = seeded_network(recipe, digits, 0)
     alone = seeded_network(recipe, digits, 0).without_early_exits()
@@ -115,7 +107,7 @@ def test_a_backbone_alone_learns_from_its_teachers_final_exit(recipe: Recipe, di
     assert changed(copied(alone), copied(network.without_early_exits())) == set()
 
 
-def test_each_phase_has_its_own_cycle_and_the_last_a_tenth_of_the_peak(
+def test_each_phase_has_its_own_cycle_and_the_last_one_a_tenth_of_the_peak(
     recipe: Recipe, digits: Dataset
 ) -> None:
     fit = make_fit(seeded_network(recipe, digits, 0), digits, recipe)
@@ -140,7 +132,7 @@ def train_in(
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4])
-def test_an_interrupt_at_any_phase_changes_nothing(
+def test_an_interrupt_in_any_phase_does_not_change_the_weights(
     train_in: Callable[[str, TrainingProgress], Sequence[Weights]], epochs: int
 ) -> None:
     undisturbed = train_in("whole", ProgressBar(quiet=True))

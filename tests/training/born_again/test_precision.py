@@ -35,24 +35,24 @@ def answer(precision: Precision) -> Tensor:
     return logits_EBK
 
 
-def test_auto_on_a_cpu_is_bf16_where_the_processor_multiplies_it() -> None:
+def test_auto_on_a_cpu_is_bf16_if_the_processor_supports_it() -> None:
     capabilities = torch.cpu.get_capabilities()
     multiplies = any(has and name.endswith("bf16") for name, has in capabilities.items())
     assert Precision.choose("auto", CPU) == Precision(CPU, is_bf16=multiplies)
 
 
-def test_a_format_that_is_asked_for_is_taken_whatever_the_processor() -> None:
+def test_a_requested_format_is_used_on_any_processor() -> None:
     assert Precision.choose("bf16", CPU) == BF16
     assert Precision.choose("fp32", CPU) == FP32
 
 
-def test_a_precision_reads_as_its_device_and_format() -> None:
+def test_a_precision_is_shown_as_device_and_format() -> None:
     assert str(BF16) == "cpu, bf16"
     assert str(FP32) == "cpu, fp32"
 
 
 @pytest.mark.parametrize("precision", [BF16, FP32], ids=str)
-def test_a_placed_network_keeps_its_weights_in_fp32_and_lays_channels_last(precision: Precision) -> None:
+def test_a_placed_network_has_fp32_weights_in_channels_last_layout(precision: Precision) -> None:
     placed = precision.place(network())
     convolutions = [module.weight for module in placed.modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 8
@@ -60,13 +60,13 @@ def test_a_placed_network_keeps_its_weights_in_fp32_and_lays_channels_last(preci
     assert all(parameter.dtype == torch.float32 for parameter in placed.parameters())
 
 
-def test_placing_leaves_every_value() -> None:
+def test_placing_keeps_every_value() -> None:
     placed, untouched = FP32.place(network()).state_dict(), network().state_dict()
     assert all(torch.equal(placed[name], tensor) for name, tensor in untouched.items())
 
 
 @pytest.mark.parametrize("precision", [BF16, FP32], ids=str)
-def test_a_networks_logits_come_out_in_fp32(precision: Precision) -> None:
+def test_a_networks_logits_are_fp32(precision: Precision) -> None:
     assert answer(precision).dtype == torch.float32
 
 
@@ -79,7 +79,7 @@ def test_bf16_runs_convolutions_in_bf16_and_fp32_does_not() -> None:
     assert convolution(features_BCHW).dtype == torch.float32
 
 
-def test_bf16_answers_near_fp32_but_not_with_its_numbers() -> None:
+def test_bf16_logits_are_close_to_fp32_but_not_equal() -> None:
     bf16_EBK, fp32_EBK = answer(BF16), answer(FP32)
     assert not torch.equal(bf16_EBK, fp32_EBK)
     torch.testing.assert_close(bf16_EBK, fp32_EBK, rtol=0.05, atol=0.05)

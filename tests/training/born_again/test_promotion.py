@@ -18,13 +18,13 @@ def test_one_generation_is_promoted_without_a_test() -> None:
     assert (promote([ALL_RIGHT]).chosen, promote([ALL_RIGHT]).p_values) == (0, (None,))
 
 
-def test_a_clearly_better_generation_replaces_the_first() -> None:
+def test_a_significantly_better_generation_replaces_the_first() -> None:
     promotion = promote([NONE_RIGHT, ALL_RIGHT])
     assert promotion.chosen == 1
     assert promotion.p_values[1] == pytest.approx(0.5**10)
 
 
-def test_a_higher_figure_alone_is_no_reason() -> None:
+def test_a_higher_accuracy_alone_does_not_promote() -> None:
     four_more = NONE_RIGHT.copy()
     four_more[:4] = True
     promotion = promote([NONE_RIGHT, four_more])
@@ -32,7 +32,7 @@ def test_a_higher_figure_alone_is_no_reason() -> None:
     assert promotion.p_values[1] == pytest.approx(0.5**4)  # .0625, not below .05
 
 
-def test_a_later_generation_is_held_against_the_one_promoted_so_far() -> None:
+def test_a_later_generation_is_compared_with_the_best_one_so_far() -> None:
     assert promote([NONE_RIGHT, ALL_RIGHT, ALL_RIGHT]).chosen == 1
     assert promote([NONE_RIGHT, NONE_RIGHT, ALL_RIGHT]).chosen == 2
 
@@ -41,7 +41,7 @@ def test_a_worse_generation_is_never_promoted() -> None:
     assert promote([ALL_RIGHT, NONE_RIGHT]).p_values == (None, 1.0)
 
 
-def test_the_level_is_shared_among_the_tests_that_were_planned() -> None:
+def test_all_planned_tests_share_the_level() -> None:
     five_more = NONE_RIGHT.copy()
     five_more[:5] = True  # p = .03125
     assert promote_of([NONE_RIGHT, five_more], planned=2).chosen == 1

@@ -1,4 +1,4 @@
-"""Each rule against a reference written out by hand in NumPy, and its gradient against finite differences."""
+"""Each rule compared with a reference in NumPy, and its gradient with finite differences."""
 
 from collections.abc import Callable
 
@@ -105,7 +105,7 @@ def test_every_rule_has_a_reference() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_is_as_written_out_by_hand(rule: str, logits: Tensor, lesson: Lesson) -> None:
+def test_a_rule_matches_its_reference(rule: str, logits: Tensor, lesson: Lesson) -> None:
     got = RULES[rule](logits, lesson, SETTINGS)
     assert got.item() == pytest.approx(BY_HAND[rule](logits.numpy(), lesson), rel=1e-10)
 
@@ -115,7 +115,7 @@ def test_a_rule_is_as_written_out_by_hand(rule: str, logits: Tensor, lesson: Les
 def test_the_gradient_of_the_composed_loss_is_that_of_finite_differences(
     rule: str, share: float, lesson: Lesson
 ) -> None:
-    # A tiny net: each exit a linear map of the one before, whose weights are what is learnt.
+    # A tiny network: each exit is a linear map of the previous one, with trainable weights.
     images_BD, weights_EDK = draw(5, ROWS, CLASSES), draw(6, EXITS, CLASSES, CLASSES) / 4
     final_at_the_start = None
 
@@ -127,7 +127,7 @@ def test_the_gradient_of_the_composed_loss_is_that_of_finite_differences(
             logits.append(features * 3)
         if final_at_the_start is None:
             final_at_the_start = logits[-1].detach()
-        # The final exit teaches without a gradient: its part in the early exits' loss stays fixed.
+        # The final exit gets no gradient from the early exits' loss, so it is constant there.
         final = logits[-1]
         early = composed_loss(
             torch.stack([*logits[:-1], final_at_the_start]),
@@ -166,7 +166,7 @@ def test_the_gradient_of_the_composed_loss_is_that_of_finite_differences(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_does_not_grow_with_the_batch(rule: str, logits: Tensor, lesson: Lesson) -> None:
+def test_a_rule_does_not_depend_on_the_batch_size(rule: str, logits: Tensor, lesson: Lesson) -> None:
     twice = Lesson(
         lesson.truth_B.repeat(2),
         TeacherTarget(lesson.target.logits_MBK.repeat(1, 2, 1), WEIGHTS),
@@ -187,7 +187,7 @@ def test_a_target_of_one_member_is_that_members_softmax_bit_for_bit(logits: Tens
     assert torch.equal(alone, torch.log_softmax(logits / 4.0, dim=1))
 
 
-def test_permuting_keeps_the_largest_in_its_place_and_the_others_values(lesson: Lesson) -> None:
+def test_permuting_keeps_the_largest_entry_and_the_values_of_the_others(lesson: Lesson) -> None:
     target_BK = lesson.target.probabilities()
     permuted_BK = permute_dark_knowledge(target_BK, lesson.noise_BK)
     assert torch.equal(permuted_BK.argmax(dim=1), target_BK.argmax(dim=1))
@@ -195,7 +195,7 @@ def test_permuting_keeps_the_largest_in_its_place_and_the_others_values(lesson: 
     assert torch.equal(permuted_BK.sort(dim=1).values, target_BK.sort(dim=1).values)
 
 
-def test_every_permutation_of_dark_knowledge_is_as_likely() -> None:
+def test_all_permutations_of_dark_knowledge_are_equally_likely() -> None:
     draws = 6_000
     target_BK = torch.tensor([[0.1, 0.6, 0.2, 0.07, 0.03]]).repeat(draws, 1)
     noise_BK = torch.rand(target_BK.shape, generator=torch.Generator().manual_seed(0))
@@ -206,8 +206,8 @@ def test_every_permutation_of_dark_knowledge_is_as_likely() -> None:
     assert ((counts - expected).abs() < 4.5 * deviation).all()
 
 
-def test_cwtm_weighs_by_the_teachers_largest_even_where_it_is_wrong(logits: Tensor) -> None:
-    # Row 0's teacher is sure of a wrong label, row 1's sure of nothing.
+def test_cwtm_weights_by_the_teachers_largest_probability_even_if_it_is_wrong(logits: Tensor) -> None:
+    # The teacher is confident in a wrong label for row 0, and undecided for row 1.
     teacher = torch.full((1, 2, CLASSES), 0.0, dtype=torch.float64)
     teacher[0, 0, 1] = 50.0
     truth_B = torch.tensor([0, 0])

@@ -1,4 +1,4 @@
-"""What teachers say of a batch, against their softmax outputs mixed by hand in NumPy."""
+"""Targets of teachers, compared with mixtures of their softmax outputs in NumPy."""
 
 import numpy as np
 import pytest
@@ -29,10 +29,10 @@ def teacher(seed: int) -> MultiExitNetwork:
             heads=(HeadSettings(grid=2),) * EXITS,
         ),
     )
-    network(IMAGES_BCHW)  # in training mode: moves the running statistics
+    network(IMAGES_BCHW)  # in training mode, to change the running statistics
     with torch.no_grad():
         for head in network.heads:
-            head.classifier.weight *= 4  # surer than a fresh network, so that a mean of logits would show
+            head.classifier.weight *= 4  # confident outputs, for which a mean of logits would differ
     return network
 
 
@@ -43,11 +43,11 @@ def softmax(network: MultiExitNetwork) -> Floats:
     return np.asarray(exponentials / exponentials.sum(axis=2, keepdims=True))
 
 
-def said(teachers: Teachers) -> Floats:
+def probabilities(teachers: Teachers) -> Floats:
     return np.stack([target.probabilities().numpy() for target in teachers.targets(IMAGES_BCHW)])
 
 
-def test_one_teachers_final_logits_are_every_exits_target_bit_for_bit() -> None:
+def test_one_teachers_final_logits_are_bitwise_every_exits_target() -> None:
     network = teacher(0)
     targets = Teachers([network], teaching_mix=0.0).targets(IMAGES_BCHW)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_one_teachers_final_logits_are_every_exits_target_bit_for_bit() -> None:
         assert torch.equal(target.logits_MBK, final_BK[None])
 
 
-def test_a_mix_of_1_is_what_the_teacher_says_at_the_same_exit_alone() -> None:
+def test_a_mix_of_1_is_the_teachers_same_exit() -> None:
     network = teacher(0)
     targets = Teachers([network], teaching_mix=1.0).targets(IMAGES_BCHW)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_a_mix_of_1_is_what_the_teacher_says_at_the_same_exit_alone() -> None:
 def test_a_mix_of_three_tenths_takes_that_share_from_the_same_exit() -> None:
     network = teacher(0)
     said_EBK = softmax(network)
-    got_EBK = said(Teachers([network], teaching_mix=0.3))
+    got_EBK = probabilities(Teachers([network], teaching_mix=0.3))
     for number in range(EXITS):
         by_hand_BK = 0.7 * said_EBK[FINAL] + 0.3 * said_EBK[number]
         np.testing.assert_allclose(got_EBK[number], by_hand_BK, rtol=1e-4, atol=1e-7)
@@ -81,15 +81,15 @@ def test_a_mix_of_three_tenths_takes_that_share_from_the_same_exit() -> None:
 def test_two_teachers_are_the_mean_of_their_final_softmaxes() -> None:
     first, second = teacher(0), teacher(1)
     by_hand_BK = (softmax(first)[FINAL] + softmax(second)[FINAL]) / 2
-    for got_BK in said(Teachers([first, second], teaching_mix=0.0)):
+    for got_BK in probabilities(Teachers([first, second], teaching_mix=0.0)):
         np.testing.assert_allclose(got_BK, by_hand_BK, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("mix", [0.3, 1.0])
-def test_two_teachers_are_averaged_at_the_same_exit_too(mix: float) -> None:
+def test_two_teachers_are_also_averaged_at_the_same_exit(mix: float) -> None:
     first, second = teacher(0), teacher(1)
     mean_EBK = (softmax(first) + softmax(second)) / 2
-    got_EBK = said(Teachers([first, second], teaching_mix=mix))
+    got_EBK = probabilities(Teachers([first, second], teaching_mix=mix))
     for number in range(EXITS):
         by_hand_BK = (1 - mix) * mean_EBK[FINAL] + mix * mean_EBK[number]
         np.testing.assert_allclose(got_EBK[number], by_hand_BK, rtol=1e-4, atol=1e-7)
@@ -112,7 +112,7 @@ def test_teachers_are_in_eval_mode_and_need_no_gradient() -> None:
     assert not any(target.logits_MBK.requires_grad for target in targets)
 
 
-def test_teaching_leaves_a_teacher_as_it_is() -> None:
+def test_teaching_does_not_change_a_teacher() -> None:
     network = teacher(0).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     Teachers([network], teaching_mix=0.3).targets(IMAGES_BCHW)

@@ -1,4 +1,4 @@
-"""Makes splits of readings for tests: exits that grow better and surer with depth."""
+"""Random readings whose exits become more accurate and confident with depth."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from training.exits.evaluate import Readings
 COST = (10, 35, 100)
 
 
-def drawn_readings(seed: int, rows: int, *, exits: int = 3, distinct: int | None = None) -> Readings:
-    """Draw a split of 4 classes; `distinct` rounds confidences, so that many rows share one."""
+def sampled_readings(seed: int, rows: int, *, exits: int = 3, distinct: int | None = None) -> Readings:
+    """Sample a split of 4 classes; `distinct` rounds confidences, so that many rows have the same."""
     generator = np.random.default_rng(seed)
     truth_N = generator.integers(0, 4, rows)
     difficulty_N = generator.random(rows)

@@ -5,23 +5,24 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from serving.repository.manifest import Risk
-from tests.training.exits.split_of_readings import COST, drawn_readings
+from tests.training.exits.candidates import candidate_with
+from tests.training.exits.split_of_readings import COST, sampled_readings
 from training.exits.certify import (
     METHOD,
-    METHOD_OF_ONE_ROW,
+    METHOD_OF_ONE_CANDIDATE,
     CertifiedThresholds,
     allowed_losses,
     certify,
-    certify_row,
+    certify_one,
     fewest_rows,
     sequence,
     upper_bound,
 )
 from training.exits.evaluate import Readings, outcome
 from training.exits.intervals import STEPS
-from training.exits.thresholds import Candidate, pareto_path, target_row
+from training.exits.thresholds import Candidate, pareto_path, target_candidate
 
-EXACT = Candidate((None,), 0.0, 0.0, 1.0)
+EXACT = candidate_with((None,), 0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,13 @@ EXACT = Candidate((None,), 0.0, 0.0, 1.0)
         (5_000, 0.03, 129),
     ],
 )
-def test_what_n_rows_allow_is_the_published_table(n: int, epsilon: float, allowed: int) -> None:
+def test_allowed_losses_match_the_published_table(n: int, epsilon: float, allowed: int) -> None:
     assert allowed_losses(n, epsilon, 0.05) == allowed
 
 
 @settings(deadline=None)
 @given(st.integers(1, 500), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
-def test_one_loss_more_than_allowed_would_not_certify(n: int, epsilon: float, delta: float) -> None:
+def test_one_more_loss_than_allowed_does_not_certify(n: int, epsilon: float, delta: float) -> None:
     allowed = allowed_losses(n, epsilon, delta)
 
     assert allowed == -1 or binom.cdf(allowed, n, epsilon) <= delta
@@ -59,13 +60,13 @@ def test_one_loss_more_than_allowed_would_not_certify(n: int, epsilon: float, de
         (0, 0.03, 0.05, "certify split: expected at least 1 row, got 0"),
     ],
 )
-def test_an_impossible_promise_is_refused(n: int, epsilon: float, delta: float, complaint: str) -> None:
+def test_impossible_parameters_are_refused(n: int, epsilon: float, delta: float, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         allowed_losses(n, epsilon, delta)
 
 
 @pytest.mark.parametrize(("epsilon", "rows"), [(0.01, 299), (0.03, 99), (0.05, 59), (0.001, 2995)])
-def test_the_fewest_rows_that_certify_are_the_first_that_allow_no_loss(epsilon: float, rows: int) -> None:
+def test_fewest_rows_is_the_smallest_n_that_allows_0_losses(epsilon: float, rows: int) -> None:
     assert fewest_rows(epsilon, 0.05) == rows
     assert allowed_losses(rows, epsilon, 0.05) == 0
     assert allowed_losses(rows - 1, epsilon, 0.05) == -1
@@ -73,7 +74,7 @@ def test_the_fewest_rows_that_certify_are_the_first_that_allow_no_loss(epsilon: 
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 300), st.floats(0.001, 0.999))
-def test_the_upper_bound_is_the_smallest_epsilon_that_the_test_lets_pass(
+def test_the_upper_bound_is_the_smallest_epsilon_that_passes_the_test(
     n: int, losses: int, delta: float
 ) -> None:
     losses = min(losses, n)
@@ -88,15 +89,15 @@ def test_the_upper_bound_is_the_smallest_epsilon_that_the_test_lets_pass(
 
 
 @pytest.mark.parametrize("losses", [-1, 11])
-def test_losses_beyond_the_rows_are_refused(losses: int) -> None:
+def test_more_losses_than_rows_are_refused(losses: int) -> None:
     with pytest.raises(ValueError, match=f"losses: expected 0 to 10, got {losses}"):
         upper_bound(losses, 10, 0.05)
 
 
-# A population of known risk. A row is as easy as its confidence at exit 0, uniform on [0, 1]; with
-# confidence c its early answer differs from the final one with chance 0.2·(1 - c), and every second time
-# the final one was right. So the risk of threshold t, by disagreement, is the integral from t to 1 of
-# 0.2·(1 - c), which is 0.1·(1 - t)², and by harm half of that.
+# A population of known risk. The confidence c at exit 0 is uniform on [0, 1]. The early answer differs from
+# the final one with probability 0.2·(1 - c), and in half of these cases the final answer is right. So the
+# disagreement of threshold t is the integral of 0.2·(1 - c) from t to 1, which is 0.1·(1 - t)². The harm is
+# half of it.
 THRESHOLDS = np.round(np.linspace(0.95, 0.2, 16), 2)
 COARSE, FINE = THRESHOLDS[::4], np.linspace(0.95, 0.2, 46)
 DELTA, ROWS, DRAWS = 0.1, 400, 1_000
@@ -114,7 +115,7 @@ def true_risk(candidate: Candidate, risk: Risk) -> float:
 
 def known_path(thresholds: np.ndarray) -> list[Candidate]:
     rows = [
-        Candidate((t,), 0.0, 0.1 * (1 - t) ** 2, 0.3 + 0.7 * t, harm=0.05 * (1 - t) ** 2)
+        candidate_with((t,), 0.0, 0.1 * (1 - t) ** 2, 0.3 + 0.7 * t, harm=0.05 * (1 - t) ** 2)
         for t in thresholds.tolist()
     ]
     return [EXACT, *rows]
@@ -143,7 +144,7 @@ def share_of_violations(taken: list[Candidate], risk: Risk) -> float:
     return float(np.mean([true_risk(candidate, risk) > EPSILON[risk] for candidate in taken]))
 
 
-def test_the_population_has_the_risk_that_is_known_of_it() -> None:
+def test_the_population_has_its_known_risk() -> None:
     generator = np.random.default_rng(19)
     row = known_path(np.array([0.5]))[1]
 
@@ -156,7 +157,7 @@ def test_the_population_has_the_risk_that_is_known_of_it() -> None:
 
 @both_risks
 @pytest.mark.parametrize("grid", [COARSE, THRESHOLDS, FINE], ids=["coarse", "middling", "fine"])
-def test_over_a_thousand_draws_the_true_risk_exceeds_epsilon_in_at_most_a_delta_share(
+def test_in_1000_samples_the_true_risk_exceeds_epsilon_at_most_at_rate_delta(
     grid: np.ndarray, risk: Risk
 ) -> None:
     certified = draws_of(known_path(grid), risk)
@@ -167,12 +168,12 @@ def test_over_a_thousand_draws_the_true_risk_exceeds_epsilon_in_at_most_a_delta_
 
 
 @both_risks
-def test_a_fine_grid_comes_close_enough_to_epsilon_to_break_the_promise_now_and_then(risk: Risk) -> None:
+def test_a_fine_grid_comes_close_enough_to_epsilon_to_exceed_it_sometimes(risk: Risk) -> None:
     assert share_of_violations([each.candidate for each in draws_of(known_path(FINE), risk)], risk) > 0
 
 
 @both_risks
-def test_taking_the_row_where_the_walk_stopped_breaks_the_promise(risk: Risk) -> None:
+def test_choosing_the_first_failed_candidate_violates_the_guarantee(risk: Risk) -> None:
     certified = draws_of(known_path(COARSE), risk)
 
     stopped_at = [each.tested[-1].candidate for each in certified]
@@ -181,7 +182,7 @@ def test_taking_the_row_where_the_walk_stopped_breaks_the_promise(risk: Risk) ->
 
 @both_risks
 @pytest.mark.parametrize("grid", [COARSE, FINE], ids=["coarse", "fine"])
-def test_trusting_the_share_seen_breaks_the_promise(grid: np.ndarray, risk: Risk) -> None:
+def test_trusting_the_observed_share_violates_the_guarantee(grid: np.ndarray, risk: Risk) -> None:
     generator = np.random.default_rng(21)
     path = known_path(grid)
     taken = []
@@ -194,12 +195,12 @@ def test_trusting_the_share_seen_breaks_the_promise(grid: np.ndarray, risk: Risk
 
 
 @both_risks
-def test_a_row_that_tune_chose_keeps_the_bound_it_is_given_in_all_but_a_delta_share(risk: Risk) -> None:
+def test_the_bound_of_a_candidate_chosen_on_tune_fails_at_most_at_rate_delta(risk: Risk) -> None:
     generator = np.random.default_rng(22)
     row = known_path(np.array([0.5]))[1]
 
     certified = [
-        certify_row(row, draw(generator), (30, 100), epsilon=None, delta=DELTA, risk=risk)
+        certify_one(row, draw(generator), (30, 100), epsilon=None, delta=DELTA, risk=risk)
         for _ in range(DRAWS)
     ]
 
@@ -208,7 +209,7 @@ def test_a_row_that_tune_chose_keeps_the_bound_it_is_given_in_all_but_a_delta_sh
     assert 0 < np.mean(broken) <= HIGHEST_BY_CHANCE
 
 
-def test_a_row_that_the_certify_split_chose_breaks_the_bound_that_it_would_be_given() -> None:
+def test_the_bound_of_a_candidate_chosen_on_certify_fails_more_often() -> None:
     generator = np.random.default_rng(23)
     losses_of_ten_equal_rows = generator.binomial(ROWS, 0.02, (DRAWS, 10))
 
@@ -218,7 +219,7 @@ def test_a_row_that_the_certify_split_chose_breaks_the_bound_that_it_would_be_gi
 
 
 @both_risks
-def test_giving_a_row_the_share_seen_breaks_the_promise(risk: Risk) -> None:
+def test_certifying_the_observed_share_violates_the_guarantee(risk: Risk) -> None:
     generator = np.random.default_rng(24)
     row = known_path(np.array([0.5]))[1]
 
@@ -228,7 +229,7 @@ def test_giving_a_row_the_share_seen_breaks_the_promise(risk: Risk) -> None:
 
 
 def one_row(epsilon: float | None, seed: int = 6, risk: Risk = Risk.DISAGREEMENT) -> CertifiedThresholds:
-    return certify_row(
+    return certify_one(
         known_path(np.array([0.5]))[1],
         draw(np.random.default_rng(seed)),
         (30, 100),
@@ -239,7 +240,7 @@ def one_row(epsilon: float | None, seed: int = 6, risk: Risk = Risk.DISAGREEMENT
 
 
 @both_risks
-def test_the_smallest_epsilon_is_the_bound_rounded_up_and_says_how_it_was_found(risk: Risk) -> None:
+def test_the_smallest_epsilon_is_the_rounded_up_bound_with_its_method(risk: Risk) -> None:
     certificate = one_row(None, risk=risk).certificate
 
     assert certificate is not None
@@ -247,10 +248,10 @@ def test_the_smallest_epsilon_is_the_bound_rounded_up_and_says_how_it_was_found(
     assert losses is not None
     bound = upper_bound(losses, ROWS, DELTA)
     assert bound <= certificate.epsilon < bound + 1 / STEPS
-    assert (certificate.method, certificate.risk) == (METHOD_OF_ONE_ROW, risk)
+    assert (certificate.method, certificate.risk) == (METHOD_OF_ONE_CANDIDATE, risk)
 
 
-def test_a_row_is_certified_at_the_epsilon_asked_for_where_its_bound_is_no_larger() -> None:
+def test_a_candidate_is_certified_at_the_given_epsilon_if_its_bound_is_not_larger() -> None:
     bound = upper_bound(one_row(None).tested[0].outcome.disagreements, ROWS, DELTA)
 
     asked = one_row(bound + 1e-6)
@@ -258,21 +259,21 @@ def test_a_row_is_certified_at_the_epsilon_asked_for_where_its_bound_is_no_large
     assert asked.certificate.epsilon == bound + 1e-6
     refused = one_row(bound - 1e-6)
     assert refused.certificate is None
-    assert refused.promises_nothing
+    assert refused.is_uncertified
 
 
-def test_a_row_of_losses_alone_is_certified_at_nothing() -> None:
+def test_a_candidate_with_only_losses_is_not_certified() -> None:
     readings = Readings(np.ones((2, 3)), np.array([[1, 1, 1], [0, 0, 0]]), np.zeros(3, np.int64))
-    row = Candidate((0.5,), 0.0, 0.0, 0.3)
+    row = candidate_with((0.5,), 0.0, 0.0, 0.3)
 
-    certified = certify_row(row, readings, (30, 100), epsilon=None, delta=DELTA, risk=Risk.HARM)
+    certified = certify_one(row, readings, (30, 100), epsilon=None, delta=DELTA, risk=Risk.HARM)
 
     assert certified.certificate is None
 
 
-def test_the_walk_tries_nothing_after_the_first_failure() -> None:
+def test_nothing_is_tested_after_the_first_failure() -> None:
     path = known_path(np.array([0.9, 0.3, 0.8]))
-    path[2] = Candidate(path[2].thresholds, 0.0, 0.0, 0.95)  # it looked harmless on tune
+    path[2] = candidate_with(path[2].thresholds, 0.0, 0.0, 0.95)  # without losses on tune
 
     certified = certify(
         path,
@@ -289,7 +290,7 @@ def test_the_walk_tries_nothing_after_the_first_failure() -> None:
     assert certified.certificate is None
 
 
-def test_a_certificate_says_what_was_seen_and_how() -> None:
+def test_a_certificate_states_its_counts_and_method() -> None:
     path = known_path(THRESHOLDS)
 
     certified = certify(
@@ -313,10 +314,10 @@ def test_a_certificate_says_what_was_seen_and_how() -> None:
     assert all(each.p_value <= DELTA for each in certified.tested[:-1])
 
 
-def test_the_fastest_certified_row_is_taken_even_where_it_is_not_the_last() -> None:
-    slow_but_less_sure = Candidate((0.97,), 0.0, 0.01, 0.9)
-    fast_and_safe = Candidate((0.95,), 0.0, 0.0, 0.6)
-    target = Candidate((0.9,), 0.0, 0.02, 0.6)
+def test_the_fastest_certified_candidate_is_returned_even_if_it_is_not_the_last() -> None:
+    slow_but_less_sure = candidate_with((0.97,), 0.0, 0.01, 0.9)
+    fast_and_safe = candidate_with((0.95,), 0.0, 0.0, 0.6)
+    target = candidate_with((0.9,), 0.0, 0.02, 0.6)
 
     certified = certify(
         [EXACT, slow_but_less_sure, fast_and_safe],
@@ -346,7 +347,7 @@ def test_a_target_of_full_depth_needs_no_certificate() -> None:
     assert certified == CertifiedThresholds(EXACT, None, ())
 
 
-def test_too_few_rows_to_promise_anything_equal_full_depth() -> None:
+def test_too_few_rows_to_certify_give_full_depth() -> None:
     path = known_path(THRESHOLDS)
 
     certified = certify(
@@ -363,14 +364,15 @@ def test_too_few_rows_to_promise_anything_equal_full_depth() -> None:
     assert len(certified.tested) == 1
 
 
-def test_no_row_beyond_the_target_is_tested_and_the_safest_come_first() -> None:
-    target = Candidate((0.5,), 0.002, 0.01, 0.4)
+def test_only_candidates_within_the_target_are_tested_safest_first() -> None:
+    target = candidate_with((0.5,), 0.002, 0.01, 0.4)
     beyond = [
-        Candidate((0.4,), 0.001, 0.005, 0.3),  # cheaper
-        Candidate((0.6,), 0.001, 0.02, 0.6),  # disagrees more
-        Candidate((0.7,), 0.003, 0.01, 0.6),  # loses more accuracy
+        candidate_with((0.4,), 0.001, 0.005, 0.3),  # cheaper
+        candidate_with((0.6,), 0.001, 0.02, 0.6),  # disagrees more
+        candidate_with((0.7,), 0.003, 0.01, 0.6),  # loses more accuracy
     ]
-    harmless, harmless_but_costlier = Candidate((0.8,), 0.0, 0.0, 0.6), Candidate((0.9,), -0.001, 0.0, 0.8)
+    harmless = candidate_with((0.8,), 0.0, 0.0, 0.6)
+    harmless_but_costlier = candidate_with((0.9,), -0.001, 0.0, 0.8)
 
     assert sequence([EXACT, harmless, target, *beyond, harmless_but_costlier], target, Risk.DISAGREEMENT) == (
         harmless_but_costlier,
@@ -379,39 +381,39 @@ def test_no_row_beyond_the_target_is_tested_and_the_safest_come_first() -> None:
     )
 
 
-def test_a_target_more_often_right_than_full_depth_still_lets_harmless_rows_be_tried() -> None:
-    lucky = Candidate((0.5,), -0.005, 0.01, 0.4)
-    harmless = Candidate((0.8,), 0.0, 0.0, 0.6)
+def test_a_target_that_gains_accuracy_admits_candidates_without_a_loss() -> None:
+    lucky = candidate_with((0.5,), -0.005, 0.01, 0.4)
+    harmless = candidate_with((0.8,), 0.0, 0.0, 0.6)
 
     assert sequence([EXACT, harmless, lucky], lucky, Risk.DISAGREEMENT) == (harmless, lucky)
 
 
-def test_a_path_that_does_not_begin_at_full_depth_is_refused() -> None:
+def test_a_path_that_does_not_start_at_full_depth_is_refused() -> None:
     path = known_path(THRESHOLDS)[1:]
 
-    with pytest.raises(ValueError, match=r"row 0 to disable every exit, got thresholds \(0.95,\)"):
+    with pytest.raises(ValueError, match=r"first candidate to disable every exit, got thresholds \(0.95,\)"):
         certify(
             path, path[0], draw(np.random.default_rng(5)), (30, 100), epsilon=0.1, delta=0.1, risk=Risk.HARM
         )
 
 
-def test_from_a_searched_path_to_a_certified_row_no_figure_passes_the_target() -> None:
-    path = pareto_path(drawn_readings(0, 600), COST)
-    target = target_row(path, 0.01)
+def test_the_certified_candidate_of_a_searched_path_is_within_the_target() -> None:
+    path = pareto_path(sampled_readings(0, 600), COST)
+    target = target_candidate(path, 0.01)
 
     certified = certify(
-        path, target, drawn_readings(1, 600), COST, epsilon=0.08, delta=0.05, risk=Risk.DISAGREEMENT
+        path, target, sampled_readings(1, 600), COST, epsilon=0.08, delta=0.05, risk=Risk.DISAGREEMENT
     )
 
     assert certified.certificate is not None
-    assert certified.candidate.multiply_adds_share >= target.multiply_adds_share
-    assert certified.candidate.disagreement <= target.disagreement
+    assert certified.candidate.tune.multiply_adds_share >= target.tune.multiply_adds_share
+    assert certified.candidate.tune.disagreement <= target.tune.disagreement
 
 
-def test_by_harm_the_order_and_the_limit_are_those_of_harm() -> None:
-    target = Candidate((0.5,), 0.002, 0.01, 0.4, harm=0.004)
-    differs_more_but_harms_less = Candidate((0.6,), 0.0, 0.03, 0.5, harm=0.001)
-    harms_more = Candidate((0.7,), 0.0, 0.001, 0.6, harm=0.005)
+def test_by_harm_order_and_limit_use_the_harm() -> None:
+    target = candidate_with((0.5,), 0.002, 0.01, 0.4, harm=0.004)
+    differs_more_but_harms_less = candidate_with((0.6,), 0.0, 0.03, 0.5, harm=0.001)
+    harms_more = candidate_with((0.7,), 0.0, 0.001, 0.6, harm=0.005)
 
     walk = [EXACT, target, differs_more_but_harms_less, harms_more]
 
@@ -419,11 +421,11 @@ def test_by_harm_the_order_and_the_limit_are_those_of_harm() -> None:
     assert sequence(walk, target, Risk.DISAGREEMENT) == (harms_more, target)
 
 
-def test_by_harm_a_row_that_differs_where_the_final_exit_is_wrong_loses_nothing() -> None:
+def test_by_harm_a_row_whose_final_answer_is_wrong_is_no_loss() -> None:
     readings = Readings(
         np.array([[0.9] * 60, [1.0] * 60]), np.array([[1] * 60, [0] * 60]), np.ones(60, np.int64)
     )
-    path = [EXACT, Candidate((0.5,), -1.0, 1.0, 0.3)]
+    path = [EXACT, candidate_with((0.5,), -1.0, 1.0, 0.3)]
 
     by_harm = certify(path, path[1], readings, (30, 100), epsilon=0.05, delta=0.05, risk=Risk.HARM)
     by_disagreement = certify(

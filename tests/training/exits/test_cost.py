@@ -17,18 +17,18 @@ def small_network(*also: nn.Module) -> MultiExitNetwork:
     return MultiExitNetwork(PixelNormalisation([0.0], [1.0]), [first, second], heads)
 
 
-def test_multiply_adds_of_each_stage_with_its_head_are_those_counted_by_hand() -> None:
+def test_multiply_adds_match_a_count_by_hand() -> None:
     assert multiply_adds(small_network(), (1, 8, 8)) == (
         4 * 8 * 8 * (1 * 3 * 3) + 64 * 3,  # batch norm folds into the convolution
-        8 * 2 * 2 * (2 * 3 * 3) + 8 * 3,  # two groups: a channel sees half of the 4
+        8 * 2 * 2 * (2 * 3 * 3) + 8 * 3,  # two groups: a channel reads half of the 4
     )
 
 
-def test_parameters_of_each_stage_with_its_head_are_those_counted_by_hand() -> None:
+def test_parameters_match_a_count_by_hand() -> None:
     assert parameters(small_network()) == (4 * 9 + 4 + 2 * 4 + 64 * 3 + 3, 8 * 2 * 9 + 8 * 3 + 3)
 
 
-def test_counting_leaves_the_network_as_it_was() -> None:
+def test_counting_does_not_change_the_network() -> None:
     network = small_network().train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
@@ -39,7 +39,7 @@ def test_counting_leaves_the_network_as_it_was() -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_a_layer_that_cannot_be_counted_is_named_not_passed_over() -> None:
+def test_a_layer_of_unknown_type_is_refused_by_name() -> None:
     network = small_network(nn.ConvTranspose2d(8, 8, 1))
 
     with pytest.raises(ValueError, match=r"layer 0\.1: expected one of Conv2d, .* got ConvTranspose2d"):

@@ -1,11 +1,11 @@
-"""The ensemble of generations against loops in NumPy, one row at a time."""
+"""The ensemble of generations, compared with loops in NumPy."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from training.errors import NotFinite
-from training.exits.ensemble import ensemble_accuracy, ensemble_probabilities
+from training.exits.evaluate import ensemble_accuracy, ensemble_probabilities
 from training.exits.intervals import Proportion
 
 EXITS, ROWS, CLASSES = 3, 40, 4
@@ -35,7 +35,7 @@ def accuracy_by_hand(generations: list[Logits]) -> tuple[Proportion, ...]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_an_ensemble_is_the_mean_of_softmaxes_written_out_by_hand(count: int) -> None:
+def test_an_ensemble_is_the_mean_of_softmax_outputs(count: int) -> None:
     generations = [draw(seed) for seed in range(count)]
     np.testing.assert_allclose(
         ensemble_probabilities(generations), probabilities_by_hand(generations), rtol=1e-12
@@ -43,28 +43,28 @@ def test_an_ensemble_is_the_mean_of_softmaxes_written_out_by_hand(count: int) ->
     assert ensemble_accuracy(generations, TRUTH_N) == accuracy_by_hand(generations)
 
 
-def test_an_ensemble_of_one_is_right_where_that_member_is() -> None:
+def test_an_ensemble_of_one_has_the_members_accuracy() -> None:
     right_EN = draw(0).argmax(axis=2) == TRUTH_N
     alone = tuple(Proportion(int(right_N.sum()), ROWS) for right_N in right_EN)
     assert ensemble_accuracy([draw(0)], TRUTH_N) == alone
 
 
-def test_a_member_that_is_sure_outvotes_two_that_are_not() -> None:
-    sure, unsure = np.array([[[0.0, 9.0]]]), np.array([[[0.1, 0.0]]])
-    assert ensemble_probabilities([unsure, sure, unsure]).argmax() == 1
+def test_one_confident_member_outweighs_two_undecided_ones() -> None:
+    confident, undecided = np.array([[[0.0, 9.0]]]), np.array([[[0.1, 0.0]]])
+    assert ensemble_probabilities([undecided, confident, undecided]).argmax() == 1
 
 
-def test_huge_logits_are_no_more_than_sure() -> None:
+def test_huge_logits_give_probability_1() -> None:
     huge = np.array([[[1e30, -1e30, 0.0]]])
     assert ensemble_probabilities([huge, huge]).tolist() == [[[1.0, 0.0, 0.0]]]
 
 
-def test_the_order_of_members_matters_to_no_count() -> None:
+def test_the_order_of_members_does_not_matter() -> None:
     generations = [draw(seed) for seed in range(3)]
     assert ensemble_accuracy(generations, TRUTH_N) == ensemble_accuracy(generations[::-1], TRUTH_N)
 
 
-def test_the_members_logits_stay_as_they_are() -> None:
+def test_the_members_logits_do_not_change() -> None:
     member = draw(0)
     ensemble_probabilities([member, draw(1)])
     np.testing.assert_array_equal(member, draw(0))
@@ -78,6 +78,6 @@ def test_a_member_with_nan_or_infinity_is_refused_by_exit_and_count(spoiled: flo
         ensemble_accuracy([draw(0), broken], TRUTH_N)
 
 
-def test_an_ensemble_of_nothing_is_refused() -> None:
+def test_an_empty_ensemble_is_refused() -> None:
     with pytest.raises(ValueError, match="ensemble: expected at least 1 generation, got 0"):
         ensemble_probabilities([])

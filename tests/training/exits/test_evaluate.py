@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from serving.exits.policy import ExitRule, read_exit, route
 from serving.repository.manifest import Risk
-from tests.training.exits.split_of_readings import COST, drawn_readings
+from tests.training.exits.split_of_readings import COST, sampled_readings
 from training.errors import NotFinite
 from training.exits.evaluate import cumulative, outcome, read
 
 NO_EXITS = ExitRule((None, None), max_exit=2)
 
 
-def test_readings_are_what_the_server_reads_off_each_exit() -> None:
+def test_readings_match_the_servers() -> None:
     generator = np.random.default_rng(0)
     logits_ENK = generator.normal(0, 3, (2, 7, 4)).astype(np.float32)
 
@@ -30,7 +30,7 @@ def test_readings_are_what_the_server_reads_off_each_exit() -> None:
 
 
 def test_the_final_exit_always_agrees_with_itself() -> None:
-    readings = drawn_readings(0, rows=50)
+    readings = sampled_readings(0, rows=50)
 
     assert readings.agrees_EN[-1].all()
     assert not readings.agrees_EN[0].all()
@@ -39,8 +39,8 @@ def test_the_final_exit_always_agrees_with_itself() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 1_000), st.floats(0, 1), st.floats(0, 1))
-def test_an_outcome_counts_the_rows_one_by_one(seed: int, first: float, second: float) -> None:
-    readings = drawn_readings(seed, rows=30)
+def test_an_outcome_matches_a_count_row_by_row(seed: int, first: float, second: float) -> None:
+    readings = sampled_readings(seed, rows=30)
     rule = ExitRule((first, second), max_exit=2)
 
     result = outcome(readings, rule, COST)
@@ -59,14 +59,14 @@ def test_an_outcome_counts_the_rows_one_by_one(seed: int, first: float, second: 
     assert result.losses(Risk.DISAGREEMENT) == result.disagreements
 
 
-def test_full_depth_costs_everything_and_loses_nothing() -> None:
-    result = outcome(drawn_readings(1, rows=40), NO_EXITS, COST)
+def test_full_depth_has_the_full_cost_and_no_loss() -> None:
+    result = outcome(sampled_readings(1, rows=40), NO_EXITS, COST)
 
     assert (result.multiply_adds_share, result.disagreement, result.accuracy_loss) == (1.0, 0.0, 0.0)
 
 
-def test_accuracy_loss_is_negative_where_leaving_early_is_more_often_right() -> None:
-    readings = drawn_readings(2, rows=40)
+def test_accuracy_loss_is_negative_if_early_answers_are_correct_more_often() -> None:
+    readings = sampled_readings(2, rows=40)
     better_early = replace(readings, label_EN=readings.label_EN[::-1])
 
     assert outcome(better_early, ExitRule((0.0, None), max_exit=2), COST).accuracy_loss < 0
@@ -75,15 +75,15 @@ def test_accuracy_loss_is_negative_where_leaving_early_is_more_often_right() -> 
 @pytest.mark.parametrize("cost_E", [(10, 25, 25), (0, 1, 2), (30, 20, 40)])
 def test_a_cost_that_is_not_cumulative_is_refused(cost_E: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"cumulative multiply-adds, .* got \["):
-        outcome(drawn_readings(0, rows=5), NO_EXITS, cost_E)
+        outcome(sampled_readings(0, rows=5), NO_EXITS, cost_E)
 
 
-def test_a_cost_of_another_number_of_exits_is_refused() -> None:
-    with pytest.raises(ValueError, match="one an exit, 3, got 2"):
-        outcome(drawn_readings(0, rows=5), NO_EXITS, (1, 2))
+def test_a_cost_for_another_number_of_exits_is_refused() -> None:
+    with pytest.raises(ValueError, match="one per exit, 3, got 2"):
+        outcome(sampled_readings(0, rows=5), NO_EXITS, (1, 2))
 
 
-def test_logits_that_are_not_numbers_are_refused_by_exit_and_count() -> None:
+def test_logits_that_are_not_finite_are_refused_with_exit_and_count() -> None:
     logits_ENK = np.zeros((2, 5, 3), dtype=np.float32)
     logits_ENK[1, [0, 3], 2] = np.nan
 
@@ -93,20 +93,18 @@ def test_logits_that_are_not_numbers_are_refused_by_exit_and_count() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "temperatures", "complaint"),
-    [(5, 1, "one an exit, 2, got 1"), (4, 2, "one label a row, 5, got 4")],
+    [(5, 1, "one per exit, 2, got 1"), (4, 2, "one label per row, 5, got 4")],
 )
-def test_readings_of_parts_that_do_not_fit_are_refused(
-    labels: int, temperatures: int, complaint: str
-) -> None:
+def test_arrays_of_different_sizes_are_refused(labels: int, temperatures: int, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         read(np.zeros((2, 5, 3), np.float32), np.zeros(labels, int), [1.0] * temperatures)
 
 
 @pytest.mark.parametrize(("label", "got"), [(3, r"got 0\.\.3"), (-1, r"got -1\.\.0")])
-def test_a_label_that_is_no_class_is_refused(label: int, got: str) -> None:
+def test_a_label_outside_the_classes_is_refused(label: int, got: str) -> None:
     with pytest.raises(ValueError, match=rf"truth: expected labels 0\.\.2, {got}"):
         read(np.zeros((2, 2, 3), np.float32), np.array([0, label]), [1.0, 1.0])
 
 
-def test_cumulative_cost_is_what_a_row_costs_that_leaves_there() -> None:
+def test_cumulative_cost_is_the_cost_of_a_row_that_leaves_there() -> None:
     assert cumulative((5, 7, 2)) == (5, 12, 14)

@@ -5,20 +5,21 @@ import pytest
 from pydantic import ValidationError
 
 from serving.repository.manifest import Risk
-from tests.training.exits.split_of_readings import COST, drawn_readings
+from tests.training.exits.candidates import candidate_with
+from tests.training.exits.split_of_readings import COST, sampled_readings
 from training.errors import RecipeError
-from training.exits.certify import METHOD, METHOD_OF_ONE_ROW, fewest_rows
+from training.exits.certify import METHOD, METHOD_OF_ONE_CANDIDATE, fewest_rows
 from training.exits.evaluate import Readings
 from training.exits.goals import BudgetGoal, Goal, OperatingPointSection, check_certify_rows
-from training.exits.thresholds import Candidate, pareto_path, safest_within, target_row
+from training.exits.thresholds import Candidate, pareto_path, safest_within, target_candidate
 
-PATH = pareto_path(drawn_readings(0, 600), COST)
-CERTIFY_SPLIT = drawn_readings(1, 600)
-ALL_AT_ONCE = (Candidate((None, None), 0.0, 0.0, 1.0), Candidate((0.0, 0.0), 0.4, 0.5, 0.1))
+PATH = pareto_path(sampled_readings(0, 600), COST)
+CERTIFY_SPLIT = sampled_readings(1, 600)
+ALL_AT_ONCE = (candidate_with((None, None), 0.0, 0.0, 1.0), candidate_with((0.0, 0.0), 0.4, 0.5, 0.1))
 
 
-def always_apart() -> Readings:
-    """The certify split, where no early exit ever agrees with the final one."""
+def never_agreeing() -> Readings:
+    """Return the certify split with early labels that never agree with the final ones."""
     return Readings(
         CERTIFY_SPLIT.confidence_EN,
         np.stack([*(CERTIFY_SPLIT.label_EN[:-1] * 0 + 4), CERTIFY_SPLIT.label_EN[-1]]),
@@ -27,49 +28,47 @@ def always_apart() -> Readings:
 
 
 @pytest.mark.parametrize("risk", list(Risk))
-def test_a_goal_of_accuracy_is_certified_by_the_risk_that_it_names(risk: Risk) -> None:
+def test_an_accuracy_goal_is_certified_by_its_risk(risk: Risk) -> None:
     goal = OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.2, certified_by=risk.value)
 
     reached = goal.reach(PATH, CERTIFY_SPLIT, COST)
 
     assert reached.certificate is not None
     assert (reached.certificate.risk, reached.certificate.method) == (risk, METHOD)
-    assert reached.candidate.multiply_adds_share >= target_row(PATH, 0.05).multiply_adds_share
+    assert reached.candidate.tune.multiply_adds_share >= target_candidate(PATH, 0.05).tune.multiply_adds_share
 
 
 @pytest.mark.parametrize("risk", list(Risk))
-def test_a_goal_of_cost_takes_the_safest_row_within_it_and_certifies_what_that_row_can_keep(
+def test_a_budget_chooses_the_safest_candidate_and_certifies_its_smallest_epsilon(
     risk: Risk,
 ) -> None:
     reached = BudgetGoal(budget=0.5, certified_by=risk.value).reach(PATH, CERTIFY_SPLIT, COST)
 
     assert reached.candidate == safest_within(PATH, 0.5, risk)
     assert reached.certificate is not None
-    assert (reached.certificate.risk, reached.certificate.method) == (risk, METHOD_OF_ONE_ROW)
+    assert (reached.certificate.risk, reached.certificate.method) == (risk, METHOD_OF_ONE_CANDIDATE)
     assert reached.certificate.epsilon > reached.tested[0].outcome.losses(risk) / 600
 
 
-def test_a_budget_that_epsilon_does_not_allow_is_refused_with_the_epsilon_that_would() -> None:
+def test_a_budget_without_a_certificate_is_refused_with_the_epsilon_that_would_pass() -> None:
     with pytest.raises(
         RecipeError, match=r"budget 0.5: expected .* at most 0.001, got .* certifies 0\.\d+"
     ) as caught:
         BudgetGoal(budget=0.5, epsilon=0.001).reach(PATH, CERTIFY_SPLIT, COST)
 
-    said = re.search(r"certifies (0\.\d+)", str(caught.value))
-    assert said is not None
-    assert BudgetGoal(budget=0.5, epsilon=float(said[1])).reach(PATH, CERTIFY_SPLIT, COST).certificate
+    stated = re.search(r"certifies (0\.\d+)", str(caught.value))
+    assert stated is not None
+    assert BudgetGoal(budget=0.5, epsilon=float(stated[1])).reach(PATH, CERTIFY_SPLIT, COST).certificate
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "asked"), [(None, "certified at any epsilon"), (0.5, "at most 0.5")], ids=["any", "one"]
+    ("epsilon", "bound"), [(None, "at any epsilon"), (0.5, "at most 0.5")], ids=["any", "one"]
 )
-def test_a_budget_within_which_every_certify_row_is_lost_is_refused_for_it(
-    epsilon: float | None, asked: str
-) -> None:
+def test_a_budget_that_loses_every_certify_row_is_refused(epsilon: float | None, bound: str) -> None:
     with pytest.raises(
-        RecipeError, match=rf"of disagreement {asked}, got 600 of 600 certify rows .* certifies nothing$"
+        RecipeError, match=rf"certify disagreement {bound}, got 600 of 600 certify rows .* certifies nothing$"
     ):
-        BudgetGoal(budget=0.1, epsilon=epsilon).reach(ALL_AT_ONCE, always_apart(), COST)
+        BudgetGoal(budget=0.1, epsilon=epsilon).reach(ALL_AT_ONCE, never_agreeing(), COST)
 
 
 @pytest.mark.parametrize(
@@ -77,45 +76,45 @@ def test_a_budget_within_which_every_certify_row_is_lost_is_refused_for_it(
     [
         (
             OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.001, certified_by="nothing"),
-            target_row(PATH, 0.05),
+            target_candidate(PATH, 0.05),
         ),
         (
             OperatingPointSection(max_accuracy_loss=0.05, certified_by="nothing"),
-            target_row(PATH, 0.05),
+            target_candidate(PATH, 0.05),
         ),
         (BudgetGoal(budget=0.5, certified_by="nothing"), safest_within(PATH, 0.5, Risk.DISAGREEMENT)),
     ],
 )
-def test_certified_by_nothing_is_tunes_target_as_it_is(goal: Goal, target: Candidate) -> None:
+def test_certified_by_nothing_publishes_the_target(goal: Goal, target: Candidate) -> None:
     reached = goal.reach(PATH, CERTIFY_SPLIT, COST)
 
     assert (reached.candidate, reached.certificate, reached.tested) == (target, None, ())
-    assert reached.promises_nothing
+    assert reached.is_uncertified
 
 
 @pytest.mark.parametrize("risk", list(Risk))
-def test_a_goal_of_accuracy_that_is_certified_needs_an_epsilon(risk: Risk) -> None:
+def test_a_certified_accuracy_goal_requires_an_epsilon(risk: Risk) -> None:
     with pytest.raises(ValidationError, match="epsilon: expected a value, got none"):
         OperatingPointSection(max_accuracy_loss=0.05, certified_by=risk.value)
 
 
-def test_a_goal_that_certifies_nothing_faster_equals_full_depth_and_needs_no_promise() -> None:
-    reached = OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.001).reach(PATH, always_apart(), COST)
+def test_a_goal_that_certifies_nothing_faster_gives_full_depth() -> None:
+    reached = OperatingPointSection(max_accuracy_loss=0.05, epsilon=0.001).reach(PATH, never_agreeing(), COST)
 
     assert reached.candidate.is_exact
-    assert not reached.promises_nothing
+    assert not reached.is_uncertified
 
 
-def test_the_safest_row_within_a_budget_has_the_least_of_the_risk_asked_for() -> None:
-    exact = Candidate((None,), 0.0, 0.0, 1.0)
-    differs = Candidate((0.8,), 0.0, 0.02, 0.5, harm=0.001)
-    harms = Candidate((0.7,), 0.0, 0.01, 0.5, harm=0.002)
-    cheaper = Candidate((0.6,), 0.0, 0.02, 0.4, harm=0.001)
-    dear = Candidate((0.9,), 0.0, 0.0, 0.6, harm=0.0)
+def test_the_safest_candidate_within_a_budget_has_the_least_of_the_given_risk() -> None:
+    exact = candidate_with((None,), 0.0, 0.0, 1.0)
+    differs = candidate_with((0.8,), 0.0, 0.02, 0.5, harm=0.001)
+    harms = candidate_with((0.7,), 0.0, 0.01, 0.5, harm=0.002)
+    cheaper = candidate_with((0.6,), 0.0, 0.02, 0.4, harm=0.001)
+    dear = candidate_with((0.9,), 0.0, 0.0, 0.6, harm=0.0)
     path = [exact, dear, differs, harms, cheaper]
 
     assert safest_within(path, 0.5, Risk.DISAGREEMENT) == harms
-    assert safest_within(path, 0.5, Risk.HARM) == differs, "of two that harm as seldom, the costlier"
+    assert safest_within(path, 0.5, Risk.HARM) == differs, "the costlier of two with equal harm"
     assert safest_within(path, 0.4, Risk.HARM) == cheaper
     assert safest_within(path, 1.0, Risk.HARM) == dear
     with pytest.raises(RecipeError, match=r"budget: expected at least 0\.4000 .* got 0\.39"):
@@ -124,15 +123,15 @@ def test_the_safest_row_within_a_budget_has_the_least_of_the_risk_asked_for() ->
         safest_within([exact], 1.0, Risk.HARM)
 
 
-def test_the_least_budget_is_said_rounded_up_so_that_asking_for_it_succeeds() -> None:
-    path = [Candidate((None,), 0.0, 0.0, 1.0), Candidate((0.8,), 0.0, 0.02, 0.019_547)]
+def test_the_smallest_budget_in_the_error_is_rounded_up_so_that_it_succeeds() -> None:
+    path = [candidate_with((None,), 0.0, 0.0, 1.0), candidate_with((0.8,), 0.0, 0.02, 0.019_547)]
 
     with pytest.raises(RecipeError, match=r"at least 0\.0196 .*, got 0\.0195$"):
         safest_within(path, 0.0195, Risk.HARM)
     assert safest_within(path, 0.0196, Risk.HARM) == path[1]
 
 
-def test_a_certify_split_too_small_for_an_epsilon_is_refused_with_the_rows_that_it_takes() -> None:
+def test_a_certify_split_too_small_for_an_epsilon_is_refused_with_the_required_rows() -> None:
     goals: dict[str, Goal] = {"mine": OperatingPointSection(max_accuracy_loss=0.1, epsilon=0.01)}
 
     check_certify_rows(goals, fewest_rows(0.01, 0.05))
@@ -148,5 +147,5 @@ def test_a_certify_split_too_small_for_an_epsilon_is_refused_with_the_rows_that_
         BudgetGoal(budget=0.5, epsilon=0.01, certified_by="nothing"),
     ],
 )
-def test_where_no_epsilon_is_to_be_certified_no_split_is_too_small(goal: Goal) -> None:
+def test_without_an_epsilon_any_certify_split_is_large_enough(goal: Goal) -> None:
     check_certify_rows({"mine": goal}, 1)

@@ -7,7 +7,7 @@ from scipy.stats import binom
 from training.exits.intervals import STEPS, Proportion, mcnemar, mean, paired_gain, rounded_up, wilson
 
 
-def test_a_wilson_interval_is_the_published_one() -> None:
+def test_wilson_intervals_match_published_values() -> None:
     # Newcombe, Statistics in Medicine 1998, method 3: 81 of 263, and 0 of 20.
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
@@ -15,7 +15,7 @@ def test_a_wilson_interval_is_the_published_one() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_a_wilson_interval_holds_its_share_and_stays_in_range(counted: tuple[int, int]) -> None:
+def test_a_wilson_interval_contains_its_share_and_is_within_0_and_1(counted: tuple[int, int]) -> None:
     low, high = wilson(*counted)
 
     assert 0 <= low <= counted[0] / counted[1] <= high <= 1
@@ -23,10 +23,10 @@ def test_a_wilson_interval_holds_its_share_and_stays_in_range(counted: tuple[int
 
 
 @given(st.floats(0, 1))
-def test_a_bound_rounded_up_and_said_with_four_digits_still_holds(bound: float) -> None:
-    said = float(f"{rounded_up(bound):.4f}")
+def test_a_rounded_up_bound_with_four_digits_still_holds(bound: float) -> None:
+    rounded = float(f"{rounded_up(bound):.4f}")
 
-    assert bound <= said < bound + 1 / STEPS + 1e-12
+    assert bound <= rounded < bound + 1 / STEPS + 1e-12
 
 
 @pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5), (0, 0)])
@@ -40,7 +40,7 @@ def test_an_impossible_confidence_is_refused() -> None:
         wilson(1, 2, confidence=95)
 
 
-def test_a_proportion_knows_its_share_and_interval() -> None:
+def test_a_proportion_has_a_share_and_an_interval() -> None:
     assert Proportion(81, 263).share == 81 / 263
     assert Proportion(81, 263).interval == wilson(81, 263)
 
@@ -59,7 +59,7 @@ def test_the_paired_test_is_the_exact_sign_test_on_the_rows_that_differ() -> Non
     assert mcnemar(b, a) == pytest.approx(float(binom.sf(1, 11, 0.5)))
 
 
-def test_nothing_is_proven_where_no_row_differs() -> None:
+def test_without_differing_rows_the_p_value_is_1() -> None:
     same = np.array([True, False, True])
 
     assert mcnemar(same, same) == 1.0

@@ -1,6 +1,7 @@
-"""Whether confidence can be trusted: each figure against the same, counted row by row or pair by pair."""
+"""Reliability figures, compared with counts by row or by pair."""
 
-from itertools import permutations
+import json
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
 from serving.exits.policy import ExitRule, read_exit
-from tests.training.exits.split_of_readings import drawn_readings
+from serving.repository.manifest import ConfidenceShares
+from tests.training.exits.split_of_readings import sampled_readings
 from training.exits.reliability import (
     arriving,
     binned,
+    confidence_spread,
     error_auroc,
     error_by_chance,
     expected_calibration_error,
@@ -23,7 +26,7 @@ from training.exits.reliability import (
 
 Rows = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
-# Few distinct confidences, so that many rows share one.
+# Few distinct confidences, so that many rows have the same.
 rows = st.lists(
     st.tuples(st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0]), st.booleans()), min_size=1, max_size=25
 ).map(lambda drawn: (np.array([c for c, _ in drawn]), np.array([right for _, right in drawn])))
@@ -42,13 +45,13 @@ def test_a_confidence_of_one_has_a_bin() -> None:
     assert expected_calibration_error(np.ones(3), np.array([True, True, False])) == pytest.approx(1 / 3)
 
 
-def test_the_error_by_chance_of_one_row_is_that_of_a_coin_thrown_by_hand() -> None:
-    # Right with chance 0.8, and then 0.2 off; else 0.8 off: 2 · 0.8 · 0.2 in the mean.
+def test_the_error_by_chance_of_one_row_matches_its_expectation() -> None:
+    # Correct with probability 0.8 and error 0.2, else error 0.8: the mean is 2 · 0.8 · 0.2.
     assert error_by_chance(np.array([0.8]), draws=20_000) == pytest.approx(0.32, abs=0.01)
     assert error_by_chance(np.ones(5)) == 0.0
 
 
-def test_many_rows_show_less_error_by_chance_than_few_and_the_same_every_time() -> None:
+def test_error_by_chance_falls_with_the_number_of_rows_and_is_reproducible() -> None:
     confidence_N = np.random.default_rng(0).uniform(0.5, 1.0, 2_000)
 
     few, many = error_by_chance(confidence_N[:50], draws=200), error_by_chance(confidence_N, draws=200)
@@ -65,7 +68,7 @@ def test_gaps_of_one_bin_cancel_and_of_two_do_not() -> None:
 
 
 @given(rows)
-def test_every_row_is_in_the_bin_whose_edges_hold_its_confidence(drawn: Rows) -> None:
+def test_every_row_is_in_the_bin_of_its_confidence(drawn: Rows) -> None:
     confidence_N, correct_N = drawn
 
     bins = binned(confidence_N, correct_N, bins=4)
@@ -78,7 +81,7 @@ def test_every_row_is_in_the_bin_whose_edges_hold_its_confidence(drawn: Rows) ->
 
 @settings(deadline=None)
 @given(rows)
-def test_the_auroc_of_error_counts_pairs_and_is_sklearns(drawn: Rows) -> None:
+def test_the_auroc_of_error_matches_pair_counts_and_sklearn(drawn: Rows) -> None:
     confidence_N, correct_N = drawn
 
     found = error_auroc(confidence_N, correct_N)
@@ -92,12 +95,12 @@ def test_the_auroc_of_error_counts_pairs_and_is_sklearns(drawn: Rows) -> None:
         assert found == pytest.approx(roc_auc_score(correct_N, confidence_N))
 
 
-def test_where_all_rows_are_right_or_all_wrong_there_is_no_auroc() -> None:
+def test_the_auroc_is_none_if_all_rows_are_correct_or_all_are_wrong() -> None:
     assert error_auroc(np.array([0.5, 0.9]), np.array([True, True])) is None
     assert error_auroc(np.array([0.5, 0.9]), np.array([False, False])) is None
 
 
-def test_a_confidence_that_finds_every_error_has_an_auroc_of_one_and_one_that_knows_nothing_a_half() -> None:
+def test_perfect_confidences_have_auroc_1_and_constant_ones_one_half() -> None:
     correct_N = np.array([True, True, False])
 
     assert error_auroc(np.array([0.9, 0.8, 0.3]), correct_N) == 1.0
@@ -105,11 +108,11 @@ def test_a_confidence_that_finds_every_error_has_an_auroc_of_one_and_one_that_kn
     assert error_auroc(np.array([0.2, 0.3, 0.9]), correct_N) == 0.0
 
 
-def test_the_risk_coverage_curve_is_that_counted_by_hand() -> None:
+def test_the_risk_coverage_curve_matches_a_count_by_hand() -> None:
     confidence_N = np.array([0.6, 0.9, 0.7, 0.8])
     correct_N = np.array([False, True, True, False])
 
-    # Surest first: right, wrong, right, wrong.
+    # From the most confident: correct, wrong, correct, wrong.
     np.testing.assert_allclose(risk_coverage(confidence_N, correct_N), [0, 1 / 2, 1 / 3, 2 / 4])
 
 
@@ -152,7 +155,7 @@ def test_at_full_coverage_the_risk_is_the_share_of_wrong_rows(drawn: Rows) -> No
     assert ((curve >= 0) & (curve <= 1)).all()
 
 
-def test_an_exit_is_measured_by_the_servers_own_reading_of_its_logits() -> None:
+def test_an_exit_is_measured_with_the_servers_confidences() -> None:
     generator = np.random.default_rng(3)
     logits_NK = generator.normal(0, 2, (200, 5)).astype(np.float32)
     truth_N = generator.integers(0, 5, 200)
@@ -170,7 +173,7 @@ def test_an_exit_is_measured_by_the_servers_own_reading_of_its_logits() -> None:
     )
 
 
-def test_no_rows_have_no_figures() -> None:
+def test_an_empty_split_is_refused() -> None:
     none, nothing = np.zeros(0), np.zeros(0, bool)
 
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
@@ -181,10 +184,10 @@ def test_no_rows_have_no_figures() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 1_000), st.one_of(st.none(), st.floats(0, 1)), st.one_of(st.none(), st.floats(0, 1)))
-def test_a_row_arrives_at_an_exit_where_it_cleared_no_threshold_before(
+def test_a_row_arrives_at_an_exit_if_it_left_at_none_before(
     seed: int, first: float | None, second: float | None
 ) -> None:
-    confidence_EN = drawn_readings(seed, rows=30).confidence_EN
+    confidence_EN = sampled_readings(seed, rows=30).confidence_EN
 
     arriving_EN = arriving(confidence_EN, ExitRule((first, second), max_exit=2))
 
@@ -193,3 +196,36 @@ def test_a_row_arrives_at_an_exit_where_it_cleared_no_threshold_before(
     assert arriving_EN[0].all()
     assert (arriving_EN[1] == stays_at_0_N).all()
     assert (arriving_EN[2] == (stays_at_0_N & stays_at_1_N)).all()
+
+
+def test_distinct_confidences_are_cut_into_tenths() -> None:
+    spread = confidence_spread(np.random.default_rng(0).permutation(np.linspace(0.1, 1.0, 1_000)))
+
+    assert spread.shares == pytest.approx([0.1] * 10)
+    assert spread.edges == pytest.approx(np.linspace(0.19, 0.91, 9), abs=1e-3)
+
+
+def test_equal_deciles_are_one_edge_with_the_saturated_rows_above_it() -> None:
+    spread = confidence_spread(np.array([0.5] * 3 + [1.0] * 7))
+
+    assert spread.edges[-1] == 1.0
+    assert spread.shares[-1] == pytest.approx(0.7)
+
+
+def test_equal_confidences_are_in_one_of_two_bins() -> None:
+    assert confidence_spread(np.full(50, 1.0)) == ConfidenceShares(edges=(1.0,), shares=(0.0, 1.0))
+    assert confidence_spread(np.array([0.4])) == ConfidenceShares(edges=(0.4,), shares=(0.0, 1.0))
+
+
+@given(st.lists(st.floats(1e-9, 1.0), min_size=1, max_size=60))
+def test_a_bin_holds_the_rows_from_its_edge_up_to_the_next(confidences: list[float]) -> None:
+    spread = confidence_spread(np.array(confidences))
+
+    assert all(0 < edge <= 1 for edge in spread.edges)
+    bounds = [-np.inf, *spread.edges, np.inf]
+    counted = [
+        sum(low <= each < high for each in confidences) / len(confidences) for low, high in pairwise(bounds)
+    ]
+    assert spread.shares == pytest.approx(counted)
+    assert sum(spread.shares) == pytest.approx(1)
+    assert ConfidenceShares.model_validate_json(json.dumps(spread.model_dump())) == spread

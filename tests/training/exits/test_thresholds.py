@@ -1,4 +1,4 @@
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -6,22 +6,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.exits.policy import ExitRule
-from tests.training.exits.split_of_readings import COST, drawn_readings
+from tests.training.exits.candidates import candidate_with
+from tests.training.exits.split_of_readings import COST, sampled_readings
 from training.exits.evaluate import Readings, outcome
-from training.exits.thresholds import ROWS_PER_LOSS, Candidate, Choices, Search, pareto_path, target_row
+from training.exits.thresholds import (
+    CANDIDATES_PER_LOSS,
+    Candidate,
+    Choices,
+    Search,
+    pareto_path,
+    target_candidate,
+)
 
 ROWS = 50
 MAX_GAP, MAX_MEAN_GAP = 0.05, 0.01
-"""Bounds on what the coordinate search may miss, as shares of full cost; some way above what was measured."""
+"""Bounds on the gap to the joint optimum, as shares of full cost. Measured gaps are smaller."""
 
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("distinct", [None, 12])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_threshold_of_an_exit_scores_as_routing_the_split_under_it(
+def test_the_score_of_every_threshold_matches_routing_the_split(
     seed: int, distinct: int | None, number: int
 ) -> None:
-    readings = drawn_readings(seed, ROWS, distinct=distinct)
+    readings = sampled_readings(seed, ROWS, distinct=distinct)
     choices_E = [Choices(confidence_N) for confidence_N in readings.confidence_EN[:-1]]
     correct_EN = readings.correct_EN.astype(np.int64)
     search = Search(choices_E, COST, correct_EN[-1] - correct_EN)
@@ -39,8 +47,8 @@ def test_every_threshold_of_an_exit_scores_as_routing_the_split_under_it(
         assert search.totals(choice) == (spent, loss[index])
 
 
-def test_a_search_ends_where_no_exit_alone_can_do_better() -> None:
-    readings = drawn_readings(4, ROWS)
+def test_a_search_ends_where_no_single_threshold_can_improve() -> None:
+    readings = sampled_readings(4, ROWS)
     choices_E = [Choices(confidence_N) for confidence_N in readings.confidence_EN[:-1]]
     search = Search(choices_E, COST, (~readings.agrees_EN).astype(np.int64))
 
@@ -51,8 +59,8 @@ def test_a_search_ends_where_no_exit_alone_can_do_better() -> None:
         assert score[best] == score.min()
 
 
-def test_the_highest_of_equally_good_thresholds_is_taken() -> None:
-    readings = drawn_readings(5, ROWS)
+def test_of_equally_good_thresholds_the_highest_is_chosen() -> None:
+    readings = sampled_readings(5, ROWS)
     choices_E = [Choices(confidence_N) for confidence_N in readings.confidence_EN[:-1]]
     nothing_to_gain = Search(choices_E, (100, 100, 100), np.zeros((3, ROWS), np.int64))
 
@@ -75,7 +83,7 @@ def test_thresholds_lie_between_neighbouring_confidences_and_never_on_one(confid
     assert choices.leaves(len(choices.thresholds) - 1).all()
 
 
-def test_saturated_neighbours_that_no_double_separates_leave_together() -> None:
+def test_neighbouring_doubles_leave_together() -> None:
     below = np.nextafter(1.0, 0.0)
 
     choices = Choices(np.array([1.0, below, 0.5]))
@@ -86,64 +94,85 @@ def test_saturated_neighbours_that_no_double_separates_leave_together() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1_000), st.integers(1, 4))
-def test_a_path_starts_at_full_depth_and_states_what_routing_gives(seed: int, exits: int) -> None:
-    readings = drawn_readings(seed, ROWS, exits=exits)
+def test_a_path_starts_at_full_depth_and_matches_routing(seed: int, exits: int) -> None:
+    readings = sampled_readings(seed, ROWS, exits=exits)
     cost_E = (10, 35, 100, 140)[:exits]
 
     path = pareto_path(readings, cost_E)
 
-    assert path[0] == Candidate((None,) * (exits - 1), 0.0, 0.0, 1.0)
-    assert len(path) == len(set(path)) <= 1 + 3 * ROWS_PER_LOSS
-    shares = [row.multiply_adds_share for row in path]
+    assert path[0].is_exact
+    assert (path[0].tune.accuracy_loss, path[0].tune.disagreement, path[0].tune.multiply_adds_share) == (
+        0,
+        0,
+        1,
+    )
+    assert len(path) == len(set(path)) <= 1 + 3 * CANDIDATES_PER_LOSS
+    shares = [row.tune.multiply_adds_share for row in path]
     assert shares == sorted(shares, reverse=True)
     for row in path:
         routed = outcome(readings, row.rule, cost_E)
-        assert (row.accuracy_loss, row.disagreement, row.multiply_adds_share) == (
+        assert (row.tune.accuracy_loss, row.tune.disagreement, row.tune.multiply_adds_share) == (
             routed.accuracy_loss,
             routed.disagreement,
             routed.multiply_adds_share,
         )
 
 
-def test_a_path_reaches_from_full_depth_to_all_rows_leaving_at_once() -> None:
-    path = pareto_path(drawn_readings(6, ROWS), COST)
+def test_rows_of_equal_cost_and_disagreement_come_highest_threshold_first() -> None:
+    ties = 0
+    for seed in range(30):
+        for first, second in pairwise(pareto_path(sampled_readings(seed, 12, distinct=4), COST)[1:]):
+            if (first.tune.multiply_adds_share, first.tune.disagreement) == (
+                second.tune.multiply_adds_share,
+                second.tune.disagreement,
+            ):
+                ties += 1
+                assert with_disabled_as_2(first) > with_disabled_as_2(second)
+    assert ties > 20
 
-    assert path[-1].multiply_adds_share == COST[0] / COST[-1]
+
+def with_disabled_as_2(candidate: Candidate) -> list[float]:
+    return [2.0 if threshold is None else threshold for threshold in candidate.thresholds]
 
 
-def test_a_path_holds_safe_rows_before_the_first_that_disagrees() -> None:
-    path = pareto_path(drawn_readings(7, 200), COST)
+def test_a_path_ends_with_all_rows_leaving_at_exit_0() -> None:
+    path = pareto_path(sampled_readings(6, ROWS), COST)
 
-    harmless = [row for row in path[1:] if row.disagreement == 0]
-    assert len({row.multiply_adds_share for row in harmless}) >= 3
+    assert path[-1].tune.multiply_adds_share == COST[0] / COST[-1]
+
+
+def test_a_path_has_several_candidates_without_disagreement() -> None:
+    path = pareto_path(sampled_readings(7, 200), COST)
+
+    harmless = [row for row in path[1:] if row.tune.disagreement == 0]
+    assert len({row.tune.multiply_adds_share for row in harmless}) >= 3
 
 
 def test_a_path_is_the_same_each_time() -> None:
-    readings = drawn_readings(8, ROWS)
+    readings = sampled_readings(8, ROWS)
 
     assert pareto_path(readings, COST) == pareto_path(readings, COST)
 
 
 def joint_optimum(readings: Readings, max_accuracy_loss: float) -> float:
-    """Return the least cost share within a loss, over every pair of thresholds there is."""
+    """Return the smallest cost share within a loss, over all pairs of thresholds."""
     grids = [Choices(confidence_N).thresholds for confidence_N in readings.confidence_EN[:-1]]
     routed = [outcome(readings, ExitRule(each, max_exit=2), COST) for each in product(*grids)]
     return min(each.multiply_adds_share for each in routed if each.accuracy_loss <= max_accuracy_loss)
 
 
-def test_a_paths_target_row_is_close_to_the_joint_optimum() -> None:
-    splits = [drawn_readings(seed, 20) for seed in range(100, 120)]
-    gaps = [
-        target_row(pareto_path(readings, COST), 0.05).multiply_adds_share - joint_optimum(readings, 0.05)
-        for readings in splits
-    ]
+def test_a_paths_target_is_close_to_the_joint_optimum() -> None:
+    gaps = []
+    for readings in (sampled_readings(seed, 20) for seed in range(100, 120)):
+        target = target_candidate(pareto_path(readings, COST), 0.05)
+        gaps.append(target.tune.multiply_adds_share - joint_optimum(readings, 0.05))
     assert min(gaps) >= 0
     assert max(gaps) <= MAX_GAP
     assert sum(gaps) / len(gaps) <= MAX_MEAN_GAP
 
 
-def test_with_one_early_exit_the_priced_optimum_is_found_exactly() -> None:
-    readings = drawn_readings(10, ROWS, exits=2)
+def test_with_one_early_exit_the_search_finds_the_optimum() -> None:
+    readings = sampled_readings(10, ROWS, exits=2)
     choices = Choices(readings.confidence_EN[0])
     correct_EN = readings.correct_EN.astype(np.int64)
     search = Search([choices], (20, 100), correct_EN[-1] - correct_EN)
@@ -158,18 +187,18 @@ def test_with_one_early_exit_the_priced_optimum_is_found_exactly() -> None:
 
 
 def row(loss: float, disagreement: float, cost: float) -> Candidate:
-    return Candidate((0.5,), loss, disagreement, cost)
+    return candidate_with((0.5,), loss, disagreement, cost)
 
 
-def test_the_target_is_the_cheapest_row_within_the_loss_and_of_those_the_safest() -> None:
+def test_the_target_is_the_cheapest_candidate_within_the_loss_and_then_the_safest() -> None:
     path = [row(0.0, 0.0, 1.0), row(0.002, 0.01, 0.5), row(0.003, 0.008, 0.5), row(0.004, 0.02, 0.3)]
 
-    assert target_row(path, 0.003) == path[2]
-    assert target_row(path, 0.0) == path[0]
-    assert target_row(path, 1.0) == path[3]
+    assert target_candidate(path, 0.003) == path[2]
+    assert target_candidate(path, 0.0) == path[0]
+    assert target_candidate(path, 1.0) == path[3]
 
 
 @pytest.mark.parametrize("loss", [-0.1, 1.5, float("nan")])
 def test_an_impossible_target_is_refused(loss: float) -> None:
     with pytest.raises(ValueError, match="max_accuracy_loss: expected a share from 0 to 1, got"):
-        target_row([row(0.0, 0.0, 1.0)], loss)
+        target_candidate([row(0.0, 0.0, 1.0)], loss)

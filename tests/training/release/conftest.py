@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.release.tiny_run import IMAGE_SHAPE, run, tiny_network
-from training.release.export import ExportedStage, export_stages
+from training.release.export import export_stages
+from training.release.exported_stage import ExportedStage
 from training.release.summary import RunSummary
 
 

@@ -16,7 +16,8 @@ from training.architectures.network import MultiExitNetwork, PixelNormalisation
 from training.errors import ExportMismatch
 from training.exits.cost import measure_milliseconds, multiply_adds, parameters
 from training.exits.evaluate import evaluate
-from training.release.export import ExportedStage, assert_parity, export_stages
+from training.release.export import assert_parity, export_stages
+from training.release.exported_stage import ExportedStage
 
 Exported = tuple[ExportedStage, ...]
 
@@ -35,11 +36,11 @@ def shapes(values: "Iterable[onnx.ValueInfoProto]") -> dict[str, list[int | str]
     }
 
 
-def test_the_chain_of_stages_answers_as_the_whole_network_at_every_exit(exported: Exported) -> None:
+def test_the_stages_have_the_networks_logits_at_every_exit(exported: Exported) -> None:
     assert assert_parity(tiny_network(0), open_runner(exported), random_images(0, 300)) < 1e-4
 
 
-def test_the_stages_take_and_give_tensors_under_the_manifests_names(exported: Exported) -> None:
+def test_the_inputs_and_outputs_of_stages_have_the_manifests_names(exported: Exported) -> None:
     graphs = [onnx.load(stage.file.path).graph for stage in exported]
 
     assert shapes(graphs[0].input) == {"image": ["batch", 1, 8, 8]}
@@ -58,7 +59,7 @@ def test_the_stages_take_and_give_tensors_under_the_manifests_names(exported: Ex
     ]
 
 
-def test_a_stage_gathers_the_rows_it_is_told_of_whatever_their_order(exported: Exported) -> None:
+def test_a_stage_gathers_rows_in_any_order(exported: Exported) -> None:
     runner = open_runner(exported)
     whole_ENK = runner.run_every_stage({"image": random_images(1, 9)})
     runner.run(0, {"image": random_images(1, 9)}, 5)
@@ -70,17 +71,17 @@ def test_a_stage_gathers_the_rows_it_is_told_of_whatever_their_order(exported: E
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 130])
-def test_any_number_of_rows_gives_each_the_same_logits(exported: Exported, rows: int) -> None:
+def test_logits_do_not_depend_on_the_number_of_rows(exported: Exported, rows: int) -> None:
     images_N = random_images(2, 130)
-    told: list[int] = []
+    batch_rows: list[int] = []
 
-    logits_ENK = evaluate(open_runner(exported), images_N[:rows], progress=told.append)
+    logits_ENK = evaluate(open_runner(exported), images_N[:rows], progress=batch_rows.append)
 
     alone_ENK = evaluate(open_runner(exported, slots=1), images_N[:3])
     np.testing.assert_allclose(logits_ENK[:, :3], alone_ENK[:, :rows], atol=1e-5)
     assert logits_ENK.shape == (3, rows, 10)
-    assert sum(told) == rows
-    assert max(told) <= 64
+    assert sum(batch_rows) == rows
+    assert max(batch_rows) <= 64
 
 
 def test_an_empty_split_is_refused(exported: Exported) -> None:
@@ -88,7 +89,7 @@ def test_an_empty_split_is_refused(exported: Exported) -> None:
         evaluate(open_runner(exported), random_images(0, 0))
 
 
-def test_exporting_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+def test_exporting_does_not_change_the_network(tmp_path: Path) -> None:
     network = one_stage_network().train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
@@ -105,12 +106,12 @@ def test_the_same_network_gives_the_same_bytes(exported: Exported, tmp_path: Pat
         assert first.file.path.read_bytes() == second.file.path.read_bytes()
 
 
-def test_a_stage_file_tells_nothing_of_the_machine_it_was_made_on(exported: Exported) -> None:
+def test_a_stage_file_contains_no_paths_of_the_machine(exported: Exported) -> None:
     for stage in exported:
         assert b".py" not in stage.file.path.read_bytes()
 
 
-def test_exporting_says_nothing_that_nobody_can_act_on(
+def test_exporting_shows_no_warnings(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -120,7 +121,7 @@ def test_exporting_says_nothing_that_nobody_can_act_on(
     assert capfd.readouterr() == ("", "")
 
 
-def test_stages_carry_their_cost(exported: Exported) -> None:
+def test_stages_have_their_cost(exported: Exported) -> None:
     network = tiny_network(0)
 
     assert tuple(stage.multiply_adds for stage in exported) == multiply_adds(network, IMAGE_SHAPE)
@@ -136,7 +137,7 @@ def test_a_network_of_one_stage_is_one_file_without_features(tmp_path: Path) -> 
     assert_parity(network, open_runner((exported,)), random_images(3, 5))
 
 
-def test_a_grid_that_does_not_divide_the_features_is_exported_too(tmp_path: Path) -> None:
+def test_a_grid_that_does_not_divide_the_features_is_exported(tmp_path: Path) -> None:
     torch.manual_seed(0)
     stage = nn.Conv2d(1, 3, 2)
     head = Head(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten()), nn.Linear(3 * 4 * 4, 10))
@@ -147,7 +148,7 @@ def test_a_grid_that_does_not_divide_the_features_is_exported_too(tmp_path: Path
     assert_parity(network, open_runner(exported), random_images(4, 5))
 
 
-def test_another_networks_stages_are_refused_by_exit_with_both_values(exported: Exported) -> None:
+def test_stages_of_another_network_are_refused_with_exit_and_both_values(exported: Exported) -> None:
     network = tiny_network(0)
     with torch.no_grad():
         network.get_submodule("heads.1.classifier").get_parameter("bias")[3] += 0.01
@@ -156,7 +157,7 @@ def test_another_networks_stages_are_refused_by_exit_with_both_values(exported: 
         assert_parity(network, open_runner(exported), random_images(5, 4))
 
 
-def test_stages_that_end_in_nan_are_refused(tmp_path: Path) -> None:
+def test_nan_logits_are_refused(tmp_path: Path) -> None:
     network = one_stage_network()
     with torch.no_grad():
         network.get_submodule("heads.0.classifier").get_parameter("bias")[0] = torch.nan
@@ -181,6 +182,6 @@ def test_milliseconds_are_measured_for_each_stage_at_each_batch_size(exported: E
     assert all(len(times) == 3 and min(times) > 0 for times in measured.values())
 
 
-def test_a_batch_that_the_runner_has_no_slots_for_is_refused(exported: Exported) -> None:
+def test_a_batch_larger_than_the_runners_slots_is_refused(exported: Exported) -> None:
     with pytest.raises(ValueError, match="at most the runner's 4 slots, got 8"):
         measure_milliseconds(open_runner(exported, slots=4), (1, 8))

@@ -21,7 +21,7 @@ from serving.repository.manifest import (
 from serving.repository.repository import file_digest, find_versions, read_version
 from tests.training.release.tiny_run import IMAGE
 from training.errors import Uncertified
-from training.release.export import ExportedStage
+from training.release.exported_stage import ExportedStage
 from training.release.publish import PublishResult, check_certified, publish, stage_entry
 
 Exported = tuple[ExportedStage, ...]
@@ -111,7 +111,7 @@ def test_a_published_version_is_one_that_a_server_reads(exported: Exported, tmp_
     assert entries(tmp_path / "models") == {"tiny", "tiny/1", *(f"tiny/1/{p.name}" for p in folder.iterdir())}
 
 
-def test_a_stage_is_entered_with_the_digest_of_its_file(exported: Exported) -> None:
+def test_a_stage_entry_has_the_digest_of_its_file(exported: Exported) -> None:
     entry = stage_entry(exported[1])
 
     assert entry.file == "stage-1.onnx"
@@ -146,9 +146,7 @@ def test_a_version_published_meanwhile_is_kept_and_the_next_number_taken(
     assert find_versions(tmp_path) == {"tiny": [1, 2]}
 
 
-def test_publishers_at_the_same_time_each_get_a_version_of_their_own(
-    exported: Exported, tmp_path: Path
-) -> None:
+def test_concurrent_publishers_get_different_versions(exported: Exported, tmp_path: Path) -> None:
     published: list[Path] = []
     threads = [
         threading.Thread(target=lambda: published.append(publish_tiny(tmp_path, exported))) for _ in range(6)
@@ -173,7 +171,7 @@ def publish_as(models: Path, exported: Exported, run_id: str | None) -> PublishR
 
 
 @pytest.mark.parametrize("run_id", [RUN, None], ids=["of a run", "of no run"])
-def test_what_is_published_already_is_found_behind_other_versions_and_not_published_again(
+def test_a_version_that_exists_before_later_ones_is_not_published_again(
     exported: Exported, tmp_path: Path, run_id: str | None
 ) -> None:
     first = publish_as(tmp_path, exported, run_id)
@@ -197,12 +195,12 @@ def test_a_version_of_the_same_run_with_other_stages_does_not_count(
     )
 
 
-def test_a_version_that_was_damaged_since_does_not_count(exported: Exported, tmp_path: Path) -> None:
+def test_a_damaged_version_does_not_count(exported: Exported, tmp_path: Path) -> None:
     (publish_as(tmp_path, exported, RUN).folder / "stage-0.onnx").write_bytes(b"")
     assert publish_as(tmp_path, exported, RUN) == PublishResult(tmp_path / "tiny" / "2", True)
 
 
-def test_the_draft_of_a_killed_publisher_is_removed_by_the_next_and_that_of_a_living_one_is_not(
+def test_the_next_publisher_removes_only_drafts_of_killed_publishers(
     exported: Exported, tmp_path: Path
 ) -> None:
     home = tmp_path / "tiny"
@@ -217,7 +215,7 @@ def test_the_draft_of_a_killed_publisher_is_removed_by_the_next_and_that_of_a_li
         assert {path.name for path in home.iterdir()} == {"1", ".publishing-living"}
 
 
-def test_nothing_is_left_where_the_manifest_cannot_be_made(exported: Exported, tmp_path: Path) -> None:
+def test_nothing_is_left_if_the_manifest_cannot_be_made(exported: Exported, tmp_path: Path) -> None:
     def make_manifest(version: int) -> Manifest:
         raise KeyboardInterrupt
 
@@ -227,7 +225,7 @@ def test_nothing_is_left_where_the_manifest_cannot_be_made(exported: Exported, t
     assert entries(tmp_path) == set()
 
 
-def test_nothing_is_left_where_a_stage_is_not_the_one_described(exported: Exported, tmp_path: Path) -> None:
+def test_nothing_is_left_if_a_stage_differs_from_its_entry(exported: Exported, tmp_path: Path) -> None:
     swapped = [exported[1], exported[0], exported[2]]
 
     with pytest.raises(DigestMismatch, match="sha256: expected"):
@@ -236,7 +234,7 @@ def test_nothing_is_left_where_a_stage_is_not_the_one_described(exported: Export
     assert entries(tmp_path) == set()
 
 
-def test_nothing_is_left_where_a_stage_file_is_missing(exported: Exported, tmp_path: Path) -> None:
+def test_nothing_is_left_if_a_stage_file_is_missing(exported: Exported, tmp_path: Path) -> None:
     gone = [*paths(exported)[:2], tmp_path / "gone.onnx"]
 
     with pytest.raises(FileNotFoundError, match=r"gone\.onnx"):
@@ -245,9 +243,7 @@ def test_nothing_is_left_where_a_stage_file_is_missing(exported: Exported, tmp_p
     assert entries(tmp_path) == set()
 
 
-def test_nothing_is_left_where_no_folder_can_be_made_for_the_model(
-    exported: Exported, tmp_path: Path
-) -> None:
+def test_nothing_is_left_if_the_model_folder_cannot_be_made(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "tiny").write_text("a file, not a folder")
 
     with pytest.raises(FileExistsError):
@@ -263,13 +259,13 @@ def test_a_manifest_of_another_name_or_version_is_refused(exported: Exported, tm
         publish_tiny(tmp_path, exported, lambda version: manifest_of(exported, version + 1))
 
 
-def test_another_number_of_files_than_stages_is_refused(exported: Exported, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected 3, one a stage, got 2"):
+def test_a_wrong_number_of_stage_files_is_refused(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected one per stage, 3, got 2"):
         publish(tmp_path, "tiny", lambda version: manifest_of(exported, version), paths(exported)[:2])
 
 
 @pytest.mark.parametrize("name", ["", "../tiny", ".hidden", "a/b"])
-def test_a_name_that_is_no_models_is_refused(exported: Exported, tmp_path: Path, name: str) -> None:
+def test_an_invalid_model_name_is_refused(exported: Exported, tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=f"model name: expected .* got '{name}'"):
         publish(tmp_path / "models", name, lambda version: manifest_of(exported, version), paths(exported))
 
@@ -288,7 +284,7 @@ def test_a_faster_point_without_a_certificate_is_refused_by_name(exported: Expor
         check_certified(with_point(manifest_of(exported, 1)), waived=["balanced"])
 
 
-def test_a_point_that_is_certified_or_full_depth_or_waived_may_be_published(exported: Exported) -> None:
+def test_certified_full_depth_and_waived_points_may_be_published(exported: Exported) -> None:
     plain = manifest_of(exported, 1)
     promise = Certificate(epsilon=0.1, delta=0.1, n=9, disagreements=0, method="by hand", harms=0)
     for manifest, waived in (

@@ -11,13 +11,12 @@ import pytest
 
 from training.release import plots, promises, reliability_plots, words
 from training.release.report import render, write_report
-from training.release.summarise import rows_of_each_percent
-from training.release.summary import RunSummary
+from training.release.summary import RunSummary, rows_of_each_percent
 from training.reporting import numerals
 
 
 class Outline(HTMLParser):
-    """What a reader sees and what a browser would fetch."""
+    """Collects the visible text and the URLs that a browser would load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,11 +41,11 @@ def outline(page: str) -> tuple[str, list[str]]:
 
 
 def spaced(text: str) -> str:
-    """Text as `outline` gives it."""
+    """Normalise spaces as `outline` does."""
     return " ".join(text.split())
 
 
-def test_the_page_asks_no_other_host_for_anything(run_summary: RunSummary) -> None:
+def test_the_page_loads_nothing_from_other_hosts(run_summary: RunSummary) -> None:
     page = render(run_summary)
 
     assert outline(page)[1] == []
@@ -60,19 +59,19 @@ def test_the_page_opens_with_the_result_and_names_every_part(run_summary: RunSum
     for point in run_summary.operating_points:
         assert spaced(promises.of_point(point.goal, point.certified)) in text
     for heading in (
-        "generations pay",
-        "accuracy costs",
-        "rows leave",
-        "confidence be trusted",
-        "stage costs",
-        "certificates were",
+        "later generations improve",
+        "Accuracy and cost",
+        "exit rows leave",
+        "reliable is the confidence",
+        "Cost of each stage",
+        "certificates were tested",
     ):
         assert heading in text
     assert "models/tiny-digits/1" in text
     assert "test split, n = 300" in text.lower()
 
 
-def test_what_a_user_wrote_is_shown_and_never_run(run_summary: RunSummary) -> None:
+def test_text_from_a_user_is_shown_and_never_executed(run_summary: RunSummary) -> None:
     page = render(run_summary)
 
     assert "tiny &lt;digits&gt;" in page
@@ -108,7 +107,7 @@ def test_a_plot_is_one_svg_in_the_pages_own_colours(run_summary: RunSummary, plo
     assert callable(plot)
     svg = plot(run_summary)
 
-    assert ElementTree.fromstring(svg).tag.endswith("svg")  # noqa: S314 - drawn by us
+    assert ElementTree.fromstring(svg).tag.endswith("svg")  # noqa: S314 - our own SVG
     assert "var(--ink)" in svg or "var(--muted)" in svg
     assert not re.search(r"#0[12]0[01]0", svg), "a stand-in colour was left"
 
@@ -121,7 +120,7 @@ def test_no_two_elements_of_the_page_have_the_same_id(run_summary: RunSummary) -
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
 
 
-def test_each_exits_confidence_is_judged_on_all_rows_and_on_those_that_arrive(
+def test_each_exits_reliability_is_shown_for_all_rows_and_for_those_that_arrive(
     run_summary: RunSummary,
 ) -> None:
     text, _ = outline(render(run_summary))
@@ -141,7 +140,7 @@ def test_each_exits_confidence_is_judged_on_all_rows_and_on_those_that_arrive(
     assert render(run_summary).count("<td>that arrive</td>") == len(later)
 
 
-def test_beside_a_calibration_error_stands_what_so_many_rows_show_by_chance(
+def test_each_calibration_error_has_its_error_by_chance(
     run_summary: RunSummary,
 ) -> None:
     text, _ = outline(render(run_summary))
@@ -163,9 +162,9 @@ def test_each_percent_of_the_rows_is_counted_without_the_errors_of_floating_poin
 
 def test_an_exit_at_which_no_row_arrives_has_a_line_of_dashes(run_summary: RunSummary) -> None:
     *others, last = run_summary.exits
-    deserted = replace(run_summary, exits=(*others, replace(last, arriving=None)))
+    without_rows = replace(run_summary, exits=(*others, replace(last, arriving=None)))
 
-    assert re.search(r"<td>0</td><td></td>(<td>–</td>){5}", render(deserted))  # noqa: RUF001
+    assert re.search(r"<td>0</td><td></td>(<td>–</td>){5}", render(without_rows))  # noqa: RUF001
 
 
 def test_reliability_diagrams_have_a_panel_an_exit_in_rows_of_four(run_summary: RunSummary) -> None:
@@ -185,32 +184,34 @@ def test_drawing_leaves_matplotlibs_settings_alone(run_summary: RunSummary) -> N
     assert dict(mpl.rcParams) == before
 
 
-def test_one_generation_and_no_teacher_make_a_page_too(run_summary: RunSummary) -> None:
+def test_a_run_of_one_generation_has_a_page(run_summary: RunSummary) -> None:
     single = replace(run_summary, generations=run_summary.generations[:1], chosen_generation=0)
 
-    assert "There is one generation, which had no teacher." in outline(render(single))[0]
+    assert "The recipe trains one generation, without a teacher." in outline(render(single))[0]
 
 
 def test_the_ensemble_of_all_generations_is_a_row_and_a_sentence(run_summary: RunSummary) -> None:
     page = render(run_summary)
-    assert "<th>all together</th>" in page
+    assert "<th>mean of all</th>" in page
     assert numerals.proportion(run_summary.ensemble_E[-1]) in words.ensemble(run_summary)
-    alone = replace(run_summary, generations=run_summary.generations[:1], chosen_generation=0, ensemble_E=())
-    assert "all together" not in render(alone)
+    single = replace(run_summary, generations=run_summary.generations[:1], chosen_generation=0, ensemble_E=())
+    assert "mean of all" not in render(single)
 
 
 def test_a_default_point_at_full_depth_claims_no_saving(run_summary: RunSummary) -> None:
     exact = replace(run_summary, default_operating_point="exact")
 
-    assert words.headline(exact).endswith("of test rows right, each at full depth.")
+    assert words.headline(exact).endswith("of test rows correctly, all at full depth.")
     assert "multiply-adds" not in words.headline_details(exact)
 
 
-def test_the_generation_published_is_said_with_its_paired_test(run_summary: RunSummary) -> None:
+def test_the_published_generation_is_named_with_its_paired_test(run_summary: RunSummary) -> None:
     first = replace(run_summary, chosen_generation=0)
 
-    assert words.generations(first).startswith("Generation 0 was published: on 247 tune rows no later one")
+    assert words.generations(first).startswith(
+        "Generation 0 was published. On 247 tune rows, no later generation"
+    )
     assert words.generations(run_summary).startswith(
-        "Generation 1 was published: on 247 tune rows it was clearly better"
+        "Generation 1 was published. On 247 tune rows, it was significantly better"
     )
     assert "300 test rows" in words.claim(run_summary)

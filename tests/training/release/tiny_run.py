@@ -1,4 +1,4 @@
-"""A real run, small enough for a test: digits, two short generations, every later step for real."""
+"""A small run for tests: two short generations on digits, with every later step of a real run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from serving.exits.policy import ExitRule
 from serving.repository.manifest import TensorSpec
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
@@ -17,15 +16,20 @@ from training.architectures.deep_supervision import deep_supervision
 from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.exits.calibrate import calibration_temperature
+from training.exits.certify import CertifiedThresholds
 from training.exits.cost import measure_milliseconds
-from training.exits.ensemble import ensemble_accuracy
-from training.exits.evaluate import Readings, cumulative, evaluate, outcome, read
+from training.exits.evaluate import Readings, cumulative, ensemble_accuracy, evaluate, outcome, read
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar, paired_gain
 from training.exits.thresholds import pareto_path
-from training.release.export import ExportedStage, export_stages
-from training.release.summarise import summarise_exits
-from training.release.summary import GenerationSummary, OperatingPointSummary, RunSummary, StageSummary
+from training.release.export import export_stages
+from training.release.exported_stage import ExportedStage
+from training.release.summary import (
+    GenerationSummary,
+    OperatingPointSummary,
+    RunSummary,
+    summarise_exits,
+)
 from training.run.assessment import HeldOutResults
 from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 from training.run.folder import BaselineRecord
@@ -94,7 +98,7 @@ Logits = dict[str, NDArray[np.float32]]
 
 
 def logits_of(network: MultiExitNetwork, splits: dict[str, Split]) -> Logits:
-    """As PyTorch has them: good enough for a generation that is not published."""
+    """Return PyTorch's logits, for a generation that is not published."""
     network.eval()
     with torch.no_grad():
         return {name: network(torch.from_numpy(split.images_N)).numpy() for name, split in splits.items()}
@@ -119,7 +123,7 @@ def generation(number: int, readings: dict[str, Readings], before: dict[str, Rea
 
 
 def baseline(name: str, test: Readings) -> BaselineRecord:
-    """One that differs from exit 0 in nothing but its name."""
+    """Build a baseline with the results of exit 0."""
     early, final = test.correct_EN[0], test.correct_EN[-1]
     return BaselineRecord(
         name=name,
@@ -135,7 +139,7 @@ def baseline(name: str, test: Readings) -> BaselineRecord:
 
 
 def run(folder: Path) -> RunSummary:
-    """Train, export, evaluate, calibrate, search, certify; returns what there is to report."""
+    """Train, export, evaluate, calibrate, search and certify; return the summary for the report."""
     splits = digits_splits()
     first, second = tiny_network(0), tiny_network(1)
     train(first, splits["train"], epochs=3)
@@ -150,16 +154,14 @@ def run(folder: Path) -> RunSummary:
     path = pareto_path(readings["tune"], cost_E)
 
     def point(name: str, goal: OperatingPointSection | None) -> OperatingPointSummary:
-        thresholds, certified = path[0].thresholds, None
+        certified = CertifiedThresholds(path[0], None, ())
         if goal is not None:
             certified = goal.reach(path, readings["certify"], cost_E)
-            thresholds = certified.candidate.thresholds
-        result = outcome(readings["test"], ExitRule(thresholds, max_exit=len(thresholds)), cost_E)
-        return OperatingPointSummary(name, thresholds, goal, certified, result)
+        test = outcome(readings["test"], certified.candidate.rule, cost_E)
+        return OperatingPointSummary(name, goal, certified, test)
 
     points = tuple(point(name, goal) for name, goal in GOALS.items())
-    rule = ExitRule(points[2].thresholds, max_exit=2)
-    milliseconds = measure_milliseconds(runner, (1, 8), repeats=3)
+    rule = points[2].certified.candidate.rule
     return RunSummary(
         model_name="tiny-digits",
         version=1,
@@ -174,14 +176,8 @@ def run(folder: Path) -> RunSummary:
         chosen_generation=1,
         promotion_level=0.05,
         ensemble_E=ensemble_accuracy([before_logits["test"], logits["test"]], splits["test"].truth_N),
-        stages=tuple(
-            StageSummary(
-                stage.multiply_adds,
-                stage.parameters,
-                {rows: times[number] for rows, times in milliseconds.items()},
-            )
-            for number, stage in enumerate(stages)
-        ),
+        stages=stages,
+        stage_milliseconds=measure_milliseconds(runner, (1, 8), repeats=3),
         exits=tuple(
             summarise_exits(HeldOutResults(logits["test"], readings["test"], {}), temperatures, rule)
         ),

@@ -10,12 +10,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 from serving.errors import RepositoryError
+from serving.exits.policy import ExitRule
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from training.errors import TrainingError
 from training.exits.evaluate import EvaluationCounts, Readings, evaluate, outcome, read
-from training.exits.thresholds import Candidate
 from training.release.origin import OwnData
 from training.retarget.pipeline import Retargeted, retarget
 from training.retarget.point_changes import PointChanges
@@ -65,7 +65,7 @@ def readings_of(
 
 def measured(version: PublishedVersion, readings: Readings, point: str) -> EvaluationCounts:
     thresholds = version.manifest.operating_points[point].thresholds
-    return outcome(readings, Candidate(thresholds, 0.0, 0.0, 1.0).rule, version.manifest.multiply_adds)
+    return outcome(readings, ExitRule(thresholds, max_exit=len(thresholds)), version.manifest.multiply_adds)
 
 
 def rewrite(version: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -222,7 +222,7 @@ def test_training_rows_in_the_user_data_are_refused(models: Path, own_file: Path
     message = refused(models, PointChanges(), OwnData(file=str(own_file)))
 
     assert message == (
-        f"{own_file}: x: row 7: expected images that nothing was trained on, "
+        f"{own_file}: x: row 7: expected images that were not trained on, "
         "got 2 of 1,797 from the train split of digits"
     )
 
@@ -234,7 +234,7 @@ def test_training_rows_are_also_refused_after_a_retargeting_on_user_data(
     path = tmp_path / "trained-on.npz"
     np.savez(path, allow_pickle=False, x=digits.train.images_NCHW, y=digits.train.truth_N)
 
-    with pytest.raises(DatasetError, match="x: row 0: expected images that nothing was trained on"):
+    with pytest.raises(DatasetError, match="x: row 0: expected images that were not trained on"):
         start(models, PointChanges(), OwnData(file=str(path)), version=2)
 
 
@@ -247,7 +247,9 @@ def test_a_line_reports_that_training_rows_could_not_be_checked(models: Path, ow
 
     retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), lines.append)
 
-    assert lines[0].startswith(f"not checked whether {own_file} has rows that were trained on: gone.npz: ")
+    assert lines[0].startswith(
+        f"could not check whether {own_file} has training rows of the version: gone.npz: "
+    )
     assert published(models, 2).manifest.provenance.dataset.name == "npz"
 
 

@@ -33,7 +33,7 @@ from tests.training.retarget.retargets import (
 from training.data.splits import Dataset
 from training.errors import DatasetError, Uncertified
 from training.exits.calibrate import calibration_temperature
-from training.exits.certify import METHOD, METHOD_OF_ONE_ROW
+from training.exits.certify import METHOD, METHOD_OF_ONE_CANDIDATE
 from training.exits.evaluate import evaluate
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import STEPS
@@ -107,7 +107,7 @@ def test_a_budget_is_kept_on_tune_and_has_the_smallest_possible_epsilon(
     readings = readings_of(version, digits.tune.images_NCHW, digits.tune.truth_N)
     assert measured(version, readings, "cheap").multiply_adds_share <= 0.6
     assert certificate is not None
-    assert certificate.method == METHOD_OF_ONE_ROW
+    assert certificate.method == METHOD_OF_ONE_CANDIDATE
     # So few losses have probability delta at most at epsilon, and more at a smaller epsilon.
     at_epsilon, below = (
         binom.cdf(certificate.disagreements, certificate.n, certificate.epsilon - less)
@@ -196,7 +196,7 @@ def test_added_points_are_chosen_again_on_user_data_by_their_goals(models: Path,
     cheap, balanced = points["cheap"].certificate, points["balanced"].certificate
     assert cheap is not None
     assert balanced is not None
-    assert (cheap.n, cheap.method) == (718, METHOD_OF_ONE_ROW)
+    assert (cheap.n, cheap.method) == (718, METHOD_OF_ONE_CANDIDATE)
     assert balanced.epsilon == 0.4
 
 
@@ -231,7 +231,7 @@ def test_a_point_without_a_certificate_is_reported(models: Path) -> None:
     retargeted = retarget(models, "tiny", 1, changes, None, lines.append)
 
     assert published(models, 2).manifest.operating_points["wild"].certificate is None
-    assert 'operating point "wild" is UNCERTIFIED, as asked by certified_by = "nothing"' in lines
+    assert 'operating point "wild" is UNCERTIFIED, as requested by certified_by = "nothing"' in lines
     assert "; UNCERTIFIED; " in str(retargeted)
 
 

@@ -10,7 +10,7 @@ import torch
 from tests.training.stopped_run import by, run_arguments, stop_in_training, train_to_the_end
 from training.__main__ import main
 from training.born_again.checkpoint import WEIGHTS_FILE, EpochResult
-from training.born_again.progress import ProgressBar, Several
+from training.born_again.progress import CombinedProgress, ProgressBar
 from training.errors import RunError
 from training.run import events as events_module
 from training.run.events import STEP_SECONDS, Events
@@ -134,7 +134,7 @@ def test_the_error_of_a_full_disk_names_the_file(
 
 def test_several_progress_objects_get_the_same_events(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
-    several = Several(Events(path), Events(other), ProgressBar(quiet=True))
+    several = CombinedProgress(Events(path), Events(other), ProgressBar(quiet=True))
     several.begin(0, epochs=1, epochs_done=0, steps_per_epoch=1)
     several.step()
     several.epoch(1, EpochResult(1.0, (0.5,)))

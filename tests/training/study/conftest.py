@@ -1,4 +1,4 @@
-"""A study so small that it trains in seconds, and one carried out."""
+"""A small study, and its record after it ran."""
 
 from pathlib import Path
 

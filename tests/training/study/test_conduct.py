@@ -1,4 +1,4 @@
-"""A study carried out: what is trained once, what is counted, and what a second start makes of it."""
+"""A conducted study: training, counts and resumption."""
 
 import shutil
 from pathlib import Path
@@ -9,22 +9,20 @@ import torch
 from numpy.typing import NDArray
 
 from tests.training.never_trains import NeverTrains
-from training.born_again.checkpoint import WEIGHTS_FILE, CheckpointFolder
+from training.born_again.checkpoint import WEIGHTS_FILE
 from training.born_again.fit import right_rows, tensors
-from training.born_again.generations import train_generations
-from training.born_again.precision import Precision
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
 from training.run.folder import RunFolder
-from training.run.from_recipe import make_network
+from training.run.from_recipe import make_network, train
 from training.study.conduct import conduct, networks_done
 from training.study.plan import Study
 from training.study.record import Paired, StudyRecord
 
 
 def correct_by_pytorch(folder: Path, study: Study, dataset: Dataset) -> NDArray[np.bool_]:
-    """Return which test rows each exit of a trained network has right, without its exported stages."""
+    """Return the correct test rows of each exit, from PyTorch instead of the exported stages."""
     network = make_network(study.recipe, dataset)
     network.load_state_dict(torch.load(folder / WEIGHTS_FILE)["state"]["network"])
     correct_EN: NDArray[np.bool_] = right_rows(network, *tensors(dataset.test, torch.device("cpu"))).numpy()
@@ -63,7 +61,7 @@ def test_counts_are_those_of_the_networks_on_test(
     assert list(network.over_first) == list(network.over_teacher) == expected
 
 
-def test_a_later_generation_is_held_against_its_teacher_too(record: StudyRecord) -> None:
+def test_a_later_generation_is_also_compared_with_its_teacher(record: StudyRecord) -> None:
     first, second, third = record.line("kd", 0)
     for number in range(record.exits):
         over_first, over_teacher = third.over_first[number], third.over_teacher[number]
@@ -71,7 +69,7 @@ def test_a_later_generation_is_held_against_its_teacher_too(record: StudyRecord)
         assert over_teacher.gained - over_teacher.lost == third.right[number] - second.right[number]
 
 
-def test_ensembles_hold_every_line_and_the_seeds_alone(record: StudyRecord) -> None:
+def test_ensembles_cover_every_line_and_the_seeds(record: StudyRecord) -> None:
     made = {(each.rule, each.seeds, each.generations) for each in record.ensembles}
     assert (None, (0, 1), (0, 0)) in made
     for rule, seed, line in record.lines():
@@ -97,23 +95,14 @@ def test_rows_of_a_point_add_up(record: StudyRecord) -> None:
             assert point.multiply_adds_share == pytest.approx(spent)
 
 
-def test_a_line_goes_on_from_the_first_of_its_seed(
+def test_a_line_continues_from_generation_0_of_its_seed(
     study: Study, record: StudyRecord, study_folder: Path, tmp_path: Path
 ) -> None:
-    """A line alone, trained from nothing, gives the same weights bit for bit."""
+    """A line that is trained on its own has bitwise the same weights."""
     dataset, recipe = study.recipe.dataset.load(), study.line_recipe("ban", 0)
     folder = RunFolder(tmp_path / "alone")
     folder.begin(recipe, dataset.digests)
-    precision = Precision(torch.device("cpu"), is_bf16=False)
-    alone = train_generations(
-        lambda: make_network(recipe, dataset),
-        dataset.train,
-        dataset.tune,
-        recipe,
-        CheckpointFolder(folder, recipe, precision.format),
-        ProgressBar(quiet=True),
-        precision,
-    )
+    alone = train(recipe, dataset, folder, ProgressBar(quiet=True))
     kept = torch.load(study_folder / "ban-seed-0" / "generation-2" / WEIGHTS_FILE)["state"]["network"]
     for name, tensor in alone[2].network.state_dict().items():
         assert torch.equal(tensor, kept[name]), name
@@ -125,7 +114,7 @@ def test_a_finished_study_trains_nothing_again(study: Study, record: StudyRecord
     assert again.model_copy(update={"created": record.created}) == record
 
 
-def test_a_study_goes_on_where_it_stood(
+def test_an_interrupted_study_resumes(
     study: Study, record: StudyRecord, study_folder: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"

@@ -1,4 +1,4 @@
-"""A study's page says what its counts say, and is the same whenever it is written."""
+"""The page of a study: it follows from the counts alone."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ def with_right(network: StudyNetwork, right: int) -> StudyNetwork:
 
 
 def with_line(record: StudyRecord, rule: str, finals: list[int]) -> StudyRecord:
-    """Set what a line's final exits have right, generation 0's too."""
+    """Set the correct counts of the final exits of a line, with generation 0."""
     networks = tuple(
         with_right(each, finals[each.generation])
         if each.seed == 0 and each.rule in {None, rule}
@@ -45,7 +45,7 @@ def test_the_page_shows_every_network_and_every_plot(record: StudyRecord) -> Non
     for name in shown:
         if name.endswith(".svg"):
             assert f"]({name})" in page
-            ElementTree.fromstring(shown[name])  # noqa: S314 - drawn by us
+            ElementTree.fromstring(shown[name])  # noqa: S314 - our own SVG
             assert "var(--" not in shown[name]
             assert "#0101" not in shown[name]
             assert "#0200" not in shown[name]
@@ -71,7 +71,7 @@ def test_the_claim_holds_only_where_every_generation_gains(
     assert ("`ban` with seed 0" in answers.claim(record)) == held
 
 
-def test_a_step_is_clear_only_beyond_its_interval(record: StudyRecord) -> None:
+def test_a_gain_is_significant_only_if_its_interval_is_above_0(record: StudyRecord) -> None:
     line = record.line("ban", 0)
     clear, unclear = Paired(gained=60, lost=10, n=360), Paired(gained=12, lost=10, n=360)
     for steps, expected in (((clear, clear), True), ((clear, unclear), False)):

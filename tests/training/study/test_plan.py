@@ -1,4 +1,4 @@
-"""What a study trains, and which study files are refused."""
+"""The plan of a study, and invalid study files."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from training.study.conduct import seconds_of_networks
 from training.study.plan import Study, best_rules, built_in_studies, load_study
 
 
-def test_the_built_in_study_is_the_one_that_is_published() -> None:
+def test_the_built_in_study_is_the_published_one() -> None:
     study = load_study("fashion-mnist")
     assert study.rules == ("kd", "ban", "ban+l", "cwtm", "dkpp")
     assert (study.seeds, study.repeated_rules, study.generations) == ((0, 1, 2), 2, 3)
@@ -30,7 +30,7 @@ def test_every_network_is_counted_in_the_order_of_training(study: Study) -> None
     assert all(each > 0 for each in seconds)
 
 
-def test_the_rules_to_repeat_have_most_tune_rows_right(study: Study) -> None:
+def test_the_repeated_rules_have_the_most_correct_tune_rows(study: Study) -> None:
     two = study.model_copy(update={"repeated_rules": 2})
     assert best_rules(two, [5, 9, 7]) == ("ban", "dkpp")
     assert best_rules(two, [7, 7, 7]) == ("kd", "ban")
@@ -48,12 +48,12 @@ def test_the_rules_to_repeat_have_most_tune_rows_right(study: Study) -> None:
         (
             "epsilon = 0.3",
             'epsilon = 0.3\ncertified_by = "harm"',
-            "recipe.operating_points.fast.certified_by: expected 'disagreement', at which a study compares",
+            "recipe.operating_points.fast.certified_by: expected 'disagreement', because a study compares",
         ),
         (
             'train = "joint"',
             'train = "frozen"',
-            "recipe.exits.train: expected 'joint' or 'frozen-then-joint', at whose exits a study compares",
+            "recipe.exits.train: expected 'joint' or 'frozen-then-joint', because a study compares",
         ),
         (
             "repeated_rules = 1",

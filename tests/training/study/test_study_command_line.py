@@ -1,4 +1,4 @@
-"""`python -m training study` as people run it."""
+"""`python -m training study` from the command line."""
 
 from pathlib import Path
 
@@ -26,16 +26,16 @@ def finished(study_file: Path, place: Path) -> Path:
     return place
 
 
-def test_a_study_says_before_and_during_how_long_it_takes(
+def test_a_study_shows_the_remaining_time_before_and_during_training(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conduct_module, "measure", _interrupt)
     assert main(arguments(study_file, tmp_path)) == INTERRUPTED
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     for number in range(1, 11):
-        assert f"network {number} of 10, about 0:00:0" in said
-    assert "resume with: python -m training study" in said
-    assert said.rstrip().endswith("--resume")
+        assert f"network {number} of 10, about 0:00:0" in output
+    assert "resume with: python -m training study" in output
+    assert output.rstrip().endswith("--resume")
 
 
 def _interrupt(*_: object) -> None:
@@ -56,9 +56,9 @@ def test_a_folder_in_use_is_refused_without_resume(
     finished: Path, study_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(study_file, finished)) == MISTAKE
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "expected an empty one, got 6 entries: go on with what it holds by --resume" in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert "expected an empty one, got 6 entries: go on with what it holds by --resume" in output
 
 
 def test_a_study_in_a_folder_that_another_one_holds_is_refused(

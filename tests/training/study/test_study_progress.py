@@ -1,4 +1,4 @@
-"""A study says how many networks are left, and how long they will take."""
+"""Progress of a study: its networks and the remaining time."""
 
 import pytest
 
@@ -10,7 +10,7 @@ EPOCH = EpochResult(1.0, (0.5,))
 
 
 class Clock:
-    """A clock that moves when told."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,15 +34,15 @@ def train(progress: StudyProgress, clock: Clock, seconds: float, *, epochs: int 
     progress.end()
 
 
-def test_before_the_first_epoch_the_estimate_is_all_there_is(clock: Clock) -> None:
+def test_before_the_first_epoch_the_time_left_is_the_estimate(clock: Clock) -> None:
     assert StudyProgress([10.0, 20.0, 20.0], done=0, quiet=True).seconds_left == 50.0
 
 
-def test_what_is_trained_already_takes_no_more_time(clock: Clock) -> None:
+def test_finished_networks_do_not_count(clock: Clock) -> None:
     assert StudyProgress([10.0, 20.0, 20.0], done=1, quiet=True).seconds_left == 40.0
 
 
-def test_the_pace_seen_scales_what_is_left(clock: Clock) -> None:
+def test_the_measured_pace_scales_the_time_left(clock: Clock) -> None:
     progress = StudyProgress([10.0, 20.0, 20.0], done=0, quiet=True)
     train(progress, clock, seconds=10.0)  # twice as long as estimated
     assert progress.seconds_left == pytest.approx(80.0)
@@ -50,7 +50,7 @@ def test_the_pace_seen_scales_what_is_left(clock: Clock) -> None:
     assert progress.seconds_left == pytest.approx(40.0)
 
 
-def test_a_network_resumed_half_way_has_half_left(clock: Clock) -> None:
+def test_a_network_resumed_after_half_its_epochs_has_half_its_time_left(clock: Clock) -> None:
     progress = StudyProgress([10.0, 20.0], done=0, quiet=True)
     progress.begin(0, epochs=2, epochs_done=1, steps_per_epoch=1)
     assert progress.seconds_left == pytest.approx(25.0)

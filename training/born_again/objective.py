@@ -1,0 +1,92 @@
+"""The loss of one generation: labels, teachers, the network's own final exit, and hints.
+
+Shapes: `B` rows of a batch, `E` exits, `K` classes, `C H W` image.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.architectures.network import MultiExitNetwork
+from training.born_again.hints import Hints
+from training.born_again.losses import composed_loss
+from training.born_again.precision import Precision
+from training.born_again.rules import RULES, Lesson, RuleSettings
+from training.born_again.schedule import ramp
+from training.born_again.teachers import Teachers
+from training.recipe.settings import DeepSupervisionSection, GenerationsSection
+
+
+class Objective:
+    """The loss that a generation minimises. Without teachers, the labels alone teach."""
+
+    def __init__(
+        self,
+        supervision: DeepSupervisionSection,
+        generations: GenerationsSection,
+        *,
+        teachers: Teachers | None = None,
+        hints: Hints | None = None,
+        noise_seed: int = 0,
+    ) -> None:
+        self._supervision = supervision
+        self._rule = RULES[generations.rule]
+        self._rule_settings = RuleSettings(generations.alpha, generations.distillation_temperature)
+        self._teachers = teachers
+        self.hints = hints
+        self._noise_seed = noise_seed
+
+    def loss(
+        self,
+        network: MultiExitNetwork,
+        images_BCHW: Tensor,
+        truth_B: Tensor,
+        *,
+        step: int,
+        steps: int,
+        precision: Precision,
+    ) -> Tensor:
+        """Compute the loss of a batch at step 0 to steps - 1."""
+        supervision = self._supervision
+        with precision.autocast():
+            logits_EBK, embeddings = network.answer(
+                images_BCHW, gradient_equilibrium=supervision.gradient_equilibrium
+            )
+            loss_of_exit = self._loss_of_exit(step, images_BCHW, truth_B, logits_EBK)
+        loss = composed_loss(
+            logits_EBK,
+            loss_of_exit,
+            exit_weight=self._exit_weight(step, steps),
+            distillation_share=supervision.distillation_share,
+            distillation_temperature=supervision.distillation_temperature,
+        )
+        has_early_exits = len(logits_EBK) > 1
+        if self.hints is not None and has_early_exits:
+            with precision.autocast():
+                loss = loss + supervision.hint_weight * self.hints(embeddings)
+        return loss
+
+    def _exit_weight(self, step: int, steps: int) -> float:
+        start, end = self._supervision.exit_weight_start, self._supervision.exit_weight
+        return end if start is None else ramp(step, steps, start=start, end=end)
+
+    def _loss_of_exit(
+        self, step: int, images_BCHW: Tensor, truth_B: Tensor, logits_EBK: Tensor
+    ) -> Callable[[int, Tensor], Tensor]:
+        """Return G of `losses.py`: cross-entropy with the labels without teachers, else the rule."""
+        if self._teachers is None:
+            return lambda _number, logits_BK: functional.cross_entropy(logits_BK, truth_B)
+        exits, rows, classes = logits_EBK.shape
+        # A backbone without early exits has one exit. It learns from the teacher's final exit.
+        targets = self._teachers.targets(images_BCHW)[-exits:]
+        noise_BK = self._noise(step, rows, classes).to(truth_B.device)
+        return lambda number, logits_BK: self._rule(
+            logits_BK, Lesson(truth_B, targets[number], noise_BK), self._rule_settings
+        )
+
+    def _noise(self, step: int, rows: int, classes: int) -> Tensor:
+        """Sample noise from the step alone, so that all rules see the same batches at one seed."""
+        generator = torch.Generator().manual_seed(self._noise_seed + step)
+        return torch.rand((rows, classes), generator=generator)

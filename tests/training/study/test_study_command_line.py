@@ -58,7 +58,7 @@ def test_a_folder_in_use_is_refused_without_resume(
     assert main(arguments(study_file, finished)) == MISTAKE
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "expected an empty one, got 6 entries: go on with what it holds by --resume" in said
+    assert "expected an empty one, got 6 entries: add --resume" in said
 
 
 def test_a_study_in_a_folder_that_another_one_holds_is_refused(

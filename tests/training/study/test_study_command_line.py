@@ -58,7 +58,7 @@ def test_a_folder_in_use_is_refused_without_resume(
     assert main(arguments(study_file, finished)) == MISTAKE
     output = capsys.readouterr().err
     assert output.count("\n") == 1
-    assert "expected an empty one, got 6 entries: go on with what it holds by --resume" in output
+    assert "expected an empty one, got 6 entries: add --resume" in output
 
 
 def test_a_study_in_a_folder_that_another_one_holds_is_refused(

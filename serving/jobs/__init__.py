@@ -1,1 +1,1 @@
-"""Training runs as jobs: processes of their own, with a record, events and a log on disk."""
+"""Training runs as jobs: separate processes, each with a record, events and a log on disk."""

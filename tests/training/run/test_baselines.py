@@ -99,7 +99,7 @@ def test_the_smaller_ones_differ_by_their_teacher_alone(compared: Recipe, place:
 
 def test_the_report_says_what_came_of_the_comparison(compared: Recipe, place: Path) -> None:
     page = (place / "run" / "report.html").read_text()
-    assert "Does leaving early beat a smaller network?" in page
+    assert "Are early exits better than a smaller network?" in page
     assert "the narrower network, taught by the published generation" in page
 
 

@@ -415,10 +415,10 @@ def test_by_harm_order_and_limit_use_the_harm() -> None:
     differs_more_but_harms_less = candidate_with((0.6,), 0.0, 0.03, 0.5, harm=0.001)
     harms_more = candidate_with((0.7,), 0.0, 0.001, 0.6, harm=0.005)
 
-    walk = [EXACT, target, differs_more_but_harms_less, harms_more]
+    path = [EXACT, target, differs_more_but_harms_less, harms_more]
 
-    assert sequence(walk, target, Risk.HARM) == (differs_more_but_harms_less, target)
-    assert sequence(walk, target, Risk.DISAGREEMENT) == (harms_more, target)
+    assert sequence(path, target, Risk.HARM) == (differs_more_but_harms_less, target)
+    assert sequence(path, target, Risk.DISAGREEMENT) == (harms_more, target)
 
 
 def test_by_harm_a_row_whose_final_answer_is_wrong_is_no_loss() -> None:

@@ -286,11 +286,11 @@ def test_a_faster_point_without_a_certificate_is_refused_by_name(exported: Expor
 
 def test_certified_full_depth_and_waived_points_may_be_published(exported: Exported) -> None:
     plain = manifest_of(exported, 1)
-    promise = Certificate(epsilon=0.1, delta=0.1, n=9, disagreements=0, method="by hand", harms=0)
+    certificate = Certificate(epsilon=0.1, delta=0.1, n=9, disagreements=0, method="by hand", harms=0)
     for manifest, waived in (
         (plain, []),
         (with_point(plain, thresholds=(None, None)), []),
-        (with_point(plain, certificate=promise), []),
+        (with_point(plain, certificate=certificate), []),
         (with_point(plain), ["fast"]),
     ):
         assert check_certified(manifest, waived=waived) is manifest

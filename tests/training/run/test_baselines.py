@@ -97,7 +97,7 @@ def test_the_narrow_networks_differ_only_in_their_teacher(compared: Recipe, root
 
 def test_the_report_has_the_comparison(compared: Recipe, root: Path) -> None:
     page = (root / "run" / "report.html").read_text()
-    assert "Does leaving early beat a smaller network?" in page
+    assert "Are early exits better than a smaller network?" in page
     assert "the narrower network, taught by the published generation" in page
 
 

@@ -99,7 +99,7 @@ def test_a_certify_split_that_is_too_small_is_refused_before_any_file_is_written
     with pytest.raises(
         RecipeError,
         match=r"^operating point 'fast': epsilon 0.001 at delta 0.05: expected a certify split of at least "
-        r"2995 rows, got 200: give it more, or a larger epsilon$",
+        r"2995 rows, got 200: use more rows or a larger epsilon$",
     ):
         start(certified_by(tiny_recipe, risk), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -210,7 +210,7 @@ def sampled_rows(scenario: Scenario, number: int) -> Iterator[tuple[bytes | None
         yield f"{stream}/{picture}".encode() if differs else None, str(caller), streams[stream].is_attacker
 
 
-class Result(RecordPart):
+class ScenarioResult(RecordPart):
     """The servers of one scenario. A number of rows is None if too few servers revoked."""
 
     table: str
@@ -255,9 +255,9 @@ class MonitorRecord(RecordPart):
     """The results of all scenarios."""
 
     versions: dict[str, str]
-    results: tuple[Result, ...]
+    results: tuple[ScenarioResult, ...]
 
-    def find(self, name: str, epsilon: float, risk: float | None = None) -> Result:
+    def find(self, name: str, epsilon: float, risk: float | None = None) -> ScenarioResult:
         """Return the result of a scenario."""
         key = (name, epsilon, risk)
         return next(each for each in self.results if (each.name, each.epsilon, each.risk) == key)
@@ -269,7 +269,7 @@ def simulate(chosen: Sequence[Scenario]) -> MonitorRecord:
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         for scenario in tqdm(chosen):
             servers = pool.map(partial(run_server, scenario), range(scenario.servers))
-            results.append(Result.of(scenario, servers))
+            results.append(ScenarioResult.of(scenario, servers))
     return MonitorRecord(versions=package_versions(("numpy",)), results=tuple(results))
 
 

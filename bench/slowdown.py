@@ -64,7 +64,7 @@ Gradient = Callable[[Tensor], Tensor]
 Attributes = Mapping[str, Any]
 
 
-class Result(RecordPart):
+class AttackResult(RecordPart):
     """One perturbation of one size at one operating point."""
 
     kind: str
@@ -89,9 +89,9 @@ class SlowdownRecord(RecordPart):
     baseline: tuple[float, ...]
     """Exit shares of `balanced` in the manifest."""
     versions: dict[str, str]
-    results: tuple[Result, ...]
+    results: tuple[AttackResult, ...]
 
-    def find(self, kind: str, size: int, point: str) -> Result:
+    def find(self, kind: str, size: int, point: str) -> AttackResult:
         """Return the result of a perturbation at a point; size 0 is no perturbation."""
         key = (kind if size else CLEAN, size, point)
         return next(each for each in self.results if (each.kind, each.size, each.point) == key)
@@ -108,7 +108,7 @@ class SlowdownRecord(RecordPart):
         shares = (number / 100 for number in range(1, 101))
         return next((share for share in shares if self.drift(kind, size, share) > MONITOR.drift_alarm), None)
 
-    def factor(self, result: Result) -> float:
+    def factor(self, result: AttackResult) -> float:
         """Return the cost of a result divided by the cost of clean rows."""
         return result.multiply_adds_share / self.find(CLEAN, 0, result.point).multiply_adds_share
 
@@ -273,7 +273,7 @@ def measure(version: PublishedVersion, rows: int = ROWS) -> SlowdownRecord:
             counts = outcome(readings, ExitRule(thresholds, max_exit=len(thresholds)), cost_E)
             cost = mean(shares_E, counts.exit_counts)
             results.append(
-                Result(
+                AttackResult(
                     kind=kind,
                     size=size,
                     point=point,

@@ -40,7 +40,7 @@ STOP_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
-class Answers:
+class DemoAnswers:
     """The answers at one operating point for all test rows, one row per request."""
 
     label_N: NDArray[np.int64]
@@ -84,7 +84,7 @@ def run_folder(name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class RunningServer:
+class DemoServer:
     """A server that is ready, with its addresses."""
 
     process: subprocess.Popen[str]
@@ -93,7 +93,7 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def server(log: Path, *options: str, model_repository: Path = MODEL_REPOSITORY) -> Iterator[RunningServer]:
+def server(log: Path, *options: str, model_repository: Path = MODEL_REPOSITORY) -> Iterator[DemoServer]:
     """Start a server on free ports, and stop it at the end of the block."""
     command = [sys.executable, "-m", "serving", "--model-repository", str(model_repository)]
     command += ["--grpc-port", "0", "--metrics-port", "0", *options]
@@ -112,7 +112,7 @@ def server(log: Path, *options: str, model_repository: Path = MODEL_REPOSITORY) 
             sys.exit(f"demo: the server did not start, see {log}")
         print(f"server ready in {time.monotonic() - started:.1f} s: {' '.join(ready[1:])}")
         try:
-            yield RunningServer(process, ready[1].removeprefix("grpc="), ready[2].removeprefix("metrics="))
+            yield DemoServer(process, ready[1].removeprefix("grpc="), ready[2].removeprefix("metrics="))
         finally:
             process.send_signal(signal.SIGTERM)
             stop_timer = threading.Timer(STOP_SECONDS, process.kill)
@@ -121,7 +121,7 @@ def server(log: Path, *options: str, model_repository: Path = MODEL_REPOSITORY) 
             stop_timer.cancel()
 
 
-def ask(client: Client, manifest: Manifest, images: NDArray[np.uint8], point: str) -> Answers:
+def ask(client: Client, manifest: Manifest, images: NDArray[np.uint8], point: str) -> DemoAnswers:
     """Send the images one after the other, one per request."""
     labels, exits, milliseconds = [], [], []
     for image in tqdm(images, desc=point, leave=False, disable=None):
@@ -132,10 +132,10 @@ def ask(client: Client, manifest: Manifest, images: NDArray[np.uint8], point: st
         milliseconds.append((time.perf_counter() - started) * 1e3)
         labels.append(int(prediction.label_N[0]))
         exits.append(int(prediction.exit_N[0]))
-    return Answers(np.array(labels), np.array(exits), np.array(milliseconds))
+    return DemoAnswers(np.array(labels), np.array(exits), np.array(milliseconds))
 
 
-def report(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, Answers]) -> None:
+def report(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, DemoAnswers]) -> None:
     """Print a table with a line per operating point."""
     cost_E = np.array(manifest.multiply_adds) / manifest.multiply_adds[-1]
     exits = len(cost_E)
@@ -164,7 +164,7 @@ def report(manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, An
 
 
 def _compare_with_manifest(
-    manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, Answers]
+    manifest: Manifest, truth_N: NDArray[np.int64], answers: dict[str, DemoAnswers]
 ) -> str:
     """Return a line on how many rows accuracy and exit counts differ from the manifest's."""
     exits, rows = len(manifest.stages), len(truth_N)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm
 
-from examples.demo import MODEL_REPOSITORY, RunningServer, held_out, published, server
+from examples.demo import MODEL_REPOSITORY, held_out, published, server
 from serving.client import Client
 from serving.monitor.agreement import Power
 from serving.repository.manifest import Certificate

@@ -19,7 +19,7 @@ NAME = "offramp"
 
 
 @dataclass(frozen=True)
-class Program:
+class ProgramEntry:
     """A program and its commands."""
 
     title: str
@@ -31,7 +31,7 @@ class Program:
     """What each command does, by name."""
 
 
-SERVER = Program(
+SERVER = ProgramEntry(
     "serve models",
     "serving.__main__",
     "serving",
@@ -42,7 +42,7 @@ SERVER = Program(
         "reinstate": "allow a revoked operating point again",
     },
 )
-CLIENT = Program(
+CLIENT = ProgramEntry(
     "send requests to a server",
     "serving.client.__main__",
     None,
@@ -53,7 +53,7 @@ CLIENT = Program(
         "jobs": "start, list, watch and stop training jobs on a server",
     },
 )
-TRAINING = Program(
+TRAINING = ProgramEntry(
     "train models",
     "training.__main__",
     "training",
@@ -65,7 +65,7 @@ TRAINING = Program(
         "study": "compare rules, generations and seeds",
     },
 )
-JOBS = Program(
+JOBS = ProgramEntry(
     "training jobs on a server",
     CLIENT.module,
     None,
@@ -126,7 +126,7 @@ def _command(parser: CommandParser, words: Sequence[str]) -> str:
     return words[0]
 
 
-def _run(program: Program, command: str, prog: str, words: Sequence[str]) -> int:
+def _run(program: ProgramEntry, command: str, prog: str, words: Sequence[str]) -> int:
     """Run a command of a program. If a package of the extra is missing, name the extra and return 2."""
     try:
         importlib.import_module(program.module).run_program(list(words), prog)
@@ -140,7 +140,7 @@ def _run(program: Program, command: str, prog: str, words: Sequence[str]) -> int
     return MISSING_EXTRA
 
 
-def _parser(prog: str, programs: Sequence[Program], description: str, example: str) -> CommandParser:
+def _parser(prog: str, programs: Sequence[ProgramEntry], description: str, example: str) -> CommandParser:
     """Build a parser for `--help` and `--version`; the help lists the commands by program."""
     lines = [description, f"Run {prog} COMMAND --help for the options of a command.", ""]
     for program in programs:

@@ -26,9 +26,9 @@ from bench.monitor import (
     REPEATS_DROPPED,
     ROWS,
     MonitorRecord,
-    Result,
     RowStream,
     Scenario,
+    ScenarioResult,
     ServerResult,
     lines,
     run_server,
@@ -125,17 +125,19 @@ def test_a_median_is_none_if_fewer_than_half_of_the_servers_revoke() -> None:
         ServerResult(None, 9, True),
         ServerResult(None, 9, False),
     ]
-    result = Result.of(TRAFFIC, servers)
+    result = ScenarioResult.of(TRAFFIC, servers)
 
     assert (result.revoked, result.suspected) == (2, 2)
     assert (result.median_rows, result.median_attacker_rows) == (30, 3)
     assert result.most_rows is None
-    assert Result.of(TRAFFIC, servers[1:]).median_rows is None
+    assert ScenarioResult.of(TRAFFIC, servers[1:]).median_rows is None
 
 
 def test_the_servers_of_all_processes_are_counted() -> None:
     chosen = [replace(TRAFFIC, servers=12), replace(TRAFFIC, name="another", servers=3)]
-    expected = [Result.of(each, [run_server(each, n) for n in range(each.servers)]) for each in chosen]
+    expected = [
+        ScenarioResult.of(each, [run_server(each, n) for n in range(each.servers)]) for each in chosen
+    ]
 
     assert list(simulate(chosen).results) == expected
 
@@ -165,7 +167,7 @@ def test_the_record_is_of_the_servers_present_test(record: MonitorRecord, name: 
     )
     servers = [run_server(scenario, number) for number in range(expected.servers)]
 
-    assert Result.of(scenario, servers) == expected, "run: python -m bench.monitor"
+    assert ScenarioResult.of(scenario, servers) == expected, "run: python -m bench.monitor"
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -192,7 +194,7 @@ def test_one_picture_or_one_of_several_callers_revokes_nothing_and_two_addresses
 
 
 def test_the_security_page_has_the_records_figures(record: MonitorRecord) -> None:
-    def find(name: str) -> Result:
+    def find(name: str) -> ScenarioResult:
         return record.find(name, 0.01)
 
     two, ten, large = find(DIFFERENT[2]), find(DIFFERENT[10]), find(LARGE_ATTACKER)

@@ -2,6 +2,8 @@
 
 OfframpError
 ├── InvalidRequest        the request is wrong: correct it, do not retry
+├── Unauthenticated       the call has no valid token
+├── PermissionDenied      the call's token does not allow it
 ├── ModelNotFound         no such model or version is served here
 ├── JobNotFound           no training job has this id
 ├── ModelNotReady         loading, draining or broken: another replica may answer
@@ -37,6 +39,14 @@ class OfframpError(Exception):
 
 class InvalidRequest(OfframpError):
     """Raised when a request contradicts the model's inputs, limits or operating points."""
+
+
+class Unauthenticated(OfframpError):
+    """Raised when a call has no bearer token, or an unknown one."""
+
+
+class PermissionDenied(OfframpError):
+    """Raised when a call's token does not allow the call's group."""
 
 
 class ModelNotFound(OfframpError):

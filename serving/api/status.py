@@ -13,14 +13,18 @@ from serving.errors import (
     ModelNotReady,
     OfframpError,
     Overloaded,
+    PermissionDenied,
     RepositoryError,
     RequestCancelled,
     StageFailed,
+    Unauthenticated,
     Unsupported,
 )
 
 STATUS: Mapping[type[OfframpError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     JobNotFound: grpc.StatusCode.NOT_FOUND,
     ModelNotReady: grpc.StatusCode.UNAVAILABLE,

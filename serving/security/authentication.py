@@ -21,7 +21,7 @@ token_name: ContextVar[str | None] = ContextVar("token_name", default=None)
 """The name of the token of the call that this task handles."""
 
 
-class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc] - grpc has no types
+class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Admits calls by their token."""
 
     def __init__(self, tokens: TokenFile, failures: Counter, *, open_health: bool) -> None:

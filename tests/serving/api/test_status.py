@@ -8,6 +8,8 @@ from serving.api.status import STATUS, error_of, status_of
 from serving.errors import OfframpError
 
 WIRE_STATUS = {
+    "Unauthenticated": "UNAUTHENTICATED",
+    "PermissionDenied": "PERMISSION_DENIED",
     "InvalidRequest": "INVALID_ARGUMENT",
     "ModelNotFound": "NOT_FOUND",
     "JobNotFound": "NOT_FOUND",

@@ -24,6 +24,8 @@ from serving.lifecycle.training_service import TrainingOffer
 from serving.monitor import revocations
 from serving.repository.manifest import EXACT_POINT, NAME_PATTERN
 from serving.repository.repository import find_versions, read_version
+from serving.security.permissions import Group
+from serving.security.tokens import add_token, new_token, parse_groups
 
 PROG = "python -m serving"
 CANNOT_START = 2
@@ -74,6 +76,7 @@ async def _serve(options: argparse.Namespace, dropped_log_lines: Callable[[], in
         poll_seconds=options.poll_seconds,
         state_dir=options.state_dir,
         training=TrainingOffer(options.training_dir) if options.enable_training else None,
+        insecure=options.insecure,
         dropped_log_lines=dropped_log_lines,
     )
     return await server.run()
@@ -147,6 +150,18 @@ def reinstate(state_dir: Path, scope: Scope) -> int:
     return 0
 
 
+def make_token(name: str, groups: frozenset[Group], file: Path | None) -> int:
+    """Make a token, and print it; add its line to a file, or print that too."""
+    secret, token = new_token(name, groups)
+    if file is None:
+        print_to_stderr(f"add this line to the server's token file: {token.line()}")
+    else:
+        add_token(file, token)
+        print_to_stderr(f"added {name} to {file}; the token below is shown only now")
+    print(secret)
+    return 0
+
+
 def _parser(prog: str) -> CommandParser:
     """Build the parser of the server and its commands."""
     parser = _server_parser(prog)
@@ -170,6 +185,21 @@ def _parser(prog: str) -> CommandParser:
         command.add_argument(
             "--state-dir", type=Path, required=True, metavar="DIR", help="the server's state folder"
         )
+    token = commands.add_parser("token", help="make a bearer token", example="dashboard --groups infer,read")
+    token.description = (
+        "Make a random bearer token for callers. Prints it on stdout. The server's token file holds only its "
+        "SHA-256."
+    )
+    token.add_argument("name", metavar="NAME", help="the caller's name, in logs and in the monitor")
+    token.add_argument(
+        "--groups",
+        type=_groups,
+        required=True,
+        metavar="GROUPS",
+        help=f"the calls that it allows, separated by commas: {', '.join(Group)}",
+    )
+    token.add_argument("--file", type=Path, metavar="FILE", help="token file to add the line to")
+    token.set_defaults(run=lambda options: make_token(options.name, options.groups, options.file))
     # SUPPRESS: without it, this option's default would replace a value that was given before the command.
     _add_model_repository(take, default=argparse.SUPPRESS)
     return parser
@@ -212,6 +242,9 @@ def _server_parser(prog: str) -> CommandParser:
         "--enable-training", action="store_true", help="let callers start training jobs (needs torch)"
     )
     parser.add_argument(
+        "--insecure", action="store_true", help="offer training to other machines without tokens"
+    )
+    parser.add_argument(
         "--training-dir",
         type=Path,
         default=Path("runs") / "jobs",
@@ -229,6 +262,13 @@ def _add_model_repository(parser: CommandParser, default: Path | str) -> None:
         metavar="DIR",
         help="folder of the published models (default: models)",
     )
+
+
+def _groups(text: str) -> frozenset[Group]:
+    try:
+        return parse_groups(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _point(text: str) -> Scope:

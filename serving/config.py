@@ -37,6 +37,8 @@ class ServerSettings(Settings):
     max_streams: Annotated[int, Field(ge=1, le=2**30)] = 256
     """Maximum number of open inference streams; more are refused with RESOURCE_EXHAUSTED. Each holds at most
     two requests or answers, and what the front end reads ahead."""
+    allow_empty: bool = False
+    """Whether a server without any model is ready. If not, `/readyz` and ServerReady report so."""
     keepalive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Time without traffic after which a connection is probed, in seconds."""
     max_connection_age_seconds: Annotated[float, Field(gt=0, le=1_000_000)] = 3600.0
@@ -130,6 +132,43 @@ class TrainingSettings(Settings):
         return self.threads or max(1, (os.cpu_count() or 1) // 2)
 
 
+FilePath = Annotated[Path, Field(strict=False)]
+"""A path; a relative one is relative to the folder of the TOML file."""
+
+
+class SecuritySettings(Settings):
+    """[security]: TLS and bearer tokens. With either, `server.front_end = "auto"` chooses grpcio."""
+
+    certificate: FilePath | None = None
+    """PEM file of the server's certificate and its chain. With it, gRPC and HTTP use TLS."""
+    key: FilePath | None = None
+    """PEM file of the certificate's key, without a password."""
+    client_ca: FilePath | None = None
+    """PEM file of the authority that signs client certificates. With it, every gRPC client needs one."""
+    token_file: FilePath | None = None
+    """File of hashed bearer tokens, from `offramp token`. With it, every gRPC call needs a token."""
+    open_health: bool = True
+    """Whether the standard health service needs no token."""
+    refresh_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
+    """Interval at which changed files are read again, in seconds; SIGHUP reads them at once."""
+
+    @model_validator(mode="after")
+    def _files_belong_together(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("expected certificate and key together, got only one of them")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca: expected a certificate too, got none")
+        return self
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return the settings with relative paths below a folder."""
+        names = ("certificate", "key", "client_ca", "token_file")
+        paths = {name: getattr(self, name) for name in names}
+        return self.model_copy(
+            update={name: folder / path for name, path in paths.items() if path is not None}
+        )
+
+
 class ModelSettings(Settings):
     """[models.<name>]: settings of one model."""
 
@@ -145,6 +184,7 @@ class Config(Settings):
     monitor: MonitorSettings = MonitorSettings()
     trial: TrialSettings = TrialSettings()
     training: TrainingSettings = TrainingSettings()
+    security: SecuritySettings = SecuritySettings()
     models: dict[str, ModelSettings] = {}
 
 
@@ -153,7 +193,8 @@ def load_config(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        return Config.model_validate(tomllib.loads(path.read_text()))
+        config = Config.model_validate(tomllib.loads(path.read_text()))
+        return config.model_copy(update={"security": config.security.relative_to(path.parent)})
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -173,6 +214,7 @@ def _known_keys(error: ValidationError) -> str:
         "monitor": MonitorSettings,
         "trial": TrialSettings,
         "training": TrainingSettings,
+        "security": SecuritySettings,
         "models": ModelSettings,
     }
     section = sections.get(first["loc"][0], Config) if len(first["loc"]) > 1 else Config

@@ -1,6 +1,8 @@
 """A gRPC channel whose calls raise Offramp's errors. Independent of the service."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Self, TypeVar
 
 import grpc
@@ -8,13 +10,34 @@ from google.protobuf.message import Message
 
 from serving.api.status import error_of
 from serving.api.wire import service_rpcs
-from serving.errors import OfframpError
+from serving.errors import InvalidRequest, OfframpError
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Encrypted connections. All files are PEM."""
+
+    ca: Path | None = None
+    """The authority that signed the server's certificate; by default gRPC's own list of public ones."""
+    certificate: Path | None = None
+    """The client's certificate, if the server asks for one."""
+    key: Path | None = None
+    """The key of the client's certificate."""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files."""
+        if (self.certificate is None) != (self.key is None):
+            raise InvalidRequest("TLS: expected certificate and key together, got only one of them")
+        ca, key, certificate = (
+            None if path is None else path.read_bytes() for path in (self.ca, self.key, self.certificate)
+        )
+        return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
 class Connection:
@@ -24,17 +47,28 @@ class Connection:
     """The services that a subclass calls."""
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        tls: Tls | None = None,
+        token: str | None = None,
     ) -> None:
+        """Open a channel; it connects at the first call. token: sent as bearer token with every call.
+
+        Raises OSError if a file of `tls` cannot be read.
+        """
         self._address = address
         self._timeout_seconds = timeout_seconds
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ],
-        )
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ]
+        if tls is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            self._channel = grpc.secure_channel(address, tls.credentials(), options)
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self._calls = {
             (service, rpc.name): make_call(
                 f"/{service}/{rpc.name}",
@@ -68,7 +102,9 @@ class Connection:
         """Call an RPC, by default one of the first service. A failure raises the error for its status."""
         timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
-            response = self._calls[service or self.services[0], rpc](request, timeout=timeout)
+            response = self._calls[service or self.services[0], rpc](
+                request, timeout=timeout, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             waited = f" after {timeout} s" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
             raise self._error(error, waited) from error
@@ -79,7 +115,7 @@ class Connection:
         self, rpc: str, request: Message, response_type: type[Response]
     ) -> Generator[Response, None, None]:
         """Call a streaming RPC of the first service. Closing the generator cancels the call."""
-        call = self._calls[self.services[0], rpc](request)
+        call = self._calls[self.services[0], rpc](request, metadata=self._metadata)
         try:
             for response in call:
                 assert isinstance(response, response_type)

@@ -40,6 +40,7 @@ SERVER = ProgramEntry(
         "verify": "check the files of every version",
         "revoke": "stop the use of an operating point",
         "reinstate": "allow a revoked operating point again",
+        "token": "make a bearer token for callers",
     },
 )
 CLIENT = ProgramEntry(

@@ -35,6 +35,7 @@ def make_server(
     health_servicer: health.aio.HealthServicer,
     listed: Sequence[str],
     places: Places,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """Return a server without a port.
 
@@ -42,6 +43,7 @@ def make_server(
     reflection calls.
     """
     server = grpc.aio.server(
+        interceptors=interceptors,
         maximum_concurrent_rpcs=(
             settings.max_concurrent_rpcs + settings.max_streams + MAX_SIDE_CALLS + SPARE_CALLS
         ),
@@ -98,13 +100,17 @@ def _reflection_v1() -> FileDescriptorProto:
     return file
 
 
-def listen(server: grpc.aio.Server, host: str, port: int) -> int:
+def listen(
+    server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None = None
+) -> int:
     """Make a server listen on a port, 0 for a free one, and return the port.
 
-    Raises ConfigurationError if the port is not available.
+    credentials: None without TLS. Raises ConfigurationError if the port is not available.
     """
     check_free(host, port)
     try:
+        if credentials is not None:
+            return int(server.add_secure_port(join(host, port), credentials))
         return int(server.add_insecure_port(join(host, port)))
     except RuntimeError as error:
         raise ConfigurationError(f"gRPC port: cannot listen on {join(host, port)}") from error

@@ -19,7 +19,7 @@ import grpc
 from serving.api.inference import Inference
 from serving.api.outline import LARGE_MESSAGE_BYTES
 from serving.api.request_id import request_id_of, trailers
-from serving.frontend.callers import caller_of
+from serving.frontend.callers import authenticated_name, caller_of, token_name
 from serving.frontend.interface import Pending, Refusal
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -85,18 +85,20 @@ def _cancel_begun(beginning: "asyncio.Future[Pending | None]") -> None:
 class _LoopCall:
     """A call whose result is awaited by a task of the loop."""
 
-    __slots__ = ("_caller_metadata", "_context", "_results", "answered_id", "future")
+    __slots__ = ("_caller_metadata", "_context", "_results", "_token", "answered_id", "future")
 
     def __init__(self, results: "_Results", context: Context, caller_metadata: str | None) -> None:
         self._results = results
         self._context, self._caller_metadata = context, caller_metadata
+        self._token = token_name.get()
         self.future = results.new_future()
         self.answered_id = ""
 
     @property
     def caller(self) -> str:
         metadata = self._context.invocation_metadata() or ()
-        return caller_of(self._context.peer(), metadata, self._caller_metadata)
+        authenticated = authenticated_name(self._token, self._context.auth_context())
+        return caller_of(self._context.peer(), metadata, self._caller_metadata, authenticated)
 
     @property
     def request_id(self) -> str:

@@ -76,6 +76,11 @@ class HttpPort:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
 
+    @property
+    def connections(self) -> int:
+        """Number of open connections."""
+        return len(self._server.server_state.connections)
+
     def refresh(self) -> None:
         """Use a changed certificate for new connections."""
         if self._certificate is not None:

@@ -21,6 +21,7 @@ from serving.frontend.address import is_loopback
 from serving.frontend.connections import end_connections
 from serving.frontend.interface import Begin
 from serving.frontend.native import NativeFrontEnd, is_installed
+from serving.security.security import Security
 from serving.waiting import first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
@@ -34,9 +35,13 @@ SETTLE_SECONDS = 0.2
 class GrpcPort:
     """The port that serves gRPC, and the servers behind it."""
 
-    def __init__(self, host: str, port: int, settings: ServerSettings) -> None:
-        """Choose the front end; warn if the native one is exposed beyond loopback."""
-        self.front_end = _choose_front_end(host, settings)
+    def __init__(self, host: str, port: int, settings: ServerSettings, security: Security) -> None:
+        """Choose the front end; warn if the native one is exposed beyond loopback.
+
+        Raises ConfigurationError for the native front end with TLS or tokens, which it does not support.
+        """
+        self.front_end = _choose_front_end(host, settings, secured=security.is_configured)
+        self._security = security
         self.native: NativeFrontEnd | None = None
         """The native front end, if it is used and open."""
         self._host = host
@@ -59,7 +64,7 @@ class GrpcPort:
         """
         self._server = server
         if self.front_end == "grpcio":
-            self.port = grpcio.listen(server, self._host, self.port)
+            self.port = grpcio.listen(server, self._host, self.port, self._security.credentials())
             await server.start()
             return
         self._socket_folder = Path(tempfile.mkdtemp(prefix="offramp-"))
@@ -96,10 +101,14 @@ class GrpcPort:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
 
 
-def _choose_front_end(host: str, settings: ServerSettings) -> str:
+def _choose_front_end(host: str, settings: ServerSettings, *, secured: bool) -> str:
     is_local = is_loopback(host)
     if settings.front_end == "auto":
-        return "native" if is_installed() and is_local else "grpcio"
+        return "native" if is_installed() and is_local and not secured else "grpcio"
+    if settings.front_end == "native" and secured:
+        raise ConfigurationError(
+            'server.front_end "native": expected "grpcio" or "auto", since it supports neither TLS nor tokens'
+        )
     if settings.front_end == "native" and not is_local:
         _LOG.warning(
             "the native front end is exposed: it limits neither connections nor a message before it is "

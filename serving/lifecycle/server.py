@@ -31,6 +31,9 @@ from serving.errors import RepositoryError
 from serving.frontend import grpcio
 from serving.frontend.address import join
 from serving.frontend.handlers import InferenceHandlers
+from serving.http.application import make_application
+from serving.http.port import HttpPort
+from serving.http.status import StatusSource
 from serving.lifecycle.grpc_port import GrpcPort
 from serving.lifecycle.loading import VersionLoader
 from serving.lifecycle.readiness import Phase, Readiness
@@ -39,9 +42,9 @@ from serving.lifecycle.signals import StopSignals
 from serving.lifecycle.training_service import TrainingOffer, TrainingService
 from serving.lifecycle.trial import Trials
 from serving.metrics.instruments import Metrics
-from serving.metrics.scrapes import Scrapes, listen_for_scrapes
 from serving.monitor.revocations import Revocations
 from serving.repository.repository import ModelRepository
+from serving.security.security import Security
 from serving.stages.devices import DeviceName, choose_device
 from serving.waiting import first_of, off_loop
 
@@ -79,14 +82,18 @@ class Server:
         poll_seconds: float | None = None,
         state_dir: Path | None = None,
         training: TrainingOffer | None = None,
+        insecure: bool = False,
         dropped_log_lines: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Set up the server; raise ConfigurationError if the device or the state folder is not available.
+        """Set up the server; raise ConfigurationError if a device, folder or file is not available.
 
-        training: where training jobs are stored; None disables training.
+        training: where training jobs are stored; None disables training. insecure: whether training may be
+        offered to other machines without tokens.
         """
         self._address = address
         self._config = config = config or Config()
+        self._security = Security(config.security)
+        self._security.check_exposure(address.host, trains=training is not None, insecure=insecure)
         self._signals = StopSignals()
         self._readiness = Readiness()
         self._registry = CollectorRegistry()
@@ -109,19 +116,20 @@ class Server:
         self.training = TrainingService(
             training, model_repository, config.training, self._metrics, self.rescans.rescan
         )
-        self.grpc = GrpcPort(address.host, address.grpc_port, config.server)
+        self.grpc = GrpcPort(address.host, address.grpc_port, config.server, self._security)
         self._health = health.aio.HealthServicer()
         self._inference: InferenceHandlers
-        self._scrapes: Scrapes
+        self._http: HttpPort
+        self._refreshing: asyncio.Task[None] | None = None
 
     @property
     def metrics_port(self) -> int:
         """The port of the metrics, after `start`."""
-        return self._scrapes.port
+        return self._http.port
 
     async def run(self) -> int:
         """Serve until a signal stops the server; return the exit code."""
-        self._signals.watch(on_hangup=self.rescans.request)
+        self._signals.watch(on_hangup=self._reload)
         starting = asyncio.create_task(self.start())
         await first_of(starting, self._signals.stopping.wait())
         if not starting.done():
@@ -132,6 +140,20 @@ class Server:
         self._print_ready()
         await self._signals.stopping.wait()
         return await self.drain()
+
+    def _reload(self) -> None:
+        """Request a rescan, and read the files of `[security]` again."""
+        self.rescans.request()
+        self._refresh_security()
+
+    def _refresh_security(self) -> None:
+        self._security.refresh()
+        self._http.refresh()
+
+    async def _refresh_repeatedly(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.security.refresh_seconds)
+            self._refresh_security()
 
     def _print_ready(self) -> None:
         line = (
@@ -157,13 +179,16 @@ class Server:
         if not self.repository.served():
             _LOG.warning("no model found; publish one, then send SIGHUP")
         address = self._address
-        self._scrapes = listen_for_scrapes(address.host, address.metrics_port, self._registry, self._metrics)
+        application = make_application(self._status_source(), self._metrics)
+        self._http = HttpPort(address.host, address.metrics_port, application, self._security.tls)
         self._revocations.start(self._apply_revocations)
         services = await self._listen()
         self._readiness.phase = Phase.READY
         for service in ("", *services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         self.rescans.start()
+        if self._security.is_configured:
+            self._refreshing = asyncio.create_task(self._refresh_repeatedly())
 
     async def _listen(self) -> list[str]:
         """Open the gRPC port, start the engine, and return the names of the services."""
@@ -181,7 +206,7 @@ class Server:
         self._inference = InferenceHandlers(inference, wake, self._readiness, settings, caller_metadata)
         places = side_places()
         handlers = {**described.handlers(places), **self._inference.handlers()}
-        training = self.training.open(self._address.host, places)
+        training = self.training.open(places)
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self.training.offered else [])]
         server = grpcio.make_server(
             settings,
@@ -189,10 +214,23 @@ class Server:
             self._health,
             services,
             places,
+            self._security.interceptors(self._metrics.authentication_failures),
         )
         await self.grpc.open(server, inference.begin, wake, caller_metadata)
         self.engine.start(self.grpc.native)
         return services
+
+    def _status_source(self) -> StatusSource:
+        return StatusSource(
+            repository=self.repository,
+            readiness=self._readiness,
+            registry=self._registry,
+            alive=lambda: self.engine.alive,
+            device=self._device.name,
+            front_end=self.grpc.front_end,
+            allow_empty=self._config.server.allow_empty,
+            jobs=self.training.latest,
+        )
 
     async def drain(self) -> int:
         """Refuse new calls, finish accepted ones, and stop.
@@ -206,6 +244,8 @@ class Server:
         self.engine.refuse_waiting(self._readiness.refusal())
         await self._health.enter_graceful_shutdown()
         self.rescans.stop()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         self._trials.close()
         deadline = time.monotonic() + drain_seconds
         ends = asyncio.get_running_loop().create_task(asyncio.sleep(drain_seconds))
@@ -219,7 +259,7 @@ class Server:
         closing = asyncio.create_task(off_loop(self._close))
         await first_of(closing, forced.wait(), asyncio.sleep(CLOSE_SECONDS))
         kept = await self._close_revocations(deadline)
-        self._scrapes.close()
+        self._http.close()
         ends.cancel()
         finished = finished and closing.done() and kept
         _LOG.info("stopped", finished=finished)

@@ -10,7 +10,7 @@ import structlog
 from serving.api.places import Places
 from serving.api.training import Training, refusing_handler
 from serving.config import TrainingSettings
-from serving.frontend.address import is_loopback
+from serving.jobs.job import Job
 from serving.jobs.jobs import Jobs
 from serving.jobs.program import Program
 from serving.metrics.instruments import Metrics
@@ -53,11 +53,14 @@ class TrainingService:
         """Whether jobs can be started."""
         return self._jobs is not None
 
-    def open(self, host: str, places: Places) -> grpc.GenericRpcHandler:
+    def latest(self) -> list[Job]:
+        """Return the jobs, the latest first; none if training is not offered."""
+        return [] if self._jobs is None else self._jobs.table.latest()
+
+    def open(self, places: Places) -> grpc.GenericRpcHandler:
         """Open the jobs and return the handlers of the service.
 
-        host: the address that the server listens on; a warning is logged unless it is loopback. places: the
-        limit on open streams. Raises ConfigurationError if the training folder is not available.
+        places: the limit on open streams. Raises ConfigurationError if the training folder is not available.
         """
         if self._offer is None:
             return refusing_handler("start it with --enable-training")
@@ -65,8 +68,6 @@ class TrainingService:
         if reason is not None:
             _LOG.warning("training not offered", reason=reason)
             return refusing_handler(reason)
-        if not is_loopback(host):
-            _LOG.warning("training is exposed: whoever reaches this address may start jobs", host=host)
         self._jobs = Jobs(
             self._offer.training_dir,
             self._model_repository,

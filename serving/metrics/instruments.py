@@ -133,6 +133,12 @@ class Metrics:
             "Stability index of the last window's confidences at exit 0 against the manifest",
         )
         self.drift_alarm = gauge("offramp_drift_alarm", "1 while the last window drifted too far", "signal")
+        self.authentication_failures = Counter(
+            "offramp_authentication_failures",
+            "gRPC calls refused for their token: missing, unknown or not_allowed",
+            ("reason",),
+            registry=registry,
+        )
         self.training_jobs = Gauge(
             "offramp_training_jobs", "Training jobs by their state", ("state",), registry=registry
         )

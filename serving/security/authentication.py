@@ -5,20 +5,17 @@ PERMISSION_DENIED. The name of the token is then the caller's identity.
 """
 
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 
 import grpc
 from prometheus_client import Counter
 
 from serving.api.interceptors import refuse
 from serving.errors import OfframpError, PermissionDenied, Unauthenticated
+from serving.frontend.callers import token_name
 from serving.security.permissions import Group, group_of
 from serving.security.tokens import TokenFile
 
 SCHEME = "bearer "
-
-token_name: ContextVar[str | None] = ContextVar("token_name", default=None)
-"""The name of the token of the call that this task handles."""
 
 
 class Authentication(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types

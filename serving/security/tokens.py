@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from serving.errors import ConfigurationError, OfframpError
+from serving.files import atomic_write
 from serving.security.permissions import Group
 
 _LOG = structlog.get_logger(__name__)
@@ -44,6 +45,21 @@ def new_token(name: str, groups: frozenset[Group]) -> tuple[str, Token]:
     _check_name(name)
     secret = secrets.token_urlsafe(TOKEN_BYTES)
     return secret, Token(name, groups, _digest(secret))
+
+
+def add_token(path: Path, token: Token) -> None:
+    """Add a token's line to a file, which is made if it is missing.
+
+    Raises ConfigurationError if the file is invalid, or has a token of this name.
+    """
+    if path.exists() and path.read_bytes().strip():
+        if token.name in {known.name for known in _read(path)}:
+            raise ConfigurationError(f"token file {path}: already has a token named {token.name}")
+        text = path.read_text(encoding="utf-8").rstrip("\n") + "\n"
+    else:
+        text = ""
+    with atomic_write(path) as file:
+        file.write(f"{text}{token.line()}\n".encode())
 
 
 class TokenFile:

@@ -44,7 +44,10 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("bogus = 1", "bogus: unknown key, known keys: server, engine, monitor, trial, training, models"),
+        (
+            "bogus = 1",
+            "bogus: unknown key, known keys: server, engine, monitor, trial, training, security, models",
+        ),
         (
             "[server]\nbogus = 1",
             "server.bogus: unknown key, known keys: front_end, max_message_bytes, drain_seconds",

@@ -1,18 +1,22 @@
-"""The metrics port with clients that send or read too slowly, or disconnect."""
+"""The HTTP port with clients that send or read too slowly, or disconnect."""
 
 import socket
-import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
-from serving.metrics import scrapes
+from serving.http import port as http_port
+from serving.http.application import make_application
+from serving.http.port import HttpPort
+from serving.http.status import StatusSource
+from serving.lifecycle.readiness import Readiness
 from serving.metrics.instruments import Metrics
-from serving.metrics.scrapes import Scrapes, listen_for_scrapes
+from serving.repository.repository import ModelRepository
 from tests.serving.live_server import HOST, PATIENCE_SECONDS, eventually
 
 HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
@@ -25,25 +29,39 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def port(registry: CollectorRegistry) -> Iterator[Scrapes]:
+def port(registry: CollectorRegistry, tmp_path: Path) -> Iterator[HttpPort]:
     Gauge("answer", "What is asked for.", registry=registry).set(42)
-    listening = listen_for_scrapes(HOST, 0, registry, Metrics(registry))
+    listening = HttpPort(HOST, 0, make_application(source(registry, tmp_path), Metrics(registry)))
     yield listening
     listening.close()
 
 
+def source(registry: CollectorRegistry, models: Path) -> StatusSource:
+    """Return the source of a server without models."""
+    return StatusSource(
+        repository=ModelRepository(models, load=lambda _: pytest.fail("loaded"), close=lambda _: None),
+        readiness=Readiness(),
+        registry=registry,
+        alive=lambda: True,
+        device="cpu",
+        front_end="grpcio",
+        allow_empty=False,
+        jobs=list,
+    )
+
+
 @pytest.fixture
 def ended_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrapes, "CONNECTION_SECONDS", 0.1)
+    monkeypatch.setattr(http_port, "CONNECTION_SECONDS", 0.1)
 
 
-def connect(port: Scrapes, sent: bytes) -> socket.socket:
+def connect(port: HttpPort, sent: bytes) -> socket.socket:
     connection = socket.create_connection((HOST, port.port), timeout=PATIENCE_SECONDS)
     connection.sendall(sent)
     return connection
 
 
-def scrape(port: Scrapes) -> str:
+def scrape(port: HttpPort) -> str:
     with urllib.request.urlopen(f"http://{HOST}:{port.port}/metrics", timeout=PATIENCE_SECONDS) as page:
         text: str = page.read().decode()
     return text
@@ -57,48 +75,46 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_a_scrape_is_answered(port: Scrapes) -> None:
+def test_a_scrape_is_answered(port: HttpPort) -> None:
     assert "answer 42.0" in scrape(port)
 
 
-def test_threads_and_connections_are_bounded(port: Scrapes, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = threading.active_count()
+def test_connections_are_bounded(port: HttpPort, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
-        half = [stack.enter_context(connect(port, HALF)) for _ in range(scrapes.MAX_CONNECTIONS)]
+        half = [stack.enter_context(connect(port, HALF)) for _ in range(http_port.MAX_CONNECTIONS)]
         refused = [stack.enter_context(connect(port, b"")) for _ in range(50)]
 
         assert all(is_closed(connection) for connection in refused)
-        assert threading.active_count() - before <= scrapes.MAX_CONNECTIONS
 
-        monkeypatch.setattr(scrapes, "CONNECTION_SECONDS", 0.1)
-        assert all(is_closed(connection) for connection in half)
-    assert eventually(lambda: threading.active_count() == before)
-    assert "answer 42.0" in scrape(port)
+        for connection in half:
+            connection.close()
+    assert eventually(lambda: "answer 42.0" in scrape(port))
 
 
 @pytest.mark.usefixtures("ended_soon")
 @pytest.mark.parametrize("sent", [b"", b"GET", HALF])
-def test_the_connection_of_an_incomplete_request_is_closed(port: Scrapes, sent: bytes) -> None:
+def test_the_connection_of_an_incomplete_request_is_closed(port: HttpPort, sent: bytes) -> None:
     with connect(port, sent) as connection:
         assert is_closed(connection)
 
 
 def test_the_connection_of_a_client_that_does_not_read_is_closed(
-    registry: CollectorRegistry, port: Scrapes, monkeypatch: pytest.MonkeyPatch
+    registry: CollectorRegistry, port: HttpPort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = Gauge("large", "More than all socket buffers hold.", ["number"], registry=registry)
     for number in range(200):
         large.labels(f"{number}" + "x" * 100_000)
-    before = threading.active_count()
 
     with connect(port, WHOLE) as connection:
-        assert connection.recv(1)
-        monkeypatch.setattr(scrapes, "CONNECTION_SECONDS", 0.1)
-        assert eventually(lambda: threading.active_count() == before)
+        received = 0
+        while data := connection.recv(1 << 16):
+            received += len(data)
+            break
+        assert received
+        assert eventually(lambda: port.connections == 0)
 
 
-def test_a_scraper_that_disconnects_is_not_logged(port: Scrapes, capfd: pytest.CaptureFixture[str]) -> None:
-    before = threading.active_count()
+def test_a_scraper_that_disconnects_is_not_logged(port: HttpPort, capfd: pytest.CaptureFixture[str]) -> None:
     with structlog.testing.capture_logs() as logged:
         for sent in (HALF, WHOLE):
             for _ in range(20):
@@ -107,6 +123,6 @@ def test_a_scraper_that_disconnects_is_not_logged(port: Scrapes, capfd: pytest.C
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 connection.close()
         assert "answer 42.0" in scrape(port)
-        assert eventually(lambda: threading.active_count() == before)
+        assert eventually(lambda: port.connections == 0)
 
     assert (logged, capfd.readouterr().err) == ([], "")

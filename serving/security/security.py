@@ -1,0 +1,73 @@
+"""The security of one server: its certificate, its tokens, and the names of its callers."""
+
+import grpc
+import structlog
+from prometheus_client import Counter
+
+from serving.config import SecuritySettings
+from serving.errors import ConfigurationError
+from serving.frontend.address import is_loopback
+from serving.security.authentication import Authentication
+from serving.security.tls import TlsFiles, grpc_credentials
+from serving.security.tokens import TokenFile
+
+_LOG = structlog.get_logger(__name__)
+
+
+class Security:
+    """What the `[security]` section configures."""
+
+    def __init__(self, settings: SecuritySettings) -> None:
+        """Read all files; raise ConfigurationError if one is missing or invalid."""
+        self.settings = settings
+        self.tls: TlsFiles | None = None
+        if settings.certificate is not None and settings.key is not None:
+            self.tls = TlsFiles(settings.certificate, settings.key, settings.client_ca)
+            self.tls.check()
+        self._tokens = None if settings.token_file is None else TokenFile(settings.token_file)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether calls need a token."""
+        return self._tokens is not None
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether connections are encrypted or calls need a token."""
+        return self.tls is not None or self.has_tokens
+
+    @property
+    def names_certificates(self) -> bool:
+        """Whether every client presents a certificate."""
+        return self.settings.client_ca is not None
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """Return the credentials of the gRPC port; None without TLS."""
+        return None if self.tls is None else grpc_credentials(self.tls)
+
+    def interceptors(self, failures: Counter) -> tuple[grpc.aio.ServerInterceptor, ...]:
+        """Return the interceptors of the gRPC server. failures: see `Authentication`."""
+        if self._tokens is None:
+            return ()
+        return (Authentication(self._tokens, failures, open_health=self.settings.open_health),)
+
+    def check_exposure(self, host: str, *, trains: bool, insecure: bool) -> None:
+        """Warn if the server is exposed without TLS.
+
+        trains: whether callers may start training jobs. Raises ConfigurationError if other machines may do so
+        without a token, unless `insecure` accepts that.
+        """
+        if is_loopback(host):
+            return
+        if trains and not self.has_tokens and not insecure:
+            raise ConfigurationError(
+                f"training on {host}: expected tokens (security.token_file), since every caller could start "
+                "jobs; --insecure allows it"
+            )
+        if self.tls is None:
+            _LOG.warning("exposed without TLS: other machines can read and change the traffic", host=host)
+
+    def refresh(self) -> None:
+        """Read the token file again. Changed certificates are read at the next handshake."""
+        if self._tokens is not None:
+            self._tokens.refresh()

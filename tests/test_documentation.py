@@ -19,6 +19,7 @@ from serving.config import (
     EngineSettings,
     ModelSettings,
     MonitorSettings,
+    SecuritySettings,
     ServerSettings,
     TrainingSettings,
     TrialSettings,
@@ -53,6 +54,7 @@ def test_every_setting_is_in_the_serving_page_with_its_default() -> None:
         "monitor": MonitorSettings,
         "trial": TrialSettings,
         "training": TrainingSettings,
+        "security": SecuritySettings,
     }
     for section, settings in sections.items():
         for name, field in settings.model_fields.items():

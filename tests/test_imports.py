@@ -156,7 +156,12 @@ DOES_WITHOUT = {
     "serving.errors": ("grpc", "serving"),
     "serving.lifecycle.readiness": ("grpc", "asyncio", "serving.engine"),
     "serving.metrics.model_metrics": (*FRONT_END_PARTS, "onnxruntime", "serving.engine", "serving.monitor"),
-    "serving.metrics.instruments": (
+    "serving.security": (
+        *("onnxruntime", "numpy", "serving.engine", "serving.jobs", "serving.lifecycle", "serving.monitor"),
+        *("serving.repository", "serving.stages"),
+    ),
+    "serving.http": ("grpc", "google", "pygrpc_native", "onnxruntime", "serving.api", "serving.client"),
+    "serving.metrics": (
         *FRONT_END_PARTS,
         "onnxruntime",
         "serving.engine",

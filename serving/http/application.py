@@ -53,7 +53,9 @@ def make_application(source: StatusSource, metrics: Metrics) -> Starlette:
         return PlainTextResponse("internal error\n", 500)
 
     routes = [Route("/metrics", scrape), Route("/livez", live), Route("/readyz", ready), Route("/", show)]
-    return Starlette(routes=routes, exception_handlers={Exception: failed})
+    application = Starlette(routes=routes, exception_handlers={Exception: failed})
+    application.router.redirect_slashes = False  # `/metrics/` is another path: 404
+    return application
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A server with TLS and tokens, and real clients: who is let in, who is refused, and how it is counted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -194,7 +194,7 @@ def test_an_unreadable_token_file_keeps_the_old_tokens(models: Path, tmp_path: P
     assert complaints(lines) == 1  # once, not at each refresh
 
 
-def complaints(lines: list[dict[str, object]]) -> int:
+def complaints(lines: Sequence[Mapping[str, object]]) -> int:
     return sum(line["event"] == "token file not read; the old tokens stay valid" for line in lines)
 
 

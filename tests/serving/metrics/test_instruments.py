@@ -30,6 +30,7 @@ PROMISED = {
     "offramp_exit_drift": {"model", "version", "operating_point"},
     "offramp_confidence_drift": {"model", "version"},
     "offramp_drift_alarm": {"model", "version", "signal"},
+    "offramp_authentication_failures": {"reason"},
     "offramp_training_jobs": {"state"},
     "offramp_training_epochs": set[str](),
     "offramp_training_seconds": set[str](),
@@ -67,6 +68,7 @@ def touch_all(metrics: Metrics) -> None:
     model.monitor.in_force("fast", (0.5, None), holds=True)
     model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
     model.monitor.drift("confidence", 0.1, alarmed=True, point=None)
+    metrics.authentication_failures.labels("missing").inc()
     metrics.training_jobs.labels("running").set(1)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
     metrics.front_end.labels("native").set(1)

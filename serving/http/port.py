@@ -1,7 +1,8 @@
 """Runs the HTTP application in a thread of its own, with limits on connections, headers and time.
 
 uvicorn parses HTTP. It has no limit on the duration of a connection, so the protocol here adds one: a client
-that sends or reads slowly is cut off after CONNECTION_SECONDS.
+that sends or reads slowly is cut off after CONNECTION_SECONDS. A connection carries one request, so nothing
+can hide behind a request of unclear length.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ MAX_CONNECTIONS = 100
 CONNECTION_SECONDS = 10.0
 """Longest duration of a connection, equal to Prometheus' default timeout."""
 MAX_HEADER_BYTES = 16 * 1024
+"""Limit on headers that arrive in several pieces. One piece may have 64 KiB."""
 START_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 
@@ -64,7 +66,7 @@ class HttpPort:
             server_header=False,
             proxy_headers=False,
             backlog=128,
-            timeout_keep_alive=round(CONNECTION_SECONDS),
+            headers=[("Connection", "close")],
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )

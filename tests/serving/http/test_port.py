@@ -1,5 +1,7 @@
 """The HTTP port with clients that send or read too slowly, or disconnect."""
 
+import contextlib
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from serving.http import port as http_port
 from serving.http.application import make_application
-from serving.http.port import HttpPort
+from serving.http.port import MAX_HEADER_BYTES, HttpPort
 from serving.http.status import StatusSource
 from serving.lifecycle.readiness import Readiness
 from serving.metrics.instruments import Metrics
@@ -126,3 +128,59 @@ def test_a_scraper_that_disconnects_is_not_logged(port: HttpPort, capfd: pytest.
         assert eventually(lambda: port.connections == 0)
 
     assert (logged, capfd.readouterr().err) == ([], "")
+
+
+def answers(port: HttpPort, sent: bytes) -> list[bytes]:
+    """Send bytes, and return the status line of each answer until the server closes the connection."""
+    received = b""
+    with connect(port, sent) as connection, contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(1 << 16):
+            received += data
+    return re.findall(rb"HTTP/1\.1 (\d+)", received)
+
+
+@pytest.mark.usefixtures("ended_soon")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        + WHOLE,
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 40\r\n\r\n" + WHOLE,
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n" + WHOLE,
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + WHOLE,
+    ],
+    ids=["both lengths", "two lengths", "unknown encoding", "space before the colon"],
+)
+def test_a_request_of_unclear_length_gets_no_answer_to_what_it_hides(port: HttpPort, sent: bytes) -> None:
+    assert answers(port, sent) in ([b"400"], [b"501"], [b"405"])
+    assert "answer 42.0" in scrape(port)
+
+
+@pytest.mark.usefixtures("ended_soon")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 8 * MAX_HEADER_BYTES + b"\r\n\r\n",
+        b"GET /" + b"a" * 8 * MAX_HEADER_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 2 * MAX_HEADER_BYTES,
+    ],
+    ids=["value", "path", "many"],
+)
+def test_headers_that_are_too_large_are_refused(port: HttpPort, sent: bytes) -> None:
+    assert answers(port, sent) in ([b"400"], [b"431"], [])
+    assert "answer 42.0" in scrape(port)
+
+
+@pytest.mark.usefixtures("ended_soon")
+def test_random_bytes_are_refused(port: HttpPort) -> None:
+    assert answers(port, bytes(range(256)) * 8) in ([b"400"], [])
+
+
+def test_a_thousand_slow_clients_hold_a_hundred_connections(port: HttpPort) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connect(port, b"GET /metrics HTTP/1.1\r\n")) for _ in range(1000)]
+        assert eventually(lambda: port.connections == http_port.MAX_CONNECTIONS)
+        for connection in slow:
+            connection.close()
+    assert eventually(lambda: port.connections == 0)
+    assert "answer 42.0" in scrape(port)

@@ -143,7 +143,7 @@ def answers(port: HttpPort, sent: bytes) -> list[bytes]:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
         + WHOLE,
         b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 40\r\n\r\n" + WHOLE,
         b"GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n" + WHOLE,

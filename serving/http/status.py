@@ -185,7 +185,7 @@ def _point(
         evidence=None if test is None else test.evidence,
         limit=None if test is None else 1 / test.delta,
         drift=figures.sum("offramp_exit_drift", operating_point=state.name, **labels),
-        drifted=bool(figures.sum("offramp_drift_alarm", signal=f"exits of {state.name}", **labels)),
+        drifted=bool(figures.sum("offramp_drift_alarm", operating_point=state.name, **labels)),
         expected_cost=published.multiply_adds_share,
     )
 

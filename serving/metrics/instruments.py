@@ -132,7 +132,9 @@ class Metrics:
             "offramp_confidence_drift",
             "Stability index of the last window's confidences at exit 0 against the manifest",
         )
-        self.drift_alarm = gauge("offramp_drift_alarm", "1 while the last window drifted too far", "signal")
+        self.drift_alarm = gauge(
+            "offramp_drift_alarm", "1 while the last window drifted too far", "signal", point
+        )
         self.authentication_failures = Counter(
             "offramp_authentication_failures",
             "gRPC calls refused for their token: missing, unknown or not_allowed",

@@ -25,6 +25,13 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+class DriftSignal(StrEnum):
+    """The distribution that a drift alarm watches."""
+
+    EXITS = "exits"
+    CONFIDENCE = "confidence"
+
+
 class ModelMetrics:
     """The instruments of one version's requests and stages, with bound labels."""
 
@@ -118,13 +125,13 @@ class MonitorMetrics:
             value = math.inf if threshold is None else threshold
             self._gauge(self._metrics.threshold, point, str(number)).set(value)
 
-    def drift(self, signal: str, index: float, *, alarmed: bool, point: str | None) -> None:
-        """Set the drift of a signal from the manifest: exit shares of a point, or confidences if None."""
-        if point is None:
+    def drift(self, signal: DriftSignal, point: str, index: float, *, alarmed: bool) -> None:
+        """Set the drift of a signal. point: the operating point; empty for confidences."""
+        if signal is DriftSignal.CONFIDENCE:
             self._gauge(self._metrics.confidence_drift).set(index)
         else:
             self._gauge(self._metrics.exit_drift, point).set(index)
-        self._gauge(self._metrics.drift_alarm, signal).set(alarmed)
+        self._gauge(self._metrics.drift_alarm, signal, point).set(alarmed)
 
     def _gauge(self, family: Gauge, *labels: str) -> Gauge:
         return family.labels(*self._labels, *labels)

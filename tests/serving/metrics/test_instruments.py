@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from serving.metrics.instruments import CONFIDENCE_BUCKETS, ROWS_BUCKETS, SECONDS_BUCKETS, Metrics
-from serving.metrics.model_metrics import Outcome
+from serving.metrics.model_metrics import DriftSignal, Outcome
 
 PROMISED = {
     "offramp_requests": {"model", "version", "outcome"},
@@ -29,7 +29,7 @@ PROMISED = {
     "offramp_threshold": {"model", "version", "operating_point", "exit"},
     "offramp_exit_drift": {"model", "version", "operating_point"},
     "offramp_confidence_drift": {"model", "version"},
-    "offramp_drift_alarm": {"model", "version", "signal"},
+    "offramp_drift_alarm": {"model", "version", "signal", "operating_point"},
     "offramp_authentication_failures": {"reason"},
     "offramp_training_jobs": {"state"},
     "offramp_training_epochs": set[str](),
@@ -66,8 +66,8 @@ def touch_all(metrics: Metrics) -> None:
     model.monitor.evidence("fast", 1.5, suspected=False)
     model.monitor.missing_alarm("fast", raised=False)
     model.monitor.in_force("fast", (0.5, None), holds=True)
-    model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
-    model.monitor.drift("confidence", 0.1, alarmed=True, point=None)
+    model.monitor.drift(DriftSignal.EXITS, "fast", 0.1, alarmed=False)
+    model.monitor.drift(DriftSignal.CONFIDENCE, "", 0.1, alarmed=True)
     metrics.authentication_failures.labels("missing").inc()
     metrics.training_jobs.labels("running").set(1)
     metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
@@ -186,16 +186,16 @@ def test_drift_of_exits_and_drift_of_confidences_have_separate_series(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     model = metrics.for_model("digits", 3, stages=2)
-    model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
-    model.monitor.drift("confidence", 0.3, alarmed=True, point=None)
+    model.monitor.drift(DriftSignal.EXITS, "fast", 0.1, alarmed=False)
+    model.monitor.drift(DriftSignal.CONFIDENCE, "", 0.3, alarmed=True)
 
     def shown(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, {"model": "digits", "version": "3", **labels})
 
     assert shown("offramp_exit_drift", operating_point="fast") == 0.1
     assert shown("offramp_confidence_drift") == 0.3
-    assert shown("offramp_drift_alarm", signal="exits of fast") == 0
-    assert shown("offramp_drift_alarm", signal="confidence") == 1
+    assert shown("offramp_drift_alarm", signal="exits", operating_point="fast") == 0
+    assert shown("offramp_drift_alarm", signal="confidence", operating_point="") == 1
 
 
 def test_a_disabled_exit_has_an_infinite_threshold(metrics: Metrics, registry: CollectorRegistry) -> None:

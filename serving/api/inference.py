@@ -16,6 +16,7 @@ from serving.engine.request import NO_DEADLINE, Answers, Request, Result
 from serving.engine.version import ServedVersion
 from serving.errors import ModelNotReady, OfframpError
 from serving.exits.options import exit_rule
+from serving.exits.policy import ExitRule
 from serving.frontend.interface import Call, Pending
 from serving.lifecycle.readiness import Readiness
 from serving.metrics.instruments import Metrics
@@ -52,28 +53,38 @@ class Inference:
         """
         received = time.monotonic()
         deadline = NO_DEADLINE if seconds_left is None else received + seconds_left
-        rows = 0
+        rows, point = 0, ""
         try:
             self._readiness.check()
             decoded = self._decoder.decode(payload, streamed=streamed)
             rows = decoded.rows
+            rule = exit_rule(decoded.version.points, decoded.options)
+            point = rule.operating_point
             try:
-                return self._submit(decoded, call, received, deadline, streamed=streamed)
+                return self._submit(decoded, rule, call, received, deadline, streamed=streamed)
             except ModelNotReady:  # the version may have been replaced in the meantime
                 successor = self._decoder.decode(payload, streamed=streamed)
                 if successor.version is decoded.version:
                     raise
-                return self._submit(successor, call, received, deadline, streamed=streamed)
+                rule = exit_rule(successor.version.points, successor.options)
+                point = rule.operating_point
+                return self._submit(successor, rule, call, received, deadline, streamed=streamed)
         except Exception as error:
-            self._refuse(payload, call, error, rows, received, streamed=streamed)
+            self._refuse(payload, call, error, point, rows, received, streamed=streamed)
             error.__traceback__ = None  # its frames reference the request
             return None
 
     def _submit(
-        self, decoded: Decoded, call: Call, received: float, deadline: float, *, streamed: bool
+        self,
+        decoded: Decoded,
+        rule: ExitRule,
+        call: Call,
+        received: float,
+        deadline: float,
+        *,
+        streamed: bool,
     ) -> Pending:
         version, rows = decoded.version, decoded.rows
-        rule = exit_rule(version.points, decoded.options)
         reply = partial(_reply, call, decoded.form, decoded.request_id, streamed=streamed)
         is_synthetic = decoded.options.synthetic
         sampled = () if is_synthetic else version.monitor.sample(rows, rule)
@@ -97,9 +108,20 @@ class Inference:
         return self._repository.get(model, parse_version(version))
 
     def _refuse(
-        self, payload: bytes, call: Call, error: Exception, rows: int, received: float, *, streamed: bool
+        self,
+        payload: bytes,
+        call: Call,
+        error: Exception,
+        point: str,
+        rows: int,
+        received: float,
+        *,
+        streamed: bool,
     ) -> None:
-        """Refuse a call, and count the refusal for the requested version if it is served."""
+        """Refuse a call, and count the refusal for the requested version if it is served.
+
+        point: the operating point of its exit rule; empty if the rule is unknown.
+        """
         model, number, message_id = read_names(payload)
         try:
             version = self._find(model, number)
@@ -107,9 +129,9 @@ class Inference:
             version = None
         _refuse_call(call, message_id, error, streamed=streamed)
         if version is None:
-            self._metrics.request_of_no_model(outcome_of(error))
+            self._metrics.request_of_no_model(outcome_of(error), time.monotonic() - received)
         else:
-            version.observation.failed(error, rows, received)
+            version.observation.failed(error, point, rows, received)
 
 
 def _reply(call: Call, form: AnswerForm, message_id: str, result: Result, *, streamed: bool) -> None:

@@ -142,7 +142,7 @@ def _not_served(repository: ModelRepository[ServedVersion]) -> Iterator[IndexEnt
 def _version(loaded: ServedVersion, figures: Figures) -> VersionView:
     manifest = loaded.manifest
     labels = {"model": manifest.name, "version": str(manifest.version)}
-    latency = figures.histogram("offramp_request_seconds", **labels)
+    latency = figures.histogram("offramp_request_seconds", outcome="ok", **labels)
     ended = figures.by("offramp_requests_total", "outcome", **labels)
     spent = figures.sum("offramp_multiply_adds_total", **labels)
     saved = figures.sum("offramp_multiply_adds_saved_total", **labels)

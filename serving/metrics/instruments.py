@@ -60,8 +60,10 @@ class Metrics:
         self.rows = counter("offramp_rows", "Rows by how their request ended", "outcome")
         self.request_seconds = histogram(
             "offramp_request_seconds",
-            "Time from the arrival of a request to its answer, for answered requests",
+            "Time from the arrival of a request to its end",
             SECONDS_BUCKETS,
+            "operating_point",
+            "outcome",
         )
         self.requests_in_flight = Gauge(
             "offramp_requests_in_flight", "Requests admitted and not yet ended", registry=registry
@@ -169,9 +171,10 @@ class Metrics:
         )
         registry.register(_DroppedLogLines(dropped_log_lines))
 
-    def request_of_no_model(self, outcome: Outcome) -> None:
+    def request_of_no_model(self, outcome: Outcome, seconds: float) -> None:
         """Count a request of no served model; its number of rows is unknown."""
         self.requests.labels("", "", outcome).inc()
+        self.request_seconds.labels("", "", "", outcome).observe(seconds)
 
     def for_model(self, model: str, version: int, stages: int) -> ModelMetrics:
         """Return the instruments of one version. A version that is loaded again continues its series."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge
 
+from serving.metrics.bulk_histogram import Series
+
 if TYPE_CHECKING:  # instruments.py imports this module
     from serving.metrics.instruments import Metrics
 
@@ -45,7 +47,7 @@ class ModelMetrics:
         self._confidence = [metrics.confidence.labels(*self._labels, stage) for stage in self._stages]
         self._requests = {each: metrics.requests.labels(*self._labels, each) for each in Outcome}
         self._rows = {each: metrics.rows.labels(*self._labels, each) for each in Outcome}
-        self._request_seconds = metrics.request_seconds.labels(*self._labels)
+        self._request_seconds: dict[tuple[str, Outcome], Series] = {}
         self._exited: dict[tuple[str, str, str], Counter] = {}
         self._multiply_adds = metrics.multiply_adds.labels(*self._labels)
         self._multiply_adds_saved = metrics.multiply_adds_saved.labels(*self._labels)
@@ -86,12 +88,18 @@ class ModelMetrics:
         """Remove the unloaded version's gauges now, and its counts after the next scrape."""
         self._metrics.forget(self._labels)
 
-    def requests_ended(self, outcome: Outcome, rows: int, seconds: Sequence[float]) -> None:
-        """Count requests with the same outcome. rows: their total. seconds: the duration of each."""
+    def requests_ended(self, outcome: Outcome, point: str, rows: int, seconds: Sequence[float]) -> None:
+        """Count requests with the same outcome and operating point.
+
+        point: empty if the requests were refused before their exit rule was known. rows: total number.
+        seconds: the duration of each request.
+        """
         self._requests[outcome].inc(len(seconds))
         self._rows[outcome].inc(rows)
-        if outcome is Outcome.OK:
-            self._request_seconds.observe_all(seconds)
+        key = (point, outcome)
+        if key not in self._request_seconds:  # labels() is slow, and there are few keys
+            self._request_seconds[key] = self._metrics.request_seconds.labels(*self._labels, *key)
+        self._request_seconds[key].observe_all(seconds)
 
 
 class MonitorMetrics:

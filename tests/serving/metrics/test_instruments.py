@@ -10,7 +10,7 @@ from serving.metrics.model_metrics import DriftSignal, Outcome
 PROMISED = {
     "offramp_requests": {"model", "version", "outcome"},
     "offramp_rows": {"model", "version", "outcome"},
-    "offramp_request_seconds": {"model", "version"},
+    "offramp_request_seconds": {"model", "version", "operating_point", "outcome"},
     "offramp_rows_exited": {"model", "version", "exit", "reason", "operating_point"},
     "offramp_queue_seconds": {"model", "version", "stage"},
     "offramp_stage_seconds": {"model", "version", "stage"},
@@ -60,7 +60,7 @@ def touch_all(metrics: Metrics) -> None:
     model.left_with(1, [0.5, 0.75])
     model.spent(100, 20)
     model.watch_waiting(lambda stage: 10 + stage)
-    model.requests_ended(Outcome.OK, 4, [0.003])
+    model.requests_ended(Outcome.OK, "fast", 4, [0.003])
     model.monitor.shadow_compared("fast", agreed=False)
     model.monitor.shadow_missing("fast")
     model.monitor.evidence("fast", 1.5, suspected=False)
@@ -106,15 +106,15 @@ def test_seconds_start_at_a_quarter_of_a_millisecond() -> None:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_only_answered_requests_have_their_time_observed(
+def test_every_ended_request_has_its_time_observed(
     metrics: Metrics, registry: CollectorRegistry, outcome: Outcome
 ) -> None:
-    metrics.for_model("digits", 3, stages=2).requests_ended(outcome, 4, [0.002, 0.003])
+    metrics.for_model("digits", 3, stages=2).requests_ended(outcome, "fast", 4, [0.002, 0.003])
 
     labels = {"model": "digits", "version": "3"}
-    observed = registry.get_sample_value("offramp_request_seconds_count", labels)
-    assert observed == (2.0 if outcome is Outcome.OK else 0.0)
     outcomes = {**labels, "outcome": outcome.value}
+    series = {**outcomes, "operating_point": "fast"}
+    assert registry.get_sample_value("offramp_request_seconds_count", series) == 2.0
     assert registry.get_sample_value("offramp_requests_total", outcomes) == 2.0
     assert registry.get_sample_value("offramp_rows_total", outcomes) == 4.0
 
@@ -167,7 +167,7 @@ def test_a_version_that_is_loaded_again_during_a_scrape_keeps_its_series(
 ) -> None:
     metrics.for_model("digits", 3, stages=2).forget()
     scraped = metrics.unloaded()
-    metrics.for_model("digits", 3, stages=2).requests_ended(Outcome.OK, 4, [0.003])
+    metrics.for_model("digits", 3, stages=2).requests_ended(Outcome.OK, "fast", 4, [0.003])
 
     metrics.remove(scraped)
 
@@ -176,10 +176,12 @@ def test_a_version_that_is_loaded_again_during_a_scrape_keeps_its_series(
 
 
 def test_a_request_of_no_model_has_empty_labels(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics.request_of_no_model(Outcome.NOT_FOUND)
+    metrics.request_of_no_model(Outcome.NOT_FOUND, 0.25)
 
     labels = {"model": "", "version": "", "outcome": "not_found"}
     assert registry.get_sample_value("offramp_requests_total", labels) == 1.0
+    labels["operating_point"] = ""
+    assert registry.get_sample_value("offramp_request_seconds_sum", labels) == 0.25
 
 
 def test_drift_of_exits_and_drift_of_confidences_have_separate_series(

@@ -34,6 +34,7 @@ from serving.frontend.handlers import InferenceHandlers
 from serving.http.application import make_application
 from serving.http.port import HttpPort
 from serving.http.status import StatusSource
+from serving.lifecycle.gauges import show_installation, watch_load
 from serving.lifecycle.grpc_port import GrpcPort
 from serving.lifecycle.loading import VersionLoader
 from serving.lifecycle.readiness import Phase, Readiness
@@ -100,9 +101,7 @@ class Server:
         self._metrics = Metrics(self._registry, dropped_log_lines)
         self._device = choose_device(device)
         self._revocations = Revocations(state_dir)
-        self._metrics.revocations_unwritten.set_function(lambda: len(self._revocations.unwritten()))
         self.engine = Engine(config.engine.workers or self._device.default_workers())
-        self._metrics.requests_in_flight.set_function(lambda: self.engine.requests_in_flight)
         self._trials = Trials(config.trial, config.engine.max_batch_size)
         loader = VersionLoader(config, self._device, self.engine, self._metrics, self._revocations)
         self.repository = ModelRepository[ServedVersion](
@@ -117,6 +116,7 @@ class Server:
             training, model_repository, config.training, self._metrics, self.rescans.rescan
         )
         self.grpc = GrpcPort(address.host, address.grpc_port, config.server, self._security)
+        watch_load(self._metrics.server, self.engine, self.rescans, self._revocations)
         self._health = health.aio.HealthServicer()
         self._inference: InferenceHandlers
         self._http: HttpPort
@@ -214,7 +214,7 @@ class Server:
             self._health,
             services,
             places,
-            self._security.interceptors(self._metrics.authentication_failures),
+            self._security.interceptors(self._metrics.server.authentication_failures),
         )
         await self.grpc.open(server, inference.begin, wake, caller_metadata)
         self.engine.start(self.grpc.native)
@@ -286,6 +286,5 @@ class Server:
             version.monitor.apply_revocations(partial(self._revocations.revoked_by, name, number))
 
     def _log_device(self) -> None:
-        self._metrics.device.labels(self._device.name, self._device.provider).set(1)
-        self._metrics.front_end.labels(self.grpc.front_end).set(1)
+        show_installation(self._metrics.server, self._device, self.grpc.front_end)
         _LOG.info("device taken", device=self._device.name, provider=self._device.provider)

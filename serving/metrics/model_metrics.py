@@ -84,6 +84,17 @@ class ModelMetrics:
             gauge = self._metrics.rows_waiting.labels(*self._labels, stage)
             gauge.set_function(partial(waiting, number))
 
+    def watch_admission(
+        self, *, ready: Callable[[], bool], rows_held: Callable[[], float], capacity_rows: int
+    ) -> None:
+        """Set the capacity, and the functions that are called at each scrape for the current state.
+
+        ready: whether requests are admitted. rows_held: the rows admitted and not yet answered.
+        """
+        self._metrics.ready.labels(*self._labels).set_function(ready)
+        self._metrics.rows_held.labels(*self._labels).set_function(rows_held)
+        self._metrics.queue_capacity_rows.labels(*self._labels).set(capacity_rows)
+
     def forget(self) -> None:
         """Remove the unloaded version's gauges now, and its counts after the next scrape."""
         self._metrics.forget(self._labels)
@@ -108,6 +119,12 @@ class MonitorMetrics:
     def __init__(self, metrics: "Metrics", model: str, version: str) -> None:
         self._metrics = metrics
         self._labels = (model, version)
+
+    def certificate(self, point: str, epsilon: float, delta: float) -> None:
+        """Set the bound of a point's certificate, and the probability that it is wrong."""
+        self._gauge(self._metrics.certificate_epsilon, point).set(epsilon)
+        self._gauge(self._metrics.certificate_delta, point).set(delta)
+        self._gauge(self._metrics.certificate_evidence_limit, point).set(1 / delta)
 
     def shadow_compared(self, point: str, *, agreed: bool) -> None:
         """Count a sampled row whose full-depth answer is known."""

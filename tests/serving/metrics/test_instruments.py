@@ -21,6 +21,12 @@ PROMISED = {
     "offramp_multiply_adds_saved": {"model", "version"},
     "offramp_shadow_rows": {"model", "version", "operating_point", "agreed"},
     "offramp_shadow_rows_missing": {"model", "version", "operating_point"},
+    "offramp_model_ready": {"model", "version"},
+    "offramp_rows_held": {"model", "version"},
+    "offramp_queue_capacity_rows": {"model", "version"},
+    "offramp_certificate_epsilon": {"model", "version", "operating_point"},
+    "offramp_certificate_delta": {"model", "version", "operating_point"},
+    "offramp_certificate_evidence_limit": {"model", "version", "operating_point"},
     "offramp_certificate_holds": {"model", "version", "operating_point"},
     "offramp_certificate_evidence": {"model", "version", "operating_point"},
     "offramp_certificate_suspected": {"model", "version", "operating_point"},
@@ -38,6 +44,16 @@ PROMISED = {
     "offramp_front_end_info": {"front_end"},
     "offramp_requests_in_flight": set[str](),
     "offramp_log_lines_dropped": set[str](),
+    "offramp_build_info": {"version", "python", "onnxruntime", "grpcio"},
+    "offramp_workers": set[str](),
+    "offramp_workers_busy": set[str](),
+    "offramp_versions_refused": set[str](),
+    "process_cpu_seconds": set[str](),
+    "process_max_fds": set[str](),
+    "process_open_fds": set[str](),
+    "process_resident_memory_bytes": set[str](),
+    "process_start_time_seconds": set[str](),
+    "process_virtual_memory_bytes": set[str](),
 }
 
 
@@ -60,7 +76,9 @@ def touch_all(metrics: Metrics) -> None:
     model.left_with(1, [0.5, 0.75])
     model.spent(100, 20)
     model.watch_waiting(lambda stage: 10 + stage)
+    model.watch_admission(ready=lambda: True, rows_held=lambda: 7, capacity_rows=64)
     model.requests_ended(Outcome.OK, "fast", 4, [0.003])
+    model.monitor.certificate("fast", epsilon=0.03, delta=0.05)
     model.monitor.shadow_compared("fast", agreed=False)
     model.monitor.shadow_missing("fast")
     model.monitor.evidence("fast", 1.5, suspected=False)
@@ -68,10 +86,11 @@ def touch_all(metrics: Metrics) -> None:
     model.monitor.in_force("fast", (0.5, None), holds=True)
     model.monitor.drift(DriftSignal.EXITS, "fast", 0.1, alarmed=False)
     model.monitor.drift(DriftSignal.CONFIDENCE, "", 0.1, alarmed=True)
-    metrics.authentication_failures.labels("missing").inc()
-    metrics.training_jobs.labels("running").set(1)
-    metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
-    metrics.front_end.labels("native").set(1)
+    metrics.server.authentication_failures.labels("missing").inc()
+    metrics.server.training_jobs.labels("running").set(1)
+    metrics.server.device.labels("cpu", "CPUExecutionProvider").set(1)
+    metrics.server.front_end.labels("native").set(1)
+    metrics.server.build.labels("0.1", "3.11.2", "1.20", "1.70").set(1)
 
 
 def families(registry: CollectorRegistry) -> dict[str, Metric]:
@@ -91,7 +110,7 @@ def test_every_metric_exists_with_its_labels(metrics: Metrics, registry: Collect
 
 def test_names_have_the_prefix_and_base_units(metrics: Metrics, registry: CollectorRegistry) -> None:
     for family in families(registry).values():
-        assert family.name.startswith("offramp_")
+        assert family.name.startswith(("offramp_", "process_"))
         assert not family.name.endswith(("_ms", "_milliseconds", "_percent", "_mb"))
         assert family.documentation
 

@@ -8,11 +8,12 @@ model has the name of a gRPC service, the name stands for the service.
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TypeAlias
 
 import grpc
 
-from serving.api.interceptors import guarded
+from serving.api.interceptors import CountRpc, guarded
 from serving.api.places import Places
 from serving.api.wire import HEALTH_SERVICE, health
 from serving.engine.version import ServedVersion
@@ -44,11 +45,14 @@ class Health:
         self._services = frozenset(services)
         self._changed = asyncio.Event()
 
-    def generic_handler(self, places: Places) -> grpc.GenericRpcHandler:
-        """Return the service's handlers. places: the limit on open watches."""
+    def generic_handler(self, places: Places, count: CountRpc) -> grpc.GenericRpcHandler:
+        """Return the service's handlers.
+
+        places: the limit on open watches. count: called when a call ends.
+        """
         request, response = health.HealthCheckRequest, health.HealthCheckResponse.SerializeToString
-        check = guarded("Check", self.check, request)
-        watch = guarded("Watch", self.watch, request, places)
+        check = guarded("Check", self.check, request, count=partial(count, f"{HEALTH_SERVICE}/Check"))
+        watch = guarded("Watch", self.watch, request, places, partial(count, f"{HEALTH_SERVICE}/Watch"))
         handlers = {
             "Check": grpc.unary_unary_rpc_method_handler(check, response_serializer=response),
             "Watch": grpc.unary_stream_rpc_method_handler(watch, response_serializer=response),

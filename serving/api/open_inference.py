@@ -5,11 +5,12 @@ Follows KServe's v2 protocol as Triton implements it.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import grpc
 
-from serving.api.interceptors import guarded, unsupported
+from serving.api.interceptors import CountRpc, guarded, unsupported
 from serving.api.model_config import model_config, model_metadata, operating_point_state
 from serving.api.places import Places
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs, snake_case
@@ -62,10 +63,10 @@ class OpenInference:
         self._device = device
         self._front_end = front_end
 
-    def handlers(self, places: Places) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self, places: Places, count: CountRpc) -> dict[str, grpc.RpcMethodHandler]:
         """Return the handlers by RPC name, without the inference RPCs.
 
-        places: limits the calls of LIMITED_RPCS.
+        places: limits the calls of LIMITED_RPCS. count: called when a call ends.
         """
         handlers = {
             rpc.name: grpc.unary_unary_rpc_method_handler(
@@ -74,6 +75,7 @@ class OpenInference:
                     getattr(self, snake_case(rpc.name)),
                     rpc.request,
                     places if rpc.name in LIMITED_RPCS else None,
+                    partial(count, f"{INFERENCE_SERVICE}/{rpc.name}"),
                 ),
                 response_serializer=rpc.response.SerializeToString,
             )
@@ -81,7 +83,12 @@ class OpenInference:
             if rpc.name not in INFERENCE_RPCS
         }
         unsupported_handlers = {
-            name: unsupported(name, f"{name} is not offered by this server") for name in UNSUPPORTED
+            name: unsupported(
+                name,
+                f"{name} is not offered by this server",
+                partial(count, f"{INFERENCE_SERVICE}/{name}"),
+            )
+            for name in UNSUPPORTED
         }
         return {**handlers, **unsupported_handlers}
 

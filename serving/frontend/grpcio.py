@@ -6,12 +6,13 @@ not arrived, and calls that are being refused.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from serving.api.interceptors import guarded
+from serving.api.interceptors import CountRpc, guarded
 from serving.api.places import MAX_SIDE_CALLS, Places
 from serving.api.wire import POOL
 from serving.config import ServerSettings
@@ -32,11 +33,13 @@ def make_server(
     handlers: Sequence[grpc.GenericRpcHandler],
     listed: Sequence[str],
     places: Places,
+    count: CountRpc,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """Return a server without a port.
 
     listed: services that reflection lists, besides reflection itself. places: limits reflection calls.
+    count: called when a reflection call ends.
     """
     server = grpc.aio.server(
         interceptors=interceptors,
@@ -57,11 +60,13 @@ def make_server(
         ],
     )
     server.add_generic_rpc_handlers(tuple(handlers))
-    _add_reflection(server, (*listed, reflection.SERVICE_NAME, REFLECTION_V1), places)
+    _add_reflection(server, (*listed, reflection.SERVICE_NAME, REFLECTION_V1), places, count)
     return server
 
 
-def _add_reflection(server: grpc.aio.Server, services: Sequence[str], places: Places) -> None:
+def _add_reflection(
+    server: grpc.aio.Server, services: Sequence[str], places: Places, count: CountRpc
+) -> None:
     POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
     POOL.Add(_reflection_v1())
     servicer = reflection.aio.ReflectionServicer(services, POOL)
@@ -71,10 +76,22 @@ def _add_reflection(server: grpc.aio.Server, services: Sequence[str], places: Pl
         async for response in reflect(requests, context):
             await context.write(response)
 
-    servicer.ServerReflectionInfo = guarded("ServerReflectionInfo", answer, places=places)
+    servicer.ServerReflectionInfo = guarded(
+        "ServerReflectionInfo",
+        answer,
+        None,
+        places,
+        partial(count, f"{reflection.SERVICE_NAME}/ServerReflectionInfo"),
+    )
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
+        guarded(
+            "ServerReflectionInfo",
+            answer,
+            None,
+            places,
+            partial(count, f"{REFLECTION_V1}/ServerReflectionInfo"),
+        ),
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )

@@ -203,8 +203,8 @@ class Server:
         )
         wake = self.engine.wake
         self._inference = InferenceHandlers(inference, wake, self._readiness, settings, caller_metadata)
-        places = side_places()
-        handlers = {**described.handlers(places), **self._inference.handlers()}
+        places, count = side_places(), self._metrics.server.count_rpc
+        handlers = {**described.handlers(places, count), **self._inference.handlers()}
         training = self.training.open(places)
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self.training.offered else [])]
         self._health = Health(self.repository, self._readiness, is_ready, services)
@@ -213,10 +213,11 @@ class Server:
             [
                 grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers),
                 training,
-                self._health.generic_handler(places),
+                self._health.generic_handler(places, count),
             ],
             (*services, HEALTH_SERVICE),
             places,
+            count,
             self._security.interceptors(self._metrics.server.authentication_failures),
         )
         await self.grpc.open(server, inference.begin, wake, caller_metadata)

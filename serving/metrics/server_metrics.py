@@ -35,6 +35,12 @@ class ServerMetrics:
         self.versions_refused = gauge(
             "offramp_versions_refused", "Refusals of the last rescan of the model repository"
         )
+        self._rpcs = counter(
+            "offramp_rpcs",
+            "Ended gRPC calls other than inference, by service/method and status",
+            "method",
+            "code",
+        )
         self.authentication_failures = counter(
             "offramp_authentication_failures",
             "gRPC calls refused for their token: missing, unknown or not_allowed",
@@ -48,6 +54,13 @@ class ServerMetrics:
         )
         registry.register(_DroppedLogLines(dropped_log_lines))
         ProcessCollector(registry=registry)
+
+    def count_rpc(self, method: str, code: str) -> None:
+        """Count an ended call other than ModelInfer and ModelStreamInfer.
+
+        method: `service/method` of a known RPC. code: the name of its status code.
+        """
+        self._rpcs.labels(method, code).inc()
 
 
 class _DroppedLogLines(Collector):

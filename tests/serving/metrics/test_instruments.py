@@ -36,6 +36,7 @@ PROMISED = {
     "offramp_exit_drift": {"model", "version", "operating_point"},
     "offramp_confidence_drift": {"model", "version"},
     "offramp_drift_alarm": {"model", "version", "signal", "operating_point"},
+    "offramp_rpcs": {"method", "code"},
     "offramp_authentication_failures": {"reason"},
     "offramp_training_jobs": {"state"},
     "offramp_training_epochs": set[str](),
@@ -86,6 +87,7 @@ def touch_all(metrics: Metrics) -> None:
     model.monitor.in_force("fast", (0.5, None), holds=True)
     model.monitor.drift(DriftSignal.EXITS, "fast", 0.1, alarmed=False)
     model.monitor.drift(DriftSignal.CONFIDENCE, "", 0.1, alarmed=True)
+    metrics.server.count_rpc("grpc.health.v1.Health/Check", "OK")
     metrics.server.authentication_failures.labels("missing").inc()
     metrics.server.training_jobs.labels("running").set(1)
     metrics.server.device.labels("cpu", "CPUExecutionProvider").set(1)

@@ -1,4 +1,4 @@
-"""Gauges of a real server: its process, its load, its versions and their certificates."""
+"""Metrics of a real server: its process, load, versions and certificates, and calls other than inference."""
 
 import platform
 from collections.abc import Iterator
@@ -9,10 +9,12 @@ import onnxruntime
 import pytest
 
 from serving import __version__
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, TRAINING_SERVICE
 from tests.serving import scripted_model
 from tests.serving.held_worker import held_worker
-from tests.serving.live_server import LiveServer, eventually
+from tests.serving.live_server import PATIENCE_SECONDS, LiveServer, eventually, health_of
 
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 MODEL = {"model": "scripted", "version": "1"}
 
 
@@ -92,3 +94,49 @@ def test_certificates_are_shown_for_certified_points_only(server: LiveServer) ->
     assert server.metric("offramp_certificate_delta", **certified) == 0.05
     assert server.metric("offramp_certificate_evidence_limit", **certified) == 20
     assert 'offramp_certificate_epsilon{model="scripted",operating_point="exact"' not in server.scrape()
+
+
+def test_ended_calls_are_counted_by_method_and_status(server: LiveServer) -> None:
+    server.call("ModelReady", name="scripted")
+    server.call("ModelStatistics")
+    with pytest.raises(grpc.RpcError):
+        server.call("ModelConfig", name="other")
+    health_of(server, "")
+    with pytest.raises(grpc.RpcError):
+        health_of(server, "other")
+    reflect = server.channel.stream_stream(f"/{REFLECTION}/ServerReflectionInfo")
+    list(reflect(iter([b""]), timeout=PATIENCE_SECONDS))
+
+    def count(method: str, code: str) -> float:
+        return server.metric("offramp_rpcs_total", method=method, code=code)
+
+    assert eventually(lambda: count(f"{REFLECTION}/ServerReflectionInfo", "OK") == 1)
+    assert count(f"{INFERENCE_SERVICE}/ModelReady", "OK") == 1
+    assert count(f"{INFERENCE_SERVICE}/ModelStatistics", "OK") == 1
+    assert count(f"{INFERENCE_SERVICE}/ModelConfig", "NOT_FOUND") == 1
+    assert count(f"{HEALTH_SERVICE}/Check", "OK") == 1
+    assert count(f"{HEALTH_SERVICE}/Check", "NOT_FOUND") == 1
+
+
+def test_refused_and_cancelled_calls_are_counted(server: LiveServer) -> None:
+    list_recipes = server.channel.unary_unary(f"/{TRAINING_SERVICE}/ListRecipes")
+    with pytest.raises(grpc.RpcError):
+        list_recipes(b"", timeout=PATIENCE_SECONDS)
+    watching = server.channel.unary_stream(f"/{HEALTH_SERVICE}/Watch")(b"", timeout=PATIENCE_SECONDS)
+    next(watching)
+    watching.cancel()
+
+    def count(method: str, code: str) -> float:
+        return server.metric("offramp_rpcs_total", method=method, code=code)
+
+    assert eventually(lambda: count(f"{HEALTH_SERVICE}/Watch", "CANCELLED") == 1)
+    assert count(f"{TRAINING_SERVICE}/ListRecipes", "UNIMPLEMENTED") == 1
+
+
+def test_inference_and_unknown_methods_are_not_counted_as_other_calls(server: LiveServer) -> None:
+    with pytest.raises(grpc.RpcError):
+        server.call("ModelInfer", model_name="other")
+    with pytest.raises(grpc.RpcError):
+        server.channel.unary_unary("/other.Service/Other")(b"", timeout=PATIENCE_SECONDS)
+
+    assert server.metric("offramp_rpcs_total") == 0

@@ -6,13 +6,14 @@ A front end calls `Inference.begin` for each call.
 import time
 from functools import partial
 
+from serving.api.access_log import AccessLog
 from serving.api.answer_form import AnswerForm
 from serving.api.decoding import Decoded, Decoder
 from serving.api.interceptors import refuse
 from serving.api.outline import read_names
 from serving.engine.engine import Engine
 from serving.engine.observation import outcome_of
-from serving.engine.request import NO_DEADLINE, Answers, Request, Result
+from serving.engine.request import NO_DEADLINE, Answers, Reply, Request, Result
 from serving.engine.version import ServedVersion
 from serving.errors import ModelNotReady, OfframpError
 from serving.exits.options import exit_rule
@@ -34,12 +35,15 @@ class Inference:
         engine: Engine,
         readiness: Readiness,
         metrics: Metrics,
+        access_share: float = 0.0,
     ) -> None:
+        """Start without calls. access_share: share of requests in the access log."""
         self._repository = repository
         self._engine = engine
         self._readiness = readiness
         self._metrics = metrics
         self._decoder = Decoder(self._find)
+        self._access_log = AccessLog(access_share)
 
     def begin(
         self, payload: bytes, call: Call, seconds_left: float | None, *, streamed: bool = False
@@ -85,7 +89,11 @@ class Inference:
         streamed: bool,
     ) -> Pending:
         version, rows = decoded.version, decoded.rows
-        reply = partial(_reply, call, decoded.form, decoded.request_id, streamed=streamed)
+        reply: Reply = partial(_reply, call, decoded.form, decoded.request_id, streamed=streamed)
+        if self._access_log.samples():
+            reply = self._access_log.logged(
+                reply, call, decoded.request_id, version.manifest, rule, rows, received, streamed=streamed
+            )
         is_synthetic = decoded.options.synthetic
         sampled = () if is_synthetic else version.monitor.sample(rows, rule)
         caller = call.caller if sampled else ""
@@ -128,6 +136,10 @@ class Inference:
         except OfframpError:
             version = None
         _refuse_call(call, message_id, error, streamed=streamed)
+        if self._access_log.samples():
+            self._access_log.refused(
+                call, message_id, error, model, number, point, rows, received, streamed=streamed
+            )
         if version is None:
             self._metrics.request_of_no_model(outcome_of(error), time.monotonic() - received)
         else:

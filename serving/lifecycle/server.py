@@ -193,7 +193,8 @@ class Server:
     async def _listen(self, is_ready: Callable[[], bool]) -> None:
         """Open the gRPC port and start the engine. is_ready: whether the whole server is ready."""
         settings, caller_metadata = self._config.server, self._config.monitor.caller_metadata
-        inference = Inference(self.repository, self.engine, self._readiness, self._metrics)
+        access_share = self._config.log.access_share
+        inference = Inference(self.repository, self.engine, self._readiness, self._metrics, access_share)
         described = OpenInference(
             self.repository,
             is_ready,

@@ -121,11 +121,11 @@ def report(
 
 
 def drift_alarms(metrics: str) -> list[str]:
-    """Return the signals whose drift alarm is raised, from the metrics page."""
+    """Return the signals whose drift alarm is raised, from the metrics page: confidence, exits of a point."""
     with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
         text = page.read().decode()
     return [
-        sample.labels["signal"]
+        " of ".join(filter(None, (sample.labels["signal"], sample.labels["operating_point"])))
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if sample.name == "offramp_drift_alarm" and sample.value == 1

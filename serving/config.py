@@ -169,6 +169,14 @@ class SecuritySettings(Settings):
         )
 
 
+class LogSettings(Settings):
+    """[log]: what the log contains besides events of the server."""
+
+    access_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a request writes one line when it ends. After a burst of 100, at most 10 lines a
+    second are written."""
+
+
 class ModelSettings(Settings):
     """[models.<name>]: settings of one model."""
 
@@ -185,6 +193,7 @@ class Config(Settings):
     trial: TrialSettings = TrialSettings()
     training: TrainingSettings = TrainingSettings()
     security: SecuritySettings = SecuritySettings()
+    log: LogSettings = LogSettings()
     models: dict[str, ModelSettings] = {}
 
 
@@ -215,6 +224,7 @@ def _known_keys(error: ValidationError) -> str:
         "trial": TrialSettings,
         "training": TrainingSettings,
         "security": SecuritySettings,
+        "log": LogSettings,
         "models": ModelSettings,
     }
     section = sections.get(first["loc"][0], Config) if len(first["loc"]) > 1 else Config

@@ -17,6 +17,7 @@ from torch import nn
 from serving import errors
 from serving.config import (
     EngineSettings,
+    LogSettings,
     ModelSettings,
     MonitorSettings,
     SecuritySettings,
@@ -55,6 +56,7 @@ def test_every_setting_is_in_the_serving_page_with_its_default() -> None:
         "trial": TrialSettings,
         "training": TrainingSettings,
         "security": SecuritySettings,
+        "log": LogSettings,
     }
     for section, settings in sections.items():
         for name, field in settings.model_fields.items():

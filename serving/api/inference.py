@@ -6,16 +6,18 @@ A front end calls `Inference.begin` for each call.
 import time
 from functools import partial
 
+from serving.api.access_log import AccessLog
 from serving.api.answer_form import AnswerForm
 from serving.api.decoding import Decoded, Decoder
 from serving.api.interceptors import refuse
 from serving.api.outline import read_names
 from serving.engine.engine import Engine
 from serving.engine.observation import outcome_of
-from serving.engine.request import NO_DEADLINE, Answers, Request, Result
+from serving.engine.request import NO_DEADLINE, Answers, Reply, Request, Result
 from serving.engine.version import ServedVersion
 from serving.errors import ModelNotReady, OfframpError
 from serving.exits.options import exit_rule
+from serving.exits.policy import ExitRule
 from serving.frontend.interface import Call, Pending
 from serving.lifecycle.readiness import Readiness
 from serving.metrics.instruments import Metrics
@@ -33,12 +35,15 @@ class Inference:
         engine: Engine,
         readiness: Readiness,
         metrics: Metrics,
+        access_share: float = 0.0,
     ) -> None:
+        """Start without calls. access_share: share of requests in the access log."""
         self._repository = repository
         self._engine = engine
         self._readiness = readiness
         self._metrics = metrics
         self._decoder = Decoder(self._find)
+        self._access_log = AccessLog(access_share)
 
     def begin(
         self, payload: bytes, call: Call, seconds_left: float | None, *, streamed: bool = False
@@ -52,29 +57,43 @@ class Inference:
         """
         received = time.monotonic()
         deadline = NO_DEADLINE if seconds_left is None else received + seconds_left
-        rows = 0
+        rows, point = 0, ""
         try:
             self._readiness.check()
             decoded = self._decoder.decode(payload, streamed=streamed)
             rows = decoded.rows
+            rule = exit_rule(decoded.version.points, decoded.options)
+            point = rule.operating_point
             try:
-                return self._submit(decoded, call, received, deadline, streamed=streamed)
+                return self._submit(decoded, rule, call, received, deadline, streamed=streamed)
             except ModelNotReady:  # the version may have been replaced in the meantime
                 successor = self._decoder.decode(payload, streamed=streamed)
                 if successor.version is decoded.version:
                     raise
-                return self._submit(successor, call, received, deadline, streamed=streamed)
+                rule = exit_rule(successor.version.points, successor.options)
+                point = rule.operating_point
+                return self._submit(successor, rule, call, received, deadline, streamed=streamed)
         except Exception as error:
-            self._refuse(payload, call, error, rows, received, streamed=streamed)
+            self._refuse(payload, call, error, point, rows, received, streamed=streamed)
             error.__traceback__ = None  # its frames reference the request
             return None
 
     def _submit(
-        self, decoded: Decoded, call: Call, received: float, deadline: float, *, streamed: bool
+        self,
+        decoded: Decoded,
+        rule: ExitRule,
+        call: Call,
+        received: float,
+        deadline: float,
+        *,
+        streamed: bool,
     ) -> Pending:
         version, rows = decoded.version, decoded.rows
-        rule = exit_rule(version.points, decoded.options)
-        reply = partial(_reply, call, decoded.form, decoded.request_id, streamed=streamed)
+        reply: Reply = partial(_reply, call, decoded.form, decoded.request_id, streamed=streamed)
+        if self._access_log.samples():
+            reply = self._access_log.logged(
+                reply, call, decoded.request_id, version.manifest, rule, rows, received, streamed=streamed
+            )
         is_synthetic = decoded.options.synthetic
         sampled = () if is_synthetic else version.monitor.sample(rows, rule)
         caller = call.caller if sampled else ""
@@ -97,19 +116,34 @@ class Inference:
         return self._repository.get(model, parse_version(version))
 
     def _refuse(
-        self, payload: bytes, call: Call, error: Exception, rows: int, received: float, *, streamed: bool
+        self,
+        payload: bytes,
+        call: Call,
+        error: Exception,
+        point: str,
+        rows: int,
+        received: float,
+        *,
+        streamed: bool,
     ) -> None:
-        """Refuse a call, and count the refusal for the requested version if it is served."""
+        """Refuse a call, and count the refusal for the requested version if it is served.
+
+        point: the operating point of its exit rule; empty if the rule is unknown.
+        """
         model, number, message_id = read_names(payload)
         try:
             version = self._find(model, number)
         except OfframpError:
             version = None
         _refuse_call(call, message_id, error, streamed=streamed)
+        if self._access_log.samples():
+            self._access_log.refused(
+                call, message_id, error, model, number, point, rows, received, streamed=streamed
+            )
         if version is None:
-            self._metrics.request_of_no_model(outcome_of(error))
+            self._metrics.request_of_no_model(outcome_of(error), time.monotonic() - received)
         else:
-            version.observation.failed(error, rows, received)
+            version.observation.failed(error, point, rows, received)
 
 
 def _reply(call: Call, form: AnswerForm, message_id: str, result: Result, *, streamed: bool) -> None:

@@ -28,6 +28,8 @@ from serving.frontend.interface import Refusal
 
 Received = TypeVar("Received")
 Response = TypeVar("Response")
+CountRpc = Callable[[str, str], None]
+"""Counts an ended call, by `service/method` and the name of its status code."""
 Handler = Callable[[Received, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Response]]
 
 MAX_DETAILS_BYTES = 1024
@@ -44,11 +46,13 @@ def guarded(
     handler: Handler[Any, Response],
     message: type[Message] | None = None,
     places: Places | None = None,
+    count: Callable[[str], None] = lambda _: None,
 ) -> Handler[Any, Response]:
     """Wrap a handler: an OfframpError ends the call with its status, any other exception with INTERNAL.
 
     message: the type of the request. The wrapper parses it, so that malformed bytes raise InvalidRequest;
     without a type the handler receives the bytes or the stream. places: if set, each call takes a place.
+    count: called with the name of the status code when a call ends, unless the handler aborted it.
     """
     limit = places or contextlib.nullcontext()
 
@@ -58,7 +62,9 @@ def guarded(
             with limit:
                 if message is not None:
                     request = parse(name, message, received)
-                return await handler(request, context)
+                response = await handler(request, context)
+            count(grpc.StatusCode.OK.name)
+            return response
         except grpc.aio.AbortError:
             del received, request  # see the comment below: gRPC keeps this frame
             raise
@@ -71,6 +77,7 @@ def guarded(
         # gRPC keeps the exception that ends a call, and with it all its frames. Without `del`, a refused
         # request would remain in memory until the next garbage collection.
         del received, request
+        count(grpc.StatusCode.CANCELLED.name if refusal is None else refusal.status.name)
         if refusal is not None:
             with contextlib.suppress(grpc.aio.InternalError):  # the caller left
                 await context.abort(
@@ -81,13 +88,16 @@ def guarded(
     return call
 
 
-def unsupported(name: str, reason: str) -> grpc.RpcMethodHandler:
-    """Return a handler that refuses an RPC with a reason, without parsing its message."""
+def unsupported(name: str, reason: str, count: Callable[[str], None]) -> grpc.RpcMethodHandler:
+    """Return a handler that refuses an RPC with a reason, without parsing its message.
+
+    count: see `guarded`.
+    """
 
     async def refused(_: object, __: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
         raise Unsupported(reason)
 
-    return grpc.unary_unary_rpc_method_handler(guarded(name, refused))
+    return grpc.unary_unary_rpc_method_handler(guarded(name, refused, count=count))
 
 
 def refuse(name: str, request_id: str, error: Exception) -> Refusal:

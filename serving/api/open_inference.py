@@ -4,18 +4,18 @@ Follows KServe's v2 protocol as Triton implements it.
 """
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import grpc
 
-from serving.api.interceptors import guarded, unsupported
+from serving.api.interceptors import CountRpc, guarded, unsupported
 from serving.api.model_config import model_config, model_metadata, operating_point_state
 from serving.api.places import Places
 from serving.api.wire import INFERENCE_SERVICE, inference, service_rpcs, snake_case
-from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion
 from serving.errors import InvalidRequest, ModelNotFound
-from serving.lifecycle.readiness import Readiness
 from serving.repository.repository import ModelRepository, parse_version
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -50,24 +50,23 @@ class OpenInference:
     def __init__(
         self,
         repository: ModelRepository[ServedVersion],
-        readiness: Readiness,
-        engine: Engine,
+        is_ready: Callable[[], bool],
         *,
         version: str,
         device: str,
         front_end: str,
     ) -> None:
+        """Set what the descriptions report. is_ready: whether the whole server is ready."""
         self._repository = repository
-        self._readiness = readiness
-        self._engine = engine
+        self._is_ready = is_ready
         self._version = version
         self._device = device
         self._front_end = front_end
 
-    def handlers(self, places: Places) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self, places: Places, count: CountRpc) -> dict[str, grpc.RpcMethodHandler]:
         """Return the handlers by RPC name, without the inference RPCs.
 
-        places: limits the calls of LIMITED_RPCS.
+        places: limits the calls of LIMITED_RPCS. count: called when a call ends.
         """
         handlers = {
             rpc.name: grpc.unary_unary_rpc_method_handler(
@@ -76,6 +75,7 @@ class OpenInference:
                     getattr(self, snake_case(rpc.name)),
                     rpc.request,
                     places if rpc.name in LIMITED_RPCS else None,
+                    partial(count, f"{INFERENCE_SERVICE}/{rpc.name}"),
                 ),
                 response_serializer=rpc.response.SerializeToString,
             )
@@ -83,13 +83,14 @@ class OpenInference:
             if rpc.name not in INFERENCE_RPCS
         }
         unsupported_handlers = {
-            name: unsupported(name, f"{name} is not offered by this server") for name in UNSUPPORTED
+            name: unsupported(
+                name,
+                f"{name} is not offered by this server",
+                partial(count, f"{INFERENCE_SERVICE}/{name}"),
+            )
+            for name in UNSUPPORTED
         }
         return {**handlers, **unsupported_handlers}
-
-    @property
-    def _ready(self) -> bool:
-        return self._readiness.ready and self._engine.alive
 
     async def server_live(self, _: inference.ServerLiveRequest, __: Context) -> inference.ServerLiveResponse:
         """Report that the process is alive."""
@@ -98,8 +99,8 @@ class OpenInference:
     async def server_ready(
         self, _: inference.ServerReadyRequest, __: Context
     ) -> inference.ServerReadyResponse:
-        """Report whether new calls are accepted."""
-        return inference.ServerReadyResponse(ready=self._ready)
+        """Report whether new calls are accepted, as `/readyz` does."""
+        return inference.ServerReadyResponse(ready=self._is_ready())
 
     async def model_ready(
         self, request: inference.ModelReadyRequest, _: Context
@@ -109,7 +110,7 @@ class OpenInference:
             version = self._repository.get(request.name, parse_version(request.version))
         except ModelNotFound:
             return inference.ModelReadyResponse(ready=False)
-        return inference.ModelReadyResponse(ready=self._ready and version.ready)
+        return inference.ModelReadyResponse(ready=self._is_ready() and version.ready)
 
     async def server_metadata(
         self, _: inference.ServerMetadataRequest, __: Context

@@ -1,10 +1,11 @@
 """The servicer of offramp.v1.Training: decodes requests, calls the jobs, and encodes the results."""
 
+from functools import partial
 from typing import TypeAlias
 
 import grpc
 
-from serving.api.interceptors import guarded, unsupported
+from serving.api.interceptors import CountRpc, guarded, unsupported
 from serving.api.places import Places
 from serving.api.training_messages import decode_overrides, encode_event, encode_job, encode_recipe
 from serving.api.wire import TRAINING_SERVICE, service_rpcs, snake_case, training
@@ -14,11 +15,16 @@ from serving.jobs.watching import read_log, watch
 Context: TypeAlias = grpc.aio.ServicerContext
 
 
-def refusing_handler(reason: str) -> grpc.GenericRpcHandler:
-    """Return handlers that refuse every call of the service with UNIMPLEMENTED and the reason."""
+def refusing_handler(reason: str, count: CountRpc) -> grpc.GenericRpcHandler:
+    """Return handlers that refuse every call of the service with UNIMPLEMENTED and the reason.
+
+    count: called when a call ends.
+    """
     refusal = f"training is not offered by this server: {reason}"
     names = [rpc.name for streams in (False, True) for rpc in service_rpcs(TRAINING_SERVICE, streams=streams)]
-    handlers = {name: unsupported(name, refusal) for name in names}
+    handlers = {
+        name: unsupported(name, refusal, partial(count, f"{TRAINING_SERVICE}/{name}")) for name in names
+    }
     return grpc.method_handlers_generic_handler(TRAINING_SERVICE, handlers)
 
 
@@ -28,8 +34,11 @@ class Training:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
-    def generic_handler(self, places: Places) -> grpc.GenericRpcHandler:
-        """Return the service's handlers. places: the limit on open streams."""
+    def generic_handler(self, places: Places, count: CountRpc) -> grpc.GenericRpcHandler:
+        """Return the service's handlers.
+
+        places: the limit on open streams. count: called when a call ends.
+        """
         handlers = {}
         for streams, make_handler in (
             (False, grpc.unary_unary_rpc_method_handler),
@@ -37,7 +46,11 @@ class Training:
         ):
             for rpc in service_rpcs(TRAINING_SERVICE, streams=streams):
                 handler = guarded(
-                    rpc.name, getattr(self, snake_case(rpc.name)), rpc.request, places if streams else None
+                    rpc.name,
+                    getattr(self, snake_case(rpc.name)),
+                    rpc.request,
+                    places if streams else None,
+                    partial(count, f"{TRAINING_SERVICE}/{rpc.name}"),
                 )
                 handlers[rpc.name] = make_handler(handler, response_serializer=rpc.response.SerializeToString)
         return grpc.method_handlers_generic_handler(TRAINING_SERVICE, handlers)

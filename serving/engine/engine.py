@@ -43,6 +43,11 @@ class Engine:
         """Number of requests that are admitted and have not ended."""
         return sum(lane.queues.requests_held for lane in self._shared.scheduler.lanes)
 
+    @property
+    def batches_running(self) -> int:
+        """Number of batches that run now."""
+        return self._shared.scheduler.running
+
     def add(self, version: ServedVersion) -> None:
         """Start serving a version."""
         with self._shared.lock:

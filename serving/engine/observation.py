@@ -57,28 +57,35 @@ class Observation:
             self._ended(decision.ended_requests, execution.times[-1])
         self._monitor.observe(decision.ended_requests, _first_exit_confidences(batch, confidences))
 
-    def failed(self, error: Exception, rows: int, received: float) -> None:
-        """Record a request that ended with an error, whether it was admitted or not."""
+    def failed(self, error: Exception, point: str, rows: int, received: float) -> None:
+        """Record a request that ended with an error, whether it was admitted or not.
+
+        point: its operating point; empty if it was refused before its exit rule was known.
+        """
         seconds = time.monotonic() - received
         self.statistics.count_failure(seconds)
-        self._metrics.requests_ended(outcome_of(error), rows, [seconds])
+        self._metrics.requests_ended(outcome_of(error), point, rows, [seconds])
 
     def dropped(self, request: Request, error: Exception) -> None:
         """Record an admitted request that ended with an error outside a batch."""
-        self.failed(error, request.rows, request.received_seconds)
+        self.failed(error, request.rule.operating_point, request.rows, request.received_seconds)
         self._monitor.observe([(request, error)])
 
     def _ended(self, ended: Sequence[tuple[Request, Result]], decided: float) -> None:
         now = time.monotonic()
         answered = [request for request, result in ended if isinstance(result, Answers)]
         if answered:
-            rows = sum(request.rows for request in answered)
-            seconds = [now - request.received_seconds for request in answered]
-            self._metrics.requests_ended(Outcome.OK, rows, seconds)
             self.statistics.count_successes(answered, decided, now)
+        by_point: dict[str, list[Request]] = {}
+        for request in answered:
+            by_point.setdefault(request.rule.operating_point, []).append(request)
+        for point, requests in by_point.items():
+            rows = sum(request.rows for request in requests)
+            seconds = [now - request.received_seconds for request in requests]
+            self._metrics.requests_ended(Outcome.OK, point, rows, seconds)
         for request, result in ended:
             if isinstance(result, Exception):
-                self.failed(result, request.rows, request.received_seconds)
+                self.failed(result, request.rule.operating_point, request.rows, request.received_seconds)
 
     def _ran(self, batch: Batch, execution: Execution) -> None:
         for stage, (before, after) in zip(batch.stages, pairwise(execution.times), strict=True):

@@ -72,8 +72,13 @@ class ServedVersion:
         )
         self.observation = Observation(self.manifest, metrics, self.monitor)
         queues = StageQueues(self.costs, blocks)
-        self.lane = Lane(self, queues, limits.max_queue_size)
+        self.lane = lane = Lane(self, queues, limits.max_queue_size)
         metrics.watch_waiting(lambda stage: queues.waiting[stage])
+        metrics.watch_admission(
+            ready=lambda: lane.open,
+            rows_held=lambda: queues.rows_held,
+            capacity_rows=limits.max_queue_size,
+        )
 
     @property
     def ready(self) -> bool:

@@ -1,21 +1,20 @@
 """The grpcio server: serves all RPCs, or behind the native front end all except ModelInfer.
 
-Includes health, and reflection as v1 and v1alpha, because some clients support only one of them. Handlers
-limit the calls in progress (`serving.api.places`). The limit given to gRPC is higher. It only bounds calls
-whose message has not arrived, and calls that are being refused.
+Includes reflection as v1 and v1alpha, because some clients support only one of them. Handlers limit the calls
+in progress (`serving.api.places`). The limit given to gRPC is higher. It only bounds calls whose message has
+not arrived, and calls that are being refused.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from grpc_health.v1 import health
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from serving.api.interceptors import guarded
+from serving.api.interceptors import CountRpc, guarded
 from serving.api.places import MAX_SIDE_CALLS, Places
-from serving.api.wire import HEALTH_SERVICE, POOL
+from serving.api.wire import POOL
 from serving.config import ServerSettings
 from serving.errors import ConfigurationError
 from serving.frontend.address import check_free, join
@@ -32,15 +31,15 @@ ONLY_IDENTITY = 1
 def make_server(
     settings: ServerSettings,
     handlers: Sequence[grpc.GenericRpcHandler],
-    health_servicer: health.aio.HealthServicer,
     listed: Sequence[str],
     places: Places,
+    count: CountRpc,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """Return a server without a port.
 
-    listed: services that reflection lists, besides health and reflection. places: limits health watches and
-    reflection calls.
+    listed: services that reflection lists, besides reflection itself. places: limits reflection calls.
+    count: called when a reflection call ends.
     """
     server = grpc.aio.server(
         interceptors=interceptors,
@@ -61,13 +60,13 @@ def make_server(
         ],
     )
     server.add_generic_rpc_handlers(tuple(handlers))
-    health_servicer.Watch = guarded("Watch", health_servicer.Watch, places=places)
-    add_HealthServicer_to_server(health_servicer, server)
-    _add_reflection(server, (*listed, HEALTH_SERVICE, reflection.SERVICE_NAME, REFLECTION_V1), places)
+    _add_reflection(server, (*listed, reflection.SERVICE_NAME, REFLECTION_V1), places, count)
     return server
 
 
-def _add_reflection(server: grpc.aio.Server, services: Sequence[str], places: Places) -> None:
+def _add_reflection(
+    server: grpc.aio.Server, services: Sequence[str], places: Places, count: CountRpc
+) -> None:
     POOL.AddSerializedFile(reflection_pb2.DESCRIPTOR.serialized_pb)
     POOL.Add(_reflection_v1())
     servicer = reflection.aio.ReflectionServicer(services, POOL)
@@ -77,10 +76,22 @@ def _add_reflection(server: grpc.aio.Server, services: Sequence[str], places: Pl
         async for response in reflect(requests, context):
             await context.write(response)
 
-    servicer.ServerReflectionInfo = guarded("ServerReflectionInfo", answer, places=places)
+    servicer.ServerReflectionInfo = guarded(
+        "ServerReflectionInfo",
+        answer,
+        None,
+        places,
+        partial(count, f"{reflection.SERVICE_NAME}/ServerReflectionInfo"),
+    )
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
+        guarded(
+            "ServerReflectionInfo",
+            answer,
+            None,
+            places,
+            partial(count, f"{REFLECTION_V1}/ServerReflectionInfo"),
+        ),
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )

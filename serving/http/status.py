@@ -142,7 +142,7 @@ def _not_served(repository: ModelRepository[ServedVersion]) -> Iterator[IndexEnt
 def _version(loaded: ServedVersion, figures: Figures) -> VersionView:
     manifest = loaded.manifest
     labels = {"model": manifest.name, "version": str(manifest.version)}
-    latency = figures.histogram("offramp_request_seconds", **labels)
+    latency = figures.histogram("offramp_request_seconds", outcome="ok", **labels)
     ended = figures.by("offramp_requests_total", "outcome", **labels)
     spent = figures.sum("offramp_multiply_adds_total", **labels)
     saved = figures.sum("offramp_multiply_adds_saved_total", **labels)
@@ -185,7 +185,7 @@ def _point(
         evidence=None if test is None else test.evidence,
         limit=None if test is None else 1 / test.delta,
         drift=figures.sum("offramp_exit_drift", operating_point=state.name, **labels),
-        drifted=bool(figures.sum("offramp_drift_alarm", signal=f"exits of {state.name}", **labels)),
+        drifted=bool(figures.sum("offramp_drift_alarm", operating_point=state.name, **labels)),
         expected_cost=published.multiply_adds_share,
     )
 

@@ -104,8 +104,8 @@ class Supervisor:
                 self._jobs.apply(job_id, event)
             now = time.monotonic()
             if is_own:
-                self._metrics.training_epochs.inc(isinstance(event, EpochDone))
-                self._metrics.training_seconds.inc(now - counted_until)
+                self._metrics.server.training_epochs.inc(isinstance(event, EpochDone))
+                self._metrics.server.training_seconds.inc(now - counted_until)
             counted_until = now
 
         try:

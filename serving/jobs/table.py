@@ -105,4 +105,4 @@ class JobTable:
     def _update_metrics(self) -> None:
         states = [job.state for job in self._jobs.values()]
         for state in JobState:
-            self._metrics.training_jobs.labels(state).set(states.count(state))
+            self._metrics.server.training_jobs.labels(state).set(states.count(state))

@@ -35,6 +35,11 @@ class Rescans:
         self._refused: set[str] = set()
         """The refusals of the last rescan, which are not logged again."""
 
+    @property
+    def refused(self) -> int:
+        """Number of refusals of the last rescan."""
+        return len(self._refused)
+
     async def load_first(self) -> None:
         """Load all versions, and wait for their trials; raise RepositoryError if one is refused."""
         refused = await off_loop(self._repository.rescan)

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2
 from prometheus_client import CollectorRegistry
 
 from serving import __version__
+from serving.api.health import Health
 from serving.api.inference import Inference
 from serving.api.open_inference import OpenInference
 from serving.api.places import side_places
-from serving.api.wire import INFERENCE_SERVICE, TRAINING_SERVICE
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, TRAINING_SERVICE
 from serving.config import Config
 from serving.console.standard_streams import discard_unwritten
 from serving.engine.engine import Engine
@@ -34,6 +34,7 @@ from serving.frontend.handlers import InferenceHandlers
 from serving.http.application import make_application
 from serving.http.port import HttpPort
 from serving.http.status import StatusSource
+from serving.lifecycle.gauges import show_installation, watch_load
 from serving.lifecycle.grpc_port import GrpcPort
 from serving.lifecycle.loading import VersionLoader
 from serving.lifecycle.readiness import Phase, Readiness
@@ -100,9 +101,7 @@ class Server:
         self._metrics = Metrics(self._registry, dropped_log_lines)
         self._device = choose_device(device)
         self._revocations = Revocations(state_dir)
-        self._metrics.revocations_unwritten.set_function(lambda: len(self._revocations.unwritten()))
         self.engine = Engine(config.engine.workers or self._device.default_workers())
-        self._metrics.requests_in_flight.set_function(lambda: self.engine.requests_in_flight)
         self._trials = Trials(config.trial, config.engine.max_batch_size)
         loader = VersionLoader(config, self._device, self.engine, self._metrics, self._revocations)
         self.repository = ModelRepository[ServedVersion](
@@ -112,12 +111,13 @@ class Server:
             also_serve={name: model.versions for name, model in config.models.items()},
             start_trial=self._trials.start if config.trial.enabled else None,
         )
-        self.rescans = Rescans(self.repository, poll_seconds, self._revocations.refresh)
+        self.rescans = Rescans(self.repository, poll_seconds, self._after_rescan)
         self.training = TrainingService(
             training, model_repository, config.training, self._metrics, self.rescans.rescan
         )
         self.grpc = GrpcPort(address.host, address.grpc_port, config.server, self._security)
-        self._health = health.aio.HealthServicer()
+        watch_load(self._metrics.server, self.engine, self.rescans, self._revocations)
+        self._health: Health
         self._inference: InferenceHandlers
         self._http: HttpPort
         self._refreshing: asyncio.Task[None] | None = None
@@ -179,46 +179,55 @@ class Server:
         if not self.repository.served():
             _LOG.warning("no model found; publish one, then send SIGHUP")
         address = self._address
-        application = make_application(self._status_source(), self._metrics)
+        source = self._status_source()
+        application = make_application(source, self._metrics)
         self._http = HttpPort(address.host, address.metrics_port, application, self._security.tls)
         self._revocations.start(self._apply_revocations)
-        services = await self._listen()
+        await self._listen(lambda: source.state() == "ready")
         self._readiness.phase = Phase.READY
-        for service in ("", *services):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._health.update()
         self.rescans.start()
         if self._security.is_configured:
             self._refreshing = asyncio.create_task(self._refresh_repeatedly())
 
-    async def _listen(self) -> list[str]:
-        """Open the gRPC port, start the engine, and return the names of the services."""
+    async def _listen(self, is_ready: Callable[[], bool]) -> None:
+        """Open the gRPC port and start the engine. is_ready: whether the whole server is ready."""
         settings, caller_metadata = self._config.server, self._config.monitor.caller_metadata
-        inference = Inference(self.repository, self.engine, self._readiness, self._metrics)
+        access_share = self._config.log.access_share
+        inference = Inference(self.repository, self.engine, self._readiness, self._metrics, access_share)
         described = OpenInference(
             self.repository,
-            self._readiness,
-            self.engine,
+            is_ready,
             version=__version__,
             device=self._device.name,
             front_end=self.grpc.front_end,
         )
         wake = self.engine.wake
         self._inference = InferenceHandlers(inference, wake, self._readiness, settings, caller_metadata)
-        places = side_places()
-        handlers = {**described.handlers(places), **self._inference.handlers()}
+        places, count = side_places(), self._metrics.server.count_rpc
+        handlers = {**described.handlers(places, count), **self._inference.handlers()}
         training = self.training.open(places)
         services = [INFERENCE_SERVICE, *([TRAINING_SERVICE] if self.training.offered else [])]
+        self._health = Health(self.repository, self._readiness, is_ready, services)
         server = grpcio.make_server(
             settings,
-            [grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers), training],
-            self._health,
-            services,
+            [
+                grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers),
+                training,
+                self._health.generic_handler(places, count),
+            ],
+            (*services, HEALTH_SERVICE),
             places,
-            self._security.interceptors(self._metrics.authentication_failures),
+            count,
+            self._security.interceptors(self._metrics.server.authentication_failures),
         )
         await self.grpc.open(server, inference.begin, wake, caller_metadata)
         self.engine.start(self.grpc.native)
-        return services
+
+    def _after_rescan(self) -> None:
+        """Apply revocations to new versions, and report the health of models."""
+        self._revocations.refresh()
+        self._health.update()
 
     def _status_source(self) -> StatusSource:
         return StatusSource(
@@ -242,7 +251,7 @@ class Server:
         self._readiness.phase = Phase.DRAINING
         self._inference.drain()
         self.engine.refuse_waiting(self._readiness.refusal())
-        await self._health.enter_graceful_shutdown()
+        self._health.update()
         self.rescans.stop()
         if self._refreshing is not None:
             self._refreshing.cancel()
@@ -286,6 +295,5 @@ class Server:
             version.monitor.apply_revocations(partial(self._revocations.revoked_by, name, number))
 
     def _log_device(self) -> None:
-        self._metrics.device.labels(self._device.name, self._device.provider).set(1)
-        self._metrics.front_end.labels(self.grpc.front_end).set(1)
+        show_installation(self._metrics.server, self._device, self.grpc.front_end)
         _LOG.info("device taken", device=self._device.name, provider=self._device.provider)

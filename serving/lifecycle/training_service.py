@@ -62,12 +62,13 @@ class TrainingService:
 
         places: the limit on open streams. Raises ConfigurationError if the training folder is not available.
         """
+        count = self._metrics.server.count_rpc
         if self._offer is None:
-            return refusing_handler("start it with --enable-training")
+            return refusing_handler("start it with --enable-training", count)
         reason = self._offer.program.unavailable_reason()
         if reason is not None:
             _LOG.warning("training not offered", reason=reason)
-            return refusing_handler(reason)
+            return refusing_handler(reason, count)
         self._jobs = Jobs(
             self._offer.training_dir,
             self._model_repository,
@@ -76,7 +77,7 @@ class TrainingService:
             program=self._offer.program,
             rescan=self._rescan,
         )
-        return Training(self._jobs).generic_handler(places)
+        return Training(self._jobs).generic_handler(places, count)
 
     async def close(self, seconds: float) -> None:
         """Interrupt the jobs; kill processes that take longer than `seconds`."""

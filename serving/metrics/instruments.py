@@ -1,4 +1,4 @@
-"""All Prometheus instruments of a server, created in a given registry.
+"""The Prometheus instruments of a server and of its models, created in a given registry.
 
 Base units, `_total` on counters, histograms from 0.25 ms. Labels come only from bounded sets: served models
 and versions (empty for a request of no served model), stages, exits and published points. When a version is
@@ -8,12 +8,11 @@ unloaded, its gauges are removed at once, and its counters and histograms after 
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from serving.metrics.bulk_histogram import BulkHistogram
 from serving.metrics.model_metrics import ModelMetrics, Outcome
+from serving.metrics.server_metrics import ServerMetrics
 
 SECONDS_BUCKETS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -29,10 +28,11 @@ ModelAndVersion = tuple[str, str]
 
 
 class Metrics:
-    """The server's instruments. `for_model` returns those of one version."""
+    """All instruments: `server` has those of the whole server, `for_model` returns those of one version."""
 
     def __init__(self, registry: CollectorRegistry, dropped_log_lines: Callable[[], int] = lambda: 0) -> None:
-        """Create the instruments. dropped_log_lines: called at each scrape for the number so far."""
+        """Create the instruments. dropped_log_lines: see ServerMetrics."""
+        self.server = ServerMetrics(registry, dropped_log_lines)
         model = MODEL_LABELS
         self._counts: list[Counter | BulkHistogram] = []
         self._gauges: list[Gauge] = []
@@ -60,11 +60,10 @@ class Metrics:
         self.rows = counter("offramp_rows", "Rows by how their request ended", "outcome")
         self.request_seconds = histogram(
             "offramp_request_seconds",
-            "Time from the arrival of a request to its answer, for answered requests",
+            "Time from the arrival of a request to its end",
             SECONDS_BUCKETS,
-        )
-        self.requests_in_flight = Gauge(
-            "offramp_requests_in_flight", "Requests admitted and not yet ended", registry=registry
+            "operating_point",
+            "outcome",
         )
         self.rows_exited = counter(
             "offramp_rows_exited",
@@ -83,6 +82,11 @@ class Metrics:
             "offramp_stage_seconds", "Duration of stage runs", SECONDS_BUCKETS, "stage"
         )
         self.batch_rows = histogram("offramp_batch_rows", "Rows in a stage's batch", ROWS_BUCKETS, "stage")
+        self.ready = gauge("offramp_model_ready", "1 while the version admits requests")
+        self.rows_held = gauge("offramp_rows_held", "Rows admitted and not yet answered")
+        self.queue_capacity_rows = gauge(
+            "offramp_queue_capacity_rows", "Maximum number of rows admitted and not yet answered"
+        )
         self.rows_waiting = gauge("offramp_rows_waiting", "Rows that wait for a stage now", "stage")
         self.confidence = histogram(
             "offramp_confidence", "Confidence of rows at the exit where they left", CONFIDENCE_BUCKETS, "exit"
@@ -104,9 +108,20 @@ class Metrics:
             "0 once a point is revoked, or its certificate is found broken",
             point,
         )
+        self.certificate_epsilon = gauge(
+            "offramp_certificate_epsilon", "Largest risk that the certificate allows", point
+        )
+        self.certificate_delta = gauge(
+            "offramp_certificate_delta", "Probability that a certificate's bound is wrong", point
+        )
         self.certificate_evidence = gauge(
             "offramp_certificate_evidence",
-            "Evidence against a certificate: 1 before any row; at 1 / delta it may be broken",
+            "Evidence against a certificate: 1 before any row",
+            point,
+        )
+        self.certificate_evidence_limit = gauge(
+            "offramp_certificate_evidence_limit",
+            "Evidence at which a certificate may be broken: 1 / delta",
             point,
         )
         self.certificate_suspected = gauge(
@@ -132,44 +147,14 @@ class Metrics:
             "offramp_confidence_drift",
             "Stability index of the last window's confidences at exit 0 against the manifest",
         )
-        self.drift_alarm = gauge("offramp_drift_alarm", "1 while the last window drifted too far", "signal")
-        self.authentication_failures = Counter(
-            "offramp_authentication_failures",
-            "gRPC calls refused for their token: missing, unknown or not_allowed",
-            ("reason",),
-            registry=registry,
+        self.drift_alarm = gauge(
+            "offramp_drift_alarm", "1 while the last window drifted too far", "signal", point
         )
-        self.training_jobs = Gauge(
-            "offramp_training_jobs", "Training jobs by their state", ("state",), registry=registry
-        )
-        self.training_epochs = Counter(
-            "offramp_training_epochs", "Epochs that training jobs finished", registry=registry
-        )
-        self.training_seconds = Counter(
-            "offramp_training_seconds", "Total run time of all training jobs", registry=registry
-        )
-        self.revocations_unwritten = Gauge(
-            "offramp_revocations_unwritten",
-            "Revocations in force that the state folder does not hold yet",
-            registry=registry,
-        )
-        self.device = Gauge(
-            "offramp_device_info",
-            "The device that sessions run on",
-            ("device", "provider"),
-            registry=registry,
-        )
-        self.front_end = Gauge(
-            "offramp_front_end_info",
-            "The front end of inference calls",
-            ("front_end",),
-            registry=registry,
-        )
-        registry.register(_DroppedLogLines(dropped_log_lines))
 
-    def request_of_no_model(self, outcome: Outcome) -> None:
+    def request_of_no_model(self, outcome: Outcome, seconds: float) -> None:
         """Count a request of no served model; its number of rows is unknown."""
         self.requests.labels("", "", outcome).inc()
+        self.request_seconds.labels("", "", "", outcome).observe(seconds)
 
     def for_model(self, model: str, version: int, stages: int) -> ModelMetrics:
         """Return the instruments of one version. A version that is loaded again continues its series."""
@@ -203,20 +188,3 @@ def _remove(families: Iterable[Counter | Gauge | BulkHistogram], version: ModelA
     """Remove every series of a version."""
     for family in families:
         family.remove_by_labels(dict(zip(MODEL_LABELS, version, strict=True)))
-
-
-class _DroppedLogLines(Collector):
-    """A counter whose value comes from a function, which prometheus_client's Counter does not support."""
-
-    def __init__(self, read: Callable[[], int]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the current number."""
-        yield CounterMetricFamily(
-            "offramp_log_lines_dropped",
-            "Log lines dropped because they could not be written in time",
-            value=self._read(),
-        )
-
-    describe = collect

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge
 
+from serving.metrics.bulk_histogram import Series
+
 if TYPE_CHECKING:  # instruments.py imports this module
     from serving.metrics.instruments import Metrics
 
@@ -25,6 +27,13 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+class DriftSignal(StrEnum):
+    """The distribution that a drift alarm watches."""
+
+    EXITS = "exits"
+    CONFIDENCE = "confidence"
+
+
 class ModelMetrics:
     """The instruments of one version's requests and stages, with bound labels."""
 
@@ -38,7 +47,7 @@ class ModelMetrics:
         self._confidence = [metrics.confidence.labels(*self._labels, stage) for stage in self._stages]
         self._requests = {each: metrics.requests.labels(*self._labels, each) for each in Outcome}
         self._rows = {each: metrics.rows.labels(*self._labels, each) for each in Outcome}
-        self._request_seconds = metrics.request_seconds.labels(*self._labels)
+        self._request_seconds: dict[tuple[str, Outcome], Series] = {}
         self._exited: dict[tuple[str, str, str], Counter] = {}
         self._multiply_adds = metrics.multiply_adds.labels(*self._labels)
         self._multiply_adds_saved = metrics.multiply_adds_saved.labels(*self._labels)
@@ -75,16 +84,33 @@ class ModelMetrics:
             gauge = self._metrics.rows_waiting.labels(*self._labels, stage)
             gauge.set_function(partial(waiting, number))
 
+    def watch_admission(
+        self, *, ready: Callable[[], bool], rows_held: Callable[[], float], capacity_rows: int
+    ) -> None:
+        """Set the capacity, and the functions that are called at each scrape for the current state.
+
+        ready: whether requests are admitted. rows_held: the rows admitted and not yet answered.
+        """
+        self._metrics.ready.labels(*self._labels).set_function(ready)
+        self._metrics.rows_held.labels(*self._labels).set_function(rows_held)
+        self._metrics.queue_capacity_rows.labels(*self._labels).set(capacity_rows)
+
     def forget(self) -> None:
         """Remove the unloaded version's gauges now, and its counts after the next scrape."""
         self._metrics.forget(self._labels)
 
-    def requests_ended(self, outcome: Outcome, rows: int, seconds: Sequence[float]) -> None:
-        """Count requests with the same outcome. rows: their total. seconds: the duration of each."""
+    def requests_ended(self, outcome: Outcome, point: str, rows: int, seconds: Sequence[float]) -> None:
+        """Count requests with the same outcome and operating point.
+
+        point: empty if the requests were refused before their exit rule was known. rows: total number.
+        seconds: the duration of each request.
+        """
         self._requests[outcome].inc(len(seconds))
         self._rows[outcome].inc(rows)
-        if outcome is Outcome.OK:
-            self._request_seconds.observe_all(seconds)
+        key = (point, outcome)
+        if key not in self._request_seconds:  # labels() is slow, and there are few keys
+            self._request_seconds[key] = self._metrics.request_seconds.labels(*self._labels, *key)
+        self._request_seconds[key].observe_all(seconds)
 
 
 class MonitorMetrics:
@@ -93,6 +119,12 @@ class MonitorMetrics:
     def __init__(self, metrics: "Metrics", model: str, version: str) -> None:
         self._metrics = metrics
         self._labels = (model, version)
+
+    def certificate(self, point: str, epsilon: float, delta: float) -> None:
+        """Set the bound of a point's certificate, and the probability that it is wrong."""
+        self._gauge(self._metrics.certificate_epsilon, point).set(epsilon)
+        self._gauge(self._metrics.certificate_delta, point).set(delta)
+        self._gauge(self._metrics.certificate_evidence_limit, point).set(1 / delta)
 
     def shadow_compared(self, point: str, *, agreed: bool) -> None:
         """Count a sampled row whose full-depth answer is known."""
@@ -118,13 +150,13 @@ class MonitorMetrics:
             value = math.inf if threshold is None else threshold
             self._gauge(self._metrics.threshold, point, str(number)).set(value)
 
-    def drift(self, signal: str, index: float, *, alarmed: bool, point: str | None) -> None:
-        """Set the drift of a signal from the manifest: exit shares of a point, or confidences if None."""
-        if point is None:
+    def drift(self, signal: DriftSignal, point: str, index: float, *, alarmed: bool) -> None:
+        """Set the drift of a signal. point: the operating point; empty for confidences."""
+        if signal is DriftSignal.CONFIDENCE:
             self._gauge(self._metrics.confidence_drift).set(index)
         else:
             self._gauge(self._metrics.exit_drift, point).set(index)
-        self._gauge(self._metrics.drift_alarm, signal).set(alarmed)
+        self._gauge(self._metrics.drift_alarm, signal, point).set(alarmed)
 
     def _gauge(self, family: Gauge, *labels: str) -> Gauge:
         return family.labels(*self._labels, *labels)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from serving.metrics.model_metrics import MonitorMetrics
+from serving.metrics.model_metrics import DriftSignal, MonitorMetrics
 from serving.monitor.drift import DriftWatch
 from serving.repository.manifest import Manifest
 
@@ -30,7 +30,8 @@ class DriftAlarms:
         self._manifest = manifest
         self._metrics = metrics
         self._window_rows, self._alarm = window_rows, alarm
-        self._alarmed: set[str] = set()
+        self._alarmed: set[tuple[DriftSignal, str]] = set()
+        """Signals with their operating point, empty for confidences."""
         self._exits = {point: self._new_exits(point) for point in points}
         histogram = manifest.exits[0].confidence
         self._confidences: DriftWatch | None = None
@@ -41,12 +42,12 @@ class DriftAlarms:
     def add_exits(self, point: str, exits: Iterable[int]) -> None:
         """Add the exits of answered rows."""
         if self._exits[point].add(exits):
-            self._show(self._exits[point], f"exits of {point}", point)
+            self._show(self._exits[point], DriftSignal.EXITS, point)
 
     def add_confidences(self, confidences: Iterable[float]) -> None:
         """Add the confidences of rows at exit 0."""
         if self._confidences is not None and self._confidences.add(confidences):
-            self._show(self._confidences, "confidence", None)
+            self._show(self._confidences, DriftSignal.CONFIDENCE, "")
 
     def restart(self, point: str) -> None:
         """Start a new window of a point's exits, after its thresholds changed."""
@@ -59,12 +60,16 @@ class DriftAlarms:
     def _new_watch(self, shares: Sequence[float], edges: Sequence[float]) -> DriftWatch:
         return DriftWatch(shares, edges, window_rows=self._window_rows, alarm=self._alarm)
 
-    def _show(self, watch: DriftWatch, signal: str, point: str | None) -> None:
+    def _show(self, watch: DriftWatch, signal: DriftSignal, point: str) -> None:
         """Update the metrics after a complete window; log if the alarm changed."""
-        self._metrics.drift(signal, watch.index, alarmed=watch.alarmed, point=point)
-        if watch.alarmed != (signal in self._alarmed):
-            self._alarmed ^= {signal}
-            event = "drift" if watch.alarmed else "drift is over"
-            name, version = self._manifest.name, self._manifest.version
-            index = round(watch.index, 3)
-            _LOG.warning(event, model=name, version=version, signal=signal, stability_index=index)
+        self._metrics.drift(signal, point, watch.index, alarmed=watch.alarmed)
+        if watch.alarmed != ((signal, point) in self._alarmed):
+            self._alarmed ^= {(signal, point)}
+            _LOG.warning(
+                "drift" if watch.alarmed else "drift is over",
+                model=self._manifest.name,
+                version=self._manifest.version,
+                signal=signal.value,
+                operating_point=point,
+                stability_index=round(watch.index, 3),
+            )

@@ -104,6 +104,9 @@ class Monitor:
         self._drift = DriftAlarms(
             manifest, self._watches, metrics, window_rows=limits.drift_rows, alarm=limits.drift_alarm
         )
+        for name, point in manifest.operating_points.items():
+            if point.certificate is not None:
+                metrics.certificate(name, point.certificate.epsilon, point.certificate.delta)
         self._show_points()
 
     def sample(self, rows: int, rule: ExitRule) -> Sequence[int]:

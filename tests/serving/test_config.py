@@ -46,7 +46,7 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
     [
         (
             "bogus = 1",
-            "bogus: unknown key, known keys: server, engine, monitor, trial, training, security, models",
+            "bogus: unknown key, known keys: server, engine, monitor, trial, training, security, log, models",
         ),
         (
             "[server]\nbogus = 1",

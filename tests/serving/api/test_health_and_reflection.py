@@ -1,13 +1,18 @@
 """Health checks and server reflection."""
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE
-from tests.serving.live_server import LiveServer, health_of
+from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health
+from tests.serving import scripted_model
+from tests.serving.live_server import PATIENCE_SECONDS, LiveServer, health_of
 
 
 @pytest.mark.parametrize("service", ["", INFERENCE_SERVICE])
@@ -20,6 +25,97 @@ def test_health_of_an_unknown_service_is_not_found(live_server: LiveServer) -> N
         health_of(live_server, "other")
 
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    scripted_model.publish(tmp_path, name="first")
+    return tmp_path
+
+
+@pytest.fixture
+def changing_server(root: Path, front_end: str) -> Iterator[LiveServer]:
+    """A server whose repository a test may change."""
+    with LiveServer(root, front_end=front_end) as server:
+        yield server
+
+
+def watch(server: LiveServer, service: str) -> grpc.Call:
+    return server.channel.unary_stream(
+        f"/{HEALTH_SERVICE}/Watch",
+        request_serializer=health.HealthCheckRequest.SerializeToString,
+        response_deserializer=health.HealthCheckResponse.FromString,
+    )(health.HealthCheckRequest(service=service), timeout=PATIENCE_SECONDS)
+
+
+def next_status(watching: grpc.Call) -> str:
+    return str(health.HealthCheckResponse.ServingStatus.Name(next(watching).status))
+
+
+def test_a_model_is_healthy_until_it_is_unloaded(changing_server: LiveServer, root: Path) -> None:
+    healthy = health_of(changing_server, "first")
+    shutil.rmtree(root / "first")
+    changing_server.rescan()
+
+    with pytest.raises(grpc.RpcError, match='no service or model "first"') as error:
+        health_of(changing_server, "first")
+
+    assert healthy == "SERVING"
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_model_that_admits_no_requests_is_unhealthy(changing_server: LiveServer) -> None:
+    watching = watch(changing_server, "first")
+    before = next_status(watching)
+
+    changing_server.version("first").lane.open = False
+
+    assert health_of(changing_server, "first") == "NOT_SERVING"
+    assert (before, next_status(watching)) == ("SERVING", "NOT_SERVING")
+
+
+def test_a_watch_follows_a_model_through_rescans(changing_server: LiveServer, root: Path) -> None:
+    watching = watch(changing_server, "second")
+    statuses = [next_status(watching)]
+
+    folder = scripted_model.publish(root, name="second")
+    changing_server.rescan()
+    statuses.append(next_status(watching))
+    shutil.rmtree(folder.parent)
+    changing_server.rescan()
+    statuses.append(next_status(watching))
+
+    assert statuses == ["SERVICE_UNKNOWN", "SERVING", "SERVICE_UNKNOWN"]
+
+
+def test_a_watch_that_ends_does_not_affect_another(changing_server: LiveServer, root: Path) -> None:
+    ending, watching = watch(changing_server, "first"), watch(changing_server, "first")
+    assert (next_status(ending), next_status(watching)) == ("SERVING", "SERVING")
+    ending.cancel()
+
+    shutil.rmtree(root / "first")
+    changing_server.rescan()
+
+    assert next_status(watching) == "SERVICE_UNKNOWN"
+
+
+@pytest.mark.parametrize("allow_empty", [False, True])
+def test_without_models_the_server_is_ready_only_if_it_may_be_empty(
+    tmp_path: Path, front_end: str, *, allow_empty: bool
+) -> None:
+    config = {"server": {"allow_empty": allow_empty}}
+    with LiveServer(tmp_path, config, front_end=front_end) as server:
+        watching = watch(server, "")
+        before = next_status(watching)
+        assert server.call("ServerReady").ready is allow_empty
+        assert health_of(server, INFERENCE_SERVICE) == "SERVING"
+
+        scripted_model.publish(tmp_path)
+        server.rescan()
+
+        assert before == ("SERVING" if allow_empty else "NOT_SERVING")
+        assert health_of(server, "") == "SERVING"
+        assert server.call("ServerReady").ready
 
 
 @pytest.fixture

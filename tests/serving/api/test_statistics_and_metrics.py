@@ -72,7 +72,25 @@ def test_every_outcome_is_counted_once_with_its_rows(own_server: LiveServer) -> 
         "invalid": (1, 1),
         "not_found": (1, 0),
     }
-    assert own_server.metric("offramp_request_seconds_count") == 1
+
+
+def test_the_time_of_every_request_is_observed_with_its_point_and_outcome(own_server: LiveServer) -> None:
+    infer(own_server, request(EASY, operating_point={"string_param": "exact"}))
+    infer(own_server, request(EASY, threshold={"double_param": 0.5}))
+    refused(own_server, request(HARD, row(1, 0, 0, 0, fates=(RAISES, 0))))
+    refused(own_server, request(EASY, threshold={"double_param": 2.0}))
+    refused(own_server, request(model="other"))
+    assert eventually(lambda: all_counted(own_server, 5))
+
+    def observed(**labels: str) -> float:
+        return own_server.metric("offramp_request_seconds_count", **labels)
+
+    assert observed(model="scripted", operating_point="exact", outcome="ok") == 1
+    assert observed(model="scripted", operating_point="custom", outcome="ok") == 1
+    assert observed(model="scripted", operating_point="balanced", outcome="failed") == 1
+    assert observed(model="scripted", operating_point="", outcome="invalid") == 1
+    assert observed(model="", operating_point="", outcome="not_found") == 1
+    assert observed() == 5
 
 
 def test_hostile_names_add_no_label(own_server: LiveServer) -> None:

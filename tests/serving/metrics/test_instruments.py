@@ -5,12 +5,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from serving.metrics.instruments import CONFIDENCE_BUCKETS, ROWS_BUCKETS, SECONDS_BUCKETS, Metrics
-from serving.metrics.model_metrics import Outcome
+from serving.metrics.model_metrics import DriftSignal, Outcome
 
 PROMISED = {
     "offramp_requests": {"model", "version", "outcome"},
     "offramp_rows": {"model", "version", "outcome"},
-    "offramp_request_seconds": {"model", "version"},
+    "offramp_request_seconds": {"model", "version", "operating_point", "outcome"},
     "offramp_rows_exited": {"model", "version", "exit", "reason", "operating_point"},
     "offramp_queue_seconds": {"model", "version", "stage"},
     "offramp_stage_seconds": {"model", "version", "stage"},
@@ -21,6 +21,12 @@ PROMISED = {
     "offramp_multiply_adds_saved": {"model", "version"},
     "offramp_shadow_rows": {"model", "version", "operating_point", "agreed"},
     "offramp_shadow_rows_missing": {"model", "version", "operating_point"},
+    "offramp_model_ready": {"model", "version"},
+    "offramp_rows_held": {"model", "version"},
+    "offramp_queue_capacity_rows": {"model", "version"},
+    "offramp_certificate_epsilon": {"model", "version", "operating_point"},
+    "offramp_certificate_delta": {"model", "version", "operating_point"},
+    "offramp_certificate_evidence_limit": {"model", "version", "operating_point"},
     "offramp_certificate_holds": {"model", "version", "operating_point"},
     "offramp_certificate_evidence": {"model", "version", "operating_point"},
     "offramp_certificate_suspected": {"model", "version", "operating_point"},
@@ -29,7 +35,8 @@ PROMISED = {
     "offramp_threshold": {"model", "version", "operating_point", "exit"},
     "offramp_exit_drift": {"model", "version", "operating_point"},
     "offramp_confidence_drift": {"model", "version"},
-    "offramp_drift_alarm": {"model", "version", "signal"},
+    "offramp_drift_alarm": {"model", "version", "signal", "operating_point"},
+    "offramp_rpcs": {"method", "code"},
     "offramp_authentication_failures": {"reason"},
     "offramp_training_jobs": {"state"},
     "offramp_training_epochs": set[str](),
@@ -38,6 +45,16 @@ PROMISED = {
     "offramp_front_end_info": {"front_end"},
     "offramp_requests_in_flight": set[str](),
     "offramp_log_lines_dropped": set[str](),
+    "offramp_build_info": {"version", "python", "onnxruntime", "grpcio"},
+    "offramp_workers": set[str](),
+    "offramp_workers_busy": set[str](),
+    "offramp_versions_refused": set[str](),
+    "process_cpu_seconds": set[str](),
+    "process_max_fds": set[str](),
+    "process_open_fds": set[str](),
+    "process_resident_memory_bytes": set[str](),
+    "process_start_time_seconds": set[str](),
+    "process_virtual_memory_bytes": set[str](),
 }
 
 
@@ -60,18 +77,22 @@ def touch_all(metrics: Metrics) -> None:
     model.left_with(1, [0.5, 0.75])
     model.spent(100, 20)
     model.watch_waiting(lambda stage: 10 + stage)
-    model.requests_ended(Outcome.OK, 4, [0.003])
+    model.watch_admission(ready=lambda: True, rows_held=lambda: 7, capacity_rows=64)
+    model.requests_ended(Outcome.OK, "fast", 4, [0.003])
+    model.monitor.certificate("fast", epsilon=0.03, delta=0.05)
     model.monitor.shadow_compared("fast", agreed=False)
     model.monitor.shadow_missing("fast")
     model.monitor.evidence("fast", 1.5, suspected=False)
     model.monitor.missing_alarm("fast", raised=False)
     model.monitor.in_force("fast", (0.5, None), holds=True)
-    model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
-    model.monitor.drift("confidence", 0.1, alarmed=True, point=None)
-    metrics.authentication_failures.labels("missing").inc()
-    metrics.training_jobs.labels("running").set(1)
-    metrics.device.labels("cpu", "CPUExecutionProvider").set(1)
-    metrics.front_end.labels("native").set(1)
+    model.monitor.drift(DriftSignal.EXITS, "fast", 0.1, alarmed=False)
+    model.monitor.drift(DriftSignal.CONFIDENCE, "", 0.1, alarmed=True)
+    metrics.server.count_rpc("grpc.health.v1.Health/Check", "OK")
+    metrics.server.authentication_failures.labels("missing").inc()
+    metrics.server.training_jobs.labels("running").set(1)
+    metrics.server.device.labels("cpu", "CPUExecutionProvider").set(1)
+    metrics.server.front_end.labels("native").set(1)
+    metrics.server.build.labels("0.1", "3.11.2", "1.20", "1.70").set(1)
 
 
 def families(registry: CollectorRegistry) -> dict[str, Metric]:
@@ -91,7 +112,7 @@ def test_every_metric_exists_with_its_labels(metrics: Metrics, registry: Collect
 
 def test_names_have_the_prefix_and_base_units(metrics: Metrics, registry: CollectorRegistry) -> None:
     for family in families(registry).values():
-        assert family.name.startswith("offramp_")
+        assert family.name.startswith(("offramp_", "process_"))
         assert not family.name.endswith(("_ms", "_milliseconds", "_percent", "_mb"))
         assert family.documentation
 
@@ -106,15 +127,15 @@ def test_seconds_start_at_a_quarter_of_a_millisecond() -> None:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_only_answered_requests_have_their_time_observed(
+def test_every_ended_request_has_its_time_observed(
     metrics: Metrics, registry: CollectorRegistry, outcome: Outcome
 ) -> None:
-    metrics.for_model("digits", 3, stages=2).requests_ended(outcome, 4, [0.002, 0.003])
+    metrics.for_model("digits", 3, stages=2).requests_ended(outcome, "fast", 4, [0.002, 0.003])
 
     labels = {"model": "digits", "version": "3"}
-    observed = registry.get_sample_value("offramp_request_seconds_count", labels)
-    assert observed == (2.0 if outcome is Outcome.OK else 0.0)
     outcomes = {**labels, "outcome": outcome.value}
+    series = {**outcomes, "operating_point": "fast"}
+    assert registry.get_sample_value("offramp_request_seconds_count", series) == 2.0
     assert registry.get_sample_value("offramp_requests_total", outcomes) == 2.0
     assert registry.get_sample_value("offramp_rows_total", outcomes) == 4.0
 
@@ -167,7 +188,7 @@ def test_a_version_that_is_loaded_again_during_a_scrape_keeps_its_series(
 ) -> None:
     metrics.for_model("digits", 3, stages=2).forget()
     scraped = metrics.unloaded()
-    metrics.for_model("digits", 3, stages=2).requests_ended(Outcome.OK, 4, [0.003])
+    metrics.for_model("digits", 3, stages=2).requests_ended(Outcome.OK, "fast", 4, [0.003])
 
     metrics.remove(scraped)
 
@@ -176,26 +197,28 @@ def test_a_version_that_is_loaded_again_during_a_scrape_keeps_its_series(
 
 
 def test_a_request_of_no_model_has_empty_labels(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics.request_of_no_model(Outcome.NOT_FOUND)
+    metrics.request_of_no_model(Outcome.NOT_FOUND, 0.25)
 
     labels = {"model": "", "version": "", "outcome": "not_found"}
     assert registry.get_sample_value("offramp_requests_total", labels) == 1.0
+    labels["operating_point"] = ""
+    assert registry.get_sample_value("offramp_request_seconds_sum", labels) == 0.25
 
 
 def test_drift_of_exits_and_drift_of_confidences_have_separate_series(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     model = metrics.for_model("digits", 3, stages=2)
-    model.monitor.drift("exits of fast", 0.1, alarmed=False, point="fast")
-    model.monitor.drift("confidence", 0.3, alarmed=True, point=None)
+    model.monitor.drift(DriftSignal.EXITS, "fast", 0.1, alarmed=False)
+    model.monitor.drift(DriftSignal.CONFIDENCE, "", 0.3, alarmed=True)
 
     def shown(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, {"model": "digits", "version": "3", **labels})
 
     assert shown("offramp_exit_drift", operating_point="fast") == 0.1
     assert shown("offramp_confidence_drift") == 0.3
-    assert shown("offramp_drift_alarm", signal="exits of fast") == 0
-    assert shown("offramp_drift_alarm", signal="confidence") == 1
+    assert shown("offramp_drift_alarm", signal="exits", operating_point="fast") == 0
+    assert shown("offramp_drift_alarm", signal="confidence", operating_point="") == 1
 
 
 def test_a_disabled_exit_has_an_infinite_threshold(metrics: Metrics, registry: CollectorRegistry) -> None:

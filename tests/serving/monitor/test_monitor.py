@@ -299,7 +299,7 @@ def test_synthetic_rows_are_answered_and_not_counted(serve: Serve, registry: Col
         run(served, request)
 
     assert counts(served) == (0, 0, 0)
-    assert drift_alarm(registry, "exits of balanced") is None
+    assert drift_alarm(registry, "exits", "balanced") is None
 
 
 def test_too_many_missing_rows_raise_an_alarm_until_they_are_few_again(
@@ -327,8 +327,8 @@ def test_nothing_is_sampled_unless_asked_for(serve: Serve) -> None:
     assert counts(served) == (0, 0, 0)
 
 
-def drift_alarm(registry: CollectorRegistry, signal: str) -> float | None:
-    labels = {"model": "scripted", "version": "1", "signal": signal}
+def drift_alarm(registry: CollectorRegistry, signal: str, point: str = "") -> float | None:
+    labels = {"model": "scripted", "version": "1", "signal": signal, "operating_point": point}
     return registry.get_sample_value("offramp_drift_alarm", labels)
 
 
@@ -358,11 +358,11 @@ def test_rows_that_leave_elsewhere_raise_the_drift_alarm_and_revoke_nothing(
 
     for _ in range(2):
         asked(served, *[HARD] * 8)
-    like_the_baseline = drift_alarm(registry, "exits of balanced")
+    like_the_baseline = drift_alarm(registry, "exits", "balanced")
     for _ in range(2):
         asked(served, *[EASY] * 8)
 
-    assert (like_the_baseline, drift_alarm(registry, "exits of balanced")) == (0, 1)
+    assert (like_the_baseline, drift_alarm(registry, "exits", "balanced")) == (0, 1)
     assert not is_revoked(served)
 
 
@@ -373,10 +373,10 @@ def test_a_drift_is_logged_at_its_start_and_its_end(serve: Serve) -> None:
         for rows in (HARD, EASY, EASY, HARD, HARD, EASY):  # a window each
             asked(served, *[rows] * 8)
 
-    assert [(each["event"], each["signal"]) for each in logged] == [
-        ("drift", "exits of balanced"),
-        ("drift is over", "exits of balanced"),
-        ("drift", "exits of balanced"),
+    assert [(each["event"], each["signal"], each["operating_point"]) for each in logged] == [
+        ("drift", "exits", "balanced"),
+        ("drift is over", "exits", "balanced"),
+        ("drift", "exits", "balanced"),
     ]
 
 

@@ -25,7 +25,7 @@ RPC = "ModelInfer"
 
 
 class Inference:
-    """Begins ModelInfer calls, and the messages of ModelStreamInfer."""
+    """Decodes and admits ModelInfer calls, and the messages of ModelStreamInfer."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Inference:
     def _refuse(
         self, payload: bytes, call: Call, error: Exception, rows: int, received: float, *, streamed: bool
     ) -> None:
-        """Refuse a call, and count the refusal for the requested version if it is served."""
+        """Refuse a call. Count the refusal for the requested version, or for no model if it is not served."""
         model, number, message_id = read_names(payload)
         try:
             version = self._find(model, number)

@@ -1,8 +1,8 @@
 """The manifest: the description of a published model version, and its reader.
 
 `models/README.md` specifies the format with MUST and MAY; this module specifies it with types. The reader
-defines the format: training creates objects of these classes and writes them as JSON. Independent of onnxruntime,
-gRPC and the location of a repository.
+defines the format: training creates objects of these classes and writes them as JSON. Independent of
+onnxruntime, gRPC and the location of a repository.
 
 Shapes start with -1 for the rows of a batch. `E` exits, `K` classes.
 """

@@ -300,10 +300,11 @@ def lines(record: SlowdownRecord) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
     alarms = [record.alarming_share(PER_ROW, size) for size in SIZES]
     yield (
-        f"`{record.model}`; n = {record.n:,} sampled test rows. {versions}, CPU. The drift alarm of "
-        f"`balanced` ({MONITOR.drift_alarm:g} over {MONITOR.drift_rows:,} rows) is raised once "
+        f"`{record.model}`; n = {record.n:,} sampled test rows. {versions}, CPU. At size "
+        f"{' / '.join(str(size) for size in SIZES)}, the drift alarm of `balanced` is raised once "
         f"{' / '.join('no share' if share is None else percent(share, 0) for share in alarms)} of the rows "
-        f"have a perturbation of their own, at size {' / '.join(str(size) for size in SIZES)}."
+        f"have the perturbation *one per row*. The alarm level is {MONITOR.drift_alarm:g} over "
+        f"{MONITOR.drift_rows:,} rows."
     )
     yield ""
     yield (

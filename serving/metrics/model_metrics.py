@@ -119,7 +119,7 @@ class MonitorMetrics:
             self._gauge(self._metrics.threshold, point, str(number)).set(value)
 
     def drift(self, signal: str, index: float, *, alarmed: bool, point: str | None) -> None:
-        """Set the drift of a signal from the manifest: exit shares of a point, or confidences if None."""
+        """Set a signal's stability index. point: the one whose exits are compared; None for confidences."""
         if point is None:
             self._gauge(self._metrics.confidence_drift).set(index)
         else:

@@ -59,7 +59,7 @@ def test_a_named_recipe_is_listed_with_its_settings(capsys: pytest.CaptureFixtur
     assert lines[0].startswith("digits: ")
     assert [line.split() for line in lines[1:3]] == [["needs:", "nothing"], ["setting", "value", "meaning"]]
     (seed,) = [line for line in lines if line.startswith("seed ")]
-    assert seed.split(maxsplit=2) == ["seed", "0", "Seeds weights and batch order. Default 0."]
+    assert seed.split(maxsplit=2) == ["seed", "0", "Seeds initial weights and batch order. Default 0."]
 
 
 def test_an_unknown_name_of_a_listed_recipe_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

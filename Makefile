@@ -23,8 +23,9 @@ serve: install
 revocation: install
 	$(BIN)/python -m examples.revocation
 
+# A test process a core, four at most. Each uses one thread, so that they do not compete.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check .

@@ -1,1 +1,1 @@
-"""Measurements as commands. CONTRIBUTING.md says when to run which."""
+"""Measurements as commands. CONTRIBUTING.md states when to run them."""

@@ -1,10 +1,10 @@
-"""Early exits for the released recipe's backbone, from its ONNX file alone.
+"""Attach exits to the backbone of the released recipe, from its ONNX file alone.
 
     python -m bench.attach
 
-Trains the backbone of `fashion-mnist` without exits (about 25 minutes on one core; an interrupted run is
-resumed) and attaches exits to its ONNX file with 10,000 unlabelled rows that it was not trained on. Then
-serves the version on both front ends and compares it with the file on the official test rows. Publishes
+Trains the backbone of `fashion-mnist` without exits, in about 25 minutes on one core. An interrupted training
+is resumed. Attaches exits to the ONNX file with 10,000 unlabelled rows that the backbone was not trained on.
+Then serves the version on both front ends and compares it with the file on the official test rows. Publishes
 docs/attach/fashion-mnist.json, its plot, and the table of docs/attach.md.
 """
 
@@ -48,22 +48,22 @@ EXIT_COLOURS = {
 
 
 class Served(RecordPart):
-    """The test rows that a front end answered otherwise than the file."""
+    """The number of test rows on which the answers of a front end differ from the file's."""
 
     front_end: str
     exact_differs: int
-    """Of all test rows."""
+    """Rows that differ at `exact`, of all test rows."""
     rows: int
     balanced_differs: int
-    """Of the first `rows` test rows."""
+    """Rows that differ at `balanced`, of the first `rows` test rows."""
 
 
 class Measurement(RecordPart):
-    """The attaching, and the served version beside the file."""
+    """The record of `attach`, and the served version compared with the file."""
 
     record: AttachRecord
     accuracy: float
-    """Of the file on the official test rows."""
+    """Accuracy of the file on the official test rows."""
     test_rows: int
     seconds: float
     served: tuple[Served, ...]
@@ -134,8 +134,8 @@ def lines(measured: Measurement) -> Iterator[str]:
         f"{measured.seconds:.0f} seconds."
     )
     yield ""
-    titles = ("operating point", f"differs from the file, {n}", "multiply-adds, of the file's")
-    yield row(*titles, "milliseconds at batch 1, of the file's", "at batch 8")
+    titles = ("operating point", f"differs from the file, {n}", "multiply-adds, share of the file's")
+    yield row(*titles, "time at batch 1, share of the file's", "time at batch 8")
     yield rule(5)
     for name, point in record.points.items():
         times = [percent(point.time_shares[batch], 0) for batch in (1, 8)]

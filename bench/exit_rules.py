@@ -1,4 +1,4 @@
-"""Compare other exit rules with the largest probability, at equal multiply-adds and by certified cost.
+"""Compare other exit rules with the largest probability: at equal multiply-adds, and by certified cost.
 
     python -m bench.exit_rules models/fashion-mnist/2 runs/exit_rules/models/fashion-mnist-even/1
 
@@ -75,7 +75,7 @@ def log_probabilities(logits_ENK: Floats, calibration_temperatures: Sequence[flo
 
 
 class Interval(RecordPart):
-    """A rule minus the plain rule, as a share, with the paired 95 % interval."""
+    """The figure of a rule minus that of the plain rule, as a share, with the paired 95 % interval."""
 
     value: float
     low: float
@@ -83,13 +83,13 @@ class Interval(RecordPart):
 
     @classmethod
     def of(cls, difference_R: Floats) -> Self:
-        """Compute it from a difference in all resamples."""
+        """Compute the interval from the difference in each resample."""
         low, high = np.percentile(difference_R[1:], (2.5, 97.5))
         return cls(value=float(difference_R[0]), low=float(low), high=float(high))
 
 
 class PlainPoint(RecordPart):
-    """The plain rule on test, at a published operating point."""
+    """Test figures of the plain rule at a published operating point."""
 
     point: str
     epsilon: float
@@ -99,14 +99,14 @@ class PlainPoint(RecordPart):
 
 
 class RuleResult(RecordPart):
-    """Another rule on test, at the plain rule's multiply-adds of a published operating point."""
+    """Test figures of another rule, at the multiply-adds of the plain rule at a published operating point."""
 
     rule: str
     point: str
     accuracy: Interval
     disagreement: Interval
     certified_share: float
-    """Multiply-adds share of the thresholds that the rule itself certifies for the point."""
+    """Multiply-adds share of the thresholds that are certified for the point under this rule."""
 
 
 class ComparedNetwork(RecordPart):
@@ -134,7 +134,7 @@ def interpolate(cost_RJ: Floats, value_RJ: Floats, shares: Sequence[float]) -> F
 
 
 def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
-    """Keep the choices that no other choice beats on tune in both cost and a figure, by rising cost."""
+    """Return the choices that are Pareto-optimal in cost and a figure on tune, by rising cost."""
 
     def loss(choice: Candidate) -> float:
         return choice.tune.accuracy_loss if figure == ACCURACY else choice.tune.disagreement
@@ -256,7 +256,7 @@ def lines(record: ExitRulesRecord) -> Iterator[str]:
     yield (
         "The first row of a table has the plain rule's own figures. The other rows have differences from it "
         f"in points, with 95 % intervals from {record.resamples:,} paired resamples of the test rows. "
-        f"*Certified cost* is the cost of the thresholds that a rule certifies itself. {versions}, CPU."
+        f"*Certified cost* is the cost of the thresholds that are certified under the rule. {versions}, CPU."
     )
     for network in record.networks:
         yield from ("", f"### {network.title}", "")

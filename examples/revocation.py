@@ -2,9 +2,9 @@
 
     python -m examples.revocation [--shadow-share S]      `make revocation` runs this
 
-The streams go to `balanced` through gRPC: unchanged images; darkened images, which lower accuracy but not
-agreement; and noisy images, on which early exits disagree with the final exit. After each stream the
-server's evidence from its sampled rows is printed.
+Three streams are sent to `balanced` through gRPC. Unchanged images come first. Darkened images lower accuracy
+but not agreement. On noisy images, early exits disagree with the final exit. After each stream, the example
+prints the server's evidence from its sampled rows.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def unchanged(images: Images) -> Images:
 
 
 def darkened(images: Images) -> Images:
-    """Halve the brightness: accuracy falls, but early and final exits are wrong together."""
+    """Halve the brightness: accuracy falls, but early and final exits give the same wrong answers."""
     return images // 2
 
 

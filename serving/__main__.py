@@ -54,7 +54,7 @@ def run_program(arguments: Sequence[str] | None = None, prog: str = PROG) -> NoR
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve a model repository until a signal. Meanwhile only the log writer's thread writes to stderr."""
+    """Serve a model repository until a signal stops it. Only the log writer's thread writes to stderr."""
     writer = configure_logs(sys.stderr.fileno())
     try:
         return asyncio.run(_serve(options, lambda: writer.dropped))
@@ -170,16 +170,18 @@ def _parser(prog: str) -> CommandParser:
     check.description = "Read every version's manifest and compare its files with the digests in it."
     check.add_argument("folder", type=Path, metavar="FOLDER", help="the model repository")
     check.set_defaults(run=lambda options: verify(options.folder))
-    take = commands.add_parser("revoke", help="stop the use of an operating point")
-    take.description = (
+    revoking = commands.add_parser("revoke", help="stop the use of an operating point")
+    revoking.description = (
         "Stop the use of an operating point; requests for it then use a safer one. Without a point, every "
         "point of the version or model uses full depth."
     )
-    take.set_defaults(run=lambda options: revoke(options.state_dir, options.point, options.model_repository))
-    back = commands.add_parser("reinstate", help="allow a revoked operating point again")
-    back.description = "Take back every revocation of a point, a version or a model."
-    back.set_defaults(run=lambda options: reinstate(options.state_dir, options.point))
-    for command in (take, back):
+    revoking.set_defaults(
+        run=lambda options: revoke(options.state_dir, options.point, options.model_repository)
+    )
+    reinstating = commands.add_parser("reinstate", help="allow a revoked operating point again")
+    reinstating.description = "Reinstate one point, or every revoked point of a version or a model."
+    reinstating.set_defaults(run=lambda options: reinstate(options.state_dir, options.point))
+    for command in (revoking, reinstating):
         command.example = "fashion-mnist/2/fast --state-dir state"
         command.add_argument("point", type=_point, metavar="MODEL[/VERSION[/POINT]]")
         command.add_argument(
@@ -201,7 +203,7 @@ def _parser(prog: str) -> CommandParser:
     token.add_argument("--file", type=Path, metavar="FILE", help="token file to add the line to")
     token.set_defaults(run=lambda options: make_token(options.name, options.groups, options.file))
     # SUPPRESS: without it, this option's default would replace a value that was given before the command.
-    _add_model_repository(take, default=argparse.SUPPRESS)
+    _add_model_repository(revoking, default=argparse.SUPPRESS)
     return parser
 
 

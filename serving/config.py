@@ -42,8 +42,8 @@ class ServerSettings(Settings):
     keepalive_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Time without traffic after which a connection is probed, in seconds."""
     max_connection_age_seconds: Annotated[float, Field(gt=0, le=1_000_000)] = 3600.0
-    """Age at which a connection is asked to reconnect, in seconds; its calls finish. The native front end has
-    no such limit."""
+    """Age at which a connection is closed after its calls finish, in seconds; the client then reconnects. The
+    native front end has no such limit."""
 
 
 class EngineSettings(Settings):
@@ -101,8 +101,8 @@ class TrialSettings(Settings):
     """[trial]: the separate process that opens and runs a new version before it is loaded."""
 
     enabled: bool = True
-    """Whether trials are run. Without them an endless version blocks all loads, and a version that exhausts
-    the memory ends the server."""
+    """Whether trials are run. Without them, a version that loops forever blocks all loads, and a version that
+    exhausts the memory ends the server."""
     max_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
     """Longest duration of a trial, in seconds; a version that takes longer is refused."""
     max_memory_bytes: Annotated[int, Field(ge=2**27)] = 4 * 1024**3

@@ -1,8 +1,11 @@
 """The command line of training: `run`, `attach`, `retarget`, `recipes` and `study`.
 
-Exit codes: 0 if it succeeded or nothing was left to do; 2 for an error that the user can correct, with one
-line on stderr; 130 after an interrupt by Ctrl-C or SIGTERM, with a line that says how to resume; 141 if the
-reader of stdout or stderr has closed the pipe.
+Exit codes:
+
+    0      success, or nothing was left to do
+    2      an error that the user can correct; one line on stderr
+    130    an interrupt by Ctrl-C or SIGTERM; a line on stderr states how to resume
+    141    the reader of stdout or stderr has closed the pipe
 """
 
 import argparse
@@ -29,7 +32,7 @@ from training.study import options as study_options
 PROG = "python -m training"
 MISTAKE, INTERRUPTED = USAGE_ERROR, 130
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""A full disk, a full quota, and a file larger than this process may write."""
+"""Error numbers for a full disk, a full quota, and a file larger than this process may write."""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
@@ -107,7 +110,7 @@ def _attach(options: argparse.Namespace) -> None:
         from training.attach.progress import AttachProgress
 
     folder = AttachFolder(attach_options.output(options))
-    record, did = attach(
+    record, did_attach = attach(
         attach_options.settings(options),
         folder,
         options.model_repository,
@@ -121,7 +124,7 @@ def _attach(options: argparse.Namespace) -> None:
         f"network's multiply-adds and differs on {balanced.disagreements} of {record.test_rows:,} test rows"
     )
     where = f"{record.published}, report: {folder.report.resolve()}"
-    print(f"published {what}: {where}" if did else f"nothing to do, already published {what}: {where}")
+    print(f"published {what}: {where}" if did_attach else f"nothing to do, already published {what}: {where}")
 
 
 def _run(options: argparse.Namespace) -> None:

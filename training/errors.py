@@ -27,7 +27,7 @@ class DatasetError(TrainingError):
 
 
 class RunError(TrainingError):
-    """Raised when an output folder is in use, not writable, or has files of something else."""
+    """Raised when an output folder is in use, is not writable, or has files of another run or program."""
 
 
 class AttachError(TrainingError):
@@ -35,7 +35,7 @@ class AttachError(TrainingError):
 
 
 class NoSaving(AttachError):
-    """Raised before a network with exits is published that costs hardly less than without."""
+    """Raised if a network with exits would cost hardly less than without; nothing is published."""
 
 
 class ExportMismatch(TrainingError):
@@ -47,4 +47,4 @@ class NotFinite(TrainingError):
 
 
 class Uncertified(TrainingError):
-    """Raised before a point is published without the certificate that its recipe requires."""
+    """Raised if a point lacks the certificate that its recipe requires; nothing is published."""

@@ -1,1 +1,1 @@
-"""CUDA beside the CPU of the same machine."""
+"""Compares CUDA with the CPU of the same machine."""

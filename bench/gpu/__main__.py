@@ -1,13 +1,13 @@
-"""CUDA beside the CPU of the same machine, in at most four minutes.
+"""Compare CUDA with the CPU of the same machine, in at most four minutes.
 
     python -m bench.gpu --output FILE.json [--images IMAGES.npy]
     python -m bench.gpu --output FILE.json --quick     a short form on the CPU alone
     python -m bench.gpu --publish FILE.json            writes docs/performance.md from a record
 
-Measures where nodes run and whether features stay on the device, parity with the CPU, the time of each
-stage, and throughput and p50 through gRPC. The record is written after each part, so an interrupted run
-keeps the parts that ended. Without a CUDA device nothing is measured. Exit code 1 if a part failed, a
-feature left the device or a label differs.
+Checks where nodes run, whether features remain on the device, and whether logits equal the CPU's. Measures
+the time of each stage, and throughput and p50 through gRPC. The record is written after each part, so an
+interrupted run keeps the finished parts. Without a CUDA device nothing is measured. Exit code 1 if a part
+failed, a feature left the device or a label differs.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from training.reporting.record import RecordPart
 
 PARITY_ROWS = 256
 LIMIT_SECONDS = 210.0
-"""No part begins later; each takes less than half a minute."""
+"""No part starts after this time. Each part takes less than half a minute."""
 
 Part = tuple[str, str, Callable[[], Iterable[RecordPart]]]
 """A name, a field of the record, and a function that measures entries for the field."""
@@ -95,7 +95,7 @@ def run(record: GpuRecord, parts: Iterable[Part], output: Path | None) -> GpuRec
         if begun <= ends:
             try:
                 entries = (*getattr(record, field), *measure())
-            except (Exception, SystemExit) as error:  # any failure of an untried device
+            except (Exception, SystemExit) as error:  # a new device may fail in any way
                 failure = f"{name}: {type(error).__name__}: {first_line(error)}"
             else:
                 record, failure = record.model_copy(update={field: entries}), ""

@@ -1,7 +1,7 @@
 """Closed loops of gRPC calls on the served network, on each front end and device.
 
-A GPU machine has no perf_analyzer, so the callers are threads in Python. At one row a request they are the
-bottleneck.
+A GPU machine has no perf_analyzer, so the callers are threads in Python. With one row per request they are
+the bottleneck.
 """
 
 import time
@@ -26,13 +26,13 @@ POINTS = ("exact", "balanced")
 
 @dataclass(frozen=True)
 class Workload:
-    """The extent of a run."""
+    """The images, networks and loads of a run."""
 
     images_NCHW: NDArray[np.uint8]
     networks: tuple[str, ...] = NAMES
     loads: tuple[Load, ...] = tuple(Load(rows, each) for rows in (1, 8, 64) for each in (1, 16))
     seconds: float = 0.4
-    """Of each load."""
+    """Duration of each load."""
 
 
 def cells(network: BenchNetwork, device: Device, front_end: str, workload: Workload) -> Iterator[LoadCell]:

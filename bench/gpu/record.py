@@ -14,13 +14,13 @@ class StageProfile(RecordPart):
     device: str
     stage: int
     nodes: dict[str, int]
-    """By execution provider."""
+    """Number of nodes, by execution provider."""
     copies: dict[str, bool]
-    """Copies between host and device, by name and shape: whether one is as large as a feature."""
+    """Copies between host and device, by name and shape; True if the tensor has the shape of a feature."""
 
 
 class DeviceStages(RecordPart):
-    """The stages of a network on a device: their logits beside the CPU's, and their times."""
+    """The stages of a network on a device: their logits compared with the CPU's, and their times."""
 
     network: str
     device: str
@@ -30,7 +30,7 @@ class DeviceStages(RecordPart):
     labels_that_differ: int
     batch_rows: tuple[int, ...]
     milliseconds: tuple[tuple[float, ...], ...]
-    """Of each stage, a figure for each of batch_rows."""
+    """For each stage, one time for each of batch_rows."""
 
 
 class LoadCell(RecordPart):
@@ -57,7 +57,7 @@ class GpuRecord(RecordPart):
     """The parts that were not measured, with the reason."""
 
     def faults(self) -> list[str]:
-        """Return what is wrong: parts that failed, nodes or features in the wrong place, other labels."""
+        """Return the faults: failed parts, nodes or features on the wrong device, labels that differ."""
         found = list(self.failures)
         for profile in self.profiles:
             stage = f"{profile.network} stage {profile.stage} on {profile.device}"

@@ -61,7 +61,10 @@ def stage_profile(
     events: Iterable[dict[str, Any]],
     feature_shapes: Iterable[tuple[int, ...]],
 ) -> StageProfile:
-    """Read a profile of a stage. feature_shapes: the row shapes of its features and the stage's before."""
+    """Read the profile of a stage.
+
+    feature_shapes: row shapes of the features of this stage and of the stage before.
+    """
     nodes, copies, shapes = Counter[str](), dict[str, bool](), set(feature_shapes)
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
@@ -79,7 +82,7 @@ def stage_profile(
 def timed(
     network: str, version: PublishedVersion, device: Device, images_NCHW: NDArray[np.uint8]
 ) -> Iterator[DeviceStages]:
-    """Compare a device's logits at every exit with the CPU's, and time each stage by warm-up."""
+    """Compare a device's logits at every exit with the CPU's, and read the stages' times from the warm-up."""
     inputs = version.manifest.inputs
     runner, on_cpu = (StageRunner(stage_files(version), inputs, each, slots=64) for each in (device, CPU))
     logits_ENK, expected_ENK = (

@@ -2,8 +2,8 @@
 
     python -m bench.kills --output DIR [--command run|retarget|study|attach ...] [--kills N]
 
-Each command runs once undisturbed, which lists its points. For some of the points, a process is killed there
-and the same command is given again. It must end with exit code 0 and the same result. Prints a table. Exit
+Each command runs once undisturbed and lists its points. At some of these points, a process is killed and the
+same command is run again. The second run must end with exit code 0 and the same result. Prints a table. Exit
 code 1 if a result differs.
 """
 
@@ -23,7 +23,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kills", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument("--command", action="append", choices=KILLS, help="repeatable; default: all")
-    parser.add_argument("--kills", type=int, metavar="N", help=f"of each command; default: {KILLS}")
+    default = ", ".join(f"{name} {kills}" for name, kills in KILLS.items())
+    parser.add_argument("--kills", type=int, metavar="N", help=f"kills of each command; default: {default}")
     options = parser.parse_args()
     print(row("command", "killed", "point", "resumed"))
     print(rule(4))
@@ -54,7 +55,7 @@ def _kill_all(output: Path, names: list[str], kills: int | None) -> Iterator[tup
 
 
 def _kill_and_resume(name: str, point: Point, root: Path, undisturbed: Path) -> str:
-    """Kill a command at a point and give it again. Return "equal", or the difference."""
+    """Kill a command at a point and run it again. Return "equal", or the difference."""
     prepare(name, root, undisturbed)
     code = start(arguments(name, root, undisturbed), root, kill_at=point.number)
     if code != -signal.SIGKILL:

@@ -15,7 +15,7 @@ from serving.__main__ import verify
 from serving.repository.repository import file_digest
 
 KILLS = {"run": 16, "retarget": 12, "study": 12, "attach": 8}
-"""How often each command is killed, in order: `retarget` starts from the version of `run`."""
+"""Number of kills of each command. `run` comes first, because `retarget` starts from its version."""
 TINY = """
 model = "tiny"
 threads = 1
@@ -51,7 +51,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def prepare(name: str, root: Path, undisturbed: Path) -> None:
-    """Create the folder of a command, for `retarget` with the version of the undisturbed run."""
+    """Create the folder of a command. For `retarget`, copy the version of the undisturbed run into it."""
     root.mkdir(parents=True)
     if name == "retarget":
         shutil.copytree(undisturbed / "run" / "models", root / "models")
@@ -73,7 +73,10 @@ def arguments(name: str, root: Path, inputs: Path) -> list[str]:
 
 
 def result(root: Path) -> dict[str, Any]:
-    """Return digests of stages, manifests and records without time and run id, and hidden files."""
+    """Return all results of a command: stage digests, and manifests and records without time and run id.
+
+    Hidden files are included, because a finished command must leave none.
+    """
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         place = str(path.relative_to(root))

@@ -1,8 +1,8 @@
 """The points at which a training process can be killed.
 
-The process notes its calls of `os` that change files below one folder. Each call is two points: before and
-after it. At one of them the process may kill itself with SIGKILL, so it ends exactly there. Processes are
-forked from this one, which has imported PyTorch once. Needs Linux.
+The process records its calls of functions of `os` that change files below one folder. Each call has two
+points, before and after it. At one of them the process may kill itself with SIGKILL, so it ends exactly
+there. Processes are forked from this one, which has imported PyTorch once. Needs Linux.
 """
 
 import json
@@ -55,7 +55,7 @@ def start(command: Sequence[str], root: Path, kill_at: int | None = None) -> int
 
 
 def _hook_calls(root: Path, trace: Path, kill_at: int | None) -> None:
-    """Write a line to the trace before and after each of CALLS below root, and kill at one of them."""
+    """Write a trace line before and after each call of CALLS below root; kill the process at line kill_at."""
     numbers = count()
 
     def note(when: str, name: str, place: str) -> None:
@@ -84,7 +84,7 @@ def _hook_calls(root: Path, trace: Path, kill_at: int | None) -> None:
 
 
 def read_points(root: Path) -> list[Point]:
-    """Read the points that a process noted."""
+    """Read the points that a process recorded."""
     return [Point(*json.loads(line)) for line in root.with_suffix(".trace").read_text().splitlines()]
 
 

@@ -1,1 +1,1 @@
-"""Offramp beside other servers, by one load generator."""
+"""Compares Offramp with other servers under the same loads."""

@@ -1,4 +1,4 @@
-"""Offramp beside Triton, or beside a changed Offramp.
+"""Compare Offramp with Triton, or with a changed Offramp.
 
     python -m bench.serving                         two networks, three rounds: `make bench`
     python -m bench.serving --output FILE.json --settings 'monitor.shadow_share = 0'

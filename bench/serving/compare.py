@@ -1,6 +1,6 @@
 """Several servers under the same loads, in interleaved rounds.
 
-All servers of a network run at once and take turns under each load. A slow moment of the machine falls on
+All servers of a network run at once and take turns under each load. So a slow moment of the machine affects
 all of them.
 """
 
@@ -17,7 +17,7 @@ from bench.serving.servers import RunningServer
 
 LOADS = [Load(rows=rows, outstanding=outstanding) for rows in (1, 8) for outstanding in (1, 8, 64)]
 WINDOW_SECONDS = {"released": 0.35, "heavy": 0.8}
-"""Longer for `heavy`, which answers few requests a second."""
+"""Duration of a window; longer for `heavy`, which answers few requests per second."""
 SHARE_OF_PEAK = 0.8
 OPEN_LOOP_THREADS = 16
 
@@ -35,7 +35,10 @@ class Contender:
 def compare(
     network: BenchNetwork, contenders: Sequence[Contender], rounds: int, in_open_loop: Sequence[Contender]
 ) -> NetworkRecord:
-    """Measure every contender under every load, and some in an open loop at 80 % of the last one's peak."""
+    """Measure every contender under every load.
+
+    The contenders `in_open_loop` also run in an open loop, at 80 % of the peak of the last of them.
+    """
     results: dict[str, dict[str, list[LoadResult]]] = defaultdict(lambda: defaultdict(list))
     seconds = WINDOW_SECONDS[network.name]
 

@@ -1,4 +1,4 @@
-"""One load on one server by perf_analyzer, and its figures.
+"""Puts one load on one server with perf_analyzer, and computes the figures.
 
 Throughput and percentiles come from the times of every request. The server's processor time is read from
 the kernel over the same window.
@@ -77,7 +77,7 @@ def _command(
 
 
 def _sample_cpu(process: int, samples: list[tuple[int, float]], ended: threading.Event) -> None:
-    """Append the time and the processor seconds of a process and its children, again and again."""
+    """Append time and processor seconds of a process and its children every SAMPLE_SECONDS, until `ended`."""
     tree = psutil.Process(process)
     while not ended.wait(SAMPLE_SECONDS):
         times = [each.cpu_times() for each in (tree, *tree.children(recursive=True))]

@@ -1,7 +1,7 @@
-"""The networks that the servers are compared on: as a published version, and as one full graph.
+"""The networks on which servers are compared: each as a published version and as one full graph.
 
-`released` is the version that the repository holds. `heavy` is untrained. It takes the time of a trained
-network of its size. Its thresholds are quantiles of its own confidences on the load's images, so that
+`released` is the version in this repository. `heavy` is untrained. It takes as long as a trained network of
+the same size. Its thresholds are quantiles of its own confidences on the load's images, so that
 chosen shares of the rows leave at each exit. Its answers mean nothing.
 
 Shapes: `N` images, `E` exits, `K` classes.
@@ -44,7 +44,7 @@ IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))
 MAX_BATCH_SIZE = 64
 HEAVY_WIDTH, HEAVY_DEPTH = (80, 144, 256, 544), (1, 2, 3, 2)
 HEAVY_EXIT_SHARES = (0.60, 0.20, 0.12, 0.08)
-"""At `balanced`."""
+"""Share of rows that leaves at each exit at `balanced`."""
 
 Images = NDArray[np.uint8]
 Confidences = NDArray[np.float64]
@@ -102,8 +102,8 @@ def prepare(name: str, images_NCHW: Images, folder: Path) -> BenchNetwork:
 def spread_exits(exit_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return an order of the rows that spreads the rows of each exit evenly.
 
-    Each thread of perf_analyzer sends a stretch or a stride of the images. In another order, two loads
-    would leave at different exits.
+    Each thread of perf_analyzer sends a part of the images: consecutive ones, or every n-th one. In another
+    order, the rows of two loads would leave at different exits.
     """
     position_N = np.empty(len(exit_N))
     for exit_number in np.unique(exit_N):
@@ -142,7 +142,7 @@ def _heavy_manifest(exported: Sequence[ExportedStage], images_NCHW: Images) -> M
     """Return the released manifest with the stages, temperatures and thresholds of `heavy`."""
     released = read_version(RELEASED).manifest
     logits_ENK = _logits([stage.file for stage in exported], images_NCHW)
-    # The deviation of an untrained exit's logits spreads its confidences over the whole range.
+    # With the deviation of its logits as temperature, an untrained exit's confidences cover the whole range.
     temperatures = [float(logits_NK.std(axis=1).mean()) for logits_NK in logits_ENK]
     exits = tuple(
         each.model_copy(update={"calibration_temperature": temperature, "confidence": None})

@@ -1,4 +1,4 @@
-"""Where the microseconds of a request go, while one caller sends one row at a time.
+"""Measure how long each step of a request takes, while one caller sends one row at a time.
 
     python -m bench.serving.profile
 

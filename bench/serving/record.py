@@ -14,7 +14,7 @@ class Load:
     """The requests that a server gets."""
 
     rows: int
-    """Rows a request."""
+    """Rows per request."""
     outstanding: int
     """Requests outstanding at any time; in an open loop, the most."""
     requests_per_second: float | None = None
@@ -22,7 +22,7 @@ class Load:
 
     @property
     def name(self) -> str:
-        """Rows a request, and requests outstanding."""
+        """Rows per request, and requests outstanding."""
         return f"{self.rows} row{'s' if self.rows > 1 else ''} x {self.outstanding}"
 
 
@@ -33,16 +33,16 @@ class LoadResult(RecordPart):
     p50_milliseconds: float
     p99_milliseconds: float
     server_cpu_milliseconds: float
-    """Processor time of the server's processes, a request."""
+    """Processor time of the server's processes per request."""
 
 
 class Cell(LoadResult):
     """One contender under one load: medians over the rounds."""
 
     spread: float
-    """How far apart the throughputs of the rounds lie, over their median."""
+    """Highest minus lowest throughput of the rounds, divided by their median."""
     ratio: tuple[float, float, float] | None
-    """The throughput over the baseline's in each round: median, lowest, highest. None without a baseline."""
+    """Throughput divided by the baseline's, by round: median, lowest, highest. None without a baseline."""
 
 
 class NetworkRecord(RecordPart):
@@ -50,9 +50,9 @@ class NetworkRecord(RecordPart):
 
     name: str
     multiply_adds: tuple[int, ...]
-    """Of each stage, for one row."""
+    """Multiply-adds of each stage, for one row."""
     row_milliseconds: tuple[float, ...]
-    """Of each stage, in an efficient batch on one core."""
+    """Time of a row in each stage, in an efficient batch on one core."""
     exit_shares: tuple[float, ...]
     """The share of the load's images that leaves at each exit at `balanced`."""
     loads: dict[str, dict[str, Cell]]
@@ -77,7 +77,7 @@ class Comparison(RecordPart):
 
 
 def cell(rounds: Sequence[LoadResult], baseline: Sequence[LoadResult] = ()) -> Cell:
-    """Sum up the rounds of a contender. baseline: the same rounds of the contender to compare with."""
+    """Summarise the rounds of a contender. baseline: the same rounds of the contender to compare with."""
     medians = {name: median(getattr(each, name) for each in rounds) for name in LoadResult.model_fields}
     speeds = [each.rows_per_second for each in rounds]
     ratios = [speed / base.rows_per_second for speed, base in zip(speeds, baseline, strict=False)]

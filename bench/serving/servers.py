@@ -46,8 +46,8 @@ def offramp(
 ) -> Iterator[RunningServer]:
     """Start Offramp on the repository `folder`/models.
 
-    settings: lines of TOML with dotted keys; options: of the command line, after the usual ones;
-    program: the module to run, and the arguments before the server's own; checkout: the code to run.
+    settings: lines of TOML with dotted keys. options: additional options of the command line. program: the
+    module to run, and arguments before those of the server. checkout: the code to run.
     """
     port = free_port()
     config = folder / f"offramp-{port}.toml"
@@ -62,7 +62,7 @@ def offramp(
 def triton(network: BenchNetwork, folder: Path) -> Iterator[RunningServer]:
     """Start Triton with its Python backend, dynamic batching and one instance on all cores.
 
-    On two cores this was faster than one instance a core, for both networks.
+    On two cores this was faster than one instance per core, for both networks.
     """
     repository = folder / "triton"
     version = repository / TRITON_MODEL / "1"

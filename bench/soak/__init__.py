@@ -1,1 +1,1 @@
-"""A server under mixed load for minutes: whether memory, file descriptors and threads stay flat."""
+"""Checks whether memory, file descriptors and threads of a server grow under mixed load."""

@@ -2,8 +2,8 @@
 
     python -m bench.soak
 
-Callers of nine kinds, good and bad, while version 2 of the model is added or removed by SIGHUP every five
-seconds. Publishes docs/reliability/soak.json and the tables of docs/reliability.md. Exit code 1 if a
+Nine kinds of callers send valid and invalid requests. Every five seconds, SIGHUP adds or removes version 2 of
+the model. Publishes docs/reliability/soak.json and the tables of docs/reliability.md. Exit code 1 if a
 measure is not flat or a caller saw an unexpected outcome.
 """
 
@@ -20,7 +20,7 @@ from training.reporting.conditions import hardware, package_versions
 def main() -> int:
     """Run the soak and publish it."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of each front end (default: 10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes per front end (default: 10)")
     return 1 if PUBLICATION.run(parser, _measure).faults() else 0
 
 

@@ -47,7 +47,7 @@ class SoakTarget:
     expected_N: NDArray[np.int64]
 
     def request(self, rows: int, model: str = "", shape: tuple[int, ...] = ()) -> Any:  # noqa: ANN401 - made at run time
-        """Return a ModelInferRequest. A model or a shape replaces the right one."""
+        """Return a ModelInferRequest; a given model or shape replaces the valid one."""
         images = self.images[:rows]
         request = inference.ModelInferRequest(
             model_name=model or self.model, raw_input_contents=[images.tobytes()]
@@ -101,7 +101,7 @@ def cancelled(caller: Caller) -> str:
 
 
 def streams(caller: Caller) -> str:
-    """Send a stream; leave every second one after its first answer."""
+    """Send a stream; cancel half of the streams after the first answer."""
     call = caller.channel.stream_stream(
         f"/{INFERENCE_SERVICE}/ModelStreamInfer",
         response_deserializer=inference.ModelStreamInferResponse.FromString,
@@ -143,7 +143,7 @@ def descriptions(caller: Caller) -> str:
 
 
 def scrapes(caller: Caller) -> str:
-    """Read the metrics; leave every second time in the middle of the request."""
+    """Read the metrics; half of the time, close the connection in the middle of the request."""
     host, port = caller.target.address.rpartition(":")[0], caller.target.metrics_port
     if caller.random.integers(2):
         with socket.create_connection((host, port), timeout=TIMEOUT_SECONDS) as connection:
@@ -190,7 +190,7 @@ class CallerKind:
     act: Callable[[Caller], str]
     threads: int
     pause_seconds: float
-    """After every action."""
+    """Pause after every action."""
     expected: tuple[str, ...]
     """The allowed outcomes."""
 

@@ -13,7 +13,7 @@ from training.reporting.markdown import WrittenPart, row, rule
 from training.reporting.record import RecordPart
 
 BOUNDS = {"resident MiB": (0.05, 0.0), "file descriptors": (0.05, 4.0), "threads": (0.0, 2.0)}
-"""By measure: the allowed growth, as a share and as a number on top of it."""
+"""Allowed growth of each measure: a share of the first value, plus a number."""
 
 
 class Run(RecordPart):
@@ -21,12 +21,12 @@ class Run(RecordPart):
 
     front_end: str
     lowest: dict[str, tuple[float, float]]
-    """By measure: the lowest values of both halves of the time, without the first tenth."""
+    """Lowest values of each measure in both halves of the time, without the first tenth."""
     counts: dict[str, dict[str, int]]
-    """By kind of caller: how often each outcome happened."""
+    """How often each outcome happened, by kind of caller."""
     reloads: int
     exit_code: int
-    """After SIGTERM, at the end."""
+    """Exit code after SIGTERM, at the end."""
 
     def is_flat(self, measure: str) -> bool:
         """Return whether a measure stayed within its bound."""
@@ -34,7 +34,7 @@ class Run(RecordPart):
         return after <= before * (1 + share) + number
 
     def faults(self) -> Iterator[str]:
-        """Yield what is wrong, a line each."""
+        """Yield a line for each fault."""
         for measure, (before, after) in self.lowest.items():
             if not self.is_flat(measure):
                 yield f"{self.front_end}: {measure} grew from {before:g} to {after:g}"
@@ -54,11 +54,11 @@ class Soak(RecordPart):
     model: str
     versions: dict[str, str]
     minutes: float
-    """Of each front end."""
+    """Duration for each front end."""
     runs: tuple[Run, ...]
 
     def faults(self) -> list[str]:
-        """Return what is wrong on any front end, a line each."""
+        """Return a line for each fault on any front end."""
         return [fault for run in self.runs for fault in run.faults()]
 
 

@@ -1,8 +1,8 @@
 """Encodes the answers of a version for one selection of outputs.
 
 Answers with the same number of rows have the same names, datatypes and shapes, so these are encoded once. An
-answer consists of these shared bytes, the request's id and the tensors. This is valid because protobuf
-readers accept fields in any order ("Encoding").
+answer consists of these shared bytes, the request's id and the tensors. The order is valid: protobuf
+readers accept fields in any order (Protobuf, "Encoding").
 """
 
 import math
@@ -25,7 +25,7 @@ _COLUMNS: Mapping[str, Callable[[Answers], Any]] = {
     "exit_reason": attrgetter("exit_reason_R"),
     "probabilities": attrgetter("probabilities_RK"),
 }
-"""By output: returns its array from the answers, in the output's datatype."""
+"""For each output: the function that returns its array from the answers."""
 FINAL_RESPONSE_PARAMETER = "triton_final_response"
 
 
@@ -49,34 +49,35 @@ class AnswerForm:
         self._model, self._version, self._streamed = model, str(version), streamed
         self._specs = specs
         self._columns = [_COLUMNS[spec.name] for spec in specs]
-        self._heads: dict[int, tuple[bytes, list[bytes]]] = {}
+        self._prefixes: dict[int, tuple[bytes, list[bytes]]] = {}
+        """By number of rows: see `_make_prefixes`."""
 
     def encode(self, request_id: str, answers: Answers) -> bytes:
         """Return the bytes of a ModelInferResponse."""
         rows = len(answers.label_R)
-        cached = self._heads.get(rows)
+        cached = self._prefixes.get(rows)
         if cached is None:
-            cached = self._heads[rows] = self._head(rows)
-        head, raw_heads = cached
-        parts = [head]
+            cached = self._prefixes[rows] = self._make_prefixes(rows)
+        prefix, tensor_prefixes = cached
+        parts = [prefix]
         if request_id:
             encoded = request_id.encode()
             parts += (_ID, varint(len(encoded)), encoded)
-        for raw_head, column in zip(raw_heads, self._columns, strict=True):
-            parts += (raw_head, column(answers).tobytes())
+        for tensor_prefix, column in zip(tensor_prefixes, self._columns, strict=True):
+            parts += (tensor_prefix, column(answers).tobytes())
         return b"".join(parts)
 
-    def _head(self, rows: int) -> tuple[bytes, list[bytes]]:
+    def _make_prefixes(self, rows: int) -> tuple[bytes, list[bytes]]:
         """Return the bytes before all tensors, and the bytes before each tensor."""
         response = inference.ModelInferResponse(model_name=self._model, model_version=self._version)
-        raw_heads = []
+        tensor_prefixes = []
         for spec in self._specs:
             shape = (rows, *spec.row_shape)
             response.outputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
-            raw_heads.append(_RAW + varint(math.prod(shape) * DTYPES[spec.datatype].itemsize))
+            tensor_prefixes.append(_RAW + varint(math.prod(shape) * DTYPES[spec.datatype].itemsize))
         if self._streamed:
             response.parameters[FINAL_RESPONSE_PARAMETER].bool_param = True
-        return response.SerializeToString(), raw_heads
+        return response.SerializeToString(), tensor_prefixes
 
 
 def streamed(response: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """Decodes ModelInferRequests to rows and options, and checks them against the requested version.
 
 Calls of one client usually differ only in their rows, which are the last field of a message. The bytes
-before that field are parsed and checked once. A later message with the same length and the same first bytes
-is the same request with other rows, because a message is the sequence of its fields (Protobuf, "Encoding").
+before that field are parsed and checked once. If a later message has the same length and the same first
+bytes, only its rows differ. This is certain because a message is the sequence of its fields (Protobuf,
+"Encoding").
 """
 
 import weakref
@@ -112,8 +113,8 @@ class Decoder:
         rows_header = RAW_CONTENTS_TAG + varint(array.nbytes)
         if len(beginning) > MAX_BEGINNING_BYTES or not beginning.endswith(rows_header):
             return
-        # If another field is last, these bytes may match by chance. They are a header only if the bytes
-        # before them form a complete message.
+        # If another field is last, it may contain the bytes of `rows_header` by chance. They are the header
+        # only if the bytes before them form a complete message.
         try:
             before = inference.ModelInferRequest.FromString(beginning.removesuffix(rows_header))
         except DecodeError:

@@ -27,7 +27,7 @@ RPC = "ModelInfer"
 
 
 class Inference:
-    """Begins ModelInfer calls, and the messages of ModelStreamInfer."""
+    """Decodes and admits ModelInfer calls, and the messages of ModelStreamInfer."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Inference:
         *,
         streamed: bool,
     ) -> None:
-        """Refuse a call, and count the refusal for the requested version if it is served.
+        """Refuse a call. Count the refusal for the requested version, or for no model if it is not served.
 
         point: the operating point of its exit rule; empty if the rule is unknown.
         """

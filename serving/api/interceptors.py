@@ -50,9 +50,9 @@ def guarded(
 ) -> Handler[Any, Response]:
     """Wrap a handler: an OfframpError ends the call with its status, any other exception with INTERNAL.
 
-    message: the type of the request. The wrapper parses it, so that malformed bytes raise InvalidRequest;
-    without a type the handler receives the bytes or the stream. places: if set, each call takes a place.
-    count: called with the name of the status code when a call ends, unless the handler aborted it.
+    message: the type of the request. The wrapper parses the request; malformed bytes raise InvalidRequest.
+    Without a type the handler receives the bytes or the stream. places: limits the calls in progress. count:
+    called with the name of the status code when a call ends, unless the handler aborted it.
     """
     limit = places or contextlib.nullcontext()
 

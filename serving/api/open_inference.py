@@ -28,7 +28,7 @@ INFERENCE_RPCS = {"ModelInfer", "ModelStreamInfer"}
 """RPCs that the front ends handle themselves."""
 
 LIMITED_RPCS = {"ModelStatistics", "RepositoryIndex"}
-"""RPCs whose calls take a place. The others need no limit because they answer immediately."""
+"""RPCs with a limit on calls in progress. The others need no limit because they answer immediately."""
 
 UNSUPPORTED = (
     "RepositoryModelLoad",
@@ -105,7 +105,7 @@ class OpenInference:
     async def model_ready(
         self, request: inference.ModelReadyRequest, _: Context
     ) -> inference.ModelReadyResponse:
-        """Report whether a model is ready. An unknown model is not ready, without an error."""
+        """Report whether a model is ready. For an unknown model report not ready, without an error."""
         try:
             version = self._repository.get(request.name, parse_version(request.version))
         except ModelNotFound:

@@ -51,8 +51,8 @@ def decode_inputs(
     """Return the request's input arrays by name, each [R, ...] with the same R in 1..max_rows.
 
     outline: the tensors of a large message; `request` then contains none. Raises InvalidRequest for missing,
-    unknown or repeated names, for raw together with typed contents, and for a datatype, shape or byte length
-    that does not match the spec.
+    unknown or repeated names, and for raw together with typed contents. Also raises it if a datatype, shape
+    or byte length does not match the spec.
     """
     tensors = _by_name(request, specs)
     raw = request.raw_input_contents if outline is None else outline.raw

@@ -72,7 +72,7 @@ class Training:
         return encode_job(await self._jobs.resume(request.id))
 
     async def cancel(self, request: training.JobRequest, _: Context) -> training.Job:
-        """Stop a job for good."""
+        """Stop a job; it cannot be resumed."""
         return encode_job(await self._jobs.cancel(request.id))
 
     async def get(self, request: training.JobRequest, _: Context) -> training.Job:

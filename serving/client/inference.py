@@ -127,12 +127,12 @@ class Client(Connection):
         synthetic: bool = False,
         timeout_seconds: float | None = None,
     ) -> Prediction:
-        """Classify rows. inputs: an array [N, ...] for each input of the model, by name; never cast.
+        """Classify rows. inputs: an array [N, ...] for each input of the model, by name; dtypes are kept.
 
-        Set operating_point or threshold (the smallest confidence that leaves early, in [0, 1]), not both; by
-        default the model's default operating point is used. max_exit: the deepest exit. synthetic: the rows
-        are not real traffic, so the server's monitor ignores them. Raises the OfframpError of the server's
-        status.
+        threshold: the smallest confidence that leaves early, in [0, 1]; it excludes operating_point. Without
+        either, the model's default operating point is used. max_exit: the last exit to use. synthetic: the
+        rows are not real traffic, so the server's monitor ignores them. Raises the OfframpError for the
+        server's status code.
         """
         request = inference.ModelInferRequest(model_name=model, model_version=version)
         for name, array in inputs.items():

@@ -18,7 +18,8 @@ class PointInForce:
     shadow_differed: int
     shadow_missing: int
     evidence: float
-    """Against the certificate: 1 before the first row, sufficient at 1 / delta; 0 without a test."""
+    """Evidence against the certificate: 1 before the first row, 0 without a test. From 1 / delta on the
+    certificate may be broken."""
     too_many_missing: bool
     """Whether so many sampled rows are missing that the test may overlook a broken certificate."""
     revoked_by: str
@@ -31,7 +32,7 @@ class PointInForce:
 
     @classmethod
     def of(cls, state: inference.OperatingPointState) -> "PointInForce":
-        """Convert a message of the wire."""
+        """Convert a protobuf message."""
         return cls(
             in_force=state.in_force,
             thresholds=tuple(None if math.isinf(threshold) else threshold for threshold in state.thresholds),

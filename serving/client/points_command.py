@@ -18,9 +18,9 @@ HEADER = ("point", "in force", "certificate", "evidence", "differed", "missing",
 def add_to(command: CommandParser) -> None:
     """Add the options of `points`."""
     command.description = (
-        "Show each operating point: the point whose thresholds are in force under its name, its certificate, "
-        "the evidence against the certificate, and how many sampled rows differed from the full network or "
-        "are missing. A dash as a threshold means that no row leaves at this exit."
+        "Show each operating point: the point whose thresholds are in force for it, its certificate, and the "
+        "evidence against the certificate. Also show how many sampled rows differed from the full network, "
+        "and how many are missing. A dash as a threshold means that no row leaves at this exit."
     )
     command.example = "--model fashion-mnist"
     command.add_argument("--model", required=True, metavar="NAME", help="the model's name on the server")
@@ -35,7 +35,7 @@ def show_points(client: Client, options: argparse.Namespace) -> int:
         for name, point in points.items():
             print(json.dumps({"point": name, **asdict(point)}))
         return 0
-    # `python -m serving.client` belongs to `python -m serving`, and `offramp` to itself.
+    # The program with `reinstate`: `python -m serving` for `python -m serving.client`; `offramp` has both.
     server_command = options.prog.removesuffix(".client")
     print("\n".join(table(HEADER, (_cells(name, point) for name, point in points.items()))))
     for name, point in points.items():

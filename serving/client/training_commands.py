@@ -99,7 +99,8 @@ def _train(client: TrainingClient, options: argparse.Namespace) -> int:
             return _show(client, job.id, 0, options)
     except KeyboardInterrupt:
         if job is None:
-            program = options.prog.removesuffix(" jobs")  # `offramp jobs train`, but `offramp jobs`
+            # `offramp jobs` lists the jobs, not `offramp jobs jobs`.
+            program = options.prog.removesuffix(" jobs")
             hint = f"the job may have started; list the jobs: {program} jobs"
         else:
             hint = f"the job continues; {_commands_for(job.id, options)}"

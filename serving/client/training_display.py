@@ -1,4 +1,4 @@
-"""Progress of a watched job: a bar for each generation as in a local run, or lines without tqdm."""
+"""Progress of a watched job: a bar for each generation, as in a local run. Without tqdm it prints lines."""
 
 import sys
 from typing import Any

@@ -24,7 +24,7 @@ class ProgramEntry:
 
     title: str
     module: str
-    """Has a function `run_program(arguments, prog)` that ends the process; its messages call it prog."""
+    """The module with `run_program(arguments, prog)`, which ends the process. prog: its name in messages."""
     extra: str | None
     """The extra that installs what the program imports; None for the base installation."""
     commands: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Commands whose stdout or stderr may be closed, full, or a pipe without a reader.
+"""Runs commands whose stdout or stderr may be closed, full, or a pipe without a reader.
 
 A closed stream is replaced by the null device. If the reader of stdout has closed the pipe, the command ends
 silently with the exit code that a shell reports for SIGPIPE. A message that cannot be written to stderr does

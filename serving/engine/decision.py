@@ -35,7 +35,7 @@ class Decision:
     """Shadow requests of leaving rows, and the positions of these rows in the batch."""
 
     def send(self) -> None:
-        """Send the results. Drop requests that had already ended from `ended_requests`."""
+        """Send the results. Keep in `ended_requests` only the requests that had not ended before."""
         ended = self.ended_requests
         self.ended_requests = [(request, result) for request, result in ended if request.close(result)]
         for shadow, result in self.ended_shadows:

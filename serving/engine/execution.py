@@ -25,7 +25,7 @@ class Execution:
     times: list[float]
     """The start of the batch and the end of each stage, in monotonic seconds."""
     failures: dict[int, Exception] = field(default_factory=dict)
-    """By position in the batch: the error of a row on which a stage raises even if it runs alone."""
+    """The error of each failing row, by position in the batch. Such a row fails even if it runs alone."""
 
     @property
     def seconds(self) -> float:

@@ -50,11 +50,11 @@ class Observation:
     def finished(self, batch: Batch, execution: Execution, decision: Decision) -> None:
         """Record a finished batch, the rows that left and the requests that ended."""
         confidences: list[float] = decision.confidence_B.tolist()
-        self._ran(batch, execution)
+        self._record_runs(batch, execution)
         if decision.leaving_requests:
-            self._left(batch, decision, confidences)
+            self._record_exits(batch, decision, confidences)
         if decision.ended_requests:
-            self._ended(decision.ended_requests, execution.times[-1])
+            self._record_results(decision.ended_requests, execution.times[-1])
         self._monitor.observe(decision.ended_requests, _first_exit_confidences(batch, confidences))
 
     def failed(self, error: Exception, point: str, rows: int, received: float) -> None:
@@ -71,7 +71,7 @@ class Observation:
         self.failed(error, request.rule.operating_point, request.rows, request.received_seconds)
         self._monitor.observe([(request, error)])
 
-    def _ended(self, ended: Sequence[tuple[Request, Result]], decided: float) -> None:
+    def _record_results(self, ended: Sequence[tuple[Request, Result]], decided: float) -> None:
         now = time.monotonic()
         answered = [request for request, result in ended if isinstance(result, Answers)]
         if answered:
@@ -87,7 +87,7 @@ class Observation:
             if isinstance(result, Exception):
                 self.failed(result, request.rule.operating_point, request.rows, request.received_seconds)
 
-    def _ran(self, batch: Batch, execution: Execution) -> None:
+    def _record_runs(self, batch: Batch, execution: Execution) -> None:
         for stage, (before, after) in zip(batch.stages, pairwise(execution.times), strict=True):
             self._metrics.ran(stage, batch.rows, after - before)
         started = execution.times[0]
@@ -96,7 +96,7 @@ class Observation:
         if batch.stage == 0:
             self.statistics.count_first_stage_run()
 
-    def _left(self, batch: Batch, decision: Decision, confidences: list[float]) -> None:
+    def _record_exits(self, batch: Batch, decision: Decision, confidences: list[float]) -> None:
         leaving_confidences: list[float] = []
         exits: dict[tuple[str, int], int] = {}
         reasons: list[int] = decision.answers.exit_reason_R.tolist()

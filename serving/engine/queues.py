@@ -6,12 +6,13 @@ held.
 Invariants
 - Every admitted row is held until it is answered, or dropped because its request ended.
 - The queues are bounded at admission. A request is admitted only if all its rows fit, so no row is
-  refused later. The features of a surviving row already have their slots.
+  refused later. Later stages need no check: the features of a surviving row already have slots.
 - Each stage is first come, first served. The deepest stage with waiting rows runs first. Where large
-  batches are cheaper, a stage with more waiting rows may run before it, but not twice in a row. So
-  survivors collect into larger batches, and new rows delay a deep row by a bounded number of batches.
+  batches are cheaper, a stage with more waiting rows may run before it, but not for two batches in
+  succession. So survivors collect into larger batches. New rows delay a deep row by a bounded number of
+  batches.
 - A stage runs only in one of its own free blocks. The last stage has one block for each concurrent batch,
-  so it can always run, and the blocks of earlier stages become free.
+  so it can always run. Its batches free the blocks of earlier stages.
 """
 
 from collections import deque
@@ -83,8 +84,8 @@ class StageQueues:
         """Form the next batch; return None if nothing can run.
 
         Rows of ended or expired requests are dropped here, at a stage boundary. Expired requests are
-        appended to `expired`. startable: number of batches that may start now, with this one. Each gets a
-        share of the waiting rows. idle: no other batch runs and no other version has waiting rows, so the
+        appended to `expired`. startable: number of batches that may start now, including this one. Each gets
+        a share of the waiting rows. idle: no other batch runs and no other version has waiting rows, so the
         batch may use all cores.
         """
         while (stage := self._choose_stage()) is not None:

@@ -221,7 +221,7 @@ class Batch:
         return counts  # noqa: RET504 - the annotation replaces numpy's Any
 
     def fill(self, buffers: Mapping[str, NDArray[np.generic]]) -> None:
-        """Write input rows, or slots of features after stage 0, to the first rows of the buffers."""
+        """Fill the first rows of the buffers: with input rows at stage 0, later with slots of features."""
         for name, buffer in buffers.items():
             for group, part in self.parts():
                 if self.stage > 0:
@@ -232,7 +232,7 @@ class Batch:
                     buffer[part] = group.request.inputs[name][group.rows_G]
 
     def rules(self) -> tuple[Floats | float, Bools | bool]:
-        """Return each row's threshold at the exit, and whether the exit is the row's cap.
+        """Return each row's threshold at the exit, and whether the row must leave there at the latest.
 
         If all rows have the same rule, two scalars are returned.
         """

@@ -1,11 +1,12 @@
 """Decides which requests are admitted, and which rows of all served versions run next on one device.
 
-Versions share the permits. Of the versions with waiting rows, the one with the least device time so far
-runs next. So a flood of one version delays another by at most the batches that already run.
+Versions share the permits: the number of batches that may run at once. Among the versions with waiting rows,
+the one that has used the least device time runs next. So many requests for one version delay another version
+only until a running batch ends.
 
 If a version's queue is full, a unary call is refused and a streamed request waits in line. All streams
-together hold at most half of the queue. Freed room goes to the first in line before any unary call,
-until the streams have their half. So neither can starve the other.
+together hold at most half of the queue. When rows are released, the first request in line is admitted before
+any unary call, unless the streams already hold their half. So neither kind can starve the other.
 
 Pure bookkeeping with the engine's lock held: no tensors, no threads, no clock; times are arguments.
 """
@@ -26,7 +27,8 @@ LONG_ALL_CORES_BATCH_SECONDS = 20e-3
 """The same limit for a batch on all cores. It is higher: no other row waits, and a second thread would take
 a core from the batch."""
 SLOWDOWN_FACTOR = 4.0
-"""If a batch takes over this many times its expected duration, expect the same of the stage's next batch."""
+"""If a batch takes more than this many times its expected duration, it is slow. The stage's next batch is
+then expected to be as slow."""
 
 Version = TypeVar("Version")
 _device_seconds = attrgetter("device_seconds")
@@ -92,8 +94,8 @@ class Scheduler(Generic[Version]):
     lanes: list[Lane[Version]] = field(default_factory=list)
     _running: list[Batch] = field(default_factory=list)
     _device_seconds: float = 0.0
-    """Largest `device_seconds` of any lane when one of its batches started. An idle lane is raised to it when
-    a request enters, so idle time gives no credit."""
+    """Largest `device_seconds` of any lane when one of its batches started. When a request enters an
+    idle lane, the lane's `device_seconds` is raised to it. So idle time gives no priority."""
 
     @property
     def running(self) -> int:
@@ -168,8 +170,8 @@ class Scheduler(Generic[Version]):
     def may_start(self) -> bool:
         """Return whether another batch is worth starting now.
 
-        The thread of a short batch takes the waiting rows as soon as that batch ends. So beside a short
-        batch a second thread pays only for a larger amount of work.
+        The thread of a short batch takes the waiting rows as soon as that batch ends. So while a short
+        batch runs, another thread is worth starting only for at least SHARED_SECONDS of work.
         """
         if len(self._running) >= self.permits or not self.rows_waiting:
             return False

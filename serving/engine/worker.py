@@ -1,17 +1,17 @@
 """The loop: a thread receives calls, forms a batch, runs it, sends the answers, and starts again.
 
 With a receiver the engine has permits + 1 threads. One thread at a time holds the receiver role and
-receives calls from the front end. It keeps the role while its batches are short, and
-hands it over before a long one. So calls are received and refused while long stages run. The other
-threads wait on one condition, for a batch or for the role. A front end that calls `Engine.submit` from
-its own threads has no receiver. Then the engine has one thread for each permit.
+receives calls from the front end. It keeps the role while its batches are short, and hands it over before
+a long one. So calls are received and refused while long stages run. The other threads wait on one condition,
+for a batch or for the role. A front end that calls `Engine.submit` from its own threads has no receiver. Then
+the engine has one thread for each permit.
 
 Invariants
 - Every row is answered exactly once.
 - A row's answer does not depend on the other rows of its batch.
 - A cancelled or failing row neither blocks nor fails another row.
 - NaN is never confident. If a row must leave with NaN, its request fails.
-- Scheduler and lanes change only with the lock held. Without it they are read only as hints.
+- Scheduler and lanes change only with the lock held. Code without the lock may read them, but only as hints.
 - Stages run, and answers are sent, without the lock.
 """
 

@@ -4,8 +4,8 @@ Only this module decides exits. The server calls it on every batch; calibration,
 certification call the same functions offline. Independent of sessions, queues and requests.
 
 Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `K` classes. Probabilities and confidences
-are FP64: thresholds are JSON doubles that separate confidences which are equal in FP32. A NaN confidence
-compares false with everything, so it is never confident.
+are FP64, because thresholds are JSON doubles: a threshold may lie between two confidences that are equal in
+FP32. A NaN confidence compares false with everything, so its row is never confident.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
 DISABLED = np.inf
-"""The threshold of a disabled exit. No confidence reaches it. Softmax saturates, so 1.0 can be reached."""
+"""The threshold of a disabled exit. No confidence reaches it. 1.0 is not enough: a saturated softmax
+reaches it."""
 
 CONTINUES = -1
 """In an array of reasons: the row does not leave here."""
@@ -49,7 +50,7 @@ class ExitRule:
     thresholds: tuple[float | None, ...]
     """E-1 entries; None disables the exit."""
     max_exit: int
-    """The exit at which every remaining row leaves. E-1 means no cap."""
+    """The cap: the exit at which every remaining row leaves. E-1 means no cap."""
     operating_point: str = ""
     """Name of the operating point, or CUSTOM_POINT. Does not affect the decision."""
 

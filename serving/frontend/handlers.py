@@ -1,9 +1,9 @@
 """The handlers of ModelInfer and ModelStreamInfer on a grpc.aio server. They take and return wire bytes.
 
-A stream is read only while fewer than MAX_UNWRITTEN of its answers are unwritten. A request without room
-waits in the engine, and its stream waits with it. So a stream whose client does not read holds at most two
-requests or answers, and the bytes that gRPC reads ahead. A drain ends every stream with UNAVAILABLE after
-its admitted requests are answered.
+The next request of a stream is read only when fewer than MAX_UNWRITTEN of its answers are unwritten. A
+request without room waits in the engine, and its stream waits with it. So a stream whose client does not
+read holds at most two requests or answers, and the bytes that gRPC reads ahead. A drain ends every stream
+with UNAVAILABLE after its admitted requests are answered.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class InferenceHandlers:
         raise AssertionError("abort returned")
 
     async def _model_stream_infer(self, payloads: AsyncIterator[bytes], context: Context) -> None:
-        """Answer the requests of a stream in order; an error is the answer to its request."""
+        """Answer the requests of a stream in order; an error is sent as the answer to its request."""
         self._readiness.check()
         answers = AnswerQueue()
         unwritten = asyncio.Semaphore(MAX_UNWRITTEN)

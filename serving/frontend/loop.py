@@ -135,7 +135,7 @@ class _Results:
                 self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        self._delivery_scheduled = False  # before the loop, so that a later result schedules another delivery
+        self._delivery_scheduled = False  # reset first, so that a later result schedules another delivery
         while self._ready:
             _set(*self._ready.popleft())
 

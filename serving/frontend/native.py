@@ -86,7 +86,7 @@ class NativeFrontEnd:
         """Calls that are admitted and have not ended, by number."""
         self._decoder = ThreadPoolExecutor(1, "decoder")
         self._decoding: set[int] = set()
-        """Calls whose large message is being decoded or waits to be."""
+        """Calls whose large message is being decoded, or waits for the decoder's thread."""
         self._cancelled: set[int] = set()
         """Calls in `_decoding` that were cancelled."""
         check_free(host, port)
@@ -189,7 +189,7 @@ class NativeFrontEnd:
 
     def _cancel(self, number: int) -> None:
         """End the request of a call that its caller cancelled or whose deadline passed."""
-        # `_begin_large` cancels it: it reads `_cancelled` after it has removed the number from `_decoding`.
+        # `_begin_large` cancels such a call: it updates `_decoding` first, and then reads `_cancelled`.
         if number in self._decoding:
             self._cancelled.add(number)
         pending = self._pending.pop(number, None)

@@ -1,7 +1,7 @@
 """The events of a training process, read from its events file while the process writes it.
 
 A reader holds only an offset into the file, so many readers cost little memory. Each may start after any
-event's number. A line is read once its newline is written. A line that is not an event is skipped, such as
+event's number. A line is read after its newline was written. A line that is not an event is skipped, such as
 one that was cut off when its process was killed. Independent of jobs.
 """
 
@@ -92,7 +92,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="k
 
 
 class EventReader:
-    """Reads the events of a file whose number is above `after`, each once."""
+    """Reads the events with a number above `after` from a file, each once."""
 
     def __init__(self, path: Path, after: int = 0) -> None:
         self._lines = _LineReader(path)

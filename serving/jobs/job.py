@@ -55,7 +55,7 @@ class JobProgress(BaseModel):
 
 
 class Job(BaseModel):
-    """The record, which is frozen: each change returns a new one. Times are seconds since the epoch."""
+    """The record of a job; frozen, so each change returns a new record. Times are seconds since the epoch."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -88,10 +88,10 @@ class Job(BaseModel):
         return self.model_copy(update=changes)
 
     def ended(self, state: JobState, error: str = "") -> Self:
-        """Return the record after the job ended now."""
+        """Return the record of the job after its end, at the current time."""
         return self.model_copy(update={"state": state, "error": error, "ended_seconds": time.time()})
 
     def resumed(self) -> Self:
-        """Return the record after the job was resumed now."""
+        """Return the record of the job after its resume, at the current time."""
         changes = {"state": JobState.RUNNING, "error": "", "ended_seconds": None}
         return self.model_copy(update={**changes, "started_seconds": time.time()})

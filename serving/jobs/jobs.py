@@ -1,7 +1,7 @@
-"""Training jobs: the operations to start, resume and cancel them, and the end of the server.
+"""Starts, resumes and cancels training jobs, and interrupts them when the server stops.
 
-A job is a separate process. It continues after the call that started it, but it ends with the server: then
-it is interrupted, and can be resumed from its last epoch. Lives on the event loop; independent of gRPC.
+A job is a separate process. It continues after the call that started it. When the server stops, the job is
+interrupted, and can be resumed from its last epoch. Lives on the event loop; independent of gRPC.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from serving.repository.manifest import NAME_PATTERN
 from serving.waiting import BackgroundTasks, first_of
 
 START_SECONDS = 60.0
-"""Longest wait of a start for the first event of its process."""
+"""Longest wait for the first event of a new job's process."""
 
 
 class Jobs:
@@ -103,7 +103,7 @@ class Jobs:
         return await self._tasks.run_to_end(self._resume(job_id))
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a job for good and remove its files except the record.
+        """Stop a job and remove its files except the record. It cannot be resumed.
 
         Raises InvalidRequest if the job has succeeded.
         """

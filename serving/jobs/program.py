@@ -1,7 +1,7 @@
 """The training program and its processes: start, wait, memory, terminate, kill.
 
 The program is `python -m training`, unless another command is configured. Its process holds the lock of its
-job's folder, and ends soon after its stdin closes, so that it does not outlive its server for long.
+job's folder. It ends soon after its stdin closes, so also soon after its server.
 Independent of a job's state.
 """
 

@@ -113,7 +113,7 @@ class RecipeDescription(BaseModel):
                 )
             setting.check(value)
             if key == THREADS_KEY and isinstance(value, int) and value > max_threads:
-                raise setting.refusal(f"at most {max_threads}, as this server grants", value)
+                raise setting.refusal(f"at most {max_threads}, the limit of this server", value)
         return {**self._limited_threads(max_threads), **overrides}
 
     def _limited_threads(self, max_threads: int) -> dict[str, SettingValue]:

@@ -17,7 +17,7 @@ _LOG = structlog.get_logger(__name__)
 
 INTERRUPTED_CODES = frozenset({130, -signal.SIGTERM, -signal.SIGINT})
 INVALID_INPUT_CODE = 2
-"""Exit code of a process that was stopped by a mistake in its input."""
+"""Exit code of a process that refused its input."""
 
 
 class RunningJob:
@@ -40,7 +40,7 @@ class RunningJob:
         """Set by the caller of `wait`, after it recorded the result."""
 
     async def wait(self, on_event: Callable[[Event], None]) -> int | None:
-        """Pass on every event until the process ends; return its exit code, None if it is unknown."""
+        """Call `on_event` for every event until the process ends; return its exit code, None if unknown."""
         following = asyncio.create_task(self._follow(on_event))
         limiting = asyncio.create_task(self._limit_memory())
         try:
@@ -61,7 +61,7 @@ class RunningJob:
             _LOG.error("training events unreadable", error=str(error))
 
     async def _limit_memory(self) -> None:
-        """Kill the process if it exceeds its memory limit. SIGTERM would give it time to take more."""
+        """Kill the process if it exceeds its memory limit. SIGTERM would give it time to take more memory."""
         limit = self._max_memory_bytes
         while limit is not None:
             memory_bytes = self._process.memory_bytes()

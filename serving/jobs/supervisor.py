@@ -67,7 +67,7 @@ class Supervisor:
         folder, limits = self._jobs.store.folder(job.id), self._limits
         arguments = run_arguments(job, folder, self._model_repository, limits.max_memory_bytes)
         try:
-            await off_loop(partial(folder.write, job))  # first: a restarted server needs the record
+            await off_loop(partial(folder.write, job))  # first, because a restarted server needs the record
             process = await self._program.start(arguments, folder, limits.threads)
         except OSError as error:
             await self._jobs.restore(job.id)
@@ -80,14 +80,14 @@ class Supervisor:
         return running
 
     def adopt(self, job: Job) -> None:
-        """Stop the process that an earlier server left, and record its result."""
+        """Stop the process that an earlier server left running, and record its result."""
         folder = self._jobs.folder(job.id)
         running = RunningJob(folder, Orphan(folder), job.progress.last_event, max_memory_bytes=None)
         self._add(job, running, is_own=False)
         self._tasks.start(running.stop(JobState.INTERRUPTED, KILL_SECONDS))
 
     async def cancel(self, running: RunningJob) -> None:
-        """Stop a process for good, and wait until its result is recorded."""
+        """Stop a cancelled job's process, and wait until its result is recorded."""
         await running.stop(JobState.CANCELLED, KILL_SECONDS)
 
     def _add(self, job: Job, running: RunningJob, *, is_own: bool) -> None:
@@ -119,7 +119,8 @@ class Supervisor:
     async def _record_result(self, job_id: str, state: JobState, error: str) -> None:
         job = self._jobs.get(job_id)
         if state is JobState.SUCCEEDED and job.serve:
-            await self._on_published()  # first: whoever sees the job end can call its model
+            # First, so that a client that sees the end of the job can use its model.
+            await self._on_published()
         async with self._jobs.changing:  # a concurrent resume must not write its record at the same time
             del self.running[job_id]
             await self._jobs.save(job.ended(state, error))

@@ -1,6 +1,7 @@
 """All jobs of a training folder, in memory and on disk. Lives on the event loop.
 
-The copy in memory is the valid one. A change takes effect there first, so a disk error never hides it.
+The jobs in memory are the valid ones. Each change is made in memory first, so it also takes effect if the
+disk fails.
 """
 
 import asyncio

@@ -83,7 +83,7 @@ class GrpcPort:
     async def close(self, *, flush: bool, forced: asyncio.Event) -> None:
         """End every connection and stop the servers; with `flush`, wait for the last answers first.
 
-        Clients see UNAVAILABLE for calls that arrive last, and for health watches. forced: ends the wait.
+        Late calls and open health watches end with UNAVAILABLE. forced: ends the wait when it is set.
         """
         if self.native is not None:
             closing = off_loop(partial(self.native.close, flush=flush))
@@ -111,8 +111,8 @@ def _choose_front_end(host: str, settings: ServerSettings, *, secured: bool) -> 
         )
     if settings.front_end == "native" and not is_local:
         _LOG.warning(
-            "the native front end is exposed: it limits neither connections nor a message before it is "
-            "received, and has neither TLS nor tokens",
+            "the native front end is exposed: it limits no connections, checks message sizes only after "
+            "receipt, and has no TLS or tokens",
             host=host,
         )
     return settings.front_end

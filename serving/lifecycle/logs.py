@@ -125,7 +125,7 @@ class LogWriter:
         return True
 
     def _log_dropped(self) -> None:
-        """Write how many lines were dropped since the last such line."""
+        """Write a line with the number of lines dropped since the previous such line."""
         dropped = self._dropped - self._dropped_and_logged
         if not dropped:
             return

@@ -1,8 +1,8 @@
 """The server's life: load and warm up, serve, drain, stop.
 
-The first SIGTERM or SIGINT drains. Readiness turns off at once, new calls get UNAVAILABLE for a second so
-that load balancers notice, and accepted calls finish. A second signal forces the stop. SIGHUP starts a
-rescan for new versions.
+The first SIGTERM or SIGINT starts the drain. Readiness turns off at once, and accepted calls finish. New
+calls get UNAVAILABLE for a second, so that load balancers notice. A second signal forces the stop. SIGHUP
+starts a rescan for new versions.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ _LOG = structlog.get_logger(__name__)
 UNAVAILABLE_SECONDS = 1.0
 """Time at the start of a drain in which new calls get UNAVAILABLE; gRPC alone would cancel them."""
 JOBS_SHARE = 0.8
-"""Share of the drain that training jobs have to interrupt themselves before they are killed."""
+"""Share of the drain's time after which training jobs that still run are killed."""
 CLOSE_SECONDS = 5.0
 """Longest time to close versions and the engine, so that a hanging stage cannot block the exit."""
 LAST_WRITE_SECONDS = 0.5
@@ -286,7 +286,7 @@ class Server:
         await first_of(off_loop(partial(self._revocations.close, seconds)), self._signals.forced.wait())
         unwritten = self._revocations.unwritten()
         if unwritten:
-            _LOG.error("revocations are lost at the end", operating_points=unwritten)
+            _LOG.error("revocations lost: not written before the stop", operating_points=unwritten)
         return not unwritten
 
     def _apply_revocations(self) -> None:
@@ -296,4 +296,4 @@ class Server:
 
     def _log_device(self) -> None:
         show_installation(self._metrics.server, self._device, self.grpc.front_end)
-        _LOG.info("device taken", device=self._device.name, provider=self._device.provider)
+        _LOG.info("device chosen", device=self._device.name, provider=self._device.provider)

@@ -1,11 +1,11 @@
 """Trials: a separate process opens and runs the stages of a new version before the server loads them.
 
 A graph may loop forever, allocate too much memory or crash; in a trial this ends only the trial's process.
-Trials always run on the CPU. They run concurrently, so an endless version does not delay others. A result
-is valid for the content of a version, and is kept only in memory.
+Trials always run on the CPU. They run concurrently, so a version that loops forever does not delay others.
+A result is valid for the content of a version, and is kept only in memory.
 
 The process is `python -m serving.lifecycle.trial`, started only by `Trials`. It ends when its stdin closes,
-so it does not outlive its server, and at the latest SPARE_SECONDS after its time limit.
+so it does not outlive its server. It ends itself at the latest SPARE_SECONDS after its time limit.
 """
 
 import contextlib
@@ -181,7 +181,7 @@ def _end_with_server(seconds: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _prefer_in_out_of_memory_killer() -> None:
+def _raise_out_of_memory_score() -> None:
     """Make Linux kill this process, not its server, if memory runs out."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -191,7 +191,7 @@ def main() -> int:
     """Run the trial given by the command line."""
     folder, digest, max_batch_size, seconds = sys.argv[1:]
     _end_with_server(int(seconds))
-    _prefer_in_out_of_memory_killer()
+    _raise_out_of_memory_score()
     code = run(Path(folder), digest, int(max_batch_size))
     sys.stdout.flush()
     return code

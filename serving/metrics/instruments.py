@@ -56,8 +56,8 @@ class Metrics:
             self._counts.append(family)
             return family
 
-        self.requests = counter("offramp_requests", "Requests by how they ended", "outcome")
-        self.rows = counter("offramp_rows", "Rows by how their request ended", "outcome")
+        self.requests = counter("offramp_requests", "Requests by outcome", "outcome")
+        self.rows = counter("offramp_rows", "Rows by the outcome of their request", "outcome")
         self.request_seconds = histogram(
             "offramp_request_seconds",
             "Time from the arrival of a request to its end",
@@ -125,11 +125,13 @@ class Metrics:
             point,
         )
         self.certificate_suspected = gauge(
-            "offramp_certificate_suspected", "1 while only one caller's rows are evidence against it", point
+            "offramp_certificate_suspected",
+            "1 while only one caller's rows are evidence against the certificate",
+            point,
         )
         self.shadow_missing_alarm = gauge(
             "offramp_shadow_missing_alarm",
-            "1 while too many sampled rows are missing to notice a broken certificate",
+            "1 while so many sampled rows are missing that a broken certificate may go unnoticed",
             point,
         )
         self.threshold = gauge(

@@ -14,17 +14,18 @@ row 1 are close to zero.
 Rows of real traffic are not independent, so four rules are added. Each can only prevent a revocation, so the
 level delta still holds:
 
-- A differing row whose bytes were already counted as differing counts as agreeing.
+- A differing row counts as agreeing if a row with the same bytes was counted as differing before.
 - At least LEAST_DIFFERING distinct rows must differ.
-- If rows of several callers were sampled, E must reach 1 / delta without each single one of them. For each
-  caller that disagreed, the same products are computed with a factor of 1 for that caller's rows.
+- If rows of several callers were sampled, E must reach 1 / delta even if the rows of any one caller are left
+  out. For each caller with differing rows, the same products are computed with a factor of 1 for its rows.
 - If all rows came from one caller, there must be at least LONE_CALLER_ROWS of them.
 
 Rows must be counted in admission order, which is fixed before any answer is known. Full-depth answers become
 known in a different order, which may depend on whether they agree. Only a row that left early can differ;
 any other row is known to agree when its request ends. `PointWatch` restores the order.
 
-Shapes: `T` tests, the first over all rows and each other one without one caller; `L` stakes; `S` servers.
+Shapes: `T` tests, of which the first counts all rows and each other one leaves out one caller; `L` stakes;
+`S` servers.
 """
 
 from collections import OrderedDict
@@ -46,10 +47,10 @@ LEAST_DIFFERING = 8
 LONE_CALLER_ROWS = 100
 """Minimum number of rows if all of them came from one caller."""
 MOST_CALLERS = 64
-"""Maximum number of callers left out in turn: those with the most differing rows."""
+"""Maximum number of callers with a test that leaves out their rows: those with the most differing rows."""
 LARGEST = 100.0
-"""Products are capped at this times 1 / delta, which only lowers E. The cap limits how long the rows of one
-caller affect E after they end."""
+"""Products are capped at this times 1 / delta, which only lowers E. The cap limits how long the rows of a
+caller affect E after its last row."""
 REMEMBERED_ROWS = 4096
 """Number of the latest differing rows whose bytes are remembered."""
 
@@ -59,7 +60,7 @@ class Verdict(StrEnum):
 
     HOLDS = "holds"
     SUSPECTED = "suspected"
-    """The rows show that the certificate is broken, but only with those of one caller."""
+    """The rows show that the certificate is broken, but not if the rows of one caller are left out."""
     BROKEN = "broken"
 
 
@@ -85,17 +86,17 @@ class AgreementTest:
 
         row: a digest of its bytes; needed if it differs. caller: the name of its sender.
         """
-        differs = not agreed and self._is_new(row)
+        differs = not agreed and self._remember(row)
         if self._first_caller is None:
             self._first_caller = caller
         self._has_several_callers |= caller != self._first_caller
         if differs:
-            self._disagreed(caller)
+            self._count_differing(caller)
         self.rows += 1
         tests = slice(1 + len(self._tests))
         without_caller = self._tests.get(caller)
         products_TL = self._products_TL[tests]
-        products_TL += _started(self.rows)
+        products_TL += _new_weight(self.rows)
         kept_L = None if without_caller is None else products_TL[without_caller].copy()
         products_TL *= _factors(self.epsilon)[int(differs)]
         np.minimum(products_TL, LARGEST / self.delta, out=products_TL)
@@ -132,7 +133,7 @@ class AgreementTest:
     def suspect(self) -> str | None:
         """The caller on whose rows the suspicion depends; None unless the verdict is SUSPECTED.
 
-        If there are several, it is the one without whose rows E is lowest.
+        If there are several, return the one that lowers E most when its rows are left out.
         """
         if self.verdict is not Verdict.SUSPECTED:
             return None
@@ -147,10 +148,10 @@ class AgreementTest:
         return shows_T & (self._differing_T[tests] >= LEAST_DIFFERING)
 
     def _evidence(self, tests: slice) -> Floats:
-        evidence_T: Floats = self._products_TL[tests].sum(axis=1) + _not_started(self.rows)
+        evidence_T: Floats = self._products_TL[tests].sum(axis=1) + _later_weight(self.rows)
         return evidence_T
 
-    def _is_new(self, row: bytes) -> bool:
+    def _remember(self, row: bytes) -> bool:
         """Remember a differing row; return False if it was already remembered."""
         if row in self._remembered:
             self._remembered.move_to_end(row)
@@ -160,7 +161,7 @@ class AgreementTest:
             self._remembered.popitem(last=False)
         return True
 
-    def _disagreed(self, caller: str) -> None:
+    def _count_differing(self, caller: str) -> None:
         """Count a differing row of a caller, and ensure that there is a test without its rows.
 
         If there is no free test, the test of the caller with the fewest differing rows is replaced. The new
@@ -187,14 +188,14 @@ def _initial_products() -> Floats:
     return np.full(len(STAKES), INITIAL_WEIGHT / len(STAKES))
 
 
-def _not_started(rows: int) -> float:
+def _later_weight(rows: int) -> float:
     """Return the weight of the products that have not started after `rows` rows; it falls like 1 / log."""
     return (1 - INITIAL_WEIGHT) * float(np.log(3) / np.log(rows + 3))
 
 
-def _started(row: int) -> float:
+def _new_weight(row: int) -> float:
     """Return the weight that starts on each stake at a row; rows are numbered from 1."""
-    return (_not_started(row - 1) - _not_started(row)) / len(STAKES)
+    return (_later_weight(row - 1) - _later_weight(row)) / len(STAKES)
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,8 @@ class Power:
         """Simulate servers whose rows differ with probability `risk`.
 
         All rows are distinct and come from one caller. before: number and risk of rows that precede the
-        `rows` rows; they enter the test, but not the row numbers of the result. With risk = epsilon and
-        no rows before, the result shows the share of false revocations.
+        `rows` rows; they are tested, but the row numbers of the result start after them. With
+        risk = epsilon and no rows before, the result shows the share of false revocations.
         """
         generator = np.random.default_rng(seed)
         agreed, differed = _factors(epsilon)
@@ -232,8 +233,10 @@ class Power:
         for row in range(1, clean_rows + rows + 1):
             differs_S = generator.random(servers) < (clean_risk if row <= clean_rows else risk)
             differing_S += differs_S
-            products_SL = (products_SL + _started(row)) * np.where(differs_S[:, np.newaxis], differed, agreed)
-            broken_S: Bools = products_SL.sum(axis=1) + _not_started(row) >= 1 / delta
+            products_SL = (products_SL + _new_weight(row)) * np.where(
+                differs_S[:, np.newaxis], differed, agreed
+            )
+            broken_S: Bools = products_SL.sum(axis=1) + _later_weight(row) >= 1 / delta
             broken_S &= (differing_S >= LEAST_DIFFERING) & (row >= LONE_CALLER_ROWS) & (revoked_after > rows)
             revoked_after[broken_S] = max(0, row - clean_rows)
             np.minimum(products_SL, LARGEST / delta, out=products_SL)

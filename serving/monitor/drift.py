@@ -37,8 +37,8 @@ class DriftWatch:
     ) -> None:
         """Start an empty window.
 
-        edges: rising edges between the cells, one fewer than shares. A value equal to an edge belongs to
-        the cell above it. alarm: the largest index that raises no alarm.
+        edges: edges between the cells, ascending, one fewer than shares. A value equal to an edge belongs
+        to the cell above it. alarm: the largest index that raises no alarm.
         """
         self._baseline_C = np.asarray(baseline_C, dtype=np.float64)
         self._edges = np.asarray(edges, dtype=np.float64)

@@ -91,7 +91,7 @@ class Monitor:
         self._limits = limits
         self._metrics = metrics
         self._on_revoked = on_revoked
-        self._who = {"model": manifest.name, "version": manifest.version}
+        self._log_fields = {"model": manifest.name, "version": manifest.version}
         self._final_exit = len(manifest.stages) - 1
         self._full_depth = ExitRule((None,) * self._final_exit, self._final_exit, EXACT_POINT)
         self._lock = threading.RLock()
@@ -188,7 +188,7 @@ class Monitor:
                 self._show_points()
                 event = "operating point reinstated" if by is None else "operating point revoked"
                 in_force = self._points.in_force(name)
-                _LOG.warning(event, **self._who, operating_point=name, in_force=in_force, by=by)
+                _LOG.warning(event, **self._log_fields, operating_point=name, in_force=in_force, by=by)
 
     def states(self) -> Iterator[PointState]:
         """Yield the current state of each operating point and of its certificate."""
@@ -215,11 +215,11 @@ class Monitor:
             name,
             self._manifest.operating_points[name],
             self._metrics,
-            on_verdict=self._judge,
+            on_verdict=self._act_on_verdict,
             max_missing_share=self._limits.max_missing_share,
         )
 
-    def _judge(self, watch: PointWatch) -> None:
+    def _act_on_verdict(self, watch: PointWatch) -> None:
         """Log or revoke after the verdict on a point changed; called with the lock held."""
         if self._watches.get(watch.name) is not watch or watch.name in self._points.revoked:
             return  # the point was reinstated or revoked in the meantime
@@ -232,17 +232,19 @@ class Monitor:
             disagreements=watch.test.disagreements,
         )
         if watch.verdict is Verdict.SUSPECTED:
-            _LOG.warning("certificate suspected", **self._who, **vars(revocation), caller=watch.test.suspect)
+            _LOG.warning(
+                "certificate suspected", **self._log_fields, **vars(revocation), caller=watch.test.suspect
+            )
         elif watch.verdict is Verdict.HOLDS:
-            _LOG.info("certificate no longer suspected", **self._who, operating_point=watch.name)
+            _LOG.info("certificate no longer suspected", **self._log_fields, operating_point=watch.name)
         elif self._limits.on_broken == "warn":
             self._show_points()
-            _LOG.error("certificate broken", **self._who, **vars(revocation))
+            _LOG.error("certificate broken", **self._log_fields, **vars(revocation))
         else:
             self._on_revoked(revocation)  # before it takes effect, so that no revocation is lost
             in_force = self._points.revoke(watch.name, "monitor")
             self._show_points()
-            _LOG.error("certificate revoked", **self._who, **vars(revocation), in_force=in_force)
+            _LOG.error("certificate revoked", **self._log_fields, **vars(revocation), in_force=in_force)
 
     def _show_points(self) -> None:
         for name in self._manifest.operating_points:

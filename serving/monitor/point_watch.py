@@ -19,7 +19,8 @@ from serving.monitor.agreement import AgreementTest, Verdict
 from serving.repository.manifest import OperatingPoint
 
 RECENT_ROWS = 100
-"""Number of the last rows, out of those that may have left early, for the share of missing rows."""
+"""Number of recent rows from which the share of missing rows is computed. Rows that reached the final exit
+are left out."""
 
 
 class SampledRow:

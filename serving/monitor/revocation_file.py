@@ -37,7 +37,7 @@ class RevokedPoint(BaseModel):
 
     model: str
     version: Annotated[int, Field(ge=1)] | None = None
-    """None: every version, later ones included."""
+    """None: every version, including later ones."""
     operating_point: str | None = None
     """None: every point with early exits."""
     revoked: str
@@ -70,7 +70,7 @@ class RevokedPoint(BaseModel):
         )
 
     def lies_within(self, model: str, version: int | None, operating_point: str | None) -> bool:
-        """Return whether all that the entry revokes is in a scope; None stands for all."""
+        """Return whether a scope contains everything that the entry revokes; None stands for all."""
         return (
             self.model == model
             and version in {None, self.version}

@@ -3,8 +3,8 @@
 A revocation is in force until an operator marks its entry in the file as reinstated. An entry that is
 missing from the file is written again. So a replaced, emptied or removed file reinstates nothing.
 
-One thread reads and writes the file: at once after a new revocation or a request to refresh, and once a
-minute for changes by other processes. Without a state folder, revocations last until the process ends.
+One thread reads and writes the file at once after a new revocation or a request to refresh. Once a minute it
+reads the changes of other processes. Without a state folder, revocations last until the process ends.
 """
 
 import threading
@@ -130,18 +130,18 @@ class Revocations:
 
 
 def revoke(state_dir: Path, model: str, version: int | None, operating_point: str | None) -> RevokedPoint:
-    """Revoke a scope by an operator's command; return the entry, or the existing one if there is one."""
+    """Revoke a scope by an operator's command; return the new entry, or an existing one."""
     new = RevokedPoint(
         model=model, version=version, operating_point=operating_point, revoked=now(), by="operator"
     )
 
-    def with_new(entries: Entries) -> Entries:
+    def add_new(entries: Entries) -> Entries:
         return entries if any(map(is_same, entries)) else (*entries, new)
 
     def is_same(entry: RevokedPoint) -> bool:
         return (entry.scope, entry.by, entry.reinstated) == (new.scope, "operator", None)
 
-    return next(filter(is_same, RevocationFile(state_dir).change(with_new)))
+    return next(filter(is_same, RevocationFile(state_dir).change(add_new)))
 
 
 def reinstate(state_dir: Path, model: str, version: int | None, operating_point: str | None) -> Entries:
@@ -153,7 +153,7 @@ def reinstate(state_dir: Path, model: str, version: int | None, operating_point:
     name = "/".join(str(part) for part in scope if part is not None)
     reinstated: list[RevokedPoint] = []
 
-    def without(entries: Entries) -> Entries:
+    def mark_reinstated(entries: Entries) -> Entries:
         in_force = [entry for entry in entries if entry.reinstated is None]
         reinstated.extend(entry for entry in in_force if entry.lies_within(*scope))
         wider = [entry for entry in in_force if entry.covers(*scope) and not entry.lies_within(*scope)]
@@ -164,7 +164,7 @@ def reinstate(state_dir: Path, model: str, version: int | None, operating_point:
             for entry in entries
         )
 
-    RevocationFile(state_dir).change(without)
+    RevocationFile(state_dir).change(mark_reinstated)
     if not reinstated:
         raise ConfigurationError(f"{state_dir}: nothing revoked matches {name}")
     return tuple(reinstated)

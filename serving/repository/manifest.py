@@ -1,8 +1,8 @@
 """The manifest: the description of a published model version, and its reader.
 
 `models/README.md` specifies the format with MUST and MAY; this module specifies it with types. The reader
-owns the format: training fills in these classes and writes them as JSON. Independent of onnxruntime, gRPC
-and the location of a repository.
+defines the format: training creates objects of these classes and writes them as JSON. Independent of
+onnxruntime, gRPC and the location of a repository.
 
 Shapes start with -1 for the rows of a batch. `E` exits, `K` classes.
 """
@@ -139,7 +139,7 @@ class Certificate(ManifestSection):
     method: str
     risk: Risk = Risk.DISAGREEMENT
     harms: Count | None = None
-    """Number of these rows whose final answer is right; None in format 1 and without labels."""
+    """Disagreements where the final exit's answer is right; None in format 1 and without labels."""
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
@@ -187,8 +187,8 @@ class ParetoPoint(ManifestSection):
 class ParetoPath(ManifestSection):
     """The trade-off from which the operating points were chosen, on the split used for the choice.
 
-    It is the union of the fronts of cost against several losses. So some points are not optimal in
-    accuracy alone.
+    It is the union of several Pareto fronts, each of cost against one loss. So some points are not optimal
+    for accuracy alone.
     """
 
     split: str
@@ -259,7 +259,7 @@ class Provenance(ManifestSection):
     attached_to: AttachedTo | None = None
     """None if a recipe trained the whole network."""
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
-    """The id of the output folder that it was made in; None if it has none, or did not record it."""
+    """The id of the output folder in which the version was made; None if there was none or it is unknown."""
 
     @model_validator(mode="after")
     def _attached_without_a_recipe(self) -> Self:
@@ -290,7 +290,7 @@ class Manifest(ManifestSection):
     def _parts_agree(self) -> Self:
         exits = len(self.stages)
         if len(self.exits) != exits:
-            raise ValueError(f"exits must be one a stage: expected {exits}, got {len(self.exits)}")
+            raise ValueError(f"exits: expected one for each stage, {exits}, got {len(self.exits)}")
         if self.stages[-1].features:
             raise ValueError("the last stage must have no features: no stage follows it")
         for number, stage in enumerate(self.stages[:-1]):

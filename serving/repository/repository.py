@@ -1,8 +1,8 @@
 """Finds published versions on disk, checks them, and replaces served versions without downtime.
 
-Layout: `<root>/<name>/<version>/`, where versions are positive integers. The highest version of a name is
-served, and with it the versions that the configuration lists. Independent of onnxruntime: the functions
-that try, load and close a version are arguments.
+Layout: `<root>/<name>/<version>/`, where versions are positive integers. The highest version of a name
+and the versions that the configuration lists are served. Independent of onnxruntime: the functions that try,
+load and close a version are arguments.
 
 Invariants
 - A version is served only after its manifest and all stage files were verified, it passed its trial, and

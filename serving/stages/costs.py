@@ -1,6 +1,6 @@
 """The duration of batches in each stage, measured at warm-up. The scheduler sizes batches by it.
 
-Concurrent batches have one intra-op thread each. A batch that runs while nothing else does may use all cores.
+Concurrent batches have one intra-op thread each. While only one batch runs, it may use all cores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ HAND_OVER_SECONDS = 250e-6
 ALL_CORES_SECONDS = 50e-6
 """A batch uses all cores only if it saves at least this much, because other processes may use them."""
 MIN_BATCHING_GAIN = 2.0
-"""Survivors wait to be merged only if a row in a batch of one costs this many times its cost in the largest
-batch."""
+"""Survivors wait to be merged only if large batches are much cheaper. A row in a batch of one must cost this
+many times a row in the largest batch."""
 
 
 class StageCosts:

@@ -8,7 +8,7 @@ same binding code runs on the CPU and on CUDA. The scheduler assigns the slots.
 Several threads may call a runner at the same time if they write to different slots.
 
 On the CPU a stage may have two sessions. One has a single intra-op thread, for concurrent batches. The other
-uses all cores, for a batch that runs while nothing else does. The choice does not change a batch's answers.
+uses all cores, for a batch that runs while no other batch does. The choice does not change a batch's answers.
 """
 
 import ctypes
@@ -116,7 +116,7 @@ class StageRunner:
     ) -> None:
         """Open the sessions.
 
-        idle_threads: intra-op threads of a batch that runs while nothing else does. padded_sizes: batch
+        idle_threads: intra-op threads of a batch that runs while no other does. padded_sizes: batch
         sizes that have separate sessions.
         """
         self.device = device
@@ -145,7 +145,7 @@ class StageRunner:
 
         Features are written to the slots from `destination`. Stage 0 takes the model's inputs by name,
         each [B, ...]. A later stage takes `rows`, INT64 [B]: the slots of its rows' features in the
-        previous stage's slab. all_cores: use the sessions with all cores; no other batch runs.
+        previous stage's slab. all_cores: use the sessions with all cores; no other batch may run.
         """
         rows = len(next(iter(host_inputs.values())))
         logits_BK = np.empty((rows, self.classes), dtype=np.float32)

@@ -80,7 +80,7 @@ def test_the_released_stages_are_computed_as_served(chain: Chain, images: Images
     expected_EBK = runner.run_every_stage({"image": images})
 
     check_parity(chain, images, expected_EBK)
-    with pytest.raises(ValueError, match="logits: expected onnxruntime's within"):
+    with pytest.raises(ValueError, match=r"logits: expected at most .* from onnxruntime's"):
         check_parity(chain, images, expected_EBK + np.array([0, 0, 1, 0], np.float32)[:, None, None])
 
 

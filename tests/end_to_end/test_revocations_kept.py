@@ -109,7 +109,7 @@ def test_revocations_lost_on_a_stuck_disk_are_named_at_the_end(
         code, log = server.stop()
 
     assert code == 1
-    lost = [json.loads(line) for line in log if "revocations are lost at the end" in line]
+    lost = [json.loads(line) for line in log if "revocations lost: not written before the stop" in line]
     assert [line["operating_points"] for line in lost] == [[BROKEN]]
 
 

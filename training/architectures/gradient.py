@@ -2,8 +2,8 @@
 
 Li et al., "Improved Techniques for Training Adaptive Deep Networks", ICCV 2019. The forward pass does not
 change. In the backward pass of stage k of E, the gradient from head k is multiplied by 1/(E - k). The
-gradient from the deeper stages is multiplied by the rest. So each of the E - k exits from k on has the same
-share.
+gradient from the deeper stages is multiplied by 1 - 1/(E - k). So each of the E - k exits from k on has the
+same share.
 """
 
 from typing import Any

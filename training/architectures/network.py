@@ -80,7 +80,7 @@ class MultiExitNetwork(nn.Module):
     def __init__(self, normalisation: nn.Module, stages: Sequence[nn.Module], heads: Sequence[Head]) -> None:
         super().__init__()
         if len(stages) != len(heads):
-            raise ValueError(f"heads must be one a stage: expected {len(stages)}, got {len(heads)}")
+            raise ValueError(f"heads: expected {len(stages)}, one for each stage, got {len(heads)}")
         self.normalisation = normalisation
         self.stages = nn.ModuleList(stages)
         self.heads: Sequence[Head] = nn.ModuleList(heads)  # type: ignore[assignment]

@@ -57,7 +57,7 @@ class AttachedNetwork:
     """None if the user named the cuts."""
     stages: tuple[ExportedStage, ...]
     network_multiply_adds: int
-    """Of the network without early exits, for one row."""
+    """Multiply-adds of the network without early exits, for one row."""
 
 
 def attach_exits(

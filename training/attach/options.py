@@ -17,18 +17,18 @@ SPLITS = ("heads", "temperature", "tune", "certify", "test")
 def add_to(command: argparse.ArgumentParser) -> None:
     """Add the options of `attach` to a parser."""
     command.description = (
-        "Cut a finished ONNX network, train a head at each cut to answer as the network does, certify how "
-        "rarely early answers differ, and publish it. The network's weights are not changed, and no labels "
-        "are needed. The network must NOT have been trained on the rows: heads agree with it more often on "
-        "its training rows, so all figures would be too optimistic."
+        "Cut a finished ONNX network into stages, and train a head at each cut to answer as the network "
+        "does. Certify a bound on how often early answers differ, and publish the stages. The network's "
+        "weights are not changed, and no labels are needed. The network must NOT have been trained on the "
+        "rows. On its training rows, heads agree with it more often, so all figures would be too optimistic."
     )
     command.add_argument("model_file", metavar="MODEL.onnx", help="the finished network")
     command.add_argument(
         "--data",
         required=True,
         metavar="ROWS.npz",
-        help="rows that the network was not trained on: an array for each graph input under its name (x also "
-        "works for a single input), and optional labels y",
+        help="rows that the network was not trained on. One array per graph input, with the input's name (a "
+        "single input may be named x). Optional labels y",
     )
     command.add_argument("--name", required=True, metavar="NAME", help="the model's name in the repository")
     cuts = command.add_mutually_exclusive_group()
@@ -88,7 +88,7 @@ def add_to(command: argparse.ArgumentParser) -> None:
     )
     add_model_repository(command)
     command.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    command.add_argument("--force", action="store_true", help="publish even if nothing is saved")
+    command.add_argument("--force", action="store_true", help="publish even if no cost is saved")
 
 
 def settings(options: argparse.Namespace) -> "AttachSettings":

@@ -54,7 +54,7 @@ def attach(
 ) -> tuple[AttachRecord, bool]:
     """Publish a network with early exits; return the record, and False if it was published already.
 
-    force: publish even if nothing is saved. Raises TrainingError before anything is published.
+    force: publish even if no cost is saved. Raises TrainingError before anything is published.
     """
     with hold(folder.path, resume=resume, counts_as_empty=INITIAL_FILES):
         return _attach(settings, folder, model_repository, progress, force=force)
@@ -97,7 +97,7 @@ def _attach(
     _check_saving(record, force=force)
     for line in promises.warnings(assessment.chosen.points, settings.goals):
         progress.write(line)
-    with interrupt.ignored():  # an interruption waits, so that a published version always has its record
+    with interrupt.ignored():  # without interruptions, so that a published version always has its record
         record = _publish(record, source, rows, splits, attached, assessment, model_repository, folder.run_id)
         folder.write_record(record)
         write_report(folder.report, record)

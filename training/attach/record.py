@@ -39,7 +39,7 @@ class AttachedPoint(Section):
 
     cost_share: float
     time_shares: dict[int, float]
-    """Milliseconds by batch rows, as a share of the file's own at the same batch."""
+    """Time of a batch divided by the file's time for the same batch, by the number of rows."""
     disagreements: int
     correct: int | None
     """None without labels."""

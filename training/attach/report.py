@@ -1,4 +1,4 @@
-"""The report of `attach`: one self-contained page that shows whether the exits pay.
+"""The report of `attach`: one self-contained page that shows what the exits save.
 
 All figures come from the record and the published manifest.
 """

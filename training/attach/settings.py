@@ -21,13 +21,13 @@ class HeadTraining(Section):
     hidden: Annotated[int, Field(ge=1, le=4096)] = 64
     """Hidden units of an mlp. Default 64."""
     epochs: Count = 30
-    """Passes over the head rows without copies. Default 30."""
+    """Passes over the head rows if they have no altered copies. Default 30."""
     epochs_with_copies: Count = 8
     """Passes over the head rows and their altered copies. Default 8: with 30, heads overfit."""
     batch_rows: Annotated[int, Field(ge=1)] = 256
-    """Rows per step. Reduced for few head rows, so that training has at least 1,000 steps. Default 256."""
+    """Rows per step. Smaller if training would have fewer than 1,000 steps. Default 256."""
     learning_rate: Positive = 0.008
-    """The peak of one cycle. Default 0.008."""
+    """Peak learning rate of the schedule, which has one cycle. Default 0.008."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     """AdamW's decoupled decay. Default 0.1."""
 

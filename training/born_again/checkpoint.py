@@ -114,7 +114,7 @@ class CheckpointFolder:
         if recorded not in {None, self._precision} and not self._folder.allow_other_precision:
             raise RunError(
                 f"{path}: precision: expected {recorded}, in which it was trained, got {self._precision}: "
-                "--allow-other-precision continues with different weights"
+                "--allow-other-precision resumes, but the final weights will differ"
             )
         return state
 

@@ -1,6 +1,6 @@
 """Training of one generation, epoch by epoch.
 
-`checkpoint()` holds the whole state, so a restored fit continues with bitwise the same results. All random
+`checkpoint()` returns the whole state, so a restored fit gives bitwise the same results. All random
 numbers come from a generator on the CPU, on every device.
 
 Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `C H W` image.

@@ -98,9 +98,10 @@ def train_generations(
 def _is_out_of_patience(
     trained: Sequence[TrainedGeneration], tune: Split, generations: GenerationsSection
 ) -> bool:
-    """Return whether the last generations were not better, by the test that chooses the published one.
+    """Return whether `patience` generations in a row brought no significant gain on the tune split.
 
-    Reads PyTorch's logits, because stages are exported only after the last generation.
+    The test is the one that chooses the published generation. It reads PyTorch's logits, because stages are
+    exported only after the last generation.
     """
     if generations.patience is None or len(trained) == 1:
         return False

@@ -22,7 +22,7 @@ class Hints(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(width, final_width) for width in early_widths)
 
     def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Compute the mean squared distance of each early exit's embedding, summed over exits.
+        """Compute the mean squared distance between mapped and final embeddings, summed over early exits.
 
         The final exit receives no gradient.
         """

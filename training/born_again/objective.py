@@ -20,7 +20,7 @@ from training.recipe.settings import DeepSupervisionSection, GenerationsSection
 
 
 class Objective:
-    """The loss that a generation minimises. Without teachers, the labels alone teach."""
+    """The loss that a generation minimises. Generation 0 has no teachers."""
 
     def __init__(
         self,
@@ -87,6 +87,6 @@ class Objective:
         )
 
     def _noise(self, step: int, rows: int, classes: int) -> Tensor:
-        """Sample noise from the step alone, so that all rules see the same batches at one seed."""
+        """Sample noise with a separate generator, so that all rules see the same order of batches."""
         generator = torch.Generator().manual_seed(self._noise_seed + step)
         return torch.rand((rows, classes), generator=generator)

@@ -1,8 +1,8 @@
 """Training phases: the part of the network that each epoch trains, by `exits.train`.
 
-`frozen-then-joint` has three phases: first the backbone and its final exit; then the early heads, with all
-other weights frozen; then all weights at a small learning rate. Other values have one phase. The number of
-finished epochs determines the phase, so checkpoints do not store it.
+`frozen-then-joint` has three phases. The first trains the backbone and its final exit. The second trains the
+early heads, with all other weights frozen. The third trains all weights at a small learning rate. Other
+values have one phase. The number of finished epochs determines the phase, so checkpoints do not store it.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The choice of the generation to publish, by paired tests on the tune split.
 
-Two runs that differ only in their seed differ by about as much as one generation gains. So a later generation
-replaces an earlier one only if a paired test shows that it is better.
+Two seeds change the accuracy by about as much as one generation gains. So a later generation replaces an
+earlier one only if a paired test shows that it is better.
 
 Shapes: `N` rows of the tune split.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from training.exits.intervals import mcnemar
 
 PROMOTION_LEVEL = 0.05
-"""Probability that a run promotes some generation that is not better, over all its tests."""
+"""Largest probability that a run promotes a generation that is not better. All its tests share it."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Promotion:
 
 
 def promote(final_correct: Sequence[NDArray[np.bool_]], *, planned: int) -> Promotion:
-    """Choose the generation to publish by which rows the final exit of each classifies correctly, [N] each.
+    """Choose the generation to publish.
 
-    planned: number of generations in the recipe. Their tests share the level (Bonferroni), so more
-    generations do not make a false promotion more likely.
+    final_correct: for each generation, which rows its final exit classifies correctly, [N]. planned: number
+    of generations in the recipe. Their tests share the level (Bonferroni), so more generations do not make a
+    false promotion more likely.
     """
     level = PROMOTION_LEVEL / max(1, planned - 1)
     chosen = 0

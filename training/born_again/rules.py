@@ -55,7 +55,7 @@ class Lesson:
     truth_B: Tensor
     target: TeacherTarget
     noise_BK: Tensor
-    """Uniform random numbers below 1, by which `dkpp` permutes."""
+    """Uniform random numbers below 1; their order is the permutation of `dkpp`."""
 
 
 Rule = Callable[[Tensor, Lesson, RuleSettings], Tensor]

@@ -1,7 +1,7 @@
 """Learning rate and exit weight as functions of the step.
 
-The learning rate rises and falls once, along half a cosine each (Smith and Topin, "Super-Convergence", 2018).
-Rising exit weights follow Kaya et al., "Shallow-Deep Networks", ICML 2019.
+The learning rate rises once and then falls, each time along half a cosine wave (Smith and Topin,
+"Super-Convergence", 2018). Rising exit weights follow Kaya et al., "Shallow-Deep Networks", ICML 2019.
 """
 
 import math

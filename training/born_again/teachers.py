@@ -1,7 +1,7 @@
 """The teachers of a generation: the previous generation, or an ensemble of all previous ones.
 
-Teachers run in eval mode without gradients, on the student's augmented batch. The target of an exit mixes the
-teachers' final exits with the same exit of the teachers, by `teaching_mix`.
+Teachers run in eval mode without gradients, on the student's augmented batch. The target of exit k is a
+mixture of the teachers' exit k, with weight `teaching_mix`, and their final exits.
 
 Shapes: `E` exits, `B` rows, `K` classes, `M` members of a target.
 """

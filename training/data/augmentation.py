@@ -65,8 +65,8 @@ def sample_boxes(
 ) -> Tensor:
     """Sample each row's box: top, left, height, width, int64 [B, 4]; height and width 0 for no box.
 
-    Area, aspect and position are uniform. Where the paper samples again, because a side is longer than the
-    image, the side is shortened to it.
+    Area, aspect and position are uniform. The paper samples again if a side is longer than the image;
+    here that side is shortened to the image.
     """
     # FP64: in FP32 a number just below 1 could round to a position outside the image.
     chance_B, area_B, aspect_B, top_B, left_B = torch.rand(

@@ -38,7 +38,7 @@ class Layout:
     train_files: tuple[str, ...]
     test_file: str
     names_file: str
-    """Class names, one a line."""
+    """Class names, one per line."""
     label_bytes: tuple[LabelByte, ...]
     """The last is the truth."""
 
@@ -93,7 +93,7 @@ def _read_names(path: Path, classes: int) -> tuple[str, ...]:
             f"{path}: byte {error.start}: expected text in UTF-8, got {error.reason}"
         ) from error
     if len(names) != classes:
-        raise DatasetError(f"{path}: expected {classes} names, one a line, got {len(names)}")
+        raise DatasetError(f"{path}: expected {classes} names, one per line, got {len(names)}")
     return names
 
 

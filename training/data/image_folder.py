@@ -45,7 +45,7 @@ class ImageShape:
 
 
 def load_image_folder(data_dir: Path, image_side: int | None = None) -> RawDataset:
-    """Load the images, with one channel if all are grey, else RGB. image_side resizes all, in pixels."""
+    """Load the images, with one channel if all are grey, else RGB. image_side: resize to this size."""
     train_folder, test_folder = _split_folders(data_dir)
     classes = _classes(train_folder)
     train = _list_files(train_folder, classes)
@@ -63,7 +63,7 @@ def _split_folders(data_dir: Path) -> tuple[Path, Path | None]:
         return train, test
     if train.is_dir() or test.is_dir():
         raise DatasetError(
-            f"{data_dir}: expected folders train and test, or one folder a class, "
+            f"{data_dir}: expected folders train and test, or one folder per class, "
             f"got only {'train' if train.is_dir() else 'test'}"
         )
     return data_dir, None
@@ -72,7 +72,7 @@ def _split_folders(data_dir: Path) -> tuple[Path, Path | None]:
 def _classes(folder: Path) -> tuple[str, ...]:
     names = tuple(path.name for path in _visible(folder) if path.is_dir())
     if not 2 <= len(names) <= MAX_CLASSES:
-        raise DatasetError(f"{folder}: expected 2 to {MAX_CLASSES} folders, one a class, got {len(names)}")
+        raise DatasetError(f"{folder}: expected 2 to {MAX_CLASSES} folders, one per class, got {len(names)}")
     return names
 
 
@@ -112,7 +112,7 @@ def _common_shape(files: Sequence[ImageFile], image_side: int | None) -> ImageSh
         if image_side is None and size != first_size:
             raise DatasetError(
                 f"{file.path}: expected {_pixels(first_size)} pixels as in {files[0].path}, "
-                f"got {_pixels(size)}; dataset.image_side resizes all"
+                f"got {_pixels(size)}; set dataset.image_side to resize all images"
             )
     assert first_size is not None
     width, height = first_size if image_side is None else (image_side, image_side)
@@ -163,7 +163,7 @@ def _as_array(image: "Image", shape: ImageShape) -> Images:
 
 @contextmanager
 def _open_image(path: Path) -> Iterator["Image"]:
-    """Open an image; turn any error of Pillow, then or inside the block, into a DatasetError."""
+    """Open an image; raise DatasetError for any error of Pillow, also inside the block."""
     import PIL.Image  # no other dataset needs Pillow
 
     try:

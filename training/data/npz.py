@@ -107,7 +107,7 @@ def _truth(path: Path, name: str, images: str, arrays: Mapping[str, NDArray[np.g
     array, rows = arrays[name], len(arrays[images])
     if not np.issubdtype(array.dtype, np.integer) or array.shape != (rows,):
         raise DatasetError(
-            f"{path}: {name}: expected integer labels of shape [{rows}], one a row of {images}, "
+            f"{path}: {name}: expected integer labels of shape [{rows}], one for each row of {images}, "
             f"got {array.dtype} {list(array.shape)}"
         )
     truth_N = array.astype(np.int64)

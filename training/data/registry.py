@@ -16,10 +16,10 @@ from training.errors import RecipeError
 
 @dataclass(frozen=True)
 class DatasetSize:
-    """The fixed size of a published dataset. It lets a run be timed without loading the data."""
+    """The fixed size of a published dataset. With it, the training time can be estimated without the data."""
 
     rows: int
-    """Without an official test split."""
+    """Number of rows, without those of an official test split."""
     image_shape: tuple[int, int, int]
     """[C, H, W]"""
     classes: int

@@ -17,8 +17,8 @@ class DatasetSection(Section):
     file: str | None = None
     """Path of the user's own .npz file, relative to the working directory; only for `npz`."""
     data_dir: str | None = None
-    """Folder of the dataset's files, relative to the working directory. Default none: `digits` is embedded,
-    `fashion-mnist` looks where Debian's package installs it, else downloads; the others require it."""
+    """Folder of the dataset's files, relative to the working directory. Default none: `digits` needs
+    none, `fashion-mnist` uses Debian's package or downloads the files, and the others require a folder."""
     image_side: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Pixels a side that images are resized to; only for `image-folder`. Default none: not resized."""
     split_seed: Seed = 0
@@ -28,7 +28,7 @@ class DatasetSection(Section):
     tune_rows: Count = 200
     """Rows that choose generation and operating points. Default 200."""
     certify_rows: Count = 500
-    """Rows that certify them; epsilon 0.01 at delta 0.05 takes at least 299. Default 500."""
+    """Rows that certify the operating points; epsilon 0.01 at delta 0.05 needs at least 299. Default 500."""
     test_rows: Count | None = None
     """Rows of the test split. Required without an official test split, else not allowed."""
 

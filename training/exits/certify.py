@@ -9,8 +9,8 @@ rejected at level delta ends the tests. The probability that any candidate befor
 is at most delta, for any number of tests. So the fastest of them can be published. Angelopoulos et al.,
 "Learn then Test", 2021; for early exits, Jazbec et al., NeurIPS 2024.
 
-A single candidate that the tune split alone chose can be certified at its smallest epsilon: the exact upper
-bound of Clopper and Pearson, Biometrika 1934.
+A single candidate that the tune split alone chose can be certified at its smallest epsilon. This is the exact
+upper bound of Clopper and Pearson, Biometrika 1934.
 
 A certificate compares with the full network's answers, on rows from the certify split's distribution. It does
 not bound how often answers are wrong.
@@ -67,7 +67,7 @@ def certify(
     delta: float,
     risk: Risk,
 ) -> CertifiedThresholds:
-    """Return the fastest candidate within the target that the certify split certifies.
+    """Return the fastest candidate of `sequence` that the certify split certifies.
 
     readings: of the certify split. Returns `path[0]`, full depth, if the first candidate of the sequence
     fails.
@@ -121,8 +121,8 @@ def certify_one(
 def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[Candidate, ...]:
     """Return the candidates within the target by rising risk on tune; ties: by falling cost.
 
-    Candidates that are cheaper, riskier or less accurate than the target are not within it. A target that
-    gains accuracy admits candidates without a loss.
+    Candidates that are cheaper, riskier or less accurate than the target are not within it. If the target is
+    more accurate than the final exit, candidates as accurate as the final exit are still within it.
     """
     within = [
         candidate

@@ -109,7 +109,7 @@ def _measure(runs: Sequence[StageRun], repeats: int) -> tuple[float, ...]:
 
 
 def bind_stages(runner: StageRunner, rows: int) -> list[StageRun]:
-    """Bind every stage to blank rows in the slots from 0, as the engine does for each of its blocks."""
+    """Bind every stage to blank rows in the first slots, as the engine binds each of its blocks."""
     logits_BK = [np.empty((rows, runner.classes), np.float32) for _ in range(runner.stage_count)]
     first, *others = logits_BK
     runs = [runner.bind(0, runner.blank_inputs(rows), first, 0)]

@@ -124,7 +124,7 @@ class EvaluationCounts:
     n: int
     correct: int
     final_correct: int
-    """Rows that the final exit classifies correctly, at whichever exit they left."""
+    """Rows that the final exit classifies correctly, also if they left at an earlier exit."""
     gained: int
     """Rows with a correct answer where the final exit is wrong."""
     disagreements: int

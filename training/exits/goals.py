@@ -115,13 +115,14 @@ class BudgetGoal(Section):
         bound = f"at most {self.epsilon}" if self.epsilon is not None else "at any epsilon"
         possible = f"certifies {smallest:.4f} at best" if smallest < 1 else "certifies nothing"
         return RecipeError(
-            f"budget {self.budget}: expected thresholds within it that certify {risk} {bound}, "
-            f"got {losses} of {n} certify rows for the safest: at delta {self.delta} this {possible}"
+            f"budget {self.budget}: expected thresholds within the budget that certify {risk} {bound}, "
+            f"got {losses} of {n} certify rows with a {risk} for the safest thresholds: "
+            f"at delta {self.delta} this {possible}"
         )
 
 
 class AgreementGoal(Section):
-    """A goal for data without labels: a risk on tune below the bound, so that certification succeeds."""
+    """A goal for data without labels. The tune risk must be below epsilon, so that certification succeeds."""
 
     tune_share: Share
     """Largest risk on the tune split, as a share of epsilon."""

@@ -90,15 +90,18 @@ def mean(values: Sequence[float], counts: Sequence[int], confidence: float = CON
     value = sum(value * count for value, count in zip(values, counts, strict=True)) / n
     variance = sum((each - value) ** 2 * count for each, count in zip(values, counts, strict=True)) / n
     half = _two_sided(confidence) * math.sqrt(variance / n)
-    # With a variance of 0 the approximation fails. The interval then allows for the largest share of other
-    # values that is compatible with 0 in n rows.
+    # With a variance of 0 the approximation fails. Then the interval allows for other values, with a share up
+    # to the Wilson bound of 0 in n rows.
     unseen = wilson(0, n, confidence)[1] if variance == 0 else 0.0
     low, high = value - half - unseen * (value - min(values)), value + half + unseen * (max(values) - value)
     return Estimate(value, max(min(values), low), min(max(values), high))
 
 
 def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> float:
-    """Compute the exact one-sided p-value of the hypothesis that b is not more accurate than a, same rows."""
+    """Compute the exact one-sided p-value of the hypothesis that b is not more accurate than a.
+
+    Both are evaluated on the same rows.
+    """
     gained, lost = discordant(correct_a_N, correct_b_N)
     if gained + lost == 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""Reliability of an exit's confidence, as a probability and as an order of the rows.
+"""How well an exit's confidence predicts correct answers, and how well it orders the rows.
 
 - *Expected calibration error*: mean gap between confidence and accuracy over bins of confidence (Naeini et
   al., AAAI 2015).
@@ -25,7 +25,7 @@ from training.exits.calibrate import negative_log_likelihood
 
 BINS = 15
 TENTHS = np.arange(1, 10) / 10
-DRAWS = 1_000
+SIMULATIONS = 1_000
 """Number of simulated answer sets in `error_by_chance`."""
 
 
@@ -88,7 +88,7 @@ def measure(
 
 
 def binned(confidence_N: Floats, correct_N: Bools, bins: int = BINS) -> tuple[Bin, ...]:
-    """Count rows in equally wide bins of confidence; an upper edge belongs to its bin, so 1.0 to the last."""
+    """Count rows in equally wide bins of confidence; each bin includes its upper edge."""
     bin_N = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
     rows = np.bincount(bin_N, minlength=bins).tolist()
     right = np.bincount(bin_N[correct_N], minlength=bins).tolist()
@@ -103,7 +103,7 @@ def expected_calibration_error(confidence_N: Floats, correct_N: Bools, bins: int
     return sum(each.gap for each in binned(confidence_N, correct_N, bins)) / len(confidence_N)
 
 
-def error_by_chance(confidence_N: Floats, draws: int = DRAWS) -> float:
+def error_by_chance(confidence_N: Floats, simulations: int = SIMULATIONS) -> float:
     """Compute the mean calibration error that a perfectly calibrated exit would have on these confidences.
 
     Simulates answers that are correct with the probability of their confidence. With few rows, chance alone
@@ -112,7 +112,7 @@ def error_by_chance(confidence_N: Floats, draws: int = DRAWS) -> float:
     generator = np.random.default_rng(0)
     errors = [
         expected_calibration_error(confidence_N, generator.random(len(confidence_N)) < confidence_N)
-        for _ in range(draws)
+        for _ in range(simulations)
     ]
     return float(np.mean(errors))
 
@@ -153,8 +153,8 @@ def arriving(confidence_EN: Floats, rule: ExitRule) -> Bools:
 def confidence_spread(confidence_N: Floats) -> ConfidenceShares:
     """Compute the distinct deciles of at least 1 confidence, and the share of rows in each bin between them.
 
-    Saturated confidences make deciles coincide, which leaves fewer than ten bins. A server compares its own
-    confidences with these shares to detect drift.
+    If many confidences are equal, some deciles are equal, so there are fewer than ten bins. A server compares
+    its own confidences with these shares to detect drift.
     """
     edges = np.unique(np.quantile(confidence_N, TENTHS))
     bin_N = np.searchsorted(edges, confidence_N, side="right")  # an edge belongs to the bin above it

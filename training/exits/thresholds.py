@@ -1,15 +1,16 @@
 """Threshold search: the trade-off between loss and cost on the tune split.
 
 The search minimises `cost + price · loss` by coordinate descent: it optimises the threshold of one exit at a
-time until no threshold changes. Cumulative sums over the rows in order of confidence score all thresholds of
-one exit at once, with the same results as routing the split under each. A sweep over prices finds the corners
-of the trade-off, and the scores around each corner fill the gaps. The search can miss an optimum that
-requires two thresholds to change together.
+time until no threshold changes. The rows are sorted by confidence, and cumulative sums give the loss and cost
+of all thresholds of one exit at once. The results are the same as after routing the split under each
+threshold. The search runs at many prices, and each price gives one choice of thresholds. Choices that differ
+from it in one threshold fill the gaps. The search can miss an optimum that requires two thresholds to change
+together.
 
 The search covers three losses. Targets are set in *accuracy loss* against the final exit. Certificates bound
-*disagreement* with the final exit. *Doubt* is 1 minus the confidence of rows that leave early. It
-distinguishes thresholds with equal counts on a small split, which gives certificates safe candidates to start
-with.
+*disagreement* with the final exit. *Doubt* is 1 minus the confidence of rows that leave early. On a small
+split, many thresholds have equal counts, and doubt distinguishes them. So there are safe candidates, which
+certificates test first.
 
 Shapes: `N` rows of a split, `E` exits. Cost is cumulative (`training.exits.evaluate`).
 """
@@ -57,15 +58,15 @@ class Choices:
     """All distinct thresholds of one exit, highest first, with the rows that leave under each.
 
     Choice 0 disables the exit. Under choice j > 0, rows with a rank of at most j leave. Thresholds are
-    midpoints between neighbouring confidences of the split. Under the last one, the midpoint between 0 and
-    the smallest confidence, all rows leave.
+    midpoints between neighbouring confidences of the split. The last one is the midpoint between 0 and the
+    smallest confidence: all rows leave.
     """
 
     def __init__(self, confidence_N: Floats) -> None:
         distinct, group_N = np.unique(confidence_N, return_inverse=True)
         higher, lower = distinct[::-1], np.append(distinct[-2::-1], 0.0)
         midpoints = lower + (higher - lower) / 2
-        # No double lies between neighbouring doubles, so such rows leave together.
+        # Adjacent doubles have no midpoint, so rows with such confidences leave together.
         separable = (lower < midpoints) & (midpoints < higher)
         rank_of_group = np.append(0, np.cumsum(separable)[:-1]) + 1
         self.rank_N: Integers = rank_of_group[::-1][group_N]
@@ -85,8 +86,8 @@ class Choices:
 class Search:
     """Coordinate search on the tune split for one kind of loss.
 
-    A choice has one index per early exit, into the exit's Choices. loss_EN is the loss of each row at each
-    exit relative to the final exit, in integers of any unit.
+    A choice has one number per early exit: the position in that exit's Choices. loss_EN is the loss of each
+    row at each exit relative to the final exit, in integers of any unit.
     """
 
     def __init__(self, choices_E: Sequence[Choices], cost_E: Sequence[int], loss_EN: Integers) -> None:
@@ -109,7 +110,7 @@ class Search:
         )
 
     def minimise(self, price: float, start: Sequence[int]) -> tuple[int, ...]:
-        """Optimise one exit's threshold at a time, beginning at a start, until none changes."""
+        """Optimise one exit's threshold at a time, beginning with the choice `start`, until none changes."""
         choice = list(start)
         moved = True
         while moved:
@@ -194,7 +195,8 @@ def cheapest_within(path: Sequence[Candidate], max_risk: float, risk: Risk) -> C
 def safest_within(path: Sequence[Candidate], budget: float, risk: Risk) -> Candidate:
     """Return the candidate of least risk that is faster than full depth and within the budget.
 
-    Of candidates with equal risk, the costliest: fewer rows leave early, so it is safer than the counts show.
+    Among candidates with equal risk, returns the costliest. Fewer rows leave early under it, so its true risk
+    is probably lower.
 
     Raises RecipeError if no candidate is within the budget.
     """
@@ -253,7 +255,10 @@ def _pareto_optimal(cost: Integers, loss: Integers) -> Integers:
 
 
 def _sweep(search: Search) -> Iterator[tuple[int, ...]]:
-    """Yield the minimum at each price, for rising and for falling prices, each started from the last one."""
+    """Yield the minimum at each price, first for rising and then for falling prices.
+
+    Each search starts from the minimum of the price before.
+    """
     prices = np.geomspace(LOWEST_PRICE, HIGHEST_PRICE, PRICES)
     for ordered in (prices, prices[::-1]):
         current = search.full_depth

@@ -45,7 +45,7 @@ def apply_overrides(
 ) -> dict[str, Any]:
     """Return a copy of a document with overridden values; raise RecipeError for an unknown key.
 
-    A section that is missing in the document is added with its defaults first.
+    If the document lacks the section of a key, the section is added with its defaults.
     """
     changed = copy.deepcopy(dict(document))
     for key, value in overrides.items():
@@ -73,7 +73,7 @@ def _set_value(
         return
     if not rest:
         raise RecipeError(
-            f"{key}: expected a key of that section, {', '.join(inner.model_fields)}, got the section itself"
+            f"{key}: expected a key of that section ({', '.join(inner.model_fields)}), got the section itself"
         )
     default = field.default.model_dump() if isinstance(field.default, BaseModel) else {}
     inner_values = values.setdefault(name, default)

@@ -76,7 +76,7 @@ class Recipe(Section):
     def recorded(cls, text: str | bytes) -> Self:
         """Parse the JSON of a recorded recipe, in which every default is filled in.
 
-        A recipe from before the setting `exits` trained all exits jointly.
+        A recipe that was recorded before the setting `exits` existed trained all exits jointly.
         """
         return cls.model_validate({"exits": {"train": "joint"}} | json.loads(text))
 

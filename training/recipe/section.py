@@ -22,7 +22,7 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Section(BaseModel):
-    """A frozen section of settings that refuses unknown keys and other types."""
+    """A frozen section of settings that refuses unknown keys and values of another type."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True

@@ -92,7 +92,8 @@ class GenerationsSection(Section):
     teacher: Literal["previous", "ensemble"] = "previous"
     """The previous generation, or the mean of all earlier ones. Default previous."""
     teaching_mix: Share = 0.0
-    """Share that exit k learns from the teacher's exit k; the rest from its final exit. Default 0.0."""
+    """Share that exit k learns from the teacher's exit k; the rest comes from the teacher's final exit.
+    Default 0.0."""
     patience: Count | None = None
     """Stop after this many generations without a significant gain on tune. Default none: train all."""
 
@@ -115,7 +116,7 @@ class DeepSupervisionSection(Section):
     """Value of exit_weight at the first step; it then changes linearly. Default none: constant."""
     distillation_share: Share = 1.0
     """Share of an early exit's loss that comes from the final exit; the rest from labels and teacher.
-    Default 1.0. Values between 0 and 1 are Be Your Own Teacher."""
+    The method Be Your Own Teacher uses values between 0 and 1. Default 1.0."""
     distillation_temperature: Temperature = 4.0
     """Softens the logits of the final and the early exit. Default 4.0."""
     hint_weight: Annotated[float, Field(ge=0.0)] = 0.0
@@ -145,5 +146,5 @@ class BaselinesSection(Section):
     """Networks without early exits, for comparison in the report."""
 
     static: bool = False
-    """Whether to train the backbone without early exits, and two narrower networks with the cost of the
-    default point, one of them with a teacher. Takes up to twice the time of a generation. Default false."""
+    """Whether to train three networks without early exits: the backbone, and two narrower ones that cost at
+    most as much as the default point. Takes at most twice the time of a generation. Default false."""

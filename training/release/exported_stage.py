@@ -7,7 +7,7 @@ from serving.stages.runner import StageFile
 LOGIT_TOLERANCE = 1e-4
 """Largest difference between a network's logits and those of its exported stages.
 
-Relative to the exit's largest logit, or to 1 if that is smaller. It covers another order of FP32 sums.
+Relative to the exit's largest logit, or to 1 if that is smaller. It allows for FP32 sums in another order.
 """
 
 
@@ -17,5 +17,5 @@ class ExportedStage:
 
     file: StageFile
     multiply_adds: int
-    """Of this stage and its head, for one row."""
+    """Multiply-adds of this stage and its head, for one row."""
     parameters: int

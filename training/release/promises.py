@@ -52,7 +52,7 @@ def of_certificate(certificate: Certificate) -> str:
     return (
         f"On data like the certify split, {bound(certificate.risk, certificate.epsilon)}, "
         f"with {exactly(1 - certificate.delta)} confidence. {_LIMITATION[certificate.risk]} "
-        f"In the test, {losses} of {certificate.n:,} certify rows {_LOSSES[certificate.risk]}; "
+        f"On the certify split, {losses} of {certificate.n:,} rows {_LOSSES[certificate.risk]}; "
         f"{allowed} were allowed."
     )
 
@@ -85,7 +85,7 @@ def _why_exact(goal: Goal) -> str:
 
 
 def _nothing_on_tune(goal: Goal) -> str:
-    return f"on tune, no faster thresholds {_target(goal)}"
+    return f"on tune, no thresholds faster than full depth {_target(goal)}"
 
 
 def _failed_test(goal: Goal, certified: CertifiedThresholds) -> str:
@@ -94,9 +94,9 @@ def _failed_test(goal: Goal, certified: CertifiedThresholds) -> str:
     first = certified.tested[0].outcome
     allowed = allowed_losses(first.n, goal.epsilon, goal.delta)
     return (
-        f"{first.losses(goal.risk)} of {first.n:,} certify rows {_LOSSES[goal.risk]} under the safest faster "
-        f"thresholds; {allowed} would certify {bound(goal.risk, goal.epsilon)}, "
-        f"with {exactly(1 - goal.delta)} confidence."
+        f"with the safest thresholds faster than full depth, {first.losses(goal.risk)} of {first.n:,} "
+        f"certify rows {_LOSSES[goal.risk]}. The certificate allows {allowed}: "
+        f"{bound(goal.risk, goal.epsilon)}, with {exactly(1 - goal.delta)} confidence."
     )
 
 

@@ -1,9 +1,9 @@
 """Atomic publication of model versions.
 
-A version is written to a draft folder in the model's folder, read back as a server reads it, synced to disk,
-and renamed to its number. A rename never replaces a version: if another publisher took the number, the next
-number is used. If the same version exists already, it is not published again. This happens after a publisher
-was killed between rename and report.
+A version is written to a draft folder in the model's folder and synced to disk. It is read back as a server
+reads it, and renamed to its number. A rename never replaces a version: if another publisher took the number,
+the next number is used. If the same version exists already, it is not published again. This happens if the
+publisher was killed after the rename, before it recorded the version.
 
 The name of a draft starts with a dot, so servers ignore it. Its publisher holds a lock in it. The next
 publisher removes drafts without a lock holder.

@@ -35,7 +35,7 @@ class GenerationSummary:
     tune: Proportion
     """Accuracy of the final exit on the tune split."""
     p_value: float | None
-    """Of the paired test on the tune split against the best generation so far; None for generation 0."""
+    """Result of the paired test on tune against the best generation so far; None for generation 0."""
     test_E: tuple[Proportion, ...]
     """Test accuracy of each exit if every row leaves there."""
     gain: Estimate | None
@@ -47,9 +47,9 @@ class CalibrationSummary:
     """Reliability of an exit on a set of test rows, before and after calibration."""
 
     before: Reliability
-    """At temperature 1."""
+    """Reliability at temperature 1."""
     after: Reliability
-    """At the calibration temperature."""
+    """Reliability at the calibration temperature."""
     error_by_chance: float
     """Expected calibration error of a perfectly calibrated exit with the calibrated confidences."""
 
@@ -63,7 +63,7 @@ class ExitSummary:
     """If every row leaves at this exit."""
     every_row: CalibrationSummary
     arriving: CalibrationSummary | None
-    """Of the rows that reach this exit at the default operating point.
+    """Reliability on the rows that reach this exit at the default operating point.
 
     None if no row does, and for exit 0, which every row reaches.
     """

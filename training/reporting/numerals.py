@@ -72,10 +72,10 @@ NEARLY_ONE = 0.99999
 
 
 def temperature(value: float) -> str:
-    """Format a calibration temperature, and mark one at a bound of the search."""
+    """Format a calibration temperature, and mark it if it is at a bound of the search."""
     if value <= LOWEST_TEMPERATURE:
-        return f"{value:.2f} (the floor)"
-    return f"{value:.2f} (the ceiling)" if value >= HIGHEST_TEMPERATURE else f"{value:.2f}"
+        return f"{value:.2f} (search minimum)"
+    return f"{value:.2f} (search maximum)" if value >= HIGHEST_TEMPERATURE else f"{value:.2f}"
 
 
 def threshold(value: float | None) -> str:

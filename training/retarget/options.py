@@ -32,8 +32,8 @@ def add_to(command: CommandParser) -> None:
     command.add_argument(
         "--data",
         metavar="FILE",
-        help="an .npz file with images x and labels y that nothing was trained on; every point is chosen and "
-        "certified on them (default: the version's own data)",
+        help="an .npz file with images x and labels y that were not used for training; all points are chosen "
+        "again on it (default: the version's own data)",
     )
     command.add_argument(
         "--split-seed", type=int, metavar="N", help="seed that splits the rows of FILE (default: 0)"

@@ -54,8 +54,8 @@ def retarget(
 ) -> Retargeted:
     """Publish a version's stages as the next version, with the requested point.
 
-    data: rows of the user's own, on which every point is chosen again; None for the version's own.
-    Raises TrainingError or RepositoryError for a mistake, and then has written nothing.
+    data: the user's own rows, on which every point is chosen again; None for the version's own rows.
+    Raises TrainingError or RepositoryError for a mistake of the user; nothing is written then.
     """
     version = find_version(model_repository, name, number)
     is_attached = version.manifest.provenance.attached_to is not None
@@ -112,8 +112,8 @@ def _label_warnings(manifest: Manifest, results: NewResults) -> Iterator[str]:
     new = results.operating_points[EXACT_POINT].accuracy
     if old is not None and new is not None and old - new > LARGE_ACCURACY_LOSS:
         yield (
-            f"at full depth {percent(new)} of these test rows are right, where the version had "
-            f"{percent(old)}: are their labels numbered as the model's?"
+            f"at full depth {percent(new)} of these test rows are right, but {percent(old)} of the version's "
+            "own: check that their labels are numbered like the model's"
         ).replace("\N{NO-BREAK SPACE}", " ")
 
 

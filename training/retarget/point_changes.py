@@ -1,6 +1,7 @@
 """Requested changes to one published operating point, and the goal that follows from them.
 
-Values that are not changed keep their value from the point's goal, except the bound if the target changes.
+Options that are not given keep the values of the point's goal. The bound, epsilon, is an exception: a new
+target (`max_accuracy_loss` or `budget`) needs a new bound.
 """
 
 import re
@@ -46,18 +47,18 @@ class PointChanges:
             )
         if self.max_accuracy_loss is not None and self.budget is not None:
             raise RecipeError(
-                f"--budget: expected it or --max-accuracy-loss, "
-                f"got {self.budget} and {self.max_accuracy_loss}"
+                f"--budget: expected either --budget or --max-accuracy-loss, "
+                f"got both: {self.budget} and {self.max_accuracy_loss}"
             )
         old_goal = goals.get(self.point)
         if old_goal is None and self.max_accuracy_loss is None and self.budget is None:
             raise RecipeError(
-                f"--point: expected --max-accuracy-loss or --budget for {self.point!r}, a new point beside "
-                f"{', '.join(goals)}, got neither"
+                f"--point: expected --max-accuracy-loss or --budget for the new point {self.point!r}, "
+                f"got neither; known points: {', '.join(goals)}"
             )
         goal = self._merge(old_goal)
         if goal == old_goal and not may_repeat:
-            raise RecipeError(f"operating point {self.point!r}: expected another goal, got the one it has")
+            raise RecipeError(f"operating point {self.point!r}: expected another goal, got the current one")
         return goal
 
     def _merge(self, old_goal: Goal | None) -> Goal:

@@ -25,8 +25,10 @@ def find_version(model_repository: Path, name: str, number: int) -> PublishedVer
     """Read a version and verify its digests; raise RepositoryError if it does not exist."""
     versions = find_versions(model_repository)
     if name not in versions:
-        known = ", ".join(versions) or "none at all"
-        raise RepositoryError(f"model repository {model_repository}: expected one of {known}, got {name!r}")
+        known = ", ".join(versions) or "none"
+        raise RepositoryError(
+            f"model repository {model_repository}: expected one of its models ({known}), got {name!r}"
+        )
     if number not in versions[name]:
         known = ", ".join(map(str, versions[name]))
         raise RepositoryError(f'model "{name}": expected one of versions {known}, got {number}')
@@ -59,7 +61,7 @@ class PublishedStages:
             ) from error
         if self._runner.classes != len(manifest.labels):
             raise RepositoryError(
-                f"{version.folder}: labels: expected {self._runner.classes} as the logits have, "
+                f"{version.folder}: labels: expected {self._runner.classes}, the width of the logits, "
                 f"got {len(manifest.labels)}"
             )
         self._input_name = manifest.inputs[0].name

@@ -1,8 +1,8 @@
 """Calibrates, certifies and tests the exits of one network, with its exported stages.
 
 Each split has one purpose: the temperature split calibrates, the tune split sets the Pareto path, and the
-certify split certifies. The test split is read after every choice of the run. Published versions can be
-assessed without PyTorch.
+certify split certifies. The test split is read only after all choices of the run. Published versions
+can be assessed without PyTorch.
 
 Shapes: `N` rows of a split, `E` exits, `K` classes. Cost is cumulative multiply-adds.
 """
@@ -174,7 +174,7 @@ def measure(
 
 
 def exit_entries(chosen: ChosenPoints, tested: HeldOutResults) -> tuple[Exit, ...]:
-    """Return the test results of each exit, if every row left there, for the manifest."""
+    """Return the test results of each exit for the manifest, as if every row left there."""
     readings = tested.readings
     return tuple(
         Exit(

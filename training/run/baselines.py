@@ -1,8 +1,8 @@
 """Baselines: three networks without early exits, trained with the recipe's schedule for the report.
 
-The first is the backbone with only its final exit. The second has the same architecture, but narrower: a row
-costs at most its mean cost at the default operating point. The third is the second with the published
-generation as teacher. All are trained before the test split is read.
+The first is the backbone with only its final exit. The second is a narrower backbone: it costs at most
+the mean cost of a row at the default operating point. The third is the second with the published generation
+as teacher. All are trained before the test split is read.
 
 Shapes: `N` rows of the test split.
 """
@@ -77,7 +77,7 @@ def train_baselines(
     )
     baselines = []
     for name, plan, earlier in plans:
-        progress.say(f"training a network without exits, to compare with: {name}")
+        progress.say(f"training a network without exits for comparison: {name}")
         baseline_folder = folder.baseline_folder(name.replace(", ", "-"))
         baseline_folder.begin_or_resume(plan, dataset.digests)
         *_, trained = train(plan, dataset, baseline_folder, progress, earlier=earlier, make=make_backbone)
@@ -87,7 +87,7 @@ def train_baselines(
 
 
 def narrowed(recipe: Recipe, dataset: Dataset, max_multiply_adds: float) -> Recipe:
-    """Return the recipe with every width scaled by the largest factor that keeps the backbone in the limit.
+    """Return the recipe with every width scaled by the largest factor that fits the limit.
 
     If even the smallest factor costs more, return the recipe with that factor.
     """

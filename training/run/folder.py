@@ -127,7 +127,7 @@ class RunFolder:
     """The output folder of one run."""
 
     def __init__(self, path: Path, *, allow_other_precision: bool = False) -> None:
-        """allow_other_precision: whether training may resume in another precision than it began in."""
+        """Set the path. allow_other_precision: whether training may resume in another precision."""
         self.path = path
         self.allow_other_precision = allow_other_precision
 
@@ -208,7 +208,9 @@ class RunFolder:
         try:
             return parse(path.read_bytes())
         except ValidationError as error:
-            raise RunError(f"{path}: not of this program's version: {first_complaint(error)}") from error
+            raise RunError(
+                f"{path}: not written by this version of the program: {first_complaint(error)}"
+            ) from error
 
     def _write(self, name: str, document: BaseModel) -> None:
         with atomic_write(self.path / name) as file:

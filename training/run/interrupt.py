@@ -18,8 +18,9 @@ from types import FrameType
 from training.errors import RunError
 
 _CHUNK_BYTES = 4096
-_REPEAT_SECONDS = 5.0
-_REPEATED_SECONDS = 2.0
+_RESEND_SECONDS = 5.0
+"""Time between two SIGTERMs after the end of standard input."""
+_IGNORED_SECONDS = 2.0
 """Interrupts this soon after another are ignored, because they would interrupt its handling."""
 
 
@@ -76,7 +77,7 @@ def disable() -> None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     now = time.monotonic()
-    is_repeated = now - _state.interrupted_at < _REPEATED_SECONDS
+    is_repeated = now - _state.interrupted_at < _IGNORED_SECONDS
     _state.interrupted = True
     if is_repeated:
         return
@@ -114,10 +115,10 @@ def stop_with_stdin() -> None:
 
 
 def _wait_for_end(descriptor: int) -> None:
-    # Not through `sys.stdin`: a waiting thread would hold its lock while the interpreter shuts down.
+    # Not through `sys.stdin`: this thread would hold its lock while the interpreter shuts down.
     with contextlib.suppress(OSError):  # the terminal was closed
         while os.read(descriptor, _CHUNK_BYTES):
             pass
     while True:  # a signal can be swallowed, so it is repeated
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_REPEAT_SECONDS)
+        time.sleep(_RESEND_SECONDS)

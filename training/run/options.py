@@ -37,7 +37,7 @@ def add_to(command: CommandParser) -> None:
     command.add_argument("--model", metavar="NAME", help="publish under this name instead of the recipe's")
     command.add_argument("--seed", type=int, metavar="N", help="use this seed instead of the recipe's")
     command.add_argument(
-        "--events", type=Path, metavar="FILE", help="append the events of the run as JSON, one a line"
+        "--events", type=Path, metavar="FILE", help="append the events of the run as JSON, one per line"
     )
     command.add_argument(
         "--max-memory-bytes",
@@ -57,8 +57,8 @@ def add_allow_other_precision(command: CommandParser) -> None:
     command.add_argument(
         "--allow-other-precision",
         action="store_true",
-        help="resume in bf16 what began in fp32, or the reverse; the weights then differ from those of an "
-        "uninterrupted run",
+        help="resume in bf16 a run that began in fp32, or the reverse; the weights then differ from those "
+        "of an uninterrupted run",
     )
 
 

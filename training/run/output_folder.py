@@ -2,8 +2,8 @@
 
 Two of its files are managed here:
 
-    .lock       names the process that uses the folder and is locked by it; a killed process leaves it behind
-    run-id      the id of the run, in the manifest of the version that it publishes
+    .lock       names the process that uses the folder, and is locked by that process; remains after a kill
+    run-id      the id of the run; the manifest of the published version contains it
 """
 
 import contextlib
@@ -24,9 +24,9 @@ LOCK_FILE, ID_FILE = ".lock", "run-id"
 def hold(folder: Path, *, resume: bool, counts_as_empty: Collection[str] = ()) -> Iterator[None]:
     """Create the folder if necessary, and lock it until the block ends.
 
-    Raises RunError if another process has the lock. Also if the folder has files but `resume` is false, or
-    if it has none but `resume` is true. Files in counts_as_empty do not count. A new folder that is still
-    empty at the end is removed.
+    Raises RunError if another process has the lock. Also raises it if the folder has files but `resume` is
+    false, or if it has none but `resume` is true. Files in counts_as_empty do not count. A new folder that
+    is still empty at the end is removed.
     """
     is_new = not folder.exists()
     if is_new and resume:

@@ -1,7 +1,7 @@
 """The steps of a training run: from a recipe to a published version and its report.
 
-Each split is used for one choice, and the test split is read once, after every choice. Trained weights are
-kept on disk. A resumed run repeats the other steps, which are short and give equal results.
+Each split is used for one choice. The test split is read once, after all choices. Trained weights are kept
+on disk. A resumed run repeats the other steps, which are short and give equal results.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,8 @@ def run(
 ) -> tuple[RunRecord, bool]:
     """Run a recipe; return the record, and whether the run was unfinished.
 
-    Errors in recipe, data or folders are raised before training, also an estimate above max_memory_bytes.
+    Errors in recipe, data or folders are raised before training. A memory estimate above
+    max_memory_bytes is such an error.
     """
     with hold(folder.path, resume=resume):
         return _run(recipe, recipe_name, folder, model_repository, progress, max_memory_bytes)

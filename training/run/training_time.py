@@ -25,8 +25,8 @@ TIMED_STEPS = 5
 def training_seconds(recipe: Recipe) -> float | None:
     """Estimate the seconds to train all networks of a recipe; return None for the user's own data.
 
-    The three baselines take at most as long as two first generations: one for the backbone, and one for both
-    narrow networks.
+    The three baselines take at most twice as long as the first generation: once for the backbone, and once
+    for both narrow networks.
     """
     seconds = generation_seconds(recipe)
     if seconds is None:
@@ -53,7 +53,7 @@ def generation_seconds(recipe: Recipe) -> list[float] | None:
 
 
 def _step_seconds(recipe: Recipe, size: DatasetSize, precision: Precision) -> Iterator[float]:
-    """Yield the seconds of a step of each generation. One measurement serves all with as many teachers."""
+    """Yield the seconds of a step of each generation. They depend only on the number of teachers."""
     earlier: list[TrainedGeneration] = []
     seconds_of_teachers: dict[int, float] = {}
     for number in range(recipe.generations.count):

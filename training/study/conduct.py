@@ -1,7 +1,7 @@
 """Training and measurement of a study's networks. An interrupted study can resume.
 
-All choices precede the test split: the tune split chooses the rules to repeat, and the tune and certify
-splits choose thresholds.
+All choices are made before the test split is read. The tune split chooses the rules to repeat, and the tune
+and certify splits choose thresholds.
 
 Shapes: `E` exits, `N` rows of the test split.
 """
@@ -41,8 +41,8 @@ from training.study.record import (
 Line = tuple[str, int]
 """A rule and a seed."""
 
-DARK, UNDARK = "ban", "dkpp"
-"""Rules with the same teacher, with and without the order of its smaller probabilities."""
+ORIGINAL, PERMUTED = "ban", "dkpp"
+"""Rules that learn from the same teacher's probabilities; `dkpp` permutes all but the largest."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Trained:
 def conduct(
     study: Study, name: str, folder: Path, progress: TrainingProgress, *, allow_other_precision: bool = False
 ) -> StudyRecord:
-    """Train the networks that the folder lacks, then measure all networks.
+    """Train the networks that are not in the folder yet, then measure all networks.
 
     allow_other_precision: resume in another precision than before. Raises RunError if the folder belongs to
     another recipe, and RecipeError if the certify split is too small.
@@ -126,7 +126,7 @@ def tune_right(generations: Sequence[TrainedGeneration], dataset: Dataset) -> in
 
 
 def measure(study: Study, name: str, dataset: Dataset, trained: Trained, folder: Path) -> StudyRecord:
-    """Export every network, choose its thresholds, then count on the test split."""
+    """Export every network, choose its thresholds, then count its results on the test split."""
     goals = study.recipe.operating_points.goals
 
     def assess(generation: TrainedGeneration, place: Path) -> Assessment:
@@ -241,6 +241,6 @@ def ensembles(
 def contrasts(lines: Mapping[Line, Sequence[Assessment]]) -> Iterator[ContrastRecord]:
     """Compare `ban` with `dkpp` in generation 1, where both have the same teacher."""
     for (rule, seed), line in lines.items():
-        if rule == DARK and (UNDARK, seed) in lines:
-            over = compare_on_test(lines[UNDARK, seed][1], line[1])
-            yield ContrastRecord(rule=DARK, than=UNDARK, seed=seed, generation=1, over=over)
+        if rule == ORIGINAL and (PERMUTED, seed) in lines:
+            over = compare_on_test(lines[PERMUTED, seed][1], line[1])
+            yield ContrastRecord(rule=ORIGINAL, than=PERMUTED, seed=seed, generation=1, over=over)

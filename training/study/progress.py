@@ -11,8 +11,8 @@ from training.born_again.progress import ProgressBar
 class StudyProgress(ProgressBar):
     """One bar per network, after a line with the network's number and the remaining time.
 
-    The remaining time is an estimate scaled by the pace of the finished epochs. The estimate accounts for
-    epochs with a teacher, which take longer.
+    The remaining time is the estimate for all remaining epochs. It is multiplied by the ratio of measured to
+    estimated time of the finished epochs. Epochs with a teacher have a higher estimate.
     """
 
     def __init__(self, seconds_of_networks: list[float], *, done: int, quiet: bool = False) -> None:

@@ -60,9 +60,9 @@ class StudyNetwork(ManifestSection):
     """Correct rows of each exit on the tune split."""
     right: tuple[int, ...]
     over_first: tuple[Paired, ...]
-    """At each exit, against generation 0 of the seed; empty for generation 0."""
+    """Comparison with generation 0 of the seed at each exit; empty for generation 0."""
     over_teacher: tuple[Paired, ...]
-    """At each exit, against the previous generation; empty for generation 0."""
+    """Comparison with the previous generation at each exit; empty for generation 0."""
     points: dict[str, StudyPoint]
 
 
@@ -76,7 +76,7 @@ class StudyEnsemble(ManifestSection):
     generations: tuple[int, ...]
     right: tuple[int, ...]
     over_first: tuple[Paired, ...]
-    """At each exit, against the first member."""
+    """Comparison with the first member at each exit."""
 
 
 class ContrastRecord(ManifestSection):
@@ -87,7 +87,7 @@ class ContrastRecord(ManifestSection):
     seed: int
     generation: int
     over: tuple[Paired, ...]
-    """At each exit, `rule` against `than`."""
+    """Comparison of `rule` with `than` at each exit."""
 
 
 class StudyRecord(ManifestSection):
@@ -105,7 +105,7 @@ class StudyRecord(ManifestSection):
     n: int
     """Rows of the test split."""
     multiply_adds: tuple[int, ...]
-    """Of each stage, for one row."""
+    """Multiply-adds of each stage, for one row."""
     parameters: int
     networks: tuple[StudyNetwork, ...]
     ensembles: tuple[StudyEnsemble, ...]

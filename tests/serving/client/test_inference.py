@@ -381,6 +381,7 @@ def test_predict_of_a_damaged_picture_is_one_line(live_server: LiveServer, tmp_p
     code, _, errors = predict(live_server, tmp_path / "noise.png")
 
     assert (code, errors.count("\n")) == (1, 1)
+    assert "noise.png" in errors
 
 
 def test_health_of_a_serving_server_is_exit_code_0(live_server: LiveServer) -> None:

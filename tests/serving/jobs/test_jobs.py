@@ -58,7 +58,8 @@ async def test_a_job_may_ask_for_fewer_threads(make_jobs: MakeJobs) -> None:
 
 
 async def test_more_threads_than_granted_are_refused(jobs: Jobs) -> None:
-    with pytest.raises(InvalidRequest, match=r'"threads": expected at most 1, as this server grants, got 2'):
+    message = r'"threads": expected at most 1, the limit of this server, got 2'
+    with pytest.raises(InvalidRequest, match=message):
         await start(jobs, threads=2)
 
 

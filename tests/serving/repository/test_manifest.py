@@ -292,7 +292,7 @@ FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
         pytest.param(SHAPE([]), "inputs.0: shape must be [-1, ...]", id="no dimension"),
         pytest.param(_set("inputs", 0, "datatype")("FP8"), "inputs.0.datatype: ", id="unknown datatype"),
         pytest.param(lambda d: d["inputs"].append(d["inputs"][0]), "inputs: expected distinct", id="twice"),
-        pytest.param(lambda d: d["exits"].pop(), "exits must be one a stage: expected 3, got 2", id="exits"),
+        pytest.param(lambda d: d["exits"].pop(), "exits: expected one for each stage, 3, got 2", id="exits"),
         pytest.param(
             _set("exits", 0, "calibration_temperature")(0), "exits.0.calibration_temperature: ", id="cold"
         ),

@@ -137,7 +137,7 @@ def set_byte(byte: int, value: int) -> Callable[[bytes], bytes]:
             "cifar10",
             "batches.meta.txt",
             lambda content: content + b"another\n",
-            "expected 10 names, one a line, got 11",
+            "expected 10 names, one per line, got 11",
         ),
         (
             "cifar100",

@@ -121,7 +121,7 @@ def test_images_of_different_sizes_are_refused_with_both(flat: Path) -> None:
     path = save(random_grey(0, 6, 7), flat / "dog" / "c.png")
     assert error_of(flat) == (
         f"{path}: expected 5 x 4 pixels as in {flat / 'cat' / '10.png'}, got 7 x 6; "
-        "dataset.image_side resizes all"
+        "set dataset.image_side to resize all images"
     )
 
 
@@ -183,7 +183,7 @@ def test_an_empty_class_is_refused(flat: Path) -> None:
 
 def test_fewer_than_two_classes_are_refused(tmp_path: Path) -> None:
     save(random_grey(0), tmp_path / "only" / "1.png")
-    assert error_of(tmp_path) == f"{tmp_path}: expected 2 to 65536 folders, one a class, got 1"
+    assert error_of(tmp_path) == f"{tmp_path}: expected 2 to 65536 folders, one per class, got 1"
 
 
 def test_test_classes_are_those_of_train(split: Path) -> None:
@@ -199,7 +199,7 @@ def test_test_classes_are_those_of_train(split: Path) -> None:
 def test_train_without_test_is_refused(split: Path) -> None:
     (split / "test").rename(split / "tests")
     assert error_of(split) == (
-        f"{split}: expected folders train and test, or one folder a class, got only train"
+        f"{split}: expected folders train and test, or one folder per class, got only train"
     )
 
 

@@ -47,17 +47,20 @@ def test_a_confidence_of_one_has_a_bin() -> None:
 
 def test_the_error_by_chance_of_one_row_matches_its_expectation() -> None:
     # Correct with probability 0.8 and error 0.2, else error 0.8: the mean is 2 · 0.8 · 0.2.
-    assert error_by_chance(np.array([0.8]), draws=20_000) == pytest.approx(0.32, abs=0.01)
+    assert error_by_chance(np.array([0.8]), simulations=20_000) == pytest.approx(0.32, abs=0.01)
     assert error_by_chance(np.ones(5)) == 0.0
 
 
 def test_error_by_chance_falls_with_the_number_of_rows_and_is_reproducible() -> None:
     confidence_N = np.random.default_rng(0).uniform(0.5, 1.0, 2_000)
 
-    few, many = error_by_chance(confidence_N[:50], draws=200), error_by_chance(confidence_N, draws=200)
+    few, many = (
+        error_by_chance(confidence_N[:50], simulations=200),
+        error_by_chance(confidence_N, simulations=200),
+    )
 
     assert 0 < many < few / 3
-    assert many == error_by_chance(confidence_N, draws=200)
+    assert many == error_by_chance(confidence_N, simulations=200)
 
 
 def test_gaps_of_one_bin_cancel_and_of_two_do_not() -> None:

@@ -84,8 +84,11 @@ def test_every_setting_of_the_catalogue_can_be_set(recipe_file: Path, setting: d
         ("sched.epochs=3", "sched.epochs: unknown key, known: description, model, "),
         ("operating_points.fastest.epsilon=.1", "operating_points.fastest.epsilon: unknown key, known: bal"),
         ("seed.x=3", "seed.x: unknown key, known: description, model, seed, "),
-        ("schedule=3", "schedule: expected a key of that section, epochs, batch_rows, "),
-        ('baselines={"static": true}', "baselines: expected a key of that section, static, got the section"),
+        ("schedule=3", "schedule: expected a key of that section (epochs, batch_rows, "),
+        (
+            'baselines={"static": true}',
+            "baselines: expected a key of that section (static), got the section",
+        ),
         ("seed=many", "seed: expected a valid integer, got 'many'"),
         ("model=3", "model: expected a valid string, got 3"),
         ("generations.rule=bann", "generations.rule: expected one of kd, ban, ban+l, cwtm, dkpp, got 'bann'"),

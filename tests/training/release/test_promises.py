@@ -35,7 +35,7 @@ def test_a_certificate_by_disagreement_states_that_it_does_not_bound_errors() ->
     assert text == (
         f"On data like the certify split, at most 2{NBSP}% of answers differ from the full network's, "
         f"with 95{NBSP}% confidence. It does not bound how often answers are wrong. "
-        "In the test, 9 of 1,000 certify rows differ; 12 were allowed."
+        "On the certify split, 9 of 1,000 rows differ; 12 were allowed."
     )
 
 
@@ -45,7 +45,7 @@ def test_a_certificate_by_harm_states_its_limitation() -> None:
     assert text == (
         f"On data like the certify split, at most 2{NBSP}% of answers are wrong where the full network's is "
         f"right, with 95{NBSP}% confidence. It does not bound how often both are wrong. "
-        "In the test, 4 of 1,000 certify rows are wrong where the full network is right; 12 were allowed."
+        "On the certify split, 4 of 1,000 rows are wrong where the full network is right; 12 were allowed."
     )
 
 
@@ -88,8 +88,8 @@ def test_a_point_that_certified_nothing_faster_states_the_failed_test(
     text = promises.of_point(goal, CertifiedThresholds(EXACT, None, (CandidateResult(FASTER, FAILED, 0.9),)))
 
     assert text == (
-        f"Nothing faster was certified, so it equals exact: {losses} under the safest faster thresholds; "
-        f"1 would certify {bound}, with 95{NBSP}% confidence."
+        f"Nothing faster was certified, so it equals exact: with the safest thresholds faster than full "
+        f"depth, {losses}. The certificate allows 1: {bound}, with 95{NBSP}% confidence."
     )
 
 
@@ -97,7 +97,7 @@ def test_a_point_without_faster_thresholds_within_its_goal_states_this() -> None
     nothing = CertifiedThresholds(EXACT, None, ())
 
     assert promises.of_point(GOAL, nothing).endswith(
-        f"on tune, no faster thresholds lose at most 1{NBSP}% of accuracy."
+        f"on tune, no thresholds faster than full depth lose at most 1{NBSP}% of accuracy."
     )
 
 
@@ -152,7 +152,7 @@ NOTHING = OperatingPointSection(max_accuracy_loss=0.01, certified_by="nothing")
     [
         (None, ""),
         (GOAL, ": nothing faster was certified"),
-        (NOTHING, f": on tune, no faster thresholds lose at most 1{NBSP}% of accuracy"),
+        (NOTHING, f": on tune, no thresholds faster than full depth lose at most 1{NBSP}% of accuracy"),
     ],
 )
 def test_a_point_that_equals_exact_mentions_the_certificate_only_if_its_goal_requests_one(
@@ -168,8 +168,9 @@ def test_an_uncertified_goal_without_faster_thresholds_mentions_the_tune_split()
 
     assert promises.of_point(NOTHING, nothing) == (
         "Not certified, as its goal requests. It equals exact: "
-        f"on tune, no faster thresholds lose at most 1{NBSP}% of accuracy."
+        f"on tune, no thresholds faster than full depth lose at most 1{NBSP}% of accuracy."
     )
     assert list(promises.warnings({"wild": nothing}, {"wild": NOTHING})) == [
-        'operating point "wild" equals "exact": on tune, no faster thresholds lose at most 1 % of accuracy'
+        'operating point "wild" equals "exact": on tune, no thresholds faster than full depth '
+        "lose at most 1 % of accuracy"
     ]

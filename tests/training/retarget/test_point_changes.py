@@ -80,13 +80,13 @@ def test_a_new_point_has_the_default_delta_and_risk() -> None:
         (PointChanges("a" * 65, epsilon=0.1), "--point: "),
         (
             PointChanges("night", epsilon=0.1),
-            "--point: .* 'night', a new point beside balanced, cheap, got neither",
+            "--point: .* 'night', got neither; known points: balanced, cheap",
         ),
-        (PointChanges(max_accuracy_loss=0.1, budget=0.2), "--budget: .* got 0.2 and 0.1"),
-        (PointChanges(), "operating point 'balanced': expected another goal, got the one it has"),
+        (PointChanges(max_accuracy_loss=0.1, budget=0.2), "--budget: .* got both: 0.2 and 0.1"),
+        (PointChanges(), "operating point 'balanced': expected another goal, got the current one"),
         (
             PointChanges(epsilon=0.01),
-            "operating point 'balanced': expected another goal, got the one it has",
+            "operating point 'balanced': expected another goal, got the current one",
         ),
         (PointChanges(epsilon=0.0), "--epsilon: expected greater than 0, got 0.0"),
         (PointChanges(epsilon=1.0), "--epsilon: expected less than 1, got 1.0"),

@@ -32,9 +32,9 @@ from training.retarget.results import NewResults
 
 
 def test_the_error_of_an_unknown_model_or_version_lists_the_known_ones(models: Path) -> None:
-    with pytest.raises(RepositoryError, match="expected one of tiny, got 'huge'"):
+    with pytest.raises(RepositoryError, match=r"expected one of its models \(tiny\), got 'huge'"):
         retarget(models, "huge", 1, PointChanges(epsilon=0.3), None, print)
-    with pytest.raises(RepositoryError, match=r"expected one of tiny, got '\.\./tiny'"):
+    with pytest.raises(RepositoryError, match=r"expected one of its models \(tiny\), got '\.\./tiny'"):
         retarget(models, "../tiny", 1, PointChanges(epsilon=0.3), None, print)
     with pytest.raises(RepositoryError, match=r'model "tiny": expected one of versions 1, got 7'):
         retarget(models, "tiny", 7, PointChanges(epsilon=0.3), None, print)
@@ -269,7 +269,10 @@ def test_a_line_warnings_the_labels_if_full_depth_loses_over_20_points(
 
     retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), lines.append)
 
-    warning = f"where the version had {100 * accuracy:.1f} %: are their labels numbered as the model's?"
+    warning = (
+        f"but {100 * accuracy:.1f} % of the version's own: "
+        "check that their labels are numbered like the model's"
+    )
     assert sum(line.endswith(warning) for line in lines) == warnings
 
 

@@ -281,7 +281,7 @@ def test_a_version_without_labels_gets_accuracies_on_labelled_data(models: Path,
 
     new = published(models, 2).manifest
     assert None not in {point.accuracy for point in new.operating_points.values()}
-    assert not any("are their labels numbered as the model's?" in line for line in lines)
+    assert not any("check that their labels are numbered like the model's" in line for line in lines)
 
 
 def test_an_equal_retargeting_publishes_nothing(models: Path) -> None:

@@ -48,7 +48,7 @@ def test_success_is_one_line_with_the_figures_of_the_point(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((), "operating point 'balanced': expected another goal, got the one it has"),
+        ((), "operating point 'balanced': expected another goal, got the current one"),
         (("--epsilon", "nan"), "--epsilon: expected a finite number, got nan"),
         (("--epsilon", "many"), "argument --epsilon: invalid float value: 'many'"),
         (("--budget", "0.5", "--max-accuracy-loss", "0.1"), "not allowed with argument --budget"),

@@ -56,7 +56,7 @@ def test_the_error_of_another_recipe_names_the_difference(folder: RunFolder, tin
 def test_the_error_of_an_invalid_recipe_names_the_key(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.begin(tiny_recipe, DATA)
     (folder.path / RECIPE_FILE).write_text('{"model": "m"}')
-    with pytest.raises(RunError, match=r"recipe.json: not of this program's version: dataset"):
+    with pytest.raises(RunError, match=r"recipe.json: not written by this version of the program: dataset"):
         folder.check(tiny_recipe)
 
 

@@ -84,7 +84,7 @@ def test_a_second_interrupt_right_after_the_first_is_ignored() -> None:
 
     interrupt._interrupt(signal.SIGTERM, None)
 
-    interrupt._state.interrupted_at -= interrupt._REPEATED_SECONDS
+    interrupt._state.interrupted_at -= interrupt._IGNORED_SECONDS
     with pytest.raises(KeyboardInterrupt):
         interrupt._interrupt(signal.SIGTERM, None)
 

@@ -18,9 +18,9 @@ from training.errors import AttachError
 from training.exits.calibrate import calibration_temperature
 
 LARGEST_SHARE = 0.9
-"""A set that costs a larger share of the network counts as no saving."""
+"""Largest cost of a useful set of exits, as a share of the network's cost."""
 CURVE_EPSILONS, CURVE_POINTS = 5.0, 16
-"""Curves go up to this many times epsilon, in at most this many steps."""
+"""A curve ends at CURVE_EPSILONS times epsilon and has at most CURVE_POINTS steps."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 At most a given number of tune rows may disagree with the network. The search minimises
 `cost + price · disagreements` as `training.exits.thresholds` does, one exit at a time, and bisects the price.
-Then it moves single thresholds as long as that saves cost within the limit. It may miss the joint optimum.
+Then it moves one threshold at a time while this lowers the cost and keeps the limit. It may miss the optimum
+over all thresholds together.
 
 Cost is multiply-adds per row. A row pays for the backbone up to its exit, and for the head of every exit that
 it reaches. So an exit where few rows leave can cost more than it saves.
@@ -31,9 +32,9 @@ class Level:
     """The cost of an exit at one depth of the network."""
 
     backbone_multiply_adds: int
-    """Of the network before the cut, for one row."""
+    """Multiply-adds of the network before the cut, for one row."""
     head_multiply_adds: int
-    """Of pooling and head, for one row."""
+    """Multiply-adds of pooling and head, for one row."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ExitSet:
     """A set of levels as exits, with thresholds and figures on the tune split."""
 
     levels: tuple[int, ...]
-    """By rising cost."""
+    """Numbers of the levels, by rising cost."""
     cost_E: tuple[int, ...]
     """Cost of a row that leaves at each exit, the final one included."""
     thresholds: tuple[float | None, ...]
@@ -102,7 +103,10 @@ class SetSearch:
         )
 
     def curve(self, levels: tuple[int, ...], limits: Sequence[int]) -> CurveRecord:
-        """Return the trade-offs of a set for rising limits; each one costs less than the one before."""
+        """Return the trade-offs of a set for rising limits on disagreements.
+
+        A limit that does not lower the cost is left out.
+        """
         search, _, _ = self._search(levels)
         disagreement: list[float] = []
         cost_share: list[float] = []
@@ -155,7 +159,7 @@ def cheapest_choice(search: Search, rows: int, allowed: int) -> tuple[int, ...]:
 
 
 def _improve(search: Search, choice: tuple[int, ...], allowed: int) -> tuple[int, ...]:
-    """Repeat the single threshold move that saves most within the limit, until none saves."""
+    """Move one threshold at a time, always the one that saves most within the limit, until none saves."""
     while True:
         cost, moved = min(_best_move(search, number, choice, allowed) for number in range(len(choice)))
         if cost >= search.totals(choice)[0]:
@@ -166,7 +170,7 @@ def _improve(search: Search, choice: tuple[int, ...], allowed: int) -> tuple[int
 def _best_move(
     search: Search, number: int, choice: tuple[int, ...], allowed: int
 ) -> tuple[int, tuple[int, ...]]:
-    """Return the lowest cost that moving one threshold reaches within the limit, and the new choice."""
+    """Move one threshold within the limit; return the lowest cost that is possible, and its choice."""
     cost, loss = search.sums(number, choice)
     allowed_cost = np.where(loss <= allowed, cost, np.iinfo(np.int64).max)
     index = int(allowed_cost.argmin())

@@ -83,7 +83,7 @@ class FeatureFiles:
 
     @contextlib.contextmanager
     def open_to_append(self, done: int) -> Iterator[FeatureWriter]:
-        """Open every file after its finished rows; 0 finished rows start the files anew."""
+        """Open every file at the end of its finished rows; without finished rows, create new files."""
         if done == 0:
             self._state.unlink(missing_ok=True)
         with contextlib.ExitStack() as stack:

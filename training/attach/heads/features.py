@@ -26,7 +26,7 @@ from training.errors import AttachError, NotFinite
 
 LOGITS = "logits"
 BATCH_ROWS = 32
-"""Large enough for a CPU, and small enough for the first feature maps of large images."""
+"""Enough rows to keep a CPU busy; more would need much memory for the first feature maps."""
 SAVE_SECONDS = 10.0
 """Time between saves: the work that an interruption can lose."""
 
@@ -72,9 +72,9 @@ def cache_features(
     *,
     device: Device = CPU,
 ) -> CachedFeatures:
-    """Run a model that returns pooled features and logits over all rows; progress counts rows.
+    """Run a model over all rows and cache its pooled features and logits; progress counts rows.
 
-    Creates the folder. Cached rows of the same model, rows and device are kept; other files are replaced.
+    Creates the folder. A cache of the same model, rows and device is continued. Any other cache is replaced.
     Raises AttachError, NotFinite or RunError.
     """
     advance = progress or (lambda _rows: None)
@@ -110,7 +110,7 @@ def _open(model: onnx.ModelProto, device: Device) -> onnxruntime.InferenceSessio
     try:
         return open_session(model, threads=CPU.default_workers(), device=device)
     except AttachError as error:
-        raise AttachError(f"the network with pooled levels: {error}") from error
+        raise AttachError(f"the network with pooled features: {error}") from error
 
 
 def _run_rows(

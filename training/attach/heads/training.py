@@ -33,7 +33,7 @@ from training.errors import AttachError
 
 _CHUNK_ROWS = 1024
 _SMALLEST_SCALE = 1e-3
-"""As a share of a feature's mean. Division by a smaller scale would lose the precision of FP32."""
+"""Smallest scale, as a share of a feature's mean. A smaller one would lose the precision of FP32."""
 _WARM_UP_SHARE = 0.1
 _FEWEST_STEPS, _FEWEST_BATCH_ROWS = 1000, 16
 
@@ -70,7 +70,7 @@ class Scale:
         return standard_NP
 
     def fold(self, layer: Layer) -> Layer:
-        """Return a layer on features that equals the given layer on standardised features."""
+        """Return the layer that computes from plain features what `layer` computes from standardised ones."""
         weight, bias = (array.astype(np.float64) for array in layer)
         folded = weight / self.scale_P
         return folded.astype(np.float32), (bias - folded @ self.mean_P).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The weights of one head, and the file that keeps them: linear layers with ReLU between them.
+"""The weights of one head, which has linear layers with ReLU between them, and their file.
 
 Shapes: `B` rows of a batch, `P` pooled features, `K` classes.
 """

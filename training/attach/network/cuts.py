@@ -20,7 +20,7 @@ from training.attach.network.source import SourceModel
 from training.errors import AttachError
 
 LARGEST_COST_SHARE = 0.9
-"""A cut after this share of the multiply-adds saves too little to pay for a head."""
+"""After this share of the multiply-adds, a head would cost about as much as its exit saves."""
 _MASK_DATATYPES = ("BOOL", "INT32", "INT64", "FP32")
 _SHOWN_NAMES = 5
 
@@ -35,7 +35,7 @@ class Cut:
     carried: tuple[str, ...]
     """Graph inputs that the nodes after the cut read."""
     multiply_adds: int
-    """Before the cut, for one row."""
+    """Multiply-adds of the nodes before the cut, for one row."""
     layout: Layout
     mask: str | None
     """The input [B, T] that marks the real tokens of a sequence [B, T, C]; None without one."""

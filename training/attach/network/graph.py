@@ -16,9 +16,10 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class Slice:
-    """The nodes that compute some tensors, by number in the file, and what these nodes read."""
+    """The nodes that compute given tensors, and the inputs and initialisers that these nodes read."""
 
     nodes: tuple[int, ...]
+    """Numbers of the nodes in the file."""
     inputs: tuple[str, ...]
     """Graph inputs that are read, in the file's order."""
     initialisers: tuple[str, ...]

@@ -1,8 +1,8 @@
 """Finds out what the axes of a tensor mean, from the operators around it.
 
 A convolution has its channels on axis 1, a layer normalisation on the last axis. The search starts at the
-tensor and follows the graph towards the logits, then towards the inputs. It passes operators that keep the
-order of axes, and transpositions, which it tracks.
+tensor and follows the graph towards the logits, then towards the inputs. It continues through operators that
+keep the order of axes. It also continues through transpositions, and tracks the new order.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
 """Finds the logits of a finished network: the input of its final softmax, or its output.
 
 A file's output may be the logits, their softmax or log-softmax, or the sigmoid of one number z, which stands
-for two logits, [0, z]. The candidates are checked by running the file on blank rows.
+for two logits, [0, z]. The candidates are checked by running the file on rows of zeros.
 
 Shapes: `N` rows, `K` classes.
 """

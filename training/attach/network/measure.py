@@ -47,7 +47,7 @@ class NetworkMeasurements:
     tensors: Mapping[str, TensorSpec]
     """Computed tensors with one value per row, by name."""
     multiply_adds: tuple[int, ...]
-    """Of each node of the file, for one row; 0 for a node that the logits do not need."""
+    """Multiply-adds of each node of the file, for one row; 0 if the logits do not need the node."""
 
     @property
     def total(self) -> int:

@@ -1,7 +1,7 @@
 """Counts the multiply-adds of one ONNX node from the shapes of its tensors.
 
-Matrix products and convolutions count. Sums, normalisations, activations and look-ups count 0. Of other
-domains, only the operators listed in this module are supported.
+Matrix products and convolutions count. Sums, normalisations, activations and look-ups count 0. Operators of
+other domains are refused unless this module lists them.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Reads a finished ONNX file and checks that exits can be attached to it.
 
-The weights are not changed. The model in memory differs from the file in four ways: functions are inlined, a
-batch fixed in the inputs is dynamic, Shape nodes are replaced (see `shape_nodes.py`), and nodes are appended
-where the file's logits do not have shape [N, K].
+The weights are not changed. The model in memory differs from the file in four ways. Functions are inlined. A
+batch size that is fixed in the inputs becomes dynamic. Shape nodes are replaced (see `shape_nodes.py`). Nodes
+are appended if the file's logits do not have shape [N, K].
 
 Shapes: `N` rows, `K` classes.
 """
@@ -61,7 +61,7 @@ class SourceModel:
 
     path: Path
     sha256: str
-    """Of the file, without external data."""
+    """Digest of the file, without external data."""
     model: onnx.ModelProto
     file_nodes: tuple[NodeProto, ...]
     """The model's nodes before Shape nodes were replaced."""

@@ -1,10 +1,10 @@
-"""Augmentation: altered copies of head rows, which also train the heads.
+"""Augmentation: altered copies of head rows (the rows of the heads split), which also train the heads.
 
 Heads learn the network's own answers and need no labels, so any row of the right shape is useful, even a
 mirrored digit. A copy is a mixture of two head rows, or a shifted and possibly mirrored image. A mixture is
-`(1 - w)·first + w·second` with w up to 0.5 (mixup: Zhang et al., ICLR 2018; with a teacher's answers: Beyer
-et al., CVPR 2022). Values of UINT8 inputs are rounded. Networks with integer inputs such as token ids get no
-copies. Copies only train heads; the other splits use unaltered rows.
+`(1 - w)·first + w·second` with w up to 0.5 (mixup: Zhang et al., ICLR 2018). Beyer et al., CVPR 2022, use it
+with a teacher's answers. Values of UINT8 inputs are rounded. Networks with integer inputs such as token ids
+get no copies. Copies only train heads; the other splits use unaltered rows.
 
 Shapes: `M` copies, `B` rows of a batch, `H W` image.
 """
@@ -27,7 +27,7 @@ MOST_MIXTURES_PER_ROW = 8
 MOST_MULTIPLY_ADDS = 20 * 10**12
 """Limit for running the network over all copies: a few minutes on two cores."""
 LARGEST_SHIFT = 1 / 14
-"""As a share of an image's side."""
+"""Largest shift, as a share of an image's side."""
 _ROUNDED = np.dtype(np.uint8)
 
 
@@ -38,9 +38,9 @@ class _CopyPlan:
     first_M: NDArray[np.int64]
     second_M: NDArray[np.int64]
     weight_M: NDArray[np.float64]
-    """Of the second row; 0 for a shifted copy."""
+    """Weight of the second row; 0 for a shifted copy."""
     shift_M2: NDArray[np.float64]
-    """Down and to the right, as shares of the sides; 0 for a mixture."""
+    """Shift down and to the right, as shares of the sides; 0 for a mixture."""
     mirrored_M: NDArray[np.bool_]
 
 
@@ -116,7 +116,7 @@ class AugmentedRows:
 
     @cached_property
     def _plan(self) -> _CopyPlan:
-        """Sample the parameters of each copy; passes over the head rows alternate mixtures and shifts."""
+        """Sample the parameters of each copy. Even passes over the head rows mix rows, odd ones shift."""
         generator = np.random.default_rng(self.seed)
         pass_M = np.arange(self.copies) // len(self.head_N)
         is_shifted_M = (pass_M % 2 == 1) & bool(self.images)

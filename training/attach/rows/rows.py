@@ -38,10 +38,10 @@ class Rows:
 
     path: Path
     inputs: Arrays
-    """By the graph's own names, each [N, ...]; memory-mapped if the file is not compressed."""
+    """One array [N, ...] per graph input, by the input's name; memory-mapped if not compressed."""
     truth_N: Labels | None
     first_equal_N: NDArray[np.int64]
-    """For each row, the number of the first row with equal inputs; differs from its own for a repeat."""
+    """For each row, the number of the first row with equal inputs: its own number if it is no repeat."""
     inputs_digest: str
     """SHA-256 over names, datatypes, shapes and bytes of the inputs."""
     digest: str

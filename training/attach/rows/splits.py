@@ -21,7 +21,10 @@ from training.errors import DatasetError
 from training.exits.certify import allowed_losses, fewest_rows
 
 TUNE_SHARE = 0.65
-"""Disagreement allowed on the tune split, as a share of epsilon: on other rows it is slightly higher."""
+"""Disagreement allowed on the tune split, as a share of epsilon.
+
+It is below 1, because the disagreement on other rows is slightly higher.
+"""
 MOST_HEAD_ROWS = 20_000
 """Further rows help the certify split more than the heads."""
 _LEFTOVER_ORDER = ("certify", "test", "tune", "heads", "temperature")
@@ -115,7 +118,7 @@ def choose_sizes(
         raise DatasetError(_too_few_rows(rows, needed, given, epsilon, delta))
     free = [name for name in SPLITS if name not in given]
     growth = sum(target[name] - minimum[name] for name in free)
-    # Sizes grow from minimum to target, and beyond it, by the same share of that difference.
+    # Each free size is its minimum plus the same share of target minus minimum. The share may exceed 1.
     share = Fraction(available - sum(needed.values()), growth) if growth else Fraction(0)
     sizes = needed | {name: minimum[name] + int(share * (target[name] - minimum[name])) for name in free}
     if "heads" in free:

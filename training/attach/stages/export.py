@@ -30,7 +30,7 @@ from training.release.exported_stage import ExportedStage
 _ROWS = TensorSpec(name="rows", datatype="INT64", shape=(-1,))
 
 Features = Mapping[str, TensorSpec]
-"""The tensors that one stage passes to the next: specs with the manifest's names, by the file's own names."""
+"""The tensors that one stage passes to the next, by name in the file. The specs have the manifest's names."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _StagePlan:
     input_features: Features
     output_features: Features
     multiply_adds: int
-    """Of the nodes of the file, for one row, without the head."""
+    """Multiply-adds of the file's nodes in this stage, for one row, without the head."""
 
 
 def write_stages(

@@ -1,8 +1,8 @@
 """Times the file and its stages as a serving worker runs them: inputs bound once, one thread.
 
 File and stages take turns, so that slow moments of the machine affect both. A turn runs the same network
-several times, and its first run is not counted: in service one network runs repeatedly, with its weights in
-the processor's caches.
+several times, and its first run is not counted. The later runs find the weights in the processor's caches,
+as in a server that runs one network repeatedly.
 """
 
 import time

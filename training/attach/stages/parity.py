@@ -34,7 +34,7 @@ class Parity:
     rows: int
     largest_logit: float
     largest_difference: float
-    """Between two logits."""
+    """Largest difference between a logit of the file and the same logit of the stages."""
     other_labels: int
     """Rows with another label, whose two largest logits differ by less than twice the tolerance."""
 

@@ -36,11 +36,12 @@ class GrpcPort:
     """The port that serves gRPC, and the servers behind it."""
 
     def __init__(self, host: str, port: int, settings: ServerSettings, security: Security) -> None:
-        """Choose the front end; warn if the native one is exposed beyond loopback.
+        """Choose the front end, and warn if it is exposed beyond loopback without protection.
 
         Raises ConfigurationError for the native front end with TLS or tokens, which it does not support.
         """
         self.front_end = _choose_front_end(host, settings, secured=security.is_configured)
+        _warn_if_exposed(host, self.front_end, encrypted=security.tls is not None)
         self._security = security
         self.native: NativeFrontEnd | None = None
         """The native front end, if it is used and open."""
@@ -109,10 +110,18 @@ def _choose_front_end(host: str, settings: ServerSettings, *, secured: bool) -> 
         raise ConfigurationError(
             'server.front_end "native": expected "grpcio" or "auto", since it supports neither TLS nor tokens'
         )
-    if settings.front_end == "native" and not is_local:
+    return settings.front_end
+
+
+def _warn_if_exposed(host: str, front_end: str, *, encrypted: bool) -> None:
+    """Log one warning if other machines can connect and nothing protects the traffic."""
+    if is_loopback(host):
+        return
+    if front_end == "native":
         _LOG.warning(
             "the native front end is exposed: it limits no connections, checks message sizes only after "
             "receipt, and has no TLS or tokens",
             host=host,
         )
-    return settings.front_end
+    elif not encrypted:
+        _LOG.warning("exposed without TLS: other machines can read and change the traffic", host=host)

@@ -94,7 +94,8 @@ class Server:
         self._address = address
         self._config = config = config or Config()
         self._security = Security(config.security)
-        self._security.check_exposure(address.host, trains=training is not None, insecure=insecure)
+        if training is not None and not insecure:
+            self._security.check_training(address.host)
         self._signals = StopSignals()
         self._readiness = Readiness()
         self._registry = CollectorRegistry()

@@ -1,7 +1,6 @@
 """The security of one server: its certificate, its tokens, and the names of its callers."""
 
 import grpc
-import structlog
 from prometheus_client import Counter
 
 from serving.config import SecuritySettings
@@ -10,8 +9,6 @@ from serving.frontend.address import is_loopback
 from serving.security.authentication import Authentication
 from serving.security.tls import TlsFiles, grpc_credentials
 from serving.security.tokens import TokenFile
-
-_LOG = structlog.get_logger(__name__)
 
 
 class Security:
@@ -51,21 +48,13 @@ class Security:
             return ()
         return (Authentication(self._tokens, failures, open_health=self.settings.open_health),)
 
-    def check_exposure(self, host: str, *, trains: bool, insecure: bool) -> None:
-        """Warn if the server is exposed without TLS.
-
-        trains: whether callers may start training jobs. Raises ConfigurationError if other machines may do so
-        without a token, unless `insecure` accepts that.
-        """
-        if is_loopback(host):
-            return
-        if trains and not self.has_tokens and not insecure:
+    def check_training(self, host: str) -> None:
+        """Raise ConfigurationError if callers on other machines could start training jobs without a token."""
+        if not is_loopback(host) and not self.has_tokens:
             raise ConfigurationError(
                 f"training on {host}: expected tokens (security.token_file), since every caller could start "
                 "jobs; --insecure allows it"
             )
-        if self.tls is None:
-            _LOG.warning("exposed without TLS: other machines can read and change the traffic", host=host)
 
     def refresh(self) -> None:
         """Read the token file again. Changed certificates are read at the next handshake."""

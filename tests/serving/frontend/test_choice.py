@@ -51,11 +51,12 @@ def test_native_without_pygrpc_native_is_a_configuration_error(models: Path) -> 
 
 
 @pytest.mark.parametrize("front_end", ["auto", "grpcio"])
-def test_no_warning_is_logged_unless_native_is_requested(models: Path, front_end: str) -> None:
+def test_grpcio_beyond_loopback_only_lacks_tls(models: Path, front_end: str) -> None:
     with capture_logs() as logs:
         made(models, front_end, "0.0.0.0")  # noqa: S104 - nothing listens
 
-    assert [entry for entry in logs if entry["log_level"] == "warning"] == []
+    (warning,) = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+    assert warning.startswith("exposed without TLS")
 
 
 def test_native_beyond_loopback_is_used_with_one_warning(models: Path) -> None:

@@ -95,7 +95,7 @@ class Revocations:
             except ConfigurationError as error:
                 self._log_error(str(error))
             except Exception as error:  # a bug of ours: revocations stay in force in this process
-                _LOG.error("revocations not kept", exc_info=error)
+                _LOG.error("revocations not synchronised", exc_info=error)
             if is_last:
                 return
             self._due.wait(RETRY_SECONDS if self.unwritten() else REFRESH_SECONDS)

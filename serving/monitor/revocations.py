@@ -158,7 +158,9 @@ def reinstate(state_dir: Path, model: str, version: int | None, operating_point:
         reinstated.extend(entry for entry in in_force if entry.lies_within(*scope))
         wider = [entry for entry in in_force if entry.covers(*scope) and not entry.lies_within(*scope)]
         if wider:
-            raise ConfigurationError(f"{name} is revoked by {wider[0].scope}: reinstate {wider[0].scope}")
+            raise ConfigurationError(
+                f"{name} is revoked as part of {wider[0].scope}: reinstate {wider[0].scope}"
+            )
         return tuple(
             entry.model_copy(update={"reinstated": now()}) if entry in reinstated else entry
             for entry in entries

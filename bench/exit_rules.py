@@ -127,7 +127,7 @@ class ExitRulesRecord(RecordPart):
 
 def interpolate(cost_RJ: Floats, value_RJ: Floats, shares: Sequence[float]) -> Floats:
     """Interpolate a figure linearly at multiply-adds shares, [R, P]; it is constant beyond the ends."""
-    rounded_RJ = np.round(cost_RJ, 10)  # equal costs must compare equal
+    rounded_RJ = np.round(cost_RJ, 10)  # removes rounding errors between equal costs
     order_RJ = np.argsort(rounded_RJ, axis=1, kind="stable")
     sorted_RJ = (np.take_along_axis(each_RJ, order_RJ, axis=1) for each_RJ in (rounded_RJ, value_RJ))
     return np.stack([np.interp(np.round(shares, 10), *pair) for pair in zip(*sorted_RJ, strict=True)])

@@ -105,7 +105,7 @@ def scenarios() -> Iterator[Scenario]:
 
 
 def null(epsilon: float) -> Iterator[Scenario]:
-    """Yield traffic that must not revoke."""
+    """Yield traffic under which no certificate should be revoked."""
 
     def scenario(name: str, *streams: RowStream, rows: int = ROWS, run_rows: int = 1) -> Scenario:
         return Scenario(NULL, name, epsilon, streams, SERVERS[NULL], rows, run_rows=run_rows)
@@ -113,7 +113,7 @@ def null(epsilon: float) -> Iterator[Scenario]:
     good = epsilon / 2
     yield scenario(INDEPENDENT, RowStream(1, epsilon))
     yield scenario(REPEATS, RowStream(0.95, 0), RowStream(0.05, good / 0.05))
-    # Only distinct rows would remain, and a share of ten times epsilon of them would differ.
+    # Only distinct rows remain, a twentieth of all. Of these, a share of ten times epsilon differs.
     yield scenario(REPEATS_DROPPED, RowStream(1, good / 0.05), rows=ROWS // 20)
     yield scenario(ONE_PICTURE_ALL, RowStream(1, 1, pictures=1))
     for name, callers in ((BURSTS, range(1)), (BURSTS_OF_TEN, range(HONEST_CALLERS))):
@@ -181,7 +181,7 @@ def run_server(scenario: Scenario, number: int) -> ServerResult:
         attacker_rows += from_attacker and counted > 0
         test.count(agreed=row_bytes is None, row=row_bytes or b"", caller=caller)
         if row_bytes is None and position != LONE_CALLER_ROWS:
-            continue  # the verdict can only change at a row that differs, or at this row
+            continue  # the verdict changes only at a row that differs, or at row LONE_CALLER_ROWS
         verdict = test.verdict
         if verdict is Verdict.BROKEN:
             return ServerResult(counted, attacker_rows, is_suspected)
@@ -246,7 +246,7 @@ class ScenarioResult(RecordPart):
 
 
 def quantile(reached: Sequence[int], servers: int, share: float) -> int | None:
-    """Return the value that this share of the servers reached; None if fewer servers have a value."""
+    """Return the smallest row count within which this share of the servers revoked; None if fewer did."""
     needed = ceil(share * servers)
     return sorted(reached)[needed - 1] if needed <= len(reached) else None
 
@@ -278,7 +278,7 @@ def lines(record: MonitorRecord) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
     yield f"Simulated with delta {DELTA:g} and seed {SEED}; {versions}. All rows are sampled rows."
     yield ""
-    yield f"**Traffic that must not revoke**, {SERVERS[NULL]} servers, {ROWS:,} rows:"
+    yield f"**Traffic under which no certificate should be revoked**, {SERVERS[NULL]} servers, {ROWS:,} rows:"
     yield from ("", *table(record, NULL))
     yield ""
     yield (

@@ -238,7 +238,7 @@ def to_pixels(moved_NCHW: Tensor, clean_NCHW: Images, size: int) -> Images:
     """Round to uint8 and check the largest change of a pixel."""
     pixels = moved_NCHW.round().clamp(0, 255).numpy().astype(np.uint8)
     largest = int(np.abs(pixels.astype(np.int16) - clean_NCHW).max(initial=0))
-    assert largest <= size, f"a pixel changed by {largest}, allowed are {size}"
+    assert largest <= size, f"change of a pixel: expected at most {size}, got {largest}"
     return pixels
 
 

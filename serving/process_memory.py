@@ -1,6 +1,6 @@
 """Resident memory of processes, read from Linux's /proc; 0 on other systems.
 
-Address space is no measure: CUDA alone reserves far more than it uses.
+Address space is not measured, because CUDA alone reserves far more than it uses.
 """
 
 import os

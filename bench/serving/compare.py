@@ -37,7 +37,8 @@ def compare(
 ) -> NetworkRecord:
     """Measure every contender under every load.
 
-    The contenders `in_open_loop` also run in an open loop, at 80 % of the peak of the last of them.
+    The contenders `in_open_loop` also run in an open loop. Its rate is 80 % of the peak throughput of the
+    last contender in this list.
     """
     results: dict[str, dict[str, list[LoadResult]]] = defaultdict(lambda: defaultdict(list))
     seconds = WINDOW_SECONDS[network.name]

@@ -102,8 +102,8 @@ def prepare(name: str, images_NCHW: Images, folder: Path) -> BenchNetwork:
 def spread_exits(exit_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return an order of the rows that spreads the rows of each exit evenly.
 
-    Each thread of perf_analyzer sends a part of the images: consecutive ones, or every n-th one. In another
-    order, the rows of two loads would leave at different exits.
+    Each thread of perf_analyzer sends a part of the images: consecutive ones, or every n-th one. With this
+    order, the rows of each part leave at the exits in about the same shares.
     """
     position_N = np.empty(len(exit_N))
     for exit_number in np.unique(exit_N):

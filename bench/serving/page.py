@@ -22,8 +22,9 @@ def lines(comparison: Comparison) -> Iterator[str]:
     yield ""
     yield (
         f"Figures are medians of {comparison.rounds} interleaved rounds. A ratio is the median of the "
-        f"rounds' own ratios, with the lowest and the highest in brackets. The throughputs of one cell "
-        f"differ by {median(spreads):.0%} between rounds in the median, and by {max(spreads):.0%} at most."
+        f"rounds' own ratios, with the lowest and the highest in brackets. Within one cell, "
+        f"the throughputs of the rounds differ by {median(spreads):.0%} (median of the cells) and by at most "
+        f"{max(spreads):.0%}."
     )
     for network in comparison.networks:
         yield ""

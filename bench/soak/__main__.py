@@ -1,10 +1,10 @@
-"""Check that nothing grows in a real server under mixed load, on each front end.
+"""Check that memory, file descriptors and threads of a server do not grow under mixed load.
 
     python -m bench.soak
 
-Nine kinds of callers send valid and invalid requests. Every five seconds, SIGHUP adds or removes version 2 of
-the model. Publishes docs/reliability/soak.json and the tables of docs/reliability.md. Exit code 1 if a
-measure is not flat or a caller saw an unexpected outcome.
+Each front end is tested in turn. Nine kinds of callers send valid and invalid requests. Every five seconds,
+SIGHUP adds or removes version 2 of the model. Publishes docs/reliability/soak.json and the tables of
+docs/reliability.md. Exit code 1 if a measure is not flat or a caller saw an unexpected outcome.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The mixed load of a soak: several kinds of callers, good and bad, each in a thread of its own.
+"""The mixed load of a soak: callers with valid and invalid requests, each in its own thread.
 
 A caller repeats one action and counts the outcomes. An outcome that KINDS does not allow is a fault of the
 server.

@@ -18,8 +18,8 @@ class PointInForce:
     shadow_differed: int
     shadow_missing: int
     evidence: float
-    """Evidence against the certificate: 1 before the first row, 0 without a test. From 1 / delta on the
-    certificate may be broken."""
+    """Evidence against the certificate: 1 before the first row, 0 without a test. If it is at least
+    1 / delta, the certificate may be broken."""
     too_many_missing: bool
     """Whether so many sampled rows are missing that the test may overlook a broken certificate."""
     revoked_by: str

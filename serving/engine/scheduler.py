@@ -94,8 +94,8 @@ class Scheduler(Generic[Version]):
     lanes: list[Lane[Version]] = field(default_factory=list)
     _running: list[Batch] = field(default_factory=list)
     _device_seconds: float = 0.0
-    """Largest `device_seconds` of any lane when one of its batches started. When a request enters an
-    idle lane, the lane's `device_seconds` is raised to it. So idle time gives no priority."""
+    """The largest `device_seconds` that a lane had when a batch of it started. When a request enters
+    an idle lane, the lane's `device_seconds` is raised to this value. So idle time gives no priority."""
 
     @property
     def running(self) -> int:

@@ -19,8 +19,8 @@ Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
 DISABLED = np.inf
-"""The threshold of a disabled exit. No confidence reaches it. 1.0 is not enough: a saturated softmax
-reaches it."""
+"""The threshold of a disabled exit. No confidence reaches it. A threshold of 1.0 would not disable an exit,
+because a saturated softmax gives a confidence of 1.0."""
 
 CONTINUES = -1
 """In an array of reasons: the row does not leave here."""

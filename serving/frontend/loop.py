@@ -50,7 +50,7 @@ class InferenceLoop:
             pending = await self._begin_in_thread(begin)
         else:
             pending = begin()
-        if not self._wake_up_scheduled:  # one wake-up for all calls of this turn, so that they run together
+        if not self._wake_up_scheduled:  # one wake-up for all calls of this loop iteration
             self._wake_up_scheduled = True
             self._loop.call_soon(self._wake_up)
         try:

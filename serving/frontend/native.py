@@ -189,7 +189,8 @@ class NativeFrontEnd:
 
     def _cancel(self, number: int) -> None:
         """End the request of a call that its caller cancelled or whose deadline passed."""
-        # `_begin_large` cancels such a call: it updates `_decoding` first, and then reads `_cancelled`.
+        # A call that is still being decoded may have no request yet, so `_begin_large` cancels it later. It
+        # updates `_decoding` before it reads `_cancelled`, so no cancellation is missed.
         if number in self._decoding:
             self._cancelled.add(number)
         pending = self._pending.pop(number, None)

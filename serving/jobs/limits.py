@@ -23,8 +23,8 @@ class JobLimits:
         """Raise Overloaded if no further job may start. running: the ids of the running jobs."""
         if len(running) >= self._settings.max_jobs:
             raise Overloaded(
-                f"training jobs: expected at most {self._settings.max_jobs} running, got one more: "
-                f"running: {', '.join(running)}"
+                f"training jobs: expected at most {self._settings.max_jobs} running, got one more; "
+                f"running are: {', '.join(running)}"
             )
         self.check_disk()
 

@@ -1,7 +1,7 @@
 """The training program and its processes: start, wait, memory, terminate, kill.
 
 The program is `python -m training`, unless another command is configured. Its process holds the lock of its
-job's folder. It ends soon after its stdin closes, so also soon after its server.
+job's folder. It ends soon after its stdin closes. The stdin also closes when the server ends.
 Independent of a job's state.
 """
 

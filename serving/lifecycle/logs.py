@@ -74,7 +74,7 @@ class LogWriter:
         self._waiting_bytes = 0
         self._dropped = 0
         self._dropped_and_logged = 0
-        self._torn = False
+        self._stopped_in_line = False
         """Whether the last write stopped inside a line."""
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
@@ -114,11 +114,11 @@ class LogWriter:
 
     def _write(self, line: bytes) -> bool:
         """Write a line; return whether it was written completely."""
-        left = memoryview(b"\n" + line if self._torn else line)
+        left = memoryview(b"\n" + line if self._stopped_in_line else line)
         try:
             while left:
                 count = os.write(self._descriptor, left)
-                self._torn = left[count - 1] != _NEWLINE
+                self._stopped_in_line = left[count - 1] != _NEWLINE
                 left = left[count:]
         except OSError:
             return False

@@ -49,8 +49,8 @@ LONE_CALLER_ROWS = 100
 MOST_CALLERS = 64
 """Maximum number of callers with a test that leaves out their rows: those with the most differing rows."""
 LARGEST = 100.0
-"""Products are capped at this times 1 / delta, which only lowers E. The cap limits how long the rows of a
-caller affect E after its last row."""
+"""Products are capped at LARGEST / delta, which only lowers E. Without the cap, the rows of a caller could
+affect E long after the caller sent its last row."""
 REMEMBERED_ROWS = 4096
 """Number of the latest differing rows whose bytes are remembered."""
 
@@ -194,7 +194,7 @@ def _later_weight(rows: int) -> float:
 
 
 def _new_weight(row: int) -> float:
-    """Return the weight that starts on each stake at a row; rows are numbered from 1."""
+    """Return the weight of each product that starts at a row, one for each stake. Rows count from 1."""
     return (_later_weight(row - 1) - _later_weight(row)) / len(STAKES)
 
 

@@ -110,7 +110,10 @@ class Monitor:
         self._show_points()
 
     def sample(self, rows: int, rule: ExitRule) -> Sequence[int]:
-        """Sample rows of a new request and return their numbers; none if its rule is not a point's own."""
+        """Sample rows of a new request and return their numbers.
+
+        Samples none if the rule is not that of a watched point, or has a cap before the final exit.
+        """
         with self._lock:
             sampled = self._sampler.sample(rows)
         return sampled if sampled and self._watch_of(rule) is not None else ()
@@ -118,7 +121,7 @@ class Monitor:
     def admitted(self, request: Request) -> None:
         """Add a request with sampled rows. Call this before the request can end."""
         watch = self._watch_of(request.rule)
-        assert watch is not None, "rows are sampled only under a point's own rule"
+        assert watch is not None, "rows are sampled only if their point is watched"
         with self._lock:
             rows = {number: watch.add(request.caller) for number in request.sampled_rows}
             self._sampled[request] = watch, rows
@@ -207,7 +210,7 @@ class Monitor:
             self._watches.clear()
 
     def _watch_of(self, rule: ExitRule) -> PointWatch | None:
-        """Return the watch of a point's own uncapped rule; None for any other rule."""
+        """Return the watch of the rule's point; None without one, or with a cap before the final exit."""
         return self._watches.get(rule.operating_point) if rule.max_exit == self._final_exit else None
 
     def _new_watch(self, name: str) -> PointWatch:

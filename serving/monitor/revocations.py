@@ -95,7 +95,7 @@ class Revocations:
             except ConfigurationError as error:
                 self._log_error(str(error))
             except Exception as error:  # a bug of ours: revocations stay in force in this process
-                _LOG.error("revocations not kept", exc_info=error)
+                _LOG.error("revocations not synchronised", exc_info=error)
             if is_last:
                 return
             self._due.wait(RETRY_SECONDS if self.unwritten() else REFRESH_SECONDS)
@@ -158,7 +158,9 @@ def reinstate(state_dir: Path, model: str, version: int | None, operating_point:
         reinstated.extend(entry for entry in in_force if entry.lies_within(*scope))
         wider = [entry for entry in in_force if entry.covers(*scope) and not entry.lies_within(*scope)]
         if wider:
-            raise ConfigurationError(f"{name} is revoked by {wider[0].scope}: reinstate {wider[0].scope}")
+            raise ConfigurationError(
+                f"{name} is revoked as part of {wider[0].scope}: reinstate {wider[0].scope}"
+            )
         return tuple(
             entry.model_copy(update={"reinstated": now()}) if entry in reinstated else entry
             for entry in entries

@@ -160,7 +160,10 @@ class StageRunner:
         *,
         all_cores: bool = False,
     ) -> StageRun:
-        """Bind a run; for the arguments see `run`. logits_BK is the output and must be contiguous."""
+        """Bind the inputs and outputs of a run. logits_BK is the output and must be contiguous.
+
+        For the other arguments see `run`.
+        """
         rows = len(logits_BK)
         sessions = self._sized_sessions.get(rows, self._sessions)
         session = (self._idle_sessions if all_cores else sessions)[stage]

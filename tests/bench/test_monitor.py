@@ -204,15 +204,15 @@ def test_the_security_page_has_the_records_figures(record: MonitorRecord) -> Non
     assert two.median_attacker_rows is not None
     page = SECURITY.read_text()
     for figure in (
-        f"revokes {find(ONE_PICTURE[1]).revoked} of {two.servers} servers, from 1, 10 or 100 addresses",
+        f"revokes {find(ONE_PICTURE[1]).revoked} of {two.servers} servers. This holds for 1, 10 and 100",
         f"revokes {find(DIFFERENT[1]).revoked} of {two.servers} servers. All {two.servers} suspect it",
-        f"revoke all {two.revoked} servers, half of them within {two.median_rows} sampled rows, "
-        f"{two.median_attacker_rows} of them the attacker's",
-        f"these are {100 * two.median_attacker_rows:,} rows sent, in {two.median_rows / 10:.0f} s",
+        f"revoke all {two.revoked} servers. Half of the servers revoke within {two.median_rows} sampled rows, "
+        f"of which the attacker sent {two.median_attacker_rows}.",
+        f"sends {100 * two.median_attacker_rows:,} rows for this. It takes {two.median_rows / 10:.0f} s",
         f"Ten addresses need {ten.median_attacker_rows} sampled rows",
-        f"revokes {100 * large.revoked / large.servers:g} % of the fresh servers",
-        f"revocation to {half.median_rows} sampled rows, from {undisturbed.median_rows}",
-        f"prevents it: {most.revoked} of {most.servers} servers",
+        f"beside honest callers revokes {large.revoked} of {large.servers} servers",
+        f"revocation from {undisturbed.median_rows} to {half.median_rows} sampled rows",
+        f"prevents revocation: {most.revoked} of {most.servers} servers",
         f"epsilon 1 % and {ROWS:,} sampled rows",
     ):
         assert figure in page

@@ -137,7 +137,7 @@ def test_a_pinned_model_runs_at_full_depth_in_later_versions_too(
         code, _, errors = run_serving("reinstate", BROKEN, "--state-dir", str(state_dir))
         assert (code, errors) == (
             CANNOT_START,
-            f"offramp: error: {BROKEN} is revoked by {MODEL}: reinstate {MODEL}\n",
+            f"offramp: error: {BROKEN} is revoked as part of {MODEL}: reinstate {MODEL}\n",
         )
         command("reinstate", MODEL, state_dir, own_models)
         server.send(signal.SIGHUP)

@@ -2,7 +2,7 @@
 
 A head has a body, which computes an embedding from the features, and a linear classifier. The kind `linear`
 pools to a grid. The kind `separable` applies depthwise separable convolutions of stride 2 until the features
-have the final stage's channels; an attention gate before them is optional. Early exits need larger heads than
+have the final stage's channels. An attention gate before them is optional. Early exits need larger heads than
 deep ones. Zhang et al., "SCAN: A Scalable Neural Networks Framework Towards Compact and Efficient Models",
 NeurIPS 2019.
 

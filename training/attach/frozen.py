@@ -105,7 +105,7 @@ def _settings(recipe: Recipe) -> AttachSettings:
 
 
 def _epsilon(goal: OperatingPointSection) -> float:
-    """Return the epsilon for which exits are chosen: the goal's own, or without one its accuracy loss."""
+    """Return the epsilon for the choice of exits: the goal's epsilon, or its accuracy loss if it has none."""
     if goal.risk is not None and goal.epsilon is not None:
         return goal.epsilon
     return min(max(goal.max_accuracy_loss, _SMALLEST_EPSILON), 1 - _SMALLEST_EPSILON)

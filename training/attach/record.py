@@ -27,7 +27,7 @@ class LevelRecord(Section):
 
 
 class CurveRecord(Section):
-    """The trade-offs of the best set of a number of early exits, on the tune split."""
+    """The trade-offs of the best set with a given number of early exits, on the tune split."""
 
     exits: int
     disagreement: tuple[float, ...]

@@ -1,7 +1,7 @@
 """Chooses the operating points of an attached version again, on its own rows or on other rows.
 
-The stages are not changed. Needs no PyTorch. On its own rows the splits are those of `attach`; other rows are
-divided into the four splits that train no head.
+The stages are not changed. Needs no PyTorch. On its own rows the splits are those of `attach`. Other rows
+are divided into temperature, tune, certify and test splits; heads are not trained again.
 """
 
 from collections.abc import Mapping

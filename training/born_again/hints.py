@@ -1,7 +1,7 @@
 """Hints: a loss that pulls each early exit's embedding towards the final exit's, through a linear map.
 
 The feature term of Be Your Own Teacher (Zhang et al., ICCV 2019), after Romero et al., "FitNets", ICLR 2015.
-The maps are trained with the network, but belong neither to it nor to its export.
+The maps are trained with the network. They are not part of the network or its exported stages.
 
 Shapes: `B` rows, `D` embedding.
 """

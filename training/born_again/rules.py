@@ -83,7 +83,7 @@ def ban_l(logits_BK: Tensor, lesson: Lesson, settings: RuleSettings) -> Tensor:
 def cwtm(logits_BK: Tensor, lesson: Lesson, _settings: RuleSettings) -> Tensor:
     """Compute CE(labels) with each row weighted by the teacher's largest probability.
 
-    The weights add up to 1 over the batch. A row keeps its weight if the teacher is wrong.
+    The weights add up to 1 over the batch. A row keeps its weight even if the teacher is wrong.
     """
     confidence_B = lesson.target.probabilities().amax(dim=1)
     loss_B = functional.cross_entropy(logits_BK, lesson.truth_B, reduction="none")

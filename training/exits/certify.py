@@ -1,7 +1,7 @@
 """Certificates: upper bounds on the risk of early answers, by Learn-then-Test.
 
-The *risk* is a share of rows. By `disagreement`, it counts rows whose answer differs from the final exit's.
-By `harm`, it counts rows that are wrong although the final exit is right.
+The *risk* is the share of rows that are *losses*. By `disagreement`, a row is a loss if its answer differs
+from the final exit's. By `harm`, it is a loss if its answer is wrong and the final exit's is right.
 
 The tune split fixes a sequence of candidates, safest first. The disjoint certify split tests them in that
 order, each against the hypothesis that its risk exceeds epsilon. The first candidate whose hypothesis is not
@@ -121,8 +121,8 @@ def certify_one(
 def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[Candidate, ...]:
     """Return the candidates within the target by rising risk on tune; ties: by falling cost.
 
-    Candidates that are cheaper, riskier or less accurate than the target are not within it. If the target is
-    more accurate than the final exit, candidates as accurate as the final exit are still within it.
+    A candidate within the target costs at least as much, has at most the same risk, and is at least as
+    accurate. The required accuracy never exceeds the final exit's.
     """
     within = [
         candidate

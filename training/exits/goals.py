@@ -116,8 +116,8 @@ class BudgetGoal(Section):
         possible = f"certifies {smallest:.4f} at best" if smallest < 1 else "certifies nothing"
         return RecipeError(
             f"budget {self.budget}: expected thresholds within the budget that certify {risk} {bound}, "
-            f"got {losses} of {n} certify rows with a {risk} for the safest thresholds: "
-            f"at delta {self.delta} this {possible}"
+            f"got {losses} of {n} certify rows with a {risk} for the safest thresholds. "
+            f"At delta {self.delta}, this {possible}"
         )
 
 

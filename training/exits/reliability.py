@@ -151,7 +151,7 @@ def arriving(confidence_EN: Floats, rule: ExitRule) -> Bools:
 
 
 def confidence_spread(confidence_N: Floats) -> ConfidenceShares:
-    """Compute the distinct deciles of at least 1 confidence, and the share of rows in each bin between them.
+    """Compute the distinct deciles of the confidences, and the share of rows in each bin between them.
 
     If many confidences are equal, some deciles are equal, so there are fewer than ten bins. A server compares
     its own confidences with these shares to detect drift.

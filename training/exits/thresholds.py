@@ -4,13 +4,13 @@ The search minimises `cost + price · loss` by coordinate descent: it optimises 
 time until no threshold changes. The rows are sorted by confidence, and cumulative sums give the loss and cost
 of all thresholds of one exit at once. The results are the same as after routing the split under each
 threshold. The search runs at many prices, and each price gives one choice of thresholds. Choices that differ
-from it in one threshold fill the gaps. The search can miss an optimum that requires two thresholds to change
-together.
+from one of these in a single threshold are candidates too. The search can miss an optimum that requires two
+thresholds to change together.
 
 The search covers three losses. Targets are set in *accuracy loss* against the final exit. Certificates bound
 *disagreement* with the final exit. *Doubt* is 1 minus the confidence of rows that leave early. On a small
-split, many thresholds have equal counts, and doubt distinguishes them. So there are safe candidates, which
-certificates test first.
+split, many thresholds lose equally many rows, and doubt distinguishes them. So the path also has safe
+candidates, which certificates test first.
 
 Shapes: `N` rows of a split, `E` exits. Cost is cumulative (`training.exits.evaluate`).
 """
@@ -29,7 +29,7 @@ from training.exits.intervals import rounded_up
 LOWEST_PRICE = 0.03
 """At this price all rows leave at exit 0."""
 HIGHEST_PRICE = 1e9
-"""At this price no saving outweighs one lost row, or a billionth of doubt."""
+"""At this price, one lost row or a billionth of doubt costs more than any multiply-adds that it saves."""
 PRICES = 64
 CANDIDATES_PER_LOSS = 24
 """Largest number of candidates on the path from the sweep of one loss."""

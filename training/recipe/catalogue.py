@@ -26,7 +26,7 @@ RULES = {
     "exclusiveMinimum": "exclusive_minimum",
     "exclusiveMaximum": "exclusive_maximum",
 }
-"""The rules of a setting, by the keyword of its JSON schema."""
+"""The names of constraints on a value, by the keyword of its JSON schema."""
 
 
 def catalogue() -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _entry(name: str, recipe: Recipe, all_settings: list[dict[str, Any]]) -> dic
 
 
 def settings() -> list[dict[str, Any]]:
-    """Return every key of a recipe with its kind, default (null: none), rules and help text."""
+    """Return every key of a recipe with its kind, default (null: none), constraints and help text."""
     schema = Recipe.model_json_schema()
     return list(_settings(schema, schema["$defs"], "", {}))
 

@@ -80,7 +80,7 @@ def one_line(text: str) -> str:
 
 
 def _section_of(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """Return the section of the key at a location; None if it is one of several."""
+    """Return the section of the key at a location; None if the key allows several sections."""
     section: type[BaseModel] | None = kind
     for part in location[:-1]:
         if section is not None and isinstance(part, str):  # a number is the index of a list

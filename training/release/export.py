@@ -178,7 +178,7 @@ def assert_parity(network: MultiExitNetwork, runner: StageRunner, images: NDArra
     """Compare the logits of the exported stages with the network's, at every exit.
 
     Returns the largest difference; raises ExportMismatch if one exceeds LOGIT_TOLERANCE. Within the
-    tolerance, a label can differ only if its lead over the next is less than twice the tolerance.
+    tolerance, a label can differ only if the two largest logits differ by less than twice the tolerance.
     """
     frozen = copy.deepcopy(network).eval()
     largest = 0.0

@@ -111,8 +111,8 @@ def data_of(version: PublishedVersion) -> Dataset:
 def training_data_of(version: PublishedVersion) -> Dataset:
     """Load and cut the data that a version was trained on, by its recipe.
 
-    Raises DatasetError if the data has changed. The manifest of a version on the user's own data does not
-    allow this check.
+    Raises DatasetError if the data has changed. This cannot be checked for a version on the user's own
+    data, because its manifest has only the digests of that data.
     """
     dataset = _section(version, "dataset", DatasetSection).load()
     return _check_unchanged(version, dataset) if own_data_of(version) is None else dataset

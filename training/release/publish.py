@@ -61,7 +61,7 @@ def check_certified(manifest: Manifest, *, waived: Collection[str]) -> Manifest:
         if is_faster and point.certificate is None and name not in waived:
             raise Uncertified(
                 f"operating point {name!r} of {manifest.name}: expected a certificate, because it is faster "
-                f'than full depth, got none; certified_by = "nothing" publishes it without'
+                f'than full depth, got none; set certified_by = "nothing" to publish it without one'
             )
     return manifest
 

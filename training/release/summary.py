@@ -105,7 +105,7 @@ class RunSummary:
     generations: tuple[GenerationSummary, ...]
     chosen_generation: int
     promotion_level: float
-    """The p-value of a better generation is below this."""
+    """A generation becomes the best one if its p-value is below this."""
     ensemble_E: tuple[Proportion, ...]
     """Test accuracy of the mean of all generations at each exit; empty for one generation."""
     stages: tuple[ExportedStage, ...]

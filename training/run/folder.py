@@ -103,7 +103,7 @@ class RunRecord(ManifestSection):
     published: str
     """Absolute path of the version's folder."""
     manifest_sha256: str
-    """SHA-256 of the published manifest. Another run may since have published to the same path."""
+    """SHA-256 of the published manifest. Another run may have published to the same path later."""
     seed: int
     chosen_generation: int
     generations: tuple[GenerationRecord, ...]
@@ -168,7 +168,7 @@ class RunFolder:
     def begin(self, recipe: Recipe, data: DataDigests) -> None:
         """Create the folder and record recipe and data; raise RunError if other data is recorded.
 
-        If rows had moved between splits since the training began, all results would be invalid.
+        With other data, trained rows could be in another split, which would make all results invalid.
         """
         make_writable(self.path)
         run_id(self.path)

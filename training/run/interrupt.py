@@ -71,7 +71,7 @@ def disable() -> None:
     """Ignore all further interrupts. Called when only the exit code is left to return."""
     _state.raises = False
     # If KeyboardInterrupt leaves an `exec` of a string, CPython ends with SIGINT instead of its exit code.
-    # Imports and exports use such an `exec`. Another `exec` resets this.
+    # Imports and exports use such an `exec`. CPython forgets it when another `exec` runs.
     exec("")  # noqa: S102
 
 

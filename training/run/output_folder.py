@@ -25,7 +25,7 @@ def hold(folder: Path, *, resume: bool, counts_as_empty: Collection[str] = ()) -
     """Create the folder if necessary, and lock it until the block ends.
 
     Raises RunError if another process has the lock. Also raises it if the folder has files but `resume` is
-    false, or if it has none but `resume` is true. Files in counts_as_empty do not count. A new folder that
+    false, or if it has none but `resume` is true. Files in counts_as_empty are ignored. A new folder that
     is still empty at the end is removed.
     """
     is_new = not folder.exists()

@@ -216,7 +216,7 @@ def ensembles(
     lines: Mapping[Line, Sequence[Assessment]],
     truth_N: NDArray[np.integer],
 ) -> Iterator[StudyEnsemble]:
-    """Yield the ensemble of each line, and as a control the ensemble of all seeds without teachers."""
+    """Yield the ensemble of each line, and as a control the ensemble of every generation 0."""
 
     def record(name: str, rule: str | None, members: Sequence[tuple[int, int, Assessment]]) -> StudyEnsemble:
         logits_of_G = [member.tested.logits_ENK for _, _, member in members]

@@ -87,7 +87,10 @@ class Study(Section):
 
 
 def best_rules(study: Study, tune_right: Sequence[int]) -> tuple[str, ...]:
-    """Return the rules with the most correct tune rows, one count per rule; ties: the earlier rule."""
+    """Return the rules with the most correct tune rows; ties: the earlier rule.
+
+    tune_right: number of correct tune rows of each of the study's rules.
+    """
     order = sorted(range(len(study.rules)), key=lambda number: -tune_right[number])
     chosen = set(order[: study.repeated_rules])
     return tuple(rule for number, rule in enumerate(study.rules) if number in chosen)

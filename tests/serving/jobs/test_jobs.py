@@ -66,7 +66,9 @@ async def test_more_threads_than_granted_are_refused(jobs: Jobs) -> None:
 async def test_a_job_above_the_limit_is_refused_until_one_ends(jobs: Jobs) -> None:
     first = await start_held(jobs)
 
-    with pytest.raises(Overloaded, match=f"expected at most 1 running, got one more: running: {first.id}"):
+    with pytest.raises(
+        Overloaded, match=f"expected at most 1 running, got one more; running are: {first.id}"
+    ):
         await start(jobs)
 
     await jobs.cancel(first.id)

@@ -228,7 +228,9 @@ def test_a_point_under_a_wider_revocation_cannot_be_reinstated_separately(tmp_pa
     revoke(tmp_path, "digits", 3, "fast")
     revoke(tmp_path, "digits", None, None)
 
-    with pytest.raises(ConfigurationError, match="digits/3/fast is revoked by digits: reinstate digits"):
+    with pytest.raises(
+        ConfigurationError, match="digits/3/fast is revoked as part of digits: reinstate digits"
+    ):
         reinstate(tmp_path, "digits", 3, "fast")
 
     assert {entry.scope for entry in reinstate(tmp_path, "digits", None, None)} == {"digits", "digits/3/fast"}

@@ -1,9 +1,9 @@
-"""Finds the thresholds of a set of exits that cost least on the tune split.
+"""Finds the cheapest thresholds of a set of exits on the tune split.
 
 At most a given number of tune rows may disagree with the network. The search minimises
 `cost + price · disagreements` as `training.exits.thresholds` does, one exit at a time, and bisects the price.
-Then it moves one threshold at a time while this lowers the cost and keeps the limit. It may miss the optimum
-over all thresholds together.
+Then it changes one threshold at a time within the limit, while this lowers the cost. It can miss an optimum
+that requires two thresholds to change together.
 
 Cost is multiply-adds per row. A row pays for the backbone up to its exit, and for the head of every exit that
 it reaches. So an exit where few rows leave can cost more than it saves.
@@ -159,7 +159,7 @@ def cheapest_choice(search: Search, rows: int, allowed: int) -> tuple[int, ...]:
 
 
 def _improve(search: Search, choice: tuple[int, ...], allowed: int) -> tuple[int, ...]:
-    """Move one threshold at a time, always the one that saves most within the limit, until none saves."""
+    """Change one threshold at a time to the cheapest choice within the limit, until no change saves cost."""
     while True:
         cost, moved = min(_best_move(search, number, choice, allowed) for number in range(len(choice)))
         if cost >= search.totals(choice)[0]:
@@ -170,7 +170,7 @@ def _improve(search: Search, choice: tuple[int, ...], allowed: int) -> tuple[int
 def _best_move(
     search: Search, number: int, choice: tuple[int, ...], allowed: int
 ) -> tuple[int, tuple[int, ...]]:
-    """Move one threshold within the limit; return the lowest cost that is possible, and its choice."""
+    """Find the cheapest value of one exit's threshold within the limit; return its cost and choice."""
     cost, loss = search.sums(number, choice)
     allowed_cost = np.where(loss <= allowed, cost, np.iinfo(np.int64).max)
     index = int(allowed_cost.argmin())

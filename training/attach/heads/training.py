@@ -87,7 +87,8 @@ def train_head(
 ) -> HeadWeights:
     """Train a head on features and the network's logits of the same rows; progress counts epochs.
 
-    On one machine, the same seed and rows give bitwise equal weights. device: default, a GPU if available.
+    On one machine, the same seed and rows give bitwise equal weights.
+    device: by default a GPU if one is available.
     """
     device = device or choose_training_device()
     scale = Scale.of(features_NP)

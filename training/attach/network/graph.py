@@ -28,7 +28,10 @@ class Slice:
 def slice_computing(
     graph: onnx.GraphProto, targets: Iterable[str], stops: Collection[str] = frozenset()
 ) -> Slice:
-    """Return the slice that computes the targets from the stops, the graph's inputs and its initialisers."""
+    """Return the slice that computes the targets from the graph's inputs, its initialisers and the stops.
+
+    stops: tensors that the slice reads instead of computing them.
+    """
     producers = producer_of(graph.node)
     waiting, seen, nodes = list(targets), set(stops), set()
     while waiting:

@@ -143,7 +143,7 @@ class _Search:
 
 
 def _transposed(node: NodeProto, axes: _Axes, *, forwards: bool) -> _Axes:
-    """Return the position of each axis on the other side of a node."""
+    """Return the position of each axis in a node's output from those in its input, or the reverse."""
     if node.op_type != "Transpose":
         return axes
     order: Sequence[int] = graph.attributes(node).get("perm") or range(len(axes))[::-1]

@@ -1,7 +1,7 @@
 """Finds the logits of a finished network: the input of its final softmax, or its output.
 
-A file's output may be the logits, their softmax or log-softmax, or the sigmoid of one number z, which stands
-for two logits, [0, z]. The candidates are checked by running the file on rows of zeros.
+A file's output may be the logits, their softmax or their log-softmax. It may also be the sigmoid of one
+number z; then the logits are [0, z]. The candidates are checked by running the file on rows of zeros.
 
 Shapes: `N` rows, `K` classes.
 """
@@ -133,7 +133,7 @@ def _trace_back(source: onnx.GraphProto, producers: Mapping[str, int], output: s
 def _run(
     model: onnx.ModelProto, candidates: Sequence[_Candidate], blank_rows: Sequence[Arrays]
 ) -> dict[str, list[Any]]:
-    """Return the values of the candidates' tensors and outputs, a list over the batches for each name."""
+    """Return the values of the candidates' tensors and outputs by name, with one array per batch."""
     names = sorted({name for candidate in candidates for name in (candidate.output, candidate.tensor)})
     session = open_session(with_outputs(model, names), optimised=False)
     values_of_batch = []

@@ -23,7 +23,7 @@ from training.attach.rows.rows import Rows
 MOST_TRAINING_ROWS = 80_000
 """Head rows and copies together."""
 MOST_MIXTURES_PER_ROW = 8
-"""Most mixtures with each head row as the first row. An image gets as many shifted copies."""
+"""Most mixtures with each head row as the first row, and most shifted copies of an image."""
 MOST_MULTIPLY_ADDS = 20 * 10**12
 """Limit for running the network over all copies: a few minutes on two cores."""
 LARGEST_SHIFT = 1 / 14
@@ -116,7 +116,11 @@ class AugmentedRows:
 
     @cached_property
     def _plan(self) -> _CopyPlan:
-        """Sample the parameters of each copy. Even passes over the head rows mix rows, odd ones shift."""
+        """Sample the parameters of each copy.
+
+        Each pass over the head rows makes one copy of each row. Copies are mixtures. If the rows are images,
+        every second pass makes shifted images instead.
+        """
         generator = np.random.default_rng(self.seed)
         pass_M = np.arange(self.copies) // len(self.head_N)
         is_shifted_M = (pass_M % 2 == 1) & bool(self.images)

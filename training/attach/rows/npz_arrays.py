@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from serving.errors import MAX_COMPLAINT_CHARACTERS, shown
 from training.errors import DatasetError
 
-_LOCAL_HEADER_BYTES, _LENGTHS_OFFSET = 30, 26  # of the header before a member's name in a ZIP file
+_LOCAL_HEADER_BYTES, _LENGTHS_OFFSET = 30, 26  # of the header that precedes each member of a ZIP file
 _CHUNK_BYTES = 1 << 20
 _SUFFIX = ".npy"
 

@@ -26,9 +26,9 @@ TUNE_SHARE = 0.65
 It is below 1, because the disagreement on other rows is slightly higher.
 """
 MOST_HEAD_ROWS = 20_000
-"""Further rows help the certify split more than the heads."""
+"""Rows beyond this number are more useful in the certify split."""
 _LEFTOVER_ORDER = ("certify", "test", "tune", "heads", "temperature")
-"""The first of these splits without a given size receives the rows left over by rounding."""
+"""Rows lost by rounding go to the first of these splits whose size is not given."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def choose_sizes(
         raise DatasetError(_too_few_rows(rows, needed, given, epsilon, delta))
     free = [name for name in SPLITS if name not in given]
     growth = sum(target[name] - minimum[name] for name in free)
-    # Each free size is its minimum plus the same share of target minus minimum. The share may exceed 1.
+    # Size of each free split: minimum + share * (target - minimum). The share, equal for all, may exceed 1.
     share = Fraction(available - sum(needed.values()), growth) if growth else Fraction(0)
     sizes = needed | {name: minimum[name] + int(share * (target[name] - minimum[name])) for name in free}
     if "heads" in free:
@@ -156,7 +156,7 @@ def _minimum_sizes(epsilon: float, delta: float) -> dict[str, int]:
 
 
 def _target_sizes(epsilon: float, delta: float) -> dict[str, int]:
-    """Return the size above which more rows gain little; more certify rows always help."""
+    """Return the size of each split above which more rows help little, except in the certify split."""
     return {
         "heads": 10_000,
         "temperature": 1_000,

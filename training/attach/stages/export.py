@@ -1,8 +1,9 @@
 """Writes the stages of a cut network: one ONNX file per stage, with a head at every cut.
 
 Stage 0 takes the file's own inputs. A later stage takes `rows` and the features of the stage before, gathers
-those rows, and runs the file's nodes between two cuts. Cheap tensors are computed again from inputs that are
-carried along. A stage returns `logits`, then its features. The last stage returns the file's own logits.
+those rows, and runs the file's nodes between two cuts. Cheap tensors (see `cuts.py`) are computed
+again from inputs that are carried along. A stage returns `logits`, then its features. The last stage returns
+the file's own logits.
 
 Shapes: `B` rows of a batch, `P` pooled features, `K` classes.
 """

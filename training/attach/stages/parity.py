@@ -36,7 +36,7 @@ class Parity:
     largest_difference: float
     """Largest difference between a logit of the file and the same logit of the stages."""
     other_labels: int
-    """Rows with another label, whose two largest logits differ by less than twice the tolerance."""
+    """Rows with another label. Their two largest logits differ by less than twice the tolerance."""
 
     def __str__(self) -> str:
         return (

@@ -206,8 +206,8 @@ def test_the_security_page_has_the_records_figures(record: MonitorRecord) -> Non
     for figure in (
         f"revokes {find(ONE_PICTURE[1]).revoked} of {two.servers} servers. This holds for 1, 10 and 100",
         f"revokes {find(DIFFERENT[1]).revoked} of {two.servers} servers. All {two.servers} suspect it",
-        f"revoke all {two.revoked} servers. Half of the servers revoke within {two.median_rows} sampled rows, "
-        f"of which the attacker sent {two.median_attacker_rows}.",
+        f"revoke all {two.revoked} servers. Half of the servers revoke within {two.median_rows} sampled "
+        f"rows, of which the attacker sent {two.median_attacker_rows}.",
         f"sends {100 * two.median_attacker_rows:,} rows for this. It takes {two.median_rows / 10:.0f} s",
         f"Ten addresses need {ten.median_attacker_rows} sampled rows",
         f"beside honest callers revokes {large.revoked} of {large.servers} servers",

@@ -296,7 +296,5 @@ def test_an_invalid_manifest_is_refused(models: Path) -> None:
     results = NewResults({}, version.manifest.exits[:1], {}, version.manifest.pareto_path)
     record = Retargeting(version=1, options={}, goals={}, data=None)
 
-    with pytest.raises(
-        RepositoryError, match=r"tiny/1: cannot be published again: exits: expected one for each stage"
-    ):
+    with pytest.raises(RepositoryError, match=r"tiny/1: cannot be published again: exits: expected one"):
         make_manifest(version, 2, results, version.manifest.provenance.dataset, record)

@@ -39,6 +39,7 @@ from serving.lifecycle.grpc_port import GrpcPort
 from serving.lifecycle.loading import VersionLoader
 from serving.lifecycle.readiness import Phase, Readiness
 from serving.lifecycle.rescans import Rescans
+from serving.lifecycle.security_refresh import SecurityRefresh
 from serving.lifecycle.signals import StopSignals
 from serving.lifecycle.training_service import TrainingOffer, TrainingService
 from serving.lifecycle.trial import Trials
@@ -94,6 +95,7 @@ class Server:
         self._address = address
         self._config = config = config or Config()
         self._security = Security(config.security)
+        self._refresh = SecurityRefresh(config.security.refresh_seconds, self._security.refresh)
         if training is not None and not insecure:
             self._security.check_training(address.host)
         self._signals = StopSignals()
@@ -121,7 +123,6 @@ class Server:
         self._health: Health
         self._inference: InferenceHandlers
         self._http: HttpPort
-        self._refreshing: asyncio.Task[None] | None = None
 
     @property
     def metrics_port(self) -> int:
@@ -145,16 +146,7 @@ class Server:
     def _reload(self) -> None:
         """Request a rescan, and read the files of `[security]` again."""
         self.rescans.request()
-        self._refresh_security()
-
-    def _refresh_security(self) -> None:
-        self._security.refresh()
-        self._http.refresh()
-
-    async def _refresh_repeatedly(self) -> None:
-        while True:
-            await asyncio.sleep(self._config.security.refresh_seconds)
-            self._refresh_security()
+        self._refresh.refresh()
 
     def _print_ready(self) -> None:
         line = (
@@ -183,13 +175,14 @@ class Server:
         source = self._status_source()
         application = make_application(source, self._metrics)
         self._http = HttpPort(address.host, address.metrics_port, application, self._security.tls)
+        self._refresh.add(self._http.refresh)
         self._revocations.start(self._apply_revocations)
         await self._listen(lambda: source.state() == "ready")
         self._readiness.phase = Phase.READY
         self._health.update()
         self.rescans.start()
         if self._security.is_configured:
-            self._refreshing = asyncio.create_task(self._refresh_repeatedly())
+            self._refresh.start()
 
     async def _listen(self, is_ready: Callable[[], bool]) -> None:
         """Open the gRPC port and start the engine. is_ready: whether the whole server is ready."""
@@ -254,8 +247,7 @@ class Server:
         self.engine.refuse_waiting(self._readiness.refusal())
         self._health.update()
         self.rescans.stop()
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        self._refresh.stop()
         self._trials.close()
         deadline = time.monotonic() + drain_seconds
         ends = asyncio.get_running_loop().create_task(asyncio.sleep(drain_seconds))

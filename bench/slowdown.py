@@ -4,10 +4,8 @@
 
 The attack is DeepSloth (Hong et al., "A Panda? No, It's a Sloth", ICLR 2021): projected gradient descent that
 makes the probabilities of every early exit more equal. Gradients pass through the exported stages, run in
-PyTorch. Perturbed images are rounded to uint8 and evaluated with onnxruntime.
-
-Writes the record docs/security/slowdown.json and its table in docs/security.md. Without a version, only
-the table is written, from the record.
+PyTorch. Perturbed images are rounded to uint8 and evaluated with onnxruntime. Writes the record
+docs/security/slowdown.json and its table in docs/security.md; without a version only the table.
 
 Shapes: `N` rows, `B` rows of a batch, `E` exits, `K` classes, `C H W` image.
 """
@@ -183,10 +181,7 @@ _OPERATORS: dict[str, Callable[[Sequence[Tensor], Attributes], Tensor]] = {
 
 
 def towards_uniform(chain: Chain, early_exits: int) -> Gradient:
-    """Return the function that computes the gradient of the cross-entropy with uniform probabilities.
-
-    The cross-entropy is the mean over the early exits.
-    """
+    """Return the gradient function of the mean cross-entropy of early exits with uniform probabilities."""
 
     def gradient(images_BCHW: Tensor) -> Tensor:
         pixels = images_BCHW.detach().requires_grad_()

@@ -4,10 +4,8 @@
     python -m bench.gpu --output FILE.json --quick     a short form on the CPU alone
     python -m bench.gpu --publish FILE.json            writes docs/performance.md from a record
 
-Checks where nodes run, whether features remain on the device, and whether logits equal the CPU's. Measures
-the time of each stage, and throughput and p50 through gRPC. The record is written after each part, so an
-interrupted run keeps the finished parts. Without a CUDA device nothing is measured. Exit code 1 if a part
-failed, a feature left the device or a label differs.
+The record is written after each part, so an interrupted run keeps the finished parts. Without a CUDA device
+nothing is measured. Exit code 1 if a part failed, a feature left the device or a label differs.
 """
 
 import argparse

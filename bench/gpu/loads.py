@@ -1,7 +1,6 @@
 """Closed loops of gRPC calls on the served network, on each front end and device.
 
-A GPU machine has no perf_analyzer, so the callers are threads in Python. With one row per request they are
-the bottleneck.
+The callers are threads in Python. With one row per request they are the bottleneck.
 """
 
 import time

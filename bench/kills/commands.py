@@ -73,10 +73,7 @@ def arguments(name: str, root: Path, inputs: Path) -> list[str]:
 
 
 def result(root: Path) -> dict[str, Any]:
-    """Return all results of a command: stage digests, and manifests and records without time and run id.
-
-    Hidden files are included, because a finished command must leave none.
-    """
+    """Return a command's results: digests of stages, records without time and run id, and hidden files."""
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         place = str(path.relative_to(root))

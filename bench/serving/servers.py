@@ -60,10 +60,7 @@ def offramp(
 
 @contextlib.contextmanager
 def triton(network: BenchNetwork, folder: Path) -> Iterator[RunningServer]:
-    """Start Triton with its Python backend, dynamic batching and one instance on all cores.
-
-    On two cores this was faster than one instance per core, for both networks.
-    """
+    """Start Triton with its Python backend, dynamic batching and one instance, the fastest on two cores."""
     repository = folder / "triton"
     version = repository / TRITON_MODEL / "1"
     shutil.rmtree(repository, ignore_errors=True)

@@ -1,7 +1,6 @@
 """The mixed load of a soak: callers with valid and invalid requests, each in its own thread.
 
-A caller repeats one action and counts the outcomes. An outcome that KINDS does not allow is a fault of the
-server.
+A caller repeats one action and counts outcomes; one that KINDS does not allow is a fault of the server.
 """
 
 import contextlib

@@ -242,7 +242,7 @@ def test_the_readme_is_short() -> None:
     assert len(README.split()) <= 1500
 
 
-UNBOUNDED = {"lab-notes.md", "performance.md", "exit-rules.md", "security.md"}
+UNBOUNDED = {"lab-notes.md"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A server with TLS and tokens, and real clients: who is let in, who is refused, and how it is counted."""
 
+import ssl
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -296,6 +298,41 @@ def test_a_changed_certificate_is_used_for_new_connections_and_old_ones_go_on(
         with client(server, tls=Tls(other.certificate)) as new:
             assert is_answered(new)
         assert is_answered(old)
+
+
+def https(server: LiveServer, authority: Authority) -> str:
+    """Return the answer of `/readyz` over HTTPS to a client that trusts an authority."""
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    url = f"https://localhost:{server.server.metrics_port}/readyz"
+    with urllib.request.urlopen(url, timeout=20, context=context) as answer:
+        return str(answer.read().decode())
+
+
+def test_the_http_port_uses_the_certificate_too(tls_server: LiveServer, authority: Authority) -> None:
+    assert https(tls_server, authority) == "ready\n"
+    with pytest.raises(OSError, match=r"."):
+        tls_server.scrape()  # without TLS
+
+
+def test_the_http_port_takes_up_a_changed_certificate(
+    models: Path, authority: Authority, tmp_path: Path
+) -> None:
+    settings = tls_settings(authority)
+    files = settings["security"]
+    with LiveServer(models, {"security": {**files, "refresh_seconds": 0.05}}) as server:
+        other = make_authority(tmp_path / "other")
+        pair = other.issue("server")
+        files["certificate"].write_bytes(pair.certificate.read_bytes())
+        files["key"].write_bytes(pair.key.read_bytes())
+
+        assert eventually(lambda: is_trusted(server, other))
+
+
+def is_trusted(server: LiveServer, authority: Authority) -> bool:
+    try:
+        return https(server, authority) == "ready\n"
+    except OSError:
+        return False
 
 
 def test_tls_and_tokens_choose_grpcio(models: Path, authority: Authority) -> None:

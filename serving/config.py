@@ -83,7 +83,7 @@ class MonitorSettings(Settings):
     """Probability that a row's full-depth answer is also computed, after its own answer was sent. With 0 no
     row is sampled, and no certificate is ever revoked by the monitor."""
     max_missing_share: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Largest share of missing rows without an alarm, among the last 100 sampled rows that left early. A
+    """Largest share of missing rows that raises no alarm, among the last 100 sampled rows that left early. A
     missing row counts as agreeing."""
     on_broken: Literal["demote", "warn"] = "demote"
     """Action for a broken certificate. demote: the point is revoked, and callers get a safer one. warn: it is

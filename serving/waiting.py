@@ -80,6 +80,6 @@ class BackgroundTasks:
         return await asyncio.shield(self.start(work))
 
     async def finish(self) -> None:
-        """Wait until all tasks are done, and the tasks that they start. Their errors are ignored."""
+        """Wait until all tasks, and the tasks that they start, are done. Errors of tasks are ignored."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)

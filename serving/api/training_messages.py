@@ -109,7 +109,7 @@ def encode_job(job: Job) -> training.Job:
 
 
 def encode_event(event: Event | Job) -> training.Event:
-    """Encode an event. A job is encoded as the last event, which holds its state."""
+    """Encode an event. A job becomes the last event of a stream, which holds the job's state."""
     if isinstance(event, Job):
         return training.Event(
             number=event.progress.last_event,

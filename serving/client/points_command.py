@@ -35,7 +35,7 @@ def show_points(client: Client, options: argparse.Namespace) -> int:
         for name, point in points.items():
             print(json.dumps({"point": name, **asdict(point)}))
         return 0
-    # The program with `reinstate`: `python -m serving` for `python -m serving.client`; `offramp` has both.
+    # `python -m serving.client` has no `reinstate`, but `python -m serving` has. `offramp` has both commands.
     server_command = options.prog.removesuffix(".client")
     print("\n".join(table(HEADER, (_cells(name, point) for name, point in points.items()))))
     for name, point in points.items():

@@ -232,7 +232,7 @@ class Batch:
                     buffer[part] = group.request.inputs[name][group.rows_G]
 
     def rules(self) -> tuple[Floats | float, Bools | bool]:
-        """Return each row's threshold at the exit, and whether the row must leave there at the latest.
+        """Return each row's threshold at the exit, and whether the row must leave there in any case.
 
         If all rows have the same rule, two scalars are returned.
         """

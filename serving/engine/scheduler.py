@@ -171,7 +171,7 @@ class Scheduler(Generic[Version]):
         """Return whether another batch is worth starting now.
 
         The thread of a short batch takes the waiting rows as soon as that batch ends. So while a short
-        batch runs, another thread is worth starting only for at least SHARED_SECONDS of work.
+        batch runs, another batch is started only if the waiting rows take at least SHARED_SECONDS.
         """
         if len(self._running) >= self.permits or not self.rows_waiting:
             return False

@@ -91,7 +91,7 @@ class ServedVersion:
         return self.lane.queues.rows_held
 
     def execute(self, batch: Batch) -> Execution:
-        """Run a batch through its stages. If every row fails, check with a blank row that stages run."""
+        """Run a batch through its stages. If every row fails, run a blank row to check the stages."""
         blocks = [self._blocks[stage][block] for stage, block in zip(batch.stages, batch.blocks, strict=True)]
         execution = execute(batch, blocks)
         if batch.stage == 0:

@@ -39,8 +39,8 @@ class PointsInForce:
 
     def rule(self, name: str, max_exit: int) -> ExitRule:
         """Return the rule that applies to a requested point; raise InvalidRequest if it is unknown."""
-        # Read the dict once. A concurrent revocation replaces it, so a rule added to the old dict is not used
-        # again.
+        # Read the attribute once: a concurrent revocation replaces the dict. Then the rule is added to the
+        # old dict, which later calls do not read.
         rules = self._rules
         rule = rules.get((name, max_exit))
         if rule is None:

@@ -189,8 +189,8 @@ class NativeFrontEnd:
 
     def _cancel(self, number: int) -> None:
         """End the request of a call that its caller cancelled or whose deadline passed."""
-        # A call that is still being decoded may have no request yet, so `_begin_large` cancels it later. It
-        # updates `_decoding` before it reads `_cancelled`, so no cancellation is missed.
+        # A call that is still being decoded may have no request yet. Then `_begin_large` cancels it later. No
+        # cancellation is missed, because `_begin_large` updates `_decoding` before it reads `_cancelled`.
         if number in self._decoding:
             self._cancelled.add(number)
         pending = self._pending.pop(number, None)

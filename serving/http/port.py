@@ -1,8 +1,8 @@
 """Runs the HTTP application in a thread of its own, with limits on connections, headers and time.
 
 uvicorn parses HTTP. It has no limit on the duration of a connection, so the protocol here adds one: a client
-that sends or reads slowly is cut off after CONNECTION_SECONDS. A connection carries one request, so nothing
-can hide behind a request of unclear length.
+that sends or reads slowly is cut off after CONNECTION_SECONDS. A connection carries one request. So even if
+the length of a request is ambiguous, no second request can be hidden in the rest of its bytes.
 """
 
 import asyncio

@@ -42,7 +42,7 @@ class PointView:
 
 @dataclass(frozen=True)
 class StageView:
-    """One stage: its runs, and the rows that left behind it."""
+    """One stage: its runs, and the rows that left at its exit."""
 
     number: int
     runs: int

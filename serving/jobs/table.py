@@ -1,7 +1,7 @@
 """All jobs of a training folder, in memory and on disk. Lives on the event loop.
 
-The jobs in memory are the valid ones. Each change is made in memory first, so it also takes effect if the
-disk fails.
+If memory and disk differ, the jobs in memory are right. Each change is made in memory first, so it also takes
+effect if the disk fails.
 """
 
 import asyncio

@@ -182,7 +182,7 @@ class RateLimit:
 
 
 class StandardHandler(logging.Handler):
-    """Sends records of the standard library's loggers to a writer, such as asyncio's, grpc's and warnings.
+    """Sends records of Python's `logging` to a writer, such as those of asyncio and grpc, and warnings.
 
     The rate is limited for each logger, because the messages are free text, not event names.
     """

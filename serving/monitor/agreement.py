@@ -1,9 +1,9 @@
 """The test of a certificate on sampled rows. It is anytime-valid: it may be evaluated after every row.
 
 The certificate states that at most a share epsilon of answers differ from the final exit's. For rows sampled
-at random both answers are known; x = 1 if they differ, otherwise 0. For a stake lambda and a first row,
-consider the product of `1 + lambda·(x - epsilon)` over all rows from the first one. While the certificate
-holds, its expectation does not grow.
+at random both answers are known; x = 1 if they differ, otherwise 0. Each product has a stake lambda and a
+first row. Its factors are `1 + lambda·(x - epsilon)` for that row and for every later one. While the
+certificate holds, the expectation of the product does not grow.
 
 The statistic E is a weighted mean of such products, over a grid of stakes and over first rows. Half of the
 weight starts at row 1. The other half is spread over all rows, with less weight for later rows. By Ville's
@@ -47,7 +47,7 @@ LEAST_DIFFERING = 8
 LONE_CALLER_ROWS = 100
 """Minimum number of rows if all of them came from one caller."""
 MOST_CALLERS = 64
-"""Maximum number of callers with a test that leaves out their rows: those with the most differing rows."""
+"""Maximum number of tests that leave out one caller's rows: for the callers with the most differing rows."""
 LARGEST = 100.0
 """Products are capped at LARGEST / delta, which only lowers E. Without the cap, the rows of a caller could
 affect E long after the caller sent its last row."""
@@ -220,9 +220,9 @@ class Power:
     ) -> "Power":
         """Simulate servers whose rows differ with probability `risk`.
 
-        All rows are distinct and come from one caller. before: number and risk of rows that precede the
-        `rows` rows; they are tested, but the row numbers of the result start after them. With
-        risk = epsilon and no rows before, the result shows the share of false revocations.
+        All rows are distinct and come from one caller. before: number and risk of earlier rows. The
+        test counts them too, but the result numbers only the `rows` rows after them. With risk = epsilon
+        and no rows before, the result shows the share of false revocations.
         """
         generator = np.random.default_rng(seed)
         agreed, differed = _factors(epsilon)

@@ -31,7 +31,7 @@ class DriftAlarms:
         self._metrics = metrics
         self._window_rows, self._alarm = window_rows, alarm
         self._alarmed: set[tuple[DriftSignal, str]] = set()
-        """Signals with their operating point, empty for confidences."""
+        """Signals with a raised alarm, each with its operating point (empty for confidences)."""
         self._exits = {point: self._new_exits(point) for point in points}
         histogram = manifest.exits[0].confidence
         self._confidences: DriftWatch | None = None

@@ -39,7 +39,7 @@ class MonitorLimits:
     shadow_share: float = 0.0
     """Probability that a row is sampled; 0 samples none."""
     max_missing_share: float = 0.2
-    """Largest share of missing rows, among the last sampled rows that left early, without an alarm."""
+    """Largest share of missing rows that raises no alarm, among the last sampled rows that left early."""
     on_broken: Literal["demote", "warn"] = "demote"
     """Action for a broken certificate: revoke the point, or only log it."""
     drift_rows: int = 1000

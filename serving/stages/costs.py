@@ -12,8 +12,8 @@ HAND_OVER_SECONDS = 250e-6
 ALL_CORES_SECONDS = 50e-6
 """A batch uses all cores only if it saves at least this much, because other processes may use them."""
 MIN_BATCHING_GAIN = 2.0
-"""Survivors wait to be merged only if large batches are much cheaper. A row in a batch of one must cost this
-many times a row in the largest batch."""
+"""Survivors wait to be merged only if large batches are much cheaper: a row alone must cost more than this
+many times as much as a row in the largest batch."""
 
 
 class StageCosts:

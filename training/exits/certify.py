@@ -121,8 +121,9 @@ def certify_one(
 def sequence(path: Sequence[Candidate], target: Candidate, risk: Risk) -> tuple[Candidate, ...]:
     """Return the candidates within the target by rising risk on tune; ties: by falling cost.
 
-    A candidate within the target costs at least as much, has at most the same risk, and is at least as
-    accurate. The required accuracy never exceeds the final exit's.
+    A candidate is within the target if it costs at least as much as the target, has at most its risk, and
+    is at least as accurate. If the target is more accurate than the final exit, the accuracy of the final
+    exit is enough.
     """
     within = [
         candidate

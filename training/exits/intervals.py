@@ -90,8 +90,9 @@ def mean(values: Sequence[float], counts: Sequence[int], confidence: float = CON
     value = sum(value * count for value, count in zip(values, counts, strict=True)) / n
     variance = sum((each - value) ** 2 * count for each, count in zip(values, counts, strict=True)) / n
     half = _two_sided(confidence) * math.sqrt(variance / n)
-    # With a variance of 0 the approximation fails. Then the interval assumes that a share of rows has the
-    # smallest or largest value. The share is the Wilson upper bound for 0 in n rows.
+    # With a variance of 0 the approximation gives an interval without width. Then the lower end assumes
+    # that a share of the rows has the smallest of `values`, and the upper end assumes the largest. The share
+    # is the Wilson upper bound for 0 in n rows.
     unseen = wilson(0, n, confidence)[1] if variance == 0 else 0.0
     low, high = value - half - unseen * (value - min(values)), value + half + unseen * (max(values) - value)
     return Estimate(value, max(min(values), low), min(max(values), high))

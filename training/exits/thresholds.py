@@ -9,8 +9,8 @@ thresholds to change together.
 
 The search covers three losses. Targets are set in *accuracy loss* against the final exit. Certificates bound
 *disagreement* with the final exit. *Doubt* is 1 minus the confidence of rows that leave early. On a small
-split, many thresholds lose equally many rows, and doubt distinguishes them. So the path also has safe
-candidates, which certificates test first.
+split, many thresholds lose equally many rows, and doubt distinguishes them. If doubt is small, only rows of
+high confidence leave early. Such candidates are safe, and certificates test them first.
 
 Shapes: `N` rows of a split, `E` exits. Cost is cumulative (`training.exits.evaluate`).
 """
@@ -32,7 +32,7 @@ HIGHEST_PRICE = 1e9
 """At this price, one lost row or a billionth of doubt costs more than any multiply-adds that it saves."""
 PRICES = 64
 CANDIDATES_PER_LOSS = 24
-"""Largest number of candidates on the path from the sweep of one loss."""
+"""Largest number of candidates that the sweep of one loss adds to the path."""
 _DOUBT_UNITS = 10**9  # doubt is summed in integers, so that equal choices get equal scores
 
 

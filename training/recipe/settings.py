@@ -122,7 +122,7 @@ class DeepSupervisionSection(Section):
     hint_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the distance between the embeddings of early and final exits. Default 0.0."""
     gradient_equilibrium: bool = False
-    """Whether all exits behind a stage have equal shares of its gradient. Default false."""
+    """Whether all exits that use a stage contribute equally to its gradient. Default false."""
 
 
 class ScheduleSection(Section):

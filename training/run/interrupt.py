@@ -40,9 +40,8 @@ _state = _State()
 def install_handlers() -> None:
     """Let SIGTERM raise KeyboardInterrupt, like Ctrl-C. Must be called in the main thread."""
     signal.signal(signal.SIGTERM, _interrupt)
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # else the parent process ignores SIGINT
+    # SIGINT has another handler if the parent process ignores it. Then this process ignores it too.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
@@ -70,8 +69,8 @@ def deferred() -> Iterator[None]:
 def disable() -> None:
     """Ignore all further interrupts. Called when only the exit code is left to return."""
     _state.raises = False
-    # If KeyboardInterrupt leaves an `exec` of a string, CPython ends with SIGINT instead of its exit code.
-    # Imports and exports use such an `exec`. CPython forgets it when another `exec` runs.
+    # CPython sets a flag if a KeyboardInterrupt leaves an `exec` of a string. Imports and exports use such an
+    # `exec`. With the flag, the process ends by SIGINT and its exit code is lost. Another `exec` clears it.
     exec("")  # noqa: S102
 
 

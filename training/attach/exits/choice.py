@@ -20,7 +20,7 @@ from training.exits.calibrate import calibration_temperature
 LARGEST_SHARE = 0.9
 """Largest cost of a useful set of exits, as a share of the network's cost."""
 CURVE_EPSILONS, CURVE_POINTS = 5.0, 16
-"""A curve ends at CURVE_EPSILONS times epsilon and has at most CURVE_POINTS steps."""
+"""A trade-off curve ends at CURVE_EPSILONS · epsilon disagreement and has at most CURVE_POINTS steps."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class _Search:
 
 
 def _transposed(node: NodeProto, axes: _Axes, *, forwards: bool) -> _Axes:
-    """Return the position of each axis in a node's output from those in its input, or the reverse."""
+    """Return where each axis is on the other side of a node: in its output if forwards, else in its input."""
     if node.op_type != "Transpose":
         return axes
     order: Sequence[int] = graph.attributes(node).get("perm") or range(len(axes))[::-1]

@@ -23,7 +23,7 @@ from training.attach.rows.rows import Rows
 MOST_TRAINING_ROWS = 80_000
 """Head rows and copies together."""
 MOST_MIXTURES_PER_ROW = 8
-"""Most mixtures with each head row as the first row, and most shifted copies of an image."""
+"""Limit on the mixtures in which one head row comes first, and on the shifted copies of one image."""
 MOST_MULTIPLY_ADDS = 20 * 10**12
 """Limit for running the network over all copies: a few minutes on two cores."""
 LARGEST_SHIFT = 1 / 14

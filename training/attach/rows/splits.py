@@ -156,7 +156,7 @@ def _minimum_sizes(epsilon: float, delta: float) -> dict[str, int]:
 
 
 def _target_sizes(epsilon: float, delta: float) -> dict[str, int]:
-    """Return the size of each split above which more rows help little, except in the certify split."""
+    """Return the target size of each split. Beyond it, more rows help little, except in the certify split."""
     return {
         "heads": 10_000,
         "temperature": 1_000,

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from serving.client import Client
+from serving.client.training import TrainingClient
 from serving.errors import InvalidRequest
 from serving.lifecycle.readiness import Phase
+from serving.lifecycle.training_service import TrainingOffer
 from tests.serving import scripted_model
+from tests.serving.jobs.training_jobs import STAND_IN
 from tests.serving.live_server import HOST, LiveServer, eventually
 from tests.serving.scripted_model import EASY, HARD
 
@@ -157,3 +160,20 @@ def test_an_empty_server_is_ready_only_where_that_is_allowed(tmp_path: Path) -> 
         assert "No model is served." in get(server, "/")[1]
     with LiveServer(tmp_path / "models", {"server": {"allow_empty": True}}) as server:
         assert get(server, "/readyz") == (200, "ready\n")
+
+
+def test_a_training_job_is_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    offer = TrainingOffer(tmp_path / "jobs", STAND_IN)
+    with (
+        LiveServer(tmp_path / "models", training=offer) as server,
+        TrainingClient(server.address) as client,
+    ):
+        job = client.start("stand-in", {"hold_at": 1, "epochs": 2})
+        assert eventually(lambda: client.job(job.id).progress.epochs_done == 1)
+        _, page = get(server, "/")
+        client.cancel(job.id)
+
+    (row,) = re.findall(rf'<tr data-job="{job.id}">(.*?)</tr>', page, re.DOTALL)
+    cells = re.findall(r"<span>(.*?)</span>", row)
+    assert cells == [job.id, "stand-in", "running", "0", "1 of 2", "\N{EN DASH}", "\N{EN DASH}"]

@@ -33,11 +33,6 @@ class Security:
         """Whether connections are encrypted or calls need a token."""
         return self.tls is not None or self.has_tokens
 
-    @property
-    def names_certificates(self) -> bool:
-        """Whether every client presents a certificate."""
-        return self.settings.client_ca is not None
-
     def credentials(self) -> grpc.ServerCredentials | None:
         """Return the credentials of the gRPC port; None without TLS."""
         return None if self.tls is None else grpc_credentials(self.tls)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference
+from serving.api.wire import INFERENCE_SERVICE, inference
 from serving.client import Client, Tls
 from serving.client.training import TrainingClient
 from serving.errors import ModelNotReady, OfframpError, PermissionDenied, Unauthenticated, Unsupported
@@ -339,16 +339,6 @@ def test_tls_and_tokens_choose_grpcio(models: Path, authority: Authority) -> Non
     settings = {**tls_settings(authority), "server": {"front_end": "auto"}}
     with LiveServer(models, settings) as server:
         assert server.server.grpc.front_end == "grpcio"
-
-
-def health_status(server: LiveServer, service: str) -> str:
-    check = server.channel.unary_unary(
-        f"/{HEALTH_SERVICE}/Check",
-        request_serializer=health.HealthCheckRequest.SerializeToString,
-        response_deserializer=health.HealthCheckResponse.FromString,
-    )
-    status = check(health.HealthCheckRequest(service=service), timeout=20).status
-    return str(health.HealthCheckResponse.ServingStatus.Name(status))
 
 
 def test_ten_thousand_wrong_tokens_disturb_no_other_caller(

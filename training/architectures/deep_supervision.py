@@ -20,15 +20,18 @@ def deep_supervision(normalisation: nn.Module, options: NetworkOptions) -> Multi
             'architecture "deep_supervision": expected no strides, because every stage halves the image, '
             f"got {list(options.strides)}"
         )
-    if image.size < 2**stage_count:
+    if image.shortest_side < 2**stage_count:
         raise RecipeError(
             f'architecture "deep_supervision": expected images of at least {2**stage_count} pixels a side '
-            f"for {stage_count} stages, got {image.size} from the dataset"
+            f"for {stage_count} stages, got {image.height} x {image.width} from the dataset"
         )
     width = options.width
     if len(width) == 1:
         width = [width[0] * 2**number for number in range(stage_count)]
-    features = [Features(channels, image.size // 2 ** (number + 1)) for number, channels in enumerate(width)]
+    features = [
+        Features(channels, image.height // 2**pools, image.width // 2**pools)
+        for pools, channels in enumerate(width, start=1)
+    ]
     stages, heads = [], []
     layers = zip([image, *features], features, options.depth, options.heads, strict=False)
     for before, after, depth, head in layers:

@@ -43,8 +43,13 @@ class Features:
     """Shape of the features of a stage."""
 
     channels: int
-    size: int
-    """Height and width."""
+    height: int
+    width: int
+
+    @property
+    def shortest_side(self) -> int:
+        """Height or width, whichever is smaller."""
+        return min(self.height, self.width)
 
 
 class Head(nn.Module):
@@ -71,9 +76,9 @@ def make_head(settings: HeadSettings, features: Features, *, final_channels: int
     if settings.kind == "separable":
         body = _separable_body(features, final_channels, attention=settings.attention)
         return Head(body, nn.Linear(max(features.channels, final_channels), classes))
-    cells = min(settings.grid, features.size)
-    body = nn.Sequential(nn.AdaptiveAvgPool2d(cells), nn.Flatten())
-    return Head(body, nn.Linear(features.channels * cells * cells, classes))
+    grid = (min(settings.grid, features.height), min(settings.grid, features.width))
+    body = nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Flatten())
+    return Head(body, nn.Linear(features.channels * grid[0] * grid[1], classes))
 
 
 def _separable_body(features: Features, final_channels: int, *, attention: bool) -> nn.Module:

@@ -26,7 +26,7 @@ class NetworkOptions:
     """Everything that an architecture builds a network from, except the normalisation."""
 
     image_shape: tuple[int, int, int]
-    """[C, H, W] of the dataset; H equals W."""
+    """[C, H, W] of the dataset."""
     classes: int
     width: Sequence[int]
     """Channels of every stage; or of the first, from which the architecture computes the others."""
@@ -39,9 +39,8 @@ class NetworkOptions:
 
     @property
     def image(self) -> Features:
-        """Channels and size of the images."""
-        channels, height, _ = self.image_shape
-        return Features(channels, height)
+        """The images as features."""
+        return Features(*self.image_shape)
 
 
 class PixelNormalisation(nn.Module):

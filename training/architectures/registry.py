@@ -7,7 +7,6 @@ from torch import nn
 from training.architectures.deep_supervision import deep_supervision
 from training.architectures.network import MultiExitNetwork, NetworkOptions
 from training.architectures.residual import residual
-from training.errors import RecipeError
 
 Architecture = Callable[[nn.Module, NetworkOptions], MultiExitNetwork]
 """Builds a network from its normalisation and options, with fresh weights from PyTorch's global generator.
@@ -20,10 +19,4 @@ ARCHITECTURES: Mapping[str, Architecture] = {"deep_supervision": deep_supervisio
 
 def build(name: str, normalisation: nn.Module, options: NetworkOptions) -> MultiExitNetwork:
     """Build a registered architecture; raise RecipeError if the images do not fit it."""
-    _, height, width = options.image_shape
-    if height != width:
-        raise RecipeError(
-            f'architecture "{name}": expected square images [C, H, W], '
-            f"got {list(options.image_shape)} from the dataset"
-        )
     return ARCHITECTURES[name](normalisation, options)

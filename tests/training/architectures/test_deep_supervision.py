@@ -45,13 +45,20 @@ def test_a_head_grid_is_at_most_the_size_of_the_features() -> None:
 
 
 def test_images_too_small_for_the_stages_are_refused_with_both_sizes() -> None:
-    with pytest.raises(RecipeError, match="at least 8 pixels a side for 3 stages, got 7"):
+    with pytest.raises(
+        RecipeError, match="at least 8 pixels a side for 3 stages, got 7 x 7 from the dataset"
+    ):
         network((3, 7, 7))
 
 
-def test_images_that_are_not_square_are_refused_with_their_shape() -> None:
-    with pytest.raises(RecipeError, match=r"expected square images \[C, H, W\], got \[3, 8, 16\]"):
-        network((3, 8, 16))
+def test_images_need_not_be_square() -> None:
+    images_BCHW = torch.from_numpy(np.repeat(IMAGES, 2, axis=3)[:2])
+    assert network((3, 8, 16), head_grid=4)(images_BCHW).shape == (3, 2, 5)
+
+
+def test_a_head_grid_is_at_most_the_height_and_the_width_of_the_features() -> None:
+    inputs = [head.embedding_width for head in network((3, 8, 16), head_grid=4).heads]
+    assert inputs == [4 * 4 * 4, 8 * 2 * 4, 16 * 1 * 2]
 
 
 def test_normalised_pixels_have_zero_mean_and_unit_deviation() -> None:

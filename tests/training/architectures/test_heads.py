@@ -23,7 +23,7 @@ def random_features(seed: int, *shape: int) -> Tensor:
 
 def head(settings: HeadSettings, channels: int = 2, size: int = 8, *, final_channels: int = 8) -> Head:
     torch.manual_seed(0)
-    return make_head(settings, Features(channels, size), final_channels=final_channels, classes=5)
+    return make_head(settings, Features(channels, size, size), final_channels=final_channels, classes=5)
 
 
 def count(module: nn.Module, kind: type[nn.Module]) -> int:

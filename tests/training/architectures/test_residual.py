@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from serving.repository.manifest import TensorSpec
+from serving.stages.devices import CPU
+from serving.stages.runner import StageRunner
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images
 from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
@@ -17,7 +20,7 @@ from training.release.export import assert_parity, export_stages
 
 
 def residual(
-    size: int = 8,
+    size: int | tuple[int, int] = 8,
     *,
     exits: int = 3,
     width: Sequence[int] = (2,),
@@ -26,11 +29,12 @@ def residual(
     head: HeadSettings | None = None,
 ) -> MultiExitNetwork:
     torch.manual_seed(0)
+    height, side = (size, size) if isinstance(size, int) else size
     return build(
         "residual",
         PixelNormalisation([8.0], [5.0]),
         NetworkOptions(
-            image_shape=(1, size, size),
+            image_shape=(1, height, side),
             classes=10,
             width=width,
             depth=(depth,) * exits,
@@ -50,13 +54,16 @@ def with_random_statistics(network: MultiExitNetwork) -> MultiExitNetwork:
     return network.eval()
 
 
-def feature_shapes(network: MultiExitNetwork, size: int) -> list[tuple[int, int, int]]:
-    features = network.normalisation(torch.zeros((2, 1, size, size), dtype=torch.uint8))
+def feature_shapes(
+    network: MultiExitNetwork, height: int, width: int | None = None
+) -> list[tuple[int, int, int]]:
+    images = torch.zeros((2, 1, height, width or height), dtype=torch.uint8)
+    features = network.normalisation(images)
     shapes = []
     for stage in network.eval().stages:
         features = stage(features)
-        _rows, channels, height, width = features.shape
-        shapes.append((channels, height, width))
+        _rows, channels, *sides = features.shape
+        shapes.append((channels, *sides))
     return shapes
 
 
@@ -76,7 +83,7 @@ def test_fewer_than_3_or_more_than_5_exits_are_refused(exits: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_images_too_small_are_refused_with_both_sizes(size: int) -> None:
-    with pytest.raises(RecipeError, match=f"at least 4 pixels a side, got {size} from the dataset"):
+    with pytest.raises(RecipeError, match=f"at least 4 pixels a side, got {size} x {size} from"):
         residual(size)
 
 
@@ -101,6 +108,20 @@ def test_channels_double_when_the_image_is_halved_down_to_4_pixels(
     size: int, expected: list[tuple[int, int, int]]
 ) -> None:
     assert feature_shapes(residual(size, exits=5), size) == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (224, 224, [(2, 112, 112), (4, 56, 56), (8, 28, 28), (16, 14, 14)]),
+        (65, 9, [(2, 33, 5), (2, 33, 5), (2, 33, 5), (2, 33, 5)]),
+        (64, 48, [(2, 64, 48), (4, 32, 24), (8, 16, 12), (16, 8, 6)]),
+    ],
+)
+def test_large_images_are_halved_at_once_and_the_shorter_side_has_at_least_4_pixels(
+    height: int, width: int, expected: list[tuple[int, int, int]]
+) -> None:
+    assert feature_shapes(residual((height, width), exits=4), height, width) == expected
 
 
 def test_fewer_exits_have_the_first_stages() -> None:
@@ -175,3 +196,14 @@ def test_exported_stages_answer_as_the_network_does(tmp_path: Path) -> None:
     network = with_random_statistics(residual(depth=2))
     exported = export_stages(network, tmp_path, IMAGE_SHAPE)
     assert assert_parity(network, open_runner(exported, slots=8), random_images(1, 12)) < 1e-4
+
+
+def test_exported_stages_of_images_that_are_not_square_answer_as_the_network_does(tmp_path: Path) -> None:
+    network = residual((22, 13), head=HeadSettings(grid=4))
+    images = np.random.default_rng(1).integers(0, 17, (6, 1, 22, 13), dtype=np.uint8)
+    network(torch.from_numpy(images))  # in training mode: moves the running statistics
+    network.eval()
+    exported = export_stages(network, tmp_path, (1, 22, 13))
+    inputs = [TensorSpec(name="image", datatype="UINT8", shape=(-1, 1, 22, 13))]
+    runner = StageRunner([stage.file for stage in exported], inputs, CPU, slots=8)
+    assert assert_parity(network, runner, images) < 1e-4

@@ -29,6 +29,7 @@ def soak(
     *,
     seconds: float,
     sample_seconds: float = 1.0,
+    reload_seconds: float = RELOAD_SECONDS,
 ) -> Run:
     """Run one front end under the load. images: rows for the published version, at least max(ROWS).
 
@@ -51,7 +52,7 @@ def soak(
             target = SoakTarget(server.address, metrics_port, model, model_input, images, label_N)
             process = psutil.Process(server.process.pid)
             samples: list[tuple[float, float, float]] = []
-            reloads, due, answered_before = 0, RELOAD_SECONDS, 0
+            reloads, due, answered_before = 0, reload_seconds, 0
             with mixed_load(target) as counts:
                 begun = time.monotonic()
                 while (now := time.monotonic() - begun) < seconds:
@@ -62,7 +63,7 @@ def soak(
                         here, there = (hidden, second) if hidden.exists() else (second, hidden)
                         here.rename(there)
                         process.send_signal(signal.SIGHUP)
-                        reloads, due, answered_before = reloads + 1, now + RELOAD_SECONDS, answered
+                        reloads, due, answered_before = reloads + 1, now + reload_seconds, answered
                     time.sleep(max(0.0, begun + len(samples) * sample_seconds - time.monotonic()))
         return Run(
             front_end=front_end,

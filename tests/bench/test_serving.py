@@ -18,6 +18,8 @@ from serving.repository.repository import read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 
+IMAGES = 192
+
 
 def measured(rows_per_second: float = 100.0, p99: float = 2.0) -> LoadResult:
     return LoadResult(
@@ -105,13 +107,13 @@ def test_the_joined_graph_answers_as_the_stages_do() -> None:
 
 def test_rows_leave_the_untrained_network_in_the_chosen_shares(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    scale = generator.uniform(1, 99, (512, 1, 1, 1))
-    images = np.minimum(255, generator.exponential(scale, (512, *IMAGE_SHAPE))).astype(np.uint8)
+    scale = generator.uniform(1, 99, (IMAGES, 1, 1, 1))
+    images = np.minimum(255, generator.exponential(scale, (IMAGES, *IMAGE_SHAPE))).astype(np.uint8)
 
     network = prepare("heavy", images, tmp_path)
 
     assert network.exit_shares == pytest.approx(HEAVY_EXIT_SHARES, abs=0.01)
     with offramp(network.model, tmp_path) as server, Client(server.address) as client:
-        answers = [client.predict(server.model, images[start : start + 64]) for start in range(0, 512, 64)]
+        answers = [client.predict(server.model, images[start : start + 64]) for start in range(0, IMAGES, 64)]
     exit_N = np.concatenate([answer.exit_N for answer in answers])
     assert np.bincount(exit_N) / len(exit_N) == pytest.approx(HEAVY_EXIT_SHARES, abs=0.02)

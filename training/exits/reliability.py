@@ -16,8 +16,8 @@ Shapes: `N` rows, `K` classes, `E` exits.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads scipy.stats on first use, which saves half a second at import
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from serving.exits.policy import Bools, ExitRule, Floats, read_exit, route
 from serving.repository.manifest import ConfidenceShares
@@ -125,7 +125,7 @@ def error_auroc(confidence_N: Floats, correct_N: Bools) -> float | None:
     right, wrong = int(correct_N.sum()), int((~correct_N).sum())
     if right == 0 or wrong == 0:
         return None
-    ranks = float(rankdata(confidence_N)[correct_N].sum())
+    ranks = float(scipy.stats.rankdata(confidence_N)[correct_N].sum())
     return (ranks - right * (right + 1) / 2) / (right * wrong)
 
 

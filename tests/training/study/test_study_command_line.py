@@ -1,5 +1,6 @@
 """`python -m training study` from the command line."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,15 @@ from training.study.page import PAGE_FILE, RECORD_FILE
 from training.study.record import StudyRecord
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("studied")
-
-
 def arguments(study_file: Path, place: Path, *more: str) -> list[str]:
     return ["study", str(study_file), "--output", str(place / "run"), "--page", str(place / "page"), *more]
 
 
 @pytest.fixture(scope="module")
-def finished(study_file: Path, place: Path) -> Path:
-    assert main(arguments(study_file, place)) == 0
+def place(record: StudyRecord, study_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `run` holds the trained networks of the study."""
+    place = tmp_path_factory.mktemp("studied")
+    shutil.copytree(study_folder, place / "run")
     return place
 
 
@@ -43,19 +41,20 @@ def _interrupt(*_: object) -> None:
 
 
 def test_a_study_ends_with_its_page_in_one_line(
-    finished: Path, study_file: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, study_file: Path, record: StudyRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = StudyRecord.model_validate_json((finished / "page" / RECORD_FILE).read_bytes())
-    assert main(arguments(study_file, finished, "--resume")) == 0
+    assert main(arguments(study_file, place, "--resume")) == 0
     out = capsys.readouterr().out
-    page = finished / "page" / PAGE_FILE
+    page = place / "page" / PAGE_FILE
+    written = StudyRecord.model_validate_json((place / "page" / RECORD_FILE).read_bytes())
+    assert written.networks == record.networks
     assert out == f"study tiny: {len(record.networks)} networks, page: {page.resolve()}\n"
 
 
 def test_a_folder_in_use_is_refused_without_resume(
-    finished: Path, study_file: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, study_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(study_file, finished)) == MISTAKE
+    assert main(arguments(study_file, place)) == MISTAKE
     output = capsys.readouterr().err
     assert output.count("\n") == 1
     assert "expected an empty one, got 6 entries: add --resume" in output

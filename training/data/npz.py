@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import MAX_COMPLAINT_CHARACTERS, shown
-from training.data.duplicates import first_duplicate
 from training.data.labels import MAX_CLASSES, LabelColumn, check_within, count_classes
 from training.data.splits import Images, Labels, RawDataset
 from training.errors import DatasetError
@@ -35,14 +34,13 @@ def load_npz(file: Path) -> RawDataset:
     classes = count_classes(_label_column(file, "y_train", train_N))
     check_within(_label_column(file, "y_test", test_N), classes)
     labels = tuple(str(number) for number in range(classes))
-    return RawDataset("npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N))
+    return RawDataset(
+        "npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N), name_row=_name_row
+    )
 
 
 def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[int]) -> RawDataset:
-    """Load images of the model's shape [C, H, W] and the numbers of their labels.
-
-    Raises DatasetError if two images are equal, because they could be in two different splits.
-    """
+    """Load images of the model's shape [C, H, W] and the numbers of their labels."""
     arrays = _read_npz(path, LABELLED_ARRAYS)
     images_NCHW, truth_N = _images(path, "x", arrays), _truth(path, "y", "x", arrays)
     if images_NCHW.shape[1:] != tuple(image_shape):
@@ -51,12 +49,7 @@ def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[i
             f"got {list(images_NCHW.shape[1:])}"
         )
     check_within(_label_column(path, "y", truth_N), len(labels))
-    pair = first_duplicate(images_NCHW)
-    if pair is not None:
-        raise DatasetError(
-            f"{path}: x: rows {pair[0]} and {pair[1]}: expected different images, got equal ones"
-        )
-    return RawDataset("npz", tuple(labels), images_NCHW, truth_N, official_test=None)
+    return RawDataset("npz", tuple(labels), images_NCHW, truth_N, official_test=None, name_row=_name_row_of_x)
 
 
 def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
@@ -122,3 +115,11 @@ def _truth(path: Path, name: str, images: str, arrays: Mapping[str, NDArray[np.g
 
 def _label_column(path: Path, name: str, truth_N: Labels) -> LabelColumn:
     return LabelColumn(f"{path}: {name}", truth_N, row_name=lambda row: f"row {row}")
+
+
+def _name_row(part: str, row: int) -> str:
+    return f"row {row} of x_{part}"
+
+
+def _name_row_of_x(_part: str, row: int) -> str:
+    return f"row {row} of x"

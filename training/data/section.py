@@ -6,6 +6,7 @@ from pydantic import Field
 
 from training.data.registry import DATASETS, load_source
 from training.data.splits import Dataset, SplitRows, cut
+from training.errors import DatasetError
 from training.recipe.section import Count, OneOf, Section, Seed
 
 
@@ -32,6 +33,10 @@ class DatasetSection(Section):
     test_rows: Count | None = None
     """Rows of the test split. Required without an official test split, else not allowed."""
 
+    allow_overlap: bool = False
+    """Whether official test rows may also be train rows. Their test accuracy is then too high. Default
+    false: refused."""
+
     def load(self) -> Dataset:
         """Load and cut the dataset; raise DatasetError or RecipeError if that fails."""
         source = load_source(self.name, file=self.file, data_dir=self.data_dir, image_side=self.image_side)
@@ -41,4 +46,12 @@ class DatasetSection(Section):
             certify=self.certify_rows,
             test=self.test_rows,
         )
-        return cut(source, split_seed=self.split_seed, rows=rows)
+        dataset = cut(source, split_seed=self.split_seed, rows=rows)
+        repeats = dataset.repeats
+        if repeats.overlap_rows and not self.allow_overlap:
+            raise DatasetError(
+                f'dataset "{self.name}": expected test rows that are not train rows, got '
+                f"{repeats.overlap_rows:,} of {len(dataset.test):,} that are, first: "
+                f"{repeats.first_overlap}; remove them, or set dataset.allow_overlap = true"
+            )
+        return dataset

@@ -82,6 +82,8 @@ def retarget(
         dataset = data_of(version) if data is None else data.load_untrained(version, say)
         rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)
         say(f"{name} version {number} on {dataset.name}, rows: {rows}")
+        for line in dataset.repeats.lines():
+            say(line)
         chosen_goals = goals if data is not None else _changed_goals(version, changes.point, old_goals, goals)
         check_certify_rows(chosen_goals, len(dataset.certify))
         stages, entry = PublishedStages(version, say), make_dataset_entry(version, dataset, record)

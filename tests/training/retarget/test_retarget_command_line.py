@@ -56,7 +56,7 @@ def test_success_is_one_line_with_the_figures_of_the_point(
         (("--split-seed", "3", "--epsilon", "0.3"), "--split-seed: expected none without --data, got 3"),
         (("--split-seed", "-3", "--data", "own.npz"), "--split-seed: expected 0 to "),
         (("--data", "gone.npz"), "gone.npz: expected an .npz file with x, y, got no such file"),
-        (("--point", "exact", "--epsilon", "0.3"), "--point: expected a name matching"),
+        (("--point", "exact", "--epsilon", "0.3"), "--point: expected 1 to 64 letters, digits, "),
     ],
 )
 def test_an_error_is_exit_code_2_and_one_line(

@@ -35,10 +35,11 @@ class Repeats:
         """Yield a line for each count above 0."""
         if self.repeated_rows:
             line = f"rows with the image of an earlier row: {self.repeated_rows:,}"
-            left_out = f", left out so that no image is in two splits: {self.left_out_rows:,}"
-            yield line + (left_out if self.left_out_rows else "")
+            if self.left_out_rows:
+                line += f", left out so that no image is in two splits: {self.left_out_rows:,}"
+            yield line
         if self.conflicting_labels:
-            yield f"images with more than one label: {self.conflicting_labels:,}, first: {self.first_conflict}"
+            yield f"images with several labels: {self.conflicting_labels:,}, first: {self.first_conflict}"
         if self.overlap_rows:
             yield f"test rows that are also train rows: {self.overlap_rows:,}, first: {self.first_overlap}"
 

@@ -44,7 +44,7 @@ def test_repeats_conflicts_and_overlap_are_counted_with_their_first_pair() -> No
     )
     assert list(repeats.lines()) == [
         "rows with the image of an earlier row: 3",
-        "images with more than one label: 2, first: train row 0 (label 0) equals train row 4 (label 1)",
+        "images with several labels: 2, first: train row 0 (label 0) equals train row 4 (label 1)",
         "test rows that are also train rows: 2, first: test row 1 equals train row 2",
     ]
 

@@ -180,8 +180,7 @@ def test_copies_in_the_user_data_are_left_out_and_reported(models: Path, own_fil
         "rows with the image of an earlier row: 40, left out so that no image is in two splits: 40" in lines
     )
     assert (
-        "images with more than one label: 1, first: row 0 of x (label 0) equals row 1797 of x (label 1)"
-        in lines
+        "images with several labels: 1, first: row 0 of x (label 0) equals row 1797 of x (label 1)" in lines
     )
 
 

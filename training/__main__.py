@@ -160,13 +160,16 @@ def _run(options: argparse.Namespace) -> None:
 
 def _retarget(options: argparse.Namespace) -> None:
     from training.release.origin import OwnData
+    from training.retarget.dry_run import dry_run
     from training.retarget.pipeline import retarget
     from training.retarget.point_changes import PointChanges
 
     changes = PointChanges(**{field.name: getattr(options, field.name) for field in fields(PointChanges)})
     data = OwnData.from_options(options.data, options.split_seed)
     print_progress = partial(print, file=sys.stderr, flush=True)
-    print(retarget(options.model_repository, options.model, options.version, changes, data, print_progress))
+    subject = (options.model_repository, options.model, options.version)
+    command = dry_run if options.dry_run else retarget
+    print(command(*subject, changes, data, print_progress, force=options.force))
 
 
 def _study(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serving.repository.manifest import DatasetProvenance
 from serving.repository.repository import PublishedVersion
-from training.attach.exits.assess import AttachAssessment, assess
+from training.attach.exits.assess import assess
 from training.attach.rows.rows import Rows, check_labels, read_rows
 from training.attach.rows.splits import AttachSplits, SplitSizes, choose_sizes, split_rows
 from training.attach.settings import published_options
@@ -20,14 +20,21 @@ from training.data.splits import UNTRAINED_SHARES
 from training.errors import DatasetError
 from training.exits.goals import Goal, check_certify_rows
 from training.release.origin import OwnData
+from training.retarget.labels import CheckLabels
 from training.retarget.published import PublishedStages, Say
+from training.retarget.results import NewResults
 
 
 def choose_on_rows(
-    version: PublishedVersion, goals: Mapping[str, Goal], data: OwnData | None, log: Say
-) -> tuple[AttachAssessment, DatasetProvenance]:
+    version: PublishedVersion,
+    goals: Mapping[str, Goal],
+    data: OwnData | None,
+    log: Say,
+    check_labels: CheckLabels | None,
+) -> tuple[NewResults, DatasetProvenance]:
     """Choose every point again; data: other rows, or None for the version's own.
 
+    check_labels: compares labels with the network's answers, if there are labels; None: not compared.
     Raises DatasetError if the version's own rows are missing or changed.
     """
     rows, splits, seed = _own_rows(version) if data is None else _other_rows(version, data)
@@ -35,7 +42,10 @@ def choose_on_rows(
     log(f"{version.manifest.name} version {version.manifest.version} on {rows.path}, rows: {sizes}")
     check_certify_rows(goals, len(splits.certify))
     stages = PublishedStages(version, log)
-    assessment = assess(_logits(stages, rows), rows.truth_N, splits, stages.cost_E, goals)
+    logits_ENK = _logits(stages, rows)
+    if check_labels is not None and rows.truth_N is not None:
+        check_labels(logits_ENK[-1, splits.tune].argmax(axis=1), rows.truth_N[splits.tune])
+    assessment = assess(logits_ENK, rows.truth_N, splits, stages.cost_E, goals)
     used = {name: digest for name, digest in splits.digests.items() if data is None or name != "heads"}
     entry = DatasetProvenance(
         name=rows.path.name,
@@ -44,7 +54,10 @@ def choose_on_rows(
         split_digests=used,
         test_rows=tuple(splits.test.tolist()),
     )
-    return assessment, entry
+    results = NewResults(
+        assessment.chosen.points, assessment.exits, assessment.operating_points, assessment.pareto_path
+    )
+    return results, entry
 
 
 def _own_rows(version: PublishedVersion) -> tuple[Rows, AttachSplits, int]:

@@ -52,7 +52,12 @@ def load_image_folder(data_dir: Path, image_side: int | None = None) -> RawDatas
     test = _list_files(test_folder, classes) if test_folder is not None else []
     shape = _common_shape([*train, *test], image_side)
     official_test = (_read(test, shape), _truth(test)) if test else None
-    return RawDataset("image-folder", classes, _read(train, shape), _truth(train), official_test)
+
+    def name_row(part: str, row: int) -> str:
+        files = test if part == "test" else train
+        return str(files[row].path.relative_to(data_dir))
+
+    return RawDataset("image-folder", classes, _read(train, shape), _truth(train), official_test, name_row)
 
 
 def _split_folders(data_dir: Path) -> tuple[Path, Path | None]:

@@ -26,23 +26,33 @@ class LabelColumn:
     row_name: Callable[[int], str]
     """Returns the name of a row, for example its byte in the file."""
 
-    def error(self, row: int, expected: str) -> DatasetError:
-        """Return the error for the label of a row."""
-        return DatasetError(f"{self.name}: {self.row_name(row)}: {expected}, got {self.truth_N[row]}")
+    def error(self, row: int, expected: str, hint: str = "") -> DatasetError:
+        """Return the error for the label of a row. A hint says how to correct it."""
+        message = f"{self.name}: {self.row_name(row)}: {expected}, got {self.truth_N[row]}"
+        return DatasetError(f"{message}; {hint}" if hint else message)
 
 
 def count_classes(train: LabelColumn) -> int:
-    """Return K, from 2 to MAX_CLASSES; raise DatasetError if a label of 0..K-1 is missing."""
+    """Return K, from 2 to MAX_CLASSES; raise DatasetError unless every label 0..K-1 occurs."""
     known = np.unique(train.truth_N)
-    gaps = np.flatnonzero(known != np.arange(len(known)))
-    if len(gaps):
-        missing = int(gaps[0])
-        outside_N = (train.truth_N < 0) | (train.truth_N > missing)
-        expected = f"expected labels 0..K-1, each at least once, but {missing} is missing"
-        raise train.error(int(outside_N.argmax()), expected)
-    if not 2 <= len(known) <= MAX_CLASSES:
-        raise DatasetError(f"{train.name}: expected 2 to {MAX_CLASSES} distinct labels, got {len(known)}")
-    return len(known)
+    classes, smallest, largest = len(known), int(known[0]), int(known[-1])
+    if smallest < 0:
+        raise train.error(int((train.truth_N < 0).argmax()), "expected labels of at least 0")
+    if not 2 <= classes <= MAX_CLASSES:
+        raise DatasetError(f"{train.name}: expected 2 to {MAX_CLASSES} distinct labels, got {classes}")
+    if smallest > 0 and largest - smallest == classes - 1:
+        raise train.error(
+            int((train.truth_N >= classes).argmax()),
+            f"expected labels 0..{classes - 1}, each at least once",
+            f"all labels are {smallest}..{largest}, so subtract {smallest}",
+        )
+    if largest != classes - 1:
+        missing = int((known != np.arange(classes)).argmax())
+        raise DatasetError(
+            f"{train.name}: expected labels 0..K-1, each at least once, but no row has label {missing}; "
+            f"the largest label is {largest}, in {train.row_name(int(train.truth_N.argmax()))}"
+        )
+    return classes
 
 
 def check_within(column: LabelColumn, classes: int) -> None:

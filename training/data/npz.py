@@ -1,10 +1,12 @@
 """Reads images and labels from an .npz file. Never unpickles.
 
-Training takes `x_train y_train x_test y_test`. Retargeting a published version takes `x y`.
+Training takes `x_train y_train x_test y_test`, or `x y` without official test rows. Retargeting a published
+version takes `x y`. Errors say how to convert arrays that do not fit.
 
 Shapes: `N` rows, `C H W` image, `K` classes.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,36 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import MAX_COMPLAINT_CHARACTERS, shown
-from training.data.duplicates import first_duplicate
 from training.data.labels import MAX_CLASSES, LabelColumn, check_within, count_classes
 from training.data.splits import Images, Labels, RawDataset
 from training.errors import DatasetError
 
-NPZ_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+SPLIT_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 LABELLED_ARRAYS = ("x", "y")
+IMAGE_CHANNELS = (1, 3)
+"""Channel counts of grey and colour images."""
 
 
 def load_npz(file: Path) -> RawDataset:
     """Load uint8 images [N, H, W] or [N, C, H, W], and integer labels 0..K-1."""
-    arrays = _read_npz(file, NPZ_ARRAYS)
-    train_NCHW, train_N = _images(file, "x_train", arrays), _truth(file, "y_train", "x_train", arrays)
+    arrays = _read_npz(file, SPLIT_ARRAYS, LABELLED_ARRAYS)
+    has_test_rows = "x_test" in arrays
+    x, y = SPLIT_ARRAYS[:2] if has_test_rows else LABELLED_ARRAYS
+    images_NCHW, truth_N = _images(file, x, arrays), _truth(file, y, x, arrays)
+    classes = count_classes(_label_column(file, y, truth_N))
+    labels = tuple(str(number) for number in range(classes))
+    if not has_test_rows:
+        return RawDataset("npz", labels, images_NCHW, truth_N, official_test=None, name_row=_name_row_of_x)
     test_NCHW, test_N = _images(file, "x_test", arrays), _truth(file, "y_test", "x_test", arrays)
-    if train_NCHW.shape[1:] != test_NCHW.shape[1:]:
+    if images_NCHW.shape[1:] != test_NCHW.shape[1:]:
         raise DatasetError(
-            f"{file}: x_test: expected images of shape {list(train_NCHW.shape[1:])} as in x_train, "
+            f"{file}: x_test: expected images of shape {list(images_NCHW.shape[1:])} as in x_train, "
             f"got {list(test_NCHW.shape[1:])}"
         )
-    classes = count_classes(_label_column(file, "y_train", train_N))
     check_within(_label_column(file, "y_test", test_N), classes)
-    labels = tuple(str(number) for number in range(classes))
-    return RawDataset("npz", labels, train_NCHW, train_N, official_test=(test_NCHW, test_N))
+    return RawDataset("npz", labels, images_NCHW, truth_N, (test_NCHW, test_N), name_row=_name_row)
 
 
 def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[int]) -> RawDataset:
-    """Load images of the model's shape [C, H, W] and the numbers of their labels.
-
-    Raises DatasetError if two images are equal, because they could be in two different splits.
-    """
+    """Load images of the model's shape [C, H, W] and the numbers of their labels."""
     arrays = _read_npz(path, LABELLED_ARRAYS)
     images_NCHW, truth_N = _images(path, "x", arrays), _truth(path, "y", "x", arrays)
     if images_NCHW.shape[1:] != tuple(image_shape):
@@ -51,28 +55,30 @@ def load_labelled_npz(path: Path, labels: Sequence[str], image_shape: Sequence[i
             f"got {list(images_NCHW.shape[1:])}"
         )
     check_within(_label_column(path, "y", truth_N), len(labels))
-    pair = first_duplicate(images_NCHW)
-    if pair is not None:
-        raise DatasetError(
-            f"{path}: x: rows {pair[0]} and {pair[1]}: expected different images, got equal ones"
-        )
-    return RawDataset("npz", tuple(labels), images_NCHW, truth_N, official_test=None)
+    return RawDataset("npz", tuple(labels), images_NCHW, truth_N, official_test=None, name_row=_name_row_of_x)
 
 
-def _read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+def _read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Read the arrays of the first choice that the file has."""
+    expected = ", or ".join(", ".join(names) for names in choices)
     if not path.is_file():
-        raise DatasetError(f"{path}: expected an .npz file with {', '.join(names)}, got no such file")
-    with _dataset_error(f"{path}: expected a whole .npz file of plain arrays"), path.open("rb") as file:
+        raise DatasetError(f"{path}: expected an .npz file with {expected}, got no such file")
+    with (
+        _dataset_error(f"{path}: expected a whole .npz file of plain arrays", pickled="another file format"),
+        path.open("rb") as file,
+    ):
         archive = np.load(file, allow_pickle=False)
         names_found = list(archive) if isinstance(archive, np.lib.npyio.NpzFile) else []
-        if not set(names) <= set(names_found):
-            got = ", ".join(names_found) or "no archive of arrays"
-            raise DatasetError(f"{path}: expected arrays {', '.join(names)}, got {got}")
-        return {name: _read_member(path, name, archive) for name in names}
+        for names in choices:
+            if set(names) <= set(names_found):
+                return {name: _read_member(path, name, archive) for name in names}
+        got = ", ".join(names_found) or "no archive of arrays"
+        raise DatasetError(f"{path}: expected arrays {expected}, got {got}")
 
 
 def _read_member(path: Path, name: str, archive: Mapping[str, object]) -> NDArray[np.generic]:
-    with _dataset_error(f"{path}: {name}: expected a whole, plain array"):
+    pickled = "Python objects; save plain arrays"
+    with _dataset_error(f"{path}: {name}: expected a whole, plain array", pickled):
         array = archive[name]
     if not isinstance(array, np.ndarray):
         raise DatasetError(f"{path}: {name}: expected an array in NumPy's format, got other bytes")
@@ -80,27 +86,56 @@ def _read_member(path: Path, name: str, archive: Mapping[str, object]) -> NDArra
 
 
 @contextmanager
-def _dataset_error(expected: str) -> Iterator[None]:
-    """Turn any exception of NumPy or zipfile into a DatasetError of one line."""
+def _dataset_error(expected: str, pickled: str) -> Iterator[None]:
+    """Turn any exception of NumPy or zipfile into a DatasetError of one line.
+
+    pickled: what replaces NumPy's advice to allow pickles.
+    """
     try:
         yield
     except DatasetError:
         raise
     except Exception as error:
         problem = shown(" ".join(str(error).split()) or type(error).__name__, MAX_COMPLAINT_CHARACTERS)
+        if "allow_pickle" in problem:
+            problem = pickled
         raise DatasetError(f"{expected}, got: {problem}") from error
 
 
 def _images(path: Path, name: str, arrays: Mapping[str, NDArray[np.generic]]) -> Images:
     array = arrays[name]
-    if array.ndim == 3:
-        array = array[:, np.newaxis]
-    if array.dtype != np.uint8 or array.ndim != 4 or 0 in array.shape:
+    hint = _conversion_hint(name, array)
+    if array.dtype != np.uint8 or array.ndim not in {3, 4} or 0 in array.shape or hint:
         raise DatasetError(
             f"{path}: {name}: expected uint8 images [N, H, W] or [N, C, H, W], "
-            f"got {array.dtype} {list(arrays[name].shape)}"
+            f"got {array.dtype} {list(array.shape)}{hint}"
         )
-    return np.ascontiguousarray(array, dtype=np.uint8)
+    return np.ascontiguousarray(array[:, np.newaxis] if array.ndim == 3 else array, dtype=np.uint8)
+
+
+def _conversion_hint(name: str, array: NDArray[np.generic]) -> str:
+    """Return how to convert an array to images [N, H, W] or [N, C, H, W]; empty if nothing is known."""
+    if array.size == 0:
+        return ""
+    if array.dtype != np.uint8:
+        return _datatype_hint(name, array)
+    if array.ndim == 4 and array.shape[3] in IMAGE_CHANNELS and array.shape[1] not in IMAGE_CHANNELS:
+        return f"; this looks like channels last; use {name}.transpose(0, 3, 1, 2)"
+    if array.ndim == 2 and math.isqrt(array.shape[1]) ** 2 == array.shape[1]:
+        side = math.isqrt(array.shape[1])
+        return f"; if the images are square, use {name}.reshape(-1, {side}, {side})"
+    return ""
+
+
+def _datatype_hint(name: str, array: NDArray[np.generic]) -> str:
+    if array.dtype.kind not in "biuf":
+        return ""
+    low, high = float(array.min()), float(array.max())
+    if low >= 0 and high <= 1:
+        return f'; for values 0 to 1 use ({name} * 255).round().astype("uint8")'
+    if low >= 0 and high <= 255:
+        return f'; for values 0 to 255 use {name}.round().astype("uint8")'
+    return f"; values are {low:g} to {high:g}: scale them to 0 to 255 first"
 
 
 def _truth(path: Path, name: str, images: str, arrays: Mapping[str, NDArray[np.generic]]) -> Labels:
@@ -122,3 +157,11 @@ def _truth(path: Path, name: str, images: str, arrays: Mapping[str, NDArray[np.g
 
 def _label_column(path: Path, name: str, truth_N: Labels) -> LabelColumn:
     return LabelColumn(f"{path}: {name}", truth_N, row_name=lambda row: f"row {row}")
+
+
+def _name_row(part: str, row: int) -> str:
+    return f"row {row} of x_{part}"
+
+
+def _name_row_of_x(_part: str, row: int) -> str:
+    return f"row {row} of x"

@@ -1,18 +1,22 @@
 """Cuts the rows of a source into five splits: train, temperature, tune, certify, test.
 
 Official test rows are the test split. Without them, one permutation cuts all five splits. The splits depend
-only on the split seed and the row counts.
+only on the split seed, the row counts and which images are equal.
+
+Equal images are in one split. The first of them in the permutation decides which. The train split has all
+copies of its images; the other splits have one row for each image, and the other copies are in no split.
 
 Shapes: `N` rows, `C H W` image. Images are uint8, as clients send them.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.repository.manifest import ManifestSection
+from training.data.repeats import NO_REPEATS, ImageRows, Repeats, RowName, count_repeats
 from training.errors import DatasetError, RecipeError
 
 Images = NDArray[np.uint8]
@@ -20,6 +24,10 @@ Labels = NDArray[np.int64]
 
 UNTRAINED_SHARES = {"temperature": 0.1, "tune": 0.2, "certify": 0.4, "test": 0.3}
 """Share of each split if nothing is trained. Rows lost by rounding go to the test split."""
+
+
+def _name_row(part: str, row: int) -> str:
+    return f"{part} row {row}"
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class RawDataset:
     truth_N: Labels
     official_test: tuple[Images, Labels] | None
     """Images and truth of the official test rows; None if the source has none."""
+    name_row: RowName = _name_row
+    """Names a row in messages."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,8 @@ class Dataset:
     test: Split
     test_rows: tuple[int, ...] | None
     """Row numbers of the test split in the source; None for the official test split."""
+    repeats: Repeats = NO_REPEATS
+    """Equal images in the source, and the rows that the cut leaves out for them."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -117,14 +129,17 @@ def cut(source: RawDataset, *, split_seed: int, rows: SplitRows) -> Dataset:
         )
         raise RecipeError(f'dataset.test_rows of "{source.name}": expected {expected}, got {rows.test}')
     counts = (rows.test or 0, rows.certify, rows.tune, rows.temperature)
-    total = len(source.truth_N)
-    if sum(counts) >= total:
+    first_row_N, repeats = find_repeats(source)
+    distinct = _distinct(np.random.default_rng(split_seed).permutation(len(source.truth_N)), first_row_N)
+    if sum(counts) >= len(distinct):
+        repeated = f" different images and {repeats.repeated_rows} copies" if repeats.repeated_rows else ""
         raise DatasetError(
             f'dataset "{source.name}": expected more than the {sum(counts)} rows that the other '
-            f"splits take, so that some remain to train on, got {total}"
+            f"splits take, so that some remain to train on, got {len(distinct)}{repeated}"
         )
-    shuffled = np.random.default_rng(split_seed).permutation(total)
-    test, certify, tune, temperature, train = np.split(shuffled, np.cumsum(counts))
+    test, certify, tune, temperature, train = np.split(distinct, np.cumsum(counts))
+    train = np.flatnonzero(np.isin(first_row_N, first_row_N[train]))  # with all copies
+    taken = sum(counts) + len(train)
     return Dataset(
         name=source.name,
         labels=source.labels,
@@ -135,31 +150,48 @@ def cut(source: RawDataset, *, split_seed: int, rows: SplitRows) -> Dataset:
         certify=_take(source, certify),
         test=_take(source, test) if source.official_test is None else _official(*source.official_test),
         test_rows=tuple(sorted(test.tolist())) if source.official_test is None else None,
+        repeats=replace(repeats, left_out_rows=len(source.truth_N) - taken),
     )
 
 
 def cut_without_training(source: RawDataset, *, split_seed: int) -> Dataset:
     """Cut a source for a trained network: the train split is empty.
 
-    The other splits get the shares of `UNTRAINED_SHARES`, by a permutation from the split seed.
+    The other splits get the shares of `UNTRAINED_SHARES` of the different images.
     """
-    total = len(source.truth_N)
-    counts = [int(share * total) for share in UNTRAINED_SHARES.values()]
+    first_row_N, repeats = find_repeats(source)
+    distinct = _distinct(np.random.default_rng(split_seed).permutation(len(source.truth_N)), first_row_N)
+    counts = [int(share * len(distinct)) for share in UNTRAINED_SHARES.values()]
     if min(counts) < 1:
-        raise DatasetError(f'dataset "{source.name}": expected at least 10 rows to cut, got {total}')
-    shuffled = np.random.default_rng(split_seed).permutation(total)
-    temperature, tune, certify, test = np.split(shuffled, np.cumsum(counts)[:-1])
+        raise DatasetError(
+            f'dataset "{source.name}": expected at least 10 different images to cut, got {len(distinct)}'
+        )
+    temperature, tune, certify, test = np.split(distinct, np.cumsum(counts)[:-1])
     return Dataset(
         name=source.name,
         labels=source.labels,
         digest=_source_digest(source),
-        train=_take(source, shuffled[:0]),
+        train=_take(source, distinct[:0]),
         temperature=_take(source, temperature),
         tune=_take(source, tune),
         certify=_take(source, certify),
         test=_take(source, test),
         test_rows=tuple(sorted(test.tolist())),
+        repeats=replace(repeats, left_out_rows=repeats.repeated_rows),
     )
+
+
+def find_repeats(source: RawDataset) -> tuple[Labels, Repeats]:
+    """Return for each row the first row with an equal image, and the counts of equal images."""
+    rows = ImageRows(source.images_NCHW)
+    test_NCHW = source.official_test[0] if source.official_test is not None else None
+    return rows.first_row_N, count_repeats(rows, source.truth_N, test_NCHW, source.name_row)
+
+
+def _distinct(shuffled: Labels, first_row_N: Labels) -> Labels:
+    """Return the rows of a permutation without later copies of an image, in the same order."""
+    _, first = np.unique(first_row_N[shuffled], return_index=True)
+    return shuffled[np.sort(first)]
 
 
 def _take(source: RawDataset, row_N: Labels) -> Split:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from serving.repository.manifest import NAME_PATTERN
-from training.data.section import DatasetSection
+from training.data.section import RECIPE_FOLDER, DatasetSection
 from training.errors import RecipeError
 from training.exits.goals import OperatingPointsSection
 from training.recipe.overrides import Overrides, apply_overrides, is_overridden
@@ -30,6 +30,9 @@ from training.recipe.settings import (
 )
 
 BUILT_IN = Path(__file__).parent / "built_in"
+
+PATH_KEYS = {"dataset.file", "dataset.data_dir"}
+"""Keys of paths. A dataset takes at most one of them."""
 
 NO_OVERRIDES: Overrides = MappingProxyType({})
 
@@ -112,6 +115,7 @@ def load_recipe(name_or_path: str, overrides: Overrides = NO_OVERRIDES) -> Recip
 def read_toml(path: Path, kind: type[_Settings], overrides: Overrides = NO_OVERRIDES) -> _Settings:
     """Read a TOML file, apply overrides and check the result; raise RecipeError if it is not valid.
 
+    Paths in the file are relative to its folder; an overridden path is relative to the working directory.
     The error names the file, unless the value was overridden.
     """
     try:
@@ -121,7 +125,8 @@ def read_toml(path: Path, kind: type[_Settings], overrides: Overrides = NO_OVERR
     except ValueError as error:  # not TOML or not UTF-8
         raise RecipeError(f"{path}: expected TOML in UTF-8, got: {one_line(str(error))}") from error
     try:
-        return kind.model_validate(apply_overrides(document, kind, overrides))
+        context = {} if PATH_KEYS & overrides.keys() else {RECIPE_FOLDER: path.parent.resolve()}
+        return kind.model_validate(apply_overrides(document, kind, overrides), context=context)
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         message = error_message(kind, detail)

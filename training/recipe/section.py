@@ -13,6 +13,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 LARGEST_SEED = 2**63 - 1
+NAME_RULE = "1 to 64 letters, digits, dots, underscores or hyphens, beginning with a letter or digit"
+"""`NAME_PATTERN` in words, for error messages."""
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -58,6 +60,8 @@ def error_message(kind: type[BaseModel], detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: expected a value, got none"
     expected = one_line(detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected"))
+    if detail["type"] == "string_pattern_mismatch":  # all patterns are of names
+        expected = f"expected {NAME_RULE}"
     if detail["type"] == "value_error" and not expected.startswith("expected"):
         return f"{key}.{expected}".removeprefix(".")  # raised by a validator of the section
     return f"{key}: {expected}, got {one_line(repr(detail['input']))}"

@@ -14,8 +14,8 @@ from serving.errors import InvalidManifest, RepositoryError
 from serving.repository.manifest import MANIFEST_FILE
 from serving.repository.repository import PublishedVersion
 from training.attach.settings import published_goals
-from training.data.duplicates import duplicate_rows
 from training.data.npz import load_labelled_npz
+from training.data.repeats import ImageRows
 from training.data.section import DatasetSection
 from training.data.splits import Dataset, RawDataset, cut_without_training
 from training.errors import DatasetError, RecipeError, TrainingError
@@ -57,8 +57,9 @@ class OwnData(Section):
         except (TrainingError, RepositoryError, OSError) as error:
             say(f"could not check whether {self.file} has training rows of the version: {error}")
         else:
-            known = duplicate_rows(trained_on.train.images_NCHW, source.images_NCHW)
-            if known:
+            match_N = ImageRows(trained_on.train.images_NCHW).find(source.images_NCHW)
+            known = (match_N >= 0).nonzero()[0]
+            if len(known):
                 raise DatasetError(
                     f"{self.file}: x: row {known[0]}: expected images that were not trained on, got "
                     f"{len(known):,} of {len(source.truth_N):,} from the train split of {trained_on.name}"
@@ -114,7 +115,9 @@ def training_data_of(version: PublishedVersion) -> Dataset:
     Raises DatasetError if the data has changed. This cannot be checked for a version on the user's own
     data, because its manifest has only the digests of that data.
     """
-    dataset = _section(version, "dataset", DatasetSection).load()
+    section = _section(version, "dataset", DatasetSection)
+    # Versions that were trained before `allow_overlap` existed may have overlapping rows.
+    dataset = section.model_copy(update={"allow_overlap": True}).load()
     return _check_unchanged(version, dataset) if own_data_of(version) is None else dataset
 
 

@@ -39,6 +39,12 @@ def add_to(command: CommandParser) -> None:
         "--split-seed", type=int, metavar="N", help="seed that splits the rows of FILE (default: 0)"
     )
     command.add_argument(
+        "--force", action="store_true", help="publish even if the labels of FILE do not fit the model"
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the points that would be published, and write nothing"
+    )
+    command.add_argument(
         "--point", default="balanced", metavar="NAME", help="point to change or add (default: balanced)"
     )
     target = command.add_mutually_exclusive_group()

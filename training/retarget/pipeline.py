@@ -8,9 +8,16 @@ PyTorch.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from serving.repository.manifest import EXACT_POINT, FORMAT_VERSION, Manifest, OperatingPoint
+from serving.repository.manifest import (
+    EXACT_POINT,
+    FORMAT_VERSION,
+    DatasetProvenance,
+    Manifest,
+    OperatingPoint,
+)
 from serving.repository.repository import PublishedVersion, read_version
 from training.attach.retarget import choose_on_rows
 from training.data.splits import UNTRAINED_SHARES
@@ -20,6 +27,7 @@ from training.release import promises
 from training.release.origin import OwnData, Retargeting, data_of, goals_of, own_data_of
 from training.release.publish import publish
 from training.reporting.numerals import percent
+from training.retarget.labels import CheckLabels, check_labels_fit
 from training.retarget.manifest import make_dataset_entry, make_manifest
 from training.retarget.point_changes import PointChanges
 from training.retarget.published import PublishedStages, Say, check_takes_images, find_version
@@ -49,14 +57,58 @@ class Retargeted:
         )
 
 
+@dataclass(frozen=True)
+class NewVersion:
+    """A new version whose points are chosen, certified and measured, but which is not published."""
+
+    version: PublishedVersion
+    """The version with the same stages."""
+    goals: Mapping[str, Goal]
+    results: NewResults
+    dataset: DatasetProvenance
+    record: Retargeting
+
+    def manifest(self, number: int) -> Manifest:
+        """Return the manifest under a version number."""
+        return make_manifest(self.version, number, self.results, self.dataset, self.record)
+
+
 def retarget(
-    model_repository: Path, name: str, number: int, changes: PointChanges, data: OwnData | None, say: Say
+    model_repository: Path,
+    name: str,
+    number: int,
+    changes: PointChanges,
+    data: OwnData | None,
+    say: Say,
+    *,
+    force: bool = False,
 ) -> Retargeted:
     """Publish a version's stages as the next version, with the requested point.
 
     data: the user's own rows, on which every point is chosen again; None for the version's own rows.
+    force: publish even if the user's labels do not fit the network.
     Raises TrainingError or RepositoryError for a mistake of the user; nothing is written then.
     """
+    new = prepare(model_repository, name, number, changes, data, say, force=force)
+    stages = [new.version.stage_path(stage) for stage in range(len(new.version.manifest.stages))]
+    published = publish(model_repository, name, new.manifest, stages)
+    goal = new.goals[changes.point]
+    return Retargeted(read_version(published.folder), changes.point, goal, published.is_new)
+
+
+def prepare(
+    model_repository: Path,
+    name: str,
+    number: int,
+    changes: PointChanges,
+    data: OwnData | None,
+    say: Say,
+    *,
+    force: bool,
+) -> NewVersion:
+    """Do all steps of `retarget` before publication, and write nothing."""
+    if force and data is None:
+        raise RecipeError("--force: expected --data with it, got none")
     version = find_version(model_repository, name, number)
     is_attached = version.manifest.provenance.attached_to is not None
     if not is_attached:
@@ -72,38 +124,48 @@ def retarget(
         goals=goals,
         data=data if data is not None else own_data_of(version),
     )
+    check_labels: CheckLabels | None = None
+    if data is not None:
+        check_labels = partial(check_labels_fit, version.manifest, data.file, say, force=force)
+    chosen_goals: Mapping[str, Goal] = goals
     if is_attached:
-        chosen_goals: Mapping[str, Goal] = goals
-        assessment, entry = choose_on_rows(version, goals, record.data, say)
-        results = NewResults(
-            assessment.chosen.points, assessment.exits, assessment.operating_points, assessment.pareto_path
-        )
+        results, entry = choose_on_rows(version, goals, record.data, say, check_labels)
     else:
         dataset = data_of(version) if data is None else data.load_untrained(version, say)
         rows = ", ".join(f"{split} {len(dataset.splits[split]):,}" for split in UNTRAINED_SHARES)
         say(f"{name} version {number} on {dataset.name}, rows: {rows}")
-        chosen_goals = goals if data is not None else _changed_goals(version, changes.point, old_goals, goals)
+        for line in dataset.repeats.lines():
+            say(line)
+        if data is None:
+            chosen_goals = _changed_goals(version, changes.point, old_goals, goals)
         check_certify_rows(chosen_goals, len(dataset.certify))
         stages, entry = PublishedStages(version, say), make_dataset_entry(version, dataset, record)
-        if data is None:
+        if check_labels is None:
             results = choose_on_version_data(version, stages, dataset, chosen_goals)
         else:
+            check_labels(stages.logits(dataset.tune)[-1].argmax(axis=1), dataset.tune.truth_N)
             results = choose_on_user_data(stages, dataset, chosen_goals)
+    _report(version, data, changes.point, results, chosen_goals, say)
+    return NewVersion(version, goals, results, entry, record)
+
+
+def _report(
+    version: PublishedVersion,
+    data: OwnData | None,
+    point: str,
+    results: NewResults,
+    chosen_goals: Mapping[str, Goal],
+    say: Say,
+) -> None:
+    """Print warnings, and the results of the points that were chosen besides the requested one."""
     if data is not None:
         for line in _label_warnings(version.manifest, results):
             say(line)
     for other, goal in chosen_goals.items():
-        if other != changes.point:
+        if other != point:
             say(f"also chosen on this data, {_describe_point(results.operating_points, other, goal)}")
     for line in promises.warnings(results.points, chosen_goals):
         say(line)
-    published = publish(
-        model_repository,
-        name,
-        lambda next_number: make_manifest(version, next_number, results, entry, record),
-        [version.stage_path(stage) for stage in range(len(version.manifest.stages))],
-    )
-    return Retargeted(read_version(published.folder), changes.point, goals[changes.point], published.is_new)
 
 
 def _label_warnings(manifest: Manifest, results: NewResults) -> Iterator[str]:

@@ -15,7 +15,7 @@ from serving.errors import shown
 from serving.repository.manifest import CUSTOM_POINT, EXACT_POINT, NAME_PATTERN
 from training.errors import RecipeError
 from training.exits.goals import DEFAULT_POINT, BudgetGoal, Goal, OperatingPointSection
-from training.recipe.section import error_message
+from training.recipe.section import NAME_RULE, error_message
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PointChanges:
         """
         if not re.fullmatch(NAME_PATTERN, self.point) or self.point in {EXACT_POINT, CUSTOM_POINT}:
             raise RecipeError(
-                f"--point: expected a name matching {NAME_PATTERN}, not {EXACT_POINT} or {CUSTOM_POINT}, "
+                f"--point: expected {NAME_RULE}, and not {EXACT_POINT} or {CUSTOM_POINT}, "
                 f"got {shown(repr(self.point))}"
             )
         if self.max_accuracy_loss is not None and self.budget is not None:

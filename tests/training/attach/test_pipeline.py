@@ -20,6 +20,8 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from tests.serving.live_server import LiveServer
 from training.__main__ import main
+from training.errors import DatasetError
+from training.release.origin import OwnData
 from training.retarget.pipeline import retarget
 from training.retarget.point_changes import PointChanges
 from training.run.output_folder import hold
@@ -260,6 +262,18 @@ def test_a_version_is_retargeted_on_its_own_rows(finished: Path, fresh: Path) ->
 
     assert again.version.manifest.operating_points["balanced"].certificate.epsilon == 0.08  # type: ignore[union-attr]
     assert again.version.manifest.provenance.attached_to == manifest(finished).provenance.attached_to
+
+
+def test_other_rows_with_shifted_labels_are_refused(finished: Path, fresh: Path) -> None:
+    shutil.copytree(finished / "models", fresh / "models")
+    table = write_rows(fresh / "other.npz")
+    answer_N = file_answers(next(fresh.glob("*.onnx")), table).argmax(axis=1)
+    write_rows(fresh / "other.npz", y=(answer_N + 1) % CLASSES)
+
+    data = OwnData(file=str(fresh / "other.npz"))
+    with pytest.raises(DatasetError, match=r"y: labels look shifted by one: .*but 100 % if 1 is sub"):
+        retarget(fresh / "models", "tables", 1, PointChanges(), data, lambda _: None)
+    assert not (fresh / "models" / "tables" / "2").exists()
 
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:

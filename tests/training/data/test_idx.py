@@ -108,7 +108,8 @@ MISLABELLED_TEST[8 + 9] = 10
         (
             TRAIN_LABELS,
             MISLABELLED,
-            "byte 8 + 17: expected labels 0..K-1, each at least once, but 10 is missing, got 200",
+            "expected labels 0..K-1, each at least once, but no row has label 10; "
+            "the largest label is 200, in byte 8 + 17",
         ),
         (TRAIN_LABELS, idx((40,), bytes(40)), "expected 2 to 65536 distinct labels, got 1"),
         (TEST_LABELS, MISLABELLED_TEST, "byte 8 + 9: expected a label 0..9, got 10"),

@@ -6,6 +6,7 @@ from PIL import Image
 
 from training.data.registry import load_source
 from training.data.splits import RawDataset, SplitRows, cut
+from training.data.summary import describe
 from training.errors import DatasetError
 
 
@@ -213,3 +214,17 @@ def test_the_digest_does_not_depend_on_the_path(flat: Path, tmp_path: Path) -> N
     here = cut(load(flat), split_seed=0, rows=rows)
     there = cut(load(flat.rename(tmp_path / "moved")), split_seed=0, rows=rows)
     assert here.digests == there.digests
+
+
+def test_files_that_are_in_train_and_test_are_named(split: Path) -> None:
+    save(random_rgb(1), split / "test/b/2.png")  # equal to train/a/1.png
+
+    repeats = describe(load(split)).repeats
+    assert (repeats.overlap_rows, repeats.first_overlap) == (1, "test/b/2.png equals train/a/1.png")
+
+
+def test_equal_files_of_two_classes_are_named(flat: Path) -> None:
+    save(random_grey(0), flat / "cat" / "3.png")  # equal to dog/b.png
+
+    repeats = describe(load(flat)).repeats
+    assert repeats.first_conflict == "cat/3.png (label 0) equals dog/b.png (label 1)"

@@ -1,4 +1,5 @@
 import io
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from training.data.registry import load_source
 from training.data.splits import Dataset, SplitRows, cut
-from training.errors import DatasetError
+from training.errors import DatasetError, RecipeError
 
 NPZ_ROWS = SplitRows(temperature=4, tune=4, certify=4, test=None)
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -43,20 +44,69 @@ def change(**arrays: np.ndarray[Any, Any]) -> Callable[[Arrays], Arrays]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda plain: {"x_train": plain["x_train"]}, r"expected arrays x_train, y_train.*, got x_train$"),
+        (
+            lambda plain: {"x_train": plain["x_train"]},
+            r"expected arrays x_train, y_train, x_test, y_test, or x, y, got x_train$",
+        ),
         (
             change(x_train=np.zeros((30, 8, 8))),
             r"x_train: expected uint8 images .*, got float64 \[30, 8, 8\]",
         ),
-        (change(x_train=np.zeros((30, 64), np.uint8)), r"x_train: expected .*, got uint8 \[30, 64\]"),
+        (
+            change(x_train=np.zeros((30, 64), np.uint8)),
+            r"x_train: expected .*, got uint8 \[30, 64\]; "
+            r"if the images are square, use x_train.reshape\(-1, 8, 8\)$",
+        ),
+        (change(x_train=np.zeros((30, 60), np.uint8)), r"x_train: expected .*, got uint8 \[30, 60\]$"),
+        (change(x_train=np.zeros((0, 8, 8), np.uint8)), r"x_train: expected .*, got uint8 \[0, 8, 8\]$"),
+        (
+            change(x_train=np.zeros((30, 8, 9, 3), np.uint8)),
+            r"x_train: expected .*, got uint8 \[30, 8, 9, 3\]; "
+            r"this looks like channels last; use x_train.transpose\(0, 3, 1, 2\)$",
+        ),
+        (
+            change(x_test=np.zeros((6, 8, 8, 1), np.uint8)),
+            r"x_test: expected .*; this looks like channels last; use x_test.transpose\(0, 3, 1, 2\)$",
+        ),
+        (
+            change(x_train=np.full((30, 8, 8), 0.5, np.float32)),
+            r"got float32 \[30, 8, 8\]; for values 0 to 1 "
+            r'use \(x_train \* 255\).round\(\).astype\("uint8"\)$',
+        ),
+        (
+            change(x_train=np.full((30, 8, 8), 200)),
+            r'got int64 \[30, 8, 8\]; for values 0 to 255 use x_train.round\(\).astype\("uint8"\)$',
+        ),
+        (
+            change(x_train=np.full((30, 8, 8), -0.5)),
+            r"got float64 \[30, 8, 8\]; values are -0.5 to -0.5: scale them to 0 to 255 first$",
+        ),
+        (change(x_train=np.full((30, 8, 8), 1j)), r"got complex128 \[30, 8, 8\]$"),
         (change(y_train=np.arange(29) % 3), r"y_train: expected integer labels of shape \[30\].*\[29\]"),
         (change(y_train=np.linspace(0, 1, 30)), r"y_train: expected integer labels .*, got float64 \[30\]"),
         (
             change(y_train=np.arange(30) % 3 + 1),
-            r"y_train: row 0: expected labels 0..K-1, each at least once, but 0 is missing, got 1",
+            r"y_train: row 2: expected labels 0..2, each at least once, got 3; "
+            r"all labels are 1..3, so subtract 1$",
         ),
-        (change(y_train=np.arange(30) % 3 * 2), r"y_train: row 1: expected .* 1 is missing, got 2"),
-        (change(y_train=np.arange(30) % 3 - 1), r"y_train: row 0: expected labels 0..K-1.*, got -1"),
+        (
+            change(y_train=np.arange(30) % 3 + 4),
+            r"y_train: row 0: expected labels 0..2, each at least once, got 4; "
+            r"all labels are 4..6, so subtract 4$",
+        ),
+        (
+            change(y_train=np.arange(30) % 3 * 2),
+            r"y_train: expected labels 0..K-1, each at least once, but no row has label 1; "
+            r"the largest label is 4, in row 2$",
+        ),
+        (
+            change(y_train=np.arange(30) % 3 * 2 + 1),
+            r"y_train: expected .*, but no row has label 0; the largest label is 5, in row 2$",
+        ),
+        (
+            change(y_train=(np.arange(30) + 1) % 3 - 1),
+            r"y_train: row 2: expected labels of at least 0, got -1$",
+        ),
         (change(y_train=np.zeros(30, int)), r"y_train: expected 2 to 65536 distinct labels, got 1$"),
         (
             change(y_test=np.array([0, 1, 2, 0, 2**64 - 1, 3], np.uint64)),
@@ -89,6 +139,38 @@ def test_images_may_have_channels(tmp_path: Path) -> None:
         arrays[name] = arrays[name][:, np.newaxis].repeat(3, axis=1)
     np.savez(tmp_path / "own.npz", allow_pickle=False, **arrays)
     assert load_npz(tmp_path / "own.npz").image_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(30, 5, 9), (30, 3, 5, 9), (30, 3, 3, 3), (30, 1, 7, 1)])
+def test_images_need_not_be_square(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", allow_pickle=False, x=images, y=np.arange(30) % 3)
+    source = load_source("npz", file=str(tmp_path / "own.npz"))
+    np.testing.assert_array_equal(source.images_NCHW.reshape(shape), images)
+
+
+def test_x_and_y_alone_have_no_official_test_rows(tmp_path: Path) -> None:
+    arrays = plain_arrays()
+    path = tmp_path / "own.npz"
+    np.savez(path, allow_pickle=False, x=arrays["x_train"], y=arrays["y_train"])
+
+    with pytest.raises(RecipeError, match=r'dataset.test_rows of "npz": expected a count of rows, got None'):
+        load_npz(path)
+    rows = SplitRows(temperature=4, tune=4, certify=4, test=6)
+    dataset = cut(load_source("npz", file=str(path)), split_seed=0, rows=rows)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {
+        "train": 12,
+        "temperature": 4,
+        "tune": 4,
+        "certify": 4,
+        "test": 6,
+    }
+
+
+def test_test_rows_are_used_if_a_file_also_has_x_and_y(tmp_path: Path) -> None:
+    arrays = plain_arrays()
+    np.savez(tmp_path / "own.npz", allow_pickle=False, **arrays, x=arrays["x_test"], y=arrays["y_test"])
+    assert len(load_npz(tmp_path / "own.npz").test) == 6
 
 
 def test_the_digest_changes_with_a_single_pixel(tmp_path: Path, npz: Path) -> None:
@@ -193,8 +275,21 @@ def test_a_member_that_is_no_array_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, **(plain_arrays() | {"y_train": np.array([{}] * 30, dtype=object)}))
-    with pytest.raises(DatasetError, match=r"y_train: expected a whole, plain array"):
+    with pytest.raises(DatasetError) as caught:
         load_npz(path)
+    assert str(caught.value) == (
+        f"{path}: y_train: expected a whole, plain array, got: Python objects; save plain arrays"
+    )
+
+
+def test_another_kind_of_file_is_refused_without_numpys_advice(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    path.write_bytes(pickle.dumps([1, 2, 3]))
+    with pytest.raises(DatasetError) as caught:
+        load_npz(path)
+    assert str(caught.value) == (
+        f"{path}: expected a whole .npz file of plain arrays, got: another file format"
+    )
 
 
 def test_a_single_array_is_no_archive(tmp_path: Path) -> None:

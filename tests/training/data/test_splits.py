@@ -5,7 +5,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from training.data.registry import load_source
-from training.data.splits import Dataset, RawDataset, SplitRows, cut, cut_without_training
+from training.data.repeats import Repeats
+from training.data.splits import Dataset, RawDataset, Split, SplitRows, cut, cut_without_training
 from training.errors import DatasetError, RecipeError
 
 DIGITS_ROWS = SplitRows(temperature=100, tune=200, certify=200, test=360)
@@ -131,5 +132,69 @@ def test_a_cut_without_training_depends_on_the_split_seed() -> None:
 
 
 def test_too_few_rows_for_four_splits_are_refused() -> None:
-    with pytest.raises(DatasetError, match='dataset "small": expected at least 10 rows to cut, got 9'):
+    message = 'dataset "small": expected at least 10 different images to cut, got 9'
+    with pytest.raises(DatasetError, match=message):
         cut_without_training(source_of(9), split_seed=0)
+
+
+def source_with_copies(copies: int, distinct: int = 60) -> RawDataset:
+    """Return a source in which every image occurs `copies` times. Its pixel is the number of the image."""
+    numbers = np.arange(distinct * copies) % distinct
+    images_NCHW = numbers.astype(np.uint8)[:, np.newaxis, np.newaxis, np.newaxis]
+    return RawDataset("copies", ("a", "b"), images_NCHW, numbers % 2, official_test=None)
+
+
+def images_of(split: Split) -> list[int]:
+    return [int(image[0, 0, 0]) for image in split.images_NCHW]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("copies", [1, 2, 5])
+def test_no_image_is_in_two_splits(copies: int, seed: int) -> None:
+    rows = SplitRows(temperature=5, tune=10, certify=15, test=12)
+    dataset = cut(source_with_copies(copies), split_seed=seed, rows=rows)
+
+    images = {name: images_of(split) for name, split in dataset.splits.items()}
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    assert sizes == {"train": 18 * copies, "temperature": 5, "tune": 10, "certify": 15, "test": 12}
+    assert sum(len(set(numbers)) for numbers in images.values()) == 60 == len(set().union(*images.values()))
+    assert dataset.repeats == Repeats(repeated_rows=60 * (copies - 1), left_out_rows=42 * (copies - 1))
+
+
+def test_a_copy_moves_no_other_row_to_another_split() -> None:
+    rows = SplitRows(temperature=5, tune=10, certify=15, test=12)
+    source = source_with_copies(1)
+    order = np.random.default_rng(0).permutation(60)
+    images_NCHW = source.images_NCHW.copy()
+    images_NCHW[order[50]] = images_NCHW[order[0]]  # a train row becomes a copy of a test row
+    copied = RawDataset("copies", source.labels, images_NCHW, source.truth_N, official_test=None)
+
+    before, after = (cut(each, split_seed=0, rows=rows) for each in (source, copied))
+    for name in ("temperature", "tune", "certify", "test"):
+        assert before.splits[name].digest == after.splits[name].digest
+    assert len(after.train) == len(before.train) - 1
+    assert after.repeats.left_out_rows == 1
+
+
+def test_the_splits_of_digits_are_those_of_a_plain_permutation() -> None:
+    shuffled = np.random.default_rng(0).permutation(1797)
+    rows = np.split(shuffled, np.cumsum([360, 200, 200, 100]))
+    digests = [hashlib.sha256(np.sort(part).astype("<i8").tobytes()).hexdigest() for part in rows]
+
+    splits = cut_digits().splits
+    assert [splits[name].digest for name in ("test", "certify", "tune", "temperature", "train")] == digests
+
+
+def test_too_few_different_images_are_refused_with_both_counts() -> None:
+    rows = SplitRows(temperature=15, tune=15, certify=15, test=15)
+    message = r"more than the 60 rows .*, got 60 different images and 120 copies$"
+    with pytest.raises(DatasetError, match=message):
+        cut(source_with_copies(3), split_seed=0, rows=rows)
+
+
+def test_a_cut_without_training_leaves_copies_out() -> None:
+    dataset = cut_without_training(source_with_copies(3), split_seed=0)
+
+    images = [number for split in dataset.splits.values() for number in images_of(split)]
+    assert sorted(images) == list(range(60))
+    assert dataset.repeats == Repeats(repeated_rows=120, left_out_rows=120)

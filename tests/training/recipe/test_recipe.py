@@ -163,7 +163,11 @@ def test_the_error_of_an_unknown_dataset_lists_the_known_names(tmp_path: Path) -
 
 
 def test_a_model_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
-    assert "model: " in error_of(tmp_path / "r.toml", 'model = "../m"\n' + DATASET)
+    message = error_of(tmp_path / "r.toml", 'model = "../m"\n' + DATASET)
+    assert message.endswith(
+        "model: expected 1 to 64 letters, digits, dots, underscores or hyphens, "
+        "beginning with a letter or digit, got '../m'"
+    )
 
 
 def test_text_that_is_not_toml_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_new_point_has_the_default_delta_and_risk() -> None:
     [
         (
             PointChanges("exact", epsilon=0.1),
-            "--point: expected a name .*, not exact or custom, got 'exact'",
+            "--point: expected 1 to 64 letters, .*, and not exact or custom, got 'exact'",
         ),
         (PointChanges("custom", epsilon=0.1), "--point: .* got 'custom'"),
         (PointChanges("../up", epsilon=0.1), "--point: .* got '../up'"),

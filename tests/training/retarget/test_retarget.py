@@ -167,6 +167,23 @@ def test_with_user_data_all_results_are_of_that_data(models: Path, own_file: Pat
     assert new.operating_points["balanced"].accuracy == tested.accuracy
 
 
+def test_copies_in_the_user_data_are_left_out_and_reported(models: Path, own_file: Path) -> None:
+    arrays = {name: np.concatenate([array, array[:40]]) for name, array in own_arrays().items()}
+    arrays["y"][1797] = (arrays["y"][0] + 1) % 10
+    np.savez(own_file, allow_pickle=False, **arrays)
+    lines: list[str] = []
+
+    retarget(models, "tiny", 1, PointChanges(), OwnData(file=str(own_file)), lines.append)
+
+    assert published(models, 2).manifest.pareto_path.n == 359  # a fifth of 1,797 rows
+    assert (
+        "rows with the image of an earlier row: 40, left out so that no image is in two splits: 40" in lines
+    )
+    assert (
+        "images with several labels: 1, first: row 0 of x (label 0) equals row 1797 of x (label 1)" in lines
+    )
+
+
 def test_user_data_is_read_again_and_refused_if_it_changed(models: Path, own_file: Path) -> None:
     start(models, PointChanges(), OwnData(file=str(own_file)))
 

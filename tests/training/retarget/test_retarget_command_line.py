@@ -8,6 +8,9 @@ import pytest
 
 from tests.training.retarget.retargets import contents, published
 from training.__main__ import MISTAKE, main
+from training.release.origin import goals_of
+from training.release.promises import in_short
+from training.reporting.numerals import percent, threshold
 
 
 def command(models: Path, *more: str) -> list[str]:
@@ -56,7 +59,7 @@ def test_success_is_one_line_with_the_figures_of_the_point(
         (("--split-seed", "3", "--epsilon", "0.3"), "--split-seed: expected none without --data, got 3"),
         (("--split-seed", "-3", "--data", "own.npz"), "--split-seed: expected 0 to "),
         (("--data", "gone.npz"), "gone.npz: expected an .npz file with x, y, got no such file"),
-        (("--point", "exact", "--epsilon", "0.3"), "--point: expected a name matching"),
+        (("--point", "exact", "--epsilon", "0.3"), "--point: expected 1 to 64 letters, digits, "),
     ],
 )
 def test_an_error_is_exit_code_2_and_one_line(
@@ -94,3 +97,42 @@ def test_retarget_imports_no_package_that_only_training_needs(models: Path) -> N
     report, loaded = finished.stdout.splitlines()
     assert report.startswith("published tiny version 2, balanced: ")
     assert (finished.returncode, loaded) == (0, "")
+
+
+@pytest.mark.parametrize("more", [("--epsilon", "0.3"), ("--data", "own.npz"), ("--budget", "0.6")])
+def test_a_dry_run_prints_the_points_and_writes_nothing(
+    models: Path,
+    own_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(own_file.parent)
+    before = contents(models)
+
+    assert main(command(models, *more, "--dry-run")) == 0
+
+    assert contents(models) == before
+    dry = capsys.readouterr().out.splitlines()
+    assert main(command(models, *more)) == 0
+    old, new = (published(models, number).manifest.operating_points for number in (1, 2))
+    assert dry[0] == f"tiny version 2, {new['exact'].n} test rows; before: version 1"
+    header = "point thresholds accuracy differ multiply-adds before certificate"
+    assert " ".join(dry[1].split()) == header
+    assert dry[-1] == "nothing was written"
+    for line, (name, point) in zip(dry[2:-1], new.items(), strict=True):
+        assert line.startswith(name)
+        assert point.accuracy is not None
+        for figure in (
+            " ".join(threshold(value) for value in point.thresholds),
+            percent(point.accuracy, 2),
+            percent(point.multiply_adds_share),
+            percent(old[name].multiply_adds_share),
+            "" if name == "exact" else in_short(point, goals_of(published(models, 2))[name]),
+        ):
+            assert figure.replace("\N{NO-BREAK SPACE}", " ") in line
+
+
+def test_a_dry_run_has_the_errors_of_a_real_one(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(models, "--dry-run", "--epsilon", "0.001")) == MISTAKE
+    assert "expected a certify split of at least 2995 rows, got 200" in capsys.readouterr().err

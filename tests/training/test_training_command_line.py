@@ -39,7 +39,7 @@ def test_a_recipe_is_listed_with_its_needs_and_its_training_time(
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "needs: nothing" in lines
     assert any(line.startswith("needs: Debian's package dataset-fashion-mnist") for line in lines)
-    times = [line for line in lines if line.startswith("trains here: about ")]
+    times = [line for line in lines if line.startswith("takes here: about ")]
     assert len(times) == len(built_in_recipes())
 
 

@@ -55,7 +55,7 @@ def attach_to_generations(
     correct = [network.logits(tune)[-1].argmax(axis=1) == tune.truth_N for network in networks]
     best = promote(correct, planned=recipe.generations.count).chosen
     rows, splits = rows_of_recipe(dataset, recipe.seed)
-    settings = _settings(recipe)
+    settings = attach_settings(recipe)
     attach_progress = _RunProgress(progress)
     exported: dict[int, Exported] = {}
     for number in sorted(range(len(networks)), key=lambda number: number != best):  # the best one first
@@ -87,13 +87,8 @@ def rows_of_recipe(dataset: Dataset, seed: int) -> tuple[Rows, AttachSplits]:
     return rows, splits
 
 
-def _export_network(generation: TrainedGeneration, dataset: Dataset, generation_folder: Path) -> Exported:
-    folder = generation_folder / NETWORK_FOLDER
-    folder.mkdir(exist_ok=True)
-    return export_network(generation.network, dataset, folder)
-
-
-def _settings(recipe: Recipe) -> AttachSettings:
+def attach_settings(recipe: Recipe) -> AttachSettings:
+    """Return the settings for attaching exits to the generations of a recipe."""
     return AttachSettings(
         name=recipe.model,
         model=recipe.model,
@@ -102,6 +97,12 @@ def _settings(recipe: Recipe) -> AttachSettings:
         epsilon=_epsilon(recipe.operating_points.goals[DEFAULT_POINT]),
         seed=recipe.seed,
     )
+
+
+def _export_network(generation: TrainedGeneration, dataset: Dataset, generation_folder: Path) -> Exported:
+    folder = generation_folder / NETWORK_FOLDER
+    folder.mkdir(exist_ok=True)
+    return export_network(generation.network, dataset, folder)
 
 
 def _epsilon(goal: OperatingPointSection) -> float:

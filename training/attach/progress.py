@@ -1,4 +1,4 @@
-"""Progress of `attach` on a terminal: lines, and a bar for each long step."""
+"""Progress of `attach` on stderr: lines, and a bar for each long step; without a terminal, only lines."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -6,12 +6,14 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from training.reporting.line_bar import LineBar
+
 Advance = Callable[[int], object]
 """Called with the amount of work done since the last call, such as the `update` of a tqdm bar."""
 
 
 class AttachProgress:
-    """Writes to stderr; shows bars only on a terminal."""
+    """Writes to stderr."""
 
     def write(self, text: str) -> None:
         """Write one or more lines."""
@@ -20,5 +22,12 @@ class AttachProgress:
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """Show a bar and yield the function that advances it."""
-        with tqdm(total=total, desc=name, unit=f" {unit}s", disable=None, file=sys.stderr) as bar:
+        bar: tqdm[None] | LineBar
+        if sys.stderr.isatty():
+            bar = tqdm(total=total, desc=name, unit=f" {unit}s", file=sys.stderr)
+        else:
+            bar = LineBar(f"{name}, {total:,} {unit}s", total)
+        try:
             yield bar.update
+        finally:
+            bar.close()

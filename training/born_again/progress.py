@@ -1,4 +1,4 @@
-"""Training progress: the interface, and progress bars on stderr."""
+"""Training progress: the interface, and its output on stderr: bars on a terminal, otherwise lines."""
 
 import sys
 from typing import Protocol
@@ -6,9 +6,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from training.born_again.checkpoint import EpochResult
-
-_TERMINAL_SECONDS = 0.1
-_LOG_SECONDS = 10.0  # in a file, each update adds a line
+from training.reporting.line_bar import LineBar
 
 
 class TrainingProgress(Protocol):
@@ -31,27 +29,32 @@ class TrainingProgress(Protocol):
 
 
 class ProgressBar:
-    """Progress as one tqdm bar per generation, with epoch, loss and tune accuracy per exit."""
+    """One bar per generation, with epoch, loss and tune accuracy per exit; lines if stderr is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._is_terminal = sys.stderr.isatty()
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[None] | LineBar | None = None
         self._generation = 0
         self._epochs = 0
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
         """Open a bar for the steps of all epochs."""
         self._generation, self._epochs = generation, epochs
-        self._bar = tqdm(
-            desc=self._description(epochs_done),
-            total=epochs * steps_per_epoch,
-            initial=epochs_done * steps_per_epoch,
-            file=sys.stderr,
-            disable=self._quiet,
-            mininterval=_TERMINAL_SECONDS if self._is_terminal else _LOG_SECONDS,
-            bar_format="{desc} |{bar:20}| {elapsed} < {remaining}{postfix}",
-        )
+        total, done = epochs * steps_per_epoch, epochs_done * steps_per_epoch
+        description = self._description(epochs_done)
+        if self._quiet:
+            self._bar = None
+        elif self._is_terminal:
+            self._bar = tqdm(
+                desc=description,
+                total=total,
+                initial=done,
+                file=sys.stderr,
+                bar_format="{desc} |{bar:20}| {elapsed} < {remaining}{postfix}",
+            )
+        else:
+            self._bar = LineBar(description, total, initial=done)
 
     def step(self) -> None:
         """Advance the bar by one step."""
@@ -63,9 +66,7 @@ class ProgressBar:
         if self._bar is not None:
             accuracy = " / ".join(f"{share:.1%}" for share in epoch.tune_accuracy_E)
             self._bar.set_description_str(self._description(epochs_done), refresh=False)
-            self._bar.set_postfix_str(
-                f"loss {epoch.loss:.3f}, tune accuracy by exit {accuracy}", refresh=self._is_terminal
-            )
+            self._bar.set_postfix_str(f"loss {epoch.loss:.3f}, tune accuracy by exit {accuracy}")
 
     def end(self) -> None:
         """Close the bar."""

@@ -60,6 +60,15 @@ def quantity(count: float) -> str:
     return f"{count:g}"
 
 
+def duration(seconds: float) -> str:
+    """Format a duration in at most two units: 45 s, 1 min 20 s, 2 h 5 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
 def p_value(value: float | None) -> str:
     """Format a p-value; None is a dash."""
     if value is None:

@@ -58,13 +58,16 @@ def _print_settings(recipe: dict[str, Any]) -> None:
 def _print_times() -> None:
     from training.data.registry import DATASETS
     from training.recipe.recipe import built_in_recipes, load_recipe
+    from training.run.split_sizes import registered_size
     from training.run.training_time import training_seconds
 
     for name in built_in_recipes():
         recipe = load_recipe(name)
         print(f"{name:<{NAME_WIDTH}} {recipe.description}")
         print(f"{'':<{NAME_WIDTH}} needs: {DATASETS[recipe.dataset.name].needs}")
-        print(f"{'':<{NAME_WIDTH}} trains here: {_duration(training_seconds(recipe))}", flush=True)
+        size = registered_size(recipe)
+        seconds = None if size is None else training_seconds(recipe, size)
+        print(f"{'':<{NAME_WIDTH}} takes here: {_duration(seconds)}", flush=True)
 
 
 def _duration(seconds: float | None) -> str:

@@ -1,65 +1,103 @@
-"""Estimates how long a recipe trains on this machine, from a few steps on random images.
+"""Estimates the duration of a run on this machine, from a few real steps on random images.
 
-Loads no dataset. The estimate does not include export, certification and the report.
+`training.run.release_time` estimates the steps after training.
 """
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
 import torch
 
 from training.born_again.fit import Fit
 from training.born_again.generations import TrainedGeneration, choose_training_device
 from training.born_again.precision import Precision
-from training.data.registry import DATASETS, DatasetSize
-from training.data.splits import Dataset, Split
+from training.data.registry import DatasetSize
+from training.data.splits import Dataset
 from training.recipe.recipe import Recipe
 from training.run.from_recipe import make_fit, make_trained_network
+from training.run.release_time import release_seconds
+from training.run.split_sizes import SplitSizes, random_dataset, split_sizes
 
 WARM_UP_STEPS = 3
-TIMED_STEPS = 5
+FEWEST_TIMED_STEPS, MOST_TIMED_STEPS = 3, 30
+TIMED_SECONDS = 1.0
+"""Steps are timed for this long, between FEWEST_TIMED_STEPS and MOST_TIMED_STEPS of them."""
+BASELINE_COST = 2.0
+"""The three baselines take at most as long as two generations without a teacher: one for the backbone, and
+one for both narrow networks."""
 
 
-def training_seconds(recipe: Recipe) -> float | None:
-    """Estimate the seconds to train all networks of a recipe; return None for the user's own data.
+@dataclass(frozen=True)
+class TimeEstimate:
+    """Estimated seconds of a run, by part."""
 
-    The three baselines take at most twice as long as the first generation: once for the backbone, and once
-    for both narrow networks.
-    """
-    seconds = generation_seconds(recipe)
-    if seconds is None:
-        return None
-    return sum(seconds) + (2 * seconds[0] if recipe.baselines.static else 0.0)
+    epochs: int
+    """Epochs of each generation."""
+    epoch_seconds: tuple[float, ...]
+    """One epoch of each generation."""
+    baseline_epoch_seconds: float
+    """One epoch of all baselines together; 0 if the recipe trains none."""
+    release_seconds: float
+    """Everything after training; independent of the number of epochs."""
+
+    @property
+    def total_seconds(self) -> float:
+        """The whole run."""
+        return self.epochs * self._seconds_per_epoch + self.release_seconds
+
+    def epochs_within(self, seconds: float) -> int:
+        """Return the largest number of epochs with which the whole run fits into a time; 0 if none does."""
+        return max(0, int((seconds - self.release_seconds) / self._seconds_per_epoch))
+
+    @property
+    def _seconds_per_epoch(self) -> float:
+        return sum(self.epoch_seconds) + self.baseline_epoch_seconds
 
 
-def generation_seconds(recipe: Recipe) -> list[float] | None:
-    """Estimate the seconds to train each generation; return None for the user's own data."""
-    size = DATASETS[recipe.dataset.name].size
-    if size is None:
-        return None
-    precision = Precision.choose(recipe.schedule.precision, choose_training_device())
+def estimate_time(recipe: Recipe, data: DatasetSize | Dataset) -> TimeEstimate:
+    """Estimate the duration of a run by running a few steps of each of its parts."""
+    sizes = split_sizes(recipe, data)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:
-        step_seconds = list(_step_seconds(recipe, size, precision))
+        epoch_seconds = _epoch_seconds(recipe, sizes)
+        after_training = release_seconds(recipe, sizes)
     finally:
         torch.set_num_threads(threads_before)
-    section = recipe.dataset
-    held_out = section.temperature_rows + section.tune_rows + section.certify_rows + (section.test_rows or 0)
-    steps = recipe.schedule.epochs * -(-(size.rows - held_out) // recipe.schedule.batch_rows)
-    return [steps * seconds for seconds in step_seconds]
+    return TimeEstimate(
+        epochs=recipe.schedule.epochs,
+        epoch_seconds=epoch_seconds,
+        baseline_epoch_seconds=BASELINE_COST * epoch_seconds[0] if recipe.baselines.static else 0.0,
+        release_seconds=after_training,
+    )
 
 
-def _step_seconds(recipe: Recipe, size: DatasetSize, precision: Precision) -> Iterator[float]:
+def training_seconds(recipe: Recipe, data: DatasetSize | Dataset) -> float:
+    """Estimate the seconds of a whole run."""
+    return estimate_time(recipe, data).total_seconds
+
+
+def generation_seconds(recipe: Recipe, data: DatasetSize | Dataset) -> list[float]:
+    """Estimate the seconds to train each generation."""
+    estimate = estimate_time(recipe, data)
+    return [estimate.epochs * seconds for seconds in estimate.epoch_seconds]
+
+
+def _epoch_seconds(recipe: Recipe, sizes: SplitSizes) -> tuple[float, ...]:
+    precision = Precision.choose(recipe.schedule.precision, choose_training_device())
+    steps = -(-sizes.train // recipe.schedule.batch_rows)
+    return tuple(steps * seconds for seconds in _step_seconds(recipe, sizes, precision))
+
+
+def _step_seconds(recipe: Recipe, sizes: SplitSizes, precision: Precision) -> Iterator[float]:
     """Yield the seconds of a step of each generation. They depend only on the number of teachers."""
     earlier: list[TrainedGeneration] = []
     seconds_of_teachers: dict[int, float] = {}
+    dataset = random_dataset(sizes, recipe.schedule.batch_rows * (WARM_UP_STEPS + MOST_TIMED_STEPS))
     for number in range(recipe.generations.count):
         teachers = len(earlier) if recipe.generations.teacher == "ensemble" else min(len(earlier), 1)
-        rows = recipe.schedule.batch_rows * (WARM_UP_STEPS + TIMED_STEPS)
-        dataset = random_dataset(size, rows)
         network = make_trained_network(recipe, dataset)
         if teachers not in seconds_of_teachers:
             fit = make_fit(number, network, earlier, dataset.train, dataset.tune, recipe, precision)
@@ -76,13 +114,6 @@ def _median_step_seconds(fit: Fit, network: torch.nn.Module) -> float:
         fit.step(step, images_BCHW, truth_B).item()  # waits until a GPU has finished the step
         if step >= WARM_UP_STEPS:
             seconds.append(time.perf_counter() - started)
+        if len(seconds) >= FEWEST_TIMED_STEPS and sum(seconds) >= TIMED_SECONDS:
+            break
     return median(seconds)
-
-
-def random_dataset(size: DatasetSize, rows: int) -> Dataset:
-    """Return random images and labels of a dataset's shape. Every split has the same rows."""
-    rng = np.random.default_rng(0)
-    images_NCHW = rng.integers(0, 256, (rows, *size.image_shape), dtype=np.uint8)
-    split = Split(images_NCHW, rng.integers(0, size.classes, rows), digest="")
-    labels = tuple(str(number) for number in range(size.classes))
-    return Dataset("random", labels, "", split, split, split, split, split, test_rows=None)

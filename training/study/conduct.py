@@ -27,6 +27,7 @@ from training.reporting.conditions import hardware, package_versions
 from training.run.assessment import Assessment, choose, read_test_split
 from training.run.folder import RunFolder
 from training.run.from_recipe import make_network, train
+from training.run.split_sizes import registered_size
 from training.run.training_time import generation_seconds
 from training.study.plan import Study, best_rules
 from training.study.record import (
@@ -72,8 +73,9 @@ def conduct(
 
 def seconds_of_networks(study: Study) -> list[float]:
     """Estimate the seconds of each network in the order of training; zeros for the user's own data."""
-    estimate = generation_seconds(study.line_recipe(study.rules[0], study.seeds[0]))
-    first, *later = estimate or [0.0] * study.generations
+    recipe = study.line_recipe(study.rules[0], study.seeds[0])
+    size = registered_size(recipe)
+    first, *later = [0.0] * study.generations if size is None else generation_seconds(recipe, size)
     lines_of_seeds = [len(study.rules), *[study.repeated_rules] * (len(study.seeds) - 1)]
     return [seconds for lines in lines_of_seeds for seconds in (first, *later * lines)]
 

@@ -27,3 +27,11 @@ def test_p_values_have_three_digits(value: float | None, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.91236, "0.912"), (1.0, "1.000")])  # noqa: RUF001
 def test_decimals_have_three_digits(value: float | None, text: str) -> None:
     assert numerals.decimal(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (80, "1 min 20 s"), (7_500, "2 h 5 min")],
+)
+def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
+    assert numerals.duration(seconds) == text

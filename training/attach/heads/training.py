@@ -83,14 +83,16 @@ def train_head(
     seed: int,
     progress: Advance | None = None,
     *,
+    batch_rows: int | None = None,
     device: torch.device | None = None,
 ) -> HeadWeights:
     """Train a head on features and the network's logits of the same rows; progress counts epochs.
 
     On one machine, the same seed and rows give bitwise equal weights.
-    device: by default a GPU if one is available.
+    batch_rows: rows of a step; by default `choose_batch_rows`. device: by default a GPU if one is available.
     """
     device = device or choose_training_device()
+    batch_rows = batch_rows or choose_batch_rows(len(features_NP), settings)
     scale = Scale.of(features_NP)
     generator = torch.Generator().manual_seed(seed)
     hidden = [settings.hidden] if settings.kind == "mlp" else []
@@ -100,9 +102,15 @@ def train_head(
     with reproducible(threads=1, device=device):
         standard_NP = torch.from_numpy(scale.apply(features_NP)).to(device)
         target_NK = functional.log_softmax(torch.from_numpy(logits_NK.astype(np.float64)), dim=1).float()
-        _fit(layers, standard_NP, target_NK.to(device), settings, generator, progress or _ignore)
+        _fit(layers, standard_NP, target_NK.to(device), settings, batch_rows, generator, progress or _ignore)
     first, *later = [(weight.detach().cpu().numpy(), bias.detach().cpu().numpy()) for weight, bias in layers]
     return HeadWeights((scale.fold(first), *later))
+
+
+def choose_batch_rows(rows: int, settings: HeadTraining) -> int:
+    """Return the rows of a step: `settings.batch_rows`, or fewer if training would have too few steps."""
+    most_batch_rows = max(_FEWEST_BATCH_ROWS, rows * settings.epochs // _FEWEST_STEPS)
+    return min(settings.batch_rows, most_batch_rows)
 
 
 def load_or_train_head(
@@ -144,13 +152,12 @@ def _fit(
     standard_NP: Tensor,
     target_NK: Tensor,
     settings: HeadTraining,
+    batch_rows: int,
     generator: torch.Generator,
     advance: Advance,
 ) -> None:
     """Train the layers in place on standardised features and the network's log-probabilities."""
     rows = len(standard_NP)
-    most_batch_rows = max(_FEWEST_BATCH_ROWS, rows * settings.epochs // _FEWEST_STEPS)
-    batch_rows = min(settings.batch_rows, most_batch_rows)
     steps = settings.epochs * math.ceil(rows / batch_rows)
     optimizer = torch.optim.AdamW(
         itertools.chain(*layers), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

@@ -63,10 +63,9 @@ class AugmentedRows:
 
         multiply_adds: of the network, for one row.
         """
-        useful = MOST_MIXTURES_PER_ROW * (2 if images else 1) * len(head_N)
         can_mix = all(array.dtype.kind == "f" or array.dtype == _ROUNDED for array in rows.inputs.values())
-        bounds = (useful, MOST_TRAINING_ROWS - len(head_N), MOST_MULTIPLY_ADDS // multiply_adds)
-        return cls(rows, head_N, max(0, min(bounds)) if can_mix else 0, images, seed)
+        copies = count_copies(len(head_N), is_image=bool(images), multiply_adds=multiply_adds)
+        return cls(rows, head_N, copies if can_mix else 0, images, seed)
 
     @classmethod
     def none(cls, rows: Rows, head_N: NDArray[np.int64]) -> "AugmentedRows":
@@ -133,6 +132,16 @@ class AugmentedRows:
             shift_M2=np.where(is_shifted_M[:, None], shift_M2, 0.0),
             mirrored_M=is_shifted_M & (generator.random(self.copies) < 0.5),
         )
+
+
+def count_copies(head_rows: int, *, is_image: bool, multiply_adds: int) -> int:
+    """Return the number of copies that the limits allow.
+
+    is_image: whether copies can also be shifted. multiply_adds: of the network, for one row.
+    """
+    useful = MOST_MIXTURES_PER_ROW * (2 if is_image else 1) * head_rows
+    bounds = (useful, MOST_TRAINING_ROWS - head_rows, MOST_MULTIPLY_ADDS // multiply_adds)
+    return max(0, min(bounds))
 
 
 def _shifted(

@@ -1,0 +1,58 @@
+"""The estimate of a run's duration, for published data and for the user's own."""
+
+from typing import Literal
+
+import pytest
+
+from training.data.registry import DATASETS, DatasetSize
+from training.data.splits import Dataset
+from training.recipe.recipe import Recipe
+from training.recipe.settings import BaselinesSection, ExitsSection
+from training.run.split_sizes import registered_size, split_sizes
+from training.run.training_time import TimeEstimate, estimate_time, generation_seconds
+
+OWN_SIZE = DatasetSize(rows=900, image_shape=(3, 12, 12), classes=4)
+
+
+def test_the_sizes_of_registered_data_are_those_of_the_loaded_splits(
+    tiny_recipe: Recipe, digits: Dataset
+) -> None:
+    size = registered_size(tiny_recipe)
+    assert size == DATASETS["digits"].size
+    assert size is not None
+    assert split_sizes(tiny_recipe, size) == split_sizes(tiny_recipe, digits)
+
+
+@pytest.mark.parametrize("train", ["joint", "frozen"])
+def test_every_part_of_a_run_on_own_data_is_estimated(
+    tiny_recipe: Recipe, train: Literal["joint", "frozen"]
+) -> None:
+    recipe = tiny_recipe.model_copy(
+        update={"exits": ExitsSection(train=train), "baselines": BaselinesSection(static=True)}
+    )
+
+    estimate = estimate_time(recipe, OWN_SIZE)
+
+    assert estimate.epochs == recipe.schedule.epochs
+    assert len(estimate.epoch_seconds) == recipe.generations.count
+    assert estimate.baseline_epoch_seconds == 2 * estimate.epoch_seconds[0]
+    assert min(*estimate.epoch_seconds, estimate.release_seconds) > 0
+
+
+def test_the_total_is_the_sum_of_the_parts() -> None:
+    estimate = TimeEstimate(
+        epochs=10, epoch_seconds=(2.0, 3.0), baseline_epoch_seconds=4.0, release_seconds=5.0
+    )
+    assert estimate.total_seconds == 10 * (2 + 3 + 4) + 5
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(4.9, 0), (13.9, 0), (14.0, 1), (95.0, 10), (103.9, 10)])
+def test_the_largest_number_of_epochs_that_fits_into_a_time(seconds: float, epochs: int) -> None:
+    estimate = TimeEstimate(
+        epochs=7, epoch_seconds=(2.0, 3.0), baseline_epoch_seconds=4.0, release_seconds=5.0
+    )
+    assert estimate.epochs_within(seconds) == epochs
+
+
+def test_each_generation_has_its_own_estimate(tiny_recipe: Recipe, digits: Dataset) -> None:
+    assert len(generation_seconds(tiny_recipe, digits)) == tiny_recipe.generations.count

@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     if events is not None:
         events.published(record, folder.report_path.resolve())
-    what = f"{record.model} version {record.version}, generation {record.chosen_generation}"
+    what = f"{record.model} version {record.version}, generation {record.chosen_generation}: {record.summary}"
     where = f"{record.published}, report: {folder.report_path.resolve()}"
     print(f"published {what}: {where}" if did_run else f"nothing to do, already published {what}: {where}")
 

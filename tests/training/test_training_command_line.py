@@ -186,7 +186,7 @@ def test_success_is_one_line_and_a_second_start_has_nothing_to_do(
     options = ["--seed", "3", "--set", "generations.count=1", "--model", "other"]
     assert main(run_arguments(tiny_recipe_file, tmp_path, *options)) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("published other version 1, generation ")
+    assert printed.startswith("published other version 1, generation 0: balanced is right on ")
     assert f"{tmp_path}/models/other/1, report: {tmp_path}/run/report.html" in printed
     recipe = Recipe.model_validate_json((tmp_path / "run" / RECIPE_FILE).read_bytes())
     assert (recipe.seed, recipe.generations.count, recipe.model) == (3, 1, "other")

@@ -98,6 +98,18 @@ def mean(values: Sequence[float], counts: Sequence[int], confidence: float = CON
     return Estimate(value, max(min(values), low), min(max(values), high))
 
 
+def difference(a: Proportion, b: Proportion) -> Estimate:
+    """Estimate the share of a minus that of b, two independent proportions, by Newcombe's method 10.
+
+    R. G. Newcombe, Statistics in Medicine 1998.
+    """
+    value = a.share - b.share
+    (low_a, high_a), (low_b, high_b) = a.interval, b.interval
+    below = math.hypot(a.share - low_a, high_b - b.share)
+    above = math.hypot(high_a - a.share, b.share - low_b)
+    return Estimate(value, value - below, value + above)
+
+
 def mcnemar(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> float:
     """Compute the exact one-sided p-value of the hypothesis that b is not more accurate than a.
 

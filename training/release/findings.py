@@ -24,12 +24,12 @@ from training.exits.evaluate import ensemble_accuracy
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion, discordant
 from training.recipe.recipe import Recipe
-from training.release import promises
+from training.release import advice, promises
 from training.release.publish import check_certified, stage_entry
 from training.reporting.conditions import package_versions
 from training.run.assessment import TEST, Assessment, input_spec, path_entry
 from training.run.baselines import Baseline
-from training.run.folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunRecord
+from training.run.folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunPlan, RunRecord
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Findings:
     baselines: tuple[BaselineRecord, ...]
     precisions: Sequence[str | None]
     """Precision of each generation's last epochs."""
+    train: Proportion
+    """Accuracy of the chosen generation's final exit on a sample of the train split."""
+    plan: RunPlan | None
+    """None if the run's folder has no plan."""
     created: str
 
     @property
@@ -82,8 +86,20 @@ def compare_baseline(baseline: Baseline, best: Assessment, test: Split) -> Basel
 
 
 def warnings(findings: Findings) -> Iterator[str]:
-    """Return a warning for each operating point that is uncertified or equals `exact`."""
-    return promises.warnings(findings.best.chosen.points, findings.recipe.operating_points.goals)
+    """Yield the warnings about the results of the chosen generation."""
+    best, recipe = findings.best, findings.recipe
+    readings = best.tested.readings
+    yield from promises.warnings(best.chosen.points, recipe.operating_points.goals)
+    for warning in (
+        *advice.near_chance(
+            [readings.accuracy(number) for number in range(readings.exits)],
+            advice.largest_class_share(findings.dataset.test.truth_N),
+            recipe,
+        ),
+        *advice.small_saving(DEFAULT_POINT, best.tested.outcomes[DEFAULT_POINT].multiply_adds_share, recipe),
+        *advice.overfitting(findings.train, best.chosen.tune.accuracy(-1)),
+    ):
+        yield warning.replace(promises.NBSP, " ")
 
 
 def make_manifest(findings: Findings, version: int, run_id: str) -> Manifest:
@@ -156,4 +172,6 @@ def make_record(findings: Findings, published: Path) -> RunRecord:
         ),
         stage_milliseconds=dict(findings.stage_milliseconds),
         baselines=findings.baselines,
+        plan=findings.plan,
+        warnings=tuple(warnings(findings)),
     )

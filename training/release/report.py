@@ -11,6 +11,7 @@ from training.release import plots, promises, reliability_plots, words
 from training.release.summary import RunSummary
 from training.reporting import numerals
 from training.reporting.page_svg import page_exit_colour
+from training.run.plan import plan_facts
 
 _TEMPLATE = "report.html"
 
@@ -35,6 +36,7 @@ def render(summary: RunSummary) -> str:
         },
         settings=json.dumps(summary.settings, indent=2, ensure_ascii=False, default=str),
         exit_colour=page_exit_colour,
+        plan_facts=plan_facts,
     )
 
 

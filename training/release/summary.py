@@ -21,10 +21,10 @@ from training.exits.reliability import Reliability, arriving, error_by_chance, m
 from training.exits.thresholds import Candidate
 from training.recipe.recipe import Recipe
 from training.release.exported_stage import ExportedStage
-from training.release.findings import Findings
+from training.release.findings import Findings, warnings
 from training.reporting.conditions import hardware, package_versions
 from training.run.assessment import NEUTRAL_TEMPERATURE, Assessment, HeldOutResults
-from training.run.folder import BaselineRecord
+from training.run.folder import BaselineRecord, RunPlan
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,12 @@ class RunSummary:
     """The recipe with all defaults filled in."""
     dataset: str
     split_rows: Mapping[str, int]
+    plan: RunPlan | None
+    """What was known before training; None if the run's folder has no plan."""
+    warnings: tuple[str, ...]
+    """Warnings about the data and the results, each with what to try."""
+    train: Proportion
+    """Accuracy of the published generation's final exit on a sample of the train split."""
     seed: int
     generations: tuple[GenerationSummary, ...]
     chosen_generation: int
@@ -163,6 +169,9 @@ def make_summary(findings: Findings, published: Path) -> RunSummary:
         settings=recipe.model_dump(mode="json"),
         dataset=findings.dataset.name,
         split_rows={name: len(split) for name, split in findings.dataset.splits.items()},
+        plan=findings.plan,
+        warnings=(*(findings.plan.warnings if findings.plan else ()), *warnings(findings)),
+        train=findings.train,
         seed=recipe.seed,
         generations=tuple(summarise_generations(findings)),
         chosen_generation=findings.promotion.chosen,

@@ -37,7 +37,10 @@ def headline(summary: RunSummary) -> str:
     point = summary.default_point
     full = percent(point.test.final_correct / point.test.n)
     if point.is_exact:
-        return f"{summary.model_name} answers {full} of test rows correctly, all at full depth."
+        return (
+            f"{summary.model_name} saves nothing: {point.name} answers {full} of test rows correctly, "
+            "all at full depth."
+        )
     return (
         f"{summary.model_name} answers {percent(point.test.accuracy)} of test rows correctly "
         f"with {percent(point.test.multiply_adds_share)} of the multiply-adds. Full depth reaches {full}."
@@ -76,6 +79,14 @@ def generations(summary: RunSummary) -> str:
     return (
         f"Generation {summary.chosen_generation} was published. On {rows}, it was significantly better than "
         f"the best one before (paired one-sided test, p {p_value(summary.chosen.p_value)})."
+    )
+
+
+def train_accuracy(summary: RunSummary) -> str:
+    """State the accuracy of the final exit on train rows, for comparison with the tune rows."""
+    return (
+        f"Its final exit is right on {proportion(summary.train)} of {summary.train.n:,} train rows, without "
+        f"augmentation, and on {proportion(summary.chosen.tune)} of the tune rows."
     )
 
 

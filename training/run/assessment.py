@@ -29,6 +29,7 @@ from training.exits.calibrate import calibration_temperature
 from training.exits.certify import CertifiedThresholds
 from training.exits.evaluate import EvaluationCounts, Readings, cumulative, evaluate, outcome, read
 from training.exits.goals import Goal
+from training.exits.intervals import Proportion
 from training.exits.reliability import confidence_spread, expected_calibration_error
 from training.exits.thresholds import Candidate, pareto_path
 from training.release.exported_stage import ExportedStage
@@ -171,6 +172,14 @@ def measure(
             name: outcome(readings, point.candidate.rule, cost_E) for name, point in chosen.points.items()
         },
     )
+
+
+def sample_accuracy(stages: Stages, split: Split, *, most_rows: int, seed: int) -> Proportion:
+    """Measure the final exit on at most `most_rows` rows of a split, sampled by the seed."""
+    row_N = np.random.default_rng(seed).permutation(len(split))[:most_rows]
+    sample = Split(split.images_NCHW[row_N], split.truth_N[row_N], split.digest)
+    correct_N = stages.logits(sample)[-1].argmax(axis=1) == sample.truth_N
+    return Proportion(int(correct_N.sum()), len(sample))
 
 
 def exit_entries(chosen: ChosenPoints, tested: HeldOutResults) -> tuple[Exit, ...]:

@@ -4,6 +4,7 @@ Its files are:
 
     recipe.json             the recipe with every default filled in; written first
     data.json               digests of the data
+    plan.json               what the run will do: rows, network, generations and the expected duration
     run-id                  the id of the run, which is in the manifest of the published version
     checkpoint.pt           the last finished epoch
     generation-<g>/         weights.pt and the exported stage-<k>.onnx; with attached exits also heads/, and
@@ -30,16 +31,44 @@ from serving.repository.manifest import (
 from serving.repository.repository import file_digest
 from training.data.splits import DataDigests
 from training.errors import RunError
+from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Estimate, Proportion, paired_difference
 from training.recipe.recipe import Recipe, first_difference
 from training.run.output_folder import ID_FILE, make_writable, run_id
 
 RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
+PLAN_FILE = "plan.json"
 RECORD_FILE = "run.json"
 REPORT_FILE = "report.html"
 
 _Document = TypeVar("_Document", bound=BaseModel)
+
+
+class RunPlan(ManifestSection):
+    """What a run does, known before it trains."""
+
+    split_rows: dict[str, int]
+    """Rows of each split."""
+    repeats: int | None = None
+    """Rows of the dataset that equal an earlier one; None if they were not counted."""
+    classes: int
+    image_shape: tuple[int, int, int]
+    """[C, H, W]"""
+    parameters: int
+    """Parameters of the trained network."""
+    multiply_adds: tuple[int, ...]
+    """Multiply-adds of a row that leaves at each exit of the trained network."""
+    exits_are_attached: bool
+    """Whether early exits are chosen after training, by `exits.train = "frozen"`."""
+    generations: int
+    """Most generations. With `generations.patience` there may be fewer."""
+    epochs: int
+    """Epochs of each generation."""
+    expected_seconds: float
+    """Estimated duration of the whole run on the machine that began it."""
+    warnings: tuple[str, ...] = ()
+    """Warnings about the data, given before training."""
 
 
 class GenerationRecord(ManifestSection):
@@ -111,6 +140,21 @@ class RunRecord(ManifestSection):
     stage_milliseconds: dict[int, tuple[float, ...]] = Field(default_factory=dict)
     """Medians of the published stages for a batch, by number of rows."""
     baselines: tuple[BaselineRecord, ...] = ()
+    plan: RunPlan | None = None
+    """None in old records."""
+    warnings: tuple[str, ...] = ()
+    """Warnings about the results, each with what to try."""
+
+    @property
+    def summary(self) -> str:
+        """Accuracy and cost of the default operating point, in a clause."""
+        chosen = next(each for each in self.generations if each.number == self.chosen_generation)
+        point = chosen.operating_points[DEFAULT_POINT]
+        assert point.accuracy is not None, "a recipe's data has labels"
+        accuracy = f"{DEFAULT_POINT} is right on {point.accuracy:.1%} of {point.n:,} test rows"
+        if all(threshold is None for threshold in point.thresholds):
+            return f"{accuracy} and saves nothing"
+        return f"{accuracy} with {point.multiply_adds_share:.1%} of the network's multiply-adds"
 
     def is_published_in(self, model_repository: Path) -> bool:
         """Return whether the model repository has the version, with the recorded manifest."""
@@ -187,6 +231,14 @@ class RunFolder:
         """Begin a run, or resume it; raise RunError if another recipe or other data is recorded."""
         self.check(recipe)
         self.begin(recipe, data)
+
+    def read_plan(self) -> RunPlan | None:
+        """Return the plan of the run; None if the folder has none."""
+        return self._read(PLAN_FILE, RunPlan.model_validate_json)
+
+    def write_plan(self, plan: RunPlan) -> None:
+        """Write the plan of the run."""
+        self._write(PLAN_FILE, plan)
 
     def read_record(self) -> RunRecord | None:
         """Return the record of the run; None if it has not published."""

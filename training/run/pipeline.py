@@ -24,12 +24,16 @@ from training.release.publish import publish
 from training.release.report import write_report
 from training.release.summary import make_summary
 from training.run import interrupt
-from training.run.assessment import Assessment, Exported, choose, read_test_split
+from training.run.assessment import Assessment, Exported, choose, read_test_split, sample_accuracy
 from training.run.baselines import Baseline, train_baselines
-from training.run.folder import RunFolder, RunRecord
+from training.run.folder import RunFolder, RunPlan, RunRecord
 from training.run.from_recipe import make_network, train
 from training.run.memory import check_memory
 from training.run.output_folder import check_writable, hold
+from training.run.plan import make_plan, plan_lines
+
+MOST_SAMPLED_ROWS = 2_000
+"""Rows of the train split that the chosen generation is measured on."""
 
 
 def run(
@@ -76,7 +80,7 @@ def _run(
     make_network(recipe, dataset)  # raises RecipeError if the images do not fit the architecture
     check_writable(model_repository / recipe.model)
     folder.begin(recipe, dataset.digests)
-    for line in unused_settings(recipe):
+    for line in (*plan_lines(_plan(recipe, dataset, folder)), *unused_settings(recipe)):
         progress.say(line)
     generations = train(recipe, dataset, folder, progress)
     progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
@@ -86,6 +90,15 @@ def _run(
             record = release(findings, model_repository, folder, progress)
         write_report(folder.report_path, make_summary(findings, Path(record.published)))
     return record, True
+
+
+def _plan(recipe: Recipe, dataset: Dataset, folder: RunFolder) -> RunPlan:
+    """Read the plan of the run in a folder, or make it."""
+    plan = folder.read_plan()
+    if plan is None:
+        plan = make_plan(recipe, dataset)
+        folder.write_plan(plan)
+    return plan
 
 
 def unused_settings(recipe: Recipe) -> Iterator[str]:
@@ -99,7 +112,7 @@ def release(
 ) -> RunRecord:
     """Publish the chosen generation and write the record."""
     for line in warnings(findings):
-        progress.say(line)
+        progress.say(f"warning: {line}")
     published = publish(
         model_repository,
         findings.recipe.model,
@@ -151,6 +164,9 @@ def find_out(
             max_multiply_adds=default.tune.multiply_adds_share * full_cost,
         )
     # All choices have been made.
+    train_accuracy = sample_accuracy(
+        exported[promotion.chosen], dataset.train, most_rows=MOST_SAMPLED_ROWS, seed=recipe.seed
+    )
     assessments = [
         Assessment(stages, points, read_test_split(stages, points, dataset.test))
         for stages, points in zip(exported, chosen, strict=True)
@@ -166,5 +182,7 @@ def find_out(
         stage_milliseconds=measure_milliseconds(best.exported.runner),
         baselines=tuple(compare_baseline(baseline, best, dataset.test) for baseline in baselines),
         precisions=[generation.precision for generation in generations],
+        train=train_accuracy,
+        plan=folder.read_plan(),
         created=created,
     )

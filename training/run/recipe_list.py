@@ -10,7 +10,6 @@ from training.errors import RecipeError
 
 HELP = "list the built-in recipes, or the settings of one"
 SETTING_HEADER = ("setting", "value", "meaning")
-SECONDS_PER_MINUTE = 60
 NAME_WIDTH = 16
 
 
@@ -58,6 +57,7 @@ def _print_settings(recipe: dict[str, Any]) -> None:
 def _print_times() -> None:
     from training.data.registry import DATASETS
     from training.recipe.recipe import built_in_recipes, load_recipe
+    from training.reporting.numerals import duration
     from training.run.split_sizes import registered_size
     from training.run.training_time import training_seconds
 
@@ -66,13 +66,7 @@ def _print_times() -> None:
         print(f"{name:<{NAME_WIDTH}} {recipe.description}")
         print(f"{'':<{NAME_WIDTH}} needs: {DATASETS[recipe.dataset.name].needs}")
         size = registered_size(recipe)
-        seconds = None if size is None else training_seconds(recipe, size)
-        print(f"{'':<{NAME_WIDTH}} takes here: {_duration(seconds)}", flush=True)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "depends on your data"
-    if seconds < SECONDS_PER_MINUTE:
-        return f"about {seconds:.0f} s, estimated from a few steps"
-    return f"about {seconds / SECONDS_PER_MINUTE:.0f} min, estimated from a few steps"
+        takes = "depends on your data"
+        if size is not None:
+            takes = f"about {duration(training_seconds(recipe, size))}, estimated from a few steps"
+        print(f"{'':<{NAME_WIDTH}} takes here: {takes}", flush=True)

@@ -72,7 +72,7 @@ def _attach_seconds(recipe: Recipe, sizes: SplitSizes, dataset: Dataset, network
     rows, splits = rows_of_recipe(dataset, recipe.seed)
     measured = measure_network(source, rows.batch(0, MEASURED_ROWS))
     cuts = choose_levels(find_cuts(source, measured), measured.total, LEVELS)
-    if not cuts:  # the run will end with an error that names the network
+    if not cuts:  # `attach_exits` will raise an error that names the network
         return 0.0
     images = image_axes(source, measured)
     augmented = AugmentedRows.of(rows, splits.heads, images, settings.seed, multiply_adds=measured.total)

@@ -4,13 +4,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from training.exits.intervals import STEPS, Proportion, mcnemar, mean, paired_gain, rounded_up, wilson
+from training.exits.intervals import (
+    STEPS,
+    Proportion,
+    difference,
+    mcnemar,
+    mean,
+    paired_gain,
+    rounded_up,
+    wilson,
+)
 
 
 def test_wilson_intervals_match_published_values() -> None:
     # Newcombe, Statistics in Medicine 1998, method 3: 81 of 263, and 0 of 20.
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+def test_intervals_of_differences_match_published_values() -> None:
+    # Newcombe, Statistics in Medicine 1998, method 10: 56 of 70 and 48 of 80; 9 of 10 and 3 of 10.
+    estimate = difference(Proportion(56, 70), Proportion(48, 80))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    estimate = difference(Proportion(9, 10), Proportion(3, 10))
+    assert (estimate.low, estimate.high) == pytest.approx((0.1705, 0.8090), abs=5e-5)
 
 
 @settings(deadline=None)

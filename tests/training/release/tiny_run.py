@@ -32,11 +32,24 @@ from training.release.summary import (
 )
 from training.run.assessment import HeldOutResults
 from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
-from training.run.folder import BaselineRecord
+from training.run.folder import BaselineRecord, RunPlan
 
 IMAGE_SHAPE = (1, 8, 8)
 IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))
 SPLIT_ROWS = {"train": 800, "temperature": 150, "tune": 247, "certify": 300, "test": 300}
+PLAN = RunPlan(
+    split_rows=SPLIT_ROWS,
+    repeats=12,
+    classes=10,
+    image_shape=IMAGE_SHAPE,
+    parameters=4_321,
+    multiply_adds=(1_500, 20_000, 30_000),
+    exits_are_attached=False,
+    generations=2,
+    epochs=6,
+    expected_seconds=80.0,
+    warnings=(),
+)
 GOALS = {
     "exact": None,
     "balanced": OperatingPointSection(max_accuracy_loss=0.003, epsilon=0.01),
@@ -160,6 +173,7 @@ def run(folder: Path) -> RunSummary:
         test = outcome(readings["test"], certified.candidate.rule, cost_E)
         return OperatingPointSummary(name, goal, certified, test)
 
+    second_train = readings["train"].accuracy(-1)
     points = tuple(point(name, goal) for name, goal in GOALS.items())
     rule = points[2].certified.candidate.rule
     return RunSummary(
@@ -171,6 +185,9 @@ def run(folder: Path) -> RunSummary:
         settings={"dataset": "digits", "architecture": {"width": 6}, "note": "<script>"},
         dataset="digits",
         split_rows=SPLIT_ROWS,
+        plan=PLAN,
+        warnings=("exit 0 is hardly better than <chance>",),
+        train=second_train,
         seed=1,
         generations=(generation(0, before, {}), generation(1, readings, before)),
         chosen_generation=1,

@@ -1,5 +1,6 @@
 """A tiny run from recipe to published version, and runs that resume it."""
 
+import html
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -22,9 +23,10 @@ from training.errors import RecipeError, RunError
 from training.exits.evaluate import evaluate
 from training.exits.goals import OperatingPointSection
 from training.recipe.recipe import Recipe
-from training.run.folder import RECIPE_FILE, RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
+from training.run.folder import PLAN_FILE, RECIPE_FILE, RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
 from training.run.from_recipe import make_network
 from training.run.pipeline import run
+from training.run.plan import plan_lines
 
 
 class RecordingProgress(ProgressBar):
@@ -52,6 +54,12 @@ class Run:
     @property
     def models(self) -> Path:
         return self.root / "models"
+
+    @property
+    def record(self) -> RunRecord:
+        record = self.folder.read_record()
+        assert record is not None
+        return record
 
     def start(self, recipe: Recipe, *, resume: bool, progress: ProgressBar) -> tuple[RunRecord, bool]:
         return run(recipe, "tiny", self.folder, self.models, progress, resume=resume)
@@ -136,8 +144,58 @@ def test_a_point_certified_by_nothing_reaches_its_target_and_is_reported_as_unce
     allowed = [row for row in points if row.accuracy_loss is not None and row.accuracy_loss <= 0.1]
     assert fast.thresholds in {row.thresholds for row in allowed}
     assert fast.certificate is None
-    assert 'operating point "fast" is UNCERTIFIED, as requested by certified_by = "nothing"' in finished.lines
+    warning = 'warning: operating point "fast" is UNCERTIFIED, as requested by certified_by = "nothing"'
+    assert warning in finished.lines
     assert "Not certified, as its goal requests" in finished.folder.report_path.read_text()
+
+
+def test_the_plan_is_shown_before_training_and_recorded(finished: Run) -> None:
+    plan = finished.folder.read_plan()
+    assert plan is not None
+    shown = list(plan_lines(plan))
+    assert finished.lines[: len(shown)] == shown
+    assert finished.record.plan == plan
+    assert "2 generations of 2 epochs" in finished.folder.report_path.read_text(encoding="utf-8")
+
+
+def test_warnings_are_shown_recorded_and_in_the_report(finished: Run) -> None:
+    """The tiny network is hardly better than chance, so its exits have warnings."""
+    warnings = finished.record.warnings
+    assert any(warning.startswith("exit 0 is right on ") for warning in warnings)
+    assert {f"warning: {warning}" for warning in warnings} <= set(finished.lines)
+    page = html.unescape(finished.folder.report_path.read_text(encoding="utf-8"))
+    assert [warning for warning in warnings if warning not in page] == []
+
+
+def test_a_record_without_plan_and_warnings_can_be_read(finished: Run) -> None:
+    document = json.loads((finished.folder.path / RECORD_FILE).read_text())
+    del document["plan"], document["warnings"]
+    record = RunRecord.model_validate_json(json.dumps(document))
+    assert (record.plan, record.warnings) == (None, ())
+
+
+def test_a_resumed_run_keeps_the_plan_it_began_with(new_run: Run, finished: Run, tiny_recipe: Recipe) -> None:
+    shutil.copytree(finished.root, new_run.root, dirs_exist_ok=True)
+    path = new_run.folder.path / PLAN_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"expected_seconds": 12_345.0}))
+    new_run.folder.report_path.unlink()
+    progress = RecordingProgress(quiet=True)
+
+    new_run.start(tiny_recipe, resume=True, progress=progress)
+
+    assert any("about 3 h 25 min for the whole run" in line for line in progress.lines)
+
+
+def test_the_summary_of_a_record_states_what_the_default_point_saves(finished: Run) -> None:
+    record = finished.record
+    point = record.generations[record.chosen_generation].operating_points["balanced"]
+    accuracy = f"balanced is right on {point.accuracy:.1%} of 360 test rows"
+    assert record.summary == f"{accuracy} with {point.multiply_adds_share:.1%} of the network's multiply-adds"
+    exact = point.model_copy(update={"thresholds": (None, None)})
+    generations = tuple(
+        each.model_copy(update={"operating_points": {"balanced": exact}}) for each in record.generations
+    )
+    assert record.model_copy(update={"generations": generations}).summary == f"{accuracy} and saves nothing"
 
 
 def test_a_point_that_cannot_be_certified_equals_exact_and_is_reported(
@@ -158,7 +216,7 @@ def test_a_point_that_cannot_be_certified_equals_exact_and_is_reported(
     points = new_run.published().manifest.operating_points
     assert points["fast"] == points["exact"]
     assert points["balanced"] != points["exact"]
-    assert 'operating point "fast" equals "exact": nothing faster was certified' in progress.lines
+    assert 'warning: operating point "fast" equals "exact": nothing faster was certified' in progress.lines
     assert "Nothing faster was certified, so it equals exact: " in new_run.folder.report_path.read_text()
 
 
@@ -291,5 +349,5 @@ def test_the_record_is_plain_json(finished: Run) -> None:
     record = json.loads((finished.folder.path / RECORD_FILE).read_text())
     assert list(record) == [
         "recipe", "model", "version", "published", "manifest_sha256", "seed", "chosen_generation",
-        "generations", "ensemble", "stage_milliseconds", "baselines",
+        "generations", "ensemble", "stage_milliseconds", "baselines", "plan", "warnings",
     ]  # fmt: skip

@@ -24,6 +24,7 @@ from serving.console.standard_streams import print_error, print_to_stderr, run_c
 from serving.errors import RepositoryError
 from training.attach import options as attach_options
 from training.errors import TrainingError
+from training.init import options as init_options
 from training.retarget import options as retarget_options
 from training.run import interrupt, recipe_list
 from training.run import options as run_options
@@ -87,6 +88,9 @@ def _parser(prog: str) -> CommandParser:
     for command in (run, train):
         run_options.add_to(command)
         command.set_defaults(run=_run)
+    init = commands.add_parser("init", help=init_options.HELP)
+    init_options.add_to(init)
+    init.set_defaults(run=_init)
     attach = commands.add_parser("attach", help=attach_options.HELP)
     attach_options.add_to(attach)
     attach.example = "model.onnx --data rows.npz --name mine"
@@ -127,7 +131,33 @@ def _attach(options: argparse.Namespace) -> None:
     print(f"published {what}: {where}" if did_attach else f"nothing to do, already published {what}: {where}")
 
 
+def _init(options: argparse.Namespace) -> None:
+    path = _propose(options)
+    print(f"next: {options.prog} {'train' if options.prog == 'offramp' else 'run'} {shlex.quote(str(path))}")
+
+
+def _propose(options: argparse.Namespace) -> Path:
+    """Write a proposed recipe for the user's data and return its path."""
+    with interrupt.deferred():
+        from training.init.command import recipe_file, write_proposal
+
+    is_init = options.command == "init"
+    path: Path = (options.output if is_init else None) or recipe_file(options.data, options.name)
+    if is_init or not (options.resume and path.exists()):
+        write_proposal(
+            options.data,
+            path,
+            name=options.name,
+            minutes=options.minutes,
+            allow_overlap=options.allow_overlap,
+            force=is_init and options.force,
+            say=print_to_stderr,
+        )
+    return path
+
+
 def _run(options: argparse.Namespace) -> None:
+    run_options.check(options)
     if options.stop_with_stdin:
         interrupt.stop_with_stdin()
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
@@ -138,6 +168,8 @@ def _run(options: argparse.Namespace) -> None:
         from training.run.folder import RunFolder
         from training.run.pipeline import run
 
+    if options.data is not None:
+        options.recipe = str(_propose(options))
     recipe = load_recipe(options.recipe, run_options.overrides(options))
     folder = RunFolder(run_options.output(options), allow_other_precision=options.allow_other_precision)
     events = Events(options.events) if options.events is not None else None
@@ -190,7 +222,9 @@ def _study(options: argparse.Namespace) -> None:
 
 def _how_to_continue(options: argparse.Namespace) -> str:
     """Return the command that resumes, or that starts again if nothing was kept."""
-    if options.command in {"recipes", "retarget"}:
+    if options.command in {"init", "recipes", "retarget"} or (
+        options.command in {"run", "train"} and not options.recipe
+    ):
         return "run it again: nothing was written"
     if options.command == "attach":
         is_kept = _has_files(attach_options.output(options))

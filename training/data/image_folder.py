@@ -46,10 +46,7 @@ class ImageShape:
 
 def load_image_folder(data_dir: Path, image_side: int | None = None) -> RawDataset:
     """Load the images, with one channel if all are grey, else RGB. image_side: resize to this size."""
-    train_folder, test_folder = _split_folders(data_dir)
-    classes = _classes(train_folder)
-    train = _list_files(train_folder, classes)
-    test = _list_files(test_folder, classes) if test_folder is not None else []
+    classes, train, test = _list_images(data_dir)
     shape = _common_shape([*train, *test], image_side)
     official_test = (_read(test, shape), _truth(test)) if test else None
 
@@ -58,6 +55,25 @@ def load_image_folder(data_dir: Path, image_side: int | None = None) -> RawDatas
         return str(files[row].path.relative_to(data_dir))
 
     return RawDataset("image-folder", classes, _read(train, shape), _truth(train), official_test, name_row)
+
+
+def image_sizes(data_dir: Path) -> set[tuple[int, int]]:
+    """Return every width and height of the images. Reads only the headers."""
+    _, train, test = _list_images(data_dir)
+    sizes = set()
+    for file in (*train, *test):
+        with _open_image(file.path) as image:
+            sizes.add(image.size)
+    return sizes
+
+
+def _list_images(data_dir: Path) -> tuple[tuple[str, ...], list[ImageFile], list[ImageFile]]:
+    """Return the class names, the images that are not official test rows, and those that are."""
+    train_folder, test_folder = _split_folders(data_dir)
+    classes = _classes(train_folder)
+    train = _list_files(train_folder, classes)
+    test = _list_files(test_folder, classes) if test_folder is not None else []
+    return classes, train, test
 
 
 def _split_folders(data_dir: Path) -> tuple[Path, Path | None]:

@@ -31,6 +31,11 @@ class DataSummary:
     repeats: Repeats
     """Equal images; `left_out_rows` is 0, because nothing is cut yet."""
 
+    @property
+    def distinct_rows(self) -> int:
+        """Rows without those that repeat the image of an earlier row."""
+        return self.rows - self.repeats.repeated_rows
+
     def lines(self) -> list[str]:
         """Return the summary as lines of text."""
         channels, height, width = self.image_shape

@@ -135,6 +135,14 @@ def read_toml(path: Path, kind: type[_Settings], overrides: Overrides = NO_OVERR
         raise RecipeError(message) from error
 
 
+def parse_recipe(text: str, folder: Path) -> Recipe:
+    """Parse the TOML text of a recipe, whose relative paths begin at a folder; raise RecipeError."""
+    try:
+        return Recipe.model_validate(tomllib.loads(text), context={RECIPE_FOLDER: folder.resolve()})
+    except ValidationError as error:
+        raise RecipeError(error_message(Recipe, error.errors(include_url=False)[0])) from error
+
+
 def first_difference(expected: Recipe, got: Recipe) -> str | None:
     """Return a line about the first key with different values; None if the recipes are equal."""
     expected_values, values = flatten(expected.model_dump()), flatten(got.model_dump())

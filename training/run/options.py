@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from serving.console.command_parser import CommandParser
+from training.errors import RecipeError
+from training.init import options as init_options
 from training.recipe.overrides import Overrides, merge_assignments, read_assignment
 from training.retarget.options import add_model_repository
 
@@ -18,8 +20,9 @@ def add_to(command: CommandParser) -> None:
     )
     command.example = "digits --set schedule.epochs=5 --model-repository models"
     command.add_argument(
-        "recipe", metavar="RECIPE", help="name of a built-in recipe, or the path of a TOML file"
+        "recipe", metavar="RECIPE", nargs="?", help="name of a built-in recipe, or the path of a TOML file"
     )
+    init_options.add_data(command, required=False)
     command.add_argument(
         "--output", type=Path, metavar="DIR", help="working folder of the run (default: runs/<recipe>)"
     )
@@ -62,6 +65,17 @@ def add_allow_other_precision(command: CommandParser) -> None:
     )
 
 
+def check(options: argparse.Namespace) -> None:
+    """Raise RecipeError unless the options name either a recipe or data."""
+    if (options.recipe is None) == (options.data is None):
+        got = "both" if options.recipe is not None else "neither"
+        raise RecipeError(f"{options.command}: expected either RECIPE or --data, got {got}")
+    if options.data is None and (options.name is not None or options.minutes != init_options.DEFAULT_MINUTES):
+        raise RecipeError(
+            f"{options.command}: expected --name and --minutes only with --data, because a recipe has its own"
+        )
+
+
 def output(options: argparse.Namespace) -> Path:
     """Return the working folder."""
     return options.output or Path("runs") / recipe_name(options)
@@ -74,7 +88,8 @@ def recipe_name(options: argparse.Namespace) -> str:
 
 def overrides(options: argparse.Namespace) -> Overrides:
     """Return the settings that replace the recipe's; raise RecipeError for a key that is set twice."""
-    shortcuts = (("model", options.model), ("seed", options.seed))
+    overlap = options.allow_overlap or None
+    shortcuts = (("model", options.model), ("seed", options.seed), ("dataset.allow_overlap", overlap))
     assignments = [read_assignment(text) for text in options.set]
     return merge_assignments([*assignments, *((key, value) for key, value in shortcuts if value is not None)])
 
@@ -90,4 +105,6 @@ def options_to_resume(options: argparse.Namespace) -> list[str]:
     for flag in ("model", "seed", "events"):
         value = getattr(options, flag)
         arguments += [f"--{flag}", str(value)] if value is not None else []
+    if options.allow_overlap:
+        arguments.append("--allow-overlap")
     return arguments

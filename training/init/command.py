@@ -1,0 +1,54 @@
+"""Writes a proposed recipe to a file."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from serving.files import atomic_write
+from training.errors import RecipeError
+from training.init.proposal import Proposal, propose
+from training.init.source import model_name, open_dataset
+from training.reporting.numerals import duration
+
+
+def recipe_file(data: Path, name: str | None) -> Path:
+    """Return the file of a proposed recipe: the model's name in the working directory."""
+    return Path(f"{name or model_name(data)}.toml")
+
+
+def write_proposal(
+    data: Path,
+    path: Path,
+    *,
+    name: str | None,
+    minutes: float,
+    allow_overlap: bool,
+    force: bool,
+    say: Callable[[str], None],
+) -> Proposal:
+    """Propose a recipe for a dataset and write it; raise RecipeError if the file exists.
+
+    force: overwrite the file. say: receives lines of progress.
+    """
+    if path.exists() and not force:
+        raise RecipeError(
+            f"{path}: expected no such file, because a recipe is written there: train it with "
+            f"`offramp train {shlex.quote(str(path))}`, choose another --name, or remove it"
+        )
+    dataset = open_dataset(data)
+    proposal = propose(
+        dataset,
+        name or model_name(data),
+        path.parent,
+        minutes=minutes,
+        allow_overlap=allow_overlap,
+        say=say,
+    )
+    with atomic_write(path) as file:
+        file.write(proposal.text.encode())
+    for line in proposal.facts:
+        say(line)
+    say(
+        f"wrote {path}: about {duration(proposal.seconds)} on this machine".replace("\N{NO-BREAK SPACE}", " ")
+    )
+    return proposal

@@ -1,0 +1,130 @@
+"""Proposes a recipe for a dataset, so that the whole run fits into a number of minutes on this machine."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.registry import DatasetSize
+from training.data.summary import DataSummary, describe
+from training.errors import DatasetError, RecipeError
+from training.init.choices import (
+    Choice,
+    choose_augmentation,
+    choose_network,
+    choose_points,
+    choose_splits,
+    choose_threads,
+)
+from training.init.recipe_text import recipe_text
+from training.init.source import OwnDataset
+from training.recipe.recipe import Recipe, parse_recipe
+from training.run.training_time import TimeEstimate, estimate_time
+
+TIME_SHARE = 0.8
+"""Share of the time that is planned, because an estimate from a few steps is rough."""
+WIDTHS = (32, 24, 16, 8)
+"""Channels of the first stage that are tried, the most accurate network first."""
+FEWEST_EPOCHS, MOST_EPOCHS = 15, 40
+"""A narrower network is proposed if a wider one would have fewer. More hardly help: docs/lab-notes.md."""
+SECONDS_PER_MINUTE = 60
+
+
+FEWEST_CLASS_ROWS = 20
+MOST_IMBALANCE = 10
+"""Above this ratio of the largest to the smallest class, a proposal has a warning."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A proposed recipe, with a reason for each setting."""
+
+    facts: tuple[str, ...]
+    """Lines about the data, with warnings."""
+    text: str
+    """The recipe as TOML, with a comment for each setting."""
+    recipe: Recipe
+    seconds: float
+    """Estimated duration of the run."""
+
+
+def propose(
+    dataset: OwnDataset,
+    model: str,
+    recipe_folder: Path,
+    *,
+    minutes: float,
+    allow_overlap: bool = False,
+    say: Callable[[str], None],
+) -> Proposal:
+    """Choose all settings for a dataset; raise RecipeError if it is too small or the time too short.
+
+    recipe_folder: the folder that a relative path in the recipe begins at. say: receives lines of progress.
+    """
+    data = describe(dataset.source)
+    if not math.isfinite(minutes) or minutes <= 0:
+        raise RecipeError(f"--minutes: expected a number above 0, got {minutes:g}")
+    if data.repeats.overlap_rows and not allow_overlap:
+        raise DatasetError(
+            f"{dataset.path}: expected test rows that are not train rows, got "
+            f"{data.repeats.overlap_rows:,} of {data.test_rows:,} that are, first: "
+            f"{data.repeats.first_overlap}; remove them, or add --allow-overlap"
+        )
+    fixed = [Choice("model", model), choose_threads()]
+    fixed += [Choice(f"dataset.{key}", value) for key, value in dataset.keys(recipe_folder).items()]
+    if data.repeats.overlap_rows:
+        fixed.append(Choice("dataset.allow_overlap", True, "the test accuracy will be too high"))
+    splits = list(choose_splits(data))
+    certify_rows = next(choice.value for choice in splits if choice.key == "dataset.certify_rows")
+    fixed += [*splits, *choose_augmentation(data.image_shape), *choose_points(certify_rows)]
+    size = DatasetSize(data.distinct_rows, data.image_shape, data.classes)
+    network, estimate = _fit_into(minutes, fixed, size, say)
+    epochs = min(estimate.epochs_within(_planned_seconds(minutes)), MOST_EPOCHS)
+    reason = (
+        f"about {estimate.epoch_seconds[0]:.1f} s each on this machine, and {estimate.release_seconds:.0f} s "
+        "after training"
+    )
+    facts = (*data.lines(), *_warnings(data))
+    text = recipe_text([*fixed, *network, Choice("schedule.epochs", epochs, reason)], facts)
+    seconds = estimate.release_seconds + epochs * sum(estimate.epoch_seconds)
+    return Proposal(facts, text, parse_recipe(text, recipe_folder), seconds)
+
+
+def _fit_into(
+    minutes: float, fixed: list[Choice], size: DatasetSize, say: Callable[[str], None]
+) -> tuple[list[Choice], TimeEstimate]:
+    """Return the widest network with FEWEST_EPOCHS epochs in the time; the narrowest if none has them."""
+    widths = list(WIDTHS)
+    while widths:
+        width = widths.pop(0)
+        network = list(choose_network(size.image_shape, width))
+        say(f"measuring a few steps of a network with {width} channels")
+        estimate = estimate_time(parse_recipe(recipe_text([*fixed, *network]), Path()), size)
+        epochs = estimate.epochs_within(_planned_seconds(minutes))
+        if epochs >= FEWEST_EPOCHS:
+            return network, estimate
+        # The cost grows with the square of the width. Skip widths that are certainly too slow.
+        widths = [each for each in widths if epochs * (width / each) ** 2 >= FEWEST_EPOCHS] or widths[-1:]
+    if epochs < 1:
+        needed = (estimate.release_seconds + estimate.epoch_seconds[0]) / TIME_SHARE / SECONDS_PER_MINUTE
+        raise RecipeError(
+            f"--minutes: expected at least {needed:.1f} for one epoch of the smallest network, "
+            f"got {minutes:g}"
+        )
+    return network, estimate
+
+
+def _warnings(data: DataSummary) -> Iterator[str]:
+    """Yield a line for each class size that makes a good result unlikely."""
+    smallest, largest = data.smallest_class, data.largest_class
+    if smallest.rows < FEWEST_CLASS_ROWS:
+        yield f"warning: class {smallest.label} has {smallest.rows} rows, too few to learn or to measure"
+    elif largest.rows > MOST_IMBALANCE * smallest.rows:
+        yield (
+            f"warning: class {largest.label} has {largest.rows / smallest.rows:.0f} times the rows of class "
+            f"{smallest.label}; accuracy says little about small classes"
+        )
+
+
+def _planned_seconds(minutes: float) -> float:
+    return minutes * SECONDS_PER_MINUTE * TIME_SHARE

@@ -4,12 +4,13 @@ The splits follow from what certificates need, the network from the size of the 
 epochs from the time that a few steps take on this machine.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.architectures.residual import LARGEST_FULL_SIDE
+from training.architectures.residual import FEWEST_EXITS, LARGEST_FULL_SIDE, MOST_EXITS
 from training.data.summary import DataSummary
 from training.errors import RecipeError
 from training.exits.certify import allowed_losses
@@ -25,6 +26,8 @@ ROWS_TIMES_EPSILON = 20
 DELTA = 0.05
 CROP_SHARE = 14
 """A crop moves by at most one part in so many of the side: 2 pixels of 28."""
+LAST_SIDE = 8
+"""Pixels of the last stage's shorter side, if the number of stages allows it."""
 MOST_THREADS = 8
 
 
@@ -86,9 +89,17 @@ def choose_augmentation(shape: Sequence[int]) -> Iterator[Choice]:
 
 def choose_network(shape: Sequence[int], width: int) -> Iterator[Choice]:
     """Yield the architecture."""
-    halved = "; its first stage halves images of this size" if max(shape[1:]) > LARGEST_FULL_SIDE else ""
-    yield Choice("architecture.name", "residual", "three stages of residual blocks" + halved)
+    stages = _stages(shape)
+    yield Choice("architecture.name", "residual", "stages of residual blocks")
+    yield Choice("architecture.exits", stages, f"{stages} stages: the last sees features of few pixels")
     yield Choice("architecture.width", width, "channels of the first stage; they double in each later one")
+
+
+def _stages(shape: Sequence[int]) -> int:
+    """Return the number of stages after which the shorter side has at most LAST_SIDE pixels, if possible."""
+    side = min(shape[1:]) / (2 if max(shape[1:]) > LARGEST_FULL_SIDE else 1)
+    halvings = max(0, math.ceil(math.log2(side / LAST_SIDE)))
+    return min(max(FEWEST_EXITS, 1 + halvings), MOST_EXITS)
 
 
 def choose_threads() -> Choice:

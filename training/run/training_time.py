@@ -6,7 +6,6 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 
@@ -22,7 +21,7 @@ from training.run.split_sizes import SplitSizes, random_dataset, split_sizes
 
 WARM_UP_STEPS = 3
 FEWEST_TIMED_STEPS, MOST_TIMED_STEPS = 3, 30
-TIMED_SECONDS = 1.0
+TIMED_SECONDS = 0.3
 """Steps are timed for this long, between FEWEST_TIMED_STEPS and MOST_TIMED_STEPS of them."""
 BASELINE_COST = 2.0
 """The three baselines take at most as long as two generations without a teacher: one for the backbone, and
@@ -101,12 +100,13 @@ def _step_seconds(recipe: Recipe, sizes: SplitSizes, precision: Precision) -> It
         network = make_trained_network(recipe, dataset)
         if teachers not in seconds_of_teachers:
             fit = make_fit(number, network, earlier, dataset.train, dataset.tune, recipe, precision)
-            seconds_of_teachers[teachers] = _median_step_seconds(fit, network)
+            seconds_of_teachers[teachers] = _shortest_step_seconds(fit, network)
         yield seconds_of_teachers[teachers]
         earlier.append(TrainedGeneration(number, network.cpu().eval(), ()))
 
 
-def _median_step_seconds(fit: Fit, network: torch.nn.Module) -> float:
+def _shortest_step_seconds(fit: Fit, network: torch.nn.Module) -> float:
+    """Return the seconds of the shortest step, which other processes disturb least."""
     network.train()
     seconds = []
     for step, (images_BCHW, truth_B) in enumerate(fit.batches()):
@@ -116,4 +116,4 @@ def _median_step_seconds(fit: Fit, network: torch.nn.Module) -> float:
             seconds.append(time.perf_counter() - started)
         if len(seconds) >= FEWEST_TIMED_STEPS and sum(seconds) >= TIMED_SECONDS:
             break
-    return median(seconds)
+    return min(seconds)

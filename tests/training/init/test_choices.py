@@ -13,6 +13,7 @@ from training.init.choices import (
     EPSILONS,
     Choice,
     choose_augmentation,
+    choose_network,
     choose_points,
     choose_splits,
     epsilons,
@@ -95,3 +96,20 @@ def test_crops_move_images_by_a_fourteenth_of_the_shorter_side(
     crop, flip = choose_augmentation(shape)
     assert (crop.key, crop.value) == ("augmentation.crop_padding", padding)
     assert flip == Choice("augmentation.flip", False, flip.reason)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stages"),
+    [
+        ((1, 8, 8), 3),
+        ((1, 28, 28), 3),
+        ((3, 32, 32), 3),
+        ((3, 64, 48), 4),
+        ((3, 96, 96), 4),
+        ((3, 224, 224), 5),
+        ((1, 4, 4), 3),
+    ],
+)
+def test_larger_images_get_more_stages(shape: tuple[int, int, int], stages: int) -> None:
+    chosen = {choice.key: choice.value for choice in choose_network(shape, 16)}
+    assert chosen == {"architecture.name": "residual", "architecture.exits": stages, "architecture.width": 16}

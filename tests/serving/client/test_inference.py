@@ -220,7 +220,9 @@ def test_an_unknown_model_raises_an_error_with_the_servers_address_and_message(
     with pytest.raises(ModelNotFound) as error:
         client.predict("other", EASY[None])
 
-    assert str(error.value) == f"{live_server.address}: Request for unknown model: 'other' is not found"
+    assert str(error.value) == (
+        f"{live_server.address}: Request for unknown model: 'other' is not found; served: scripted"
+    )
 
 
 def test_a_timeout_raises_deadline_expired(own_server: LiveServer) -> None:

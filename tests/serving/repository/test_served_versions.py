@@ -18,6 +18,31 @@ def test_a_name_that_is_not_served_is_not_found(place: Repository, name: str) ->
         place.repository.get(name)
 
 
+def test_the_error_for_an_unknown_model_lists_the_served_ones(place: Repository) -> None:
+    place.publish(1, "b")
+    place.publish(1, "a")
+    place.rescan()
+
+    with pytest.raises(ModelNotFound) as error:
+        place.repository.get("other")
+
+    assert str(error.value) == "Request for unknown model: 'other' is not found; served: a, b"
+
+
+def test_the_error_for_an_unknown_model_lists_at_most_ten(place: Repository) -> None:
+    for number in range(12):
+        place.publish(1, f"m{number:02}")
+    place.rescan()
+
+    with pytest.raises(ModelNotFound, match=r"served: m00, m01, .*, m09 and 2 more$"):
+        place.repository.get("other")
+
+
+def test_without_models_the_error_for_an_unknown_one_lists_none(place: Repository) -> None:
+    with pytest.raises(ModelNotFound, match=r"; served: none$"):
+        place.repository.get("other")
+
+
 def test_a_version_that_is_not_served_is_not_found(place: Repository) -> None:
     place.publish(1)
     place.publish(2)

@@ -14,7 +14,7 @@ from prometheus_client import disable_created_metrics
 # Set before gRPC is imported: otherwise its core writes to stderr directly, not through the log writer.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from serving.commands import revocation, tokens, verify
+from serving.commands import models, remove, revocation, rollback, tokens, verify
 from serving.commands.arguments import DEFAULT_REPOSITORY, add_model_repository
 from serving.config import load_config
 from serving.console.command_parser import CommandParser, add_version
@@ -84,7 +84,10 @@ def _parser(prog: str) -> CommandParser:
     parser = _server_parser(prog)
     parser.set_defaults(prog=prog)
     commands = parser.add_subparsers(title="commands, instead of the server", metavar="COMMAND")
+    models.add_to(commands.add_parser("models", help=models.HELP))
     verify.add_to(commands.add_parser("verify", help=verify.HELP))
+    rollback.add_to(commands.add_parser("rollback", help=rollback.HELP))
+    remove.add_to(commands.add_parser("remove", help=remove.HELP))
     revocation.add_revoke_to(commands.add_parser("revoke", help=revocation.REVOKE_HELP))
     revocation.add_reinstate_to(commands.add_parser("reinstate", help=revocation.REINSTATE_HELP))
     tokens.add_to(commands.add_parser("token", help=tokens.HELP))

@@ -10,7 +10,7 @@ from serving.errors import RepositoryError, shown
 from serving.repository.repository import find_versions
 
 DEFAULT_REPOSITORY = Path("models")
-AT_RESCAN = "a running server applies this at its next rescan: on SIGHUP, or by --poll-seconds"
+AT_RESCAN = "a running server applies this at its next rescan: on SIGHUP, or at the next poll"
 
 
 def add_model_repository(parser: CommandParser, default: Path | str = argparse.SUPPRESS) -> None:

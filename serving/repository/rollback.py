@@ -45,15 +45,23 @@ def read_rollback(model_folder: Path) -> Rollback | None:
 
 
 def write_rollback(model_folder: Path, rollback: Rollback) -> None:
-    """Write a model's rollback atomically; raise OSError if that fails."""
-    with atomic_write(model_folder / ROLLBACK_FILE) as file:
-        file.write(rollback.model_dump_json(by_alias=True).encode() + b"\n")
+    """Write a model's rollback atomically; raise RepositoryError if that fails."""
+    path = model_folder / ROLLBACK_FILE
+    try:
+        with atomic_write(path) as file:
+            file.write(rollback.model_dump_json(by_alias=True).encode() + b"\n")
+    except OSError as error:
+        raise RepositoryError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def remove_rollback(model_folder: Path) -> None:
-    """Remove a model's rollback; raise OSError if that fails."""
-    (model_folder / ROLLBACK_FILE).unlink(missing_ok=True)
-    sync(model_folder)
+    """Remove a model's rollback; raise RepositoryError if that fails."""
+    path = model_folder / ROLLBACK_FILE
+    try:
+        path.unlink(missing_ok=True)
+        sync(model_folder)
+    except OSError as error:
+        raise RepositoryError(f"{path}: cannot be removed: {error.strerror}") from error
 
 
 def rollback_in_force(model_folder: Path, versions: Sequence[int]) -> Rollback | None:

@@ -14,6 +14,7 @@ from serving.api.wire import INFERENCE_SERVICE, inference
 from serving.client import Client, Tls
 from serving.client.training import TrainingClient
 from serving.errors import (
+    InvalidRequest,
     ModelNotFound,
     ModelNotReady,
     OfframpError,
@@ -154,6 +155,15 @@ def test_the_error_for_an_unknown_model_lists_models_only_to_callers_that_may_li
 
     assert str(inferring.value).endswith(": Request for unknown model: 'other' is not found")
     assert str(reading.value).endswith("'other' is not found; served: scripted")
+
+
+def test_a_client_that_may_not_read_the_batch_limit_sends_all_rows_at_once(
+    token_server: LiveServer, secrets: tuple[Path, dict[str, str]]
+) -> None:
+    with client(token_server, secrets[1]["infer"]) as caller:
+        assert len(caller.predict("scripted", np.stack([EASY] * 64)).label_N) == 64
+        with pytest.raises(InvalidRequest, match="expected 1 to 64 rows, got 65"):
+            caller.predict("scripted", np.stack([EASY] * 65))
 
 
 def test_loading_is_for_administrators(

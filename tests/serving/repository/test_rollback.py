@@ -17,20 +17,20 @@ from serving.repository.rollback import (
 from tests.serving.repository.changing_repository import Repository
 
 
-def roll_back(place: Repository, version: int, highest: int) -> Path:
+def roll_back(repo: Repository, version: int, highest: int) -> Path:
     """Roll the model back; return the file."""
-    folder = place.root / "scripted"
+    folder = repo.root / "scripted"
     write_rollback(folder, Rollback.model_validate({"version": version, "from": highest}))
     return folder / ROLLBACK_FILE
 
 
 @pytest.fixture
-def rolled_back(place: Repository) -> Repository:
+def rolled_back(repo: Repository) -> Repository:
     """A model with versions 1 to 3 that was rolled back to version 1."""
     for number in (1, 2, 3):
-        place.publish(number)
-    roll_back(place, 1, 3)
-    return place
+        repo.publish(number)
+    roll_back(repo, 1, 3)
+    return repo
 
 
 def test_the_file_has_the_documented_keys(rolled_back: Repository) -> None:
@@ -44,14 +44,14 @@ def test_a_rollback_before_the_start_serves_its_version(rolled_back: Repository)
     assert (rolled_back.rescan(), rolled_back.served()) == ([], ["scripted/1"])
 
 
-def test_a_rescan_applies_a_rollback_and_closes_the_newer_version(place: Repository) -> None:
-    place.publish(1)
-    place.publish(2)
-    place.rescan()
-    roll_back(place, 1, 2)
+def test_a_rescan_applies_a_rollback_and_closes_the_newer_version(repo: Repository) -> None:
+    repo.publish(1)
+    repo.publish(2)
+    repo.rescan()
+    roll_back(repo, 1, 2)
 
-    assert place.rescan() == []
-    assert (place.served(), place.loader.closed) == (["scripted/1"], ["scripted/2"])
+    assert repo.rescan() == []
+    assert (repo.served(), repo.loader.closed) == (["scripted/1"], ["scripted/2"])
 
 
 def test_a_newer_version_ends_a_rollback(rolled_back: Repository) -> None:
@@ -89,16 +89,16 @@ def test_the_index_names_the_rollback_as_the_reason_of_the_highest_version(rolle
     assert reasons == {1: "", 2: "not served", 3: "rolled back to version 1"}
 
 
-def test_a_rollback_to_a_bad_version_is_refused_and_the_newer_one_keeps_serving(place: Repository) -> None:
-    (place.publish(1) / "stage-0.onnx").write_bytes(b"")
-    place.publish(2)
-    place.rescan()
-    roll_back(place, 1, 2)
+def test_a_rollback_to_a_bad_version_is_refused_and_the_newer_one_keeps_serving(repo: Repository) -> None:
+    (repo.publish(1) / "stage-0.onnx").write_bytes(b"")
+    repo.publish(2)
+    repo.rescan()
+    roll_back(repo, 1, 2)
 
-    (refusal,) = place.rescan()
+    (refusal,) = repo.rescan()
 
     assert "stage-0.onnx: sha256: expected" in refusal
-    assert (place.served(), place.loader.closed) == (["scripted/2"], [])
+    assert (repo.served(), repo.loader.closed) == (["scripted/2"], [])
 
 
 @pytest.mark.parametrize(
@@ -139,16 +139,16 @@ def test_an_invalid_file_affects_no_other_model(rolled_back: Repository) -> None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a named pipe")
-def test_a_pipe_is_refused_without_blocking(place: Repository) -> None:
-    place.publish(1)
-    os.mkfifo(place.root / "scripted" / ROLLBACK_FILE)
+def test_a_pipe_is_refused_without_blocking(repo: Repository) -> None:
+    repo.publish(1)
+    os.mkfifo(repo.root / "scripted" / ROLLBACK_FILE)
 
     with pytest.raises(RepositoryError, match=r"rollback\.json: expected a regular file"):
-        default_version(place.root / "scripted", [1])
+        default_version(repo.root / "scripted", [1])
 
 
-def test_a_rollback_that_ended_may_name_a_version_that_was_removed(place: Repository) -> None:
-    place.publish(5)
-    roll_back(place, 1, 3)
+def test_a_rollback_that_ended_may_name_a_version_that_was_removed(repo: Repository) -> None:
+    repo.publish(5)
+    roll_back(repo, 1, 3)
 
-    assert (place.rescan(), place.served()) == ([], ["scripted/5"])
+    assert (repo.rescan(), repo.served()) == ([], ["scripted/5"])

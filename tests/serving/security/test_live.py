@@ -1,4 +1,4 @@
-"""A server with TLS and tokens, and real clients: who is let in, who is refused, and how it is counted."""
+"""A server with TLS and tokens: accepted and refused calls of real clients, and their counts."""
 
 import ssl
 import urllib.request

@@ -1,7 +1,7 @@
 """Serve a model, send the test split through gRPC, and print a table of the answers.
 
     python -m examples.demo                  trains and publishes `digits` first; `make demo` runs this
-    python -m examples.demo fashion-mnist    uses the highest version in models/
+    python -m examples.demo fashion-mnist    uses the default version in models/
 
 A finished training run is reused. The last line compares the measured accuracy and exit shares with those
 of the manifest.
@@ -26,6 +26,7 @@ from serving.client import Client
 from serving.errors import ModelNotFound, RepositoryError
 from serving.repository.manifest import EXACT_POINT, Manifest
 from serving.repository.repository import PublishedVersion, find_versions, read_version
+from serving.repository.rollback import default_version
 from training.data.splits import Split
 from training.errors import TrainingError
 from training.exits.intervals import wilson
@@ -63,11 +64,12 @@ def train() -> PublishedVersion:
 
 
 def published(name: str) -> PublishedVersion:
-    """Return the highest version of a model."""
+    """Return the default version of a model."""
     versions = find_versions(MODEL_REPOSITORY)
     if name not in versions:
         sys.exit(f"demo: expected one of {', '.join(versions)} in {MODEL_REPOSITORY}/, got {name}")
-    return read_version(MODEL_REPOSITORY / name / str(versions[name][-1]))
+    folder = MODEL_REPOSITORY / name
+    return read_version(folder / str(default_version(folder, versions[name])))
 
 
 def held_out(version: PublishedVersion) -> Split:

@@ -181,7 +181,7 @@ class ModelSettings(Settings):
     """[models.<name>]: settings of one model."""
 
     versions: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
-    """Older versions to serve besides the highest."""
+    """Versions to serve besides the default version."""
 
 
 class Config(Settings):

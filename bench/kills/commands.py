@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from serving.__main__ import verify
+from serving.commands.verify import verify
 from serving.repository.repository import file_digest
 
 KILLS = {"run": 16, "retarget": 12, "study": 12, "attach": 8}

@@ -1,8 +1,8 @@
 """The servicer of grpc.health.v1.Health: the whole server, its gRPC services, and its models by name.
 
 The service "" is SERVING while `/readyz` answers 200. A gRPC service is SERVING from the start to the drain.
-A model is SERVING while its highest served version admits requests, and unknown after it is unloaded. If a
-model has the name of a gRPC service, the name stands for the service.
+A model is SERVING while its default version admits requests, and unknown after it is unloaded. If a model has
+the name of a gRPC service, the name stands for the service.
 """
 
 import asyncio

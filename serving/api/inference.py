@@ -36,14 +36,21 @@ class Inference:
         readiness: Readiness,
         metrics: Metrics,
         access_share: float = 0.0,
+        *,
+        list_models: bool = True,
     ) -> None:
-        """Start without calls. access_share: share of requests in the access log."""
+        """Start without calls.
+
+        access_share: share of requests in the access log. list_models: whether the error for an unknown model
+        lists the served ones.
+        """
         self._repository = repository
         self._engine = engine
         self._readiness = readiness
         self._metrics = metrics
         self._decoder = Decoder(self._find)
         self._access_log = AccessLog(access_share)
+        self._list_models = list_models
 
     def begin(
         self, payload: bytes, call: Call, seconds_left: float | None, *, streamed: bool = False
@@ -113,7 +120,7 @@ class Inference:
         return Pending(request, partial(self._engine.cancel, version, request))
 
     def _find(self, model: str, version: str) -> ServedVersion:
-        return self._repository.get(model, parse_version(version))
+        return self._repository.get(model, parse_version(version), list_models=self._list_models)
 
     def _refuse(
         self,

@@ -1,7 +1,8 @@
 """A gRPC channel whose calls raise Offramp's errors. Independent of the service."""
 
+import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -10,7 +11,7 @@ from google.protobuf.message import Message
 
 from serving.api.status import error_of
 from serving.api.wire import service_rpcs
-from serving.errors import InvalidRequest, OfframpError
+from serving.errors import DeadlineExpired, InvalidRequest, OfframpError
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -38,6 +39,19 @@ class Tls:
             None if path is None else path.read_bytes() for path in (self.ca, self.key, self.certificate)
         )
         return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+@dataclass(frozen=True)
+class Timeout:
+    """The longest wait for one call, or for several calls together."""
+
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds_left(self) -> float:
+        """The remaining time, at least 0."""
+        return max(0.0, self.started + self.seconds - time.monotonic())
 
 
 class Connection:
@@ -97,16 +111,24 @@ class Connection:
         response_type: type[Response],
         *,
         service: str | None = None,
-        timeout_seconds: float | None = None,
+        timeout: Timeout | None = None,
     ) -> Response:
-        """Call an RPC, by default one of the first service. A failure raises the error for its status."""
-        timeout = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        """Call an RPC, by default one of the first service. A failure raises the error for its status.
+
+        timeout: by default the connection's, which starts now.
+        """
+        timeout = timeout or Timeout(self._timeout_seconds)
+        seconds_left = timeout.seconds_left
+        if not seconds_left:  # gRPC may answer a call with a timeout of 0
+            raise DeadlineExpired(f"{self._address}: Deadline Exceeded after {timeout.seconds} s")
         try:
             response = self._calls[service or self.services[0], rpc](
-                request, timeout=timeout, metadata=self._metadata
+                request, timeout=seconds_left, metadata=self._metadata
             )
         except grpc.RpcError as error:
-            waited = f" after {timeout} s" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
+            waited = (
+                f" after {timeout.seconds} s" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
+            )
             raise self._error(error, waited) from error
         assert isinstance(response, response_type)
         return response

@@ -5,19 +5,23 @@ typed options and results for exits, and raises the errors of `serving.errors`.
 """
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.api.tensors import decode_outputs
 from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, inference
-from serving.client.connection import Connection
+from serving.client.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Connection, Timeout, Tls
 from serving.client.point_in_force import PointInForce
 from serving.datatypes import DTYPES
-from serving.errors import InvalidRequest, shown
+from serving.errors import InvalidRequest, PermissionDenied, shown
+
+Inputs: TypeAlias = Mapping[str, NDArray[Any]]
+"""An array [N, ...] for each input of a model, by name."""
 
 IMAGE_DATATYPE, IMAGE_DIMENSIONS = "UINT8", 3
 
@@ -86,6 +90,18 @@ class Client(Connection):
 
     services = (INFERENCE_SERVICE, HEALTH_SERVICE)
 
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> None:
+        """Open a channel; for the arguments see `Connection`."""
+        super().__init__(address, timeout_seconds=timeout_seconds, tls=tls, token=token)
+        self._max_batch_sizes: dict[tuple[str, str], int] = {}
+
     def predict(
         self,
         model: str,
@@ -118,7 +134,7 @@ class Client(Connection):
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Inputs,
         *,
         version: str = "",
         operating_point: str | None = None,
@@ -133,12 +149,13 @@ class Client(Connection):
         either, the model's default operating point is used. max_exit: the last exit to use. synthetic: the
         rows are not real traffic, so the server's monitor ignores them. Raises the OfframpError for the
         server's status code.
+
+        More rows than the server's max_batch_size are sent as several requests, one after another. The
+        options apply to each request, and the timeout to all together. One version answers all of them. If a
+        request fails, its error is raised, earlier answers are lost, and later requests are not sent.
         """
+        timeout = Timeout(self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         request = inference.ModelInferRequest(model_name=model, model_version=version)
-        for name, array in inputs.items():
-            datatype = _datatype(name, array.dtype)
-            request.inputs.add(name=name, datatype=datatype, shape=array.shape)
-            request.raw_input_contents.append(array.astype(DTYPES[datatype], copy=False).tobytes())
         if operating_point is not None:
             request.parameters["operating_point"].string_param = operating_point
         if threshold is not None:
@@ -147,23 +164,17 @@ class Client(Connection):
             request.parameters["max_exit"].int64_param = max_exit
         if synthetic:
             request.parameters["synthetic"].bool_param = True
-        response = self._call(
-            "ModelInfer", request, inference.ModelInferResponse, timeout_seconds=timeout_seconds
-        )
-        outputs: dict[str, Any] = decode_outputs(response)
-        return Prediction(
-            model_version=response.model_version,
-            label_N=outputs["label"],
-            confidence_N=outputs["confidence"],
-            exit_N=outputs["exit"],
-            exit_reason_N=outputs["exit_reason"],
-            probabilities_NK=outputs["probabilities"],
-        )
+        predictions = []
+        for batch in self._batches(model, version, inputs, timeout):
+            _set_inputs(request, batch)
+            response = self._call("ModelInfer", request, inference.ModelInferResponse, timeout=timeout)
+            request.model_version = response.model_version
+            predictions.append(_prediction(response))
+        return _joined(predictions)
 
-    def model(self, name: str) -> ModelInfo:
-        """Return a model's inputs, labels, device and operating points."""
-        request = inference.ModelConfigRequest(name=name)
-        config = self._call("ModelConfig", request, inference.ModelConfigResponse).config
+    def model(self, name: str, version: str = "") -> ModelInfo:
+        """Return the inputs, labels, device and operating points of a model's version."""
+        config = self._config(name, version)
         parameters = {key: value.string_value for key, value in config.parameters.items()}
         return ModelInfo(
             name=config.name,
@@ -194,6 +205,69 @@ class Client(Connection):
             "Check", health.HealthCheckRequest(), health.HealthCheckResponse, service=HEALTH_SERVICE
         )
         return response.status == health.HealthCheckResponse.SERVING
+
+    def _config(self, name: str, version: str, timeout: Timeout | None = None) -> inference.ModelConfig:
+        request = inference.ModelConfigRequest(name=name, version=version)
+        return self._call("ModelConfig", request, inference.ModelConfigResponse, timeout=timeout).config
+
+    def _batches(self, model: str, version: str, inputs: Inputs, timeout: Timeout) -> Iterator[Inputs]:
+        """Split the rows into batches of at most the server's max_batch_size.
+
+        Inputs with different numbers of rows stay together, so that the server refuses them.
+        """
+        counts = {len(array) if array.ndim else 0 for array in inputs.values()}
+        rows = counts.pop() if len(counts) == 1 else 0
+        limit = self._max_batch_size(model, version, timeout) if rows > 1 else 1
+        if rows <= limit:
+            yield inputs
+            return
+        for first in range(0, rows, limit):
+            yield {name: array[first : first + limit] for name, array in inputs.items()}
+
+    def _max_batch_size(self, model: str, version: str, timeout: Timeout) -> int:
+        """Return the most rows of a request. It is read once for each model and version."""
+        if (model, version) not in self._max_batch_sizes:
+            try:
+                limit = self._config(model, version, timeout).max_batch_size
+            except PermissionDenied:  # a token of the group `infer` alone
+                limit = sys.maxsize
+            self._max_batch_sizes[model, version] = limit
+        return self._max_batch_sizes[model, version]
+
+
+def _set_inputs(request: inference.ModelInferRequest, inputs: Inputs) -> None:
+    """Replace the inputs of a request."""
+    del request.inputs[:], request.raw_input_contents[:]
+    for name, array in inputs.items():
+        datatype = _datatype(name, array.dtype)
+        request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        request.raw_input_contents.append(array.astype(DTYPES[datatype], copy=False).tobytes())
+
+
+def _prediction(response: inference.ModelInferResponse) -> Prediction:
+    outputs: dict[str, Any] = decode_outputs(response)
+    return Prediction(
+        model_version=response.model_version,
+        label_N=outputs["label"],
+        confidence_N=outputs["confidence"],
+        exit_N=outputs["exit"],
+        exit_reason_N=outputs["exit_reason"],
+        probabilities_NK=outputs["probabilities"],
+    )
+
+
+def _joined(predictions: Sequence[Prediction]) -> Prediction:
+    """Return the answers of several requests in order."""
+    if len(predictions) == 1:
+        return predictions[0]
+    return Prediction(
+        model_version=predictions[0].model_version,
+        label_N=np.concatenate([part.label_N for part in predictions]),
+        confidence_N=np.concatenate([part.confidence_N for part in predictions]),
+        exit_N=np.concatenate([part.exit_N for part in predictions]),
+        exit_reason_N=np.concatenate([part.exit_reason_N for part in predictions]),
+        probabilities_NK=np.concatenate([part.probabilities_NK for part in predictions]),
+    )
 
 
 def _datatype(name: str, dtype: np.dtype[Any]) -> str:

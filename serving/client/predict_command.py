@@ -31,6 +31,7 @@ def add_to(command: CommandParser) -> None:
         metavar="FILE",
         help=".npz with an array for each input; for images also .npy of uint8, or a picture (needs Pillow)",
     )
+    command.add_argument("--version", default="", metavar="N", help="a served version, if not the default")
     command.add_argument(
         "--operating-point", metavar="NAME", help="thresholds to use, such as exact, balanced or fast"
     )
@@ -47,10 +48,11 @@ def add_to(command: CommandParser) -> None:
 
 def predict(client: Client, options: argparse.Namespace) -> int:
     """Send the rows of the file and print the answers."""
-    info = client.model(options.model)
+    info = client.model(options.model, options.version)
     prediction = client.infer(
         options.model,
         _read_inputs(options.file, info),
+        version=options.version,
         operating_point=options.operating_point,
         threshold=options.threshold,
         max_exit=options.max_exit,

@@ -9,7 +9,7 @@ from typing import TypeAlias, Union
 import grpc
 
 from serving.api.wire import TRAINING_SERVICE, training
-from serving.client.connection import Connection
+from serving.client.connection import Connection, Timeout
 from serving.errors import InvalidRequest, JobNotFound, OfframpError
 
 CANCEL_SECONDS = 60.0
@@ -31,7 +31,7 @@ class TrainingClient(Connection):
         """Return the recipes that can be trained, with their settings."""
         request = training.ListRecipesRequest()
         response = self._call(
-            "ListRecipes", request, training.ListRecipesResponse, timeout_seconds=RECIPES_SECONDS
+            "ListRecipes", request, training.ListRecipesResponse, timeout=Timeout(RECIPES_SECONDS)
         )
         return list(response.recipes)
 
@@ -50,7 +50,7 @@ class TrainingClient(Connection):
         """
         values = {key: encode_override(key, value) for key, value in (overrides or {}).items()}
         request = training.StartRequest(recipe=recipe, model=model, overrides=values, serve=serve)
-        return self._call("Start", request, training.Job, timeout_seconds=START_SECONDS)
+        return self._call("Start", request, training.Job, timeout=Timeout(START_SECONDS))
 
     def resume(self, job_id: str) -> training.Job:
         """Resume an interrupted or failed job."""
@@ -59,7 +59,7 @@ class TrainingClient(Connection):
     def cancel(self, job_id: str) -> training.Job:
         """Stop a job and remove its files. Its record is kept, and it cannot be resumed."""
         request = training.JobRequest(id=job_id)
-        return self._call("Cancel", request, training.Job, timeout_seconds=CANCEL_SECONDS)
+        return self._call("Cancel", request, training.Job, timeout=Timeout(CANCEL_SECONDS))
 
     def job(self, job_id: str) -> training.Job:
         """Return the current state of a job."""

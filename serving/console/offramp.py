@@ -37,7 +37,10 @@ SERVER = ProgramEntry(
     "serving",
     {
         "serve": "serve the models of a repository over gRPC",
+        "models": "list the versions in the model repository",
         "verify": "check the files of every version",
+        "rollback": "serve an older version until a newer one is published",
+        "remove": "move a version out of a model",
         "revoke": "stop the use of an operating point",
         "reinstate": "allow a revoked operating point again",
         "token": "make a bearer token for callers",

@@ -90,7 +90,7 @@ class Status:
     in_flight: int
     versions: tuple[VersionView, ...]
     not_served: tuple[IndexEntry, ...]
-    """Versions that were refused or are on trial."""
+    """Versions that were refused, are on trial or were rolled back."""
     jobs: tuple[Job, ...]
 
 

@@ -82,7 +82,7 @@ class Rescans:
 
     async def _rescan_once(self) -> None:
         """Load new versions. A refused one is logged in one line, and the old one keeps serving."""
-        before = self._served()
+        before, defaults_before = self._served(), self._repository.default_versions()
         try:
             refused = {str(error) for error in await off_loop(self._repository.rescan)}
         except RepositoryError as error:  # the folder itself was removed or is not readable
@@ -94,9 +94,14 @@ class Rescans:
             _LOG.error("version refused", error=refusal)
         self._refused = refused
         self._on_rescanned()
-        after = self._served()
-        if after != before:
-            _LOG.info("versions changed", added=sorted(after - before), removed=sorted(before - after))
+        after, defaults = self._served(), self._repository.default_versions()
+        if (after, defaults) != (before, defaults_before):
+            _LOG.info(
+                "versions changed",
+                added=sorted(after - before),
+                removed=sorted(before - after),
+                defaults=sorted(defaults.items() - defaults_before.items()),
+            )
 
     def _served(self) -> set[tuple[str, int]]:
         return {(name, version) for name, version, _ in self._repository.served()}

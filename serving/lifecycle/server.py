@@ -188,7 +188,15 @@ class Server:
         """Open the gRPC port and start the engine. is_ready: whether the whole server is ready."""
         settings, caller_metadata = self._config.server, self._config.monitor.caller_metadata
         access_share = self._config.log.access_share
-        inference = Inference(self.repository, self.engine, self._readiness, self._metrics, access_share)
+        inference = Inference(
+            self.repository,
+            self.engine,
+            self._readiness,
+            self._metrics,
+            access_share,
+            # A token may allow inference without the calls that list models.
+            list_models=not self._security.has_tokens,
+        )
         described = OpenInference(
             self.repository,
             is_ready,

@@ -1,13 +1,13 @@
-"""Finds published versions on disk, checks them, and replaces served versions without downtime.
+"""Finds published versions on disk, checks them, and serves them.
 
-Layout: `<root>/<name>/<version>/`, where versions are positive integers. The highest version of a name
-and the versions that the configuration lists are served. Independent of onnxruntime: the functions that try,
-load and close a version are arguments.
+Layout: `<root>/<name>/<version>/`, where versions are positive integers. The default version of a name and
+the versions that the configuration lists are served. The default version is the highest, unless the model was
+rolled back. Independent of onnxruntime: the functions that try, load and close a version are arguments.
 
 Invariants
 - A version is served only after its manifest and all stage files were verified, it passed its trial, and
   its loader returned.
-- The versions of a name are replaced in one step. If a new version fails, the old one keeps serving.
+- If a new version fails, the old one keeps serving.
 - A rescan never waits for a trial. The first rescan after the trial loads the version.
 """
 
@@ -20,12 +20,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
-from serving.errors import DigestMismatch, InvalidManifest, InvalidRequest, ModelNotFound, RepositoryError
+from serving.errors import DigestMismatch, InvalidManifest, InvalidRequest, RepositoryError
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, read_manifest
+from serving.repository.rollback import default_version, rollback_reason
+from serving.repository.served_models import Loaded, ServedModel, ServedModels
 
-Loaded = TypeVar("Loaded")
 TrialResult = Future[str | None]
 """The result of a version's trial: the reason to refuse the version, or None."""
 
@@ -73,7 +73,7 @@ def _versions_in(folder: Path) -> list[int]:
 
 
 def parse_version(text: str) -> int | None:
-    """Parse a version from a request; return None if it is empty, which means the highest."""
+    """Parse a version from a request; return None if it is empty, which means the default version."""
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{1,18}", text):
@@ -114,8 +114,8 @@ class IndexEntry:
     reason: str
 
 
-class ModelRepository(Generic[Loaded]):
-    """The served versions; `rescan` updates them from a folder."""
+class ModelRepository(ServedModels[Loaded]):
+    """The served models of a folder; `rescan` loads new versions and drops removed ones."""
 
     def __init__(
         self,
@@ -127,21 +127,18 @@ class ModelRepository(Generic[Loaded]):
     ) -> None:
         """Start without versions; call `rescan` to load them.
 
-        also_serve: versions to serve besides the highest, by name. start_trial: starts the trial of a
+        also_serve: versions to serve besides the default, by name. start_trial: starts the trial of a
         version, or returns its result if it was started before; None disables trials.
         """
+        super().__init__(close)
         self._start_trial = start_trial
         self.on_trial: Sequence[TrialResult] = ()
         """Results that were still pending at the last rescan."""
         self._root = root
         self._load = load
-        self._close = close
         self._also_serve = also_serve or {}
-        self._served: dict[str, dict[int, Loaded]] = {}
         self._reasons: dict[tuple[str, int], str] = {}
         self._rescanning = threading.Lock()
-        self._swapping = threading.Lock()
-        self._closed = False
 
     def rescan(self) -> list[RepositoryError]:
         """Load new versions, drop removed ones, and return an error for each model that was refused.
@@ -169,16 +166,17 @@ class ModelRepository(Generic[Loaded]):
                 # A copy, because the traceback's frames reference the failed sessions and this list.
                 refused.append(type(error)(*error.args))
         for name in set(self._served) - set(found):
-            self._swap(name, {})
+            self._swap(name, ServedModel())
         return refused
 
     def _update(self, name: str, versions: list[int], on_trial: list[TrialResult]) -> None:
-        """Serve the highest and the configured versions of a name, unless a trial is pending.
+        """Serve the default and the configured versions of a name, unless a trial is pending.
 
         Pending trials are added to `on_trial`.
         """
-        current = self._served.get(name, {})
-        selected = self._select(name, versions)
+        current = self._model(name).versions
+        default = default_version(self._root / name, versions)
+        selected = self._select(name, versions, default)
         published = {number: self._read(name, number) for number in selected if number not in current}
         if not self._have_passed(published.values(), on_trial):
             return
@@ -190,14 +188,14 @@ class ModelRepository(Generic[Loaded]):
             for loaded in fresh.values():
                 self._close(loaded)
             raise
-        self._swap(name, {number: {**current, **fresh}[number] for number in selected})
+        self._swap(name, ServedModel(default, {number: {**current, **fresh}[number] for number in selected}))
 
-    def _select(self, name: str, versions: list[int]) -> list[int]:
+    def _select(self, name: str, versions: list[int], default: int) -> list[int]:
         also = self._also_serve.get(name, ())
         missing = sorted(set(also) - set(versions))
         if missing:
             raise RepositoryError(f'model "{name}": version {missing[0]} is configured, found {versions}')
-        return sorted({versions[-1], *also})
+        return sorted({default, *also})
 
     def _read(self, name: str, number: int) -> PublishedVersion:
         with self._recording_refusal(name, number):
@@ -238,58 +236,16 @@ class ModelRepository(Generic[Loaded]):
             self._reasons[name, number] = str(error)
             raise
 
-    def _swap(self, name: str, versions: dict[int, Loaded]) -> None:
-        """Replace the served versions of a name in one assignment; drain and close the old ones."""
-        with self._swapping:
-            new = {} if self._closed else versions
-            old = self._served.get(name, {})
-            served = {**self._served, name: new}
-            if not new:
-                del served[name]
-            self._served = served
-        for number, loaded in {**old, **versions}.items():
-            if number not in new:
-                self._close(loaded)
-
-    def get(self, name: str, version: int | None = None) -> Loaded:
-        """Return a served version, by default the highest; raise ModelNotFound if it is not served."""
-        versions = self._served.get(name)
-        if not versions:
-            raise ModelNotFound(f"Request for unknown model: '{name}' is not found")
-        number = max(versions) if version is None else version
-        if number not in versions:
-            raise ModelNotFound(
-                f"Request for unknown model: '{name}' version {number} is not found, "
-                f"served: {sorted(versions)}"
-            )
-        return versions[number]
-
-    def served(self) -> list[tuple[str, int, Loaded]]:
-        """Return name, version and loaded object of each served version."""
-        return [
-            (name, number, loaded)
-            for name, versions in sorted(self._served.items())
-            for number, loaded in sorted(versions.items())
-        ]
-
-    def versions(self, name: str) -> list[int]:
-        """Return the served versions of a name, ascending; empty if the name is unknown."""
-        return sorted(self._served.get(name, {}))
-
     def index(self) -> list[IndexEntry]:
         """Return every version on disk with its state, as in Triton's repository index."""
         entries = []
         for name, versions in find_versions(self._root).items():
-            ready = self._served.get(name, {})
+            ready = self.versions(name)
             for number in versions:
-                reason = "" if number in ready else self._reasons.get((name, number), "not served")
+                reason = "" if number in ready else self._why_not_served(name, number, versions)
                 entries.append(IndexEntry(name, number, number in ready, reason))
         return entries
 
-    def close(self) -> None:
-        """Drain and close all versions. Versions that a concurrent rescan still loads are closed too."""
-        with self._swapping:
-            self._closed = True
-            names = list(self._served)
-        for name in names:
-            self._swap(name, {})
+    def _why_not_served(self, name: str, number: int, versions: list[int]) -> str:
+        rolled_back = rollback_reason(self._root / name, versions) if number == versions[-1] else None
+        return rolled_back or self._reasons.get((name, number), "not served")

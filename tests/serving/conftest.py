@@ -1,4 +1,4 @@
-"""What the serving tests share: a published scripted model, engines that serve it, and live servers."""
+"""Fixtures of the serving tests: a published scripted model, engines that serve it, and live servers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tests.serving.live_server import LiveServer, eventually
 
 @dataclass(frozen=True)
 class Served:
-    """An engine that runs, and the one version on it."""
+    """A running engine and its only version."""
 
     engine: Engine
     version: ServedVersion
@@ -31,7 +31,7 @@ class Served:
 
     @property
     def held(self) -> tuple[int, int, int]:
-        """Rows, shadow rows and blocks that are held."""
+        """Numbers of held rows, shadow rows and blocks."""
         queues = self.version.lane.queues
         return queues.rows_held, queues.shadow_rows, queues.blocks_held
 
@@ -41,7 +41,7 @@ Serve = Callable[..., Served]
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository that holds the scripted model; not to be written to."""
+    """A repository with the scripted model. Tests must not change it."""
     root = tmp_path_factory.mktemp("models")
     scripted_model.publish(root)
     return root
@@ -54,13 +54,13 @@ def version(models: Path) -> PublishedVersion:
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """The instruments of this test's versions."""
+    """The registry of this test's metrics."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def serve(version: PublishedVersion, registry: CollectorRegistry) -> Iterator[Serve]:
-    """Serves the scripted model; after the test no row and no block may be held."""
+    """Serve the scripted model. Check after the test that no row and no block is held."""
     all_served: list[Served] = []
     metrics = Metrics(registry)
 
@@ -72,9 +72,9 @@ def serve(version: PublishedVersion, registry: CollectorRegistry) -> Iterator[Se
         idle_threads: int = 1,
         published: PublishedVersion = version,
         engine: Engine | None = None,
-        **more: Any,  # noqa: ANN401 - how it is watched
+        **more: Any,  # noqa: ANN401 - settings of the monitor
     ) -> Served:
-        """Serve a version, on an engine of its own where none is given."""
+        """Serve a version, by default on a new engine."""
         limits = VersionLimits(max_batch_size, max_queue_size, idle_threads)
         instruments = metrics.for_model("scripted", len(all_served) + 1, scripted_model.STAGES)
         shared = engine or Engine(permits)
@@ -95,21 +95,21 @@ def serve(version: PublishedVersion, registry: CollectorRegistry) -> Iterator[Se
 
 @pytest.fixture(scope="session", params=["grpcio", "native"])
 def front_end(request: pytest.FixtureRequest) -> str:
-    """Each front end: what it serves has to be the same."""
+    """Each front end; both must pass the same tests."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="session")
 def live_server(models: Path, front_end: str) -> Iterator[LiveServer]:
-    """A server that all tests share, so none may change what it serves."""
+    """A server that all tests share. No test may change its models."""
     with LiveServer(models, front_end=front_end) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def token_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository that holds the token models and the table model; not to be written to."""
+    """A repository with the token models and the table model. Tests must not change it."""
     root = tmp_path_factory.mktemp("token-models")
     token_model.publish(root)
     token_model.publish(root, token_model.BOOL_MASKED, mask_datatype="BOOL")
@@ -119,14 +119,14 @@ def token_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def token_server(token_models: Path, front_end: str) -> Iterator[LiveServer]:
-    """A server of models that take no images; all tests share it, so none may change what it serves."""
+    """A server of models that take no images. All tests share it. No test may change its models."""
     with LiveServer(token_models, front_end=front_end) as server:
         yield server
 
 
 @pytest.fixture
 def own_server(models: Path, front_end: str) -> Iterator[LiveServer]:
-    """A server of the test's own, with one permit, a small queue and small messages."""
+    """A server for one test, with one permit, a small queue and small messages."""
     config = {
         "server": {"max_message_bytes": 4096, "drain_seconds": 0.05},
         "engine": {"workers": 1, "max_batch_size": 4, "max_queue_size": 9},

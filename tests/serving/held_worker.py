@@ -1,4 +1,4 @@
-"""Holds an engine's only permit, so that a test can arrange what waits before anything runs."""
+"""Holds an engine's only permit, so that requests wait until the test releases it."""
 
 import time
 from collections.abc import Iterator
@@ -17,11 +17,10 @@ from tests.serving.scripted_model import row
 
 @contextmanager
 def held_worker(engine: Engine, version: ServedVersion, inputs: InputArrays | None = None) -> Iterator[None]:
-    """Keep a batch of one row from running until the block ends; the row counts as held.
+    """Hold the engine's only permit with a batch of one row until the block ends.
 
-    inputs: the row, an easy one of the scripted model where none is given.
-    The batch has the engine's only permit, as if a thread were in the middle of its stage. Calls are
-    received and admitted meanwhile. The caller's thread runs the batch in the end, and what waits then.
+    Calls are received and admitted meanwhile. After the block, the caller's thread runs the batch and all
+    that wait. inputs: the row, by default an easy one of the scripted model.
     """
     assert engine.permits == 1, "a second batch would run beside the held one"
     engine.wait_idle()

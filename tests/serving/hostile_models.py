@@ -1,4 +1,4 @@
-"""The scripted model with a first stage that never ends, or that takes all the memory it can get."""
+"""The scripted model with a first stage that never ends or that takes too much memory."""
 
 from pathlib import Path
 
@@ -36,12 +36,12 @@ _TAKES_MEMORY = """
 
 
 def publish_endless(root: Path, name: str = "endless", version: int = 1) -> Path:
-    """Write a version whose first stage runs for ever."""
+    """Write a version whose first stage runs forever."""
     return _publish(root, name, version, _NEVER_ENDS)
 
 
 def publish_hungry(root: Path, memory_bytes: int, name: str = "hungry", version: int = 1) -> Path:
-    """Write a version whose first stage fills so much memory."""
+    """Write a version whose first stage takes `memory_bytes`."""
     values = memory_bytes // np.dtype(np.float32).itemsize
     return _publish(root, name, version, _TAKES_MEMORY.format(values=values, much="much"))
 

@@ -1,4 +1,4 @@
-"""A real server in a thread of its own, and ways to look at it from outside."""
+"""Runs a real server in a separate thread, and reads its state from outside."""
 
 import asyncio
 import threading
@@ -21,13 +21,13 @@ from serving.lifecycle.training_service import TrainingOffer
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 20.0
-"""How long a test waits for what must happen before it calls it missing."""
+"""Longest time that a test waits for an expected event."""
 
 Result = TypeVar("Result")
 
 
 def eventually(condition: Callable[[], bool], patience_seconds: float = PATIENCE_SECONDS) -> bool:
-    """Wait for a condition on the other threads; False where it never came true."""
+    """Wait until a condition is true; return False after the time limit."""
     ends = time.monotonic() + patience_seconds
     while not condition():
         if time.monotonic() > ends:
@@ -37,7 +37,7 @@ def eventually(condition: Callable[[], bool], patience_seconds: float = PATIENCE
 
 
 class LiveServer:
-    """Starts a server on free ports; as a context manager it drains it at the end."""
+    """A server on free ports, which the context manager starts and drains."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class LiveServer:
         state_dir: Path | None = None,
         training: TrainingOffer | None = None,
     ) -> None:
-        """Take settings as a file has them; by default one batch runs at once.
+        """Create a server. config: settings as in a TOML file.
 
-        By default also no row is sampled, and no version is tried before it is loaded.
+        By default one batch runs at once, no row is sampled, and trials are off.
         """
         defaults = {
             "server": {"front_end": front_end},
@@ -89,25 +89,25 @@ class LiveServer:
         self._stop_loop()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run something in the server's event loop and wait for it."""
+        """Run a coroutine in the server's event loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SECONDS)
 
     def rescan(self) -> None:
-        """Have the server load new versions, and wait for it."""
+        """Rescan the model repository and wait for the end."""
         self.run(self.server.rescans.rescan())
 
     def request_rescan(self) -> None:
-        """Have the server load new versions, as SIGHUP does."""
+        """Request a rescan, as SIGHUP does."""
         self._loop.call_soon_threadsafe(self.server.rescans.request)
 
     def drain(self) -> int:
-        """Drain the server as a signal would; gives the exit code."""
+        """Drain the server as a signal does; return the exit code."""
         self.exit_code = self.run(self.server.drain())
         return self.exit_code
 
     @property
     def address(self) -> str:
-        """Where gRPC listens."""
+        """The address of the gRPC port."""
         return f"{HOST}:{self.server.grpc.port}"
 
     @property
@@ -116,7 +116,7 @@ class LiveServer:
         return self.server.engine
 
     def version(self, model: str = "scripted") -> ServedVersion:
-        """The version that answers for a model now."""
+        """Return the default version of a model."""
         return self.server.repository.get(model)
 
     def call(self, rpc: str, timeout: float = PATIENCE_SECONDS, **fields: Any) -> Any:  # noqa: ANN401 - any message
@@ -129,7 +129,7 @@ class LiveServer:
         return self.method(rpc)(request, timeout=timeout)
 
     def method(self, rpc: str) -> Any:  # noqa: ANN401 - grpc has no types
-        """An RPC of the inference service, to be called."""
+        """Return a callable for an RPC of the inference service."""
         known = next(known for known in service_rpcs(INFERENCE_SERVICE) if known.name == rpc)
         return self.channel.unary_unary(
             f"/{INFERENCE_SERVICE}/{rpc}",
@@ -138,14 +138,14 @@ class LiveServer:
         )
 
     def scrape(self, query: str = "") -> str:
-        """The metrics page."""
+        """Return the metrics page."""
         url = f"http://{HOST}:{self.server.metrics_port}/metrics{query}"
         with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as page:
             text: str = page.read().decode()
         return text
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         return sum(
             sample.value
             for family in text_string_to_metric_families(self.scrape())
@@ -160,7 +160,7 @@ class LiveServer:
 
 
 def health_of(server: LiveServer, service: str) -> str:
-    """What the health service says of a service."""
+    """Return the status of a service from the health service."""
     check = server.channel.unary_unary(
         f"/{HEALTH_SERVICE}/Check",
         request_serializer=health.HealthCheckRequest.SerializeToString,

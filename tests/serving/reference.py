@@ -1,4 +1,4 @@
-"""What the scripted model's rows must be answered with, worked out row by row in plain NumPy."""
+"""The expected answers of the scripted model's rows, computed row by row in plain Python."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Leaves:
 
 
 def alone(row: NDArray[np.uint8], rule: ExitRule) -> Leaves | Fails:
-    """Follow one row through the stages as its rule says, with no other row around."""
+    """Compute the answer of one row under an exit rule."""
     pixels = row.ravel().tolist()
     label, margins, fates = pixels[0], [tenths / 10 for tenths in pixels[1:4]], [0, *pixels[4:]]
     for stage in range(STAGES):
@@ -47,7 +47,7 @@ def alone(row: NDArray[np.uint8], rule: ExitRule) -> Leaves | Fails:
 
 
 def all_alone(rows: NDArray[np.uint8], rule: ExitRule) -> list[Leaves] | Fails:
-    """Follow each row of a request; the request fails where any of its rows does."""
+    """Compute the answers of a request. The request fails if one of its rows fails."""
     answers: Sequence[Leaves | Fails] = [alone(row, rule) for row in rows]
     left = [answer for answer in answers if isinstance(answer, Leaves)]
     return left if len(left) == len(answers) else Fails()

@@ -1,9 +1,8 @@
-"""A real three-stage model whose rows say themselves what each exit will make of them.
+"""A real three-stage ONNX model whose rows determine their own answers.
 
-A row is a uint8 image [1, 2, 3] of six pixels: the label to answer (0..2), ten times the margin of
-that label's logit at exits 0, 1 and 2, and a fate for stages 1 and 2: RAISES makes the stage raise,
-NAN makes its logits NaN, 0 nothing. So a test writes down rows and knows their answers, while
-onnxruntime, the binding, the slabs and the batches are all real.
+A row is a uint8 image [1, 2, 3] of six pixels. Pixel 0 is the label (0..2). Pixels 1 to 3 are ten times the
+margin of that label's logit at exits 0, 1 and 2. Pixels 4 and 5 are the fates of stages 1 and 2: RAISES makes
+the stage raise, NAN makes its logits NaN, 0 does nothing. So a test knows the answers of its rows.
 
 Classes K = 3; with margin m the confidence is e^m / (e^m + 2).
 """
@@ -75,7 +74,7 @@ stage (int64[batch] rows, float[slots,6] features_{before}) => ({outputs})
 
 
 def row(label: int, *margins: float, fates: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
-    """Write one row: its label, its margin at each exit, and what stages 1 and 2 do to it."""
+    """Return one row. margins: one for each exit. fates: those of stages 1 and 2."""
     tenths = [round(10 * margin) for margin in margins]
     return np.array([label, *tenths, *fates], dtype=np.uint8).reshape(1, 2, 3)
 
@@ -85,7 +84,7 @@ EASY, MIDDLE, HARD = row(0, 5, 5, 5), row(1, 0.5, 5, 5), row(2, 0.5, 0.5, 0.5)
 
 
 def confidence(margin: float) -> float:
-    """Return the confidence that a margin makes."""
+    """Return the confidence of a row with this margin."""
     return math.exp(margin) / (math.exp(margin) + 2)
 
 
@@ -111,7 +110,7 @@ def _stage_model(number: int) -> onnx.ModelProto:
 
 
 def make_manifest(name: str, version: int, folder: Path, **changes: object) -> Manifest:
-    """Describe the scripted model as published: point 'fast' leaves at 0.5, 'balanced' at 0.9."""
+    """Return the manifest of the scripted model. Thresholds: 0.5 for 'fast', 0.9 for 'balanced'."""
     stages = tuple(
         Stage(
             file=f"stage-{number}.onnx",

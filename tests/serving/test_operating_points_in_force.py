@@ -1,4 +1,4 @@
-"""A certificate that is broken by what a server is asked, seen from outside and over restarts."""
+"""A certificate that traffic breaks, observed by clients and across restarts."""
 
 import json
 import re
@@ -20,10 +20,10 @@ from tests.serving.scripted_model import row
 
 WATCHED = {"server": {"drain_seconds": 0.05}, "monitor": {"shadow_share": 1.0}}
 MISTAKEN = np.stack([row(1, 5, 5, 0, fates=(0, number)) for number in range(16)])
-"""Different rows that leave at exit 0 with label 1; the final exit says 0."""
+"""Different rows that leave at exit 0 with label 1. The final exit answers 0."""
 REQUEST_ROWS = 50
 ENOUGH = np.stack([row(1, 5, 5, 0, fates=(1, number)) for number in range(LONE_CALLER_ROWS)])
-"""As many such rows as it takes of a lone caller to break a certificate."""
+"""The number of such rows with which one caller alone breaks a certificate."""
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!
 
 @pytest.fixture
 def parent() -> Iterator[subprocess.Popen[str]]:
-    """A process in a session of its own, whose child holds HELD_BYTES."""
+    """A process in a new session, whose child holds HELD_BYTES."""
     with subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdin=subprocess.PIPE,

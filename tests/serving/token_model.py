@@ -1,11 +1,11 @@
-"""A real three-stage model of tokens, which carries its attention mask along to every stage.
+"""A real three-stage ONNX model of tokens, whose stages all take the attention mask.
 
-A row is 6 token ids and a mask of 6 numbers, 1 where a token counts. Token `3 * depth + label` says
-`label` from the stage of that depth on; the last token says nothing. So a test writes down rows and knows
-their answers. Without its mask a stage would count every token: each stage needs it.
+A row is 6 token ids and a mask of 6 numbers, which is 1 for each token that counts. Token `3 * depth + label`
+adds to the logit of `label` at the exit of that depth and at later ones. The last token adds nothing. So a
+test knows the answers of its rows. Every stage needs the mask, because without it every token would count.
 
-`publish` writes it as a version whose exits were attached: without labels, with classes by number.
-`publish_table` writes a model of one FP32 input, which is itself carried along.
+`publish` writes a version with attached exits: without labels, with numbers as classes. `publish_table`
+writes a model of one FP32 input, which is a feature of every stage.
 
 Shapes: `T` tokens of a row, `V` known tokens, `B` rows, `K` classes, `E` exits.
 """
@@ -30,14 +30,14 @@ from tests.serving.scripted_model import STAGES
 TOKENS, CLASSES = 6, 3
 KNOWN_TOKENS = STAGES * CLASSES + 1
 SILENT = KNOWN_TOKENS - 1
-"""The token that says nothing at any exit."""
+"""The token that adds nothing at any exit."""
 UNKNOWN = KNOWN_TOKENS
 """A token that makes stage 0 raise."""
 SAYS = 5.0
-"""How much a token adds to the logit of its label."""
+"""The number that a token adds to the logit of its label."""
 COLUMNS = 3
 NAME, BOOL_MASKED, TABLE = "tokens", "tokens-bool-masked", "table"
-"""What tests call the model, the same with a mask of BOOL, and the table model."""
+"""Names of the model, of the model with a BOOL mask, and of the table model."""
 
 _ONNX_TYPES = {
     "BOOL": "bool",
@@ -82,7 +82,7 @@ stage ({inputs}) => ({outputs})
 
 
 def says(exit_number: int) -> NDArray[np.float32]:
-    """Return what each token adds to each logit at an exit: [V, K]."""
+    """Return the number that each token adds to each logit at an exit: [V, K]."""
     says_VK = np.zeros((KNOWN_TOKENS, CLASSES), np.float32)
     for token in range((exit_number + 1) * CLASSES):
         says_VK[token, token % CLASSES] = SAYS
@@ -90,20 +90,20 @@ def says(exit_number: int) -> NDArray[np.float32]:
 
 
 def token(label: int, depth: int) -> int:
-    """Return the token that says a label from the exit of that depth on."""
+    """Return the token that adds to a label's logit from the exit of this depth on."""
     return depth * CLASSES + label
 
 
 def token_ids(*rows: Sequence[int]) -> NDArray[np.int64]:
-    """Write rows of tokens [B, T]; what is left of a row is silent."""
+    """Return rows of tokens [B, T], padded with SILENT."""
     return np.array([[*row, *[SILENT] * (TOKENS - len(row))] for row in rows], np.int64)
 
 
 def mask(*rows: Sequence[int], datatype: Datatype = "INT64") -> NDArray[np.generic]:
-    """Write the masks of rows [B, T], each by the places of the tokens that count."""
+    """Return the masks of rows [B, T]. rows: the positions of the tokens that count."""
     mask_BT = np.zeros((len(rows), TOKENS), DTYPES[datatype])
-    for number, places in enumerate(rows):
-        mask_BT[number, list(places)] = 1
+    for number, positions in enumerate(rows):
+        mask_BT[number, list(positions)] = 1
     return mask_BT
 
 
@@ -160,7 +160,7 @@ def table_logits(columns_BC: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _weight(exit_number: int) -> np.float32:
-    """Return what the table model's exit multiplies a column by: deeper exits are surer."""
+    """Return the weight of an exit of the table model. Deeper exits have higher confidence."""
     return np.float32(1 + exit_number)
 
 
@@ -217,7 +217,7 @@ def _write(
 def _manifest(
     folder: Path, inputs: tuple[TensorSpec, ...], features: Sequence[tuple[TensorSpec, ...]]
 ) -> Manifest:
-    """Describe a version as attached without labels, with the scripted model's operating points."""
+    """Return a manifest of attached exits without labels, with the scripted model's operating points."""
     trained = scripted_model.make_manifest(folder.parent.name, int(folder.name), folder)
     spread = ConfidenceShares(edges=(0.5, 0.9), shares=(0.5, 0.0, 0.5))
     unlabelled = {"accuracy": None, "expected_calibration_error": None, "confidence": spread}

@@ -161,7 +161,10 @@ def test_malformed_bytes_are_an_invalid_argument(live_server: LiveServer, noise:
 
 
 def test_an_empty_message_requests_a_model_without_a_name(live_server: LiveServer) -> None:
-    assert refused(live_server, Request()) == ("NOT_FOUND", "Request for unknown model: '' is not found")
+    assert refused(live_server, Request()) == (
+        "NOT_FOUND",
+        "Request for unknown model: '' is not found; served: scripted",
+    )
 
 
 @pytest.mark.parametrize("fates", [(RAISES, 0), (0, RAISES), (0, NAN)])

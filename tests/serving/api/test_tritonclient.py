@@ -75,7 +75,7 @@ def test_an_error_carries_status_and_text(client: Any) -> None:  # noqa: ANN401
         client.infer("other", [image(EASY)])
 
     assert error.value.status() == "StatusCode.NOT_FOUND"
-    assert error.value.message() == "Request for unknown model: 'other' is not found"
+    assert error.value.message() == "Request for unknown model: 'other' is not found; served: scripted"
 
 
 def test_all_descriptions_of_the_client_are_answered(client: Any) -> None:  # noqa: ANN401

@@ -25,9 +25,10 @@ from serving.errors import (
 )
 from serving.exits.options import RequestOptions, exit_rule
 from serving.exits.policy import ExitReason
+from tests.serving import scripted_model
 from tests.serving.client.client_commands import command, predict
 from tests.serving.held_worker import held_worker
-from tests.serving.live_server import LiveServer
+from tests.serving.live_server import LiveServer, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, confidence, row
 from tests.serving.token_model import BOOL_MASKED, NAME, ROWS_OF_TOKENS, TABLE
 
@@ -203,7 +204,6 @@ def test_a_serving_server_is_healthy(client: Client) -> None:
         (EASY[None], {"max_exit": 3}, InvalidRequest),
         (EASY[None], {"operating_point": "slow"}, InvalidRequest),
         (EASY[None], {"operating_point": "fast", "threshold": 0.5}, InvalidRequest),
-        (np.stack([EASY] * 65), {}, InvalidRequest),
         (row(1, 0.5, 5, 5, fates=(RAISES, 0))[None], {}, StageFailed),
     ],
 )
@@ -220,7 +220,9 @@ def test_an_unknown_model_raises_an_error_with_the_servers_address_and_message(
     with pytest.raises(ModelNotFound) as error:
         client.predict("other", EASY[None])
 
-    assert str(error.value) == f"{live_server.address}: Request for unknown model: 'other' is not found"
+    assert str(error.value) == (
+        f"{live_server.address}: Request for unknown model: 'other' is not found; served: scripted"
+    )
 
 
 def test_a_timeout_raises_deadline_expired(own_server: LiveServer) -> None:
@@ -294,6 +296,35 @@ def test_predict_takes_options(live_server: LiveServer, images: Path) -> None:
     code, output, _ = predict(live_server, images, "--operating-point", "exact", "--max-exit", "1")
 
     assert (code, output.endswith("1 of 2  capped\n")) == (0, True)
+
+
+def test_predict_takes_a_version(tmp_path: Path, images: Path) -> None:
+    np.save(images, EASY)
+    for version in (1, 2):
+        scripted_model.publish(tmp_path / "models", version=version)
+    with LiveServer(tmp_path / "models", {"models": {"scripted": {"versions": [1]}}}) as server:
+        assert predict(server, images, "--version", "1")[0] == 0
+        assert eventually(lambda: server.metric("offramp_requests_total", outcome="ok", version="1") == 1)
+
+
+def test_predict_of_a_version_that_is_not_served_lists_the_served_ones(
+    live_server: LiveServer, images: Path
+) -> None:
+    np.save(images, EASY)
+
+    code, output, errors = predict(live_server, images, "--version", "9")
+
+    assert (code, output) == (1, "")
+    assert errors.endswith("unknown model: 'scripted' version 9 is not found, served: [1]\n")
+
+
+def test_predict_of_an_unknown_model_lists_the_served_ones(live_server: LiveServer, images: Path) -> None:
+    np.save(images, EASY)
+
+    code, output, errors = predict(live_server, images, model="other")
+
+    assert (code, output) == (1, "")
+    assert errors.endswith("Request for unknown model: 'other' is not found; served: scripted\n")
 
 
 def test_predict_takes_grey_images_without_their_channel(live_server: LiveServer, images: Path) -> None:

@@ -92,9 +92,8 @@ def test_predict_takes_images_from_an_npz_file(live_server: LiveServer, rows: Pa
         (TABLE, {"columns": np.array([{}], dtype=object)}, "expected a whole .npz file, got: Object arrays"),
         (TABLE, {"columns": np.zeros((1, 3))}, 'input "columns": expected datatype FP32, got FP64'),
         (TABLE, {"columns": np.zeros((1, 3), np.float16)}, 'input "columns": expected a dtype of bool, '),
-        (TABLE, {"columns": np.zeros((65, 3), np.float32)}, 'input "columns": expected 1 to 64 rows, got 65'),
     ],
-    ids=["another name", "missing", "empty", "pickled", "FP64", "float16", "too many rows"],
+    ids=["another name", "missing", "empty", "pickled", "FP64", "float16"],
 )
 def test_predict_of_arrays_that_do_not_fit_is_one_line_and_exit_code_1(
     token_server: LiveServer,

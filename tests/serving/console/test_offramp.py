@@ -24,7 +24,7 @@ COMMANDS = [
     *((name,) for program in (SERVER, CLIENT, TRAINING) for name in program.commands),
     *(("jobs", name) for name in JOBS.commands),
 ]
-SCREEN_LINES, SCREEN_COLUMNS = 24, 80
+SCREEN_LINES, SCREEN_COLUMNS = 30, 80
 
 WITHOUT = """
 import sys

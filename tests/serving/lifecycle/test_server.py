@@ -1,4 +1,4 @@
-"""A server in the test's process: versions that it loads and refuses, and what it logs."""
+"""A server in the test's process: versions that it loads and refuses, and its log."""
 
 import asyncio
 import shutil

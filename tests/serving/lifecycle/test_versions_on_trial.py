@@ -1,4 +1,4 @@
-"""A server with trials: what waits for a trial, and what does not."""
+"""A server with trials: which calls and rescans wait for a trial."""
 
 from collections.abc import Iterator
 from pathlib import Path

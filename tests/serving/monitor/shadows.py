@@ -1,4 +1,4 @@
-"""Ways to watch a served version, and to read what was seen."""
+"""Requests with sampled rows, and the monitor's counts of them."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ from tests.serving.scripted_model import row
 
 ALL = MonitorLimits(shadow_share=1.0)
 MISTAKEN = row(1, 5, 5, 0)
-"""Leaves at exit 0 with label 1; the final exit gives all classes alike, and so states 0."""
+"""Leaves at exit 0 with label 1. The final exit answers 0, because its logits are equal."""
 
 
 def mistaken(rows: int, first: int = 0) -> list[NDArray[np.uint8]]:
-    """Write rows like MISTAKEN that all differ from each other, from a number on."""
+    """Return different rows like MISTAKEN. first: the number of the first row."""
     return [row(1, 5, 5, 0, fates=divmod(number, 250)) for number in range(first, first + rows)]
 
 
@@ -27,7 +27,7 @@ def state(served: Served, point: str = "balanced") -> PointState:
 
 
 def counts(served: Served, point: str = "balanced") -> tuple[int, int, int]:
-    """Sampled rows that agreed, that differed and that are missing, once nothing runs any more."""
+    """Wait until the engine is idle; return the agreed, differed and missing sampled rows."""
     served.engine.wait_idle()
     watch = state(served, point).watch
     assert watch is not None
@@ -35,7 +35,7 @@ def counts(served: Served, point: str = "balanced") -> tuple[int, int, int]:
 
 
 def asked(served: Served, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED) -> Answers:
-    """Ask for rows, and wait until their full-depth answers are known too."""
+    """Send rows and wait for their answers and their full-depth answers."""
     answers = ask(served, *rows, rule=rule)
     served.engine.wait_idle()
     return answers
@@ -44,7 +44,7 @@ def asked(served: Served, *rows: NDArray[np.uint8], rule: ExitRule = BALANCED) -
 def sampling(
     rows: Sequence[NDArray[np.uint8]], sampled: Sequence[int], reply: Reply | None = None, caller: str = ""
 ) -> Request:
-    """Write a request of which these rows are sampled, whatever the share is."""
+    """Return a request whose rows at the positions `sampled` are sampled."""
     inputs = {"image": np.stack(rows)}
     return Request(
         inputs,
@@ -58,7 +58,7 @@ def sampling(
 
 
 def run(served: Served, *requests: Request) -> None:
-    """Have requests run and all that comes of them, those that fit in one batch."""
+    """Submit requests that fit in one batch, and wait until the engine is idle."""
     for request in requests:
         served.engine.submit(served.version, request)
     served.engine.wake()

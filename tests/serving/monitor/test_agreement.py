@@ -1,4 +1,4 @@
-"""The test of a certificate: its level, its power, and what repeats and single callers can do to it."""
+"""The test of a certificate: its level, its power, repeated rows and single callers."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ EPSILON, DELTA = 0.02, 0.05
 
 
 def after(answers: list[bool], epsilon: float = EPSILON, delta: float = DELTA) -> AgreementTest:
-    """Count rows, all different and of one caller."""
+    """Count different rows of one caller."""
     test = AgreementTest(epsilon, delta)
     for number, agreed in enumerate(answers):
         test.count(agreed=agreed, row=str(number).encode())
@@ -33,7 +33,7 @@ def after(answers: list[bool], epsilon: float = EPSILON, delta: float = DELTA) -
 
 
 def disagree(test: AgreementTest, caller: str, rows: int, first: int = 0) -> None:
-    """Count different rows of a caller, none of which agrees."""
+    """Count different rows of one caller that all disagree."""
     for number in range(first, first + rows):
         test.count(agreed=False, row=f"{caller} {number}".encode(), caller=caller)
 
@@ -47,7 +47,7 @@ def not_started(rows: int) -> float:
 
 
 def by_definition(answers: Sequence[bool | None]) -> float:
-    """Compute E as the weighted sum of all products; None for a row that is left out."""
+    """Compute E as the weighted sum of all products. None stands for a row that is left out."""
     weights = [not_started(row) - not_started(row + 1) for row in range(len(answers))]
     if answers:
         weights[0] += INITIAL_WEIGHT

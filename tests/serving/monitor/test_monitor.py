@@ -1,4 +1,4 @@
-"""What is made of sampled rows: certificates are revoked and reinstated, drift is noticed."""
+"""The effects of sampled rows: revocations, reinstatements and drift alarms."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from tests.serving.scripted_model import EASY, HARD, RAISES, row
 
 
 def revoke(served: Served) -> None:
-    """Have different mistaken rows answered until the point that they were asked of is revoked."""
+    """Send different mistaken rows until their operating point is revoked."""
     for number in range(0, LONE_CALLER_ROWS, 8):
         asked(served, *mistaken(8, number))
     assert is_revoked(served)
@@ -94,7 +94,7 @@ def answered(label: int) -> Answers:
 
 
 def follow_all(monitor: Monitor, rows: int, first: int = 0, caller: str = "") -> list[Request]:
-    """Have a request's rows leave at exit 0 with label 1; returns their shadow requests."""
+    """Let a request's rows leave at exit 0 with label 1; return their shadow requests."""
     request = sampling(mistaken(rows, first), range(rows), caller=caller)
     monitor.admitted(request)
     return [shadow for number in range(rows) if (shadow := monitor.follow(request, number, 1)) is not None]

@@ -1,4 +1,4 @@
-"""What sampled rows show about one operating point, in the order of their admission."""
+"""Sampled rows of one operating point are tested in the order of their admission."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def make_watch(
 
 
 def add(watch: PointWatch, digest: bytes = b"") -> SampledRow:
-    """Have a row admitted, and note its digest as if it had left early."""
+    """Admit a row, and record its digest as if it had left early."""
     row = watch.add("caller")
     row.digest = digest
     return row

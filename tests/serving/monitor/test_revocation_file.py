@@ -1,4 +1,4 @@
-"""The state folder's file: what is read and refused there, and what changes leave behind."""
+"""The file in the state folder: valid and invalid content, and changes."""
 
 import fcntl
 import json

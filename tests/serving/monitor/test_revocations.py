@@ -1,4 +1,4 @@
-"""Which points are revoked, here and over restarts: nothing comes back but by an operator's command."""
+"""Revocations in one process and across restarts. Only an operator's command reinstates a point."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""A model repository on a folder that the test changes, with a loader that remembers."""
+"""A model repository on a folder that the test changes, with a loader that records calls."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from tests.serving.scripted_model import make_manifest
 
 
 def copy(published: Path, root: Path, name: str = "scripted", version: int = 1) -> Path:
-    """Place the scripted model in a repository under another name and version."""
+    """Copy the scripted model into a repository under another name and version."""
     folder = root / name / str(version)
     shutil.copytree(published, folder)
     (folder / "manifest.json").write_text(make_manifest(name, version, folder).to_json())
@@ -18,7 +18,7 @@ def copy(published: Path, root: Path, name: str = "scripted", version: int = 1) 
 
 
 class Loader:
-    """Loads a version as its name and number, and remembers what was closed."""
+    """A loader that returns a version's name and number, and records closed versions."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []

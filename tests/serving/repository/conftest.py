@@ -1,4 +1,4 @@
-"""What the repository's tests share: the published version to copy, and a repository to change."""
+"""Fixtures of the repository's tests: a published version to copy, and a repository to change."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def published(version: PublishedVersion) -> Path:
 
 
 @pytest.fixture
-def place(published: Path, tmp_path: Path) -> Repository:
+def repo(published: Path, tmp_path: Path) -> Repository:
     root = tmp_path / "models"
     root.mkdir()
     return Repository(root, published)

@@ -13,9 +13,9 @@ from serving.repository.manifest import MAX_MANIFEST_BYTES, AttachedTo, Manifest
 from serving.repository.repository import PublishedVersion
 
 FORMAT_1 = Path(__file__).parent / "format-1.json"
-"""As the first release wrote it: `git show 322b04a:models/fashion-mnist/1/manifest.json`."""
+"""Written by the first release: `git show 322b04a:models/fashion-mnist/1/manifest.json`."""
 FORMAT_2 = Path(__file__).parent / "format-2.json"
-"""As the released version has it: `git show fb7bd22:models/fashion-mnist/2/manifest.json`."""
+"""The manifest of the released version: `git show fb7bd22:models/fashion-mnist/2/manifest.json`."""
 
 Document = dict[str, Any]
 Change = Callable[[Document], object]
@@ -23,7 +23,7 @@ Change = Callable[[Document], object]
 
 @pytest.fixture
 def document(version: PublishedVersion) -> Document:
-    """A right manifest as JSON, to be spoilt."""
+    """A valid manifest as JSON, which the test changes."""
     parsed: Document = json.loads(version.manifest.to_json())
     return parsed
 
@@ -60,7 +60,7 @@ def attached(document: Document) -> Document:
 
 
 def complaint(folder: Path, content: str | bytes | Document) -> str:
-    """Read a manifest that is wrong; gives the error's text behind the file's name."""
+    """Read an invalid manifest; return the error's text after the file's name."""
     path = folder / "manifest.json"
     text = json.dumps(content) if isinstance(content, dict) else content
     path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -222,7 +222,7 @@ def test_a_future_format_is_refused_before_its_new_keys(tmp_path: Path) -> None:
 
 
 def _set(*path: str | int) -> Callable[[object], Change]:
-    """Make changes of one place in the document."""
+    """Return a function that makes a change of one value in the document."""
 
     def to(value: object) -> Change:
         def change(document: Document) -> None:

@@ -1,4 +1,4 @@
-"""Version folders on disk: which are found, and which are read or refused."""
+"""Version folders on disk: which are found, read and refused."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.serving.scripted_model import edit
 
 @pytest.fixture
 def folder(published: Path, tmp_path: Path) -> Path:
-    """A version of its own that a test may spoil."""
+    """A version that the test may change."""
     return copy(published, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A server that other machines can reach: warnings, and training that needs tokens."""
+"""A server that other machines can reach: its warnings, and training that needs tokens."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A server with TLS and tokens, and real clients: who is let in, who is refused, and how it is counted."""
+"""A server with TLS and tokens: accepted and refused calls of real clients, and their counts."""
 
 import ssl
 import urllib.request
@@ -13,7 +13,15 @@ from structlog.testing import capture_logs
 from serving.api.wire import INFERENCE_SERVICE, inference
 from serving.client import Client, Tls
 from serving.client.training import TrainingClient
-from serving.errors import ModelNotReady, OfframpError, PermissionDenied, Unauthenticated, Unsupported
+from serving.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotReady,
+    OfframpError,
+    PermissionDenied,
+    Unauthenticated,
+    Unsupported,
+)
 from serving.security.permissions import Group
 from serving.security.tokens import new_token
 from tests.serving.live_server import LiveServer, eventually
@@ -135,6 +143,27 @@ def test_a_stream_is_refused_before_its_first_message(token_server: LiveServer) 
         next(stream(iter(()), timeout=20))
 
     assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_the_error_for_an_unknown_model_lists_models_only_to_callers_that_may_list_them(
+    token_server: LiveServer, secrets: tuple[Path, dict[str, str]]
+) -> None:
+    with client(token_server, secrets[1]["infer"]) as caller, pytest.raises(ModelNotFound) as inferring:
+        caller.predict("other", IMAGES)
+    with client(token_server, secrets[1]["read"]) as caller, pytest.raises(ModelNotFound) as reading:
+        caller.model("other")
+
+    assert str(inferring.value).endswith(": Request for unknown model: 'other' is not found")
+    assert str(reading.value).endswith("'other' is not found; served: scripted")
+
+
+def test_a_client_that_may_not_read_the_batch_limit_sends_all_rows_at_once(
+    token_server: LiveServer, secrets: tuple[Path, dict[str, str]]
+) -> None:
+    with client(token_server, secrets[1]["infer"]) as caller:
+        assert len(caller.predict("scripted", np.stack([EASY] * 64)).label_N) == 64
+        with pytest.raises(InvalidRequest, match="expected 1 to 64 rows, got 65"):
+            caller.predict("scripted", np.stack([EASY] * 65))
 
 
 def test_loading_is_for_administrators(

@@ -1,0 +1,1 @@
+"""The operator's commands. They read and change the model repository, the state folder and the token file."""

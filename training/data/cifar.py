@@ -1,4 +1,4 @@
-"""Reads the binary version of CIFAR-10 and CIFAR-100. Never unpickles.
+"""Reads the binary version of CIFAR-10 and CIFAR-100, never the pickled one.
 
 A record is one label byte (CIFAR-100: coarse, then fine), then 3,072 bytes of a 32x32 image: red, green,
 blue. The fine label is the truth. A file may have any number of records.

@@ -41,8 +41,8 @@ def read_gzip_content(path: Path) -> bytearray:
     return content
 
 
-def _damaged(path: Path, content: bytearray, complaint: str) -> DatasetError:
+def _damaged(path: Path, content: bytearray, problem: str) -> DatasetError:
     return DatasetError(
         f"{path}: byte {len(content)} uncompressed, or soon after: expected one complete gzip stream, "
-        f"got: {complaint}"
+        f"got: {problem}"
     )

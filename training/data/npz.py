@@ -1,4 +1,4 @@
-"""Reads images and labels from an .npz file. Never unpickles.
+"""Reads images and labels from an .npz file. Pickled objects are refused.
 
 Training takes `x_train y_train x_test y_test`, or `x y` without official test rows. Retargeting a published
 version takes `x y`. Errors say how to convert arrays that do not fit.
@@ -64,7 +64,7 @@ def _read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[np.gener
     if not path.is_file():
         raise DatasetError(f"{path}: expected an .npz file with {expected}, got no such file")
     with (
-        _dataset_error(f"{path}: expected a whole .npz file of plain arrays", pickled="another file format"),
+        _dataset_error(f"{path}: expected a complete .npz file of plain arrays", "another file format"),
         path.open("rb") as file,
     ):
         archive = np.load(file, allow_pickle=False)
@@ -78,7 +78,7 @@ def _read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[np.gener
 
 def _read_member(path: Path, name: str, archive: Mapping[str, object]) -> NDArray[np.generic]:
     pickled = "Python objects; save plain arrays"
-    with _dataset_error(f"{path}: {name}: expected a whole, plain array", pickled):
+    with _dataset_error(f"{path}: {name}: expected a complete, plain array", pickled):
         array = archive[name]
     if not isinstance(array, np.ndarray):
         raise DatasetError(f"{path}: {name}: expected an array in NumPy's format, got other bytes")

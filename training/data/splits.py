@@ -3,8 +3,8 @@
 Official test rows are the test split. Without them, one permutation cuts all five splits. The splits depend
 only on the split seed, the row counts and which images are equal.
 
-Equal images are in one split. The first of them in the permutation decides which. The train split has all
-copies of its images; the other splits have one row for each image, and the other copies are in no split.
+Equal images are in one split: that of the first one in the permutation. The train split has all copies of
+an image, the other splits have one row for each image. Their other copies are in no split.
 
 Shapes: `N` rows, `C H W` image. Images are uint8, as clients send them.
 """
@@ -42,7 +42,7 @@ class RawDataset:
     official_test: tuple[Images, Labels] | None
     """Images and truth of the official test rows; None if the source has none."""
     name_row: RowName = _name_row
-    """Names a row in messages."""
+    """Returns the name of a row for messages."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Dataset:
 
 
 def cut(source: RawDataset, *, split_seed: int, rows: SplitRows) -> Dataset:
-    """Cut a source by a permutation of its rows from the split seed.
+    """Cut a source into five splits by a permutation of its rows.
 
     Raises RecipeError if `rows.test` does not fit the source, and DatasetError if no train rows remain.
     """
@@ -157,7 +157,7 @@ def cut(source: RawDataset, *, split_seed: int, rows: SplitRows) -> Dataset:
 def cut_without_training(source: RawDataset, *, split_seed: int) -> Dataset:
     """Cut a source for a trained network: the train split is empty.
 
-    The other splits get the shares of `UNTRAINED_SHARES` of the different images.
+    The distinct images are divided among the other splits by `UNTRAINED_SHARES`.
     """
     first_row_N, repeats = find_repeats(source)
     distinct = _distinct(np.random.default_rng(split_seed).permutation(len(source.truth_N)), first_row_N)

@@ -7,10 +7,10 @@ reached. So data that is merely harder is accepted: 80 % where 93 % was publishe
 Shapes: `N` rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from serving.exits.policy import Integers
-from serving.repository.manifest import EXACT_POINT, Manifest
+from serving.repository.manifest import EXACT_POINT, Manifest, OperatingPoint
 from training.data.splits import Labels
 from training.errors import DatasetError
 from training.exits.intervals import wilson
@@ -22,6 +22,8 @@ SHIFTED_RATIO = 2.0
 """Shifted labels must have at least this many times the accuracy of the given ones."""
 SMALLEST_ACCURACY_RATIO = 0.5
 """The accuracy on the user's data must reach this share of the published accuracy."""
+LARGE_ACCURACY_LOSS = 0.2
+"""A larger loss of accuracy at full depth, on the user's test rows, causes a warning."""
 
 CheckLabels = Callable[[Integers, Labels], None]
 """Checks the labels of the tune rows against the answers at full depth; raises DatasetError."""
@@ -63,6 +65,17 @@ def label_mistake(
             "test rows; check that they are numbered like the model's"
         )
     return None
+
+
+def label_warning(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> str | None:
+    """Return a warning if full depth is far less accurate on the user's test rows; else None."""
+    old, new = manifest.operating_points[EXACT_POINT].accuracy, points[EXACT_POINT].accuracy
+    if old is None or new is None or old - new <= LARGE_ACCURACY_LOSS:
+        return None
+    return _plain(
+        f"at full depth {percent(new)} of these test rows are right, but {percent(old)} of the version's "
+        "own: check that their labels are numbered like the model's"
+    )
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ temperatures, path and *every* point by its own goal, so no version mixes result
 PyTorch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,11 @@ from training.release import promises
 from training.release.origin import OwnData, Retargeting, data_of, goals_of, own_data_of
 from training.release.publish import publish
 from training.reporting.numerals import percent
-from training.retarget.labels import CheckLabels, check_labels_fit
+from training.retarget.labels import CheckLabels, check_labels_fit, label_warning
 from training.retarget.manifest import make_dataset_entry, make_manifest
 from training.retarget.point_changes import PointChanges
 from training.retarget.published import PublishedStages, Say, check_takes_images, find_version
 from training.retarget.results import NewResults, choose_on_user_data, choose_on_version_data
-
-LARGE_ACCURACY_LOSS = 0.2
-"""If the user's data lowers accuracy at full depth by more than this, its labels may differ."""
 
 
 @dataclass(frozen=True)
@@ -158,25 +155,14 @@ def _report(
     say: Say,
 ) -> None:
     """Print warnings, and the results of the points that were chosen besides the requested one."""
-    if data is not None:
-        for line in _label_warnings(version.manifest, results):
-            say(line)
+    warning = label_warning(version.manifest, results.operating_points) if data is not None else None
+    if warning is not None:
+        say(warning)
     for other, goal in chosen_goals.items():
         if other != point:
             say(f"also chosen on this data, {_describe_point(results.operating_points, other, goal)}")
     for line in promises.warnings(results.points, chosen_goals):
         say(line)
-
-
-def _label_warnings(manifest: Manifest, results: NewResults) -> Iterator[str]:
-    """Yield a warning if full depth is far less accurate on the user's data: its labels may differ."""
-    old = manifest.operating_points[EXACT_POINT].accuracy
-    new = results.operating_points[EXACT_POINT].accuracy
-    if old is not None and new is not None and old - new > LARGE_ACCURACY_LOSS:
-        yield (
-            f"at full depth {percent(new)} of these test rows are right, but {percent(old)} of the version's "
-            "own: check that their labels are numbered like the model's"
-        ).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _describe_point(points: Mapping[str, OperatingPoint], name: str, goal: Goal) -> str:

@@ -39,7 +39,7 @@ def check_takes_images(version: PublishedVersion) -> None:
     """Raise RepositoryError if the version takes anything other than images."""
     inputs = version.manifest.inputs
     if len(inputs) != 1 or inputs[0].datatype != "UINT8" or len(inputs[0].shape) != 4:
-        got = ", ".join(f"{each.datatype} {list(each.shape)}" for each in inputs)
+        got = ", ".join(f"{spec.datatype} {list(spec.shape)}" for spec in inputs)
         raise RepositoryError(
             f"{version.folder}: inputs: expected one of UINT8 images [-1, C, H, W], got {got}"
         )

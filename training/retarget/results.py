@@ -43,7 +43,7 @@ def choose_on_version_data(
 ) -> NewResults:
     """Choose points from the version's Pareto path, on the version's own data. Other points do not change."""
     manifest = version.manifest
-    temperatures = tuple(each.calibration_temperature for each in manifest.exits)
+    temperatures = tuple(entry.calibration_temperature for entry in manifest.exits)
     tune = read(stages.logits(dataset.tune), dataset.tune.truth_N, temperatures)
     path = tuple(candidate(tune, row.thresholds, stages.cost_E) for row in manifest.pareto_path.points)
     if not path or not path[0].is_exact:
@@ -83,7 +83,7 @@ def _points_with_harms(
 ) -> dict[str, OperatingPoint]:
     """Return the version's points. Count the harms that certificates of format 1 do not have."""
     points = dict(version.manifest.operating_points)
-    temperatures = [each.calibration_temperature for each in version.manifest.exits]
+    temperatures = [entry.calibration_temperature for entry in version.manifest.exits]
     held_out = read(stages.logits(dataset.certify), dataset.certify.truth_N, temperatures)
     for name, point in points.items():
         certificate = point.certificate

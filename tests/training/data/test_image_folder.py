@@ -37,7 +37,7 @@ def error_of(folder: Path) -> str:
 
 @pytest.fixture
 def flat(tmp_path: Path) -> Path:
-    """Two classes of two grey files each, written in another order than that of their paths."""
+    """Write two classes of two grey files, not in the order of their paths; return the folder."""
     for seed, name in enumerate(["dog/b.png", "dog/a.png", "cat/2.bmp", "cat/10.png"]):
         save(random_grey(seed), tmp_path / "flat" / name)
     return tmp_path / "flat"

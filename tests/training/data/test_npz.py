@@ -188,7 +188,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_truncated_file_is_refused(npz: Path, share: float) -> None:
     npz.write_bytes(npz.read_bytes()[: int(share * npz.stat().st_size)])
-    with pytest.raises(DatasetError, match=r"own.npz: expected a whole .npz file"):
+    with pytest.raises(DatasetError, match=r"own.npz: expected a complete .npz file"):
         load_npz(npz)
 
 
@@ -196,7 +196,7 @@ def test_a_flipped_byte_is_noticed(npz: Path) -> None:
     content = bytearray(npz.read_bytes())
     content[500] ^= 0xFF
     npz.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"own.npz: x_train: expected a whole, plain array, got: .*CRC"):
+    with pytest.raises(DatasetError, match=r"own.npz: x_train: expected a complete, plain array, got: .*CRC"):
         load_npz(npz)
 
 
@@ -257,7 +257,7 @@ def test_any_exception_of_reading_an_array_becomes_an_error_of_one_line(
     path.write_bytes(content)
 
     with pytest.raises(
-        DatasetError, match=rf"own\.npz: x_train: expected a whole, plain array, got: {message}"
+        DatasetError, match=rf"own\.npz: x_train: expected a complete, plain array, got: {message}"
     ) as caught:
         load_npz(path)
     assert "\n" not in str(caught.value)
@@ -278,7 +278,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
         load_npz(path)
     assert str(caught.value) == (
-        f"{path}: y_train: expected a whole, plain array, got: Python objects; save plain arrays"
+        f"{path}: y_train: expected a complete, plain array, got: Python objects; save plain arrays"
     )
 
 
@@ -288,7 +288,7 @@ def test_another_kind_of_file_is_refused_without_numpys_advice(tmp_path: Path) -
     with pytest.raises(DatasetError) as caught:
         load_npz(path)
     assert str(caught.value) == (
-        f"{path}: expected a whole .npz file of plain arrays, got: another file format"
+        f"{path}: expected a complete .npz file of plain arrays, got: another file format"
     )
 
 

@@ -202,7 +202,7 @@ def test_pickled_objects_are_refused_and_never_loaded(models: Path, tmp_path: Pa
     path = tmp_path / "odd.npz"
     np.savez(path, x=np.array([{}] * 9, dtype=object), y=np.zeros(9, int))
 
-    assert "odd.npz: x: expected a whole, plain array" in refused(
+    assert "odd.npz: x: expected a complete, plain array" in refused(
         models, PointChanges(), OwnData(file=str(path))
     )
 
@@ -247,7 +247,7 @@ def test_a_line_reports_that_training_rows_could_not_be_checked(models: Path, ow
 
 
 @pytest.mark.parametrize(("loss", "warnings"), [(0.19, 0), (0.21, 1)])
-def test_a_line_warnings_the_labels_if_full_depth_loses_over_20_points(
+def test_a_line_warns_of_the_labels_if_full_depth_loses_over_20_points(
     models: Path, own_file: Path, loss: float, warnings: int
 ) -> None:
     start(models, PointChanges(), OwnData(file=str(own_file)))

@@ -324,8 +324,9 @@ def test_images_that_do_not_fit_the_network_are_refused_before_any_file_is_writt
     new_run: Run, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
     path = tmp_path / "small.npz"
-    images, truth_N = np.zeros((1600, 4, 4), dtype=np.uint8), np.arange(1600) % 10
-    np.savez(path, allow_pickle=False, x_train=images, y_train=truth_N, x_test=images, y_test=truth_N)
+    train, test = np.random.default_rng(0).integers(0, 256, (2, 1600, 4, 4), dtype=np.uint8)
+    truth_N = np.arange(1600) % 10
+    np.savez(path, allow_pickle=False, x_train=train, y_train=truth_N, x_test=test, y_test=truth_N)
     dataset = tiny_recipe.dataset.model_copy(update={"name": "npz", "file": str(path), "test_rows": None})
     with pytest.raises(RecipeError, match="at least 8 pixels a side for 3 stages, got 4"):
         new_run.start(

@@ -17,9 +17,10 @@ from training.run.pipeline import run
 
 
 def npz_recipe(recipe: Recipe, path: Path, rows: int) -> Recipe:
-    """Write blank images of ten classes, and return a recipe that reads them."""
-    images, truth_N = np.zeros((rows, 8, 8), dtype=np.uint8), np.arange(rows) % 10
-    np.savez(path, allow_pickle=False, x_train=images, y_train=truth_N, x_test=images, y_test=truth_N)
+    """Write random images of ten classes, and return a recipe that reads them."""
+    train, test = np.random.default_rng(0).integers(0, 256, (2, rows, 8, 8), dtype=np.uint8)
+    truth_N = np.arange(rows) % 10
+    np.savez(path, allow_pickle=False, x_train=train, y_train=truth_N, x_test=test, y_test=truth_N)
     changes = {
         "name": "npz",
         "file": str(path),

@@ -22,6 +22,7 @@ from training.errors import DatasetError
 _LOCAL_HEADER_BYTES, _LENGTHS_OFFSET = 30, 26  # of the header that precedes each member of a ZIP file
 _CHUNK_BYTES = 1 << 20
 _SUFFIX = ".npy"
+_OBJECTS = "Python objects; save plain arrays"
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -64,7 +65,7 @@ def _map(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:
         start = file.tell()
         shape, is_fortran, dtype = _read_header(file)
         if dtype.hasobject:
-            raise ValueError("objects, which would need pickle")
+            raise ValueError(_OBJECTS)
         offset = file.tell()
     expected, got = math.prod(shape) * dtype.itemsize, member.file_size - (offset - start)
     if expected != got:
@@ -91,4 +92,6 @@ def _one_line_errors(expected: str) -> Iterator[None]:
         raise
     except Exception as error:
         complaint = shown(" ".join(str(error).split()) or type(error).__name__, MAX_COMPLAINT_CHARACTERS)
+        if "allow_pickle" in complaint:  # NumPy's advice to allow pickles
+            complaint = _OBJECTS
         raise DatasetError(f"{expected}, got: {complaint}") from error

@@ -14,8 +14,8 @@ from serving.repository.manifest import Manifest, read_manifest
 from training.attach.record import AttachRecord
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion
-from training.release.report import report_template
-from training.reporting.drawing import ACCENT, INK, MUTED, PAPER, Draw, exit_colour
+from training.release.report import render_page
+from training.reporting.drawing import ACCENT, INK, MUTED, PAPER, Draw, add_legend, exit_colour
 from training.reporting.page_svg import page_svg
 
 _TEMPLATE = "attach_report.html"
@@ -32,7 +32,8 @@ def write_report(path: Path, record: AttachRecord) -> None:
 
 def render(record: AttachRecord, manifest: Manifest) -> str:
     """Render the page as HTML."""
-    return report_template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         record=record,
         manifest=manifest,
         default=record.points[DEFAULT_POINT],
@@ -41,7 +42,7 @@ def render(record: AttachRecord, manifest: Manifest) -> str:
             name: Proportion(point.disagreements, record.test_rows) for name, point in record.points.items()
         },
         plot=Markup(  # noqa: S704 - our own drawing
-            page_svg(draw_trade_off(record), "attach-trade-off", 4.0, max(1, len(record.curves)))
+            page_svg(draw_trade_off(record), "attach-trade-off", 4.0, 5.0, max(1, len(record.curves)))
         ),
     )
 
@@ -72,7 +73,7 @@ def draw_trade_off(record: AttachRecord) -> Draw:
         axes.set_ylim(bottom=0, top=100 * 1.5 * max(record.settings.fast_epsilon, record.settings.epsilon))
         axes.set_xlabel("multiply-adds of a row, % of the file's own")
         axes.set_title("Answers that differ from the network's, %")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        add_legend(figure, axes)
 
     return draw
 

@@ -18,26 +18,33 @@ from training.reporting.drawing import (
     INK,
     MUTED,
     PAPER,
+    add_legend,
     exit_colour,
     in_percent,
     in_points,
+    is_narrow,
 )
 from training.reporting.numerals import exit_name
 from training.reporting.page_svg import page_svg
 
 _POINT_MARKERS = "Ds^vPX*"
 _BASELINE_MARKERS = "s^v"
+EXIT_MARK_SIZE, POINT_MARK_SIZE = 13, 7
+"""An exit is a ring around the mark of a point at the same place: `exact` is at the final exit."""
 
 
 def plot_generations(summary: RunSummary) -> str:
     """Draw the test accuracy of each exit by generation, and the gains of the final exit."""
 
     def draw(figure: Figure) -> None:
-        accuracy_axes, gain_axes = figure.subplots(1, 2, width_ratios=[1.5, 1])
+        if is_narrow(figure):
+            accuracy_axes, gain_axes = figure.subplots(2, 1, height_ratios=[1.5, 1])
+        else:
+            accuracy_axes, gain_axes = figure.subplots(1, 2, width_ratios=[1.5, 1])
         _draw_accuracies(accuracy_axes, summary)
         _draw_gains(gain_axes, summary)
 
-    return page_svg(draw, "generations", 3.5, len(summary.exits))
+    return page_svg(draw, "generations", 3.5, 6.0, len(summary.exits))
 
 
 def _draw_accuracies(axes: Axes, summary: RunSummary) -> None:
@@ -95,10 +102,10 @@ def plot_trade_off(summary: RunSummary) -> str:
         _draw_baselines(axes, summary)
         axes.set_xlabel("multiply-adds of a row, % of full depth")
         axes.set_title("Accuracy, %")
-        axes.set_xlim(0, 104)
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        axes.set_xlim(-3, 104)
+        add_legend(figure, axes)
 
-    return page_svg(draw, "trade-off", 4.0, len(summary.exits))
+    return page_svg(draw, "trade-off", 4.0, 5.2, len(summary.exits))
 
 
 def _draw_path(axes: Axes, summary: RunSummary) -> None:
@@ -130,13 +137,13 @@ def _draw_exits(axes: Axes, summary: RunSummary) -> None:
             accuracy,
             errors,
             marker="o",
-            markersize=8,
-            markerfacecolor=PAPER,
+            markersize=EXIT_MARK_SIZE,
+            markerfacecolor="none",
             markeredgewidth=2,
             linestyle="none",
             capsize=3,
             color=exit_colour(number),
-            label=f"all rows at exit {number}, test",
+            label=f"all rows at {exit_name(number, len(summary.exits))}, test",
         )
 
 
@@ -148,7 +155,7 @@ def _draw_points(axes: Axes, summary: RunSummary) -> None:
             accuracy,
             errors,
             marker=_POINT_MARKERS[number % len(_POINT_MARKERS)],
-            markersize=8,
+            markersize=POINT_MARK_SIZE,
             linestyle="none",
             capsize=3,
             linewidth=1,
@@ -197,6 +204,7 @@ def plot_exit_shares(summary: RunSummary) -> str:
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        add_legend(figure, axes)
 
-    return page_svg(draw, "exit-shares", 1.0 + 0.45 * len(summary.operating_points), exits)
+    height = 1.0 + 0.45 * len(summary.operating_points)
+    return page_svg(draw, "exit-shares", height, height + 0.5, exits)

@@ -7,11 +7,13 @@ from matplotlib.figure import Figure
 
 from training.exits.reliability import Bin
 from training.release.summary import CalibrationSummary, RunSummary
-from training.reporting.drawing import GRID, INK, MUTED, PAPER, exit_colour
+from training.reporting.drawing import GRID, INK, MUTED, PAPER, add_legend, exit_colour, is_narrow
 from training.reporting.numerals import exit_name
 from training.reporting.page_svg import page_svg
 
-_MOST_COLUMNS = 4
+_MOST_COLUMNS, _MOST_NARROW_COLUMNS = 4, 2
+FEWEST_BIN_ROWS = 20
+"""A bin with fewer rows is grey and is not connected to the others."""
 _PANEL_INCHES = 2.9
 """Height of one exit's panel, with the row counts below it."""
 
@@ -19,10 +21,10 @@ _PANEL_INCHES = 2.9
 def plot_reliability(summary: RunSummary) -> str:
     """Draw accuracy against confidence for each exit, before and after calibration, with row counts."""
     exits = len(summary.exits)
-    columns = min(exits, _MOST_COLUMNS)
-    bands = -(-exits // columns)
 
     def draw(figure: Figure) -> None:
+        columns = min(exits, _MOST_NARROW_COLUMNS if is_narrow(figure) else _MOST_COLUMNS)
+        bands = -(-exits // columns)
         grid = figure.subplots(2 * bands, columns, squeeze=False, sharex=True, height_ratios=[3, 1] * bands)
         for number in range(bands * columns):
             band, column = divmod(number, columns)
@@ -31,7 +33,7 @@ def plot_reliability(summary: RunSummary) -> str:
                 curve_axes.set_axis_off()
                 count_axes.set_axis_off()
                 continue
-            _draw_bins(curve_axes, count_axes, summary.exits[number].every_row, exit_colour(number))
+            draw_bins(curve_axes, count_axes, summary.exits[number].every_row, exit_colour(number))
             curve_axes.set_title(exit_name(number, exits))
             count_axes.set_xlabel("confidence, %")
             if column == 0:
@@ -39,26 +41,21 @@ def plot_reliability(summary: RunSummary) -> str:
                 count_axes.set_ylabel("rows")
         grid[0, 0].legend(loc="upper left", fontsize=8, handlelength=1.2, borderpad=0)
 
-    return page_svg(draw, "reliability", _PANEL_INCHES * bands, exits)
+    wide, narrow = (_PANEL_INCHES * -(-exits // most) for most in (_MOST_COLUMNS, _MOST_NARROW_COLUMNS))
+    return page_svg(draw, "reliability", wide, narrow, exits)
 
 
-def _draw_bins(curve_axes: Axes, count_axes: Axes, measured: CalibrationSummary, colour: str) -> None:
+def draw_bins(curve_axes: Axes, count_axes: Axes, measured: CalibrationSummary, colour: str) -> None:
+    """Draw the bins of an exit before and after calibration; bins with few rows are grey."""
     curve_axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     for bins, name, ink, face in (
         (measured.before.bins, "before", MUTED, PAPER),
         (measured.after.bins, "after", colour, colour),
     ):
-        filled = [each for each in bins if each.rows]
-        curve_axes.plot(
-            [100 * each.confidence for each in filled],
-            [100 * each.accuracy for each in filled],
-            marker="o",
-            markersize=4,
-            markerfacecolor=face,
-            linewidth=1.2,
-            color=ink,
-            label=name,
-        )
+        well_filled = [each for each in bins if each.rows >= FEWEST_BIN_ROWS]
+        few = [each for each in bins if 0 < each.rows < FEWEST_BIN_ROWS]
+        _draw_marks(curve_axes, few, GRID, PAPER if face == PAPER else GRID, linestyle="none")
+        _draw_marks(curve_axes, well_filled, ink, face, linestyle="-", label=name)
     _draw_counts(count_axes, measured.before.bins, measured.after.bins, colour)
     for axes in (curve_axes, count_axes):
         axes.set_xlim(0, 100)
@@ -66,6 +63,23 @@ def _draw_bins(curve_axes: Axes, count_axes: Axes, measured: CalibrationSummary,
         axes.tick_params(labelbottom=axes is count_axes)
     curve_axes.set_ylim(0, 100)
     curve_axes.set_yticks([0, 50, 100])
+
+
+def _draw_marks(
+    axes: Axes, bins: Sequence[Bin], ink: str, face: str, *, linestyle: str, label: str | None = None
+) -> None:
+    axes.plot(
+        [100 * each.confidence for each in bins],
+        [100 * each.accuracy for each in bins],
+        marker="o",
+        markersize=4,
+        markerfacecolor=face,
+        linestyle=linestyle,
+        linewidth=1.2,
+        color=ink,
+        label=label,
+        clip_on=False,  # many marks lie on the edge, at 100 %
+    )
 
 
 def _draw_counts(axes: Axes, before: Sequence[Bin], after: Sequence[Bin], colour: str) -> None:
@@ -103,6 +117,6 @@ def plot_risk_coverage(summary: RunSummary) -> str:
         axes.set_xlim(0, 100)
         axes.set_ylim(0, None)
         axes.grid(color=GRID)
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        add_legend(figure, axes)
 
-    return page_svg(draw, "risk-coverage", 2.6, exits)
+    return page_svg(draw, "risk-coverage", 2.6, 3.6, exits)

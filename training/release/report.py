@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from serving.files import atomic_write
@@ -11,6 +12,7 @@ from training.release import plots, promises, reliability_plots, words
 from training.release.summary import RunSummary
 from training.reporting import numerals
 from training.reporting.page_svg import page_exit_colour
+from training.reporting.table_labels import label_cells
 from training.run.plan import plan_facts
 
 _TEMPLATE = "report.html"
@@ -25,7 +27,8 @@ def write_report(path: Path, summary: RunSummary) -> None:
 
 def render(summary: RunSummary) -> str:
     """Render the page as HTML."""
-    return report_template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         run=summary,
         plots={
             "generations": Markup(plots.plot_generations(summary)),  # noqa: S704 - our own SVG
@@ -37,11 +40,12 @@ def render(summary: RunSummary) -> str:
         settings=json.dumps(summary.settings, indent=2, ensure_ascii=False, default=str),
         exit_colour=page_exit_colour,
         plan_facts=plan_facts,
+        fewest_bin_rows=reliability_plots.FEWEST_BIN_ROWS,
     )
 
 
-def report_template(name: str) -> Template:
-    """Load the template of a report, with the functions that reports share."""
+def render_page(template: str, **values: Any) -> str:  # noqa: ANN401 - what the template needs
+    """Render the template of a report, with the functions that reports share."""
     environment = Environment(
         loader=PackageLoader("training.release", "."),
         autoescape=True,
@@ -50,4 +54,4 @@ def report_template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.globals.update(words=words, numerals=numerals, promises=promises)
-    return environment.get_template(name)
+    return label_cells(environment.get_template(template).render(**values))

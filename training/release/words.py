@@ -8,7 +8,7 @@ from itertools import pairwise
 from training.exits.evaluate import EvaluationCounts
 from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
 from training.release.summary import OperatingPointSummary, RunSummary
-from training.reporting.numerals import gain, p_value, percent, percent_range, proportion
+from training.reporting.numerals import gain, measured, p_value, percent, percent_range, proportion
 from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 
 
@@ -35,15 +35,15 @@ def exit_shares(outcome: EvaluationCounts) -> list[str]:
 def headline(summary: RunSummary) -> str:
     """State accuracy and cost of the default point, compared with full depth."""
     point = summary.default_point
-    full = percent(point.test.final_correct / point.test.n)
+    full = measured(point.test.final_correct / point.test.n)
     if point.is_exact:
         return (
             f"{summary.model_name} saves nothing: {point.name} answers {full} of test rows correctly, "
             "all at full depth."
         )
     return (
-        f"{summary.model_name} answers {percent(point.test.accuracy)} of test rows correctly "
-        f"with {percent(point.test.multiply_adds_share)} of the multiply-adds. Full depth reaches {full}."
+        f"{summary.model_name} answers {measured(point.test.accuracy)} of test rows correctly "
+        f"with {measured(point.test.multiply_adds_share)} of the multiply-adds. Full depth reaches {full}."
     )
 
 
@@ -113,7 +113,7 @@ def claim(summary: RunSummary) -> str:
     )
     return (
         f"On {summary.generations[0].test_E[-1].n:,} test rows, {verdict}: "
-        f"{', '.join(percent(share) for share in shares)} at the final exit. "
+        f"{', '.join(measured(share) for share in shares)} at the final exit. "
         "One run with one seed does not prove a difference; see the intervals."
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
@@ -24,7 +25,8 @@ Draw = Callable[[Figure], None]
 DOCUMENT_COLOURS = {INK: "#16202c", MUTED: "#5a6776", GRID: "#dde3ea", PAPER: "#ffffff", ACCENT: "#c2410c"}
 """Plain colours for SVG files."""
 
-_WIDTH_INCHES = 9.0
+WIDE_INCHES, NARROW_INCHES = 9.0, 4.6
+"""Widths of figures for a desk and for a phone."""
 _NOTES = ("Creator", "Date", "Format", "Type")  # matplotlib writes these unless they are None
 
 _STYLE: dict[RcKeyType, Any] = {
@@ -75,12 +77,31 @@ def in_points(gain: Estimate) -> tuple[float, float, float]:
     return 100 * gain.value, 100 * max(0.0, below), 100 * max(0.0, above)
 
 
+def is_narrow(figure: Figure) -> bool:
+    """Return whether a figure is as narrow as a phone, so that its parts must be below each other."""
+    return figure.get_figwidth() <= NARROW_INCHES
+
+
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """Add the legend of the axes: to their right, or below a narrow figure."""
+    if is_narrow(figure):
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=8.5)
+    else:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
 def draw_svg(
-    draw: Draw, name: str, height_inches: float, colours: Mapping[str, str], *, background: str | None = None
+    draw: Draw,
+    name: str,
+    height_inches: float,
+    colours: Mapping[str, str],
+    *,
+    background: str | None = None,
+    width_inches: float = WIDE_INCHES,
 ) -> str:
     """Draw a figure and return its <svg> element with the given colours."""
     with rc_context({**_STYLE, "svg.hashsalt": name, "svg.id": name}):
-        figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
+        figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure)
         text = io.StringIO()

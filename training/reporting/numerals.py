@@ -16,20 +16,30 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}".removesuffix("." + "0" * digits) + "\N{NO-BREAK SPACE}%"
 
 
+def measured(share: float, digits: int = 1) -> str:
+    """Format a measured share in percent with fixed digits: 3.0 %, 99.7 %.
+
+    A share between 0 and 1 gets enough digits that it is not rounded to 0 or 100 %.
+    """
+    text = percent(share, digits)
+    return text if "." in text else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
 def exactly(share: float) -> str:
     """Format a share in percent with all digits, for bounds of certificates, which must not be rounded."""
     return f"{100 * share:.10g}\N{NO-BREAK SPACE}%"
 
 
 def points(share: float) -> str:
-    """Format a difference of shares in percentage points, with its sign."""
-    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+    """Format a difference of shares in percentage points, with its sign: +0.3, -0.3, 0.0."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def proportion(counted: Proportion) -> str:
     """Format a proportion in percent with its interval."""
     low, high = counted.interval
-    return f"{percent(counted.share)} ({percent_range(low, high)})"
+    return f"{measured(counted.share)} ({percent_range(low, high)})"
 
 
 def exit_name(number: int, exits: int) -> str:
@@ -39,7 +49,7 @@ def exit_name(number: int, exits: int) -> str:
 
 def percent_range(low: float, high: float) -> str:
     """Format an interval of shares in percent."""
-    return f"{100 * low:.1f} to {percent(high)}"
+    return f"{100 * low:.1f} to {measured(high)}"
 
 
 def gain(estimate: Estimate) -> str:

@@ -8,11 +8,14 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 import pytest
+from matplotlib.figure import Figure
 
 from training.release import plots, promises, reliability_plots, words
 from training.release.report import render, write_report
 from training.release.summary import RunSummary, rows_of_each_percent
 from training.reporting import numerals
+from training.reporting.drawing import ACCENT, GRID
+from training.reporting.table_labels import label_cells
 
 
 class Outline(HTMLParser):
@@ -103,13 +106,65 @@ def test_a_report_is_written_over_an_earlier_one(run_summary: RunSummary, tmp_pa
         reliability_plots.plot_risk_coverage,
     ],
 )
-def test_a_plot_is_one_svg_in_the_pages_own_colours(run_summary: RunSummary, plot: object) -> None:
+def test_a_plot_is_a_wide_and_a_narrow_svg_in_the_pages_own_colours(
+    run_summary: RunSummary, plot: object
+) -> None:
     assert callable(plot)
     svg = plot(run_summary)
 
-    assert ElementTree.fromstring(svg).tag.endswith("svg")  # noqa: S314 - our own SVG
+    wide, narrow = ElementTree.fromstring(svg)  # noqa: S314 - our own SVG
+    assert [(part.get("class"), part[0].tag.endswith("svg")) for part in (wide, narrow)] == [
+        ("wide", True),
+        ("narrow", True),
+    ]
     assert "var(--ink)" in svg or "var(--muted)" in svg
     assert not re.search(r"#0[12]0[01]0", svg), "a stand-in colour was left"
+
+
+def test_small_bins_are_grey_and_not_connected(run_summary: RunSummary) -> None:
+    """Exit 0 has a well-filled bin and small ones; without small bins the plot has fewer grey marks."""
+    bins = run_summary.exits[0].every_row.after.bins
+    limit = reliability_plots.FEWEST_BIN_ROWS
+    assert any(0 < each.rows < limit for each in bins)
+    assert any(each.rows >= limit for each in bins)
+
+    figure = Figure()
+    curve_axes, count_axes = figure.subplots(2, 1)
+    reliability_plots.draw_bins(curve_axes, count_axes, run_summary.exits[0].every_row, ACCENT)
+
+    *_, grey, connected = curve_axes.get_lines()
+    assert (grey.get_linestyle(), grey.get_color()) == ("None", GRID)
+    assert (connected.get_linestyle(), connected.get_color()) == ("-", ACCENT)
+    assert len(grey.get_xdata()) == sum(0 < each.rows < limit for each in bins)
+    assert len(connected.get_xdata()) == sum(each.rows >= limit for each in bins)
+
+
+def test_the_mark_of_exact_does_not_hide_the_final_exit(run_summary: RunSummary) -> None:
+    svg = plots.plot_trade_off(run_summary)
+
+    assert "all rows at final exit, test" in svg
+    assert plots.EXIT_MARK_SIZE > plots.POINT_MARK_SIZE
+
+
+def test_warnings_and_the_plan_are_shown_as_text(run_summary: RunSummary) -> None:
+    text, _ = outline(render(run_summary))
+
+    assert "Warnings exit 0 is hardly better than <chance>. " in text
+    assert "2 generations of 6 epochs" in text
+    assert "12 rows (0.7 %) equal an earlier row" in text
+    assert "<chance>" not in render(run_summary)
+    assert "Warnings" not in outline(render(replace(run_summary, warnings=())))[0]
+
+
+def test_a_cell_has_the_name_of_its_column() -> None:
+    page = (
+        "<table><thead><tr><th>exit</th><th><b>a</b> &lt; b</th></tr></thead>"
+        '<tbody><tr class="x"><th>0</th><td>1</td></tr></tbody></table><td>outside</td>'
+    )
+    assert label_cells(page).endswith(
+        '<tr class="x"><th data-label="exit">0</th><td data-label="a &lt; b">1</td></tr>'
+        "</tbody></table><td>outside</td>"
+    )
 
 
 def test_no_two_elements_of_the_page_have_the_same_id(run_summary: RunSummary) -> None:
@@ -137,7 +192,7 @@ def test_each_exits_reliability_is_shown_for_all_rows_and_for_those_that_arrive(
     assert first.arriving is None, "all rows arrive at exit 0"
     arriving = [each.arriving.after.n if each.arriving else 0 for each in later]
     assert arriving == sorted(arriving, reverse=True)
-    assert render(run_summary).count("<td>that arrive</td>") == len(later)
+    assert render(run_summary).count('<td data-label="rows">that arrive</td>') == len(later)
 
 
 def test_each_calibration_error_has_its_error_by_chance(
@@ -147,7 +202,7 @@ def test_each_calibration_error_has_its_error_by_chance(
 
     for each in run_summary.exits:
         measured = each.arriving or each.every_row
-        assert spaced(numerals.percent(measured.error_by_chance)) in text
+        assert spaced(numerals.measured(measured.error_by_chance)) in text
     assert "<th>by chance</th>" in render(run_summary)
 
 
@@ -164,7 +219,8 @@ def test_an_exit_at_which_no_row_arrives_has_a_line_of_dashes(run_summary: RunSu
     *others, last = run_summary.exits
     without_rows = replace(run_summary, exits=(*others, replace(last, arriving=None)))
 
-    assert re.search(r"<td>0</td><td></td>(<td>–</td>){5}", render(without_rows))  # noqa: RUF001
+    page = re.sub(r' data-label="[^"]*"', "", render(without_rows))
+    assert re.search(r"<td>0</td><td></td>(<td>–</td>){5}", page)  # noqa: RUF001
 
 
 def test_reliability_diagrams_have_a_panel_an_exit_in_rows_of_four(run_summary: RunSummary) -> None:
@@ -173,7 +229,7 @@ def test_reliability_diagrams_have_a_panel_an_exit_in_rows_of_four(run_summary: 
     svg = reliability_plots.plot_reliability(six)
 
     shown = re.findall(r">(exit \d|final exit)<", svg)
-    assert shown == ["exit 0", "exit 1", "exit 2", "exit 3", "exit 4", "final exit"]
+    assert shown == 2 * ["exit 0", "exit 1", "exit 2", "exit 3", "exit 4", "final exit"]
 
 
 def test_drawing_leaves_matplotlibs_settings_alone(run_summary: RunSummary) -> None:
@@ -192,7 +248,7 @@ def test_a_run_of_one_generation_has_a_page(run_summary: RunSummary) -> None:
 
 def test_the_ensemble_of_all_generations_is_a_row_and_a_sentence(run_summary: RunSummary) -> None:
     page = render(run_summary)
-    assert "<th>mean of all</th>" in page
+    assert ">mean of all</th>" in page
     assert numerals.proportion(run_summary.ensemble_E[-1]) in words.ensemble(run_summary)
     single = replace(run_summary, generations=run_summary.generations[:1], chosen_generation=0, ensemble_E=())
     assert "mean of all" not in render(single)
@@ -201,6 +257,7 @@ def test_the_ensemble_of_all_generations_is_a_row_and_a_sentence(run_summary: Ru
 def test_a_default_point_at_full_depth_claims_no_saving(run_summary: RunSummary) -> None:
     exact = replace(run_summary, default_operating_point="exact")
 
+    assert words.headline(exact).startswith("tiny-digits saves nothing: exact answers ")
     assert words.headline(exact).endswith("of test rows correctly, all at full depth.")
     assert "multiply-adds" not in words.headline_details(exact)
 

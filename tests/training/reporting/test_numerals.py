@@ -35,3 +35,17 @@ def test_decimals_have_three_digits(value: float | None, text: str) -> None:
 )
 def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
     assert numerals.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.03, "3.0"), (0.9972, "99.7"), (1.0, "100.0"), (0.0, "0.0"), (0.0004, "0.04")]
+)
+def test_a_measured_share_has_one_digit(share: float, text: str) -> None:
+    assert numerals.measured(share) == f"{text}{NBSP}%"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.003, "+0.3"), (-0.003, "\N{MINUS SIGN}0.3"), (0.0, "0.0"), (-0.0001, "0.0")]
+)
+def test_points_have_a_sign_unless_they_are_0(share: float, text: str) -> None:
+    assert numerals.points(share) == text

@@ -62,7 +62,8 @@ TRAINING = ProgramEntry(
     "training.__main__",
     "training",
     {
-        "train": "train a recipe and publish the model",
+        "init": "propose a recipe for your own data",
+        "train": "train a recipe, or your own data, and publish the model",
         "attach": "add early exits to a finished ONNX network",
         "retarget": "publish a version with another operating point",
         "recipes": "list the built-in recipes and their settings",

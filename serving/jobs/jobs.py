@@ -20,7 +20,7 @@ from serving.jobs.store import new_id
 from serving.jobs.supervisor import Supervisor
 from serving.jobs.table import JobTable
 from serving.metrics.instruments import Metrics
-from serving.repository.manifest import NAME_PATTERN
+from serving.repository.manifest import NAME_PATTERN, NAME_RULE
 from serving.waiting import BackgroundTasks, first_of
 
 START_SECONDS = 60.0
@@ -84,7 +84,7 @@ class Jobs:
         description = (await self.recipes()).get(recipe)
         name = model or description.model
         if not re.fullmatch(NAME_PATTERN, name):
-            raise InvalidRequest(f"model: expected a name matching {NAME_PATTERN}, got {shown(repr(name))}")
+            raise InvalidRequest(f"model: expected {NAME_RULE}, got {shown(repr(name))}")
         checked = description.check_overrides(overrides, self._limits.threads)
         now = time.time()
         job = Job(

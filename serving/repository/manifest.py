@@ -34,6 +34,8 @@ CUSTOM_POINT = "custom"
 RESERVED_TENSORS = frozenset({"rows", "logits"})
 """Tensor names in stages: `rows` are the slots to gather, `logits` the output."""
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+NAME_RULE = "1 to 64 letters, digits, dots, underscores or hyphens, beginning with a letter or digit"
+"""`NAME_PATTERN` in words, for error messages."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 CalibrationTemperature = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
@@ -382,7 +384,7 @@ def _check_point(name: str, point: OperatingPoint, exits: int) -> None:
 def _check_name(point: str) -> None:
     if not re.fullmatch(NAME_PATTERN, point) or point == CUSTOM_POINT:
         raise ValueError(
-            f"operating point {shown(point)!r}: expected a name matching {NAME_PATTERN}, not {CUSTOM_POINT}"
+            f"operating point {shown(point)!r}: expected {NAME_RULE}, and not the name {CUSTOM_POINT}"
         )
 
 

@@ -12,9 +12,9 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
+from serving.repository.manifest import NAME_RULE
+
 LARGEST_SEED = 2**63 - 1
-NAME_RULE = "1 to 64 letters, digits, dots, underscores or hyphens, beginning with a letter or digit"
-"""`NAME_PATTERN` in words, for error messages."""
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

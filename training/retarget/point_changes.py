@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from serving.errors import shown
-from serving.repository.manifest import CUSTOM_POINT, EXACT_POINT, NAME_PATTERN
+from serving.repository.manifest import CUSTOM_POINT, EXACT_POINT, NAME_PATTERN, NAME_RULE
 from training.errors import RecipeError
 from training.exits.goals import DEFAULT_POINT, BudgetGoal, Goal, OperatingPointSection
-from training.recipe.section import NAME_RULE, error_message
+from training.recipe.section import error_message
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def test_one_job_too_many_is_refused(client: TrainingClient) -> None:
     [
         (training.StartRequest(recipe="stand-in", overrides={"epochs": training.Value()}), "got none"),
         (training.StartRequest(recipe="other"), "recipe: expected one of stand-in, got 'other'"),
-        (training.StartRequest(recipe="stand-in", model="../x"), "model: expected a name matching"),
+        (training.StartRequest(recipe="stand-in", model="../x"), "model: expected 1 to 64 letters"),
     ],
 )
 def test_an_impossible_start_is_an_invalid_request(

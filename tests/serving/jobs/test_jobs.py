@@ -91,7 +91,7 @@ async def test_an_unknown_recipe_is_refused(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("model", ["../digits", "a/b", "-x", "x" * 65, "a\n"])
 async def test_an_invalid_model_name_is_refused(jobs: Jobs, model: str) -> None:
-    with pytest.raises(InvalidRequest, match="model: expected a name matching"):
+    with pytest.raises(InvalidRequest, match="model: expected 1 to 64 letters"):
         await start(jobs, model=model)
 
 

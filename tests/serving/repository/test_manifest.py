@@ -336,7 +336,7 @@ FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
         ),
         pytest.param(
             lambda d: d["operating_points"].update({"a b": d["operating_points"]["fast"]}),
-            "operating point 'a b': expected a name matching",
+            "operating point 'a b': expected 1 to 64 letters",
             id="name of a point",
         ),
         pytest.param(
@@ -371,7 +371,7 @@ FEATURES: Document = {"datatype": "FP32", "shape": [-1, 6]}
         ),
         pytest.param(
             _set(*GOALS)({"version": 1, "options": {}, "goals": {"custom": {}}, "data": None}),
-            "provenance.retargeted_from: operating point 'custom': expected a name matching",
+            "provenance.retargeted_from: operating point 'custom': expected 1 to 64 letters",
             id="goal of a caller's own thresholds",
         ),
         pytest.param(_set("provenance", "dataset", "digest")("?"), "provenance.dataset.digest: ", id="data"),

@@ -1,4 +1,4 @@
-"""Arguments that several commands have, and the look-up of the model that they name."""
+"""Arguments that several commands have."""
 
 import argparse
 import re
@@ -6,8 +6,6 @@ import shlex
 from pathlib import Path
 
 from serving.console.command_parser import CommandParser
-from serving.errors import RepositoryError, shown
-from serving.repository.repository import find_versions
 
 DEFAULT_REPOSITORY = Path("models")
 AT_RESCAN = "a running server applies this at its next rescan: on SIGHUP, or at the next poll"
@@ -32,24 +30,6 @@ def version_number(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
         raise argparse.ArgumentTypeError(f"expected the number of a version, got {text!r}")
     return int(text)
-
-
-def versions_of(root: Path, model: str) -> list[int]:
-    """Return the versions of a model, ascending; raise RepositoryError if the repository lacks the model."""
-    versions = find_versions(root)
-    if model not in versions:
-        known = ", ".join(versions) or "none"
-        raise RepositoryError(
-            f'model repository {root}: expected one of its models ({known}), got "{shown(model)}"'
-        )
-    return versions[model]
-
-
-def check_version(model: str, versions: list[int], number: int) -> None:
-    """Raise RepositoryError if a model lacks a version."""
-    if number not in versions:
-        known = ", ".join(map(str, versions))
-        raise RepositoryError(f'model "{model}": expected one of versions {known}, got {number}')
 
 
 def undo_rollback(prog: str, root: Path, model: str) -> str:

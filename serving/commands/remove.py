@@ -7,14 +7,13 @@ from pathlib import Path
 from serving.commands.arguments import (
     AT_RESCAN,
     add_model_repository,
-    check_version,
     undo_rollback,
     version_number,
-    versions_of,
 )
 from serving.console.command_parser import CommandParser
 from serving.errors import RepositoryError
 from serving.repository.removal import REMOVED_FOLDER, remove_version
+from serving.repository.repository import check_version, versions_of
 from serving.repository.rollback import default_version, rollback_in_force
 
 HELP = "move a version out of a model"

@@ -6,14 +6,12 @@ from pathlib import Path
 from serving.commands.arguments import (
     AT_RESCAN,
     add_model_repository,
-    check_version,
     undo_rollback,
     version_number,
-    versions_of,
 )
 from serving.console.command_parser import CommandParser
 from serving.errors import RepositoryError
-from serving.repository.repository import read_version
+from serving.repository.repository import check_version, read_version, versions_of
 from serving.repository.rollback import Rollback, default_version, remove_rollback, write_rollback
 
 HELP = "serve an older version until a newer one is published"

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.errors import DigestMismatch, InvalidManifest, InvalidRequest, RepositoryError
+from serving.errors import DigestMismatch, InvalidManifest, InvalidRequest, RepositoryError, shown
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, read_manifest
 from serving.repository.rollback import default_version, rollback_reason
 from serving.repository.served_models import Loaded, ServedModel, ServedModels
@@ -60,6 +60,24 @@ def find_versions(root: Path) -> dict[str, list[int]]:
         folder.name: _versions_in(folder) for folder in folders if re.fullmatch(NAME_PATTERN, folder.name)
     }
     return {name: versions for name, versions in found.items() if versions}
+
+
+def versions_of(root: Path, model: str) -> list[int]:
+    """Return the versions of a model, ascending; raise RepositoryError if the repository lacks the model."""
+    versions = find_versions(root)
+    if model not in versions:
+        known = ", ".join(versions) or "none"
+        raise RepositoryError(
+            f'model repository {root}: expected one of its models ({known}), got "{shown(model)}"'
+        )
+    return versions[model]
+
+
+def check_version(model: str, versions: list[int], number: int) -> None:
+    """Raise RepositoryError if a model lacks a version."""
+    if number not in versions:
+        known = ", ".join(map(str, versions))
+        raise RepositoryError(f'model "{model}": expected one of versions {known}, got {number}')
 
 
 def _versions_in(folder: Path) -> list[int]:

@@ -23,6 +23,7 @@ from typing import IO
 from serving.errors import RepositoryError
 from serving.files import lock_file, sync
 from serving.repository.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Stage, read_manifest
+from serving.repository.removal import next_version
 from serving.repository.repository import file_digest, find_versions, read_version
 from training.errors import Uncertified
 from training.release.exported_stage import ExportedStage
@@ -85,7 +86,7 @@ def publish(
         _remove_dead_drafts(model_folder)
         while True:
             versions = find_versions(model_repository).get(name, [])
-            number = max(versions, default=0) + 1
+            number = next_version(model_repository, name)
             manifest = make_manifest(number)
             for before in reversed(versions):
                 if _is_published_as(model_folder / str(before), manifest):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from serving.console.table import table
 from serving.repository.manifest import EXACT_POINT, OperatingPoint
-from serving.repository.repository import find_versions
+from serving.repository.removal import next_version
 from training.exits.goals import Goal
 from training.release import promises
 from training.release.origin import OwnData
@@ -32,7 +32,7 @@ def dry_run(
     Takes the arguments of `retarget`, and raises the same errors.
     """
     prepared = prepare(model_repository, name, number, changes, data, say, force=force)
-    next_number = max(find_versions(model_repository)[name]) + 1
+    next_number = next_version(model_repository, name)
     manifest = prepared.manifest(next_number)
     before = prepared.version.manifest.operating_points
     lines = [

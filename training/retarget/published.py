@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import RepositoryError, first_line
-from serving.repository.repository import PublishedVersion, find_versions, read_version
+from serving.repository.repository import PublishedVersion, check_version, read_version, versions_of
 from serving.stages.devices import CPU
 from serving.stages.runner import Arrays, StageRunner, stage_files
 from training.data.splits import Split
@@ -23,15 +23,7 @@ Say = Callable[[str], None]
 
 def find_version(model_repository: Path, name: str, number: int) -> PublishedVersion:
     """Read a version and verify its digests; raise RepositoryError if it does not exist."""
-    versions = find_versions(model_repository)
-    if name not in versions:
-        known = ", ".join(versions) or "none"
-        raise RepositoryError(
-            f"model repository {model_repository}: expected one of its models ({known}), got {name!r}"
-        )
-    if number not in versions[name]:
-        known = ", ".join(map(str, versions[name]))
-        raise RepositoryError(f'model "{name}": expected one of versions {known}, got {number}')
+    check_version(name, versions_of(model_repository, name), number)
     return read_version(model_repository / name / str(number))
 
 

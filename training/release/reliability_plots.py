@@ -68,6 +68,8 @@ def draw_bins(curve_axes: Axes, count_axes: Axes, measured: CalibrationSummary, 
 def _draw_marks(
     axes: Axes, bins: Sequence[Bin], ink: str, face: str, *, linestyle: str, label: str | None = None
 ) -> None:
+    if not bins:  # the layout fails on a line without points that is not clipped
+        return
     axes.plot(
         [100 * each.confidence for each in bins],
         [100 * each.accuracy for each in bins],

@@ -54,7 +54,7 @@ def plan_facts(plan: RunPlan) -> dict[str, str]:
         "rows": splits,
         "images": f"{' x '.join(map(str, plan.image_shape))}, {plan.classes} classes",
         "network": f"{quantity(plan.parameters)} parameters; multiply-adds of a row: {_cost(plan)}",
-        "training": f"{plan.generations} generations of {plan.epochs} epochs",
+        "training": f"{_count(plan.generations, 'generation')} of {_count(plan.epochs, 'epoch')}",
         "duration": f"about {duration(plan.expected_seconds)} for the whole run, estimated from a few steps",
     }
     if plan.repeats:
@@ -71,6 +71,10 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
         yield f"{title:<{width}}  {text}".replace("\N{NO-BREAK SPACE}", " ")
     for warning in plan.warnings:
         yield f"warning: {warning}"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _cost(plan: RunPlan) -> str:

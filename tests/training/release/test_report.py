@@ -10,6 +10,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
+from training.exits.reliability import Bin
 from training.release import plots, promises, reliability_plots, words
 from training.release.report import render, write_report
 from training.release.summary import RunSummary, rows_of_each_percent
@@ -137,6 +138,16 @@ def test_small_bins_are_grey_and_not_connected(run_summary: RunSummary) -> None:
     assert (connected.get_linestyle(), connected.get_color()) == ("-", ACCENT)
     assert len(grey.get_xdata()) == sum(0 < each.rows < limit for each in bins)
     assert len(connected.get_xdata()) == sum(each.rows >= limit for each in bins)
+
+
+def test_an_exit_whose_bins_are_all_small_has_a_reliability_plot(run_summary: RunSummary) -> None:
+    """The layout of the figure once failed on a line without points."""
+    first, *others = run_summary.exits
+    bins = tuple(Bin(min(each.rows, 1), 0, 0.5) for each in first.every_row.after.bins)
+    small = replace(first.every_row.after, bins=bins)
+    exits = (replace(first, every_row=replace(first.every_row, before=small, after=small)), *others)
+
+    assert reliability_plots.plot_reliability(replace(run_summary, exits=exits)).count("<svg") == 2
 
 
 def test_the_mark_of_exact_does_not_hide_the_final_exit(run_summary: RunSummary) -> None:

@@ -62,6 +62,11 @@ def test_the_lines_of_a_plan() -> None:
     ]
 
 
+def test_one_generation_of_one_epoch_is_singular() -> None:
+    plan = PLAN.model_copy(update={"generations": 1, "epochs": 1})
+    assert "training  1 generation of 1 epoch" in plan_lines(plan)
+
+
 def test_repeated_rows_and_warnings_are_lines() -> None:
     plan = PLAN.model_copy(update={"repeats": 27, "warnings": ("few rows",)})
     assert list(plan_lines(plan))[-2:] == [

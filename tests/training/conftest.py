@@ -21,6 +21,7 @@ certify_rows = 200
 test_rows = 360
 
 [architecture]
+name = "deep_supervision"
 width = 4
 heads = [{ grid = 4 }]
 

@@ -43,19 +43,19 @@ class AugmentationSection(Section):
 class ArchitectureSection(Section):
     """The network, which is the same in every generation."""
 
-    name: Annotated[str, OneOf(ARCHITECTURES)] = "deep_supervision"
-    """A registered architecture. Default deep_supervision."""
+    name: Annotated[str, OneOf(ARCHITECTURES)] = "residual"
+    """A registered architecture. Default residual."""
     exits: Annotated[int, Field(ge=2, le=MOST_EXITS)] = 3
     """Number of stages; each has one head, and so one exit. Default 3."""
-    width: Annotated[Widths, BeforeValidator(_as_tuple)] = (64,)
-    """Channels of the first stage, doubled in later stages; or one number per stage. Default 64."""
+    width: Annotated[Widths, BeforeValidator(_as_tuple)] = (32,)
+    """Channels of the first stage, doubled in later stages; or one number per stage. Default 32."""
     depth: Annotated[Depths, BeforeValidator(_as_tuple)] = (1,)
     """Convolutions, or residual blocks, of every stage; or one number per stage. Default 1."""
     strides: Strides = ()
     """Factor by which each stage shrinks the image, 1 or 2; only for `residual`. Default none: every stage
     after the first halves the image, down to 4 pixels a side."""
-    heads: Annotated[tuple[HeadSettings, ...], Field(strict=False)] = (HeadSettings(),)
-    """One for all exits, or one per exit in depth order: kind, grid, attention. Default linear."""
+    heads: Annotated[tuple[HeadSettings, ...], Field(strict=False)] = (HeadSettings(grid=4),)
+    """One for all exits, or one per exit in depth order: kind, grid, attention. Default linear, grid 4."""
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
@@ -130,12 +130,12 @@ class ScheduleSection(Section):
 
     epochs: Count = 20
     """Passes over the train split per generation. Default 20."""
-    batch_rows: Annotated[int, Field(ge=2)] = 32
-    """Rows per step. Default 32."""
-    learning_rate: Positive = 0.002
-    """Largest learning rate of the cycle. Default 0.002."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0001
-    """Decoupled weight decay of AdamW. Default 0.0001."""
+    batch_rows: Annotated[int, Field(ge=2)] = 64
+    """Rows per step. Default 64."""
+    learning_rate: Positive = 0.004
+    """Largest learning rate of the cycle. Default 0.004."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """Decoupled weight decay of AdamW. Default 0.01."""
     warm_up_share: Share = 0.2
     """Share of the steps in which the learning rate rises. Default 0.2."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

@@ -38,7 +38,13 @@ RECIPE = Recipe.model_validate(
             "gradient_equilibrium": True,
         },
         "generations": {"teaching_mix": 0.5},
-        "schedule": {"epochs": EPOCHS, "batch_rows": 128, "precision": "fp32"},
+        "schedule": {
+            "epochs": EPOCHS,
+            "batch_rows": 128,
+            "learning_rate": 0.002,
+            "weight_decay": 0.0001,
+            "precision": "fp32",
+        },
     }
 )
 

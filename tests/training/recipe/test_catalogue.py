@@ -63,7 +63,7 @@ def test_a_setting_has_kind_choices_and_bounds() -> None:
         "nullable": True,
     }
     assert without_help("augmentation.flip") == {"kind": "boolean", "default": False}
-    assert without_help("architecture.width") == {"kind": "list", "default": [64]}
+    assert without_help("architecture.width") == {"kind": "list", "default": [32]}
 
 
 def test_the_help_of_a_setting_is_its_docstring_in_one_line() -> None:

@@ -53,8 +53,8 @@ def test_a_recipe_needs_only_a_model_name_and_a_dataset(tmp_path: Path) -> None:
     path = tmp_path / "least.toml"
     path.write_text(MINIMAL)
     recipe = load_recipe(str(path))
-    assert (recipe.architecture.name, recipe.architecture.exits) == ("deep_supervision", 3)
-    assert [head.grid for head in recipe.architecture.head_of_each_exit] == [1, 1, 1]
+    assert (recipe.architecture.name, recipe.architecture.exits) == ("residual", 3)
+    assert [head.grid for head in recipe.architecture.head_of_each_exit] == [4, 4, 4]
     check_certify_rows(recipe.operating_points.goals, recipe.dataset.certify_rows)
 
 

@@ -25,6 +25,7 @@ certify_rows = 200
 test_rows = 360
 
 [recipe.architecture]
+name = "deep_supervision"
 exits = 2
 width = 4
 heads = [{ grid = 4 }]

@@ -1,6 +1,7 @@
 """Estimates the duration of the steps after training: export, attached exits, evaluation of the splits.
 
-A network with random weights is exported once. Then a few batches of every later step are timed.
+A backbone with random weights is exported once. Then a few batches of every later step are timed. Every stage
+is assumed to take as long to export as the backbone.
 
 Shapes: `P` pooled features, `K` classes.
 """
@@ -50,14 +51,15 @@ def release_seconds(recipe: Recipe, sizes: SplitSizes) -> float:
     network = make_trained_network(recipe, dataset)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        stages = export_stages(network, Path(folder), dataset.image_shape)
-        export = time.perf_counter() - started
+        stages = export_stages(network.without_early_exits(), Path(folder), dataset.image_shape)
+        export = time.perf_counter() - started  # of one stage
         files = [stage.file for stage in stages]
         exported = Exported(stages, StageRunner(files, [input_spec(dataset)], CPU, slots=EVALUATION_SLOTS))
         row = _seconds(lambda: exported.logits(dataset.test)) / len(dataset.test)
-        seconds = recipe.generations.count * (export + row * sizes.evaluated) + row * _MILLISECONDS_ROWS
+        generation = network.exit_count * export + row * sizes.evaluated
+        seconds = recipe.generations.count * generation + row * _MILLISECONDS_ROWS
         if recipe.baselines.static:
-            seconds += BASELINES * (export / len(stages) + row * sizes.rows["test"])
+            seconds += BASELINES * (export + row * sizes.rows["test"])
         if recipe.exits.train == "frozen":
             seconds += _attach_seconds(recipe, sizes, dataset, files[0].path)
     return seconds

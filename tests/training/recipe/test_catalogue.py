@@ -52,7 +52,7 @@ def test_a_setting_has_kind_choices_and_bounds() -> None:
     }
     assert without_help("schedule.learning_rate") == {
         "kind": "number",
-        "default": 0.002,
+        "default": 0.004,
         "exclusive_minimum": 0.0,
     }
     assert without_help("operating_points.fast.epsilon") == {

@@ -26,21 +26,17 @@ def error_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     return printed.err
 
 
-def test_recipes_are_listed_with_their_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recipes"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("digits  ") and "handwritten" in line for line in lines)
-
-
-def test_a_recipe_is_listed_with_its_needs_and_its_training_time(
+def test_recipes_are_listed_with_descriptions_needs_and_durations(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["recipes"]) == 0
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("digits  ") and "handwritten" in line for line in printed)
+    lines = [line.strip() for line in printed]
     assert "needs: nothing" in lines
     assert any(line.startswith("needs: Debian's package dataset-fashion-mnist") for line in lines)
-    times = [line for line in lines if line.startswith("takes here: about ")]
-    assert len(times) == len(built_in_recipes())
+    durations = [line for line in lines if line.startswith("takes here: about ")]
+    assert len(durations) == len(built_in_recipes())
 
 
 def test_recipes_as_json_are_one_document_with_every_setting() -> None:

@@ -62,7 +62,7 @@ class Findings:
         """Test accuracy of the ensemble of all generations at each exit; empty for one generation."""
         if len(self.assessments) == 1:
             return ()
-        logits_of_G = [each.tested.logits_ENK for each in self.assessments]
+        logits_of_G = [assessment.tested.logits_ENK for assessment in self.assessments]
         return ensemble_accuracy(logits_of_G, self.dataset.test.truth_N)
 
 
@@ -155,18 +155,18 @@ def make_record(findings: Findings, published: Path) -> RunRecord:
         generations=tuple(
             GenerationRecord(
                 number=number,
-                tune_accuracy=each.chosen.tune.accuracy(-1).share,
-                tune_n=each.chosen.tune.rows,
+                tune_accuracy=assessment.chosen.tune.accuracy(-1).share,
+                tune_n=assessment.chosen.tune.rows,
                 p_value=findings.promotion.p_values[number],
-                exits=each.exits,
-                operating_points=each.operating_points,
+                exits=assessment.exits,
+                operating_points=assessment.operating_points,
                 precision=findings.precisions[number],
             )
-            for number, each in enumerate(findings.assessments)
+            for number, assessment in enumerate(findings.assessments)
         ),
         ensemble=EnsembleRecord(
             generations=len(findings.assessments),
-            accuracy=tuple(each.share for each in findings.ensemble_E),
+            accuracy=tuple(proportion.share for proportion in findings.ensemble_E),
             split=TEST,
             n=len(findings.dataset.test),
         ),

@@ -112,15 +112,16 @@ def _draw_path(axes: Axes, summary: RunSummary) -> None:
     full_depth = summary.chosen.tune.share
     # The path also contains safer candidates. Draw those that are Pareto-optimal in accuracy, and full depth.
     front: list[Candidate] = []
-    for each in sorted(
-        summary.pareto_path, key=lambda each: (each.tune.multiply_adds_share, each.tune.accuracy_loss)
+    for candidate in sorted(
+        summary.pareto_path,
+        key=lambda candidate: (candidate.tune.multiply_adds_share, candidate.tune.accuracy_loss),
     ):
-        if not front or each.tune.accuracy_loss < front[-1].tune.accuracy_loss:
-            front.append(each)
+        if not front or candidate.tune.accuracy_loss < front[-1].tune.accuracy_loss:
+            front.append(candidate)
     front.append(summary.pareto_path[0])
     axes.plot(
-        [100 * each.tune.multiply_adds_share for each in front],
-        [100 * (full_depth - each.tune.accuracy_loss) for each in front],
+        [100 * candidate.tune.multiply_adds_share for candidate in front],
+        [100 * (full_depth - candidate.tune.accuracy_loss) for candidate in front],
         color=MUTED,
         linestyle=(0, (4, 3)),
         linewidth=1.2,
@@ -130,8 +131,8 @@ def _draw_path(axes: Axes, summary: RunSummary) -> None:
 
 
 def _draw_exits(axes: Axes, summary: RunSummary) -> None:
-    for number, (share, each) in enumerate(zip(summary.cost_shares, summary.exits, strict=True)):
-        (accuracy,), errors = in_percent([each.accuracy])
+    for number, (share, exit_summary) in enumerate(zip(summary.cost_shares, summary.exits, strict=True)):
+        (accuracy,), errors = in_percent([exit_summary.accuracy])
         axes.errorbar(
             100 * share,
             accuracy,
@@ -167,10 +168,10 @@ def _draw_points(axes: Axes, summary: RunSummary) -> None:
 
 def _draw_baselines(axes: Axes, summary: RunSummary) -> None:
     full_cost = sum(stage.multiply_adds for stage in summary.stages)
-    for marker, each in zip(_BASELINE_MARKERS, summary.baselines, strict=False):
-        (accuracy,), errors = in_percent([each.right])
+    for marker, baseline in zip(_BASELINE_MARKERS, summary.baselines, strict=False):
+        (accuracy,), errors = in_percent([baseline.right])
         axes.errorbar(
-            100 * each.multiply_adds / full_cost,
+            100 * baseline.multiply_adds / full_cost,
             accuracy,
             errors,
             marker=marker,
@@ -180,7 +181,7 @@ def _draw_baselines(axes: Axes, summary: RunSummary) -> None:
             linewidth=1,
             color=MUTED,
             markerfacecolor=PAPER,
-            label=f"without exits: {each.name}, test",
+            label=f"without exits: {baseline.name}, test",
         )
 
 

@@ -52,8 +52,8 @@ def draw_bins(curve_axes: Axes, count_axes: Axes, measured: CalibrationSummary, 
         (measured.before.bins, "before", MUTED, PAPER),
         (measured.after.bins, "after", colour, colour),
     ):
-        well_filled = [each for each in bins if each.rows >= FEWEST_BIN_ROWS]
-        few = [each for each in bins if 0 < each.rows < FEWEST_BIN_ROWS]
+        well_filled = [bin_ for bin_ in bins if bin_.rows >= FEWEST_BIN_ROWS]
+        few = [bin_ for bin_ in bins if 0 < bin_.rows < FEWEST_BIN_ROWS]
         _draw_marks(curve_axes, few, GRID, PAPER if face == PAPER else GRID, linestyle="none")
         _draw_marks(curve_axes, well_filled, ink, face, linestyle="-", label=name)
     _draw_counts(count_axes, measured.before.bins, measured.after.bins, colour)
@@ -68,11 +68,9 @@ def draw_bins(curve_axes: Axes, count_axes: Axes, measured: CalibrationSummary, 
 def _draw_marks(
     axes: Axes, bins: Sequence[Bin], ink: str, face: str, *, linestyle: str, label: str | None = None
 ) -> None:
-    if not bins:  # the layout fails on a line without points that is not clipped
-        return
     axes.plot(
-        [100 * each.confidence for each in bins],
-        [100 * each.accuracy for each in bins],
+        [100 * bin_.confidence for bin_ in bins],
+        [100 * bin_.accuracy for bin_ in bins],
         marker="o",
         markersize=4,
         markerfacecolor=face,
@@ -80,24 +78,24 @@ def _draw_marks(
         linewidth=1.2,
         color=ink,
         label=label,
-        clip_on=False,  # many marks lie on the edge, at 100 %
+        clip_on=not bins,  # many marks lie on the edge, at 100 %; without marks the layout needs clipping
     )
 
 
 def _draw_counts(axes: Axes, before: Sequence[Bin], after: Sequence[Bin], colour: str) -> None:
     """Draw the number of rows in each bin on a logarithmic scale."""
     edges = [100 * number / len(after) for number in range(len(after) + 1)]
-    axes.stairs([each.rows for each in after], edges, fill=True, color=colour)
-    axes.stairs([each.rows for each in before], edges, color=INK, linewidth=0.8)
+    axes.stairs([bin_.rows for bin_ in after], edges, fill=True, color=colour)
+    axes.stairs([bin_.rows for bin_ in before], edges, color=INK, linewidth=0.8)
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(0, None)
-    axes.set_yticks([each for each in (1, 100, 10_000, 1_000_000) if each <= _most(before, after)])
+    axes.set_yticks([rows for rows in (1, 100, 10_000, 1_000_000) if rows <= _most(before, after)])
     axes.set_yticks([], minor=True)
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _most(*binned: Sequence[Bin]) -> int:
-    return max(each.rows for bins in binned for each in bins)
+    return max(bin_.rows for bins in binned for bin_ in bins)
 
 
 def plot_risk_coverage(summary: RunSummary) -> str:
@@ -106,11 +104,14 @@ def plot_risk_coverage(summary: RunSummary) -> str:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for number, each in enumerate(summary.exits):
-            covered = [100 * (step + 1) / len(each.risk_coverage) for step in range(len(each.risk_coverage))]
+        for number, exit_summary in enumerate(summary.exits):
+            covered = [
+                100 * (step + 1) / len(exit_summary.risk_coverage)
+                for step in range(len(exit_summary.risk_coverage))
+            ]
             axes.plot(
                 covered,
-                [100 * risk for risk in each.risk_coverage],
+                [100 * risk for risk in exit_summary.risk_coverage],
                 color=exit_colour(number),
                 label=exit_name(number, exits),
             )

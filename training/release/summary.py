@@ -129,12 +129,14 @@ class RunSummary:
     @property
     def chosen(self) -> GenerationSummary:
         """The published generation."""
-        return next(each for each in self.generations if each.number == self.chosen_generation)
+        return next(
+            generation for generation in self.generations if generation.number == self.chosen_generation
+        )
 
     @property
     def default_point(self) -> OperatingPointSummary:
         """The operating point of requests that name none."""
-        return next(each for each in self.operating_points if each.name == self.default_operating_point)
+        return next(point for point in self.operating_points if point.name == self.default_operating_point)
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
@@ -198,11 +200,11 @@ def make_summary(findings: Findings, published: Path) -> RunSummary:
 def summarise_generations(findings: Findings) -> Iterator[GenerationSummary]:
     """Yield each generation's accuracies, and its gain over the previous generation."""
     previous: Readings | None = None
-    for number, each in enumerate(findings.assessments):
-        readings = each.tested.readings
+    for number, assessment in enumerate(findings.assessments):
+        readings = assessment.tested.readings
         yield GenerationSummary(
             number=number,
-            tune=each.chosen.tune.accuracy(-1),
+            tune=assessment.chosen.tune.accuracy(-1),
             p_value=findings.promotion.p_values[number],
             test_E=tuple(readings.accuracy(exit_number) for exit_number in range(readings.exits)),
             gain=paired_gain(previous.correct_EN[-1], readings.correct_EN[-1]) if previous else None,

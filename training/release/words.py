@@ -70,7 +70,7 @@ def generations(summary: RunSummary) -> str:
         return "The recipe trains one generation, without a teacher."
     rows = f"{summary.chosen.tune.n:,} tune rows"
     if summary.chosen_generation == summary.generations[0].number:
-        tests = ", ".join(p_value(each.p_value) for each in summary.generations[1:])
+        tests = ", ".join(p_value(generation.p_value) for generation in summary.generations[1:])
         return (
             f"Generation {summary.chosen_generation} was published. On {rows}, no later generation was "
             f"significantly better (paired one-sided tests, p {tests}; required: below "
@@ -104,7 +104,7 @@ def _unreachable_level(summary: RunSummary) -> str:
 
 def claim(summary: RunSummary) -> str:
     """State whether each generation was better than the previous one on the test split."""
-    shares = [each.test_E[-1].share for each in summary.generations]
+    shares = [generation.test_E[-1].share for generation in summary.generations]
     if len(shares) == 1:
         return ""
     rising = all(later > earlier for earlier, later in pairwise(shares))
@@ -140,9 +140,9 @@ def baselines(summary: RunSummary) -> str:
     """State whether the default point is more accurate than networks without exits."""
     point = summary.default_point.name
     verdicts = []
-    for each in summary.baselines:
-        difference = each.beaten_by
-        verdicts.append(f"{_verdict(difference)} {BASELINE_NAMES[each.name]} ({gain(difference)} points)")
+    for baseline in summary.baselines:
+        difference = baseline.beaten_by
+        verdicts.append(f"{_verdict(difference)} {BASELINE_NAMES[baseline.name]} ({gain(difference)} points)")
     return f"{point} is {'; '.join(verdicts)}. Differences are paired on the same test rows."
 
 

@@ -64,9 +64,9 @@ def exit_colour(number: int) -> str:
 
 def in_percent(proportions: Sequence[Proportion]) -> tuple[list[float], list[list[float]]]:
     """Return shares in percent, and the lengths of their error bars below and above."""
-    shares = [100 * each.share for each in proportions]
-    below = [100 * (each.share - each.interval[0]) for each in proportions]
-    above = [100 * (each.interval[1] - each.share) for each in proportions]
+    shares = [100 * proportion.share for proportion in proportions]
+    below = [100 * (proportion.share - proportion.interval[0]) for proportion in proportions]
+    above = [100 * (proportion.interval[1] - proportion.share) for proportion in proportions]
     return shares, [below, above]
 
 

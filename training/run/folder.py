@@ -148,7 +148,9 @@ class RunRecord(ManifestSection):
     @property
     def summary(self) -> str:
         """Accuracy and cost of the default operating point, in a clause."""
-        chosen = next(each for each in self.generations if each.number == self.chosen_generation)
+        chosen = next(
+            generation for generation in self.generations if generation.number == self.chosen_generation
+        )
         point = chosen.operating_points[DEFAULT_POINT]
         assert point.accuracy is not None, "a recipe's data has labels"
         accuracy = f"{DEFAULT_POINT} is right on {point.accuracy:.1%} of {point.n:,} test rows"

@@ -94,7 +94,7 @@ def make_fit(
     teachers = None
     if earlier:
         teaching = earlier if recipe.generations.teacher == "ensemble" else earlier[-1:]
-        networks = [precision.place(copy.deepcopy(each.network)) for each in teaching]
+        networks = [precision.place(copy.deepcopy(generation.network)) for generation in teaching]
         teachers = Teachers(networks, teaching_mix=recipe.generations.teaching_mix)
     return Fit(
         number,

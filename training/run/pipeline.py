@@ -135,7 +135,8 @@ def export_generations(
     if recipe.exits.train == "frozen":
         return attach_to_generations(recipe, dataset, generations, folder, progress)
     return [
-        export_network(each.network, dataset, folder.generation_folder(each.number)) for each in generations
+        export_network(generation.network, dataset, folder.generation_folder(generation.number))
+        for generation in generations
     ]
 
 

@@ -28,6 +28,9 @@ from training.attach.record import AttachRecord
 from training.attach.report import draw_trade_off
 from training.attach.settings import AttachSettings
 from training.born_again.progress import ProgressBar
+from training.pipeline.baselines import without_exits
+from training.pipeline.folder import RunFolder
+from training.pipeline.from_recipe import make_backbone, train
 from training.recipe.recipe import load_recipe
 from training.release.export import export_stages
 from training.reporting.conditions import package_versions
@@ -35,9 +38,6 @@ from training.reporting.drawing import draw_document_svg, exit_colour
 from training.reporting.markdown import WrittenPart, row, rule
 from training.reporting.numerals import percent
 from training.reporting.record import RecordPart
-from training.run.baselines import without_exits
-from training.run.folder import RunFolder
-from training.run.from_recipe import make_backbone, train
 
 WORK = ROOT / "runs" / "bench-attach"
 NAME = "backbone"

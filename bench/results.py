@@ -15,11 +15,11 @@ from pathlib import Path
 from bench.publication import DOCS, ROOT
 from serving.repository.manifest import MANIFEST_FILE, Manifest, OperatingPoint, read_manifest
 from training.exits.cost import expected_milliseconds
+from training.pipeline.folder import RECORD_FILE, RunFolder, RunRecord
 from training.release import promises
 from training.release.words import BASELINE_NAMES
 from training.reporting.markdown import WrittenPart, row, rule
 from training.reporting.numerals import gain, percent, proportion
-from training.run.folder import RECORD_FILE, RunFolder, RunRecord
 from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
 from training.study.record import StudyRecord

@@ -30,9 +30,9 @@ from serving.repository.rollback import default_version
 from training.data.splits import Split
 from training.errors import TrainingError
 from training.exits.intervals import wilson
+from training.pipeline.folder import RunFolder
 from training.release import promises
 from training.release.origin import data_of
-from training.run.folder import RunFolder
 
 TRAINED = "digits"
 MODEL_REPOSITORY = Path("models")

@@ -1,1 +1,21 @@
-"""Train multi-exit classifiers that teach themselves, and publish them: recipe to model version."""
+"""Train multi-exit classifiers that teach themselves, and publish them: recipe to model version.
+
+Public are the names in `__all__`. All other names of this package may change in any version.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.api import Recipe, RunRecord, load_recipe, propose_recipe, run
+    from training.errors import TrainingError
+
+__all__ = ["Recipe", "RunRecord", "TrainingError", "load_recipe", "propose_recipe", "run"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, because PyTorch takes seconds to import."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from training import api
+
+    return getattr(api, name)

@@ -25,9 +25,9 @@ from serving.errors import RepositoryError
 from training.attach import options as attach_options
 from training.errors import TrainingError
 from training.init import options as init_options
+from training.pipeline import interrupt, recipe_list
+from training.pipeline import options as run_options
 from training.retarget import options as retarget_options
-from training.run import interrupt, recipe_list
-from training.run import options as run_options
 from training.study import options as study_options
 
 PROG = "python -m training"
@@ -163,10 +163,10 @@ def _run(options: argparse.Namespace) -> None:
     # PyTorch takes seconds to import; a mistyped command should not wait for it.
     with interrupt.deferred():
         from training.born_again.progress import CombinedProgress, ProgressBar
+        from training.pipeline.events import Events
+        from training.pipeline.folder import RunFolder
+        from training.pipeline.run import run
         from training.recipe.recipe import load_recipe
-        from training.run.events import Events
-        from training.run.folder import RunFolder
-        from training.run.pipeline import run
 
     if options.data is not None:
         options.recipe = str(_propose(options))
@@ -205,7 +205,7 @@ def _retarget(options: argparse.Namespace) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    from training.run.output_folder import hold
+    from training.pipeline.output_folder import hold
     from training.study.conduct import conduct, networks_done, seconds_of_networks
     from training.study.page import write_study
     from training.study.plan import load_study

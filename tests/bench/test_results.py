@@ -8,7 +8,7 @@ import pytest
 from bench.publication import ROOT
 from bench.results import PART, RUN, STUDY, Results, certified, pages, read
 from serving.repository.manifest import Risk
-from training.run.folder import RECORD_FILE
+from training.pipeline.folder import RECORD_FILE
 from training.study import answers
 from training.study.page import files
 

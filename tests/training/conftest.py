@@ -7,8 +7,8 @@ import pytest
 
 from training.architectures.network import MultiExitNetwork
 from training.data.splits import Dataset
+from training.pipeline.from_recipe import make_network
 from training.recipe.recipe import Recipe, load_recipe
-from training.run.from_recipe import make_network
 
 TINY_RECIPE = """
 description = "a network too small to be good"

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 
-from training.run import interrupt
+from training.pipeline import interrupt
 
 with contextlib.suppress(KeyboardInterrupt):
     exec("raise KeyboardInterrupt")  # noqa: S102

@@ -12,9 +12,9 @@ import torch
 
 from training.born_again.checkpoint import CHECKPOINT_FILE
 from training.born_again.progress import ProgressBar
+from training.pipeline.folder import RunFolder
+from training.pipeline.from_recipe import train
 from training.recipe.recipe import load_recipe
-from training.run.folder import RunFolder
-from training.run.from_recipe import train
 
 Process = subprocess.Popen[str]
 

@@ -14,14 +14,14 @@ from training.data.splits import Dataset, Split, SplitRows, cut
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar
 from training.exits.reliability import measure
+from training.pipeline.assessment import ChosenPoints, Exported, choose
+from training.pipeline.folder import RunFolder
+from training.pipeline.from_recipe import make_network
+from training.pipeline.run import find_out
 from training.recipe.recipe import Recipe
 from training.release.export import export_network
 from training.release.findings import Findings
 from training.release.summary import make_summary
-from training.run.assessment import ChosenPoints, Exported, choose
-from training.run.folder import RunFolder
-from training.run.from_recipe import make_network
-from training.run.pipeline import find_out
 
 # All different, so that n identifies the split of a result.
 ROWS = SplitRows(temperature=90, tune=210, certify=190, test=350)

@@ -13,8 +13,8 @@ from tests.training.full_disk import no_room_for_files
 from tests.training.stopped_run import by, run_arguments, stop_in_training, train_to_the_end
 from training.__main__ import main
 from training.born_again.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
+from training.pipeline.folder import RECIPE_FILE, RECORD_FILE, RunFolder
 from training.recipe.recipe import Recipe, built_in_recipes
-from training.run.folder import RECIPE_FILE, RECORD_FILE, RunFolder
 
 
 def error_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:

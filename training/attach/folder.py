@@ -19,8 +19,8 @@ from serving.files import atomic_write
 from training.attach.record import AttachRecord
 from training.attach.settings import AttachSettings
 from training.errors import RunError
+from training.pipeline.output_folder import ID_FILE, make_writable, run_id
 from training.recipe.section import Section
-from training.run.output_folder import ID_FILE, make_writable, run_id
 
 INPUTS_FILE, RECORD_FILE, REPORT_FILE = "attach.json", "record.json", "report.html"
 INITIAL_FILES = frozenset({INPUTS_FILE, ID_FILE})

@@ -28,10 +28,10 @@ from training.born_again.generations import TrainedGeneration
 from training.born_again.promotion import promote
 from training.data.splits import Dataset
 from training.exits.goals import DEFAULT_POINT, OperatingPointSection
+from training.pipeline.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported
+from training.pipeline.folder import RunFolder
 from training.recipe.recipe import Recipe
 from training.release.export import export_network
-from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported
-from training.run.folder import RunFolder
 
 NETWORK_FOLDER = "whole"
 """Folder of the network without early exits, in the generation's folder."""

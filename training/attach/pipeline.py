@@ -34,11 +34,11 @@ from training.errors import AttachError, NoSaving
 from training.exits.cost import expected_milliseconds
 from training.exits.evaluate import cumulative
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
+from training.pipeline import interrupt
+from training.pipeline.output_folder import check_writable, hold
 from training.release import promises
 from training.release.publish import publish
 from training.reporting.conditions import hardware
-from training.run import interrupt
-from training.run.output_folder import check_writable, hold
 
 EVALUATION_SLOTS = 64
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from serving.files import atomic_write
 from training.errors import RunError
+from training.pipeline.folder import RunFolder
 from training.recipe.recipe import Recipe, first_difference
-from training.run.folder import RunFolder
 
 CHECKPOINT_FILE = "checkpoint.pt"
 WEIGHTS_FILE = "weights.pt"

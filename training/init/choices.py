@@ -87,6 +87,15 @@ def choose_augmentation(shape: Sequence[int]) -> Iterator[Choice]:
     yield Choice("augmentation.flip", False, "set true if the mirror image has the same class")
 
 
+def choose_generations() -> Choice:
+    """Return the number of generations."""
+    return Choice(
+        "generations.count",
+        1,
+        "with more, each learns from the one before and takes as long; published only if better",
+    )
+
+
 def choose_network(shape: Sequence[int], width: int) -> Iterator[Choice]:
     """Yield the architecture."""
     stages = _stages(shape)

@@ -8,9 +8,11 @@ from pathlib import Path
 from training.data.registry import DatasetSize
 from training.data.summary import DataSummary, describe
 from training.errors import DatasetError, RecipeError
+from training.estimates.training_time import TimeEstimate, estimate_time
 from training.init.choices import (
     Choice,
     choose_augmentation,
+    choose_generations,
     choose_network,
     choose_points,
     choose_splits,
@@ -19,7 +21,6 @@ from training.init.choices import (
 from training.init.recipe_text import recipe_text
 from training.init.source import OwnDataset
 from training.recipe.recipe import Recipe, parse_recipe
-from training.run.training_time import TimeEstimate, estimate_time
 
 TIME_SHARE = 0.8
 """Share of the time that is planned, because an estimate from a few steps is rough."""
@@ -76,7 +77,8 @@ def propose(
         fixed.append(Choice("dataset.allow_overlap", True, "the test accuracy will be too high"))
     splits = list(choose_splits(data))
     certify_rows = next(choice.value for choice in splits if choice.key == "dataset.certify_rows")
-    fixed += [*splits, *choose_augmentation(data.image_shape), *choose_points(certify_rows)]
+    fixed += [*splits, *choose_augmentation(data.image_shape), choose_generations()]
+    fixed += choose_points(certify_rows)
     size = DatasetSize(data.distinct_rows, data.image_shape, data.classes)
     network, estimate = _fit_into(minutes, fixed, size, say)
     epochs = min(estimate.epochs_within(_planned_seconds(minutes)), MOST_EPOCHS)

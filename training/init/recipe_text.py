@@ -26,7 +26,7 @@ def _section(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-SECTIONS = ("", "dataset", "augmentation", "architecture", "schedule", "operating_points")
+SECTIONS = ("", "dataset", "augmentation", "architecture", "generations", "schedule", "operating_points")
 
 
 def _order(key: str) -> tuple[int, str]:

@@ -31,8 +31,8 @@ from training.architectures.network import MultiExitNetwork
 from training.data.splits import Dataset
 from training.errors import ExportMismatch
 from training.exits import cost
+from training.pipeline.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, input_spec
 from training.release.exported_stage import LOGIT_TOLERANCE, ExportedStage
-from training.run.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, input_spec
 
 PARITY_BATCH_ROWS = 256
 

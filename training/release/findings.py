@@ -23,13 +23,13 @@ from training.data.splits import Dataset, Split
 from training.exits.evaluate import ensemble_accuracy
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Proportion, discordant
+from training.pipeline.assessment import TEST, Assessment, input_spec, path_entry
+from training.pipeline.baselines import Baseline
+from training.pipeline.folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunPlan, RunRecord
 from training.recipe.recipe import Recipe
 from training.release import advice, promises
 from training.release.publish import check_certified, stage_entry
 from training.reporting.conditions import package_versions
-from training.run.assessment import TEST, Assessment, input_spec, path_entry
-from training.run.baselines import Baseline
-from training.run.folder import BaselineRecord, EnsembleRecord, GenerationRecord, RunPlan, RunRecord
 
 
 @dataclass(frozen=True)

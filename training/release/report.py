@@ -8,12 +8,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from serving.files import atomic_write
+from training.pipeline.plan import plan_facts
 from training.release import plots, promises, reliability_plots, words
 from training.release.summary import RunSummary
 from training.reporting import numerals
 from training.reporting.page_svg import page_exit_colour
 from training.reporting.table_labels import label_cells
-from training.run.plan import plan_facts
 
 _TEMPLATE = "report.html"
 

@@ -19,12 +19,12 @@ from training.exits.goals import DEFAULT_POINT, Goal
 from training.exits.intervals import Estimate, Proportion, paired_gain
 from training.exits.reliability import Reliability, arriving, error_by_chance, measure, risk_coverage
 from training.exits.thresholds import Candidate
+from training.pipeline.assessment import NEUTRAL_TEMPERATURE, Assessment, HeldOutResults
+from training.pipeline.folder import BaselineRecord, RunPlan
 from training.recipe.recipe import Recipe
 from training.release.exported_stage import ExportedStage
 from training.release.findings import Findings, warnings
 from training.reporting.conditions import hardware, package_versions
-from training.run.assessment import NEUTRAL_TEMPERATURE, Assessment, HeldOutResults
-from training.run.folder import BaselineRecord, RunPlan
 
 
 @dataclass(frozen=True)

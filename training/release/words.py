@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from training.exits.evaluate import EvaluationCounts
 from training.exits.intervals import CONFIDENCE, Estimate, Proportion, mean
+from training.pipeline.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 from training.release.summary import OperatingPointSummary, RunSummary
 from training.reporting.numerals import gain, measured, p_value, percent, percent_range, proportion
-from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
 
 
 def cost(summary: RunSummary, point: OperatingPointSummary) -> Estimate:

@@ -15,7 +15,7 @@ from serving.stages.devices import CPU
 from serving.stages.runner import Arrays, StageRunner, stage_files
 from training.data.splits import Split
 from training.exits.evaluate import evaluate
-from training.run.assessment import EVALUATION_SLOTS
+from training.pipeline.assessment import EVALUATION_SLOTS
 
 Say = Callable[[str], None]
 """Prints a line of progress."""

@@ -15,7 +15,7 @@ from training.exits.certify import CertifiedThresholds
 from training.exits.evaluate import outcome, read
 from training.exits.goals import Goal
 from training.exits.thresholds import candidate
-from training.run.assessment import (
+from training.pipeline.assessment import (
     Stages,
     TuneResults,
     choose,

@@ -20,15 +20,15 @@ from training.born_again.fit import right_rows, tensors
 from training.born_again.generations import TrainedGeneration, choose_training_device
 from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset
+from training.estimates.split_sizes import registered_size
+from training.estimates.training_time import generation_seconds
 from training.exits.evaluate import ensemble_probabilities
 from training.exits.goals import check_certify_rows
+from training.pipeline.assessment import Assessment, choose, read_test_split
+from training.pipeline.folder import RunFolder
+from training.pipeline.from_recipe import make_network, train
 from training.release.export import export_network
 from training.reporting.conditions import hardware, package_versions
-from training.run.assessment import Assessment, choose, read_test_split
-from training.run.folder import RunFolder
-from training.run.from_recipe import make_network, train
-from training.run.split_sizes import registered_size
-from training.run.training_time import generation_seconds
 from training.study.plan import Study, best_rules
 from training.study.record import (
     ContrastRecord,

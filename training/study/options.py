@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from serving.console.command_parser import CommandParser
-from training.run.options import add_allow_other_precision
+from training.pipeline.options import add_allow_other_precision
 
 HELP = "compare rules, generations and seeds, and write a page"
 

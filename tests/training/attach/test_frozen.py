@@ -18,12 +18,12 @@ from training.born_again.checkpoint import WEIGHTS_FILE, EpochResult
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset, Split
 from training.exits.evaluate import evaluate
+from training.pipeline.folder import RunFolder, RunRecord
+from training.pipeline.from_recipe import make_backbone, train
+from training.pipeline.run import run
 from training.recipe.recipe import Recipe
 from training.recipe.settings import ExitsSection
 from training.release.exported_stage import LOGIT_TOLERANCE
-from training.run.folder import RunFolder, RunRecord
-from training.run.from_recipe import make_backbone, train
-from training.run.pipeline import run
 
 
 class Interrupted(Exception):

@@ -21,10 +21,10 @@ from serving.stages.runner import StageRunner, stage_files
 from tests.serving.live_server import LiveServer
 from training.__main__ import main
 from training.errors import DatasetError
+from training.pipeline.output_folder import hold
 from training.release.origin import OwnData
 from training.retarget.pipeline import retarget
 from training.retarget.point_changes import PointChanges
-from training.run.output_folder import hold
 
 ROWS, FEATURES, CLASSES = 1200, 8, 3
 QUICK = ("--epsilon", "0.05", "--fast-epsilon", "0.1", "--exits", "2")

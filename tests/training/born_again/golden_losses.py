@@ -14,8 +14,8 @@ from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
 from training.born_again.rules import RULES
 from training.data.splits import Dataset
+from training.pipeline.from_recipe import make_fit, make_network
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import make_fit, make_network
 
 FILE = Path(__file__).with_name("golden_losses.txt")
 EPOCHS = 2

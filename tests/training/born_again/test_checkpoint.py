@@ -9,8 +9,8 @@ from tests.training.full_disk import no_room_for_files
 from training.born_again.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointFolder, EpochResult, Weights
 from training.data.splits import DataDigests
 from training.errors import RunError
+from training.pipeline.folder import RunFolder
 from training.recipe.recipe import Recipe
-from training.run.folder import RunFolder
 
 HISTORY = (EpochResult(0.5, (0.25, 0.75)), EpochResult(0.25, (0.5, 1.0)))
 CHECKPOINT = Checkpoint(

@@ -10,9 +10,9 @@ from training.born_again.checkpoint import EpochResult
 from training.born_again.generations import TrainedGeneration, generation_seeds
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.data.splits import Dataset
+from training.pipeline.folder import RunFolder
+from training.pipeline.from_recipe import train as train_recipe
 from training.recipe.recipe import Recipe
-from training.run.folder import RunFolder
-from training.run.from_recipe import train as train_recipe
 
 Train = Callable[[str, TrainingProgress], list[TrainedGeneration]]
 

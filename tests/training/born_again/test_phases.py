@@ -17,11 +17,11 @@ from training.born_again.phases import phases
 from training.born_again.progress import ProgressBar, TrainingProgress
 from training.born_again.teachers import Teachers
 from training.data.splits import Dataset
+from training.pipeline.folder import RunFolder
+from training.pipeline.from_recipe import make_network, train
+from training.pipeline.run import run
 from training.recipe.recipe import Recipe
 from training.recipe.settings import ExitsSection
-from training.run.folder import RunFolder
-from training.run.from_recipe import make_network, train
-from training.run.pipeline import run
 
 Weights = dict[str, Tensor]
 

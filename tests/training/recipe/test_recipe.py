@@ -5,9 +5,9 @@ import pytest
 
 from training.errors import RecipeError
 from training.exits.goals import check_certify_rows
+from training.pipeline.run import unused_settings
 from training.recipe.recipe import Recipe, built_in_recipes, first_difference, load_recipe
 from training.recipe.settings import DeepSupervisionSection, ExitsSection
-from training.run.pipeline import unused_settings
 
 DATASET = '[dataset]\nname = "digits"\ntest_rows = 360\n'
 MINIMAL = 'model = "m"\n' + DATASET

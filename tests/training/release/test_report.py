@@ -162,7 +162,7 @@ def test_warnings_and_the_plan_are_shown_as_text(run_summary: RunSummary) -> Non
 
     assert "Warnings exit 0 is hardly better than <chance>. " in text
     assert "2 generations of 6 epochs" in text
-    assert "12 rows (0.7 %) equal an earlier row" in text
+    assert "rows with the image of an earlier row: 12" in text
     assert "<chance>" not in render(run_summary)
     assert "Warnings" not in outline(render(replace(run_summary, warnings=())))[0]
 

@@ -22,6 +22,9 @@ from training.exits.evaluate import Readings, cumulative, ensemble_accuracy, eva
 from training.exits.goals import OperatingPointSection
 from training.exits.intervals import mcnemar, paired_gain
 from training.exits.thresholds import pareto_path
+from training.pipeline.assessment import HeldOutResults
+from training.pipeline.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
+from training.pipeline.folder import BaselineRecord, RunPlan
 from training.release.export import export_stages
 from training.release.exported_stage import ExportedStage
 from training.release.summary import (
@@ -30,16 +33,13 @@ from training.release.summary import (
     RunSummary,
     summarise_exits,
 )
-from training.run.assessment import HeldOutResults
-from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT
-from training.run.folder import BaselineRecord, RunPlan
 
 IMAGE_SHAPE = (1, 8, 8)
 IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))
 SPLIT_ROWS = {"train": 800, "temperature": 150, "tune": 247, "certify": 300, "test": 300}
 PLAN = RunPlan(
     split_rows=SPLIT_ROWS,
-    repeats=12,
+    repeats=("rows with the image of an earlier row: 12",),
     classes=10,
     image_shape=IMAGE_SHAPE,
     parameters=4_321,

@@ -8,9 +8,9 @@ import pytest
 
 from tests.training.retarget.retargets import own_arrays
 from training.born_again.progress import ProgressBar
+from training.pipeline.folder import RunFolder
+from training.pipeline.run import run
 from training.recipe.recipe import Recipe
-from training.run.folder import RunFolder
-from training.run.pipeline import run
 
 
 @pytest.fixture(scope="session")

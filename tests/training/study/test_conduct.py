@@ -14,8 +14,8 @@ from training.born_again.fit import right_rows, tensors
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
-from training.run.folder import RunFolder
-from training.run.from_recipe import make_network, train
+from training.pipeline.folder import RunFolder
+from training.pipeline.from_recipe import make_network, train
 from training.study.conduct import conduct, networks_done
 from training.study.plan import Study
 from training.study.record import Paired, StudyRecord

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.__main__ import INTERRUPTED, MISTAKE, main
-from training.run.output_folder import hold
+from training.pipeline.output_folder import hold
 from training.study import conduct as conduct_module
 from training.study.page import PAGE_FILE, RECORD_FILE
 from training.study.record import StudyRecord

@@ -21,7 +21,7 @@ from training.exits.calibrate import calibration_temperature
 from training.exits.evaluate import read
 from training.exits.goals import Goal
 from training.exits.thresholds import pareto_path
-from training.run.assessment import (
+from training.pipeline.assessment import (
     NEUTRAL_TEMPERATURE,
     ChosenPoints,
     HeldOutResults,

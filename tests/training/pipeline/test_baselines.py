@@ -11,12 +11,12 @@ from tests.training.never_trains import NeverTrains
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
 from training.exits.cost import expected_milliseconds, multiply_adds
+from training.pipeline.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT, narrowed
+from training.pipeline.folder import RunFolder, RunRecord
+from training.pipeline.from_recipe import make_network
+from training.pipeline.run import run
 from training.recipe.recipe import Recipe
 from training.recipe.settings import BaselinesSection
-from training.run.baselines import BACKBONE, SMALLER, SMALLER_TAUGHT, narrowed
-from training.run.folder import RunFolder, RunRecord
-from training.run.from_recipe import make_network
-from training.run.pipeline import run
 
 
 def cost_of(recipe: Recipe, dataset: Dataset) -> int:

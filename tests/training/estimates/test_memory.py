@@ -9,9 +9,9 @@ from training.__main__ import MISTAKE, main
 from training.architectures.network import MultiExitNetwork
 from training.data.splits import Dataset
 from training.errors import RecipeError
+from training.estimates.memory import MemoryEstimate, check_memory, estimate_memory
+from training.pipeline.from_recipe import make_network
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import make_network
-from training.run.memory import MemoryEstimate, check_memory, estimate_memory
 
 
 def changed(recipe: Recipe, section: str, **changes: object) -> Recipe:

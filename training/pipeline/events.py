@@ -12,7 +12,7 @@ from typing import Any
 
 from training.born_again.checkpoint import EpochResult
 from training.errors import RunError
-from training.run.folder import RunRecord
+from training.pipeline.folder import RunRecord
 
 STEP_SECONDS = 0.5
 """Shortest time between two events of kind `step`."""

@@ -56,10 +56,10 @@ def _print_settings(recipe: dict[str, Any]) -> None:
 
 def _print_times() -> None:
     from training.data.registry import DATASETS
+    from training.estimates.split_sizes import registered_size
+    from training.estimates.training_time import training_seconds
     from training.recipe.recipe import built_in_recipes, load_recipe
     from training.reporting.numerals import duration
-    from training.run.split_sizes import registered_size
-    from training.run.training_time import training_seconds
 
     for name in built_in_recipes():
         recipe = load_recipe(name)

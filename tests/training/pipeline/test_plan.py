@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from training.data.splits import Dataset, RawDataset, Split, SplitRows, cut
+from training.pipeline.folder import RunPlan
+from training.pipeline.from_recipe import make_network
+from training.pipeline.plan import make_plan, plan_lines
 from training.recipe.recipe import Recipe
 from training.recipe.settings import ExitsSection
-from training.run.folder import RunPlan
-from training.run.from_recipe import make_network
-from training.run.plan import make_plan, plan_lines
 
 PLAN = RunPlan(
     split_rows={"train": 2_450, "temperature": 250},
@@ -68,9 +68,9 @@ def test_one_generation_of_one_epoch_is_singular() -> None:
 
 
 def test_repeated_rows_and_warnings_are_lines() -> None:
-    plan = PLAN.model_copy(update={"repeats": 27, "warnings": ("few rows",)})
+    plan = PLAN.model_copy(update={"repeats": ("27 rows repeat", "2 conflict"), "warnings": ("few rows",)})
     assert list(plan_lines(plan))[-2:] == [
-        "repeats   27 rows (1 %) equal an earlier row",
+        "repeats   27 rows repeat; 2 conflict",
         "warning: few rows",
     ]
 

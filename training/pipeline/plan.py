@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from training.data.splits import Dataset
+from training.estimates.training_time import training_seconds
 from training.exits.cost import multiply_adds
 from training.exits.evaluate import cumulative
+from training.pipeline.folder import RunPlan
+from training.pipeline.from_recipe import make_trained_network
 from training.recipe.recipe import Recipe
-from training.reporting.numerals import duration, exit_name, percent, quantity
-from training.run.folder import RunPlan
-from training.run.from_recipe import make_trained_network
-from training.run.training_time import training_seconds
+from training.reporting.numerals import duration, exit_name, quantity
 
 SMALLEST_TRAIN_SHARE = 0.5
 """With a smaller share of the rows in the train split, the run prints a warning."""
@@ -28,6 +28,7 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> RunPlan:
         generations=recipe.generations.count,
         epochs=recipe.schedule.epochs,
         expected_seconds=round(training_seconds(recipe, dataset), 1),
+        repeats=tuple(dataset.repeats.lines()),
         warnings=tuple(_warnings(dataset)),
     )
 
@@ -58,8 +59,7 @@ def plan_facts(plan: RunPlan) -> dict[str, str]:
         "duration": f"about {duration(plan.expected_seconds)} for the whole run, estimated from a few steps",
     }
     if plan.repeats:
-        share = percent(plan.repeats / sum(plan.split_rows.values()))
-        facts["repeats"] = f"{plan.repeats:,} rows ({share}) equal an earlier row"
+        facts["repeats"] = "; ".join(plan.repeats)
     return facts
 
 

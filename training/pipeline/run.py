@@ -14,8 +14,16 @@ from training.born_again.progress import TrainingProgress
 from training.born_again.promotion import promote
 from training.data.splits import Dataset
 from training.errors import RecipeError
+from training.estimates.memory import check_memory
 from training.exits.cost import measure_milliseconds
 from training.exits.goals import DEFAULT_POINT, check_certify_rows
+from training.pipeline import interrupt
+from training.pipeline.assessment import Assessment, Exported, choose, read_test_split, sample_accuracy
+from training.pipeline.baselines import Baseline, train_baselines
+from training.pipeline.folder import RunFolder, RunPlan, RunRecord
+from training.pipeline.from_recipe import make_network, train
+from training.pipeline.output_folder import check_writable, hold
+from training.pipeline.plan import make_plan, plan_lines
 from training.recipe.recipe import Recipe
 from training.recipe.settings import DeepSupervisionSection
 from training.release.export import export_network
@@ -23,14 +31,6 @@ from training.release.findings import Findings, compare_baseline, make_manifest,
 from training.release.publish import publish
 from training.release.report import write_report
 from training.release.summary import make_summary
-from training.run import interrupt
-from training.run.assessment import Assessment, Exported, choose, read_test_split, sample_accuracy
-from training.run.baselines import Baseline, train_baselines
-from training.run.folder import RunFolder, RunPlan, RunRecord
-from training.run.from_recipe import make_network, train
-from training.run.memory import check_memory
-from training.run.output_folder import check_writable, hold
-from training.run.plan import make_plan, plan_lines
 
 MOST_SAMPLED_ROWS = 2_000
 """Rows of the train split that the chosen generation is measured on."""

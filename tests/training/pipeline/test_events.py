@@ -12,8 +12,8 @@ from training.__main__ import main
 from training.born_again.checkpoint import WEIGHTS_FILE, EpochResult
 from training.born_again.progress import CombinedProgress, ProgressBar
 from training.errors import RunError
-from training.run import events as events_module
-from training.run.events import STEP_SECONDS, Events
+from training.pipeline import events as events_module
+from training.pipeline.events import STEP_SECONDS, Events
 
 TRAINING_PAGE = Path(__file__).parents[3] / "docs" / "training.md"
 

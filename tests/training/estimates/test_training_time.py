@@ -6,10 +6,10 @@ import pytest
 
 from training.data.registry import DATASETS, DatasetSize
 from training.data.splits import Dataset
+from training.estimates.split_sizes import registered_size, split_sizes
+from training.estimates.training_time import TimeEstimate, estimate_time, generation_seconds
 from training.recipe.recipe import Recipe
 from training.recipe.settings import BaselinesSection, ExitsSection
-from training.run.split_sizes import registered_size, split_sizes
-from training.run.training_time import TimeEstimate, estimate_time, generation_seconds
 
 OWN_SIZE = DatasetSize(rows=900, image_shape=(3, 12, 12), classes=4)
 

@@ -18,12 +18,12 @@ from training.born_again.generations import TrainedGeneration
 from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset, Split
 from training.exits.cost import measure_milliseconds, multiply_adds
+from training.pipeline.assessment import Exported
+from training.pipeline.folder import RunFolder
+from training.pipeline.from_recipe import make_backbone, train
 from training.recipe.recipe import Recipe
 from training.recipe.settings import ExitsSection
 from training.release.export import export_network
-from training.run.assessment import Exported
-from training.run.folder import RunFolder
-from training.run.from_recipe import make_backbone, train
 
 BACKBONE, SMALLER, SMALLER_TAUGHT = "backbone", "smaller", "smaller, taught"
 WIDTH_STEPS = 200

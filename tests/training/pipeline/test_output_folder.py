@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from training.errors import RunError
-from training.run.output_folder import LOCK_FILE, check_writable, hold, make_writable, run_id
+from training.pipeline.output_folder import LOCK_FILE, check_writable, hold, make_writable, run_id
 
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from training.run.output_folder import hold
+from training.pipeline.output_folder import hold
 with hold(Path(sys.argv[1]), resume=False):
     print("held", flush=True)
     signal.pause()

@@ -30,11 +30,11 @@ from training.attach.rows.augmentation import AugmentedRows, count_copies
 from training.attach.rows.splits import MOST_HEAD_ROWS
 from training.attach.settings import AttachSettings
 from training.data.splits import Dataset
+from training.estimates.split_sizes import SplitSizes, random_dataset
 from training.exits import cost
+from training.pipeline.from_recipe import make_trained_network
 from training.recipe.recipe import Recipe
 from training.release.export import export_stages
-from training.run.from_recipe import make_trained_network
-from training.run.split_sizes import SplitSizes, random_dataset
 
 BASELINES = 3
 EVALUATED_ROWS = 256

@@ -33,8 +33,8 @@ from training.data.splits import DataDigests
 from training.errors import RunError
 from training.exits.goals import DEFAULT_POINT
 from training.exits.intervals import Estimate, Proportion, paired_difference
+from training.pipeline.output_folder import ID_FILE, make_writable, run_id
 from training.recipe.recipe import Recipe, first_difference
-from training.run.output_folder import ID_FILE, make_writable, run_id
 
 RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
@@ -50,8 +50,8 @@ class RunPlan(ManifestSection):
 
     split_rows: dict[str, int]
     """Rows of each split."""
-    repeats: int | None = None
-    """Rows of the dataset that equal an earlier one; None if they were not counted."""
+    repeats: tuple[str, ...] = ()
+    """Lines about rows with equal images."""
     classes: int
     image_shape: tuple[int, int, int]
     """[C, H, W]"""

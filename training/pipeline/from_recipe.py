@@ -20,8 +20,8 @@ from training.born_again.precision import Precision
 from training.born_again.progress import TrainingProgress
 from training.born_again.teachers import Teachers
 from training.data.splits import Dataset, Split
+from training.pipeline.folder import RunFolder
 from training.recipe.recipe import Recipe
-from training.run.folder import RunFolder
 
 
 def make_network(recipe: Recipe, dataset: Dataset) -> MultiExitNetwork:

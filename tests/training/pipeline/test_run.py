@@ -22,11 +22,11 @@ from training.data.splits import Dataset
 from training.errors import RecipeError, RunError
 from training.exits.evaluate import evaluate
 from training.exits.goals import OperatingPointSection
+from training.pipeline.folder import PLAN_FILE, RECIPE_FILE, RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
+from training.pipeline.from_recipe import make_network
+from training.pipeline.plan import plan_lines
+from training.pipeline.run import run
 from training.recipe.recipe import Recipe
-from training.run.folder import PLAN_FILE, RECIPE_FILE, RECORD_FILE, REPORT_FILE, RunFolder, RunRecord
-from training.run.from_recipe import make_network
-from training.run.pipeline import run
-from training.run.plan import plan_lines
 
 
 class RecordingProgress(ProgressBar):

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from training.born_again.generations import choose_training_device
 from training.data.splits import Dataset
 from training.errors import RecipeError
+from training.pipeline.from_recipe import make_network
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import make_network
 
 FLOAT_BYTES = 4
 COPIES_IN_TRAINING = 4

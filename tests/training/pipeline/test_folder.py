@@ -5,14 +5,14 @@ import pytest
 
 from training.data.splits import DataDigests
 from training.errors import RunError
-from training.recipe.recipe import Recipe
-from training.run.folder import (
+from training.pipeline.folder import (
     RECIPE_FILE,
     RECORD_FILE,
     EnsembleRecord,
     RunFolder,
     RunRecord,
 )
+from training.recipe.recipe import Recipe
 
 RECORD = RunRecord(
     recipe="tiny",

@@ -10,10 +10,10 @@ from tests.training.stopped_run import run_arguments
 from training.__main__ import MISTAKE, main
 from training.born_again.progress import ProgressBar
 from training.errors import RecipeError, RunError
+from training.pipeline.folder import RunFolder
+from training.pipeline.output_folder import hold
+from training.pipeline.run import run
 from training.recipe.recipe import Recipe
-from training.run.folder import RunFolder
-from training.run.output_folder import hold
-from training.run.pipeline import run
 
 
 def npz_recipe(recipe: Recipe, path: Path, rows: int) -> Recipe:

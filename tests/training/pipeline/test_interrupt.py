@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.stopped_run import Process, by, run_arguments, start_run, stop_in_training
-from training.run import interrupt
-from training.run.folder import RECIPE_FILE
+from training.pipeline import interrupt
+from training.pipeline.folder import RECIPE_FILE
 
 
 def close_stdin(process: Process) -> None:

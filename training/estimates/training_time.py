@@ -1,6 +1,6 @@
 """Estimates the duration of a run on this machine, from a few real steps on random images.
 
-`training.run.release_time` estimates the steps after training.
+`training.estimates.release_time` estimates the steps after training.
 """
 
 import time
@@ -14,10 +14,10 @@ from training.born_again.generations import TrainedGeneration, choose_training_d
 from training.born_again.precision import Precision
 from training.data.registry import DatasetSize
 from training.data.splits import Dataset
+from training.estimates.release_time import release_seconds
+from training.estimates.split_sizes import SplitSizes, random_dataset, split_sizes
+from training.pipeline.from_recipe import make_fit, make_trained_network
 from training.recipe.recipe import Recipe
-from training.run.from_recipe import make_fit, make_trained_network
-from training.run.release_time import release_seconds
-from training.run.split_sizes import SplitSizes, random_dataset, split_sizes
 
 WARM_UP_STEPS = 3
 FEWEST_TIMED_STEPS, MOST_TIMED_STEPS = 2, 30

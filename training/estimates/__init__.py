@@ -1,0 +1,1 @@
+"""Estimates of a run's duration and memory, before it starts."""

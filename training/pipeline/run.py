@@ -83,7 +83,7 @@ def _run(
     for line in (*plan_lines(_plan(recipe, dataset, folder)), *unused_settings(recipe)):
         progress.say(line)
     generations = train(recipe, dataset, folder, progress)
-    progress.say(f"exporting, calibrating and certifying {len(generations)} generations")
+    progress.say("exporting, calibrating and certifying")
     findings = find_out(recipe, recipe_name, dataset, generations, folder, progress)
     with interrupt.ignored():  # an interrupt leaves either nothing published or a finished run
         if record is None or not published:

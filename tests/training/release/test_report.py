@@ -255,6 +255,7 @@ def test_a_run_of_one_generation_has_a_page(run_summary: RunSummary) -> None:
     single = replace(run_summary, generations=run_summary.generations[:1], chosen_generation=0)
 
     assert "The recipe trains one generation, without a teacher." in outline(render(single))[0]
+    assert "Gain of the final exit" not in render(single)
 
 
 def test_the_ensemble_of_all_generations_is_a_row_and_a_sentence(run_summary: RunSummary) -> None:

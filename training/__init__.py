@@ -6,10 +6,19 @@ Public are the names in `__all__`. All other names of this package may change in
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from serving.errors import RepositoryError
     from training.api import Recipe, RunRecord, load_recipe, propose_recipe, run
     from training.errors import TrainingError
 
-__all__ = ["Recipe", "RunRecord", "TrainingError", "load_recipe", "propose_recipe", "run"]
+__all__ = [
+    "Recipe",
+    "RepositoryError",
+    "RunRecord",
+    "TrainingError",
+    "load_recipe",
+    "propose_recipe",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -10,7 +10,6 @@ Exit codes:
 
 import argparse
 import errno
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from serving.errors import RepositoryError
 from training.attach import options as attach_options
 from training.errors import TrainingError
 from training.init import options as init_options
+from training.init.options import DEFAULT_MINUTES
 from training.pipeline import interrupt, recipe_list
 from training.pipeline import options as run_options
 from training.retarget import options as retarget_options
@@ -38,8 +38,6 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run a command and return the exit code."""
-    # cuBLAS is deterministic only with a fixed workspace, and reads this when it is first loaded.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     options = _parser(prog).parse_args(arguments)
     try:
         options.run(options)
@@ -148,7 +146,7 @@ def _propose(options: argparse.Namespace) -> Path:
             options.data,
             path,
             name=options.name,
-            minutes=options.minutes,
+            minutes=DEFAULT_MINUTES if options.minutes is None else options.minutes,
             allow_overlap=options.allow_overlap,
             force=is_init and options.force,
             say=print_to_stderr,

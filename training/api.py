@@ -3,6 +3,7 @@
 from os import PathLike
 from pathlib import Path
 
+from serving.errors import RepositoryError
 from training.born_again.progress import ProgressBar
 from training.errors import TrainingError
 from training.init.proposal import propose
@@ -11,7 +12,15 @@ from training.pipeline import run as pipeline
 from training.pipeline.folder import RunFolder, RunRecord
 from training.recipe.recipe import Recipe, load_recipe
 
-__all__ = ["Recipe", "RunRecord", "TrainingError", "load_recipe", "propose_recipe", "run"]
+__all__ = [
+    "Recipe",
+    "RepositoryError",
+    "RunRecord",
+    "TrainingError",
+    "load_recipe",
+    "propose_recipe",
+    "run",
+]
 
 
 def propose_recipe(
@@ -27,16 +36,17 @@ def propose_recipe(
     data: an .npz file or a folder, as for `offramp init`. name: of the model; default: the last part of the
     path. Raises DatasetError for data that cannot be used, and RecipeError if the time is too short.
     """
-    path = Path(data)
-    dataset = open_dataset(path)
+    path, say = Path(data), ProgressBar(quiet=quiet).say
     proposal = propose(
-        dataset,
+        open_dataset(path),
         name or model_name(path),
         Path(),
         minutes=minutes,
         allow_overlap=allow_overlap,
-        say=ProgressBar(quiet=quiet).say,
+        say=say,
     )
+    for line in proposal.facts:
+        say(line)
     return proposal.recipe
 
 
@@ -51,7 +61,8 @@ def run(
     """Train a recipe, publish the model and return the record of the run.
 
     output: the working folder; default: `runs/` and the recipe's model. An interrupted run can resume in it.
-    quiet: print no progress on stderr. Raises a TrainingError for whatever the user can correct.
+    quiet: print no progress on stderr. Raises TrainingError for mistakes in recipe, data or folders, and
+    RepositoryError if the version cannot be published.
     """
     folder = RunFolder(Path(output) if output is not None else Path("runs") / recipe.model)
     record, _ = pipeline.run(

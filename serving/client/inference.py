@@ -165,11 +165,15 @@ class Client(Connection):
         if synthetic:
             request.parameters["synthetic"].bool_param = True
         predictions = []
-        for batch in self._batches(model, version, inputs, timeout):
-            _set_inputs(request, batch)
-            response = self._call("ModelInfer", request, inference.ModelInferResponse, timeout=timeout)
-            request.model_version = response.model_version
-            predictions.append(_prediction(response))
+        try:
+            for batch in self._batches(model, version, inputs, timeout):
+                _set_inputs(request, batch)
+                response = self._call("ModelInfer", request, inference.ModelInferResponse, timeout=timeout)
+                request.model_version = response.model_version
+                predictions.append(_prediction(response))
+        except InvalidRequest:  # the server may have a smaller limit since it was read
+            self._max_batch_sizes.pop((model, version), None)
+            raise
         return _joined(predictions)
 
     def model(self, name: str, version: str = "") -> ModelInfo:
@@ -225,7 +229,7 @@ class Client(Connection):
             yield {name: array[first : first + limit] for name, array in inputs.items()}
 
     def _max_batch_size(self, model: str, version: str, timeout: Timeout) -> int:
-        """Return the most rows of a request. It is read once for each model and version."""
+        """Return the most rows of a request. It is kept until the server refuses a request."""
         if (model, version) not in self._max_batch_sizes:
             try:
                 limit = self._config(model, version, timeout).max_batch_size

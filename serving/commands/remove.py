@@ -14,7 +14,7 @@ from serving.console.command_parser import CommandParser
 from serving.errors import RepositoryError
 from serving.repository.removal import REMOVED_FOLDER, remove_version
 from serving.repository.repository import check_version, versions_of
-from serving.repository.rollback import default_version, rollback_in_force
+from serving.repository.rollback import default_version, remove_ended_rollback, rollback_in_force
 
 HELP = "move a version out of a model"
 
@@ -47,6 +47,7 @@ def remove(root: Path, model: str, number: int, undo_command: str, *, force: boo
     """
     folder, versions = root / model, versions_of(root, model)
     check_version(model, versions, number)
+    remove_ended_rollback(folder, versions)
     effect = ""
     if number == default_version(folder, versions):
         if rollback_in_force(folder, versions) is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from serving.errors import RepositoryError
 from serving.files import sync
 from serving.repository.repository import find_versions
+from serving.repository.rollback import read_rollback
 
 REMOVED_FOLDER = ".removed"
 _REMOVED_NAME = re.compile(r"([1-9][0-9]{0,17})(-[0-9]+)?")
@@ -38,8 +39,14 @@ def remove_version(root: Path, name: str, number: int) -> Path:
 
 
 def next_version(root: Path, name: str) -> int:
-    """Return the number for a new version: one above the highest that exists or was removed."""
-    return max((*find_versions(root).get(name, ()), *_removed_versions(root, name)), default=0) + 1
+    """Return the number for a new version: one above the highest that exists, was removed or rolled back.
+
+    A rollback names the highest version at its time, which may have been deleted since. A new version with
+    this number would not serve.
+    """
+    rollback = read_rollback(root / name)
+    used = (*find_versions(root).get(name, ()), *_removed_versions(root, name))
+    return max((*used, rollback.highest if rollback else 0), default=0) + 1
 
 
 def _move(source: Path, parent: Path) -> Path:

@@ -64,6 +64,16 @@ def remove_rollback(model_folder: Path) -> None:
         raise RepositoryError(f"{path}: cannot be removed: {error.strerror}") from error
 
 
+def remove_ended_rollback(model_folder: Path, versions: Sequence[int]) -> None:
+    """Remove a rollback that a newer version has ended, so that removing this version does not revive it.
+
+    versions: those of the model, ascending.
+    """
+    rollback = read_rollback(model_folder)
+    if rollback is not None and versions[-1] > rollback.highest:
+        remove_rollback(model_folder)
+
+
 def rollback_in_force(model_folder: Path, versions: Sequence[int]) -> Rollback | None:
     """Return the rollback if no newer version ended it. versions: those of the model, ascending.
 

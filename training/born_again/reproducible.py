@@ -5,9 +5,13 @@ differ between runs.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
+
+# cuBLAS is deterministic only with a fixed workspace, and reads this when it is first used.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @contextlib.contextmanager

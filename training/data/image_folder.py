@@ -57,13 +57,13 @@ def load_image_folder(data_dir: Path, image_side: int | None = None) -> RawDatas
     return RawDataset("image-folder", classes, _read(train, shape), _truth(train), official_test, name_row)
 
 
-def image_sizes(data_dir: Path) -> set[tuple[int, int]]:
-    """Return every width and height of the images. Reads only the headers."""
+def image_sizes(data_dir: Path) -> list[tuple[int, int]]:
+    """Return width and height of each image. Reads only the headers."""
     _, train, test = _list_images(data_dir)
-    sizes = set()
+    sizes = []
     for file in (*train, *test):
         with _open_image(file.path) as image:
-            sizes.add(image.size)
+            sizes.append(image.size)
     return sizes
 
 

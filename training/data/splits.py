@@ -3,8 +3,8 @@
 Official test rows are the test split. Without them, one permutation cuts all five splits. The splits depend
 only on the split seed, the row counts and which images are equal.
 
-Equal images are in one split: that of the first one in the permutation. The train split has all copies of
-an image, the other splits have one row for each image. Their other copies are in no split.
+Equal images are in one split: that of the one that comes first in the source. The train split has all copies
+of an image, the other splits have one row for each image. Their other copies are in no split.
 
 Shapes: `N` rows, `C H W` image. Images are uint8, as clients send them.
 """
@@ -189,9 +189,14 @@ def find_repeats(source: RawDataset) -> tuple[Labels, Repeats]:
 
 
 def _distinct(shuffled: Labels, first_row_N: Labels) -> Labels:
-    """Return the rows of a permutation without later copies of an image, in the same order."""
-    _, first = np.unique(first_row_N[shuffled], return_index=True)
-    return shuffled[np.sort(first)]
+    """Return the rows of a permutation that are the first of their image, in the same order.
+
+    Which copy comes first in the permutation must not matter: images with many copies would then come early,
+    and so would be more frequent in the first splits.
+    """
+    is_first_N = first_row_N[shuffled] == shuffled
+    distinct: Labels = shuffled[is_first_N]
+    return distinct
 
 
 def _take(source: RawDataset, row_N: Labels) -> Split:

@@ -3,6 +3,7 @@
 `training.estimates.release_time` estimates the steps after training.
 """
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def _step_seconds(recipe: Recipe, sizes: SplitSizes, precision: Precision) -> It
     """Yield the seconds of a step of each generation. They depend only on the number of teachers."""
     earlier: list[TrainedGeneration] = []
     seconds_of_teachers: dict[int, float] = {}
-    dataset = random_dataset(sizes, recipe.schedule.batch_rows * (WARM_UP_STEPS + MOST_TIMED_STEPS))
+    dataset = random_dataset(sizes, recipe.schedule.batch_rows)
     for number in range(recipe.generations.count):
         teachers = len(earlier) if recipe.generations.teacher == "ensemble" else min(len(earlier), 1)
         network = make_trained_network(recipe, dataset)
@@ -113,7 +114,8 @@ def _shortest_step_seconds(fit: Fit, network: torch.nn.Module) -> float:
     network.train()
     seconds: list[float] = []
     warm_up_steps = WARM_UP_STEPS
-    for step, (images_BCHW, truth_B) in enumerate(fit.batches()):
+    batches = itertools.chain.from_iterable(fit.batches() for _ in range(WARM_UP_STEPS + MOST_TIMED_STEPS))
+    for step, (images_BCHW, truth_B) in enumerate(batches):
         started = time.perf_counter()
         fit.step(step, images_BCHW, truth_B).item()  # waits until a GPU has finished the step
         elapsed = time.perf_counter() - started

@@ -16,7 +16,7 @@ from training.errors import RecipeError
 from training.exits.certify import allowed_losses
 
 FEWEST_ROWS = 200
-"""With fewer rows, 50 certify rows would remain, which certify nothing useful."""
+"""With fewer rows, fewer than 40 certify rows would remain, which certify nothing useful."""
 CERTIFY_SHARE, TUNE_SHARE, TEMPERATURE_SHARE, TEST_SHARE = 0.25, 0.12, 0.06, 0.2
 MOST_CERTIFY_ROWS, MOST_TUNE_ROWS, MOST_TEMPERATURE_ROWS, MOST_TEST_ROWS = 5_000, 3_000, 2_000, 10_000
 EPSILONS = ((0.01, 0.03), (0.02, 0.05), (0.03, 0.08), (0.05, 0.1), (0.1, 0.2))

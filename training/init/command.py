@@ -1,12 +1,11 @@
 """Writes a proposed recipe to a file."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from serving.files import atomic_write
 from training.errors import RecipeError
-from training.init.proposal import Proposal, propose
+from training.init.proposal import Proposal, check_minutes, propose
 from training.init.source import model_name, open_dataset
 from training.reporting.numerals import duration
 
@@ -14,6 +13,19 @@ from training.reporting.numerals import duration
 def recipe_file(data: Path, name: str | None) -> Path:
     """Return the file of a proposed recipe: the model's name in the working directory."""
     return Path(f"{name or model_name(data)}.toml")
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Raise RecipeError unless a recipe can be written to a path. force: an existing file is overwritten."""
+    if path.suffix != ".toml":  # a name without it could be that of a built-in recipe
+        raise RecipeError(f"{path}: expected a file that ends in .toml")
+    if not path.parent.is_dir():
+        raise RecipeError(f"{path}: expected a file in a folder, got no folder {path.parent}")
+    if path.exists() and not force:
+        raise RecipeError(
+            f"{path}: expected no such file, because a recipe is written there; train the one that exists, "
+            "choose another --name, or remove it"
+        )
 
 
 def write_proposal(
@@ -30,11 +42,8 @@ def write_proposal(
 
     force: overwrite the file. say: receives lines of progress.
     """
-    if path.exists() and not force:
-        raise RecipeError(
-            f"{path}: expected no such file, because a recipe is written there: train it with "
-            f"`offramp train {shlex.quote(str(path))}`, choose another --name, or remove it"
-        )
+    check_target(path, force=force)
+    check_minutes(minutes)
     dataset = open_dataset(data)
     proposal = propose(
         dataset,

@@ -38,7 +38,6 @@ def add_data(command: argparse.ArgumentParser, *, required: bool) -> None:
     command.add_argument(
         "--minutes",
         type=float,
-        default=DEFAULT_MINUTES,
         metavar="N",
         help=f"time for the whole run on this machine (default: {DEFAULT_MINUTES:g})",
     )

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from serving.errors import shown
 from training.data.registry import DatasetSize
 from training.data.summary import DataSummary, describe
 from training.errors import DatasetError, RecipeError
@@ -29,6 +30,7 @@ WIDTHS = (32, 24, 16, 8)
 FEWEST_EPOCHS, MOST_EPOCHS = 15, 40
 """A narrower network is proposed if a wider one would have fewer. More hardly help: docs/lab-notes.md."""
 SECONDS_PER_MINUTE = 60
+MAX_LINE = 500
 
 
 FEWEST_CLASS_ROWS = 20
@@ -62,9 +64,8 @@ def propose(
 
     recipe_folder: the folder that a relative path in the recipe begins at. say: receives lines of progress.
     """
+    check_minutes(minutes)
     data = describe(dataset.source)
-    if not math.isfinite(minutes) or minutes <= 0:
-        raise RecipeError(f"--minutes: expected a number above 0, got {minutes:g}")
     if data.repeats.overlap_rows and not allow_overlap:
         raise DatasetError(
             f"{dataset.path}: expected test rows that are not train rows, got "
@@ -86,10 +87,16 @@ def propose(
         f"about {estimate.epoch_seconds[0]:.1f} s each on this machine, and {estimate.release_seconds:.0f} s "
         "after training"
     )
-    facts = (*data.lines(), *_warnings(data))
+    facts = tuple(shown(line, MAX_LINE) for line in (*data.lines(), *_warnings(data)))
     text = recipe_text([*fixed, *network, Choice("schedule.epochs", epochs, reason)], facts)
-    seconds = estimate.release_seconds + epochs * sum(estimate.epoch_seconds)
+    seconds = replace(estimate, epochs=epochs).total_seconds
     return Proposal(facts, text, parse_recipe(text, recipe_folder), seconds)
+
+
+def check_minutes(minutes: float) -> None:
+    """Raise RecipeError unless the time is a positive number."""
+    if not math.isfinite(minutes) or minutes <= 0:
+        raise RecipeError(f"--minutes: expected a number above 0, got {minutes:g}")
 
 
 def _fit_into(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from training.data.cifar import CIFAR10, CIFAR100
 from training.data.idx import FILES as IDX_FILES
@@ -28,13 +29,15 @@ class OwnDataset:
     path_key: str
     """Key of the recipe that holds the path: `file` or `data_dir`."""
     image_side: int | None
-    """Size that images are resized to; None if they have one size."""
+    """Size that images are resized to; None if they are not resized."""
     source: RawDataset
 
     def keys(self, recipe_folder: Path) -> Mapping[str, str | int]:
         """Return the keys of a recipe's section `dataset`. A path below the recipe's folder is relative."""
         path, folder = self.path.resolve(), recipe_folder.resolve()
         text = os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
+        if not text.isprintable():
+            raise DatasetError(f"{text!r}: expected a path of printable characters, for the recipe")
         side = {} if self.image_side is None else {"image_side": self.image_side}
         return {"name": self.name, self.path_key: text, **side}
 
@@ -49,8 +52,9 @@ def open_dataset(path: Path) -> OwnDataset:
 
 def model_name(path: Path) -> str:
     """Derive a model name from a path: its last part, in the characters that a name may have."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().stem).strip("-._")
-    return name or "model"
+    path = path.resolve()
+    name = path.stem if path.suffix == ".npz" else path.name
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-._")[:64] or "model"
 
 
 def _kind(path: Path) -> tuple[str, str]:
@@ -76,8 +80,11 @@ def _kind(path: Path) -> tuple[str, str]:
 
 
 def _common_side(path: Path) -> int | None:
-    """Return None if all images have one size, else the shortest side, at most LARGEST_SIDE."""
+    """Return the size that images are resized to: the median of their shorter sides, at most LARGEST_SIDE.
+
+    Returns None if all images have one size and none is larger than that.
+    """
     sizes = image_sizes(path)
-    if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_SIDE:
+    if len(set(sizes)) == 1 and max(sizes[0]) <= LARGEST_SIDE:
         return None
-    return min(LARGEST_SIDE, *(min(size) for size in sizes))
+    return min(LARGEST_SIDE, int(median(min(size) for size in sizes)))

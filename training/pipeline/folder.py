@@ -224,9 +224,10 @@ class RunFolder:
         if recorded is None:
             self._write(DATA_FILE, data)
         elif recorded != data:
+            name, expected, got = _first_other_digest(recorded, data)
             raise RunError(
-                f"output folder {self.path}: begun with other data: "
-                f"expected digest {recorded.dataset}, got {data.dataset}"
+                f"output folder {self.path}: begun with other data: {name}: expected digest {expected}, "
+                f"got {got}"
             )
 
     def begin_or_resume(self, recipe: Recipe, data: DataDigests) -> None:
@@ -269,3 +270,10 @@ class RunFolder:
     def _write(self, name: str, document: BaseModel) -> None:
         with atomic_write(self.path / name) as file:
             file.write(document.model_dump_json(indent=2).encode() + b"\n")
+
+
+def _first_other_digest(recorded: DataDigests, data: DataDigests) -> tuple[str, str, str]:
+    """Return the name of the dataset or of the first split that differs, and both digests."""
+    before, now = ({"dataset": each.dataset} | each.splits for each in (recorded, data))
+    name = next(name for name in before | now if before.get(name) != now.get(name))
+    return name, before.get(name, "none"), now.get(name, "none")

@@ -70,7 +70,7 @@ def check(options: argparse.Namespace) -> None:
     if (options.recipe is None) == (options.data is None):
         got = "both" if options.recipe is not None else "neither"
         raise RecipeError(f"{options.command}: expected either RECIPE or --data, got {got}")
-    if options.data is None and (options.name is not None or options.minutes != init_options.DEFAULT_MINUTES):
+    if options.data is None and (options.name, options.minutes) != (None, None):
         raise RecipeError(
             f"{options.command}: expected --name and --minutes only with --data, because a recipe has its own"
         )

@@ -56,8 +56,10 @@ def small_saving(name: str, multiply_adds_share: float, recipe: Recipe) -> Itera
     saves = f"only {percent(1 - multiply_adds_share)} of the multiply-adds"
     if multiply_adds_share >= 1:
         saves = "nothing"
-    frozen = "" if recipe.exits.train == "frozen" else f", or {_FROZEN}"
-    yield f'operating point "{name}" saves {saves}. Try more certify rows, a larger epsilon{frozen}'
+    advice = "more certify rows, or a larger epsilon"
+    if recipe.exits.train != "frozen":
+        advice = f"more certify rows, a larger epsilon, or {_FROZEN}"
+    yield f'operating point "{name}" saves {saves}. Try {advice}'
 
 
 def overfitting(train: Proportion, tune: Proportion) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.repository.repository import find_versions, read_version
-from serving.repository.rollback import ROLLBACK_FILE
+from serving.repository.rollback import ROLLBACK_FILE, default_version
 from tests.serving.commands.conftest import Run
 from tests.serving.commands.test_rollback import AT_RESCAN
 
@@ -74,6 +74,15 @@ def test_the_version_that_was_rolled_back_is_removed_without_force(root: Path, r
 
     assert (code, "instead" in output) == (0, False)
     assert find_versions(root) == {"scripted": [1, 2]}
+
+
+def test_removing_the_version_that_ended_a_rollback_does_not_revive_it(root: Path, run: Run) -> None:
+    (root / "scripted" / ROLLBACK_FILE).write_text('{"version": 1, "from": 2}')
+
+    code, output, _ = run("remove", "scripted", "3", "--force")
+
+    assert (code, "scripted/2 serves instead" in output) == (0, True)
+    assert default_version(root / "scripted", [1, 2]) == 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from serving.errors import RepositoryError
 from serving.repository.removal import next_version, remove_version
 from serving.repository.repository import find_versions
+from serving.repository.rollback import Rollback, write_rollback
 from tests.serving.repository.changing_repository import Repository
 
 
@@ -52,6 +53,15 @@ def test_the_next_version_is_above_those_that_exist_or_were_removed(repo: Reposi
     remove_version(repo.root, "scripted", 3)
     remove_version(repo.root, "scripted", 1)
     remove_version(repo.root, "scripted", 2)
+    assert next_version(repo.root, "scripted") == 4
+
+
+def test_a_number_that_a_rollback_names_is_not_used_again(repo: Repository) -> None:
+    """Version 3 was deleted by hand. A new version 3 would not serve."""
+    for number in (1, 2):
+        repo.publish(number)
+    write_rollback(repo.root / "scripted", Rollback.model_validate({"version": 1, "from": 3}))
+
     assert next_version(repo.root, "scripted") == 4
 
 

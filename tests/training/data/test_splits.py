@@ -144,6 +144,20 @@ def source_with_copies(copies: int, distinct: int = 60) -> RawDataset:
     return RawDataset("copies", ("a", "b"), images_NCHW, numbers % 2, official_test=None)
 
 
+def test_images_with_copies_are_not_more_frequent_in_any_split() -> None:
+    """Half of the images have one copy. Without a bias, they are half of every split."""
+    numbers = np.concatenate([np.arange(4_000), np.arange(2_000)])
+    images_NCHW = numbers.astype("<u2").view(np.uint8).reshape(-1, 1, 1, 2)
+    source = RawDataset("copies", ("a", "b"), images_NCHW, numbers % 2, official_test=None)
+
+    dataset = cut(source, split_seed=0, rows=SplitRows(temperature=800, tune=800, certify=800, test=800))
+
+    for name, split in dataset.splits.items():
+        image_N = split.images_NCHW.reshape(-1, 2).copy().view("<u2")[:, 0]
+        different = np.unique(image_N)
+        assert 0.44 < (different < 2_000).mean() < 0.56, name
+
+
 def images_of(split: Split) -> list[int]:
     return [int(image[0, 0, 0]) for image in split.images_NCHW]
 

@@ -87,6 +87,8 @@ def test_mistakes_are_one_line(
         (["--minutes", "nan"], "--minutes: expected a number above 0, got nan"),
         (["--minutes", "0.001"], "for one epoch of the smallest network, got 0.001"),
         (["--name", "two words"], "model: expected"),
+        (["--output", "digits"], "digits: expected a file that ends in .toml"),
+        (["--output", "missing/own.toml"], "got no folder missing"),
     ],
 )
 def test_impossible_options_write_nothing(

@@ -38,7 +38,11 @@ def test_images_of_one_size_keep_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "side"),
-    [([(12, 8), (10, 9)], 8), ([(300, 240), (300, 240)], 224), ([(500, 300), (40, 30)], 30)],
+    [
+        ([(12, 8), (11, 9), (10, 9)], 9),
+        ([(300, 240), (300, 240)], 224),
+        ([(500, 300), (480, 300), (40, 30)], 224),
+    ],
 )
 def test_images_of_several_sizes_or_large_ones_are_resized(
     tmp_path: Path, sizes: list[tuple[int, int]], side: int
@@ -82,7 +86,13 @@ def test_a_folder_without_folders_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("mine.npz", "mine"), ("my photos!.npz", "my-photos"), ("data/birds/", "birds"), ("_.npz", "model")],
+    [
+        ("mine.npz", "mine"),
+        ("my photos!.npz", "my-photos"),
+        ("data/birds/", "birds"),
+        ("data/birds.v2", "birds.v2"),
+        ("_.npz", "model"),
+    ],
 )
 def test_a_model_is_named_like_its_data(path: str, name: str) -> None:
     assert model_name(Path(path)) == name

@@ -6,6 +6,8 @@ import pytest
 
 from training.data.registry import DATASETS, DatasetSize
 from training.data.splits import Dataset
+from training.estimates import training_time
+from training.estimates.release_time import STAGE_EXPORT_SECONDS, release_seconds
 from training.estimates.split_sizes import registered_size, split_sizes
 from training.estimates.training_time import TimeEstimate, estimate_time, generation_seconds
 from training.recipe.recipe import Recipe
@@ -56,3 +58,27 @@ def test_the_largest_number_of_epochs_that_fits_into_a_time(seconds: float, epoc
 
 def test_each_generation_has_its_own_estimate(tiny_recipe: Recipe, digits: Dataset) -> None:
     assert len(generation_seconds(tiny_recipe, digits)) == tiny_recipe.generations.count
+
+
+def test_an_epoch_takes_the_time_of_all_its_steps(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_time, "_shortest_step_seconds", lambda *_: 0.5)
+    monkeypatch.setattr(training_time, "release_seconds", lambda *_: 7.0)
+
+    estimate = estimate_time(tiny_recipe, OWN_SIZE)
+
+    train_rows = 900 - 100 - 200 - 200 - 360  # the sizes of the tiny recipe's splits
+    steps = -(-train_rows // tiny_recipe.schedule.batch_rows)
+    assert estimate.epoch_seconds == (0.5 * steps,) * tiny_recipe.generations.count
+    assert estimate.total_seconds == tiny_recipe.schedule.epochs * sum(estimate.epoch_seconds) + 7.0
+
+
+def test_attached_exits_take_time_after_training(tiny_recipe: Recipe, digits: Dataset) -> None:
+    sizes = split_sizes(tiny_recipe, digits)
+    joint, frozen = (
+        release_seconds(tiny_recipe.model_copy(update={"exits": ExitsSection(train=train)}), sizes)
+        for train in ("joint", "frozen")
+    )
+    exports_less = tiny_recipe.generations.count * STAGE_EXPORT_SECONDS * 2  # frozen exports one stage
+    assert frozen + exports_less > joint + 0.5

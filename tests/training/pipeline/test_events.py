@@ -148,7 +148,9 @@ def test_a_finished_run_writes_its_published_event_again(
     tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, began = tmp_path / "run" / "events.jsonl", time.time()  # the file may be in the run's own folder
-    arguments = run_arguments(tiny_recipe_file, tmp_path, "--events", str(path))
+    arguments = run_arguments(
+        tiny_recipe_file, tmp_path, "--events", str(path), "--set", "architecture.exits=2"
+    )
     assert main(arguments) == 0
     written = read(path)
     assert [(event["generation"], event["epochs_done"]) for event in written if event["kind"] == "epoch"] == [

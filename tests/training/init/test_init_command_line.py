@@ -24,9 +24,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def smallest_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Propose the narrowest network, because measuring a step of the widest one takes a second."""
-    monkeypatch.setattr(proposal, "WIDTHS", proposal.WIDTHS[-1:])
+def narrow_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propose a narrow network, because measuring a step of a wide one takes a second."""
+    monkeypatch.setattr(proposal, "WIDTHS", (4,))
 
 
 @pytest.fixture

@@ -1,15 +1,19 @@
 """Settings of all tests, and the order in which several processes run them.
 
 Hypothesis has no time limit for an example, because machines may be busy. A shell starts background commands
-with SIGINT ignored, and the processes that tests start would inherit that.
+with SIGINT ignored, and the processes that tests start would inherit that. OpenMP threads sleep while they
+wait: spinning would double the CPU time of recipes with two threads.
 """
 
+import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # libgomp reads it when PyTorch is imported
 
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")

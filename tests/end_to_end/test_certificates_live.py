@@ -99,12 +99,22 @@ def test_rows_that_lower_accuracy_but_not_agreement_alarm_and_do_not_revoke(
         assert disagreement(client, images) < certificate.epsilon
 
 
+@pytest.fixture(scope="module")
+def noisy_images(test_split: Split) -> Images:
+    return noisy(test_split.images_NCHW[: 4 * ROWS])
+
+
+@pytest.fixture(scope="module")
+def risk(noisy_images: Images) -> float:
+    """The share of noisy rows whose answer differs from that of the final exit."""
+    with watched_server("native", shadow_share=0) as (_, client):
+        return disagreement(client, noisy_images[:ROWS])
+
+
 def test_rows_on_which_exits_disagree_revoke_within_the_rows_that_the_tests_power_predicts(
-    certificate: Certificate, test_split: Split, front_end: str
+    certificate: Certificate, noisy_images: Images, risk: float, front_end: str
 ) -> None:
-    images = noisy(test_split.images_NCHW[: 4 * ROWS])
-    with watched_server(front_end, shadow_share=0) as (_, client):
-        risk = disagreement(client, images[:ROWS])
+    images = noisy_images
     assert risk > 2 * certificate.epsilon
 
     with watched_server(front_end) as (server, client):

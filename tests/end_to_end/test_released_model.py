@@ -1,7 +1,8 @@
 """Tests on the released model: through gRPC the test split gives exactly the manifest's figures."""
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,17 @@ def client(front_end: str) -> Iterator[Client]:
 
 
 Answers = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""The labels and the exits of every row of a split."""
 
 
-def ask(client: Client, split: Split, point: str) -> Answers:
-    """Return labels and exits of every row of a split."""
+@pytest.fixture(scope="module")
+def ask(client: Client, dataset: Dataset) -> Callable[[str, str], Answers]:
+    """Return a function that sends the rows of a split to an operating point, once for all tests."""
+    return functools.cache(lambda split, point: predict(client, dataset.splits[split], point))
+
+
+def predict(client: Client, split: Split, point: str) -> Answers:
+    """Return the answers to every row of a split."""
     labels, exits = [], []
     for start in range(0, len(split), BATCH_ROWS):
         answer = client.predict(
@@ -80,11 +88,11 @@ def test_its_dataset_has_the_manifests_digests(manifest: Manifest, dataset: Data
 @needs_images
 @pytest.mark.parametrize("name", ["exact", "balanced", "fast"])
 def test_accuracy_and_exit_shares_are_the_manifests(
-    manifest: Manifest, dataset: Dataset, client: Client, name: str
+    manifest: Manifest, dataset: Dataset, ask: Callable[[str, str], Answers], name: str
 ) -> None:
     point, test = manifest.operating_points[name], dataset.test
-    label_N, exit_N = ask(client, test, name)
-    full_N, _ = ask(client, test, "exact")
+    label_N, exit_N = ask("test", name)
+    full_N, _ = ask("test", "exact")
     counts = np.bincount(exit_N, minlength=len(manifest.stages)).tolist()
     assert counts == [rows(share, point.n) for share in point.exit_shares]
     assert point.accuracy is not None
@@ -97,11 +105,11 @@ def test_accuracy_and_exit_shares_are_the_manifests(
 @needs_images
 @pytest.mark.parametrize("name", ["balanced", "fast"])
 def test_certificates_count_what_the_certify_split_shows(
-    manifest: Manifest, dataset: Dataset, client: Client, name: str
+    manifest: Manifest, dataset: Dataset, ask: Callable[[str, str], Answers], name: str
 ) -> None:
     point = certified(manifest, name)
-    label_N, _ = ask(client, dataset.certify, name)
-    full_N, _ = ask(client, dataset.certify, "exact")
+    label_N, _ = ask("certify", name)
+    full_N, _ = ask("certify", "exact")
     assert point.certificate is not None
     assert point.certificate.n == len(dataset.certify)
     assert point.certificate.disagreements == int((label_N != full_N).sum())

@@ -8,9 +8,10 @@ import pytest
 from serving.api.wire import TRAINING_SERVICE, health, training
 from serving.client import Client
 from serving.client.connection import Connection
-from serving.client.training import OverrideValue, TrainingClient
+from serving.client.training import TrainingClient
 from serving.errors import Unsupported
 from tests.end_to_end.server_process import ServerProcess
+from tests.end_to_end.training_server import RECIPE, overrides
 
 
 class Health(Connection):
@@ -48,9 +49,8 @@ def test_a_second_server_on_the_same_training_folder_does_not_start(models: Path
 def test_a_recipe_is_trained_and_served_by_one_command(own_models: Path, tmp_path: Path) -> None:
     options = ("--enable-training", "--training-dir", str(tmp_path / "jobs"))
     with ServerProcess(own_models, *options) as server:
-        overrides: dict[str, OverrideValue] = {"generations.count": 1, "schedule.epochs": 2}
         with TrainingClient(server.address) as client:
-            job = client.start("digits", overrides, model="fresh", serve=True)
+            job = client.start(RECIPE, overrides(2), model="fresh", serve=True)
             *events, last = client.watch(job.id)
         with Client(server.address) as client:
             answer = client.predict("fresh", np.zeros((1, 1, 8, 8), np.uint8))

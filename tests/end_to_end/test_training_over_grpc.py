@@ -54,10 +54,16 @@ def node_client() -> Path:
     return node_packages.FOLDER / "watch.js"
 
 
-def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(server: ServerProcess) -> None:
+def test_a_job_watched_in_two_parts_loses_no_event_and_its_model_answers(
+    server: ServerProcess, trainer: TrainingServer
+) -> None:
+    """Between the parts it publishes, and can then no longer be cancelled."""
     with TrainingClient(server.address) as client:
         job = client.start(RECIPE, overrides(3) | {"generations.patience": None}, model="watched", serve=True)
         before = watch_an_epoch(client, job)
+        assert eventually((trainer.models / "watched" / "1").exists, END_SECONDS)
+        with pytest.raises(InvalidRequest, match="expected one that is not done, got succeeded"):
+            client.cancel(job.id)
 
     with TrainingClient(server.address) as client, Client(server.address) as inference_client:
         after, over = watch_to_the_end(client, job, before[-1].number)
@@ -83,20 +89,6 @@ def test_a_cancelled_job_leaves_only_its_record(server: ServerProcess, trainer: 
         assert over.state == client.job(job.id).state == training.CANCELLED
     assert [path.name for path in trainer.folder(job).path.iterdir()] == ["job.json"]
     assert trainer.repository() == there_before
-
-
-def test_a_job_that_has_published_can_no_longer_be_cancelled(
-    server: ServerProcess, trainer: TrainingServer
-) -> None:
-    with TrainingClient(server.address) as client:
-        job = client.start(RECIPE, overrides(1), model="late")
-        watch_an_epoch(client, job)
-        assert eventually((trainer.models / "late" / "1").exists, END_SECONDS)
-
-        with pytest.raises(InvalidRequest, match="expected one that is not done, got succeeded"):
-            client.cancel(job.id)
-
-        assert client.job(job.id).version == 1
 
 
 def test_the_command_line_shows_a_job_until_its_version_is_published(server: ServerProcess) -> None:

@@ -14,8 +14,13 @@ IMAGE_SHAPE = (1, 8, 8)
 
 
 def overrides(epochs: int) -> dict[str, OverrideValue]:
-    """Return overrides for one generation of this many epochs, half a second each."""
-    return {"schedule.epochs": epochs, "generations.count": 1, "threads": 1}
+    """Return overrides for one generation of two exits and this many epochs, half a second each."""
+    return {
+        "schedule.epochs": epochs,
+        "generations.count": 1,
+        "architecture.exits": 2,
+        "threads": 1,
+    }
 
 
 def set_options(epochs: int) -> list[str]:

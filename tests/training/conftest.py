@@ -74,6 +74,7 @@ def make_tiny_network(tiny_recipe: Recipe, digits: Dataset) -> Callable[[], Mult
 def longer_recipe(tmp_path: Path, tiny_recipe_file: Path) -> Path:
     """Return a recipe that trains long enough to be interrupted."""
     text = tiny_recipe_file.read_text().replace("epochs = 2", "epochs = 25").replace("count = 2", "count = 1")
+    text = text.replace("width = 4", "width = 4\nexits = 2")
     path = tmp_path / "longer.toml"
     path.write_text(text)
     return path

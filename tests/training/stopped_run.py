@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.born_again.checkpoint import CHECKPOINT_FILE
+from training.born_again.checkpoint import CHECKPOINT_FILE, EpochResult
 from training.born_again.progress import ProgressBar
 from training.pipeline.folder import RunFolder
 from training.pipeline.from_recipe import train
+from training.pipeline.run import run
 from training.recipe.recipe import load_recipe
 
 Process = subprocess.Popen[str]
@@ -59,6 +60,25 @@ def stop_in_training(
 def by(number: signal.Signals) -> Callable[[Process], None]:
     """Return a function that sends a signal to a run."""
     return lambda process: process.send_signal(number)
+
+
+class Stopped(Exception):
+    """Replaces a kill in a run of this process."""
+
+
+class StopsAfterAnEpoch(ProgressBar):
+    """Quiet progress that stops a run after its first epoch."""
+
+    def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
+        super().epoch(epochs_done, epoch)
+        raise Stopped
+
+
+def stop_after_an_epoch(recipe_file: Path, root: Path) -> None:
+    """Run a recipe in this process until its first checkpoint is written."""
+    recipe, folder = load_recipe(str(recipe_file)), RunFolder(root / "run")
+    with pytest.raises(Stopped):
+        run(recipe, recipe.model, folder, root / "models", StopsAfterAnEpoch(quiet=True), resume=False)
 
 
 def train_to_the_end(recipe_file: Path, root: Path) -> dict[str, torch.Tensor]:

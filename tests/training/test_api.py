@@ -42,6 +42,7 @@ def test_the_example_of_the_page_trains_and_publishes(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proposal, "MOST_EPOCHS", 1)
+    monkeypatch.setattr(proposal, "WIDTHS", (4,))
     exec(example(), {})  # noqa: S102 - the example of our own page
     assert (folder / "models" / "photos" / "1" / "manifest.json").is_file()
     assert str(folder / "models" / "photos" / "1") in capsys.readouterr().out

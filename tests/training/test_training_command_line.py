@@ -1,19 +1,24 @@
-"""The command line of training: exit codes, one-line errors, kills."""
+"""The command line of training: exit codes and one-line errors."""
 
+import contextlib
+import io
 import json
-import signal
+import re
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training.full_disk import no_room_for_files
-from tests.training.stopped_run import by, run_arguments, stop_in_training, train_to_the_end
+from tests.training.stopped_run import run_arguments, stop_after_an_epoch
 from training.__main__ import main
 from training.born_again.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
 from training.pipeline.folder import RECIPE_FILE, RECORD_FILE, RunFolder
+from training.recipe import recipe as recipe_module
 from training.recipe.recipe import Recipe, built_in_recipes
 
 
@@ -26,6 +31,18 @@ def error_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     return printed.err
 
 
+@pytest.fixture
+def narrow_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the built-in recipes by narrow ones, whose steps take milliseconds."""
+    for name, path in built_in_recipes().items():
+        text, replaced = re.subn(r"(?m)^width = .*", "width = 4", path.read_text())
+        assert replaced == 1
+        text = text.replace("threads = 2", "threads = 1")
+        (tmp_path / f"{name}.toml").write_text(text)
+    monkeypatch.setattr(recipe_module, "BUILT_IN", tmp_path)
+
+
+@pytest.mark.usefixtures("narrow_recipes")
 def test_recipes_are_listed_with_descriptions_needs_and_durations(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -129,18 +146,10 @@ def test_a_missing_dataset_is_an_error(capsys: pytest.CaptureFixture[str], tmp_p
     assert "own.npz: expected an .npz file" in error_line(capsys, run_arguments(recipe, tmp_path))
 
 
-def test_a_killed_run_resumes_to_the_same_weights_bit_by_bit(tmp_path: Path, longer_recipe: Path) -> None:
-    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
-    assert stop_in_training(longer_recipe, killed, by(signal.SIGKILL))[0] == -signal.SIGKILL
-    assert not (killed / "run" / "generation-0").exists()
-    got, expected = train_to_the_end(longer_recipe, killed), train_to_the_end(longer_recipe, uninterrupted)
-    assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
-
-
 def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(
     tmp_path: Path, longer_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_in_training(longer_recipe, tmp_path, by(signal.SIGKILL))
+    stop_after_an_epoch(longer_recipe, tmp_path)
     checkpoint = (tmp_path / "run" / CHECKPOINT_FILE).read_bytes()
 
     with no_room_for_files():
@@ -152,43 +161,67 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(
     assert (tmp_path / "run" / CHECKPOINT_FILE).read_bytes() == checkpoint
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run of one generation: its recipe, its folder, its options and what it printed."""
+
+    recipe: Path
+    root: Path
+    printed: str
+
+    OPTIONS = ("--seed", "3", "--set", "generations.count=1", "--model", "other")
+
+    def arguments(self, *options: str) -> list[str]:
+        """Return the arguments that resume the run with other options."""
+        return run_arguments(self.recipe, self.root, *options, "--resume")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_recipe_file: Path) -> FinishedRun:
+    root = tmp_path_factory.mktemp("finished")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(run_arguments(tiny_recipe_file, root, *FinishedRun.OPTIONS)) == 0
+    return FinishedRun(tiny_recipe_file, root, printed.getvalue())
+
+
 def test_a_run_resumes_in_another_precision_only_if_that_is_allowed(
-    tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
+    finished: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = run_arguments(tiny_recipe_file, tmp_path, "--set", "generations.count=1")
-    assert main(arguments) == 0
-    (tmp_path / "run" / RECORD_FILE).unlink()
-    path = tmp_path / "run" / "generation-0" / WEIGHTS_FILE
+    run = replace(finished, root=Path(shutil.copytree(finished.root, tmp_path / "copy")))
+    (run.root / "run" / RECORD_FILE).unlink()
+    path = run.root / "run" / "generation-0" / WEIGHTS_FILE
     document = torch.load(path)
     document["state"]["precision"] = "bf16"  # the choice of another processor for "auto"
     torch.save(document, path)
-    capsys.readouterr()
 
-    assert main([*arguments, "--resume"]) == 2
+    assert main(run.arguments(*run.OPTIONS)) == 2
 
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(
         f"offramp: error: {path}: precision: expected bf16, in which it was trained, got fp32: "
     )
-    assert main([*arguments, "--resume", "--allow-other-precision"]) == 0
-    record = RunFolder(tmp_path / "run").read_record()
+    assert main(run.arguments(*run.OPTIONS, "--allow-other-precision")) == 0
+    record = RunFolder(run.root / "run").read_record()
     assert record is not None
     assert record.generations[0].precision == "bf16"
 
 
-def test_success_is_one_line_and_a_second_start_has_nothing_to_do(
-    tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--seed", "3", "--set", "generations.count=1", "--model", "other"]
-    assert main(run_arguments(tiny_recipe_file, tmp_path, *options)) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("published other version 1, generation 0: balanced is right on ")
-    assert f"{tmp_path}/models/other/1, report: {tmp_path}/run/report.html" in printed
-    recipe = Recipe.model_validate_json((tmp_path / "run" / RECIPE_FILE).read_bytes())
+def test_success_is_one_line_with_the_folders(finished: FinishedRun) -> None:
+    assert finished.printed.startswith("published other version 1, generation 0: balanced is right on ")
+    assert f"{finished.root}/models/other/1, report: {finished.root}/run/report.html" in finished.printed
+    recipe = Recipe.model_validate_json((finished.root / "run" / RECIPE_FILE).read_bytes())
     assert (recipe.seed, recipe.generations.count, recipe.model) == (3, 1, "other")
-    assert main(run_arguments(tiny_recipe_file, tmp_path, *options, "--resume")) == 0
+
+
+def test_a_finished_run_has_nothing_to_do(finished: FinishedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(finished.arguments(*finished.OPTIONS)) == 0
     assert capsys.readouterr().out.startswith("nothing to do, already published other version 1")
-    error = error_line(capsys, run_arguments(tiny_recipe_file, tmp_path, *options[2:], "--resume"))
+
+
+def test_a_run_is_not_resumed_with_another_recipe(
+    finished: FinishedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = error_line(capsys, finished.arguments(*finished.OPTIONS[2:]))
     assert "begun with another recipe: seed: expected 3, got 0" in error
-    error = error_line(capsys, run_arguments(tiny_recipe_file, tmp_path, *options[:4], "--resume"))
+    error = error_line(capsys, finished.arguments(*finished.OPTIONS[:4]))
     assert 'begun with another recipe: model: expected "other", got "tiny"' in error

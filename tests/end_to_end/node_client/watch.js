@@ -14,6 +14,7 @@ const PROTOS = path.join(__dirname, "..", "..", "..", "protos");
 const OVERRIDES = {
   "schedule.epochs": { integer_value: 2 },
   "generations.count": { integer_value: 1 },
+  "architecture.exits": { integer_value: 2 },
   threads: { integer_value: 1 },
 };
 const BREAK_AFTER = 3; // events

@@ -8,6 +8,7 @@ import pytest
 
 from training.__main__ import MISTAKE, main
 from training.data.digits import load_digits
+from training.init import proposal
 from training.recipe.recipe import load_recipe
 
 ROWS, TEST_ROWS = 480, 120
@@ -20,6 +21,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images, truth = source.images_NCHW[: ROWS + TEST_ROWS], source.truth_N[: ROWS + TEST_ROWS]
     np.savez(path, x_train=images[:ROWS], y_train=truth[:ROWS], x_test=images[ROWS:], y_test=truth[ROWS:])
     return path
+
+
+@pytest.fixture(autouse=True)
+def narrow_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propose a narrow network, because measuring a step of a wide one takes a second."""
+    monkeypatch.setattr(proposal, "WIDTHS", (4,))
 
 
 @pytest.fixture

@@ -61,7 +61,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compared(tiny_recipe: Recipe, root: Path) -> Recipe:
-    recipe = tiny_recipe.model_copy(update={"baselines": BaselinesSection(static=True)})
+    two_exits = tiny_recipe.architecture.model_copy(update={"exits": 2})
+    recipe = tiny_recipe.model_copy(
+        update={"baselines": BaselinesSection(static=True), "architecture": two_exits}
+    )
     run(recipe, "tiny", RunFolder(root / "run"), root / "models", ProgressBar(quiet=True), resume=False)
     return recipe
 

@@ -148,7 +148,9 @@ def test_a_finished_run_writes_its_published_event_again(
     tmp_path: Path, tiny_recipe_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, began = tmp_path / "run" / "events.jsonl", time.time()  # the file may be in the run's own folder
-    arguments = run_arguments(tiny_recipe_file, tmp_path, "--events", str(path))
+    arguments = run_arguments(
+        tiny_recipe_file, tmp_path, "--events", str(path), "--set", "architecture.exits=2"
+    )
     assert main(arguments) == 0
     written = read(path)
     assert [(event["generation"], event["epochs_done"]) for event in written if event["kind"] == "epoch"] == [
@@ -178,12 +180,13 @@ def test_a_finished_run_writes_its_published_event_again(
     assert [kind for kind in {event["kind"] for event in written} if f'"kind": "{kind}"' not in page] == []
 
 
-def test_a_resumed_run_continues_the_numbers_and_gives_bitwise_equal_weights(
+def test_a_killed_run_continues_the_numbers_and_gives_bitwise_equal_weights(
     tmp_path: Path, longer_recipe: Path
 ) -> None:
     killed, path = tmp_path / "killed", tmp_path / "events.jsonl"
     more = ["--events", str(path)]
     assert stop_in_training(longer_recipe, killed, by(signal.SIGKILL), *more)[0] == -signal.SIGKILL
+    assert not (killed / "run" / "generation-0").exists()
     written_before = read(path)
     with path.open("ab") as file:
         file.write(b'{"number": ')

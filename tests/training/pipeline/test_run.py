@@ -15,7 +15,7 @@ from serving.repository.manifest import Risk
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
-from tests.training.never_trains import NeverTrains
+from tests.training.never_trains import NeverTrains, RecordingProgress
 from training.born_again.checkpoint import WEIGHTS_FILE
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset
@@ -27,17 +27,6 @@ from training.pipeline.from_recipe import make_network
 from training.pipeline.plan import plan_lines
 from training.pipeline.run import run
 from training.recipe.recipe import Recipe
-
-
-class RecordingProgress(ProgressBar):
-    """Quiet progress that records the printed lines."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__(quiet=quiet)
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class Run:
 @pytest.fixture(scope="module")
 def finished(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run the tiny recipe once; tests that change something copy it."""
-    progress = RecordingProgress(quiet=True)
+    progress = RecordingProgress()
     new_run = Run(tmp_path_factory.mktemp("finished"), progress.lines)
     new_run.start(tiny_recipe, resume=False, progress=progress)
     return new_run
@@ -174,18 +163,6 @@ def test_a_record_without_plan_and_warnings_can_be_read(finished: Run) -> None:
     assert (record.plan, record.warnings) == (None, ())
 
 
-def test_a_resumed_run_keeps_the_plan_it_began_with(new_run: Run, finished: Run, tiny_recipe: Recipe) -> None:
-    shutil.copytree(finished.root, new_run.root, dirs_exist_ok=True)
-    path = new_run.folder.path / PLAN_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"expected_seconds": 12_345.0}))
-    new_run.folder.report_path.unlink()
-    progress = RecordingProgress(quiet=True)
-
-    new_run.start(tiny_recipe, resume=True, progress=progress)
-
-    assert any("about 3 h 25 min for the whole run" in line for line in progress.lines)
-
-
 def test_the_summary_of_a_record_states_what_the_default_point_saves(finished: Run) -> None:
     record = finished.record
     point = record.generations[record.chosen_generation].operating_points["balanced"]
@@ -209,7 +186,7 @@ def test_a_point_that_cannot_be_certified_equals_exact_and_is_reported(
             "operating_points": tiny_recipe.operating_points.model_copy(update={"fast": strict}),
         }
     )
-    progress = RecordingProgress(quiet=True)
+    progress = RecordingProgress()
 
     new_run.start(recipe, resume=False, progress=progress)
 
@@ -292,25 +269,28 @@ def test_a_run_whose_version_was_removed_publishes_again_without_training(
     assert ours.model_copy(update={"created": theirs.created}) == theirs
 
 
-def test_a_run_interrupted_before_its_report_publishes_only_once(new_run: Run, tiny_recipe: Recipe) -> None:
-    new_run.start(tiny_recipe, resume=False, progress=ProgressBar(quiet=True))
-    new_run.folder.report_path.unlink()
-    record, did_run = new_run.start(tiny_recipe, resume=True, progress=NeverTrains())
+def test_a_run_interrupted_before_its_report_publishes_only_once(finished: Run, tiny_recipe: Recipe) -> None:
+    finished.folder.report_path.unlink()
+    record, did_run = finished.start(tiny_recipe, resume=True, progress=NeverTrains())
     assert (record.version, did_run) == (1, True)
-    assert new_run.folder.report_path.exists()
-    assert [version.name for version in (new_run.models / "tiny").iterdir()] == ["1"]
+    assert finished.folder.report_path.exists()
+    assert [version.name for version in (finished.models / "tiny").iterdir()] == ["1"]
 
 
-def test_a_run_killed_before_its_record_finds_its_published_version(
+def test_a_run_killed_before_its_record_finds_its_published_version_and_keeps_its_plan(
     finished: Run, new_run: Run, tiny_recipe: Recipe
 ) -> None:
     shutil.copytree(finished.root, new_run.root, dirs_exist_ok=True)
     for name in (RECORD_FILE, REPORT_FILE):
         (new_run.folder.path / name).unlink()
-    record, did_run = new_run.start(tiny_recipe, resume=True, progress=NeverTrains())
+    path = new_run.folder.path / PLAN_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"expected_seconds": 12_345.0}))
+    progress = NeverTrains()
+    record, did_run = new_run.start(tiny_recipe, resume=True, progress=progress)
     assert (record.version, did_run) == (1, True)
     assert record.is_published_in(new_run.models)
     assert [version.name for version in (new_run.models / "tiny").iterdir()] == ["1"]
+    assert any("about 3 h 25 min for the whole run" in line for line in progress.lines)
 
 
 def test_the_record_and_the_manifest_name_the_run_and_the_precision(finished: Run) -> None:

@@ -49,15 +49,13 @@ def spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_the_page_loads_nothing_from_other_hosts(run_summary: RunSummary) -> None:
-    page = render(run_summary)
-
+def test_the_page_loads_nothing_from_other_hosts(page: str) -> None:
     assert outline(page)[1] == []
     assert not re.search(r"@import|url\((?!#)|<script|<link|<iframe", page)
 
 
-def test_the_page_opens_with_the_result_and_names_every_part(run_summary: RunSummary) -> None:
-    text, _ = outline(render(run_summary))
+def test_the_page_opens_with_the_result_and_names_every_part(page: str, run_summary: RunSummary) -> None:
+    text, _ = outline(page)
 
     assert spaced(words.headline(run_summary)) in text
     for point in run_summary.operating_points:
@@ -75,25 +73,23 @@ def test_the_page_opens_with_the_result_and_names_every_part(run_summary: RunSum
     assert "test split, n = 300" in text.lower()
 
 
-def test_text_from_a_user_is_shown_and_never_executed(run_summary: RunSummary) -> None:
-    page = render(run_summary)
-
+def test_text_from_a_user_is_shown_and_never_executed(page: str) -> None:
     assert "tiny &lt;digits&gt;" in page
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
 
 
-def test_the_same_run_gives_the_same_page(run_summary: RunSummary) -> None:
-    assert render(run_summary) == render(run_summary)
+def test_the_same_run_gives_the_same_page(page: str, run_summary: RunSummary) -> None:
+    assert render(run_summary) == page
 
 
-def test_a_report_is_written_over_an_earlier_one(run_summary: RunSummary, tmp_path: Path) -> None:
+def test_a_report_is_written_over_an_earlier_one(page: str, run_summary: RunSummary, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
 
     write_report(path, run_summary)
 
-    assert path.read_text(encoding="utf-8") == render(run_summary)
+    assert path.read_text(encoding="utf-8") == page
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -157,13 +153,13 @@ def test_the_mark_of_exact_does_not_hide_the_final_exit(run_summary: RunSummary)
     assert plots.EXIT_MARK_SIZE > plots.POINT_MARK_SIZE
 
 
-def test_warnings_and_the_plan_are_shown_as_text(run_summary: RunSummary) -> None:
-    text, _ = outline(render(run_summary))
+def test_warnings_and_the_plan_are_shown_as_text(page: str, run_summary: RunSummary) -> None:
+    text, _ = outline(page)
 
     assert "Warnings exit 0 is hardly better than <chance>. " in text
     assert "2 generations of 6 epochs" in text
     assert "rows with the image of an earlier row: 12" in text
-    assert "<chance>" not in render(run_summary)
+    assert "<chance>" not in page
     assert "Warnings" not in outline(render(replace(run_summary, warnings=())))[0]
 
 
@@ -178,18 +174,17 @@ def test_a_cell_has_the_name_of_its_column() -> None:
     )
 
 
-def test_no_two_elements_of_the_page_have_the_same_id(run_summary: RunSummary) -> None:
-    page = render(run_summary)
-
+def test_no_two_elements_of_the_page_have_the_same_id(page: str) -> None:
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)) > 0
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
 
 
 def test_each_exits_reliability_is_shown_for_all_rows_and_for_those_that_arrive(
+    page: str,
     run_summary: RunSummary,
 ) -> None:
-    text, _ = outline(render(run_summary))
+    text, _ = outline(page)
 
     for each in run_summary.exits:
         assert each.every_row.after.n == 300
@@ -203,18 +198,19 @@ def test_each_exits_reliability_is_shown_for_all_rows_and_for_those_that_arrive(
     assert first.arriving is None, "all rows arrive at exit 0"
     arriving = [each.arriving.after.n if each.arriving else 0 for each in later]
     assert arriving == sorted(arriving, reverse=True)
-    assert render(run_summary).count('<td data-label="rows">that arrive</td>') == len(later)
+    assert page.count('<td data-label="rows">that arrive</td>') == len(later)
 
 
 def test_each_calibration_error_has_its_error_by_chance(
+    page: str,
     run_summary: RunSummary,
 ) -> None:
-    text, _ = outline(render(run_summary))
+    text, _ = outline(page)
 
     for each in run_summary.exits:
         measured = each.arriving or each.every_row
         assert spaced(numerals.measured(measured.error_by_chance)) in text
-    assert "<th>by chance</th>" in render(run_summary)
+    assert "<th>by chance</th>" in page
 
 
 @pytest.mark.parametrize("rows", [1, 99, 100, 360, 10_000])
@@ -258,8 +254,7 @@ def test_a_run_of_one_generation_has_a_page(run_summary: RunSummary) -> None:
     assert "Gain of the final exit" not in render(single)
 
 
-def test_the_ensemble_of_all_generations_is_a_row_and_a_sentence(run_summary: RunSummary) -> None:
-    page = render(run_summary)
+def test_the_ensemble_of_all_generations_is_a_row_and_a_sentence(page: str, run_summary: RunSummary) -> None:
     assert ">mean of all</th>" in page
     assert numerals.proportion(run_summary.ensemble_E[-1]) in words.ensemble(run_summary)
     single = replace(run_summary, generations=run_summary.generations[:1], chosen_generation=0, ensemble_E=())

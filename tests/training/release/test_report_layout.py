@@ -7,54 +7,50 @@ import pytest
 
 from tests.serving.http.browser import CHROMIUM, Page, open_page
 from tests.serving.live_server import eventually
-from training.release.report import render
-from training.release.summary import RunSummary
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
 
 @pytest.fixture(scope="module")
-def report(run_summary: RunSummary, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(page: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render(run_summary), encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with open_page(tmp_path_factory.mktemp("browser")) as opened:
         yield opened
 
 
-def show(page: Page, report: Path, width: int) -> None:
-    page.send(
-        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
-    )
-    page.send("Page.navigate", url=report.as_uri())
-    assert eventually(lambda: page.evaluate("document.querySelectorAll('section').length > 5"))
-    assert eventually(lambda: page.evaluate("document.readyState") == "complete")
-    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+def show(tab: Page, report: Path, width: int) -> None:
+    tab.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    tab.send("Page.navigate", url=report.as_uri())
+    assert eventually(lambda: tab.evaluate("document.querySelectorAll('section').length > 5"))
+    assert eventually(lambda: tab.evaluate("document.readyState") == "complete")
+    tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
 
 
 @pytest.mark.parametrize("width", [360, 500, 1200])
-def test_the_report_needs_no_sideways_scrolling(page: Page, report: Path, width: int) -> None:
-    show(page, report, width)
+def test_the_report_needs_no_sideways_scrolling(tab: Page, report: Path, width: int) -> None:
+    show(tab, report, width)
 
-    assert page.evaluate("innerWidth") == width
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate("innerWidth") == width
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_on_a_phone_no_table_and_no_plot_is_wider_than_its_box(page: Page, report: Path) -> None:
-    show(page, report, 500)
+def test_on_a_phone_no_table_and_no_plot_is_wider_than_its_box(tab: Page, report: Path) -> None:
+    show(tab, report, 500)
 
     boxes = "[...document.querySelectorAll('.scroll, .plot')]"
-    assert page.evaluate(f"{boxes}.filter(box => box.scrollWidth > box.clientWidth).length") == 0
+    assert tab.evaluate(f"{boxes}.filter(box => box.scrollWidth > box.clientWidth).length") == 0
 
 
-def test_on_a_phone_every_cell_has_the_name_of_its_column(page: Page, report: Path) -> None:
-    show(page, report, 500)
+def test_on_a_phone_every_cell_has_the_name_of_its_column(tab: Page, report: Path) -> None:
+    show(tab, report, 500)
 
-    names = page.evaluate(
+    names = tab.evaluate(
         "[...document.querySelectorAll('td')].map(cell => getComputedStyle(cell, '::before').content)"
     )
     assert names
@@ -62,10 +58,10 @@ def test_on_a_phone_every_cell_has_the_name_of_its_column(page: Page, report: Pa
 
 
 @pytest.mark.parametrize(("width", "shown"), [(500, "narrow"), (1200, "wide")])
-def test_one_of_the_two_sizes_of_a_plot_is_shown(page: Page, report: Path, width: int, shown: str) -> None:
-    show(page, report, width)
+def test_one_of_the_two_sizes_of_a_plot_is_shown(tab: Page, report: Path, width: int, shown: str) -> None:
+    show(tab, report, width)
 
-    visible = page.evaluate(
+    visible = tab.evaluate(
         "[...document.querySelectorAll('.plot > div')]"
         ".filter(part => part.offsetWidth).map(part => part.className)"
     )

@@ -1,13 +1,12 @@
 """Progress as lines: their rhythm and their text."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.training.stopped_run import run_arguments
+from training.__main__ import main
 from training.reporting.line_bar import LineBar
 
 
@@ -84,17 +83,15 @@ def test_an_unfinished_step_has_no_last_line(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("train", ["joint", "frozen"])
 def test_a_run_without_a_terminal_prints_whole_lines(
-    tmp_path: Path, tiny_recipe_file: Path, train: str
+    tmp_path: Path, tiny_recipe_file: Path, train: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     arguments = run_arguments(tiny_recipe_file, tmp_path, "--set", f"exits.train={train}")
-    arguments += ["--set", "generations.count=1", "--set", "architecture.width=8"]
+    arguments += ["--set", "generations.count=1", "--set", "architecture.exits=2"]
 
-    finished = subprocess.run(
-        [sys.executable, "-m", "training", *arguments], capture_output=True, text=False, check=False
-    )
+    code = main(arguments)
 
-    printed = finished.stderr.decode()
-    assert finished.returncode == 0, printed
+    printed = capfdbinary.readouterr().err.decode()
+    assert code == 0, printed
     assert "\r" not in printed
     lines = printed.splitlines()
     assert any(line.startswith("generation 0, epoch 2/2, loss ") for line in lines)

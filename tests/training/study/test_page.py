@@ -28,16 +28,23 @@ def with_line(record: StudyRecord, rule: str, finals: list[int]) -> StudyRecord:
     return record.model_copy(update={"networks": networks})
 
 
-def test_every_file_follows_from_the_record_alone(record: StudyRecord, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shown(record: StudyRecord) -> dict[str, str]:
+    """The files of the page, by name."""
+    return files(record)
+
+
+def test_every_file_follows_from_the_record_alone(
+    record: StudyRecord, shown: dict[str, str], tmp_path: Path
+) -> None:
     page = write_study(tmp_path / "page", record)
     read = StudyRecord.model_validate_json((page.parent / RECORD_FILE).read_bytes())
     assert read == record
     written = {path.name: path.read_text() for path in page.parent.iterdir()}
-    assert written == files(read)
+    assert written == shown
 
 
-def test_the_page_shows_every_network_and_every_plot(record: StudyRecord) -> None:
-    shown = files(record)
+def test_the_page_shows_every_network_and_every_plot(record: StudyRecord, shown: dict[str, str]) -> None:
     page = shown[PAGE_FILE]
     for rule, seed, line in record.lines():
         for network in line[1:]:
@@ -53,8 +60,8 @@ def test_the_page_shows_every_network_and_every_plot(record: StudyRecord) -> Non
     assert f"test n = {record.n}" in page
 
 
-def test_tables_have_as_many_cells_in_every_row(record: StudyRecord) -> None:
-    lines = files(record)[PAGE_FILE].splitlines()
+def test_tables_have_as_many_cells_in_every_row(shown: dict[str, str]) -> None:
+    lines = shown[PAGE_FILE].splitlines()
     for above, below in pairwise(lines):
         if above.startswith("|") and below.startswith("|"):
             assert above.count("|") == below.count("|"), below

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.__main__ import INTERRUPTED, MISTAKE, main
+from training.born_again.checkpoint import WEIGHTS_FILE
 from training.pipeline.output_folder import hold
 from training.study import conduct as conduct_module
 from training.study.page import PAGE_FILE, RECORD_FILE
@@ -40,14 +41,24 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_study_ends_with_its_page_in_one_line(
+def weight_files(study: Path) -> dict[Path, int]:
+    """Return the time of the last change of each file of weights."""
+    return {path: path.stat().st_mtime_ns for path in study.rglob(WEIGHTS_FILE)}
+
+
+def test_a_finished_study_trains_nothing_again_and_ends_with_its_page_in_one_line(
     place: Path, study_file: Path, record: StudyRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = weight_files(place / "run")
+
     assert main(arguments(study_file, place, "--resume")) == 0
+
+    assert weight_files(place / "run") == before
+    assert len(before) == len(record.networks)
     out = capsys.readouterr().out
     page = place / "page" / PAGE_FILE
     written = StudyRecord.model_validate_json((place / "page" / RECORD_FILE).read_bytes())
-    assert written.networks == record.networks
+    assert written.model_copy(update={"created": record.created}) == record
     assert out == f"study tiny: {len(record.networks)} networks, page: {page.resolve()}\n"
 
 

@@ -77,11 +77,6 @@ def estimate_time(recipe: Recipe, data: DatasetSize | Dataset) -> TimeEstimate:
     )
 
 
-def training_seconds(recipe: Recipe, data: DatasetSize | Dataset) -> float:
-    """Estimate the seconds of a whole run."""
-    return estimate_time(recipe, data).total_seconds
-
-
 def generation_seconds(recipe: Recipe, data: DatasetSize | Dataset) -> list[float]:
     """Estimate the seconds to train each generation."""
     estimate = estimate_time(recipe, data)

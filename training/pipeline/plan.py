@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from training.data.splits import Dataset
-from training.estimates.training_time import training_seconds
+from training.estimates.training_time import estimate_time
 from training.exits.cost import multiply_adds
 from training.exits.evaluate import cumulative
 from training.pipeline.folder import RunPlan
@@ -27,7 +27,7 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> RunPlan:
         exits_are_attached=recipe.exits.train == "frozen",
         generations=recipe.generations.count,
         epochs=recipe.schedule.epochs,
-        expected_seconds=round(training_seconds(recipe, dataset), 1),
+        expected_seconds=round(estimate_time(recipe, dataset).total_seconds, 1),
         repeats=tuple(dataset.repeats.lines()),
         warnings=tuple(_warnings(dataset)),
     )

@@ -57,7 +57,7 @@ def _print_settings(recipe: dict[str, Any]) -> None:
 def _print_times() -> None:
     from training.data.registry import DATASETS
     from training.estimates.split_sizes import registered_size
-    from training.estimates.training_time import training_seconds
+    from training.estimates.training_time import estimate_time
     from training.recipe.recipe import built_in_recipes, load_recipe
     from training.reporting.numerals import duration
 
@@ -68,5 +68,5 @@ def _print_times() -> None:
         size = registered_size(recipe)
         takes = "depends on your data"
         if size is not None:
-            takes = f"about {duration(training_seconds(recipe, size))}, estimated from a few steps"
+            takes = f"about {duration(estimate_time(recipe, size).total_seconds)}, estimated from a few steps"
         print(f"{'':<{NAME_WIDTH}} takes here: {takes}", flush=True)

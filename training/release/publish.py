@@ -85,17 +85,23 @@ def publish(
     try:
         _remove_dead_drafts(model_folder)
         while True:
-            versions = find_versions(model_repository).get(name, [])
             number = next_version(model_repository, name)
             manifest = make_manifest(number)
-            for before in reversed(versions):
-                if _is_published_as(model_folder / str(before), manifest):
-                    return PublishResult(model_folder / str(before), is_new=False)
+            existing = published_as(model_repository, name, manifest)
+            if existing is not None:
+                return PublishResult(existing, is_new=False)
             if _publish_as(model_folder, number, manifest, stage_paths):
                 return PublishResult(model_folder / str(number), is_new=True)
     finally:
         with contextlib.suppress(OSError):  # not empty
             model_folder.rmdir()
+
+
+def published_as(model_repository: Path, name: str, manifest: Manifest) -> Path | None:
+    """Return the latest version that a manifest would publish again; None if there is none."""
+    versions = find_versions(model_repository).get(name, [])
+    folders = (model_repository / name / str(number) for number in reversed(versions))
+    return next((folder for folder in folders if _is_published_as(folder, manifest)), None)
 
 
 def _is_published_as(folder: Path, manifest: Manifest) -> bool:

@@ -9,6 +9,7 @@ from serving.repository.removal import next_version
 from training.exits.goals import Goal
 from training.release import promises
 from training.release.origin import OwnData
+from training.release.publish import published_as
 from training.reporting.numerals import percent, threshold
 from training.retarget.pipeline import prepare
 from training.retarget.point_changes import PointChanges
@@ -35,9 +36,12 @@ def dry_run(
     next_number = next_version(model_repository, name)
     manifest = prepared.manifest(next_number)
     before = prepared.version.manifest.operating_points
+    existing = published_as(model_repository, name, manifest)
+    title = f"{name} version {next_number}"
+    if existing is not None:
+        title = f"nothing to publish, because {name} version {existing.name} is the same"
     lines = [
-        f"{name} version {next_number}, {manifest.operating_points[EXACT_POINT].n:,} test rows; "
-        f"before: version {number}",
+        f"{title}, {manifest.operating_points[EXACT_POINT].n:,} test rows; before: version {number}",
         *table(
             HEADER,
             (

@@ -131,6 +131,9 @@ def test_a_dry_run_prints_the_points_and_writes_nothing(
             "" if name == "exact" else in_short(point, goals_of(published(models, 2))[name]),
         ):
             assert figure.replace("\N{NO-BREAK SPACE}", " ") in line
+    capsys.readouterr()
+    assert main(command(models, *more, "--dry-run")) == 0
+    assert capsys.readouterr().out.startswith("nothing to publish, because tiny version 2 is the same, ")
 
 
 def test_a_dry_run_has_the_errors_of_a_real_one(models: Path, capsys: pytest.CaptureFixture[str]) -> None:

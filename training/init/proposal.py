@@ -87,7 +87,7 @@ def propose(
         f"about {estimate.epoch_seconds[0]:.1f} s each on this machine, and {estimate.release_seconds:.0f} s "
         "after training"
     )
-    facts = tuple(shown(line, MAX_LINE) for line in (*data.lines(), *_warnings(data)))
+    facts = tuple(shown(line, MAX_LINE) for line in (*data.lines(), *_warnings(dataset, data)))
     text = recipe_text([*fixed, *network, Choice("schedule.epochs", epochs, reason)], facts)
     seconds = replace(estimate, epochs=epochs).total_seconds
     return Proposal(facts, text, parse_recipe(text, recipe_folder), seconds)
@@ -123,8 +123,10 @@ def _fit_into(
     return network, estimate
 
 
-def _warnings(data: DataSummary) -> Iterator[str]:
-    """Yield a line for each class size that makes a good result unlikely."""
+def _warnings(dataset: OwnDataset, data: DataSummary) -> Iterator[str]:
+    """Yield a line if images are resized, and for class sizes that make a good result unlikely."""
+    if dataset.image_side is not None:
+        yield f"images have several sizes or are large; all are resized to {dataset.image_side} pixels a side"
     smallest, largest = data.smallest_class, data.largest_class
     if smallest.rows < FEWEST_CLASS_ROWS:
         yield f"warning: class {smallest.label} has {smallest.rows} rows, too few to learn or to measure"

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.training.init.test_choices import DATA
+from training.data.digits import load_digits
 from training.data.registry import DatasetSize
 from training.data.summary import ClassSize
 from training.errors import RecipeError
 from training.estimates.training_time import TimeEstimate
 from training.init import proposal
 from training.init.choices import Choice, choose_splits
+from training.init.source import OwnDataset
 from training.recipe.recipe import Recipe
 
 SIZE = DatasetSize(DATA.rows, DATA.image_shape, DATA.classes)
@@ -74,6 +77,13 @@ def test_small_and_unequal_classes_have_a_warning(smallest: int, largest: int, e
     data = replace(
         DATA, smallest_class=ClassSize("rare", smallest), largest_class=ClassSize("common", largest)
     )
-    lines = list(proposal._warnings(data))
+    dataset = OwnDataset(Path("own.npz"), "npz", "file", None, load_digits())
+    lines = list(proposal._warnings(dataset, data))
     assert len(lines) == bool(expected)
     assert expected in "".join(lines)
+
+
+def test_resized_images_are_announced() -> None:
+    dataset = OwnDataset(Path("photos"), "image-folder", "data_dir", 96, load_digits())
+    (line,) = proposal._warnings(dataset, DATA)
+    assert line.endswith("all are resized to 96 pixels a side")

@@ -21,7 +21,7 @@ from training.recipe.recipe import Recipe
 POINT = "balanced"
 REQUEST_ROWS = 32
 SHADOW_SHARE = 0.2
-ROWS = 3000
+ROWS = 2000
 
 pytestmark = needs_images
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training.architectures.network import MultiExitNetwork
@@ -71,10 +72,19 @@ def make_tiny_network(tiny_recipe: Recipe, digits: Dataset) -> Callable[[], Mult
 
 
 @pytest.fixture
-def longer_recipe(tmp_path: Path, tiny_recipe_file: Path) -> Path:
-    """Return a recipe that trains long enough to be interrupted."""
+def longer_recipe(tmp_path: Path, tiny_recipe_file: Path, digits: Dataset) -> Path:
+    """Return a recipe that trains long enough to be interrupted.
+
+    It reads digits from a file, because each process that it runs in would import scikit-learn for a second.
+    """
+    train, test = digits.train, digits.test
+    file = tmp_path / "digits.npz"
+    np.savez(
+        file, x_train=train.images_NCHW, y_train=train.truth_N, x_test=test.images_NCHW, y_test=test.truth_N
+    )
     text = tiny_recipe_file.read_text().replace("epochs = 2", "epochs = 25").replace("count = 2", "count = 1")
-    text = text.replace("width = 4", "width = 4\nexits = 2")
+    text = text.replace("width = 4", "width = 4\nexits = 2").replace("test_rows = 360\n", "")
+    text = text.replace('name = "digits"', f'name = "npz"\nfile = "{file}"')
     path = tmp_path / "longer.toml"
     path.write_text(text)
     return path

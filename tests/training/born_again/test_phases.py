@@ -145,6 +145,8 @@ def test_an_interrupt_in_any_phase_does_not_change_the_weights(
 
 
 def test_a_run_publishes_the_architectures_own_exits(recipe: Recipe, tmp_path: Path) -> None:
+    one = recipe.generations.model_copy(update={"count": 1})
+    recipe = recipe.model_copy(update={"generations": one})
     run(recipe, "tiny", RunFolder(tmp_path / "run"), tmp_path / "models", Counts(), resume=False)
     manifest = read_version(tmp_path / "models" / "tiny" / "1").manifest
     assert len(manifest.exits) == len(manifest.stages) == recipe.architecture.exits

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.stopped_run import run_arguments
+from tests.training.never_trains import NeverTrains
+from tests.training.stopped_run import Stopped, StopsAfterAnEpoch, run_arguments
 from training.__main__ import MISTAKE, main
 from training.born_again.progress import ProgressBar
 from training.errors import RecipeError, RunError
@@ -32,33 +33,25 @@ def npz_recipe(recipe: Recipe, path: Path, rows: int) -> Recipe:
     return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=changes)})
 
 
-def start(recipe: Recipe, root: Path, *, resume: bool = False) -> None:
-    run(
-        recipe,
-        "tiny",
-        RunFolder(root / "run"),
-        root / "models",
-        ProgressBar(quiet=True),
-        resume=resume,
-    )
+def start(recipe: Recipe, root: Path, progress: ProgressBar, *, resume: bool = False) -> None:
+    run(recipe, "tiny", RunFolder(root / "run"), root / "models", progress, resume=resume)
 
 
 def test_a_batch_larger_than_the_train_split_is_refused(tiny_recipe: Recipe, tmp_path: Path) -> None:
     recipe = npz_recipe(tiny_recipe, tmp_path / "few.npz", rows=400)
     with pytest.raises(RecipeError, match=r"batch_rows: expected at most the 100 rows .* got 128"):
-        start(recipe, tmp_path)
+        start(recipe, tmp_path, NeverTrains())
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_not_resumed_with_changed_data(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    short = tiny_recipe.model_copy(
-        update={"generations": tiny_recipe.generations.model_copy(update={"count": 1})}
-    )
-    start(npz_recipe(short, tmp_path / "own.npz", rows=500), tmp_path)
-    (tmp_path / "run" / "report.html").unlink()
-    grown = npz_recipe(short, tmp_path / "own.npz", rows=510)
+    with pytest.raises(Stopped):
+        start(
+            npz_recipe(tiny_recipe, tmp_path / "own.npz", rows=500), tmp_path, StopsAfterAnEpoch(quiet=True)
+        )
+    grown = npz_recipe(tiny_recipe, tmp_path / "own.npz", rows=510)
     with pytest.raises(RunError, match=r"begun with other data: expected digest [0-9a-f]{64}, got"):
-        start(grown, tmp_path, resume=True)
+        start(grown, tmp_path, NeverTrains(), resume=True)
 
 
 def test_a_folder_in_use_is_an_error_of_one_line_with_the_process(
@@ -102,7 +95,7 @@ def test_a_certify_split_that_is_too_small_is_refused_before_any_file_is_written
         match=r"^operating point 'fast': epsilon 0.001 at delta 0.05: expected a certify split of at least "
         r"2995 rows, got 200: use more rows or a larger epsilon$",
     ):
-        start(certified_by(tiny_recipe, risk), tmp_path)
+        start(certified_by(tiny_recipe, risk), tmp_path, NeverTrains())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,7 +22,7 @@ from serving.console.command_parser import USAGE_ERROR, CommandParser, add_versi
 from serving.console.standard_streams import print_error, print_to_stderr, run_command
 from serving.errors import RepositoryError
 from training.attach import options as attach_options
-from training.errors import TrainingError
+from training.errors import RecipeError, TrainingError
 from training.init import options as init_options
 from training.init.options import DEFAULT_MINUTES
 from training.pipeline import interrupt, recipe_list
@@ -131,7 +131,11 @@ def _attach(options: argparse.Namespace) -> None:
 
 def _init(options: argparse.Namespace) -> None:
     path = _propose(options)
-    print(f"next: {options.prog} {'train' if options.prog == 'offramp' else 'run'} {shlex.quote(str(path))}")
+    print(f"next: {_train_command(options)} {shlex.quote(str(path))}")
+
+
+def _train_command(options: argparse.Namespace) -> str:
+    return f"{options.prog} {'train' if options.prog == 'offramp' else 'run'}"
 
 
 def _propose(options: argparse.Namespace) -> Path:
@@ -141,7 +145,10 @@ def _propose(options: argparse.Namespace) -> Path:
 
     is_init = options.command == "init"
     path: Path = (options.output if is_init else None) or recipe_file(options.data, options.name)
-    if is_init or not (options.resume and path.exists()):
+    if not is_init and options.resume:
+        if not path.is_file():
+            raise RecipeError(f"--resume: expected the recipe {path} of an earlier run, got no such file")
+    else:
         write_proposal(
             options.data,
             path,
@@ -149,6 +156,7 @@ def _propose(options: argparse.Namespace) -> Path:
             minutes=DEFAULT_MINUTES if options.minutes is None else options.minutes,
             allow_overlap=options.allow_overlap,
             force=is_init and options.force,
+            train=_train_command(options),
             say=print_to_stderr,
         )
     return path

@@ -129,6 +129,7 @@ class _RunProgress(AttachProgress):
     """Forwards lines to the progress of a training run."""
 
     def __init__(self, progress: born_again.TrainingProgress) -> None:
+        super().__init__(quiet=progress.is_quiet)
         self._progress = progress
 
     def write(self, text: str) -> None:

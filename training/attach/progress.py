@@ -13,7 +13,10 @@ Advance = Callable[[int], object]
 
 
 class AttachProgress:
-    """Writes to stderr."""
+    """Writes to stderr. quiet: shows no bars."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
 
     def write(self, text: str) -> None:
         """Write one or more lines."""
@@ -22,6 +25,9 @@ class AttachProgress:
     @contextmanager
     def bar(self, name: str, total: int, unit: str) -> Iterator[Advance]:
         """Show a bar and yield the function that advances it."""
+        if self._quiet:
+            yield lambda _: None
+            return
         bar: tqdm[None] | LineBar
         if sys.stderr.isatty():
             bar = tqdm(total=total, desc=name, unit=f" {unit}s", file=sys.stderr)

@@ -12,6 +12,10 @@ from training.reporting.line_bar import LineBar
 class TrainingProgress(Protocol):
     """Receives the progress of a run. An exception raised by a method stops the run."""
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is shown on stderr."""
+
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
         """Report that a generation starts or resumes."""
 
@@ -32,7 +36,7 @@ class ProgressBar:
     """One bar per generation, with epoch, loss and tune accuracy per exit; lines if stderr is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+        self.is_quiet = quiet
         self._is_terminal = sys.stderr.isatty()
         self._bar: tqdm[None] | LineBar | None = None
         self._generation = 0
@@ -43,7 +47,7 @@ class ProgressBar:
         self._generation, self._epochs = generation, epochs
         total, done = epochs * steps_per_epoch, epochs_done * steps_per_epoch
         description = self._description(epochs_done)
-        if self._quiet:
+        if self.is_quiet:
             self._bar = None
         elif self._is_terminal:
             self._bar = tqdm(
@@ -75,7 +79,7 @@ class ProgressBar:
 
     def say(self, line: str) -> None:
         """Write a line to stderr."""
-        if not self._quiet:
+        if not self.is_quiet:
             print(line, file=sys.stderr)
 
     def _description(self, epochs_done: int) -> str:
@@ -87,6 +91,11 @@ class CombinedProgress:
 
     def __init__(self, *receivers: TrainingProgress) -> None:
         self._receivers = receivers
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no receiver shows anything on stderr."""
+        return all(receiver.is_quiet for receiver in self._receivers)
 
     def begin(self, generation: int, *, epochs: int, epochs_done: int, steps_per_epoch: int) -> None:
         """Forward the start of a generation."""

@@ -59,4 +59,7 @@ def check_within(column: LabelColumn, classes: int) -> None:
     """Raise DatasetError for the first label that is not in 0..classes-1."""
     outside_N = (column.truth_N < 0) | (column.truth_N >= classes)
     if outside_N.any():
-        raise column.error(int(outside_N.argmax()), f"expected a label 0..{classes - 1}")
+        smallest, largest = int(column.truth_N.min()), int(column.truth_N.max())
+        is_shifted = smallest > 0 and largest - smallest == classes - 1
+        hint = f"all labels are {smallest}..{largest}, so subtract {smallest}" if is_shifted else ""
+        raise column.error(int(outside_N.argmax()), f"expected a label 0..{classes - 1}", hint)

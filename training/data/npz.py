@@ -62,7 +62,7 @@ def _read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[np.gener
     """Read the arrays of the first choice that the file has."""
     expected = ", or ".join(", ".join(names) for names in choices)
     if not path.is_file():
-        raise DatasetError(f"{path}: expected an .npz file with {expected}, got no such file")
+        raise DatasetError(f"{path.absolute()}: expected an .npz file with {expected}, got no such file")
     with (
         _dataset_error(f"{path}: expected a complete .npz file of plain arrays", "another file format"),
         path.open("rb") as file,

@@ -82,7 +82,8 @@ def epsilons(certify_rows: int) -> tuple[float, float]:
 def choose_augmentation(shape: Sequence[int]) -> Iterator[Choice]:
     """Yield the random changes to training images."""
     padding = min(shape[1:]) // CROP_SHARE
-    moved = f"move images by up to {padding} pixels" if padding else "the images are too small to move"
+    pixels = "pixel" if padding == 1 else "pixels"
+    moved = f"move images by at most {padding} {pixels}" if padding else "the images are too small to move"
     yield Choice("augmentation.crop_padding", padding, moved)
     yield Choice("augmentation.flip", False, "set true if the mirror image has the same class")
 
@@ -100,7 +101,11 @@ def choose_network(shape: Sequence[int], width: int) -> Iterator[Choice]:
     """Yield the architecture."""
     stages = _stages(shape)
     yield Choice("architecture.name", "residual", "stages of residual blocks")
-    yield Choice("architecture.exits", stages, f"{stages} stages: the last sees features of few pixels")
+    yield Choice(
+        "architecture.exits",
+        stages,
+        f"stages; together they shrink images to about {LAST_SIDE} pixels a side",
+    )
     yield Choice("architecture.width", width, "channels of the first stage; they double in each later one")
 
 

@@ -31,6 +31,7 @@ FEWEST_EPOCHS, MOST_EPOCHS = 15, 40
 """A narrower network is proposed if a wider one would have fewer. More hardly help: docs/lab-notes.md."""
 SECONDS_PER_MINUTE = 60
 MAX_LINE = 500
+_DATASET_REASONS = {"image_side": "pixels a side that all images are resized to"}
 
 
 FEWEST_CLASS_ROWS = 20
@@ -73,7 +74,10 @@ def propose(
             f"{data.repeats.first_overlap}; remove them, or add --allow-overlap"
         )
     fixed = [Choice("model", model), choose_threads()]
-    fixed += [Choice(f"dataset.{key}", value) for key, value in dataset.keys(recipe_folder).items()]
+    fixed += [
+        Choice(f"dataset.{key}", value, _DATASET_REASONS.get(key, ""))
+        for key, value in dataset.keys(recipe_folder).items()
+    ]
     if data.repeats.overlap_rows:
         fixed.append(Choice("dataset.allow_overlap", True, "the test accuracy will be too high"))
     splits = list(choose_splits(data))

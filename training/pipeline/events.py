@@ -23,6 +23,9 @@ _LINE_START = b'{"number": '
 class Events:
     """Progress of a run, appended to a file of events. The file is first opened at the first event."""
 
+    is_quiet = True
+    """Events go to a file."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._number: int | None = None

@@ -209,7 +209,9 @@ class RunFolder:
             return
         difference = first_difference(self.recipe(), recipe)
         if difference is not None:
-            raise RunError(f"output folder {self.path}: begun with another recipe: {difference}")
+            raise RunError(
+                f"output folder {self.path}: begun with another recipe: {difference}; choose another folder"
+            )
 
     def begin(self, recipe: Recipe, data: DataDigests) -> None:
         """Create the folder and record recipe and data; raise RunError if other data is recorded.

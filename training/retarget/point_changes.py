@@ -58,7 +58,10 @@ class PointChanges:
             )
         goal = self._merge(old_goal)
         if goal == old_goal and not may_repeat:
-            raise RecipeError(f"operating point {self.point!r}: expected another goal, got the current one")
+            raise RecipeError(
+                f"operating point {self.point!r}: expected another goal, got the current one; "
+                "set --epsilon, --budget or --certified-by"
+            )
         return goal
 
     def _merge(self, old_goal: Goal | None) -> Goal:

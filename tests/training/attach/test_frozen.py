@@ -13,9 +13,9 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from tests.training.never_trains import NeverTrains
 from training.attach import frozen
-from training.attach.frozen import rows_of_recipe
+from training.attach.frozen import _RunProgress, rows_of_recipe
 from training.born_again.checkpoint import WEIGHTS_FILE, EpochResult
-from training.born_again.progress import ProgressBar
+from training.born_again.progress import CombinedProgress, ProgressBar
 from training.data.splits import Dataset, Split
 from training.exits.evaluate import evaluate
 from training.pipeline.folder import RunFolder, RunRecord
@@ -204,3 +204,10 @@ def test_a_recipe_may_load_other_splits_without_changing_its_heads(recipe: Recip
     dataset = recipe.dataset.load()
     changed = replace(dataset, certify=dataset.tune, test=dataset.tune)
     assert rows_of_recipe(changed, 0)[0].digest == rows_of_recipe(dataset, 0)[0].digest
+
+
+def test_a_quiet_run_shows_no_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = _RunProgress(CombinedProgress(ProgressBar(quiet=True)))
+    with progress.bar("features", 10, "row") as advance:
+        advance(10)
+    assert capsys.readouterr().err == ""

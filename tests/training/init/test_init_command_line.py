@@ -72,6 +72,10 @@ def test_run_with_data_proposes_trains_and_publishes(
     ("arguments", "message"),
     [
         (["init", "--data", "nowhere.npz"], "nowhere.npz: expected an .npz file or a folder, got neither"),
+        (
+            ["run", "--data", "own.npz", "--resume"],
+            "--resume: expected the recipe own.toml of an earlier run",
+        ),
         (["run"], "run: expected either RECIPE or --data, got neither"),
         (["run", "digits", "--data", "own.npz"], "run: expected either RECIPE or --data, got both"),
         (["run", "digits", "--name", "mine"], "run: expected --name and --minutes only with --data"),
@@ -93,7 +97,7 @@ def test_mistakes_are_one_line(
         (["--minutes", "0"], "--minutes: expected a number above 0, got 0"),
         (["--minutes", "nan"], "--minutes: expected a number above 0, got nan"),
         (["--minutes", "0.001"], "for one epoch of the smallest network, got 0.001"),
-        (["--name", "two words"], "model: expected"),
+        (["--name", "two words"], "--name: expected 1 to 64 letters, digits"),
         (["--output", "digits"], "digits: expected a file that ends in .toml"),
         (["--output", "missing/own.toml"], "got no folder missing"),
     ],
@@ -111,7 +115,9 @@ def test_a_recipe_that_exists_is_overwritten_only_by_force(
 ) -> None:
     (folder / "own.toml").write_text("mine")
     assert main(["init", "--data", str(digits)]) == MISTAKE
-    assert "own.toml: expected no such file" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "own.toml: expected no such file" in error
+    assert "to train the one that exists: python -m training run own.toml;" in error
     assert (folder / "own.toml").read_text() == "mine"
     assert main(["init", "--data", str(digits), "--force"]) == 0
     assert load_recipe("own.toml").model == "own"

@@ -100,5 +100,8 @@ def test_a_folder_keeps_its_id(folder: RunFolder, tiny_recipe: Recipe) -> None:
 def test_a_run_is_not_resumed_on_other_data(folder: RunFolder, tiny_recipe: Recipe) -> None:
     folder.begin(tiny_recipe, DATA)
     folder.begin(tiny_recipe, DATA)
-    with pytest.raises(RunError, match="begun with other data: expected digest ab, got cd"):
+    with pytest.raises(RunError, match="begun with other data: dataset: expected digest ab, got cd"):
         folder.begin(tiny_recipe, DATA.model_copy(update={"dataset": "cd"}))
+    other_split = DATA.model_copy(update={"splits": DATA.splits | {"tune": "ef"}})
+    with pytest.raises(RunError, match="other data: tune: expected digest .*, got ef"):
+        folder.begin(tiny_recipe, other_split)

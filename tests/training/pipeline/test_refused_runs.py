@@ -50,7 +50,7 @@ def test_a_run_is_not_resumed_with_changed_data(tiny_recipe: Recipe, tmp_path: P
             npz_recipe(tiny_recipe, tmp_path / "own.npz", rows=500), tmp_path, StopsAfterAnEpoch(quiet=True)
         )
     grown = npz_recipe(tiny_recipe, tmp_path / "own.npz", rows=510)
-    with pytest.raises(RunError, match=r"begun with other data: expected digest [0-9a-f]{64}, got"):
+    with pytest.raises(RunError, match=r"begun with other data: dataset: expected digest [0-9a-f]{64}, got"):
         start(grown, tmp_path, NeverTrains(), resume=True)
 
 

@@ -103,5 +103,5 @@ def test_a_run_is_not_resumed_on_other_data(folder: RunFolder, tiny_recipe: Reci
     with pytest.raises(RunError, match="begun with other data: dataset: expected digest ab, got cd"):
         folder.begin(tiny_recipe, DATA.model_copy(update={"dataset": "cd"}))
     other_split = DATA.model_copy(update={"splits": DATA.splits | {"tune": "ef"}})
-    with pytest.raises(RunError, match="other data: tune: expected digest .*, got ef"):
+    with pytest.raises(RunError, match=r"other data: tune: expected digest none, got ef"):
         folder.begin(tiny_recipe, other_split)

@@ -23,7 +23,7 @@ serve: install
 revocation: install
 	$(BIN)/python -m examples.revocation
 
-# A test process a core, four at most. Each uses one thread, so that they do not compete.
+# Each test process uses one thread, so that they do not compete. tests/conftest.py chooses their number.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 

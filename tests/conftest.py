@@ -26,6 +26,11 @@ TRAINING = TESTS / "training"
 LONGEST_FIRST = (TRAINING, TESTS / "bench", TESTS / "examples", TESTS / "end_to_end", TESTS)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of test processes: one more than cores, because tests of servers wait a lot."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Group the tests that one process runs, and sort the random order so that long tests come first.

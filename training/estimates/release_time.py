@@ -30,7 +30,7 @@ from training.attach.rows.augmentation import AugmentedRows, count_copies
 from training.attach.rows.splits import MOST_HEAD_ROWS
 from training.attach.settings import AttachSettings
 from training.data.splits import Dataset
-from training.estimates.split_sizes import SplitSizes, random_dataset
+from training.estimates.split_sizes import PlannedSplits, random_dataset
 from training.exits import cost
 from training.pipeline.from_recipe import make_trained_network
 from training.recipe.recipe import Recipe
@@ -46,7 +46,7 @@ _MILLISECONDS_ROWS = cost.REPEATS * sum(cost.BATCH_ROWS)
 """Rows that pass the published stages while their milliseconds are measured."""
 
 
-def release_seconds(recipe: Recipe, sizes: SplitSizes) -> float:
+def release_seconds(recipe: Recipe, sizes: PlannedSplits) -> float:
     """Estimate the seconds of everything after the training of a recipe's networks."""
     dataset = random_dataset(sizes, EVALUATED_ROWS)
     network = make_trained_network(recipe, dataset)
@@ -71,7 +71,7 @@ def _row_seconds(network: MultiExitNetwork, dataset: Dataset) -> float:
         return _seconds(lambda: frozen(images_NCHW)) / len(images_NCHW)
 
 
-def _attach_seconds(recipe: Recipe, sizes: SplitSizes, dataset: Dataset, network: Path) -> float:
+def _attach_seconds(recipe: Recipe, sizes: PlannedSplits, dataset: Dataset, network: Path) -> float:
     """Estimate the seconds to compute features and train heads for every generation.
 
     The promoted generation tries a head at every level. The others train only the heads of its exits.

@@ -11,7 +11,7 @@ from training.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class SplitSizes:
+class PlannedSplits:
     """Rows of each split, and the shape of the data."""
 
     rows: Mapping[str, int]
@@ -31,11 +31,11 @@ class SplitSizes:
         return sum(self.rows.values()) - self.train
 
 
-def split_sizes(recipe: Recipe, data: DatasetSize | Dataset) -> SplitSizes:
+def split_sizes(recipe: Recipe, data: DatasetSize | Dataset) -> PlannedSplits:
     """Return the sizes of a loaded dataset's splits, or those that the recipe would cut from `data.rows`."""
     if isinstance(data, Dataset):
         rows = {name: len(split) for name, split in data.splits.items()}
-        return SplitSizes(rows, data.image_shape, len(data.labels))
+        return PlannedSplits(rows, data.image_shape, len(data.labels))
     section = recipe.dataset
     rows = {
         "temperature": section.temperature_rows,
@@ -43,7 +43,7 @@ def split_sizes(recipe: Recipe, data: DatasetSize | Dataset) -> SplitSizes:
         "certify": section.certify_rows,
         "test": section.test_rows or 0,
     }
-    return SplitSizes({"train": data.rows - sum(rows.values()), **rows}, data.image_shape, data.classes)
+    return PlannedSplits({"train": data.rows - sum(rows.values()), **rows}, data.image_shape, data.classes)
 
 
 def registered_size(recipe: Recipe) -> DatasetSize | None:
@@ -51,7 +51,7 @@ def registered_size(recipe: Recipe) -> DatasetSize | None:
     return DATASETS[recipe.dataset.name].size
 
 
-def random_dataset(sizes: SplitSizes, rows: int) -> Dataset:
+def random_dataset(sizes: PlannedSplits, rows: int) -> Dataset:
     """Return random images and labels of the data's shape. Every split has the same rows."""
     rng = np.random.default_rng(0)
     images_NCHW = rng.integers(0, 256, (rows, *sizes.image_shape), dtype=np.uint8)

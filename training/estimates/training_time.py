@@ -16,7 +16,7 @@ from training.born_again.precision import Precision
 from training.data.registry import DatasetSize
 from training.data.splits import Dataset
 from training.estimates.release_time import release_seconds
-from training.estimates.split_sizes import SplitSizes, random_dataset, split_sizes
+from training.estimates.split_sizes import PlannedSplits, random_dataset, split_sizes
 from training.pipeline.from_recipe import make_fit, make_trained_network
 from training.recipe.recipe import Recipe
 
@@ -83,13 +83,13 @@ def generation_seconds(recipe: Recipe, data: DatasetSize | Dataset) -> list[floa
     return [estimate.epochs * seconds for seconds in estimate.epoch_seconds]
 
 
-def _epoch_seconds(recipe: Recipe, sizes: SplitSizes) -> tuple[float, ...]:
+def _epoch_seconds(recipe: Recipe, sizes: PlannedSplits) -> tuple[float, ...]:
     precision = Precision.choose(recipe.schedule.precision, choose_training_device())
     steps = -(-sizes.train // recipe.schedule.batch_rows)
     return tuple(steps * seconds for seconds in _step_seconds(recipe, sizes, precision))
 
 
-def _step_seconds(recipe: Recipe, sizes: SplitSizes, precision: Precision) -> Iterator[float]:
+def _step_seconds(recipe: Recipe, sizes: PlannedSplits, precision: Precision) -> Iterator[float]:
     """Yield the seconds of a step of each generation. They depend only on the number of teachers."""
     earlier: list[TrainedGeneration] = []
     seconds_of_teachers: dict[int, float] = {}

@@ -205,7 +205,7 @@ class RunFolder:
 
     def check(self, recipe: Recipe) -> None:
         """Raise RunError if the folder has files that are not from a run of this recipe."""
-        if not self._has_files():
+        if not _has_files(self.path):
             return
         difference = first_difference(self.recipe(), recipe)
         if difference is not None:
@@ -253,11 +253,6 @@ class RunFolder:
         """Write the record of the run."""
         self._write(RECORD_FILE, record)
 
-    def _has_files(self) -> bool:
-        """Return whether there are files other than the id, locks and drafts of killed processes."""
-        entries = self.path.iterdir() if self.path.exists() else ()
-        return any(entry.name != ID_FILE and not entry.name.startswith(".") for entry in entries)
-
     def _read(self, name: str, parse: Callable[[bytes], _Document]) -> _Document | None:
         path = self.path / name
         if not path.is_file():
@@ -279,3 +274,9 @@ def _first_other_digest(recorded: DataDigests, data: DataDigests) -> tuple[str, 
     before, now = ({"dataset": each.dataset} | each.splits for each in (recorded, data))
     name = next(name for name in before | now if before.get(name) != now.get(name))
     return name, before.get(name, "none"), now.get(name, "none")
+
+
+def _has_files(folder: Path) -> bool:
+    """Return whether a folder has files other than the id, locks and drafts of killed processes."""
+    entries = folder.iterdir() if folder.exists() else ()
+    return any(entry.name != ID_FILE and not entry.name.startswith(".") for entry in entries)

@@ -10,7 +10,7 @@ from serving.repository.manifest import NAME_PATTERN, NAME_RULE
 from training.errors import RecipeError
 from training.init.proposal import Proposal, check_minutes, propose
 from training.init.source import model_name, open_dataset
-from training.reporting.numerals import duration
+from training.reporting.numerals import duration, plain
 
 
 def recipe_file(data: Path, name: str | None) -> Path:
@@ -67,7 +67,5 @@ def write_proposal(
         file.write(proposal.text.encode())
     for line in proposal.facts:
         say(line)
-    say(
-        f"wrote {path}: about {duration(proposal.seconds)} on this machine".replace("\N{NO-BREAK SPACE}", " ")
-    )
+    say(plain(f"wrote {path}: about {duration(proposal.seconds)} on this machine"))
     return proposal

@@ -9,7 +9,7 @@ from training.exits.evaluate import cumulative
 from training.pipeline.folder import RunPlan
 from training.pipeline.from_recipe import make_trained_network
 from training.recipe.recipe import Recipe
-from training.reporting.numerals import duration, exit_name, quantity
+from training.reporting.numerals import duration, exit_name, plain, quantity
 
 SMALLEST_TRAIN_SHARE = 0.5
 """With a smaller share of the rows in the train split, the run prints a warning."""
@@ -68,7 +68,7 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
     facts = plan_facts(plan)
     width = max(map(len, facts))
     for title, text in facts.items():
-        yield f"{title:<{width}}  {text}".replace("\N{NO-BREAK SPACE}", " ")
+        yield plain(f"{title:<{width}}  {text}")
     for warning in plan.warnings:
         yield f"warning: {warning}"
 

@@ -30,6 +30,7 @@ from training.recipe.recipe import Recipe
 from training.release import advice, promises
 from training.release.publish import check_certified, stage_entry
 from training.reporting.conditions import package_versions
+from training.reporting.numerals import plain
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def warnings(findings: Findings) -> Iterator[str]:
         *advice.small_saving(DEFAULT_POINT, best.tested.outcomes[DEFAULT_POINT].multiply_adds_share, recipe),
         *advice.overfitting(findings.train, best.chosen.tune.accuracy(-1)),
     ):
-        yield warning.replace(promises.NBSP, " ")
+        yield plain(warning)
 
 
 def make_manifest(findings: Findings, version: int, run_id: str) -> Manifest:

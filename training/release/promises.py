@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from serving.repository.manifest import Certificate, OperatingPoint, Risk
 from training.exits.certify import CertifiedThresholds, allowed_losses
 from training.exits.goals import AgreementGoal, BudgetGoal, Goal
-from training.reporting.numerals import exactly, percent
+from training.reporting.numerals import exactly, percent, plain
 
-NBSP = "\N{NO-BREAK SPACE}"
 FULL_DEPTH = "Every row goes to the final exit, so every answer is the full network's."
 UNCERTIFIED = (
     "Not certified, as its goal requests. Nothing bounds how often its answers differ from the full "
@@ -114,7 +113,7 @@ def warnings(points: Mapping[str, CertifiedThresholds], goals: Mapping[str, Goal
         if points[name].is_uncertified:
             yield f'operating point "{name}" is UNCERTIFIED, as requested by certified_by = "nothing"'
         elif points[name].candidate.is_exact:
-            yield f'operating point "{name}" equals "exact": {_why_exact(goal)}'.replace(NBSP, " ")
+            yield plain(f'operating point "{name}" equals "exact": {_why_exact(goal)}')
 
 
 def joint_confidence(certificates: Sequence[Certificate]) -> str:

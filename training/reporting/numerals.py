@@ -102,3 +102,8 @@ def threshold(value: float | None) -> str:
     if value is None:
         return "off"
     return f"1 \N{MINUS SIGN} {1 - value:.1e}" if value > NEARLY_ONE else f"{value:.6g}"
+
+
+def plain(text: str) -> str:
+    """Return a text for consoles, with ordinary spaces instead of no-break spaces."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")

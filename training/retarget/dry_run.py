@@ -10,7 +10,7 @@ from training.exits.goals import Goal
 from training.release import promises
 from training.release.origin import OwnData
 from training.release.publish import published_as
-from training.reporting.numerals import percent, threshold
+from training.reporting.numerals import percent, plain, threshold
 from training.retarget.pipeline import prepare
 from training.retarget.point_changes import PointChanges
 from training.retarget.published import Say
@@ -66,4 +66,4 @@ def _cells(
         percent(before[name].multiply_adds_share) if name in before else "-",
         "-" if name == EXACT_POINT else promises.in_short(point, goals.get(name)),
     )
-    return tuple(cell.replace("\N{NO-BREAK SPACE}", " ") for cell in cells)
+    return tuple(plain(cell) for cell in cells)

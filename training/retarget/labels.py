@@ -14,7 +14,7 @@ from serving.repository.manifest import EXACT_POINT, Manifest, OperatingPoint
 from training.data.splits import Labels
 from training.errors import DatasetError
 from training.exits.intervals import wilson
-from training.reporting.numerals import percent
+from training.reporting.numerals import percent, plain
 from training.retarget.published import Say
 
 CONFIDENCE = 0.999
@@ -79,4 +79,4 @@ def label_warning(manifest: Manifest, points: Mapping[str, OperatingPoint]) -> s
 
 
 def _plain(text: str) -> str:
-    return text.replace("\N{NO-BREAK SPACE}", " ")
+    return plain(text)

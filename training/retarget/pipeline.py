@@ -26,7 +26,7 @@ from training.exits.goals import Goal, check_certify_rows
 from training.release import promises
 from training.release.origin import OwnData, Retargeting, data_of, goals_of, own_data_of
 from training.release.publish import publish
-from training.reporting.numerals import percent
+from training.reporting.numerals import percent, plain
 from training.retarget.labels import CheckLabels, check_labels_fit, label_warning
 from training.retarget.manifest import make_dataset_entry, make_manifest
 from training.retarget.point_changes import PointChanges
@@ -171,11 +171,11 @@ def _describe_point(points: Mapping[str, OperatingPoint], name: str, goal: Goal)
     accuracy = ""
     if point.accuracy is not None and full_depth is not None:
         accuracy = f"accuracy {percent(point.accuracy, 2)} (full depth {percent(full_depth, 2)}), "
-    return (
+    return plain(
         f"{name}: on {point.n:,} test rows {accuracy}"
         f"{percent(point.disagreement, 2)} differ from the full network, "
         f"{percent(point.multiply_adds_share)} of its multiply-adds; {promises.in_short(point, goal)}"
-    ).replace("\N{NO-BREAK SPACE}", " ")
+    )
 
 
 def _changed_goals(

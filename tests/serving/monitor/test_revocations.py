@@ -267,8 +267,9 @@ def test_a_revocation_during_the_last_synchronisation_is_written(tmp_path: Path)
         if closing:
             return
         revocations.add("digits", 3, REVOCATION)
-        closing.append(threading.Thread(target=revocations.close, args=(PATIENCE_SECONDS,)))
-        closing[0].start()
+        closer = threading.Thread(target=revocations.close, args=(PATIENCE_SECONDS,))
+        closer.start()
+        closing.append(closer)
         assert eventually(lambda: revocations._closing)
 
     revocations = Revocations(tmp_path)

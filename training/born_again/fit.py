@@ -8,18 +8,20 @@ Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `C H W` image.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from training.architectures.network import MultiExitNetwork
 from training.born_again.checkpoint import Checkpoint, EpochResult
+from training.born_again.cuda_step import CudaStep
 from training.born_again.objective import Objective
+from training.born_again.optimizers import load_optimizer_state, make_optimizer, set_learning_rate
 from training.born_again.phases import TrainingPhase, phases
 from training.born_again.precision import Precision
 from training.born_again.schedule import one_cycle
-from training.data.augmentation import augment
+from training.data.augmentation import change, sample_changes
 from training.data.splits import Split
 from training.errors import RecipeError
 from training.recipe.settings import AugmentationSection, ExitsSection, ScheduleSection
@@ -49,6 +51,9 @@ class Fit:
         self._student = precision.place(student)
         self._trained = self._student
         """The part that runs in training: in a backbone phase, the student without early exits."""
+        self._run: Callable[[Mapping[str, Tensor]], Tensor] = self._optimize
+        self._captured_phase: TrainingPhase | None = None
+        """The phase whose step `_run` captures, on CUDA."""
         self._phases = phases(exits.train, schedule.epochs)
         self._objective = objective
         self._hints = objective.hints.to(precision.device) if objective.hints is not None else None
@@ -57,12 +62,12 @@ class Fit:
         self._tune = tensors(tune, precision.device)
         self._schedule = schedule
         self._augmentation = augmentation
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = make_optimizer(
             itertools.chain(
                 student.parameters(), self._hints.parameters() if self._hints is not None else ()
             ),
-            lr=schedule.learning_rate,
-            weight_decay=schedule.weight_decay,
+            schedule,
+            precision.device,
         )
         self._generator = torch.Generator().manual_seed(order_seed)
         self._history: list[EpochResult] = []
@@ -99,7 +104,7 @@ class Fit:
         self._student.load_state_dict(checkpoint.network)
         if self._hints is not None:
             self._hints.load_state_dict(checkpoint.hints)
-        self._optimizer.load_state_dict(dict(checkpoint.optimizer))
+        load_optimizer_state(self._optimizer, checkpoint.optimizer)
         self._generator.set_state(checkpoint.generator)
         self._history = list(checkpoint.history)
 
@@ -108,38 +113,45 @@ class Fit:
         self._trained = self._phase.prepare(self._student)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._truth_N.device)
         first_step = len(self._history) * self.steps_per_epoch
-        for step, (images_BCHW, truth_B) in enumerate(self.batches(), first_step):
-            loss_sum += self.step(step, images_BCHW, truth_B)
+        for step, batch in enumerate(self.batches(), first_step):
+            loss_sum += self.step(step, batch)
             on_step()
         epoch = EpochResult(loss_sum.item() / self.steps_per_epoch, exit_accuracy(self._student, *self._tune))
         self._check_finite(epoch)
         self._history.append(epoch)
         return epoch
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield augmented images and labels of all rows, in a new random order."""
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Yield batches of all rows, in a new random order: `row_B` and the augmentation's changes."""
         order_N = torch.randperm(len(self._truth_N), generator=self._generator)
-        for row_B in torch.split(order_N.to(self._truth_N.device), self._schedule.batch_rows):
-            images_BCHW = augment(self._images_NCHW[row_B], self._augmentation, self._generator)
-            yield images_BCHW, self._truth_N[row_B]
+        for row_B in torch.split(order_N, self._schedule.batch_rows):
+            shape = (len(row_B), *self._images_NCHW.shape[1:])
+            yield {"row_B": row_B, **sample_changes(shape, self._augmentation, self._generator)}
 
-    def step(self, step: int, images_BCHW: Tensor, truth_B: Tensor) -> Tensor:
-        """Run one optimizer step; return the loss before it."""
+    def step(self, step: int, batch: Mapping[str, Tensor]) -> Tensor:
+        """Run one optimizer step; return the loss before it, valid until the next step."""
         schedule, phase = self._schedule, self._phase
-        for group in self._optimizer.param_groups:
-            group["lr"] = one_cycle(
-                step - phase.first_epoch * self.steps_per_epoch,
-                phase.epochs * self.steps_per_epoch,
-                peak=schedule.learning_rate * phase.peak_share,
-                warm_up_share=schedule.warm_up_share,
-            )
+        rate = one_cycle(
+            step - phase.first_epoch * self.steps_per_epoch,
+            phase.epochs * self.steps_per_epoch,
+            peak=schedule.learning_rate * phase.peak_share,
+            warm_up_share=schedule.warm_up_share,
+        )
+        set_learning_rate(self._optimizer, rate)
+        if self._precision.device.type == "cuda" and self._captured_phase != phase:
+            self._run = CudaStep(self._optimize, self._precision.device)
+            self._captured_phase = phase
+        inputs = self._objective.inputs(step, schedule.epochs * self.steps_per_epoch, len(batch["row_B"]))
+        return self._run({**batch, **inputs})
+
+    def _optimize(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        row_B = inputs["row_B"]
         loss = self._objective.loss(
             self._trained,
-            images_BCHW,
-            truth_B,
-            step=step,
-            steps=schedule.epochs * self.steps_per_epoch,
-            precision=self._precision,
+            change(self._images_NCHW[row_B], self._augmentation, inputs),
+            self._truth_N[row_B],
+            inputs,
+            self._precision,
         )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -35,7 +35,7 @@ def composed_loss(
     logits_EBK: Tensor,
     loss_of_exit: Callable[[int, Tensor], Tensor],
     *,
-    exit_weight: float,
+    exit_weight: Tensor | float,
     distillation_share: float,
     distillation_temperature: float,
 ) -> Tensor:

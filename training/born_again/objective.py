@@ -3,7 +3,7 @@
 Shapes: `B` rows of a batch, `E` exits, `K` classes, `C H W` image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -43,22 +43,20 @@ class Objective:
         network: MultiExitNetwork,
         images_BCHW: Tensor,
         truth_B: Tensor,
-        *,
-        step: int,
-        steps: int,
+        inputs: Mapping[str, Tensor],
         precision: Precision,
     ) -> Tensor:
-        """Compute the loss of a batch at step 0 to steps - 1."""
+        """Compute the loss of a batch from the `inputs` of its step."""
         supervision = self._supervision
         with precision.autocast():
             logits_EBK, embeddings = network.answer(
                 images_BCHW, gradient_equilibrium=supervision.gradient_equilibrium
             )
-            loss_of_exit = self._loss_of_exit(step, images_BCHW, truth_B, logits_EBK)
+            loss_of_exit = self._loss_of_exit(images_BCHW, truth_B, logits_EBK, inputs)
         loss = composed_loss(
             logits_EBK,
             loss_of_exit,
-            exit_weight=self._exit_weight(step, steps),
+            exit_weight=inputs["exit_weight"],
             distillation_share=supervision.distillation_share,
             distillation_temperature=supervision.distillation_temperature,
         )
@@ -68,25 +66,28 @@ class Objective:
                 loss = loss + supervision.hint_weight * self.hints(embeddings)
         return loss
 
-    def _exit_weight(self, step: int, steps: int) -> float:
+    def inputs(self, step: int, steps: int, rows: int) -> dict[str, Tensor]:
+        """Return the CPU tensors that the loss needs at step 0 to steps - 1.
+
+        `exit_weight` is the weight of each early exit's loss. `noise_BK`, only with teachers, is sampled by a
+        separate generator, so that all rules see the same order of batches.
+        """
         start, end = self._supervision.exit_weight_start, self._supervision.exit_weight
-        return end if start is None else ramp(step, steps, start=start, end=end)
+        weight = end if start is None else ramp(step, steps, start=start, end=end)
+        inputs = {"exit_weight": torch.tensor(weight)}
+        if self._teachers is not None:
+            generator = torch.Generator().manual_seed(self._noise_seed + step)
+            inputs["noise_BK"] = torch.rand((rows, self._teachers.classes), generator=generator)
+        return inputs
 
     def _loss_of_exit(
-        self, step: int, images_BCHW: Tensor, truth_B: Tensor, logits_EBK: Tensor
+        self, images_BCHW: Tensor, truth_B: Tensor, logits_EBK: Tensor, inputs: Mapping[str, Tensor]
     ) -> Callable[[int, Tensor], Tensor]:
         """Return G of `losses.py`: cross-entropy with the labels without teachers, else the rule."""
         if self._teachers is None:
             return lambda _number, logits_BK: functional.cross_entropy(logits_BK, truth_B)
-        exits, rows, classes = logits_EBK.shape
         # A backbone without early exits has one exit. It learns from the teacher's final exit.
-        targets = self._teachers.targets(images_BCHW)[-exits:]
-        noise_BK = self._noise(step, rows, classes).to(truth_B.device)
+        targets = self._teachers.targets(images_BCHW)[-len(logits_EBK) :]
         return lambda number, logits_BK: self._rule(
-            logits_BK, Lesson(truth_B, targets[number], noise_BK), self._rule_settings
+            logits_BK, Lesson(truth_B, targets[number], inputs["noise_BK"]), self._rule_settings
         )
-
-    def _noise(self, step: int, rows: int, classes: int) -> Tensor:
-        """Sample noise with a separate generator, so that all rules see the same order of batches."""
-        generator = torch.Generator().manual_seed(self._noise_seed + step)
-        return torch.rand((rows, classes), generator=generator)

@@ -7,6 +7,7 @@ differ between runs.
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -22,8 +23,12 @@ def reproducible(*, threads: int, device: torch.device) -> Iterator[None]:
     warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    debugging: Any = torch.utils.deterministic
+    fill_before = debugging.fill_uninitialized_memory
+    debugging.fill_uninitialized_memory = False  # takes 6 % of a step's time
     try:
         yield
     finally:
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
+        debugging.fill_uninitialized_memory = fill_before

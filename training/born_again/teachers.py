@@ -22,6 +22,11 @@ class Teachers:
         self._networks = [network.eval().requires_grad_(False) for network in networks]
         self._teaching_mix = teaching_mix
 
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self._networks[0].heads[-1].classifier.out_features
+
     def targets(self, images_BCHW: Tensor) -> tuple[TeacherTarget, ...]:
         """Return each exit's target, in depth order."""
         with torch.no_grad():

@@ -7,6 +7,7 @@ Shapes: `B` rows of a batch, `C H W` image.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -36,17 +37,35 @@ class Augmentation(Protocol):
 
 def augment(images_BCHW: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Augment uint8 images on their device, with random numbers from a generator on the CPU."""
-    rows, _, height, width = images_BCHW.shape
-    device = images_BCHW.device
+    changes = sample_changes(images_BCHW.shape, settings, generator)
+    on_device = {name: tensor.to(images_BCHW.device) for name, tensor in changes.items()}
+    return change(images_BCHW, settings, on_device)
+
+
+def sample_changes(
+    shape: Sequence[int], settings: Augmentation, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Sample the changes of a batch of shape [B, C, H, W]: CPU tensors by name, for `change`."""
+    rows, _, height, width = shape
+    changes = {}
     if settings.flip:
-        images_BCHW = flip(images_BCHW, sample_flips(rows, generator).to(device))
+        changes["mirrored_B"] = sample_flips(rows, generator)
     if settings.crop_padding:
-        corner_B2 = sample_crops(rows, settings.crop_padding, generator)
-        images_BCHW = crop(images_BCHW, corner_B2.to(device), settings.crop_padding)
+        changes["corner_B2"] = sample_crops(rows, settings.crop_padding, generator)
     if settings.erase_probability:
-        box_B4 = sample_boxes(rows, height, width, settings.erase_probability, generator)
-        noise_BCHW = sample_bytes(images_BCHW.shape, generator)
-        images_BCHW = erase(images_BCHW, box_B4.to(device), noise_BCHW.to(device))
+        changes["box_B4"] = sample_boxes(rows, height, width, settings.erase_probability, generator)
+        changes["noise_BCHW"] = sample_bytes(shape, generator)
+    return changes
+
+
+def change(images_BCHW: Tensor, settings: Augmentation, changes: Mapping[str, Tensor]) -> Tensor:
+    """Apply the sampled changes, which are on the images' device."""
+    if settings.flip:
+        images_BCHW = flip(images_BCHW, changes["mirrored_B"])
+    if settings.crop_padding:
+        images_BCHW = crop(images_BCHW, changes["corner_B2"], settings.crop_padding)
+    if settings.erase_probability:
+        images_BCHW = erase(images_BCHW, changes["box_B4"], changes["noise_BCHW"])
     return images_BCHW
 
 
@@ -82,7 +101,7 @@ def sample_boxes(
     return torch.stack([top_B, left_B, height_B * erased_B, width_B * erased_B], dim=1).long()
 
 
-def sample_bytes(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def sample_bytes(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Sample uniform uint8 values, eight at a time."""
     count = math.prod(shape)
     words = torch.empty(math.ceil(count / 8), dtype=torch.int64)

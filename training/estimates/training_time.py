@@ -110,9 +110,9 @@ def _shortest_step_seconds(fit: Fit, network: torch.nn.Module) -> float:
     seconds: list[float] = []
     warm_up_steps = WARM_UP_STEPS
     batches = itertools.chain.from_iterable(fit.batches() for _ in range(WARM_UP_STEPS + MOST_TIMED_STEPS))
-    for step, (images_BCHW, truth_B) in enumerate(batches):
+    for step, batch in enumerate(batches):
         started = time.perf_counter()
-        fit.step(step, images_BCHW, truth_B).item()  # waits until a GPU has finished the step
+        fit.step(step, batch).item()  # waits until a GPU has finished the step
         elapsed = time.perf_counter() - started
         if step == 0 and elapsed > TIMED_SECONDS:
             warm_up_steps = 1

@@ -126,16 +126,19 @@ class DeepSupervisionSection(Section):
 
 
 class ScheduleSection(Section):
-    """AdamW with a one-cycle learning rate, the same for every generation."""
+    """The optimizer and its one-cycle learning rate, the same for every generation."""
 
     epochs: Count = 20
     """Passes over the train split per generation. Default 20."""
     batch_rows: Annotated[int, Field(ge=2)] = 64
     """Rows per step. Default 64."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`adamw`, or `sgd` with Nesterov momentum 0.9. SGD needs learning rates near 0.1 and a weight decay
+    near 0.0005. Default adamw."""
     learning_rate: Positive = 0.004
     """Largest learning rate of the cycle. Default 0.004."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    """Decoupled weight decay of AdamW. Default 0.01."""
+    """Weight decay: decoupled in AdamW, added to the gradient in SGD. Default 0.01."""
     warm_up_share: Share = 0.2
     """Share of the steps in which the learning rate rises. Default 0.2."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

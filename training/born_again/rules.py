@@ -29,7 +29,7 @@ class TeacherTarget:
 
     def log_probabilities(self, distillation_temperature: float = 1.0) -> Tensor:
         """Compute the log of the mean, [B, K], with each member softened before averaging."""
-        weight_M11 = self.logits_MBK.new_tensor(self.weight_M)[:, None, None]
+        weight_M11 = torch.cat([self.logits_MBK.new_full((1, 1, 1), weight) for weight in self.weight_M])
         softened_MBK = functional.log_softmax(self.logits_MBK / distillation_temperature, dim=2)
         return torch.logsumexp(softened_MBK + weight_M11.log(), dim=0)
 

@@ -1,4 +1,4 @@
-"""The command line `python -m serving`: the server, and the operator's commands."""
+"""The command line of the server and of the operator's commands."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ from serving.lifecycle.logs import configure_logs
 from serving.lifecycle.server import Address, Server
 from serving.lifecycle.training_service import TrainingOffer
 
-PROG = "python -m serving"
+PROG = f"python -m {__name__.removesuffix('.commands.program')}"
 CANNOT_START = 2
 LAST_LINES_SECONDS = 1.0
 """Longest time to write the last log lines, so that a pipe that nobody reads does not block the exit."""
@@ -157,7 +157,3 @@ def _seconds(text: str) -> float:
     if not 0.0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
     return seconds
-
-
-if __name__ == "__main__":
-    run_program()

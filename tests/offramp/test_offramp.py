@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from offramp.__main__ import CLIENT, JOBS, SERVER, TRAINING, main
 from serving import __version__
-from serving.console.offramp import CLIENT, JOBS, SERVER, TRAINING, main
 
-ROOT = Path(__file__).parents[3]
-OFFRAMP = ("-m", "serving.console.offramp")
+ROOT = Path(__file__).parents[2]
+OFFRAMP = ("-m", "offramp")
 PROGRAMS = {
     "offramp": OFFRAMP,
     "python -m serving": ("-m", "serving"),
@@ -29,7 +29,7 @@ SCREEN_LINES, SCREEN_COLUMNS = 30, 80
 WITHOUT = """
 import sys
 sys.modules[{package!r}] = None
-from serving.console.offramp import main
+from offramp.__main__ import main
 main()
 """
 """`offramp` where a package is not installed."""

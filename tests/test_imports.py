@@ -57,6 +57,7 @@ DOES_WITHOUT = {
         "onnxruntime",
         "prometheus_client",
         "serving.config",
+        "serving.config_sources",
         "serving.jobs",
         "serving.lifecycle.readiness",
         "serving.lifecycle.server",

@@ -16,7 +16,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from serving.commands import models, remove, revocation, rollback, tokens, verify
 from serving.commands.arguments import DEFAULT_REPOSITORY, add_model_repository
-from serving.config import load_config
+from serving.config_sources import load_config
 from serving.console.command_parser import CommandParser, add_version
 from serving.console.standard_streams import ERROR_PREFIX, print_error, run_command
 from serving.errors import ConfigurationError, RepositoryError
@@ -120,7 +120,12 @@ def _server_parser(prog: str) -> CommandParser:
         default="auto",
         help="auto: CUDA if a model runs on it, else the CPU (default)",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings: see docs/serving.md")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="settings; OFFRAMP_SECTION__KEY variables override it",
+    )
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="folder that keeps revocations across restarts"
     )

@@ -124,7 +124,7 @@ def _server_parser(prog: str) -> CommandParser:
         "--config",
         type=Path,
         metavar="FILE.toml",
-        help="settings; OFFRAMP_SECTION__KEY variables override it",
+        help="settings; environment variables override them: see docs/serving.md",
     )
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="folder that keeps revocations across restarts"

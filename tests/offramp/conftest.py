@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.offramp.installation import BASE, Installation, build_wheel, install
+from tests.offramp.installation import BASE, RETARGET, Installation, build_wheel, install
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,12 @@ def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
 def complete(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """Return an installation with all extras."""
     return install(wheel, tmp_path_factory.mktemp("complete") / "venv", None)
+
+
+@pytest.fixture(scope="session")
+def with_retarget(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """Return an installation with the extra `retarget`."""
+    return install(wheel, tmp_path_factory.mktemp("retarget") / "venv", RETARGET)
 
 
 @pytest.fixture

@@ -14,6 +14,12 @@ SOURCES = ("offramp", "serving", "training", "setup.py", "pyproject.toml", "READ
 PACKAGES = Path(sysconfig.get_path("purelib"))
 BASE = ("numpy", "numpy.libs", "grpc", "google", "typing_extensions.py")
 """What `pip install offramp` puts into site-packages, besides Offramp."""
+RETARGET = (
+    *BASE,
+    *("onnxruntime", "flatbuffers", "packaging", "scipy", "scipy.libs"),
+    *("pydantic", "pydantic_core", "annotated_types", "typing_inspection"),
+)
+"""The same for the extra `retarget`."""
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
 

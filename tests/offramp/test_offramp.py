@@ -35,14 +35,14 @@ main()
 """`offramp` where a package is not installed."""
 
 
-def run(*words: str, cwd: Path = ROOT) -> tuple[int, str, str]:
+def run(*words: str, cwd: Path = ROOT, **variables: str) -> tuple[int, str, str]:
     finished = subprocess.run(
         [sys.executable, *words],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=cwd,
-        env={**os.environ, "COLUMNS": str(SCREEN_COLUMNS), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "COLUMNS": str(SCREEN_COLUMNS), "PYTHONPATH": str(ROOT), **variables},
     )
     return finished.returncode, finished.stdout, finished.stderr
 
@@ -123,6 +123,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, words: tuple[str,
 
     assert (code, output, errors.count("\n")) == (2, "", 1)
     assert errors.startswith(f"offramp: error: {error}")
+
+
+def test_a_wrong_variable_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    code, output, errors = run(*OFFRAMP, "serve", cwd=tmp_path, OFFRAMP_SERVER__MAX_STREAMS="0")
+
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "OFFRAMP_SERVER__MAX_STREAMS: server.max_streams: Input should be" in errors
+    assert "got 0" in errors
 
 
 @pytest.mark.parametrize(

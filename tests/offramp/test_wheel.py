@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
 
 from offramp.__main__ import CLIENT, JOBS, SERVER, TRAINING
@@ -140,3 +141,34 @@ def test_folders_of_the_same_names_do_not_disturb_a_command(
 
     assert (code, errors) == (0, "")
     assert output
+
+
+def test_the_extra_retarget_is_enough_to_retarget(with_retarget: Installation, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1000, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", x=images, y=np.arange(1000) % 10)
+    words = (
+        "fashion-mnist",
+        "2",
+        "--model-repository",
+        RELEASED,
+        "--data",
+        "own.npz",
+        "--force",
+        "--dry-run",
+    )
+
+    code, output, errors = with_retarget.run(
+        with_retarget.offramp, "retarget", *words, "--epsilon", "0.03", cwd=tmp_path
+    )
+
+    assert code == 0, errors
+    assert output.startswith("fashion-mnist version 3, ")
+
+
+def test_a_command_beyond_the_installed_extra_names_its_own(
+    with_retarget: Installation, tmp_path: Path
+) -> None:
+    code, _, errors = with_retarget.run(with_retarget.offramp, "train", "digits", cwd=tmp_path)
+
+    assert (code, errors.count("\n")) == (2, 1)
+    assert errors.endswith('pip install "offramp[training]"\n')

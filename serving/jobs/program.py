@@ -77,7 +77,7 @@ class Program:
         missing = [name for name in NEEDED_PACKAGES if find_spec(name) is None]
         if self._command != OWN_PROGRAM or not missing:
             return None
-        return f"this installation has no {' and no '.join(missing)}: pip install offramp[training]"
+        return f'this installation has no {" and no ".join(missing)}: pip install "offramp[training]"'
 
     async def recipes(self) -> Recipes:
         """Return the recipes; raise Unsupported if the program does not list them."""

@@ -2,7 +2,8 @@
 # Neither contains torch or other packages for training.
 FROM python:3.11-slim AS wheel
 WORKDIR /source
-COPY pyproject.toml requirements.lock requirements-cuda.lock README.md LICENSE ./
+COPY pyproject.toml setup.py requirements.lock requirements-cuda.lock README.md LICENSE ./
+COPY offramp ./offramp
 COPY serving ./serving
 COPY training ./training
 # Use only the versions of the locks: their platform markers choose an onnxruntime, and here the target does.
@@ -17,9 +18,9 @@ RUN mkdir models && chown offramp models
 EXPOSE 8001 8002
 VOLUME /srv/offramp/models
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-m", "serving.client", "health", "--address", "127.0.0.1:8001"]
+    CMD ["offramp", "health", "--address", "127.0.0.1:8001"]
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["python", "-m", "serving", "--host", "0.0.0.0", "--model-repository", "models"]
+ENTRYPOINT ["offramp", "serve", "--host", "0.0.0.0", "--model-repository", "models"]
 
 FROM base AS serving-cpu
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
@@ -28,5 +29,5 @@ USER offramp
 
 FROM base AS serving
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    pip install --constraint /wheels/constraints.txt "$(echo /wheels/offramp-*.whl)[serving]" "onnxruntime-gpu[cuda,cudnn]"
+    pip install --constraint /wheels/constraints.txt "$(echo /wheels/offramp-*.whl)[serving-gpu]"
 USER offramp

@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo revocation serve test check protos format golden results bench
+.PHONY: install demo revocation serve test packaging check protos format golden results bench
 
 install: .venv/installed
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock pyproject.toml setup.py
 	@echo "Installing into .venv: one or two minutes, longer if pip installs PyTorch with CUDA."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offramp needs Python 3.11 or newer, got " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -26,6 +26,10 @@ revocation: install
 # Each test process uses one thread, so that they do not compete. tests/conftest.py chooses their number.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
+# Downloads packages: the lowest and the newest versions that the wheel allows.
+packaging: install
+	$(BIN)/python -m tests.offramp.versions
 
 check: install
 	$(BIN)/ruff format --check .

@@ -1,8 +1,8 @@
 """Generate serving/api/generated/ from the .proto files in this folder: descriptors and type stubs.
 
-The descriptors are one FileDescriptorSet. `serving.api.wire` builds message classes from it in a pool of
-its own at run time. The stubs are for the type checker only. `--check` writes nothing and fails if the
-committed files are out of date.
+The descriptors are one FileDescriptorSet. `serving.api.wire` builds message classes from it at run time, in a
+private pool, so they do not depend on a protobuf version. The stubs are for the type checker only. `--check`
+writes nothing and fails if the committed files are out of date.
 """
 
 import argparse

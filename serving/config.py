@@ -1,22 +1,18 @@
-"""The operator's settings of the server, read from a TOML file.
+"""The operator's settings of the server. `serving.config_sources` reads them.
 
-Results of calibration are in the manifest, and a caller's options are in the request. Unknown keys are
-refused; the message lists the known ones.
+Results of calibration are in the manifest, and a caller's options are in the request.
 """
 
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from serving.errors import ConfigurationError, first_complaint
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
-    """A frozen section of the file."""
+    """A frozen section. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -133,7 +129,7 @@ class TrainingSettings(Settings):
 
 
 FilePath = Annotated[Path, Field(strict=False)]
-"""A path; a relative one is relative to the folder of the TOML file."""
+"""A path. In the TOML file, a relative path is relative to the folder of the file."""
 
 
 class SecuritySettings(Settings):
@@ -160,14 +156,6 @@ class SecuritySettings(Settings):
             raise ValueError("client_ca: expected a certificate too, got none")
         return self
 
-    def relative_to(self, folder: Path) -> Self:
-        """Return the settings with relative paths below a folder."""
-        names = ("certificate", "key", "client_ca", "token_file")
-        paths = {name: getattr(self, name) for name in names}
-        return self.model_copy(
-            update={name: folder / path for name, path in paths.items() if path is not None}
-        )
-
 
 class LogSettings(Settings):
     """[log]: what the log contains besides events of the server."""
@@ -185,7 +173,7 @@ class ModelSettings(Settings):
 
 
 class Config(Settings):
-    """All sections of the file."""
+    """All sections."""
 
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
@@ -195,37 +183,3 @@ class Config(Settings):
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
     models: dict[str, ModelSettings] = {}
-
-
-def load_config(path: Path | None) -> Config:
-    """Read a TOML file; without one return the defaults. Raise ConfigurationError if it is invalid."""
-    if path is None:
-        return Config()
-    try:
-        config = Config.model_validate(tomllib.loads(path.read_text()))
-        return config.model_copy(update={"security": config.security.relative_to(path.parent)})
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {first_complaint(error)}{_known_keys(error)}") from error
-
-
-def _known_keys(error: ValidationError) -> str:
-    """Return a list of the section's keys if the error is an unknown key, otherwise nothing."""
-    first = error.errors(include_url=False)[0]
-    if first["type"] != "extra_forbidden":
-        return ""
-    sections: dict[object, type[Settings]] = {
-        "server": ServerSettings,
-        "engine": EngineSettings,
-        "monitor": MonitorSettings,
-        "trial": TrialSettings,
-        "training": TrainingSettings,
-        "security": SecuritySettings,
-        "log": LogSettings,
-        "models": ModelSettings,
-    }
-    section = sections.get(first["loc"][0], Config) if len(first["loc"]) > 1 else Config
-    return f", known keys: {', '.join(section.model_fields)}"

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from torch import nn
 
+from offramp.__main__ import CLIENT, JOBS, SERVER
+from offramp.__main__ import TRAINING as TRAINING_PROGRAM
 from serving import errors
 from serving.config import (
     EngineSettings,
@@ -25,8 +27,6 @@ from serving.config import (
     TrainingSettings,
     TrialSettings,
 )
-from serving.console.offramp import CLIENT, JOBS, SERVER
-from serving.console.offramp import TRAINING as TRAINING_PROGRAM
 from serving.exits.policy import ExitReason
 from serving.metrics.instruments import Metrics
 from serving.metrics.model_metrics import Outcome
@@ -151,7 +151,7 @@ def test_every_flag_of_the_pages_is_known(shown: str) -> None:
     words = shown.split()
     is_job_command = words[0] == "jobs" and words[1:] and words[1] in JOBS.commands
     help_text = subprocess.run(
-        [sys.executable, "-m", "serving.console.offramp", *words[: 2 if is_job_command else 1], "--help"],
+        [sys.executable, "-m", "offramp", *words[: 2 if is_job_command else 1], "--help"],
         capture_output=True,
         text=True,
         check=True,

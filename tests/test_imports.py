@@ -18,6 +18,7 @@ TRAINING_MAY_USE = (
     "serving.errors",
     "serving.datatypes",
     "serving.console.command_parser",
+    "serving.console.extras",
     "serving.console.standard_streams",
     "serving.console.table",
     "serving.files",
@@ -56,6 +57,7 @@ DOES_WITHOUT = {
         "onnxruntime",
         "prometheus_client",
         "serving.config",
+        "serving.config_sources",
         "serving.jobs",
         "serving.lifecycle.readiness",
         "serving.lifecycle.server",
@@ -207,8 +209,10 @@ DOES_WITHOUT = {
 RUNS_WITHOUT = {
     "serving.client": ("numpy", "grpc", "google"),
     "serving.client.__main__": ("numpy", "grpc", "google"),
-    "serving.console.offramp": (),
-    "serving.__main__": (
+    "offramp.__main__": (),
+    "serving.__main__": (),
+    "training.__main__": ("training",),
+    "serving.commands.program": (
         "numpy",
         "grpc",
         "google",
@@ -226,7 +230,7 @@ def sources(package: str) -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-MODULES = {name: path for package in ("serving", "training") for name, path in sources(package)}
+MODULES = {name: path for package in ("offramp", "serving", "training") for name, path in sources(package)}
 
 
 def imports(module: str) -> set[str]:
@@ -297,11 +301,11 @@ def test_only_the_native_front_end_knows_its_package() -> None:
     }
 
 
-@pytest.mark.parametrize("module", ["serving.lifecycle.server", "serving.__main__"])
+@pytest.mark.parametrize("module", ["serving.lifecycle.server", "serving.commands.program"])
 def test_nothing_but_the_command_line_knows_the_server(module: str) -> None:
     knowing = {name for name in MODULES if any(lies_in(each, module) for each in imports(name))}
 
-    assert knowing <= {"serving.__main__"}
+    assert knowing <= {"offramp.__main__", "serving.__main__", "serving.commands.program"}
 
 
 def modules_loaded_by(statement: str) -> set[str]:

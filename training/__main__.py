@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from serving.console.command_parser import USAGE_ERROR, CommandParser, add_version
+from serving.console.command_parser import USAGE_ERROR, CommandParser, add_version, module_program
+from serving.console.extras import requires_extra
 from serving.console.standard_streams import print_error, print_to_stderr, run_command
 from serving.errors import RepositoryError
 from training.attach import options as attach_options
@@ -30,7 +31,9 @@ from training.pipeline import options as run_options
 from training.retarget import options as retarget_options
 from training.study import options as study_options
 
-PROG = "python -m training"
+PROG = module_program(__spec__)
+EXTRAS = {"retarget": "retarget"}
+"""The extra that a command needs; for other commands it is `training`."""
 MISTAKE, INTERRUPTED = USAGE_ERROR, 130
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers for a full disk, a full quota, and a file larger than this process may write."""
@@ -39,8 +42,10 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run a command and return the exit code."""
     options = _parser(prog).parse_args(arguments)
+    extra = EXTRAS.get(options.command, "training")
     try:
-        options.run(options)
+        with requires_extra(f"{options.prog} {options.command}", extra):
+            options.run(options)
     except BrokenPipeError:
         raise
     except (Exception, KeyboardInterrupt) as error:

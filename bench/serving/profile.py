@@ -18,8 +18,8 @@ from bench.serving import environments, servers
 from bench.serving.load import measure
 from bench.serving.networks import load_images, prepare
 from bench.serving.record import Load
-from serving.__main__ import main as serve
 from serving.api import answer_form, decoding, inference
+from serving.commands.program import main as serve
 from serving.engine import decision, version
 from serving.engine.engine import Engine
 from serving.engine.observation import Observation

@@ -15,6 +15,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import enum_type_wrapper
 from google.protobuf.message import Message
 
+from serving.api import generated
+
 __all__ = [
     "HEALTH_SERVICE",
     "INFERENCE_SERVICE",
@@ -35,7 +37,7 @@ TRAINING_SERVICE = "offramp.v1.Training"
 
 def _pool() -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
-    packed = (resources.files("serving.api.generated") / "descriptors.binpb").read_bytes()
+    packed = (resources.files(generated) / "descriptors.binpb").read_bytes()
     for file in descriptor_pb2.FileDescriptorSet.FromString(packed).file:
         pool.Add(file)
     return pool

@@ -9,12 +9,12 @@ from typing import NoReturn
 from serving.client import points_command, predict_command, training_commands
 from serving.client.connection import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Tls
 from serving.client.inference import Client
-from serving.console.command_parser import CommandParser, add_version
+from serving.console.command_parser import CommandParser, add_version, module_program
 from serving.console.printable import printable
 from serving.console.standard_streams import print_error, run_command
 from serving.errors import OfframpError
 
-PROG = "python -m serving.client"
+PROG = module_program(__spec__)
 FAILED = 1
 
 

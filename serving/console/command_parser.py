@@ -1,6 +1,7 @@
 """The argument parser of every command."""
 
 import argparse
+from importlib.machinery import ModuleSpec
 from typing import Any, NoReturn
 
 from serving import __version__
@@ -25,6 +26,12 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line without the usage, and exit with code 2."""
         self.exit(USAGE_ERROR, f"{ERROR_PREFIX}{message}; see {self.prog} --help\n")
+
+
+def module_program(spec: ModuleSpec | None) -> str:
+    """Return the name of a `__main__` module's program; spec: the module's `__spec__`."""
+    assert spec is not None, "only a script that is run by its path has none"
+    return f"python -m {spec.parent}"
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
+from serving.child_python import module_command
 from serving.errors import Unsupported, first_complaint, shown
 from serving.jobs.events import POLL_SECONDS
 from serving.jobs.job import Job
@@ -29,8 +29,9 @@ LOWEST_PRIORITY = 19
 RECIPES_SECONDS = 120.0
 """Longest time to list the recipes; importing PyTorch alone takes seconds."""
 THREADS_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-NEEDED_PACKAGES = ("training", "torch")
-OWN_PROGRAM = (sys.executable, "-m", "training")
+TRAINING = f"{__name__.removesuffix('serving.jobs.program')}training"
+NEEDED_PACKAGES = (TRAINING, "torch")
+OWN_PROGRAM = module_command(TRAINING)
 
 
 def run_arguments(
@@ -76,7 +77,7 @@ class Program:
         missing = [name for name in NEEDED_PACKAGES if find_spec(name) is None]
         if self._command != OWN_PROGRAM or not missing:
             return None
-        return f"this installation has no {' and no '.join(missing)}: pip install offramp[training]"
+        return f'this installation has no {" and no ".join(missing)}: pip install "offramp[training]"'
 
     async def recipes(self) -> Recipes:
         """Return the recipes; raise Unsupported if the program does not list them."""

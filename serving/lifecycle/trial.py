@@ -4,7 +4,7 @@ A graph may loop forever, allocate too much memory or crash; in a trial this end
 Trials always run on the CPU. They run concurrently, so a version that loops forever does not delay others.
 A result is valid for the content of a version, and is kept only in memory.
 
-The process is `python -m serving.lifecycle.trial`, started only by `Trials`. It ends when its stdin closes,
+The process runs this module, and only `Trials` starts it. It ends when its stdin closes,
 so it does not outlive its server. It ends itself at the latest SPARE_SECONDS after its time limit.
 """
 
@@ -20,6 +20,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from serving.child_python import module_command
 from serving.config import TrialSettings
 from serving.errors import MAX_COMPLAINT_CHARACTERS, RepositoryError, first_line, shown
 from serving.process_memory import peak_bytes
@@ -103,7 +104,7 @@ class Trials:
             if self._closed:
                 return None
             process = subprocess.Popen(  # noqa: S603 - our own module and arguments
-                (sys.executable, "-m", __spec__.name, *arguments),
+                (*module_command(__spec__.name), *arguments),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from tests.end_to_end.images import EASY
 from tests.end_to_end.server_process import CANNOT_START, ServerProcess, run_serving
 from tests.serving import scripted_model
 
-OFFRAMP = ("-m", "serving.console.offramp")
+OFFRAMP = ("-m", "offramp")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from tests.serving import scripted_model
 WITHOUT_NATIVE = """
 import sys
 sys.modules["pygrpc_native"] = None
-import serving.__main__
-sys.exit(serving.__main__.main())
+from serving.commands.program import main
+sys.exit(main())
 """
 """Run the server without pygrpc-native."""
 

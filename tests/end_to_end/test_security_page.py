@@ -15,7 +15,7 @@ from tests.end_to_end.server_process import ServerProcess
 from tests.serving import scripted_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
-OFFRAMP = f"{shlex.quote(sys.executable)} -m serving.console.offramp"
+OFFRAMP = f"{shlex.quote(sys.executable)} -m offramp"
 
 
 def blocks() -> list[str]:

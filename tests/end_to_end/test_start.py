@@ -53,7 +53,7 @@ def _has_ipv6() -> bool:
 def test_a_process_that_also_imports_tritonclient_answers(models: Path) -> None:
     program = (
         "-c",
-        "import sys, tritonclient.grpc, serving.__main__; sys.exit(serving.__main__.main(sys.argv[1:]))",
+        "import sys, tritonclient.grpc; from serving.commands.program import main; sys.exit(main())",
     )
     with ServerProcess(models, program=program) as server, Client(server.address) as client:
         assert client.predict("scripted", EASY).label_N.tolist() == [1]

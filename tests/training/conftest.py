@@ -73,10 +73,7 @@ def make_tiny_network(tiny_recipe: Recipe, digits: Dataset) -> Callable[[], Mult
 
 @pytest.fixture
 def longer_recipe(tmp_path: Path, tiny_recipe_file: Path, digits: Dataset) -> Path:
-    """Return a recipe that trains long enough to be interrupted.
-
-    It reads digits from a file, because each process that it runs in would import scikit-learn for a second.
-    """
+    """Return a recipe that trains long enough to be interrupted, on digits from an .npz file."""
     train, test = digits.train, digits.test
     file = tmp_path / "digits.npz"
     np.savez(

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.recipe.section import error_message
 from training.retarget.options import add_model_repository
 
 if TYPE_CHECKING:  # a mistyped command must not wait for the import of NumPy and pydantic
@@ -97,6 +96,7 @@ def settings(options: argparse.Namespace) -> "AttachSettings":
 
     from training.attach.settings import AttachSettings, HeadTraining
     from training.errors import AttachError
+    from training.recipe.section import error_message
 
     sizes = {split: getattr(options, f"{split}_rows") for split in SPLITS}
     try:

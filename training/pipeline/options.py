@@ -2,12 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving.console.command_parser import CommandParser
 from training.errors import RecipeError
 from training.init import options as init_options
-from training.recipe.overrides import Overrides, merge_assignments, read_assignment
 from training.retarget.options import add_model_repository
+
+if TYPE_CHECKING:
+    from training.recipe.overrides import Overrides
 
 HELP = "train a recipe and publish the model"
 
@@ -86,8 +89,10 @@ def recipe_name(options: argparse.Namespace) -> str:
     return Path(options.recipe).stem
 
 
-def overrides(options: argparse.Namespace) -> Overrides:
+def overrides(options: argparse.Namespace) -> "Overrides":
     """Return the settings that replace the recipe's; raise RecipeError for a key that is set twice."""
+    from training.recipe.overrides import merge_assignments, read_assignment
+
     overlap = options.allow_overlap or None
     shortcuts = (("model", options.model), ("seed", options.seed), ("dataset.allow_overlap", overlap))
     assignments = [read_assignment(text) for text in options.set]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from serving.files import atomic_write
@@ -47,7 +47,7 @@ def render(summary: RunSummary) -> str:
 def render_page(template: str, **values: Any) -> str:  # noqa: ANN401 - what the template needs
     """Render the template of a report, with the functions that reports share."""
     environment = Environment(
-        loader=PackageLoader("training.release", "."),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,7 +5,7 @@ The record alone determines the bytes of the page and the plots.
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from serving.files import atomic_write
 from training.reporting import numerals
@@ -40,7 +40,7 @@ def files(record: StudyRecord) -> dict[str, str]:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("training.study", "."),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # noqa: S701 - Markdown, not HTML
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -94,7 +94,7 @@ def test_a_server_without_torch_refuses_with_the_reason(
             call(server, rpc)
 
         assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
-        assert "no torch_that_is_not_there: pip install offramp[training]" in refusal.value.details()
+        assert 'no torch_that_is_not_there: pip install "offramp[training]"' in refusal.value.details()
 
 
 @pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)

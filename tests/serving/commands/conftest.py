@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.__main__ import main
+from serving.commands.program import main
 from tests.serving import scripted_model
 
 Run = Callable[..., tuple[int, str, str]]

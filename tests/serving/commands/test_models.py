@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.__main__ import main
+from serving.commands.program import main
 from serving.monitor import revocations
 from serving.repository.rollback import ROLLBACK_FILE
 from tests.serving import token_model

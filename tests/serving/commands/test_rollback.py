@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.__main__ import main
+from serving.commands.program import main
 from serving.repository.repository import find_versions
 from serving.repository.rollback import ROLLBACK_FILE, default_version
 from tests.serving import scripted_model

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from serving.__main__ import main
 from serving.client import Client
+from serving.commands.program import main
 from serving.config import Config
 from serving.errors import RepositoryError
 from serving.lifecycle.server import Address, Server

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,15 +32,15 @@ def test_digits_are_cut_into_five_splits_of_the_stated_sizes() -> None:
     assert sizes == {"train": 937, "temperature": 100, "tune": 200, "certify": 200, "test": 360}
 
 
-def test_the_splits_are_disjoint_and_cover_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_splits_are_disjoint_and_cover_the_source() -> None:
     # The pixels of every image are its row number, so that each row can be identified after the cut.
-    digits = load_digits()
-    numbers = np.arange(len(digits.target))
-    digits.images = np.stack([numbers // 256, numbers % 256], axis=1)[:, :, np.newaxis].repeat(2, axis=2)
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: digits)
+    digits = load_source("digits")
+    numbers = np.arange(len(digits.truth_N))
+    images_NCHW = np.stack([numbers // 256, numbers % 256], axis=1).astype(np.uint8).reshape(-1, 1, 2, 1)
+    dataset = cut(replace(digits, images_NCHW=images_NCHW), split_seed=0, rows=DIGITS_ROWS)
     rows = [
         int(image[0, 0, 0]) * 256 + int(image[0, 1, 0])
-        for split in cut_digits().splits.values()
+        for split in dataset.splits.values()
         for image in split.images_NCHW
     ]
     assert sorted(rows) == list(range(1797))

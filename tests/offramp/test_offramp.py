@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from offramp.__main__ import CLIENT, JOBS, SERVER, TRAINING, main
 from serving import __version__
-from serving.console.offramp import CLIENT, JOBS, SERVER, TRAINING, main
 
-ROOT = Path(__file__).parents[3]
-OFFRAMP = ("-m", "serving.console.offramp")
+ROOT = Path(__file__).parents[2]
+OFFRAMP = ("-m", "offramp")
 PROGRAMS = {
     "offramp": OFFRAMP,
     "python -m serving": ("-m", "serving"),
@@ -29,20 +29,20 @@ SCREEN_LINES, SCREEN_COLUMNS = 30, 80
 WITHOUT = """
 import sys
 sys.modules[{package!r}] = None
-from serving.console.offramp import main
+from offramp.__main__ import main
 main()
 """
 """`offramp` where a package is not installed."""
 
 
-def run(*words: str, cwd: Path = ROOT) -> tuple[int, str, str]:
+def run(*words: str, cwd: Path = ROOT, **variables: str) -> tuple[int, str, str]:
     finished = subprocess.run(
         [sys.executable, *words],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=cwd,
-        env={**os.environ, "COLUMNS": str(SCREEN_COLUMNS), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "COLUMNS": str(SCREEN_COLUMNS), "PYTHONPATH": str(ROOT), **variables},
     )
     return finished.returncode, finished.stdout, finished.stderr
 
@@ -123,6 +123,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, words: tuple[str,
 
     assert (code, output, errors.count("\n")) == (2, "", 1)
     assert errors.startswith(f"offramp: error: {error}")
+
+
+def test_a_wrong_variable_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    code, output, errors = run(*OFFRAMP, "serve", cwd=tmp_path, OFFRAMP_SERVER__MAX_STREAMS="0")
+
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "OFFRAMP_SERVER__MAX_STREAMS: server.max_streams: Input should be" in errors
+    assert "got 0" in errors
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,43 @@
 """The command `offramp`: the server, its client and training under one name.
 
-Each command runs one of three programs, and the program parses the options. It is imported only when it runs,
-so the base installation can run the client without the extras.
+Each command runs one of three programs, and the program parses the options. A program is imported only when
+it runs, so the base installation can run the client without the extras.
 """
 
 import argparse
-import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from serving.console.command_parser import VERSION_LINE, CommandParser
-from serving.console.standard_streams import print_error, run_command
+from serving.console.extras import requires_extra
+from serving.console.standard_streams import run_command
 
-MISSING_EXTRA = 2
 CANNOT_PRINT = 1
 NAME = "offramp"
+
+
+Run = Callable[[Sequence[str], str], NoReturn]
+"""Runs a program as the whole process, with its arguments and its name in messages."""
+
+
+def _load_server() -> Run:
+    from serving.commands.program import run_program
+
+    return run_program
+
+
+def _load_client() -> Run:
+    from serving.client.__main__ import run_program
+
+    return run_program
+
+
+def _load_training() -> Run:
+    from training.__main__ import run_program
+
+    return run_program
 
 
 @dataclass(frozen=True)
@@ -23,17 +45,16 @@ class ProgramEntry:
     """A program and its commands."""
 
     title: str
-    module: str
-    """The module with `run_program(arguments, prog)`, which ends the process. prog: its name in messages."""
-    extra: str | None
-    """The extra that installs what the program imports; None for the base installation."""
+    load: Callable[[], Run]
+    extra: str
+    """The extra that installs what the program's module imports; the base installation has no name."""
     commands: Mapping[str, str]
     """What each command does, by name."""
 
 
 SERVER = ProgramEntry(
     "serve models",
-    "serving.__main__",
+    _load_server,
     "serving",
     {
         "serve": "serve the models of a repository over gRPC",
@@ -48,8 +69,8 @@ SERVER = ProgramEntry(
 )
 CLIENT = ProgramEntry(
     "send requests to a server",
-    "serving.client.__main__",
-    None,
+    _load_client,
+    "",
     {
         "predict": "classify the rows in a file",
         "points": "show the state of each operating point",
@@ -59,7 +80,7 @@ CLIENT = ProgramEntry(
 )
 TRAINING = ProgramEntry(
     "train models",
-    "training.__main__",
+    _load_training,
     "training",
     {
         "init": "propose a recipe for your own data",
@@ -72,8 +93,8 @@ TRAINING = ProgramEntry(
 )
 JOBS = ProgramEntry(
     "training jobs on a server",
-    CLIENT.module,
-    None,
+    _load_client,
+    "",
     {
         "list": "list the jobs, the latest first; the default",
         "train": "start a job",
@@ -91,10 +112,10 @@ def main() -> None:
     sys.exit(run_command(lambda: run_offramp(sys.argv[1:]), unwritten=CANNOT_PRINT))
 
 
-def run_offramp(words: Sequence[str]) -> int:
-    """Run a command; return the exit code if its program did not start."""
+def run_offramp(words: Sequence[str]) -> NoReturn:
+    """Run a command as the whole process."""
     if words[:1] == ["jobs"]:
-        return _run_jobs(words[1:])
+        _run_jobs(words[1:])
     parser = _parser(
         NAME,
         (SERVER, CLIENT, TRAINING),
@@ -104,11 +125,11 @@ def run_offramp(words: Sequence[str]) -> int:
     name = _command(parser, words or ["--help"])
     for program in (SERVER, CLIENT, TRAINING):
         if name in program.commands:
-            return _run(program, f"{NAME} {name}", NAME, words)
-    return parser.error(f"unknown command {name!r}")
+            _run(program, f"{NAME} {name}", NAME, words)
+    parser.error(f"unknown command {name!r}")
 
 
-def _run_jobs(words: Sequence[str]) -> int:
+def _run_jobs(words: Sequence[str]) -> NoReturn:
     prog = f"{NAME} jobs"
     parser = _parser(
         prog, (JOBS,), "Train on a server that was started with --enable-training.", "train digits --watch"
@@ -117,10 +138,10 @@ def _run_jobs(words: Sequence[str]) -> int:
         words = ["list", *words]
     name = _command(parser, words)
     if name == "list":  # the client calls this command `jobs`
-        return _run(CLIENT, prog, NAME, ["jobs", *words[1:]])
+        _run(CLIENT, prog, NAME, ["jobs", *words[1:]])
     if name in JOBS.commands:
-        return _run(JOBS, f"{prog} {name}", prog, words)
-    return parser.error(f"unknown command {name!r}")
+        _run(JOBS, f"{prog} {name}", prog, words)
+    parser.error(f"unknown command {name!r}")
 
 
 def _command(parser: CommandParser, words: Sequence[str]) -> str:
@@ -131,18 +152,11 @@ def _command(parser: CommandParser, words: Sequence[str]) -> str:
     return words[0]
 
 
-def _run(program: ProgramEntry, command: str, prog: str, words: Sequence[str]) -> int:
-    """Run a command of a program. If a package of the extra is missing, name the extra and return 2."""
-    try:
-        importlib.import_module(program.module).run_program(list(words), prog)
-    except ModuleNotFoundError as error:
-        if program.extra is None or error.name is None or error.name.split(".")[0] in {"serving", "training"}:
-            raise
-        print_error(
-            f'{command} needs the extra "{program.extra}", because {error.name} is not installed: '
-            f'pip install "offramp[{program.extra}]"'
-        )
-    return MISSING_EXTRA
+def _run(program: ProgramEntry, command: str, prog: str, words: Sequence[str]) -> NoReturn:
+    """Run a command of a program."""
+    with requires_extra(command, program.extra):
+        run_program = program.load()
+    run_program(list(words), prog)
 
 
 def _parser(prog: str, programs: Sequence[ProgramEntry], description: str, example: str) -> CommandParser:

@@ -1,0 +1,164 @@
+"""The command line of the server and of the operator's commands."""
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from prometheus_client import disable_created_metrics
+
+# Set before gRPC is imported: otherwise its core writes to stderr directly, not through the log writer.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from serving.commands import models, remove, revocation, rollback, tokens, verify
+from serving.commands.arguments import DEFAULT_REPOSITORY, add_model_repository
+from serving.config_sources import load_config
+from serving.console.command_parser import CommandParser, add_version
+from serving.console.standard_streams import ERROR_PREFIX, print_error, run_command
+from serving.errors import ConfigurationError, RepositoryError
+from serving.lifecycle.logs import configure_logs
+from serving.lifecycle.server import Address, Server
+from serving.lifecycle.training_service import TrainingOffer
+
+PROG = f"python -m {__name__.removesuffix('.commands.program')}"
+CANNOT_START = 2
+LAST_LINES_SECONDS = 1.0
+"""Longest time to write the last log lines, so that a pipe that nobody reads does not block the exit."""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Run a command and return the exit code. Without a command, or with `serve`, run the server."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["serve"]:
+        options = _server_parser(f"{prog} serve").parse_args(words[1:])
+    else:
+        options = _parser(prog).parse_args(words)
+    try:
+        return int(options.run(options))
+    except (ConfigurationError, RepositoryError) as error:
+        print_error(error)
+        return CANNOT_START
+
+
+def run_program(arguments: Sequence[str] | None = None, prog: str = PROG) -> NoReturn:
+    """Run a command as the whole process."""
+    # Not sys.exit: after a forced stop, workers may run in onnxruntime, which aborts at interpreter shutdown.
+    os._exit(run_command(lambda: main(arguments, prog), unwritten=CANNOT_START))
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve a model repository until a signal stops it. Only the log writer's thread writes to stderr."""
+    writer = configure_logs(sys.stderr.fileno())
+    try:
+        return asyncio.run(_serve(options, lambda: writer.dropped))
+    except (ConfigurationError, RepositoryError) as error:
+        writer.error(f"{ERROR_PREFIX}{error}")
+        return CANNOT_START
+    finally:
+        writer.close(LAST_LINES_SECONDS)
+
+
+async def _serve(options: argparse.Namespace, dropped_log_lines: Callable[[], int]) -> int:
+    # Otherwise each counter would have a second series with its creation time.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    server = Server(
+        options.model_repository,
+        Address(options.host, options.grpc_port, options.metrics_port),
+        device=options.device,
+        config=load_config(options.config),
+        poll_seconds=options.poll_seconds,
+        state_dir=options.state_dir,
+        training=TrainingOffer(options.training_dir) if options.enable_training else None,
+        insecure=options.insecure,
+        dropped_log_lines=dropped_log_lines,
+    )
+    return await server.run()
+
+
+def _parser(prog: str) -> CommandParser:
+    """Build the parser of the server and its commands."""
+    parser = _server_parser(prog)
+    parser.set_defaults(prog=prog)
+    commands = parser.add_subparsers(title="commands, instead of the server", metavar="COMMAND")
+    models.add_to(commands.add_parser("models", help=models.HELP))
+    verify.add_to(commands.add_parser("verify", help=verify.HELP))
+    rollback.add_to(commands.add_parser("rollback", help=rollback.HELP))
+    remove.add_to(commands.add_parser("remove", help=remove.HELP))
+    revocation.add_revoke_to(commands.add_parser("revoke", help=revocation.REVOKE_HELP))
+    revocation.add_reinstate_to(commands.add_parser("reinstate", help=revocation.REINSTATE_HELP))
+    tokens.add_to(commands.add_parser("token", help=tokens.HELP))
+    return parser
+
+
+def _server_parser(prog: str) -> CommandParser:
+    parser = CommandParser(
+        prog=prog,
+        description="Serve multi-exit models over gRPC. Prints one line when ready; logs to stderr.",
+        example="--model-repository models",
+    )
+    parser.set_defaults(run=serve)
+    add_version(parser)
+    add_model_repository(parser, DEFAULT_REPOSITORY)
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="HOST", help="address to listen on (default: 127.0.0.1)"
+    )
+    for name, default in (("grpc", 8001), ("metrics", 8002)):
+        parser.add_argument(
+            f"--{name}-port",
+            type=_port,
+            default=default,
+            metavar="PORT",
+            help=f"0 chooses a free port (default: {default})",
+        )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "tensorrt"),
+        default="auto",
+        help="auto: CUDA if a model runs on it, else the CPU (default)",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="settings; environment variables override them: see docs/serving.md",
+    )
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIR", help="folder that keeps revocations across restarts"
+    )
+    parser.add_argument(
+        "--poll-seconds", type=_seconds, metavar="S", help="look for new versions every S seconds"
+    )
+    parser.add_argument(
+        "--enable-training", action="store_true", help="let callers start training jobs (needs torch)"
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="offer training to other machines without tokens"
+    )
+    parser.add_argument(
+        "--training-dir",
+        type=Path,
+        default=Path("runs") / "jobs",
+        metavar="DIR",
+        help="folder of the training jobs (default: runs/jobs)",
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535, got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
+    return seconds

@@ -1,0 +1,51 @@
+"""Builds the wheel, in which `serving` and `training` are `offramp.serving` and `offramp.training`.
+
+Other projects have packages with such names. So the build puts both folders below `offramp`, the only
+top-level package of the wheel, and changes their import statements. An editable install keeps the names.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+MOVED = ("serving", "training")
+
+
+def move_imports(source: str) -> str:
+    """Return a module's source with `from serving` and `from training` below `offramp`.
+
+    Raises ValueError for `import serving...`, because it would bind another name.
+    """
+    lines = source.split("\n")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in MOVED:
+            lines[node.lineno - 1] = lines[node.lineno - 1].replace("from ", "from offramp.", 1)
+        elif isinstance(node, ast.Import) and any(name.name.split(".")[0] in MOVED for name in node.names):
+            raise ValueError(f"line {node.lineno}: expected `from PACKAGE import NAME`, got `import`")
+    return "\n".join(lines)
+
+
+class BuildBelowOfframp(build_py):
+    """Copies the modules and changes their imports."""
+
+    def build_module(self, module: str, module_file: str, package: str) -> tuple[str, bool]:
+        """Copy one module; return its new path, and whether it was copied."""
+        path, is_copied = super().build_module(module, module_file, package)
+        if is_copied:
+            source = move_imports(Path(module_file).read_text(encoding="utf-8"))
+            Path(path).write_text(source, encoding="utf-8")
+        return path, is_copied
+
+
+folders = find_packages(include=[pattern for name in MOVED for pattern in (name, f"{name}.*")])
+if "editable_wheel" in sys.argv:
+    setup(packages=["offramp", *folders])
+else:
+    setup(
+        packages=["offramp", *(f"offramp.{name}" for name in folders)],
+        package_dir={f"offramp.{name}": name for name in MOVED},
+        cmdclass={"build_py": BuildBelowOfframp},
+    )

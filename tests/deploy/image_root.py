@@ -42,35 +42,34 @@ class ImageBuilder:
         stage = self._stages[name]
         source = self.build(stage.base) if stage.base in self._stages else self.base_root
         subprocess.run(["cp", "--archive", "--reflink=auto", str(source), str(root)], check=True)
-        inherited = len(all_instructions(self._stages, name)) - len(stage.instructions)
-        done = all_instructions(self._stages, name)[:inherited]
+        executed = all_instructions(self._stages, stage.base) if stage.base in self._stages else []
         for instruction in stage.instructions:
             if instruction.name == "COPY":
-                self._copy(instruction, root / workdir(done).relative_to("/"))
+                self._copy(instruction, root / workdir(executed).relative_to("/"))
             elif instruction.name == "RUN":
-                self._run(instruction, root, done)
+                self._run(instruction, root, executed)
             elif instruction.name == "WORKDIR":
                 (root / Path(instruction.arguments).relative_to("/")).mkdir(parents=True, exist_ok=True)
-            done.append(instruction)
+            executed.append(instruction)
         return root
 
-    def _copy(self, instruction: Instruction, workdir: Path) -> None:
+    def _copy(self, instruction: Instruction, folder: Path) -> None:
         *patterns, target = instruction.words
         for source in (path for pattern in patterns for path in sorted(self._context.glob(pattern))):
             if source.is_dir():
                 ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(source, workdir / target, ignore=ignored)
+                shutil.copytree(source, folder / target, ignore=ignored)
             else:
-                shutil.copy(source, workdir / target)
+                shutil.copy(source, folder / target)
 
-    def _run(self, instruction: Instruction, root: Path, done: Sequence[Instruction]) -> None:
+    def _run(self, instruction: Instruction, root: Path, executed: Sequence[Instruction]) -> None:
         binds = {**HOST_PATHS, CERTIFICATES: str(CERTIFICATES)}
         for mount in instruction.mounts:
             source = self.build(mount["from"]) / mount["source"].lstrip("/")
             binds[source] = mount["target"]
-        command = ["sh", "-ec", f"cd {workdir(done)} && {instruction.arguments}"]
+        command = ["sh", "-ec", f"cd {workdir(executed)} && {instruction.arguments}"]
         host = {name: os.environ[name] for name in INDEX_VARIABLES if name in os.environ}
-        _chroot(root, command, {**environment(done), **host, "PIP_CERT": str(CERTIFICATES)}, binds)
+        _chroot(root, command, {**environment(executed), **host, "PIP_CERT": str(CERTIFICATES)}, binds)
 
 
 def workdir(instructions: Sequence[Instruction]) -> Path:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo revocation serve test packaging check protos format golden results bench
+.PHONY: install demo revocation serve test packaging check protos format golden results bench container-check
 
 install: .venv/installed
 
@@ -52,3 +52,7 @@ results: install
 
 bench: install
 	$(BIN)/python -m bench.serving
+
+# Needs root, debootstrap and a package index; no Docker.
+container-check: install
+	$(BIN)/python -m tests.deploy.container_check

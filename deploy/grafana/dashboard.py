@@ -1,13 +1,9 @@
 """Write offramp.json, the Grafana dashboard, from the rows in traffic_rows.py and monitor_rows.py.
 
-    python -m deploy.grafana.dashboard [--check]      `make dashboard` runs this
-
-`--check` writes nothing and fails if the file is out of date.
+`make dashboard` runs `python -m deploy.grafana.dashboard`.
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,8 +58,7 @@ def _label_variables() -> Iterator[Json]:
             "label": name.capitalize(),
             "type": "query",
             "datasource": DATA_SOURCE,
-            "definition": query,
-            "query": {"query": query, "refId": name},
+            "query": {"qryType": 1, "query": query, "refId": name},  # 1: label values
             "refresh": 2,  # when the time range changes
             "sort": 1,  # by name
             "multi": True,
@@ -177,15 +172,5 @@ def text() -> str:
     return json.dumps(dashboard(), indent=2) + "\n"
 
 
-def main() -> None:
-    """Write the file, or compare it with --check."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.grafana.dashboard", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file would change")
-    if not parser.parse_args().check:
-        FILE.write_text(text())
-    elif FILE.read_text() != text():
-        sys.exit(f"{FILE.name} is out of date; run `make dashboard`")
-
-
 if __name__ == "__main__":
-    main()
+    FILE.write_text(text())

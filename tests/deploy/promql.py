@@ -43,10 +43,10 @@ def unknown_names(expression: str, known: Mapping[str, Set[str]]) -> set[str]:
     """
     used = names(expression)
     assert used.metrics, expression
-    unknown = set(used.metrics - known.keys())
-    labels = TARGET_LABELS.union(*(known[metric] for metric in used.metrics - unknown))
-    unknown |= used.grouped - labels
-    return unknown | {label for metric, label in used.matched if label not in known[metric] | TARGET_LABELS}
+    labels = {metric: TARGET_LABELS | known.get(metric, set()) for metric in used.metrics}
+    unknown = {label for metric, label in used.matched if label not in labels[metric]}
+    unknown |= used.grouped - TARGET_LABELS.union(*labels.values())
+    return unknown | (used.metrics - known.keys())
 
 
 def _split(labels: str) -> Iterator[str]:

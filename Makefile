@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo revocation serve test packaging check protos format golden results bench container-check
+.PHONY: install demo revocation serve test packaging check protos format golden results bench container-check dashboard rules
 
 install: .venv/installed
 
@@ -49,6 +49,13 @@ golden: install
 
 results: install
 	$(BIN)/python -m bench.results
+
+dashboard: install
+	$(BIN)/python -m deploy.grafana.dashboard
+
+# promtool is in Debian's package prometheus.
+rules: install
+	cd deploy/prometheus && promtool check config prometheus.yaml && promtool test rules rules_test.yaml
 
 bench: install
 	$(BIN)/python -m bench.serving

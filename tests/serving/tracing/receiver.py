@@ -18,11 +18,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.serving.live_server import eventually
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+REQUEST_ID = "offramp.request_id"
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The spans of one trace, oldest first."""
+    """The span of one call, and its child spans by start time."""
 
     call: Span
     stages: list[Span]
@@ -57,9 +58,6 @@ class SpanReceiver:
         (call,) = find()
         children = [span for span in list(self.spans) if span.parent_span_id == call.span_id]
         return Trace(call, sorted(children, key=lambda span: span.start_time_unix_nano))
-
-
-REQUEST_ID = "offramp.request_id"
 
 
 def attributes(pairs: Any) -> dict[str, Any]:  # noqa: ANN401 - a repeated field

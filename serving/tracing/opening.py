@@ -22,7 +22,8 @@ def open_tracer(settings: TracingSettings) -> "CallTracer | None":
         from serving.tracing.spans import CallTracer
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f'tracing.endpoint: the package {error.name} is not installed: pip install "offramp[tracing]"'
+            f'tracing.endpoint needs the extra "tracing", because {error.name} is not installed: '
+            'pip install "offramp[tracing]"'
         ) from error
     try:
         return CallTracer(make_provider(settings.endpoint, settings.sample_ratio))

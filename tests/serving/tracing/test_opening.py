@@ -47,7 +47,7 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
         open_tracer(TracingSettings(endpoint="http://127.0.0.1:4317"))
 
     message = str(refusal.value)
-    assert message.startswith("tracing.endpoint: the package opentelemetry")
+    assert message.startswith('tracing.endpoint needs the extra "tracing", because opentelemetry')
     assert message.endswith('is not installed: pip install "offramp[tracing]"')
 
 

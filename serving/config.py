@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -165,6 +166,27 @@ class LogSettings(Settings):
     second are written."""
 
 
+def _receiver_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port is not None
+    except ValueError:
+        valid = False
+    if not valid or parts.path not in {"", "/"} or parts.query or parts.username:
+        raise ValueError("expected the URL of an OTLP gRPC receiver, http://HOST:PORT or https://HOST:PORT")
+    return url
+
+
+class TracingSettings(Settings):
+    """[tracing]: OpenTelemetry spans of inference calls."""
+
+    endpoint: Annotated[str, AfterValidator(_receiver_url)] | None = None
+    """URL of the OTLP gRPC receiver of spans, such as http://127.0.0.1:4317; https:// uses TLS. Without it no
+    call is traced. It needs the extra `tracing`."""
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Probability that a call is traced. In a call with a `traceparent`, its sampled flag decides instead."""
+
+
 class ModelSettings(Settings):
     """[models.<name>]: settings of one model."""
 
@@ -182,4 +204,5 @@ class Config(Settings):
     training: TrainingSettings = TrainingSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     models: dict[str, ModelSettings] = {}

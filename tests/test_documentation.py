@@ -24,6 +24,7 @@ from serving.config import (
     MonitorSettings,
     SecuritySettings,
     ServerSettings,
+    TracingSettings,
     TrainingSettings,
     TrialSettings,
 )
@@ -57,6 +58,7 @@ def test_every_setting_is_in_the_serving_page_with_its_default() -> None:
         "training": TrainingSettings,
         "security": SecuritySettings,
         "log": LogSettings,
+        "tracing": TracingSettings,
     }
     for section, settings in sections.items():
         for name, field in settings.model_fields.items():

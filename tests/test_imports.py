@@ -180,6 +180,8 @@ DOES_WITHOUT = {
         "serving.monitor",
     ),
     "serving.metrics.bulk_histogram": ("grpc", "onnxruntime", "serving"),
+    "serving.tracing": ("serving.frontend", "serving.lifecycle", "serving.metrics", "serving.monitor"),
+    "serving.tracing.opening": ("grpc", "serving.engine"),
     **dict.fromkeys(
         LIGHT_CLIENT,
         (
@@ -295,17 +297,28 @@ def test_the_api_reaches_no_deeper_than_it_may(package: str) -> None:
             assert wrong == set(), f"{module} imports {sorted(wrong)}"
 
 
+def importers(package: str) -> set[str]:
+    """Return the modules that import a package."""
+    return {module for module in MODULES if any(lies_in(name, package) for name in imports(module))}
+
+
 def test_only_the_native_front_end_knows_its_package() -> None:
-    assert {name for name in MODULES if any(lies_in(each, "pygrpc_native") for each in imports(name))} == {
-        "serving.frontend.native"
-    }
+    assert importers("pygrpc_native") == {"serving.frontend.native"}
+
+
+def test_only_tracing_imports_opentelemetry() -> None:
+    assert importers("opentelemetry") == {"serving.tracing.provider", "serving.tracing.spans"}
+
+
+def test_only_the_server_and_the_inference_service_import_tracing() -> None:
+    outside = {module for module in importers("serving.tracing") if not lies_in(module, "serving.tracing")}
+
+    assert outside == {"serving.api.inference", "serving.lifecycle.server"}
 
 
 @pytest.mark.parametrize("module", ["serving.lifecycle.server", "serving.commands.program"])
 def test_nothing_but_the_command_line_knows_the_server(module: str) -> None:
-    knowing = {name for name in MODULES if any(lies_in(each, module) for each in imports(name))}
-
-    assert knowing <= {"offramp.__main__", "serving.__main__", "serving.commands.program"}
+    assert importers(module) <= {"offramp.__main__", "serving.__main__", "serving.commands.program"}
 
 
 def modules_loaded_by(statement: str) -> set[str]:
@@ -327,6 +340,7 @@ THIRD_PARTY = {
     "numpy",
     "onnx",
     "onnxruntime",
+    "opentelemetry",
     "pandas",
     "prometheus_client",
     "pydantic",

@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default 3")
-    parser.add_argument("--settings", default="", metavar="TOML", help="changed settings, with dotted keys")
+    parser.add_argument("--settings", action="append", metavar="TOML", help="changed settings; repeatable")
     parser.add_argument("--checkout", type=Path, default=ROOT, metavar="DIR", help="the changed code")
     PUBLICATION.run(parser, _measure)
 
@@ -62,10 +62,11 @@ def _measure(options: argparse.Namespace) -> Comparison:
 def _start_contenders(
     network: BenchNetwork, folder: Path, options: argparse.Namespace, stack: contextlib.ExitStack
 ) -> list[Contender]:
-    model, is_change = network.model, _is_change(options)
+    model, code, is_change = network.model, options.checkout, _is_change(options)
     if is_change:
-        changed = servers.offramp(model, folder, settings=options.settings, checkout=options.checkout)
-        offramps = {"default": servers.offramp(model, folder), "changed": changed}
+        offramps = {"default": servers.offramp(model, folder)}
+        for each in options.settings or [""]:
+            offramps[each or "changed"] = servers.offramp(model, folder, settings=each, checkout=code)
     else:
         offramps = {f"Offramp {each}": servers.offramp(model, folder, front_end=each) for each in FRONT_ENDS}
     contenders = []
@@ -76,8 +77,7 @@ def _start_contenders(
             contenders.append(Contender(f"{name} {point}", server, point, baseline))
     if not is_change:
         environments.make_triton()
-        triton = stack.enter_context(servers.triton(network, folder))
-        contenders.append(Contender(TRITON, triton, None, None))
+        contenders.append(Contender(TRITON, stack.enter_context(servers.triton(network, folder)), None, None))
     return contenders
 
 

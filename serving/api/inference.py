@@ -5,6 +5,7 @@ A front end calls `Inference.begin` for each call.
 
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 from serving.api.access_log import AccessLog
 from serving.api.answer_form import AnswerForm
@@ -23,6 +24,9 @@ from serving.lifecycle.readiness import Readiness
 from serving.metrics.instruments import Metrics
 from serving.repository.repository import ModelRepository, parse_version
 
+if TYPE_CHECKING:  # it imports OpenTelemetry
+    from serving.tracing.spans import CallTrace, CallTracer
+
 RPC = "ModelInfer"
 
 
@@ -38,11 +42,12 @@ class Inference:
         access_share: float = 0.0,
         *,
         list_models: bool = True,
+        tracer: "CallTracer | None" = None,
     ) -> None:
         """Start without calls.
 
         access_share: share of requests in the access log. list_models: whether the error for an unknown model
-        lists the served ones.
+        lists the served ones. tracer: None if tracing is off.
         """
         self._repository = repository
         self._engine = engine
@@ -51,6 +56,7 @@ class Inference:
         self._decoder = Decoder(self._find)
         self._access_log = AccessLog(access_share)
         self._list_models = list_models
+        self._tracer = tracer
 
     def begin(
         self, payload: bytes, call: Call, seconds_left: float | None, *, streamed: bool = False
@@ -64,7 +70,9 @@ class Inference:
         """
         received = time.monotonic()
         deadline = NO_DEADLINE if seconds_left is None else received + seconds_left
-        rows, point = 0, ""
+        rows, point, trace = 0, "", None
+        if self._tracer is not None:
+            trace = self._tracer.start(call.metadata, received, streamed=streamed)
         try:
             self._readiness.check()
             decoded = self._decoder.decode(payload, streamed=streamed)
@@ -72,16 +80,16 @@ class Inference:
             rule = exit_rule(decoded.version.points, decoded.options)
             point = rule.operating_point
             try:
-                return self._submit(decoded, rule, call, received, deadline, streamed=streamed)
+                return self._submit(decoded, rule, call, received, deadline, trace, streamed=streamed)
             except ModelNotReady:  # the version may have been replaced in the meantime
                 successor = self._decoder.decode(payload, streamed=streamed)
                 if successor.version is decoded.version:
                     raise
                 rule = exit_rule(successor.version.points, successor.options)
                 point = rule.operating_point
-                return self._submit(successor, rule, call, received, deadline, streamed=streamed)
+                return self._submit(successor, rule, call, received, deadline, trace, streamed=streamed)
         except Exception as error:
-            self._refuse(payload, call, error, point, rows, received, streamed=streamed)
+            self._refuse(payload, call, error, point, rows, received, trace, streamed=streamed)
             error.__traceback__ = None  # its frames reference the request
             return None
 
@@ -92,6 +100,7 @@ class Inference:
         call: Call,
         received: float,
         deadline: float,
+        trace: "CallTrace | None",
         *,
         streamed: bool,
     ) -> Pending:
@@ -101,6 +110,11 @@ class Inference:
             reply = self._access_log.logged(
                 reply, call, decoded.request_id, version.manifest, rule, rows, received, streamed=streamed
             )
+        if trace is not None:
+            name, number = version.manifest.name, str(version.manifest.version)
+            request_id = call.request_id or decoded.request_id
+            trace.describe(name, number, rule.operating_point, rows, request_id)
+            reply = trace.traced(reply, rule)
         is_synthetic = decoded.options.synthetic
         sampled = () if is_synthetic else version.monitor.sample(rows, rule)
         caller = call.caller if sampled else ""
@@ -115,6 +129,7 @@ class Inference:
             caller,
             is_synthetic,
             is_streamed=streamed,
+            stage_runs=None if trace is None else trace.stage_runs,
         )
         self._engine.submit(version, request)
         return Pending(request, partial(self._engine.cancel, version, request))
@@ -130,6 +145,7 @@ class Inference:
         point: str,
         rows: int,
         received: float,
+        trace: "CallTrace | None",
         *,
         streamed: bool,
     ) -> None:
@@ -147,6 +163,9 @@ class Inference:
             self._access_log.refused(
                 call, message_id, error, model, number, point, rows, received, streamed=streamed
             )
+        if trace is not None:
+            trace.describe(model, number, point, rows, call.request_id or message_id)
+            trace.end(error)
         if version is None:
             self._metrics.request_of_no_model(outcome_of(error), time.monotonic() - received)
         else:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +62,20 @@ Reply = Callable[[Result], None]
 """Sends a request's result to its caller. Called from any thread; never raises, even if the caller left."""
 
 
+class StageRun(NamedTuple):
+    """One run of a stage on rows of a request. Times are on the monotonic clock."""
+
+    stage: int
+    rows: int
+    """Number of rows of the request."""
+    batch_rows: int
+    """Number of rows of the whole batch."""
+    queue_seconds: float
+    """Time that the rows waited for the batch; 0 for its later stages."""
+    started_seconds: float
+    ended_seconds: float
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """One request: its rows, its exit rule, its deadline, and its answers so far."""
@@ -83,6 +97,8 @@ class Request:
     """Whether the request came on a stream. A streamed request waits for room; a unary call is refused."""
     is_shadow: bool = False
     """Whether its rows are already answered and run only for their full-depth answer."""
+    stage_runs: list[StageRun] | None = None
+    """The stage runs of its rows so far; None if the request is not traced."""
     admitted_seconds: float = field(default_factory=time.monotonic)
     queue_seconds: float = 0.0
     """Time from admission until the first rows entered stage 0."""
@@ -230,6 +246,17 @@ class Batch:
                     buffer[part] = group.request.inputs[name]
                 else:
                     buffer[part] = group.request.inputs[name][group.rows_G]
+
+    def record_stage_runs(self, times: Sequence[float]) -> None:
+        """Add the stage runs to the traced requests. times: the batch's start, and the end of each stage."""
+        for group, rows in zip(self.groups, self.sizes, strict=True):
+            stage_runs = group.request.stage_runs
+            if stage_runs is None:
+                continue
+            queue_seconds = times[0] - group.queued_seconds
+            for stage, (started, ended) in zip(self.stages, pairwise(times), strict=True):
+                stage_runs.append(StageRun(stage, rows, self.rows, queue_seconds, started, ended))
+                queue_seconds = 0.0
 
     def rules(self) -> tuple[Floats | float, Bools | bool]:
         """Return each row's threshold at the exit, and whether the row must leave there in any case.

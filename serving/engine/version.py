@@ -94,6 +94,7 @@ class ServedVersion:
         """Run a batch through its stages. If every row fails, run a blank row to check the stages."""
         blocks = [self._blocks[stage][block] for stage, block in zip(batch.stages, batch.blocks, strict=True)]
         execution = execute(batch, blocks)
+        batch.record_stage_runs(execution.times)
         if batch.stage == 0:
             for group in batch.groups:
                 group.request.start(execution.times[0])

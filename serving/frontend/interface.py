@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import grpc
 
 from serving.engine.request import Request
+from serving.frontend.callers import Metadata
 
 
 class Refusal(NamedTuple):
@@ -22,6 +23,10 @@ class Call(Protocol):
     It is answered or refused exactly once, from any thread. `answer` and `refuse` never raise, even if the
     caller left.
     """
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata that the caller sent."""
 
     @property
     def caller(self) -> str:

@@ -19,7 +19,7 @@ import grpc
 from serving.api.inference import Inference
 from serving.api.outline import LARGE_MESSAGE_BYTES
 from serving.api.request_id import request_id_of, trailers
-from serving.frontend.callers import authenticated_name, caller_of, token_name
+from serving.frontend.callers import Metadata, authenticated_name, caller_of, token_name
 from serving.frontend.interface import Pending, Refusal
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -95,14 +95,17 @@ class _LoopCall:
         self.answered_id = ""
 
     @property
+    def metadata(self) -> Metadata:
+        return self._context.invocation_metadata() or ()
+
+    @property
     def caller(self) -> str:
-        metadata = self._context.invocation_metadata() or ()
         authenticated = authenticated_name(self._token, self._context.auth_context())
-        return caller_of(self._context.peer(), metadata, self._caller_metadata, authenticated)
+        return caller_of(self._context.peer(), self.metadata, self._caller_metadata, authenticated)
 
     @property
     def request_id(self) -> str:
-        return request_id_of(self._context.invocation_metadata() or ())
+        return request_id_of(self.metadata)
 
     def answer(self, response: bytes, request_id: str) -> None:
         self.answered_id = request_id

@@ -215,13 +215,16 @@ class _NativeCall:
         self._details, self._caller_metadata = details, caller_metadata
 
     @property
+    def metadata(self) -> Metadata:
+        return self._details[0]
+
+    @property
     def caller(self) -> str:
-        metadata, peer, _ = self._details
-        return caller_of(peer, metadata, self._caller_metadata)
+        return caller_of(self._details[1], self.metadata, self._caller_metadata)
 
     @property
     def request_id(self) -> str:
-        return request_id_of(self._details[0])
+        return request_id_of(self.metadata)
 
     def answer(self, response: bytes, request_id: str) -> None:
         self._pending.pop(self._number, None)

@@ -48,6 +48,7 @@ from serving.monitor.revocations import Revocations
 from serving.repository.repository import ModelRepository
 from serving.security.security import Security
 from serving.stages.devices import DeviceName, choose_device
+from serving.tracing.opening import open_tracer
 from serving.waiting import first_of, off_loop
 
 _LOG = structlog.get_logger(__name__)
@@ -103,6 +104,7 @@ class Server:
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry, dropped_log_lines)
         self._device = choose_device(device)
+        self._tracer = open_tracer(config.tracing)
         self._revocations = Revocations(state_dir)
         self.engine = Engine(config.engine.workers or self._device.default_workers())
         self._trials = Trials(config.trial, config.engine.max_batch_size)
@@ -196,6 +198,7 @@ class Server:
             access_share,
             # A token may allow inference without the calls that list models.
             list_models=not self._security.has_tokens,
+            tracer=self._tracer,
         )
         described = OpenInference(
             self.repository,
@@ -276,10 +279,12 @@ class Server:
         return 0 if finished else 1
 
     def _close(self) -> None:
-        """Close every version and the engine. Blocks."""
+        """Close every version and the engine, and export the last spans. Blocks."""
         self.grpc.remove_socket()
         self.repository.close()
         self.engine.close()
+        if self._tracer is not None:
+            self._tracer.close()
 
     async def _close_revocations(self, deadline: float) -> bool:
         """Write pending revocations by the end of the drain; return False and log it if some are lost."""

@@ -46,7 +46,8 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
     [
         (
             "bogus = 1",
-            "bogus: unknown key, known keys: server, engine, monitor, trial, training, security, log, models",
+            "bogus: unknown key, known keys: server, engine, monitor, trial, training, security, log, "
+            "tracing, models",
         ),
         (
             "[server]\nbogus = 1",
@@ -82,6 +83,19 @@ def test_what_the_file_says_is_taken(file: Path) -> None:
         ("[training]\nmax_memory_bytes = 1000", "training.max_memory_bytes: "),
         ("[training]\nmin_free_bytes = -1", "training.min_free_bytes: "),
         ("[training]\nbogus = 1", "training.bogus: unknown key, known keys: max_jobs, threads, max_mem"),
+        *(
+            (f'[tracing]\nendpoint = "{url}"', "tracing.endpoint: expected the URL of an OTLP gRPC receiver")
+            for url in (
+                "127.0.0.1:4317",
+                "http://",
+                "http://collector",
+                "http://collector:port",
+                "http://collector:4318/v1/traces",
+                "http://user@collector:4317",
+                "grpc://collector:4317",
+            )
+        ),
+        ("[tracing]\nsample_ratio = 1.5", "tracing.sample_ratio: "),
         ("models = 3", "models: "),
         ("[engine", "not TOML: "),
         ("\xff", "not TOML: "),

@@ -1,0 +1,1 @@
+"""OpenTelemetry traces of inference calls. Off by default; needs the extra `tracing`."""

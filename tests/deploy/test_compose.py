@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.__main__ import _server_parser
+from serving.commands.program import _server_parser
 from serving.config import Config
 from tests.deploy.prometheus_process import SHIPPED
 

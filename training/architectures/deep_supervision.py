@@ -20,6 +20,11 @@ def deep_supervision(normalisation: nn.Module, options: NetworkOptions) -> Multi
             'architecture "deep_supervision": expected no strides, because every stage halves the image, '
             f"got {list(options.strides)}"
         )
+    if 0 in options.depth:
+        raise RecipeError(
+            'architecture "deep_supervision": expected a depth of at least 1 for every stage, '
+            f"got {list(options.depth)}"
+        )
     if image.shortest_side < 2**stage_count:
         raise RecipeError(
             f'architecture "deep_supervision": expected images of at least {2**stage_count} pixels a side '

@@ -1,10 +1,10 @@
 """Heads: the classifiers on the features of the stages.
 
 A head has a body, which computes an embedding from the features, and a linear classifier. The kind `linear`
-pools to a grid. The kind `separable` applies depthwise separable convolutions of stride 2 until the features
-have the final stage's channels. An attention gate before them is optional. Early exits need larger heads than
-deep ones. Zhang et al., "SCAN: A Scalable Neural Networks Framework Towards Compact and Efficient Models",
-NeurIPS 2019.
+pools to a grid. The kind `residual` applies residual blocks of stride 2, then pools to a grid. The kind
+`separable` applies depthwise separable convolutions of stride 2 until the features have the final stage's
+channels. An attention gate before them is optional. Early exits need larger heads than deep ones. Zhang et
+al., "SCAN: A Scalable Neural Networks Framework Towards Compact and Efficient Models", NeurIPS 2019.
 
 Shapes: `B` rows, `D` embedding, `K` classes, `C H W` features.
 """
@@ -16,16 +16,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from training.architectures.blocks import ResidualBlock
 from training.recipe.section import Section
 
 
 class HeadSettings(Section):
     """The settings of a head."""
 
-    kind: Literal["linear", "separable"] = "linear"
-    """`linear` or `separable`. Default linear."""
+    kind: Literal["linear", "residual", "separable"] = "linear"
+    """`linear`, `residual` or `separable`. Default linear."""
     grid: Annotated[int, Field(ge=1, le=64)] = 1
-    """Cells a side of the grid that a linear head pools to; 1 is global pooling. Default 1."""
+    """Cells a side of the grid that the features are pooled to, except for a separable head; 1 is global
+    pooling. Default 1."""
+    channels: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False)] = ()
+    """Channels of each block of a residual head. Default none."""
     attention: bool = False
     """Whether a separable head begins with an attention gate. Default false."""
 
@@ -33,8 +37,11 @@ class HeadSettings(Section):
     def _check_kind(self) -> Self:
         if self.kind == "separable" and self.grid != 1:
             raise ValueError('expected grid 1 for kind "separable", whose embedding is pooled')
-        if self.kind == "linear" and self.attention:
-            raise ValueError('expected attention false for kind "linear"')
+        if self.kind != "separable" and self.attention:
+            raise ValueError(f'expected attention false for kind "{self.kind}"')
+        if (self.kind == "residual") != bool(self.channels):
+            wanted = "one number for each block" if self.kind == "residual" else "none"
+            raise ValueError(f'channels: expected {wanted} for kind "{self.kind}", got {list(self.channels)}')
         return self
 
 
@@ -76,8 +83,12 @@ def make_head(settings: HeadSettings, features: Features, *, final_channels: int
     if settings.kind == "separable":
         body = _separable_body(features, final_channels, attention=settings.attention)
         return Head(body, nn.Linear(max(features.channels, final_channels), classes))
+    layers: list[nn.Module] = []
+    for channels in settings.channels:
+        layers.append(ResidualBlock(features.channels, channels, stride=2))
+        features = Features(channels, (features.height + 1) // 2, (features.width + 1) // 2)
     grid = (min(settings.grid, features.height), min(settings.grid, features.width))
-    body = nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Flatten())
+    body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(grid), nn.Flatten())
     return Head(body, nn.Linear(features.channels * grid[0] * grid[1], classes))
 
 

@@ -1,4 +1,4 @@
-"""The residual network: a 3x3 convolution, then three to five stages of residual blocks with a head each.
+"""The residual network: a 3x3 convolution, then three to six stages of residual blocks with a head each.
 
 By default every stage after the first halves the image and doubles the channels, while the shorter side has
 at least 4 pixels. With images of more than 64 pixels a side, the first stage halves too.
@@ -9,13 +9,14 @@ Shapes: `B` rows, `C H W` features.
 
 from collections.abc import Iterator, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
+from training.architectures.blocks import ResidualBlock, convolution
 from training.architectures.heads import Features, make_head
 from training.architectures.network import MultiExitNetwork, NetworkOptions
 from training.errors import RecipeError
 
-FEWEST_EXITS, MOST_EXITS = 3, 5
+FEWEST_EXITS, MOST_EXITS = 3, 6
 SMALLEST_SIDE = 4
 """Shorter side of the smallest output of a halving stage, in pixels."""
 LARGEST_FULL_SIDE = 64
@@ -23,7 +24,10 @@ LARGEST_FULL_SIDE = 64
 
 
 def residual(normalisation: nn.Module, options: NetworkOptions) -> MultiExitNetwork:
-    """Build one stage per head. The first stride is the stride of the first convolution."""
+    """Build one stage per head. The first stride is the stride of the first convolution.
+
+    A first stage of depth 0 is this convolution alone.
+    """
     exits, image = len(options.heads), options.image
     if not FEWEST_EXITS <= exits <= MOST_EXITS:
         raise RecipeError(
@@ -34,9 +38,14 @@ def residual(normalisation: nn.Module, options: NetworkOptions) -> MultiExitNetw
             f'architecture "residual": expected images of at least {SMALLEST_SIDE} pixels a side, '
             f"got {image.height} x {image.width} from the dataset"
         )
+    if 0 in options.depth[1:]:
+        raise RecipeError(
+            'architecture "residual": expected a depth of at least 1 for every stage after the first, '
+            f"got {list(options.depth)}"
+        )
     strides = options.strides or _halving(image, exits)
     features = list(_features(image, options.width, strides))
-    opening = nn.Sequential(_convolution(image.channels, features[0].channels, stride=strides[0]), nn.ReLU())
+    opening = nn.Sequential(convolution(image.channels, features[0].channels, stride=strides[0]), nn.ReLU())
     stages, heads = [], []
     layers = zip([features[0], *features], features, options.depth, options.heads, strict=False)
     for before, after, blocks, head in layers:
@@ -72,38 +81,9 @@ def _features(image: Features, width: Sequence[int], strides: Sequence[int]) -> 
 
 def _blocks(before: Features, after: Features, blocks: int) -> Iterator[nn.Module]:
     """Yield the blocks of a stage. The first block changes channels and size."""
+    if blocks == 0:
+        return
     is_halving = (before.height, before.width) != (after.height, after.width)
     yield ResidualBlock(before.channels, after.channels, stride=2 if is_halving else 1)
     for _ in range(blocks - 1):
         yield ResidualBlock(after.channels, after.channels, stride=1)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes."""
-
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int) -> None:
-        super().__init__()
-        last = _convolution(channels_out, channels_out)
-        nn.init.zeros_(last[1].weight)  # type: ignore[arg-type] # a new block returns its shortcut
-        self.change = nn.Sequential(_convolution(channels_in, channels_out, stride=stride), nn.ReLU(), last)
-        self.shortcut: nn.Module = nn.Identity()
-        if channels_in != channels_out or stride != 1:
-            self.shortcut = _convolution(channels_in, channels_out, stride=stride, kernel_size=1)
-        self.activation = nn.ReLU()
-
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        """Return relu(shortcut + change)."""
-        output_BCHW: Tensor = self.activation(self.shortcut(features_BCHW) + self.change(features_BCHW))
-        return output_BCHW
-
-
-def _convolution(
-    channels_in: int, channels_out: int, *, stride: int = 1, kernel_size: int = 3
-) -> nn.Sequential:
-    """Return a convolution with batch norm. It has no bias, because batch norm subtracts it."""
-    return nn.Sequential(
-        nn.Conv2d(
-            channels_in, channels_out, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
-        ),
-        nn.BatchNorm2d(channels_out),
-    )

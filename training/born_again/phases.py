@@ -1,17 +1,19 @@
 """Training phases: the part of the network that each epoch trains, by `exits.train`.
 
-`frozen-then-joint` has three phases. The first trains the backbone and its final exit. The second trains the
-early heads, with all other weights frozen. The third trains all weights at a small learning rate. Other
-values have one phase. The number of finished epochs determines the phase, so checkpoints do not store it.
+`frozen-heads` has two phases. The first trains the backbone and its final exit. The second trains the early
+heads, with all other weights frozen, so the final exit does not change. `frozen-then-joint` has a third
+phase, which trains all weights at a small learning rate. Other values have one phase. The number of finished
+epochs determines the phase, so checkpoints do not store it.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from training.architectures.network import MultiExitNetwork
+from training.recipe.settings import PHASES
 
 HEADS_SHARE, TOGETHER_SHARE = 1 / 8, 1 / 4
-"""Shares of the epochs for the last two phases; the backbone gets the rest."""
+"""Shares of the epochs for the later phases; the backbone gets the rest."""
 TOGETHER_PEAK_SHARE = 0.1
 """Peak learning rate of the last phase, as a share of the schedule's peak."""
 
@@ -41,13 +43,12 @@ class TrainingPhase:
 
 def phases(train: str, epochs: int) -> tuple[TrainingPhase, ...]:
     """Return the phases of a generation in order."""
-    if train != "frozen-then-joint":
+    if train not in PHASES:
         return (TrainingPhase("all", 0, epochs),)
     heads = max(1, round(epochs * HEADS_SHARE))
-    together = max(1, round(epochs * TOGETHER_SHARE))
+    together = max(1, round(epochs * TOGETHER_SHARE)) if train == "frozen-then-joint" else 0
     backbone = epochs - heads - together
-    return (
-        TrainingPhase("backbone", 0, backbone),
-        TrainingPhase("early heads", backbone, heads),
-        TrainingPhase("all", backbone + heads, together, TOGETHER_PEAK_SHARE),
-    )
+    first = TrainingPhase("backbone", 0, backbone), TrainingPhase("early heads", backbone, heads)
+    if not together:
+        return first
+    return (*first, TrainingPhase("all", backbone + heads, together, TOGETHER_PEAK_SHARE))

@@ -19,7 +19,7 @@ from training.exits.goals import OperatingPointsSection
 from training.recipe.overrides import Overrides, apply_overrides, is_overridden
 from training.recipe.section import LARGEST_SEED, Section, Seed, error_message, one_line
 from training.recipe.settings import (
-    FEWEST_PHASED_EPOCHS,
+    PHASES,
     ArchitectureSection,
     AugmentationSection,
     BaselinesSection,
@@ -68,9 +68,10 @@ class Recipe(Section):
                 f'deep_supervision.hint_weight: expected 0 if exits.train is "frozen", '
                 f"got {self.deep_supervision.hint_weight}"
             )
-        if train == "frozen-then-joint" and self.schedule.epochs < FEWEST_PHASED_EPOCHS:
+        fewest = PHASES.get(train, 1)
+        if self.schedule.epochs < fewest:
             raise ValueError(
-                f'schedule.epochs: expected at least {FEWEST_PHASED_EPOCHS} if exits.train is "{train}", '
+                f'schedule.epochs: expected at least {fewest} if exits.train is "{train}", '
                 f"got {self.schedule.epochs}"
             )
         return self

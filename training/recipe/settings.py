@@ -13,8 +13,8 @@ from training.born_again.rules import RULES
 from training.recipe.section import Count, OneOf, Positive, Section, Share
 
 MOST_EXITS = 16
-FEWEST_PHASED_EPOCHS = 3
-"""Each phase of `frozen-then-joint` needs one epoch."""
+PHASES = {"frozen-heads": 2, "frozen-then-joint": 3}
+"""Number of phases of `exits.train`, where there are several. Each needs one epoch."""
 
 Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
 
@@ -25,7 +25,7 @@ def _as_tuple(value: object) -> object:
 
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(strict=False)]
-Depths = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(strict=False)]
+Depths = Annotated[tuple[Annotated[int, Field(ge=0, le=64)], ...], Field(strict=False)]
 Strides = Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], Field(strict=False)]
 
 
@@ -50,7 +50,8 @@ class ArchitectureSection(Section):
     width: Annotated[Widths, BeforeValidator(_as_tuple)] = (32,)
     """Channels of the first stage, doubled in later stages; or one number per stage. Default 32."""
     depth: Annotated[Depths, BeforeValidator(_as_tuple)] = (1,)
-    """Convolutions, or residual blocks, of every stage; or one number per stage. Default 1."""
+    """Convolutions, or residual blocks, of every stage; or one number per stage. In `residual` the first may
+    be 0: that stage is only the first convolution. Default 1."""
     strides: Strides = ()
     """Factor by which each stage shrinks the image, 1 or 2; only for `residual`. Default none: every stage
     after the first halves the image, down to 4 pixels a side."""
@@ -101,10 +102,11 @@ class GenerationsSection(Section):
 class ExitsSection(Section):
     """When and how the early exits are trained."""
 
-    train: Literal["joint", "frozen", "frozen-then-joint"] = "frozen"
+    train: Literal["joint", "frozen", "frozen-heads", "frozen-then-joint"] = "frozen"
     """`frozen` trains the backbone with only the final exit, then chooses early exits like `attach`.
-    `joint` trains the backbone and all exits together. `frozen-then-joint` trains the backbone, then the
-    early heads of the architecture, then all together at a small learning rate. Default frozen."""
+    `joint` trains the backbone and all exits together. `frozen-heads` trains the backbone, then the early
+    heads of the architecture. `frozen-then-joint` does the same, then trains all together at a small learning
+    rate. Default frozen."""
 
 
 class DeepSupervisionSection(Section):

@@ -48,7 +48,7 @@ class Study(Section):
             )
         if self.recipe.exits.train == "frozen":
             raise ValueError(
-                "recipe.exits.train: expected 'joint' or 'frozen-then-joint', "
+                "recipe.exits.train: expected 'joint', 'frozen-heads' or 'frozen-then-joint', "
                 "because a study compares the recipe's own exits, got 'frozen'"
             )
         for name, goal in self.recipe.operating_points.goals.items():

@@ -1,4 +1,4 @@
-# Every target creates .venv first, once. `make demo MODEL=fashion-mnist` runs the demo on the released model.
+# Every target creates .venv first, once. `make demo MODEL=fashion-mnist` serves the released model only.
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm
 
-from examples.demo import MODEL_REPOSITORY, DemoServer, held_out, published, server
+from examples.server import MODEL_REPOSITORY, ExampleServer, held_out, published, server
 from serving.client import Client
 from serving.monitor.agreement import Power
 from serving.repository.manifest import Certificate
@@ -149,7 +149,7 @@ def expected(certificate: Certificate, answers: StreamAnswers, before: int) -> s
     )
 
 
-def monitored_server(folder: Path, shadow_share: float) -> contextlib.AbstractContextManager[DemoServer]:
+def monitored_server(folder: Path, shadow_share: float) -> contextlib.AbstractContextManager[ExampleServer]:
     """Start a server that samples this share of the rows."""
     settings = folder / "serving.toml"
     settings.write_text(f"[monitor]\nshadow_share = {shadow_share}\n")

@@ -26,7 +26,7 @@ from training.pipeline.folder import RunFolder
 from training.reporting.numerals import quantity
 
 TRAINED = "digits"
-RELEASED = "fashion-mnist"
+RELEASED = fashion_mnist_500.MODEL
 FOLDER = Path("runs") / "demo"
 MOST_IMAGES = 500
 """Images per operating point and round."""

@@ -24,7 +24,6 @@ from serving.client import Client
 from serving.repository.manifest import Manifest
 from training.reporting.numerals import exit_name, percent
 
-MODEL = "fashion-mnist"
 FILE = Path("docs") / "released" / "exits.svg"
 
 SAMPLES = 6
@@ -122,7 +121,8 @@ def _tiles(
         square = f'x="{x}" y="{y}" width="{TILE}" height="{TILE}"'
         middle, baseline = x + TILE / 2, y + TILE + LINE - 2
         yield f"<rect {square}/>"
-        yield f'<g transform="translate({x} {y}) scale({TILE / max(image_CHW.shape[1:]):.4f})">'
+        scale = TILE / max(image_CHW.shape[1:])
+        yield f'<g transform="translate({x} {y + scale / 2:.2f}) scale({scale:.4f})">'
         yield from _shapes(image_CHW)
         yield "</g>"
         if answer == truth:
@@ -134,7 +134,10 @@ def _tiles(
 
 
 def _shapes(image_CHW: NDArray[np.uint8]) -> Iterator[str]:
-    """Yield a path of horizontal lines for each shade, over those of darker shades."""
+    """Yield a path of horizontal lines for each shade, over those of darker shades.
+
+    Lines are slightly wider than a pixel, so that no gaps show between rows.
+    """
     grey_HW = image_CHW.mean(axis=0) / max(1, image_CHW.max())
     for shade in range(1, SHADES):
         steps, at = [], (0, 0)
@@ -168,7 +171,7 @@ def _document(name: str, height: float, exits: int, parts: list[str]) -> str:
 <svg xmlns="http://www.w3.org/2000/svg" {size} role="img">
 <title>Sample images of {escape(name)} for each exit</title>
 <style>{STYLE}{_exit_style(exits, EARLY, FINAL)}
-[class^="shade"] {{ fill: none; stroke-width: 1.08; transform: translateY(.5px); }}
+[class^="shade"] {{ fill: none; stroke-width: 1.08; }}
 {shades}
 @media (prefers-color-scheme: dark) {{{DARK_STYLE}{_exit_style(exits, EARLY_DARK, FINAL_DARK)} }}
 </style>
@@ -189,7 +192,7 @@ def _exit_style(exits: int, early: tuple[int, ...], final: tuple[int, ...]) -> s
 
 def main() -> None:
     """Ask the released model and write the picture."""
-    version, images = published(MODEL), fashion_mnist_500.load()
+    version, images = published(fashion_mnist_500.MODEL), fashion_mnist_500.load()
     manifest = version.manifest
     point = manifest.default_operating_point
     with (

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from training.data.fashion_mnist import load_fashion_mnist
 
+MODEL = "fashion-mnist"
+"""The released model that the images test."""
+
 FILE = Path(__file__).parent / "fashion-mnist-500.npz"
 ROWS = 500
 SEED = 0

@@ -1,4 +1,4 @@
-"""The residual network: a 3x3 convolution, then three to six stages of residual blocks with a head each.
+"""The residual network: a 3x3 convolution, then three to five stages of residual blocks with a head each.
 
 By default every stage after the first halves the image and doubles the channels, while the shorter side has
 at least 4 pixels. With images of more than 64 pixels a side, the first stage halves too.
@@ -16,7 +16,7 @@ from training.architectures.heads import Features, make_head
 from training.architectures.network import MultiExitNetwork, NetworkOptions
 from training.errors import RecipeError
 
-FEWEST_EXITS, MOST_EXITS = 3, 6
+FEWEST_EXITS, MOST_EXITS = 3, 5
 SMALLEST_SIDE = 4
 """Shorter side of the smallest output of a halving stage, in pixels."""
 LARGEST_FULL_SIDE = 64

@@ -116,7 +116,7 @@ class Fit:
         for step, batch in enumerate(self.batches(), first_step):
             loss_sum += self.step(step, batch)
             on_step()
-        epoch = EpochResult(loss_sum.item() / self.steps_per_epoch, exit_accuracy(self._student, *self._tune))
+        epoch = EpochResult(loss_sum.item() / self.steps_per_epoch, exit_accuracy(self._trained, *self._tune))
         self._check_finite(epoch)
         self._history.append(epoch)
         return epoch

@@ -12,10 +12,10 @@ from typing import Literal
 from training.architectures.network import MultiExitNetwork
 from training.recipe.settings import PHASES
 
-HEADS_SHARE, TOGETHER_SHARE = 1 / 8, 1 / 4
+HEADS_SHARE, TOGETHER_SHARE = 1 / 5, 1 / 4
 """Shares of the epochs for the later phases; the backbone gets the rest."""
-TOGETHER_PEAK_SHARE = 0.1
-"""Peak learning rate of the last phase, as a share of the schedule's peak."""
+HEADS_PEAK_SHARE, TOGETHER_PEAK_SHARE = 0.5, 0.1
+"""Peak learning rates of the later phases, as shares of the schedule's peak."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ def phases(train: str, epochs: int) -> tuple[TrainingPhase, ...]:
     heads = max(1, round(epochs * HEADS_SHARE))
     together = max(1, round(epochs * TOGETHER_SHARE)) if train == "frozen-then-joint" else 0
     backbone = epochs - heads - together
-    first = TrainingPhase("backbone", 0, backbone), TrainingPhase("early heads", backbone, heads)
+    first = (
+        TrainingPhase("backbone", 0, backbone),
+        TrainingPhase("early heads", backbone, heads, HEADS_PEAK_SHARE),
+    )
     if not together:
         return first
     return (*first, TrainingPhase("all", backbone + heads, together, TOGETHER_PEAK_SHARE))

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images
+from training.architectures.blocks import ResidualBlock
 from training.architectures.heads import AttentionGate, Depthwise, Features, Head, HeadSettings, make_head
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
@@ -136,6 +137,29 @@ def test_a_grid_of_a_separable_head_is_refused() -> None:
 def test_attention_of_a_linear_head_is_refused() -> None:
     with pytest.raises(ValidationError, match='expected attention false for kind "linear"'):
         HeadSettings(attention=True)
+
+
+def test_attention_of_a_residual_head_is_refused() -> None:
+    with pytest.raises(ValidationError, match='expected attention false for kind "residual"'):
+        HeadSettings(kind="residual", channels=(4,), attention=True)
+
+
+def test_a_residual_head_needs_channels_and_other_heads_refuse_them() -> None:
+    with pytest.raises(ValidationError, match='expected one number for each block for kind "residual", got'):
+        HeadSettings(kind="residual")
+    with pytest.raises(ValidationError, match=r'channels: expected none for kind "linear", got \[4\]'):
+        HeadSettings(channels=(4,))
+
+
+@pytest.mark.parametrize(("grid", "embedding"), [(1, 6), (2, 24), (64, 6 * 2 * 2)])
+def test_a_residual_head_halves_the_features_in_each_block(grid: int, embedding: int) -> None:
+    settings = HeadSettings(kind="residual", channels=(5, 6), grid=grid)
+    residual = make_head(settings, Features(3, 7, 8), final_channels=9, classes=10).eval()
+    blocks = [module for module in residual.modules() if isinstance(module, ResidualBlock)]
+    assert tuple(blocks[0](random_features(0, 2, 3, 7, 8)).shape[1:]) == (5, 4, 4)
+    assert tuple(blocks[1](random_features(0, 2, 5, 4, 4)).shape[1:]) == (6, 2, 2)
+    assert residual.embedding_width == embedding
+    assert residual(random_features(0, 2, 3, 7, 8)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("grid", [0, 65])

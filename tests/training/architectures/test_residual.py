@@ -10,10 +10,10 @@ from serving.repository.manifest import TensorSpec
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images
+from training.architectures.blocks import ResidualBlock
 from training.architectures.heads import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
-from training.architectures.residual import ResidualBlock
 from training.errors import RecipeError
 from training.exits.cost import multiply_adds
 from training.release.export import assert_parity, export_stages
@@ -24,7 +24,7 @@ def residual(
     *,
     exits: int = 3,
     width: Sequence[int] = (2,),
-    depth: int = 1,
+    depth: int | Sequence[int] = 1,
     strides: Sequence[int] = (),
     head: HeadSettings | None = None,
 ) -> MultiExitNetwork:
@@ -37,7 +37,7 @@ def residual(
             image_shape=(1, height, side),
             classes=10,
             width=width,
-            depth=(depth,) * exits,
+            depth=(depth,) * exits if isinstance(depth, int) else depth,
             strides=strides,
             heads=(head or HeadSettings(),) * exits,
         ),
@@ -145,6 +145,18 @@ def test_separable_heads_have_the_channels_of_the_final_stage() -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_stage_has_depth_blocks(depth: int) -> None:
     assert blocks_of(residual(depth=depth)) == [depth] * 3
+
+
+def test_a_first_stage_of_depth_0_is_one_convolution() -> None:
+    network = residual(28, depth=(0, 2, 1))
+    assert blocks_of(network) == [0, 2, 1]
+    assert sum(isinstance(module, nn.Conv2d) for module in network.stages[0].modules()) == 1
+    assert feature_shapes(network, 28) == [(2, 28, 28), (4, 14, 14), (8, 7, 7)]
+
+
+def test_a_later_stage_of_depth_0_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"at least 1 for every stage after the first, got \[1, 0, 1\]"):
+        residual(28, depth=(1, 0, 1))
 
 
 def test_depth_does_not_change_the_shapes_of_the_features() -> None:

@@ -1,4 +1,4 @@
-"""`frozen-then-joint`: first the backbone, then the early heads, then all weights."""
+"""`frozen-heads`: first the backbone, then the early heads. `frozen-then-joint`: then also all weights."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -68,6 +68,14 @@ def test_the_phases_share_the_epochs(epochs: int) -> None:
     assert sum(each.epochs for each in found) == epochs
 
 
+@pytest.mark.parametrize("epochs", [2, 3, 112])
+def test_frozen_heads_have_two_phases(epochs: int) -> None:
+    backbone, heads = phases("frozen-heads", epochs)
+    assert (backbone.trains, heads.trains) == ("backbone", "early heads")
+    assert (backbone.first_epoch, heads.first_epoch) == (0, backbone.epochs)
+    assert backbone.epochs + heads.epochs == epochs
+
+
 @pytest.mark.parametrize("train", ["joint", "frozen"])
 def test_other_values_have_one_phase(train: str) -> None:
     (only,) = phases(train, 8)
@@ -86,6 +94,21 @@ def test_each_phase_changes_only_its_own_part(recipe: Recipe, digits: Dataset) -
     assert backbone == {*stages, "heads.2"}
     assert heads == {"heads.0", "heads.1"}
     assert together == {*stages, "heads.0", "heads.1", "heads.2"}
+
+
+def test_frozen_heads_do_not_change_the_final_exit(recipe: Recipe, digits: Dataset) -> None:
+    network = seeded_network(recipe, digits, 0)
+    fit = make_fit(network, digits, shortened(recipe, "frozen-heads", 2))
+    fit.run_epoch(lambda: None)
+    backbone = copied(network)
+    fit.run_epoch(lambda: None)
+    assert changed(backbone, copied(network)) == {"heads.0", "heads.1"}
+
+
+def test_a_backbone_phase_measures_only_the_final_exit(recipe: Recipe, digits: Dataset) -> None:
+    fit = make_fit(seeded_network(recipe, digits, 0), digits, recipe)
+    counts = [len(fit.run_epoch(lambda: None).tune_accuracy_E) for _ in range(3)]
+    assert counts == [1, 3, 3]
 
 
 def test_the_first_phase_trains_like_a_backbone_without_early_exits(recipe: Recipe, digits: Dataset) -> None:
@@ -107,7 +130,7 @@ def test_a_backbone_learns_from_its_teachers_final_exit(recipe: Recipe, digits: 
     assert changed(copied(alone), copied(network.without_early_exits())) == set()
 
 
-def test_each_phase_has_its_own_cycle_and_the_last_one_a_tenth_of_the_peak(
+def test_each_phase_has_its_own_cycle_of_half_and_of_a_tenth_of_the_peak(
     recipe: Recipe, digits: Dataset
 ) -> None:
     fit = make_fit(seeded_network(recipe, digits, 0), digits, recipe)
@@ -115,7 +138,7 @@ def test_each_phase_has_its_own_cycle_and_the_last_one_a_tenth_of_the_peak(
     for _ in range(3):
         fit.run_epoch(lambda: rates.append(fit.checkpoint().optimizer["param_groups"][0]["lr"]))
     first, second, third = (rates[start : start + fit.steps_per_epoch] for start in (0, 8, 16))
-    assert second == first
+    assert second == pytest.approx([rate / 2 for rate in first])
     assert third == pytest.approx([rate / 10 for rate in first])
 
 

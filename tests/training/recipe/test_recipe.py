@@ -63,7 +63,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(tmp_path: Path) -> None:
     message = error_of(path, MINIMAL + "[schedule]\nepoch = 3\n")
     assert message == (
         f"{path}: schedule.epoch: unknown key, "
-        "known: epochs, batch_rows, learning_rate, weight_decay, warm_up_share, precision"
+        "known: epochs, batch_rows, optimizer, learning_rate, weight_decay, warm_up_share, precision"
     )
 
 
@@ -100,7 +100,7 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
         ("[generations]\ncount = true\n", "generations.count: expected a valid integer, got True"),
         (
             '[exits]\ntrain = "later"\n',
-            "exits.train: expected 'joint', 'frozen' or 'frozen-then-joint', got 'later'",
+            "exits.train: expected 'joint', 'frozen', 'frozen-heads' or 'frozen-then-joint', got 'later'",
         ),
         (
             '[exits]\ntrain = "frozen"\n[deep_supervision]\nhint_weight = 0.1\n',
@@ -111,16 +111,20 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
             'schedule.epochs: expected at least 3 if exits.train is "frozen-then-joint", got 2',
         ),
         (
+            '[exits]\ntrain = "frozen-heads"\n[schedule]\nepochs = 1\n',
+            'schedule.epochs: expected at least 2 if exits.train is "frozen-heads", got 1',
+        ),
+        (
             '[architecture]\nname = "resnet"\n',
             "architecture.name: expected one of deep_supervision, residual, got 'resnet'",
         ),
         (
             '[architecture]\nheads = [{ kind = "cubic" }]\n',
-            "architecture.heads.0.kind: expected 'linear' or 'separable', got 'cubic'",
+            "architecture.heads.0.kind: expected 'linear', 'residual' or 'separable', got 'cubic'",
         ),
         (
             "[architecture]\nheads = [{ pool = 3 }]\n",
-            "architecture.heads.0.pool: unknown key, known: kind, grid, attention",
+            "architecture.heads.0.pool: unknown key, known: kind, grid, channels, attention",
         ),
         ("[augmentation]\nerase_probability = 2.0\n", "expected less than or equal to 1, got 2.0"),
         ("[operating_points.fast]\nepsilon = 0.1\n", "max_accuracy_loss: expected a value, got none"),

@@ -1,6 +1,6 @@
 """Compare other exit rules with the largest probability: at equal multiply-adds, and by certified cost.
 
-    python -m bench.exit_rules models/fashion-mnist/2 runs/exit_rules/models/fashion-mnist-even/1
+    python -m bench.exit_rules models/fashion-mnist/3 runs/exit_rules/models/fashion-mnist-even/1
 
 Writes the record docs/exit_rules/rules.json and its tables in docs/exit-rules.md. Without a version, only
 the tables are written, from the record.

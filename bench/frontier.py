@@ -3,10 +3,10 @@
     python -m bench.frontier --run runs/fashion-mnist
 
 Trains the networks of bench/frontier.toml, from labels and taught by the released network, with the
-schedule and augmentation of its backbone; an interrupted training is resumed. On a CPU this takes hours. Then
+schedule and augmentation of its backbone. An interrupted training is resumed. It takes hours on a CPU. Then
 reads the test split and times all stages in turn, on one thread. The cascade runs the smallest network, and
-the released model's full depth if that is not confident. Its thresholds are chosen and certified like those of
-the exits.
+the released model's full depth if that is not confident. Its thresholds are chosen and certified like those
+of the exits.
 
 Shapes: `N` rows of the test split, `E` exits, `K` classes.
 """

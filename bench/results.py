@@ -17,15 +17,14 @@ from serving.repository.manifest import MANIFEST_FILE, Manifest, OperatingPoint,
 from training.exits.cost import expected_milliseconds
 from training.pipeline.folder import RECORD_FILE, RunFolder, RunRecord
 from training.release import promises
-from training.release.words import BASELINE_NAMES
 from training.reporting.markdown import WrittenPart, row, rule
-from training.reporting.numerals import gain, percent, proportion
+from training.reporting.numerals import percent
 from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
 from training.study.record import StudyRecord
 
-RELEASED = Path("models") / "fashion-mnist" / "2"
-RUN = DOCS / "released" / "fashion-mnist-1"
+RELEASED = Path("models") / "fashion-mnist" / "3"
+RUN = DOCS / "released" / "fashion-mnist-3"
 STUDY = DOCS / "studies" / "fashion-mnist"
 PART = WrittenPart("results", "make results")
 
@@ -73,11 +72,11 @@ def read() -> Results:
 
 def pages(results: Results) -> dict[Path, tuple[str, ...]]:
     """Return the lines of each page."""
-    released, baselines = tuple(_released(results)), tuple(_baselines(results))
+    released = tuple(_released(results))
     return {
         ROOT / "README.md": released,
-        DOCS / "results.md": (*released, "", *baselines, "", *_study(results.study)),
-        ROOT / RELEASED.parent / "README.md": (*released, "", *baselines),
+        DOCS / "results.md": (*released, "", *_study(results.study)),
+        ROOT / RELEASED.parent / "README.md": released,
     }
 
 
@@ -125,17 +124,6 @@ def _milliseconds(record: RunRecord, point: OperatingPoint, batch_rows: int) -> 
     stages = record.stage_milliseconds[batch_rows]
     milliseconds = expected_milliseconds(point.exit_shares, stages)
     return f"{milliseconds:.3f} ({percent(milliseconds / sum(stages), 0)})"
-
-
-def _baselines(results: Results) -> Iterator[str]:
-    """Yield the networks without exits that were trained by the same schedule."""
-    manifest = results.manifest
-    point = manifest.default_operating_point
-    yield row("without exits", "accuracy", "multiply-adds", f"gain of `{point}`, points")
-    yield rule(4)
-    for each in results.record.baselines:
-        cost = percent(each.multiply_adds / manifest.multiply_adds[-1])
-        yield row(BASELINE_NAMES[each.name], proportion(each.right), cost, gain(each.beaten_by))
 
 
 def _study(study: StudyRecord) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Measure how far perturbed inputs raise the cost of a row: a slowdown attack on early exits.
 
-    python -m bench.slowdown models/fashion-mnist/2
+    python -m bench.slowdown models/fashion-mnist/3
 
 The attack is DeepSloth (Hong et al., "A Panda? No, It's a Sloth", ICLR 2021): projected gradient descent that
 makes the probabilities of every early exit more equal. Gradients pass through the exported stages, run in

@@ -37,7 +37,7 @@ from training.release.exported_stage import ExportedStage
 from training.release.publish import publish, stage_entry
 
 NAMES = ("released", "heavy")
-RELEASED = ROOT / "models" / "fashion-mnist" / "2"
+RELEASED = ROOT / "models" / "fashion-mnist" / "3"
 IMAGES = 1024
 IMAGE_SHAPE = (1, 28, 28)
 IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))

@@ -83,7 +83,7 @@ def _check_scope(scope: Scope, model_repository: Path) -> None:
 
 
 def _add_scope(command: CommandParser) -> None:
-    command.example = "fashion-mnist/2/fast --state-dir state"
+    command.example = "fashion-mnist/3/fast --state-dir state"
     command.add_argument("point", type=_scope, metavar="MODEL[/VERSION[/POINT]]")
     command.add_argument(
         "--state-dir", type=Path, required=True, metavar="DIR", help="the server's state folder"

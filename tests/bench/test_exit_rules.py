@@ -157,7 +157,7 @@ def test_a_certified_choice_is_within_its_goal_and_one_for_every_rule() -> None:
 
 
 def test_rules_are_compared_for_the_points_that_promise_agreement() -> None:
-    released = read_version(ROOT / "models" / "fashion-mnist" / "2")
+    released = read_version(ROOT / "models" / "fashion-mnist" / "3")
     provenance = released.manifest.provenance
     assert provenance.retargeted_from is not None
     uncertified = {"max_accuracy_loss": 0.01, "certified_by": "nothing"}
@@ -177,7 +177,7 @@ def test_rules_are_compared_for_the_points_that_promise_agreement() -> None:
 
 
 def test_a_dataset_other_than_the_versions_own_is_refused() -> None:
-    released = read_version(ROOT / "models" / "fashion-mnist" / "2")
+    released = read_version(ROOT / "models" / "fashion-mnist" / "3")
     recipe = {"dataset": {"name": "digits", "test_rows": 360}}
     provenance = released.manifest.provenance.model_copy(update={"recipe": recipe})
     other = released.manifest.model_copy(update={"provenance": provenance})

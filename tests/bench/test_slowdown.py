@@ -44,7 +44,7 @@ from training.errors import DatasetError
 from training.release.export import export_stages
 
 ROOT = Path(__file__).parent.parent.parent
-VERSION = read_version(ROOT / "models" / "fashion-mnist" / "2")
+VERSION = read_version(ROOT / "models" / "fashion-mnist" / "3")
 EARLY_EXITS = 3
 
 

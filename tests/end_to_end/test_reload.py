@@ -16,7 +16,7 @@ from tests.end_to_end.server_process import ServerProcess
 from tests.serving import scripted_model
 from tests.serving.live_server import eventually
 
-RELEASED = Path(__file__).parents[2] / "models" / "fashion-mnist" / "2"
+RELEASED = Path(__file__).parents[2] / "models" / "fashion-mnist" / "3"
 MEMORY_GROWTH = 1.2
 """Largest growth of the server's memory by reloads after the first."""
 

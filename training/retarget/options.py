@@ -25,7 +25,7 @@ def add_to(command: CommandParser) -> None:
         "Publish the stages of a version as the next version, with one operating point changed or added. "
         "Options that are not given keep the point's values."
     )
-    command.example = "fashion-mnist 2 --point balanced --epsilon 0.005"
+    command.example = "fashion-mnist 3 --point balanced --epsilon 0.005"
     command.add_argument("model", metavar="MODEL", help="the model's name in the repository")
     command.add_argument("version", type=int, metavar="VERSION", help="the version to start from")
     add_model_repository(command)

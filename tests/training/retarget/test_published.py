@@ -9,7 +9,7 @@ from serving.repository.repository import read_version
 from training.data.splits import Split
 from training.retarget.published import PublishedStages
 
-RELEASED = Path(__file__).parents[3] / "models" / "fashion-mnist" / "2"
+RELEASED = Path(__file__).parents[3] / "models" / "fashion-mnist" / "3"
 
 
 def test_splits_with_equal_digests_are_distinguished_and_each_is_run_once() -> None:

@@ -53,7 +53,8 @@ def test_the_repeated_rules_have_the_most_correct_tune_rows(study: Study) -> Non
         (
             'train = "joint"',
             'train = "frozen"',
-            "recipe.exits.train: expected 'joint', 'frozen-heads' or 'frozen-then-joint', because a study compares",
+            "recipe.exits.train: expected 'joint', 'frozen-heads' or 'frozen-then-joint', because a study "
+            "compares",
         ),
         (
             "repeated_rules = 1",

@@ -31,7 +31,7 @@ class EpochResult:
     loss: float
     """Mean over the steps."""
     tune_accuracy_E: tuple[float, ...]
-    """Accuracy of each trained exit on the tune split, after the epoch. A backbone has only the final exit."""
+    """Accuracy of each trained exit on the tune split after the epoch; a backbone has only the final exit."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import attach
+from bench import attach, frontier
 from bench.gpu.record import PUBLICATION as GPU
 from bench.publication import Publication
 from bench.serving.page import PUBLICATION as SERVING
@@ -14,7 +14,7 @@ from bench.soak.record import PUBLICATION as SOAK
 from training.reporting.markdown import WrittenPart
 from training.reporting.record import RecordPart
 
-PUBLICATIONS = [SERVING, GPU, SOAK, attach.PUBLICATION]
+PUBLICATIONS = [SERVING, GPU, SOAK, attach.PUBLICATION, frontier.PUBLICATION]
 LARGEST_BYTES = 30_000
 
 
@@ -30,8 +30,8 @@ def test_the_page_follows_from_the_record(publication: Publication[Any]) -> None
     assert publication.part.replaced(page, lines) == page, f"run {publication.part.command} --publish"
 
 
-def test_the_plot_follows_from_the_record() -> None:
-    publication = attach.PUBLICATION
+@pytest.mark.parametrize("publication", [attach.PUBLICATION, frontier.PUBLICATION])
+def test_the_plot_follows_from_the_record(publication: Publication[Any]) -> None:
     assert publication.plot is not None
 
     assert publication.path.with_suffix(".svg").read_text() == publication.plot(publication.read())

@@ -39,30 +39,30 @@ def follow_page(
 
 
 def _install_and_serve(page: Terminals) -> None:
-    page.next("Install")
-    output = page.next("Install")
+    page.run_next("Install")
+    output = page.run_next("Install")
     assert "ok fashion-mnist/2: 4 stages" in output
     assert "serves" in output
-    page.next("Serve")
-    output = page.next("Serve")
+    page.run_next("Serve")
+    output = page.run_next("Serve")
     assert output.startswith("serving\n")
     assert "of 3" in output
-    page.next("Secure")
-    page.next("Secure")
-    assert "of 3" in page.next("Secure")
+    page.run_next("Secure")
+    page.run_next("Secure")
+    assert "of 3" in page.run_next("Secure")
 
 
 def _watch(
     page: Terminals, seconds: float, *, has_prometheus: bool, before_prometheus: Callable[[], None]
 ) -> None:
-    assert "monitoring/rules.yaml" in page.next("Watch")
+    assert "monitoring/rules.yaml" in page.run_next("Watch")
     before_prometheus()
-    page.next("Watch")
-    page.next("Watch")
+    page.run_next("Watch")
+    page.run_next("Watch")
     if has_prometheus:
         page.await_output("=> 1 @", seconds)
     page.stop_server()
-    page.next("Test an alert")
+    page.run_next("Test an alert")
     if has_prometheus:
         page.await_output('"alertname":"OfframpDown"', seconds)
         page.await_output('"state":"firing"', seconds)
@@ -70,30 +70,30 @@ def _watch(
 
 
 def _change_versions_and_points(page: Terminals, seconds: float) -> None:
-    page.next("Upgrade")
-    page.next("Upgrade")
+    page.run_next("Upgrade")
+    page.run_next("Upgrade")
     page.await_output('version="3"', seconds)
-    assert "rolled back to version 2" in page.next("Roll back")
-    assert "version 3 serves again" in page.next("Roll back")
-    page.next("Revoke and reinstate")
+    assert "rolled back to version 2" in page.run_next("Roll back")
+    assert "version 3 serves again" in page.run_next("Roll back")
+    page.run_next("Revoke and reinstate")
     page.reload()
-    page.next("Revoke and reinstate")
+    page.run_next("Revoke and reinstate")
     page.await_output("fast: revoked by the operator", seconds)
-    page.next("Revoke and reinstate")
+    page.run_next("Revoke and reinstate")
 
 
 def _answer_symptoms(page: Terminals) -> None:
-    assert page.next("At 3 a.m.") == "serving\n"
-    assert "ok fashion-mnist/3" in page.next("At 3 a.m.")
-    assert "version 2 serves" in page.next("At 3 a.m.")
-    assert "balanced" in page.next("At 3 a.m.")
-    page.next("At 3 a.m.")
-    page.next("At 3 a.m.")
-    assert page.next("At 3 a.m.").startswith("notAfter=")
-    assert page.next("At 3 a.m.") == "operator infer,read\n"
-    page.next("At 3 a.m.")
+    assert page.run_next("At 3 a.m.") == "serving\n"
+    assert "ok fashion-mnist/3" in page.run_next("At 3 a.m.")
+    assert "version 2 serves" in page.run_next("At 3 a.m.")
+    assert "balanced" in page.run_next("At 3 a.m.")
+    page.run_next("At 3 a.m.")
+    page.run_next("At 3 a.m.")
+    assert page.run_next("At 3 a.m.").startswith("notAfter=")
+    assert page.run_next("At 3 a.m.") == "operator infer,read\n"
+    page.run_next("At 3 a.m.")
 
 
 def _last_of(page: Terminals, section: str, blocks: int) -> str:
     """Run blocks of a section; return the output of the last one."""
-    return [page.next(section) for _ in range(blocks)][-1]
+    return [page.run_next(section) for _ in range(blocks)][-1]

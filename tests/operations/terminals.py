@@ -14,10 +14,10 @@ from typing import Self
 from tests.operations.page import Block
 from tests.serving.live_server import eventually
 
-PORTS = re.compile(r"\b(?:8001|8002|8443|8444|9090)\b")
-"""The ports of the page."""
-COMMAND_SECONDS = 300.0
 SERVER_PORT, PROMETHEUS_PORT = "8001", "9090"
+PORTS = (SERVER_PORT, "8002", "8443", "8444", PROMETHEUS_PORT)
+"""The ports of the page. Free ones replace them."""
+COMMAND_SECONDS = 900.0
 
 
 class Terminals:
@@ -37,18 +37,12 @@ class Terminals:
         self._variables = variables
         self._not_run = tuple(not_run)
         self._replaced = dict(replaced)
-        self._ports: dict[str, str] = {}
+        self._ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
         self._last = ""
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._started: dict[str, str] = {}
-        self._exits = ExitStack()
 
     def __enter__(self) -> Self:
-        for port in ("8001", "8002", "8443", "8444", "9090"):
-            free = self._exits.enter_context(socket.socket())
-            free.bind(("127.0.0.1", 0))
-            self._ports[port] = str(free.getsockname()[1])
-        self._exits.close()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +50,7 @@ class Terminals:
             process.kill()
             process.communicate()
 
-    def next(self, section: str) -> str:
+    def run_next(self, section: str) -> str:
         """Run the next block, which must be of a section; return its stdout."""
         block = next(self._blocks)
         assert block.section == section, f"expected a block of {section}, got {block}"
@@ -127,7 +121,15 @@ class Terminals:
     def _adapted(self, commands: str) -> str:
         for text, replacement in self._replaced.items():
             commands = commands.replace(text, replacement)
-        return PORTS.sub(lambda port: self._ports[port[0]], commands)
+        return re.sub(rf"\b(?:{'|'.join(PORTS)})\b", lambda port: self._ports[port[0]], commands)
+
+
+def _free_ports(number: int) -> list[str]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [str(free.getsockname()[1]) for free in sockets]
 
 
 def _answers(url: str) -> bool:

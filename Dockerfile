@@ -16,6 +16,8 @@ COPY pyproject.toml setup.py README.md LICENSE ./
 COPY offramp ./offramp
 COPY serving ./serving
 COPY training ./training
+COPY deploy/prometheus ./deploy/prometheus
+COPY deploy/grafana/offramp.json ./deploy/grafana/offramp.json
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim AS base

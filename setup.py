@@ -12,6 +12,11 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 MOVED = ("serving", "training")
+MONITORING = (
+    *(f"deploy/prometheus/{name}.yaml" for name in ("prometheus", "rules", "rules_test")),
+    "deploy/grafana/offramp.json",
+)
+"""Files that `offramp monitoring` writes; the wheel has them below `offramp`."""
 
 
 def move_imports(source: str) -> str:
@@ -29,7 +34,15 @@ def move_imports(source: str) -> str:
 
 
 class BuildBelowOfframp(build_py):
-    """Copies the modules and changes their imports."""
+    """Copies the modules and changes their imports, and copies the files for monitoring."""
+
+    def run(self) -> None:
+        """Build the packages, and add the files for monitoring."""
+        super().run()
+        for name in MONITORING:
+            target = Path(self.build_lib, "offramp", name)
+            self.mkpath(str(target.parent))
+            self.copy_file(name, str(target))
 
     def build_module(self, module: str, module_file: str, package: str) -> tuple[str, bool]:
         """Copy one module; return its new path, and whether it was copied."""

@@ -65,6 +65,7 @@ SERVER = ProgramEntry(
         "revoke": "stop the use of an operating point",
         "reinstate": "allow a revoked operating point again",
         "token": "make a bearer token for callers",
+        "monitoring": "write alerts and a dashboard to a folder",
     },
 )
 CLIENT = ProgramEntry(
@@ -165,7 +166,7 @@ def _parser(prog: str, programs: Sequence[ProgramEntry], description: str, examp
     for program in programs:
         lines += [
             f"{program.title}:",
-            *(f"  {name:<9}  {summary}" for name, summary in program.commands.items()),
+            *(f"  {name:<10}  {summary}" for name, summary in program.commands.items()),
         ]
     parser = CommandParser(
         prog=prog,

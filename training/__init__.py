@@ -3,6 +3,7 @@
 Public are the names in `__all__`. All other names of this package may change in any version.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ __all__ = [
     "propose_recipe",
     "run",
 ]
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in serving/__init__.py
 
 
 def __getattr__(name: str) -> object:

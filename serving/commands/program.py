@@ -14,7 +14,7 @@ from prometheus_client import disable_created_metrics
 # Set before gRPC is imported: otherwise its core writes to stderr directly, not through the log writer.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from serving.commands import models, remove, revocation, rollback, tokens, verify
+from serving.commands import models, monitoring, remove, revocation, rollback, tokens, verify
 from serving.commands.arguments import DEFAULT_REPOSITORY, add_model_repository
 from serving.config_sources import load_config
 from serving.console.command_parser import CommandParser, add_version
@@ -91,6 +91,7 @@ def _parser(prog: str) -> CommandParser:
     revocation.add_revoke_to(commands.add_parser("revoke", help=revocation.REVOKE_HELP))
     revocation.add_reinstate_to(commands.add_parser("reinstate", help=revocation.REINSTATE_HELP))
     tokens.add_to(commands.add_parser("token", help=tokens.HELP))
+    monitoring.add_to(commands.add_parser("monitoring", help=monitoring.HELP))
     return parser
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-OFFRAMP = ("-m", "serving.console.offramp")
+OFFRAMP = ("-m", "offramp")
 """Arguments for Python that run the command `offramp`."""
 
 

@@ -60,6 +60,7 @@ class ImageBuilder:
                 ignored = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(source, folder / target, ignore=ignored)
             else:
+                (folder / target).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, folder / target)
 
     def _run(self, instruction: Instruction, root: Path, executed: Sequence[Instruction]) -> None:

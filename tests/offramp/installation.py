@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("offramp", "serving", "training", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("offramp", "serving", "training", "deploy", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 PACKAGES = Path(sysconfig.get_path("purelib"))
 BASE = ("numpy", "numpy.libs", "grpc", "google", "typing_extensions.py")
 """What `pip install offramp` puts into site-packages, besides Offramp."""

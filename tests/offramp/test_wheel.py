@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from offramp.__main__ import CLIENT, JOBS, SERVER, TRAINING
+from serving.commands.monitoring import FILES
 from tests.offramp.installation import ROOT, Installation
 from tests.offramp.serving_installation import RELEASED, server
 
@@ -32,8 +33,10 @@ def test_the_wheel_has_every_file_of_the_sources(wheel: Path) -> None:
     ).stdout.split()
     sources = {name if name.startswith("offramp/") else f"offramp/{name}" for name in listed}
 
+    monitoring = {f"offramp/deploy/{name}" for name in FILES}
+
     assert "offramp/py.typed" in sources
-    assert {name for name in ZipFile(wheel).namelist() if name.startswith("offramp/")} == sources
+    assert {name for name in ZipFile(wheel).namelist() if name.startswith("offramp/")} == sources | monitoring
 
 
 def test_no_module_of_the_wheel_imports_a_top_level_serving_or_training(wheel: Path) -> None:
@@ -70,6 +73,7 @@ def test_a_command_names_its_missing_extra_in_one_line(
         "attach": ["model.onnx", "--data", "rows.npz", "--name", "mine"],
         "retarget": ["digits", "1"],
         "study": ["fashion-mnist"],
+        "monitoring": ["folder"],
     }.get(command, [])
 
     code, output, errors = base.run(base.offramp, command, *words, cwd=tmp_path)
@@ -129,6 +133,14 @@ def test_folders_of_the_same_names_do_not_disturb_a_server_and_its_processes(
     assert healthy == (0, "serving\n", "")
     assert (listed[0], listed[2]) == (0, "")
     assert "digits" in listed[1]
+
+
+def test_an_installation_has_the_files_for_monitoring(complete: Installation, tmp_path: Path) -> None:
+    code, output, errors = complete.run(complete.offramp, "monitoring", "monitoring", cwd=tmp_path)
+
+    assert (code, errors) == (0, "")
+    for name, line in zip(FILES[1:], output.splitlines()[1:], strict=True):
+        assert (tmp_path / line).read_bytes() == (ROOT / "deploy" / name).read_bytes()
 
 
 @pytest.mark.parametrize(

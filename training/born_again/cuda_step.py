@@ -4,7 +4,6 @@ A small network's step is hundreds of short kernels, and starting them one by on
 them. A replay starts all at once. Batches of another size, and the first steps, run without a graph.
 """
 
-import threading
 from collections.abc import Callable, Mapping
 
 import torch
@@ -13,15 +12,11 @@ from torch import Tensor
 WARM_UP_STEPS = 3
 """Steps before the capture, in which libraries allocate their workspaces and the optimizer its state."""
 
-_ONE_CAPTURE = threading.Lock()
-"""Allows one capture at a time in a process, as CUDA graphs in PyTorch require."""
-
 
 class CudaStep:
-    """Runs a step on a stream of its own, from named inputs on the CPU or the device."""
+    """Runs a step on a stream of its own, from named inputs on the CPU."""
 
-    def __init__(self, step: Callable[[Mapping[str, Tensor]], Tensor], device: torch.device) -> None:
-        self._step = step
+    def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._steps = 0
@@ -30,41 +25,34 @@ class CudaStep:
         self._inputs: dict[str, Tensor] = {}
         self._loss = torch.zeros(())
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Run the step; the returned loss is valid until the next call."""
+    def run(self, step: Callable[[Mapping[str, Tensor]], Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """Run the step, which must be the same in every call; the loss is valid until the next call."""
         shapes = {name: tensor.shape for name, tensor in inputs.items()}
         self._shapes = self._shapes or shapes
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             if shapes != self._shapes or self._steps < WARM_UP_STEPS:
-                loss = self._step({name: self._copied(tensor) for name, tensor in inputs.items()})
+                loss = step(self._copied(inputs))
             else:
-                loss = self._replay(inputs)
+                loss = self._replay(step, inputs)
         self._steps += shapes == self._shapes
         current.wait_stream(self._stream)
         return loss
 
-    def _replay(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def _replay(self, step: Callable[[Mapping[str, Tensor]], Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         if self._graph is None:
-            self._inputs = {name: self._copied(tensor).clone() for name, tensor in inputs.items()}
-            graph = torch.cuda.CUDAGraph()
-            # "thread_local": other threads may allocate memory meanwhile.
-            with (
-                _ONE_CAPTURE,
-                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
-            ):
-                self._loss = self._step(self._inputs)
-            self._graph = graph
+            self._inputs = self._copied(inputs)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._loss = step(self._inputs)
         for name, tensor in inputs.items():
-            self._inputs[name].copy_(_pinned(tensor), non_blocking=True)
+            self._inputs[name].copy_(tensor.pin_memory(), non_blocking=True)
         self._graph.replay()
         return self._loss
 
-    def _copied(self, tensor: Tensor) -> Tensor:
-        return _pinned(tensor).to(self._device, non_blocking=True)
-
-
-def _pinned(tensor: Tensor) -> Tensor:
-    """Copy a CPU tensor to pinned memory, from which a copy to the device does not block."""
-    return tensor if tensor.is_cuda else tensor.pin_memory()
+    def _copied(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy to the device from pinned memory, which does not block."""
+        return {
+            name: tensor.pin_memory().to(self._device, non_blocking=True) for name, tensor in inputs.items()
+        }

@@ -1,7 +1,7 @@
 """Training of one generation, epoch by epoch.
 
-`checkpoint()` returns the whole state, so a restored fit gives bitwise the same results. All random
-numbers come from a generator on the CPU, on every device.
+`checkpoint()` returns the whole state, so a restored fit gives the same results: bitwise on a CPU; for CUDA
+see `reproducible.py`. All random numbers come from a generator on the CPU, on every device.
 
 Shapes: `B` rows of a batch, `N` rows of a split, `E` exits, `C H W` image.
 """
@@ -51,9 +51,8 @@ class Fit:
         self._student = precision.place(student)
         self._trained = self._student
         """The part that runs in training: in a backbone phase, the student without early exits."""
-        self._run: Callable[[Mapping[str, Tensor]], Tensor] = self._optimize
-        self._captured_phase: TrainingPhase | None = None
-        """The phase whose step `_run` captures, on CUDA."""
+        self._captured: tuple[TrainingPhase, CudaStep] | None = None
+        """On CUDA, the captured step and its phase."""
         self._phases = phases(exits.train, schedule.epochs)
         self._objective = objective
         self._hints = objective.hints.to(precision.device) if objective.hints is not None else None
@@ -107,6 +106,7 @@ class Fit:
         load_optimizer_state(self._optimizer, checkpoint.optimizer)
         self._generator.set_state(checkpoint.generator)
         self._history = list(checkpoint.history)
+        self._captured = None  # it reads the replaced state of the optimizer
 
     def run_epoch(self, on_step: Callable[[], None]) -> EpochResult:
         """Train on every row once; raise RecipeError if the loss is not finite."""
@@ -138,11 +138,12 @@ class Fit:
             warm_up_share=schedule.warm_up_share,
         )
         set_learning_rate(self._optimizer, rate)
-        if self._precision.device.type == "cuda" and self._captured_phase != phase:
-            self._run = CudaStep(self._optimize, self._precision.device)
-            self._captured_phase = phase
         inputs = self._objective.inputs(step, schedule.epochs * self.steps_per_epoch, len(batch["row_B"]))
-        return self._run({**batch, **inputs})
+        if self._precision.device.type != "cuda":
+            return self._optimize({**batch, **inputs})
+        if self._captured is None or self._captured[0] != phase:
+            self._captured = phase, CudaStep(self._precision.device)
+        return self._captured[1].run(self._optimize, {**batch, **inputs})
 
     def _optimize(self, inputs: Mapping[str, Tensor]) -> Tensor:
         row_B = inputs["row_B"]

@@ -17,7 +17,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 @contextlib.contextmanager
 def reproducible(*, threads: int, device: torch.device) -> Iterator[None]:
-    """Set deterministic operations and a thread count for the block, and restore both settings after it."""
+    """Set deterministic operations and a thread count for the block, and restore the settings after it."""
     threads_before = torch.get_num_threads()
     deterministic_before = torch.are_deterministic_algorithms_enabled()
     warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -1,6 +1,7 @@
 """The captured step on CUDA trains like the step without a graph."""
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor
 
 from training.born_again import cuda_step
 from training.born_again.cuda_step import CudaStep
-from training.born_again.fit import Fit
 from training.born_again.generations import TrainedGeneration, seeded
 from training.born_again.precision import Precision
 from training.born_again.reproducible import reproducible
@@ -39,9 +39,9 @@ def recipe(optimizer: str, train: str = "joint") -> Recipe:
     )
 
 
-def trained_weights(settings: Recipe, digits: Dataset) -> Mapping[str, Tensor]:
+def trained_weights(settings: Recipe, digits: Dataset, *, is_bf16: bool) -> Mapping[str, Tensor]:
     """Train with a teacher; return the weights."""
-    precision = Precision(CUDA, is_bf16=False)
+    precision = Precision(CUDA, is_bf16=is_bf16)
     teacher = TrainedGeneration(0, seeded(lambda: make_network(settings, digits), 1).eval(), ())
     student = seeded(lambda: make_network(settings, digits), 2)
     with reproducible(threads=1, device=CUDA):
@@ -51,42 +51,44 @@ def trained_weights(settings: Recipe, digits: Dataset) -> Mapping[str, Tensor]:
     return fit.checkpoint().network
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("train", ["joint", "frozen-then-joint"])
+@pytest.mark.parametrize(
+    ("optimizer", "train", "precision"),
+    [("adamw", "joint", "fp32"), ("sgd", "frozen-then-joint", "fp32"), ("sgd", "frozen-heads", "bf16")],
+)
 def test_a_captured_step_trains_like_one_without_a_graph(
-    optimizer: str, train: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, train: str, precision: str, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captured = trained_weights(recipe(optimizer, train), digits)
+    settings = recipe(optimizer, train)
+    captured = trained_weights(settings, digits, is_bf16=precision == "bf16")
     monkeypatch.setattr(cuda_step, "WARM_UP_STEPS", 10**9)
-    expected = trained_weights(recipe(optimizer, train), digits)
+    expected = trained_weights(settings, digits, is_bf16=precision == "bf16")
     for name, tensor in expected.items():
         torch.testing.assert_close(captured[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_a_resumed_fit_captures_its_step_again(digits: Dataset) -> None:
-    settings, precision = recipe("adamw"), Precision(CUDA, is_bf16=False)
-
-    def new_fit() -> Fit:
-        student = seeded(lambda: make_network(settings, digits), 2)
-        return make_fit(0, student, [], digits.train, digits.tune, settings, precision)
-
+def test_a_restored_fit_captures_its_step_again(digits: Dataset) -> None:
+    settings, precision = recipe("sgd"), Precision(CUDA, is_bf16=False)
+    student = seeded(lambda: make_network(settings, digits), 2)
     with reproducible(threads=1, device=CUDA):
-        whole, first, second = new_fit(), new_fit(), new_fit()
-        for _ in range(3):
-            whole.run_epoch(lambda: None)
-        first.run_epoch(lambda: None)
-        second.restore(first.checkpoint())
-        for _ in range(2):
-            second.run_epoch(lambda: None)
-    for name, tensor in whole.checkpoint().network.items():
-        torch.testing.assert_close(second.checkpoint().network[name], tensor, rtol=1e-3, atol=1e-4)
+        fit = make_fit(0, student, [], digits.train, digits.tune, settings, precision)
+        fit.run_epoch(lambda: None)
+        after_one = copy.deepcopy(fit.checkpoint())
+        fit.run_epoch(lambda: None)
+        expected = copy.deepcopy(fit.checkpoint().network)
+        fit.restore(after_one)
+        fit.run_epoch(lambda: None)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(fit.checkpoint().network[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_batches_of_another_size_run_without_the_graph() -> None:
+def test_the_step_runs_in_the_warm_up_in_the_capture_and_for_batches_of_another_size() -> None:
+    sizes: list[int] = []
+
     def double(inputs: Mapping[str, Tensor]) -> Tensor:
+        sizes.append(len(inputs["rows"]))
         return 2 * inputs["rows"].sum()
 
-    run: Callable[[Mapping[str, Tensor]], Tensor] = CudaStep(double, CUDA)
-    sizes = [4, 4, 4, 4, 3, 4, 5]
-    losses = [run({"rows": torch.arange(float(size))}).item() for size in sizes]
-    assert losses == [2 * sum(range(size)) for size in sizes]
+    step = CudaStep(CUDA)
+    losses = [step.run(double, {"rows": torch.arange(float(size))}).item() for size in [4, 4, 4, 4, 3, 4, 5]]
+    assert losses == [2 * sum(range(size)) for size in [4, 4, 4, 4, 3, 4, 5]]
+    assert sizes == [4, 4, 4, 4, 3, 5]  # the sixth batch is a replay

@@ -96,6 +96,12 @@ def test_each_phase_changes_only_its_own_part(recipe: Recipe, digits: Dataset) -
     assert together == {*stages, "heads.0", "heads.1", "heads.2"}
 
 
+def test_the_recipe_fashion_mnist_trains_its_backbone_for_90_epochs_and_its_heads_for_22() -> None:
+    backbone, heads = phases("frozen-heads", 112)
+    assert (backbone.epochs, backbone.peak_share) == (90, 1.0)
+    assert (heads.epochs, heads.peak_share) == (22, 0.5)
+
+
 def test_frozen_heads_do_not_change_the_final_exit(recipe: Recipe, digits: Dataset) -> None:
     network = seeded_network(recipe, digits, 0)
     fit = make_fit(network, digits, shortened(recipe, "frozen-heads", 2))

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.frontier import LABELS, NETWORKS, POINT, PUBLICATION, TAUGHT, Cascade, Measured, backbone_epochs
+from bench.frontier import (
+    BACKBONE,
+    EXITS,
+    LABELS,
+    NETWORKS,
+    PUBLICATION,
+    TAUGHT,
+    Cascade,
+    Entry,
+    backbone_epochs,
+    compared,
+    lone_milliseconds,
+)
 from training.data.splits import Split
 from training.recipe.recipe import load_recipe
 
@@ -35,13 +47,31 @@ def test_a_cascade_runs_the_full_depth_of_the_large_network_after_the_small_one(
 
 def test_an_entry_counts_what_the_reference_gains_and_loses() -> None:
     correct_N, reference_N = np.array([1, 1, 1, 0, 0], bool), np.array([0, 1, 1, 1, 1], bool)
-    entry = Measured("small", LABELS, 10, 20.0, {1: 0.5}, correct_N).entry(reference_N)
-    assert (entry.correct, entry.gained, entry.lost) == (3, 2, 1)
+    entry = Entry(
+        name="small",
+        kind=LABELS,
+        parameters=10,
+        multiply_adds=20.0,
+        milliseconds={1: 0.5},
+        correct=3,
+        gained=0,
+        lost=0,
+    )
+    after = compared(entry, correct_N, reference_N)
+    assert (after.correct, after.gained, after.lost) == (3, 2, 1)
+
+
+def test_a_lone_batch_runs_each_stage_with_the_rows_that_reach_it() -> None:
+    times = {1: (1.0, 10.0), 2: (1.5, 16.0)}
+    exit_N = np.array([0, 0, 0, 1, 1, 1])
+    # Batches of 2: no row, one row and two rows reach stage 1.
+    assert lone_milliseconds(exit_N, times, 2) == (3 * 1.5 + 10.0 + 16.0) / 3
+    assert lone_milliseconds(exit_N, times, 1) == (6 * 1.0 + 3 * 10.0) / 6
 
 
 def test_the_published_counts_agree_with_the_accuracies() -> None:
     frontier = PUBLICATION.read()
-    (balanced,) = [each for each in frontier.entries if (each.kind, each.name) == (POINT, "`balanced`")]
+    (balanced,) = [entry for entry in frontier.entries if (entry.kind, entry.name) == (EXITS, "balanced")]
     assert (balanced.gained, balanced.lost) == (0, 0)
     for entry in frontier.entries:
         assert balanced.correct - entry.correct == entry.gained - entry.lost
@@ -50,6 +80,6 @@ def test_the_published_counts_agree_with_the_accuracies() -> None:
 def test_each_network_is_published_from_labels_and_taught_with_the_epochs_of_the_backbone() -> None:
     frontier = PUBLICATION.read()
     names = set(tomllib.loads(NETWORKS.read_text())["networks"])
-    for kind in (LABELS, TAUGHT):
-        assert {entry.name for entry in frontier.entries if entry.kind == kind} == names
+    for kind, expected in ((LABELS, names | {BACKBONE}), (TAUGHT, names)):
+        assert {entry.name for entry in frontier.entries if entry.kind == kind} == expected
     assert frontier.epochs == backbone_epochs(load_recipe("fashion-mnist"))

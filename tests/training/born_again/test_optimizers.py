@@ -1,5 +1,7 @@
 """The optimizers of a schedule, on the CPU."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def test_a_loaded_state_continues_as_the_saved_one(name: str) -> None:
     first, second = (make_optimizer([parameter], schedule, CPU) for parameter in parameters)
     run(first, parameters[0], GRADIENTS[0], 0.1)
     parameters[1].data.copy_(parameters[0].data)
-    load_optimizer_state(second, first.state_dict())
+    load_optimizer_state(second, copy.deepcopy(first.state_dict()))
     for optimizer, parameter in zip((first, second), parameters, strict=True):
         run(optimizer, parameter, GRADIENTS[1], 0.05)
     assert torch.equal(parameters[0], parameters[1])

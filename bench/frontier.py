@@ -20,6 +20,7 @@ from statistics import median
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
 from bench.publication import DOCS, ROOT, Publication
@@ -323,6 +324,7 @@ def _draw(frontier: Frontier) -> Callable[[Figure], None]:
                 line = "-" if kind in (EXITS, CASCADE) else ":"
                 axes.plot(milliseconds, accuracy, line, color=colour, marker=marker, label=kind)
             axes.set_xlabel("milliseconds a batch")
+            axes.yaxis.set_major_locator(MultipleLocator(0.5))
         figure.axes[0].set_ylabel("accuracy on test, %")
         figure.axes[1].legend(loc="lower right")
 

@@ -2,7 +2,7 @@
 
     python -m bench.attach
 
-Trains the backbone of `fashion-mnist` without exits, in about 25 minutes on one core. An interrupted training
+Trains the backbone of `fashion-mnist` without exits, in about an hour on one core. An interrupted training
 is resumed. Attaches exits to the ONNX file with 10,000 unlabelled rows that the backbone was not trained on.
 Then serves the version on both front ends and compares it with the file on the official test rows. Publishes
 docs/attach/fashion-mnist.json, its plot, and the table of docs/attach.md.

@@ -32,7 +32,6 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
 from training.architectures.heads import HeadSettings
 from training.born_again.generations import TrainedGeneration
-from training.born_again.phases import phases
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset, Split
 from training.exits.cost import bind_stages, time_stages
@@ -149,7 +148,7 @@ def _measure(options: argparse.Namespace) -> Frontier:
     (reference_N,) = [each_N for entry, each_N in found if (entry.name, entry.kind) == (DEFAULT_POINT, EXITS)]
     return Frontier(
         conditions={"machine": hardware(), **package_versions(("onnxruntime", "torch"))},
-        epochs=backbone_epochs(recipe),
+        epochs=without_exits(recipe).schedule.epochs,
         n=len(test),
         entries=tuple(compared(entry, correct_N, reference_N) for entry, correct_N in found),
     )
@@ -160,7 +159,6 @@ def train_networks(
 ) -> dict[Key, Exported]:
     """Train the networks without exits, or load those in the run's folder; the backbone comes last."""
     plain = without_exits(recipe)
-    schedule = plain.schedule.model_copy(update={"epochs": backbone_epochs(recipe)})
     teacher = train(recipe, dataset, run, ProgressBar())[chosen_generation]
     exported: dict[Key, Exported] = {}
     for name, shape in tomllib.loads(NETWORKS.read_text())["networks"].items():
@@ -169,8 +167,7 @@ def train_networks(
         for kind, earlier in earlier_of.items():
             rule_and_count = {"count": 1 + len(earlier), "rule": RULE}
             generations = plain.generations.model_copy(update=rule_and_count)
-            update = {"architecture": architecture, "schedule": schedule, "generations": generations}
-            network = plain.model_copy(update=update)
+            network = plain.model_copy(update={"architecture": architecture, "generations": generations})
             folder = RunFolder(run.path / "frontier" / f"{name} {kind}".replace(",", "").replace(" ", "-"))
             folder.begin_or_resume(network, dataset.digests)
             *_, trained = train(network, dataset, folder, ProgressBar(), earlier=earlier, make=make_backbone)
@@ -180,11 +177,6 @@ def train_networks(
     place.mkdir(exist_ok=True)
     exported[BACKBONE, LABELS] = export_network(teacher.network.without_early_exits(), dataset, place)
     return exported
-
-
-def backbone_epochs(recipe: Recipe) -> int:
-    """Return the epochs that train a recipe's backbone."""
-    return phases(recipe.exits.train, recipe.schedule.epochs)[0].epochs
 
 
 def _time(runners: Mapping[Key, StageRunner]) -> dict[Key, Times]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.born_again.generations import TrainedGeneration
+from training.born_again.phases import phases
 from training.born_again.progress import TrainingProgress
 from training.data.splits import Dataset, Split
 from training.exits.cost import measure_milliseconds, multiply_adds
@@ -105,9 +106,14 @@ def narrowed(recipe: Recipe, dataset: Dataset, max_multiply_adds: float) -> Reci
 
 
 def without_exits(recipe: Recipe) -> Recipe:
-    """Return the recipe without settings that only early exits use."""
+    """Return the recipe without the settings and epochs that only early exits use."""
     supervision = recipe.deep_supervision.model_copy(update={"hint_weight": 0.0})
-    update = {"deep_supervision": supervision, "exits": ExitsSection(train="joint")}
+    of_backbone = [
+        phase for phase in phases(recipe.exits.train, recipe.schedule.epochs) if phase.trains != "early heads"
+    ]
+    schedule = recipe.schedule.model_copy(update={"epochs": sum(phase.epochs for phase in of_backbone)})
+    exits = ExitsSection(train="joint")
+    update = {"deep_supervision": supervision, "exits": exits, "schedule": schedule}
     return _with_generations(recipe, 1).model_copy(update=update)
 
 

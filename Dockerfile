@@ -25,8 +25,6 @@ LABEL org.opencontainers.image.title="offramp" \
     org.opencontainers.image.description="gRPC server for classifiers with early exits" \
     org.opencontainers.image.licenses="Apache-2.0"
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-# Otherwise onnxruntime 1.31 sends usage data to its vendor, and keeps an identifier in the home folder.
-ENV ORT_DISABLE_TELEMETRY=1
 WORKDIR /srv/offramp
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /srv/offramp offramp \
     && mkdir models state \

@@ -1,11 +1,13 @@
 """Reads the settings from environment variables and a TOML file. Variables override the file.
 
 The variable of `server.max_message_bytes` is `OFFRAMP_SERVER__MAX_MESSAGE_BYTES`. The value of a section or a
-list is JSON. Unknown keys are refused; the message lists the known ones.
+list is JSON. Unknown keys are refused; the message lists the known ones. Variables that Kubernetes sets for
+a Service are ignored.
 """
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,8 @@ PREFIX = "OFFRAMP_"
 DELIMITER = "__"
 PATHS = ("certificate", "key", "client_ca", "token_file")
 """Keys of `[security]` that are paths."""
+KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT|PORT|PORT_.*)")
+"""Variables that Kubernetes sets in each pod for a Service, such as OFFRAMP_PORT_8001_TCP_ADDR."""
 
 Location = tuple[str, ...]
 """A section, a key in it, and so on."""
@@ -34,6 +38,7 @@ class _Variables(Config, BaseSettings):
 
 def load_config(path: Path | None) -> Config:
     """Read the variables, and a TOML file if given. Raise ConfigurationError for an invalid setting."""
+    _check_variable_names()
     document = {} if path is None else _read_file(path)
     try:
         return Config.model_validate(_merged(document, EnvSettingsSource(_Variables)()))
@@ -69,11 +74,35 @@ def _merged(document: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[s
     return merged
 
 
+def _check_variable_names() -> None:
+    """Raise ConfigurationError for a misspelled variable. Ignored, it would leave its setting at the default.
+
+    Names without a section and without two underscores are ignored: they may belong to other programs.
+    """
+    sections = Config.model_fields
+    for name, (section, *_) in sorted(_locations().items()):
+        if section in sections or KUBERNETES.fullmatch(name.upper()):
+            continue
+        known = f"known sections: {', '.join(sections)}"
+        if DELIMITER in name:
+            raise ConfigurationError(f"{name}: unknown section {shown(repr(section))}, {known}")
+        first, underscore, key = section.partition("_")
+        if underscore and first in sections:
+            variable = f"{PREFIX}{first}{DELIMITER}{key}".upper()
+            raise ConfigurationError(
+                f"{name}: expected two underscores after the section, {shown(variable)}, {known}"
+            )
+
+
 def _variables() -> dict[str, Location]:
     """Return the variables that are set, with the locations of their settings."""
+    return {name: location for name, location in _locations().items() if location[0] in Config.model_fields}
+
+
+def _locations() -> dict[str, Location]:
+    """Return the variables with the prefix, with the parts of their names."""
     names = [name for name in os.environ if name.upper().startswith(PREFIX)]
-    locations = {name: tuple(name[len(PREFIX) :].lower().split(DELIMITER)) for name in names}
-    return {name: location for name, location in locations.items() if location[0] in Config.model_fields}
+    return {name: tuple(name[len(PREFIX) :].lower().split(DELIMITER)) for name in names}
 
 
 def _origin(location: Location, path: Path | None) -> str:

@@ -71,9 +71,9 @@ class Inference:
         received = time.monotonic()
         deadline = NO_DEADLINE if seconds_left is None else received + seconds_left
         rows, point, trace = 0, "", None
-        if self._tracer is not None:
-            trace = self._tracer.start(call.metadata, received, streamed=streamed)
         try:
+            if self._tracer is not None:
+                trace = self._tracer.start(call.metadata, received, streamed=streamed)
             self._readiness.check()
             decoded = self._decoder.decode(payload, streamed=streamed)
             rows = decoded.rows

@@ -88,7 +88,7 @@ class Observation:
                 self.failed(result, request.rule.operating_point, request.rows, request.received_seconds)
 
     def _record_runs(self, batch: Batch, execution: Execution) -> None:
-        for stage, (before, after) in zip(batch.stages, pairwise(execution.times), strict=True):
+        for stage, (before, after) in zip(batch.stages, pairwise(execution.times), strict=False):
             self._metrics.ran(stage, batch.rows, after - before)
         started = execution.times[0]
         waited = [started - group.queued_seconds for group in batch.groups if not group.request.is_shadow]

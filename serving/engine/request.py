@@ -248,13 +248,16 @@ class Batch:
                     buffer[part] = group.request.inputs[name][group.rows_G]
 
     def record_stage_runs(self, times: Sequence[float]) -> None:
-        """Add the stage runs to the traced requests. times: the batch's start, and the end of each stage."""
+        """Add the stage runs to the traced requests.
+
+        times: the batch's start, and the end of each stage that ran.
+        """
         for group, rows in zip(self.groups, self.sizes, strict=True):
             stage_runs = group.request.stage_runs
             if stage_runs is None:
                 continue
             queue_seconds = times[0] - group.queued_seconds
-            for stage, (started, ended) in zip(self.stages, pairwise(times), strict=True):
+            for stage, (started, ended) in zip(self.stages, pairwise(times), strict=False):
                 stage_runs.append(StageRun(stage, rows, self.rows, queue_seconds, started, ended))
                 queue_seconds = 0.0
 

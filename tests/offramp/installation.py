@@ -20,7 +20,9 @@ RETARGET = (
     *("pydantic", "pydantic_core", "annotated_types", "typing_inspection"),
 )
 """The same for the extra `retarget`."""
-BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+BUILD = "import sys; from setuptools import build_meta; build_meta.{hook}(sys.argv[1])"
+DELETED = Path("build", "lib", "offramp", "serving", "deleted.py")
+"""A module of an earlier build."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,34 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
+def copy_sources(folder: Path, *more: str) -> None:
+    """Copy the sources, and more files and folders of the checkout, to an existing folder."""
+    for name in (*SOURCES, *more):
+        if (ROOT / name).is_dir():
+            # Other processes write to these folders meanwhile.
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+
+
 def build_wheel(folder: Path) -> Path:
-    """Build the wheel from a copy of the sources."""
+    """Build the source distribution from a copy of the sources, and the wheel from it."""
     sources = folder / "sources"
     sources.mkdir()
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, sources / name)
-    subprocess.run(
-        [sys.executable, "-c", BUILD, str(folder)], cwd=sources, check=True, capture_output=True, timeout=60
-    )
+    copy_sources(sources)
+    _build("build_sdist", sources, folder)
+    (archive,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder, filter="data")
+    unpacked = folder / archive.name.removesuffix(".tar.gz")
+    (unpacked / DELETED).parent.mkdir(parents=True)
+    (unpacked / DELETED).touch()
+    _build("build_wheel", unpacked, folder)
     return next(folder.glob("*.whl"))
+
+
+def _build(hook: str, sources: Path, folder: Path) -> None:
+    command = [sys.executable, "-c", BUILD.format(hook=hook), str(folder)]
+    subprocess.run(command, cwd=sources, check=True, capture_output=True, timeout=60)
 
 
 def install(wheel: Path, folder: Path, packages: Collection[str] | None) -> Installation:

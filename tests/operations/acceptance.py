@@ -6,12 +6,11 @@ OfframpDown waits for two.
 """
 
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.offramp.installation import ROOT, SOURCES, environment
+from tests.offramp.installation import copy_sources, environment
 from tests.operations.following import follow_page, prepare_home
 from tests.operations.page import page_blocks
 from tests.operations.terminals import Terminals
@@ -27,9 +26,7 @@ def main() -> None:
         folder.mkdir()
         clone = home / "offramp"
         clone.mkdir(parents=True)
-        for name in (*SOURCES, "models"):
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, clone / name)
+        copy_sources(clone, "models")
         prepare_home(home)
         # What `. venv/bin/activate` does in the terminals of later blocks, and the Python of this checkout.
         programs = (folder / "venv" / "bin", Path(sys.executable).resolve().parent)

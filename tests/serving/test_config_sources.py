@@ -153,6 +153,8 @@ CHANGED = {
     "shadow_share": 0.5,
     "max_missing_share": 0.5,
     "access_share": 0.5,
+    "sample_ratio": 0.5,
+    "endpoint": "http://127.0.0.1:4317",
     "certificate": Path("cert.pem"),
     "key": Path("key.pem"),
     "client_ca": Path("ca.pem"),
@@ -292,9 +294,63 @@ def test_an_error_of_two_settings_names_the_variable_and_the_file(
         load_config(file)
 
 
-def test_variables_that_are_not_settings_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Kubernetes sets these for a Service with the name offramp.
-    monkeypatch.setenv("OFFRAMP_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setenv("OFFRAMP_PORT", "tcp://10.0.0.1:8001")
+SECTIONS = "known sections: server, engine, monitor, trial, training, security, log, tracing, models"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("OFFRAMP_SECURTY__TOKEN_FILE", "unknown section 'securty'"),
+        ("offramp_securty__token_file", "unknown section 'securty'"),
+        ("OFFRAMP__SECURITY__TOKEN_FILE", "unknown section '_security'"),
+        ("OFFRAMP__SECURITY_TOKEN_FILE", "unknown section '_security_token_file'"),
+        ("OFFRAMP_SECURITY_TOKEN__FILE", "unknown section 'security_token'"),
+        (
+            "OFFRAMP_SECURITY_TOKEN_FILE",
+            "expected two underscores after the section, OFFRAMP_SECURITY__TOKEN_FILE",
+        ),
+        ("offramp_log_level", "expected two underscores after the section, OFFRAMP_LOG__LEVEL"),
+        ("OFFRAMP_MODELS_", "expected two underscores after the section, OFFRAMP_MODELS__"),
+    ],
+)
+def test_a_misspelled_variable_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str, complaint: str
+) -> None:
+    file.write_text("")
+    monkeypatch.setenv(name, "tokens")
+
+    with pytest.raises(ConfigurationError) as refusal:
+        load_config(file)
+
+    assert str(refusal.value) == f"{name}: {complaint}, {SECTIONS}"
+
+
+@pytest.mark.parametrize("name", ["OFFRAMP_SECURITY___TOKEN_FILE", "OFFRAMP_SECURITY__"])
+def test_other_underscores_after_the_section_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "tokens")
+
+    with pytest.raises(ConfigurationError, match=rf"^{name}: security\."):
+        load_config(None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Kubernetes sets these for Services with the names offramp and offramp-server.
+        "OFFRAMP_SERVICE_HOST",
+        "OFFRAMP_SERVICE_PORT",
+        "OFFRAMP_SERVICE_PORT_GRPC",
+        "OFFRAMP_PORT",
+        "OFFRAMP_PORT_8001_TCP_ADDR",
+        "OFFRAMP_SERVER_SERVICE_HOST",
+        "OFFRAMP_SERVER_SERVICE_PORT",
+        "OFFRAMP_SERVER_SERVICE_PORT_GRPC",
+        "OFFRAMP_SERVER_PORT",
+        "OFFRAMP_SERVER_PORT_8001_TCP",
+        "OFFRAMP_HOME",
+    ],
+)
+def test_variables_that_are_not_settings_are_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "tcp://10.0.0.1:8001")
 
     assert load_config(None) == Config()

@@ -79,7 +79,31 @@ def test_only_the_raising_rows_fail(version: PublishedVersion, culprits: set[int
     assert set(execution.failures) == culprits
     expected = [math.nan if n in culprits else n for n in range(ROWS)]
     np.testing.assert_array_equal(execution.logits_BK.max(axis=1), expected)
-    assert len(execution.times) == len(batch.stages) + 1
+    stages_run = min(stages, 2) if len(culprits) == ROWS else stages
+    assert len(execution.times) == stages_run + 1
+
+
+@pytest.mark.parametrize(
+    ("fates", "stages_run"),
+    [
+        ([(RAISES, 0)], 2),
+        ([(0, RAISES)], 3),
+        ([(RAISES, 0), (RAISES, 0)], 2),
+        ([(RAISES, 0), (0, RAISES)], 3),
+        ([(RAISES, 0), (RAISES, 0), (0, 0)], 3),
+    ],
+)
+def test_after_a_failure_the_times_are_of_the_stages_that_ran(
+    version: PublishedVersion, fates: list[tuple[int, int]], stages_run: int
+) -> None:
+    blocks = open_blocks(version)
+    request = request_of(np.stack([row(1, 1, 1, 1, fates=fate) for fate in fates]))
+    batch = Batch(0, [RowGroup(request, np.arange(len(fates)), NO_SLOTS, -1, 0.0)], [0, 0, 0])
+
+    execution = execute(batch, [blocks[stage][0] for stage in batch.stages])
+
+    assert len(execution.times) == stages_run + 1
+    assert execution.times == sorted(execution.times)
 
 
 def test_after_a_failure_the_other_rows_have_features_in_their_own_slots(

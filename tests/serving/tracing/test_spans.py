@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, SamplingResult
 
 from serving.api.wire import INFERENCE_SERVICE, inference
-from tests.serving.api.inference_calls import infer, open_stream, request, with_id
+from tests.serving.api.inference_calls import infer, open_stream, refused, request, with_id
 from tests.serving.held_worker import held_worker
 from tests.serving.live_server import PATIENCE_SECONDS, LiveServer, eventually
 from tests.serving.scripted_model import EASY, HARD, MIDDLE, RAISES, row
@@ -206,6 +207,16 @@ def test_a_failed_stage_sets_the_error_status(server: LiveServer, receiver: Span
     assert [stage.name for stage in trace.stages] == ["stage 0", "stage 1"]
 
 
+def test_stages_after_the_failed_one_have_no_span(server: LiveServer, receiver: SpanReceiver) -> None:
+    doomed = request(row(0, 0.5, 5, 5, fates=(RAISES, 0)), operating_point={"string_param": "exact"})
+    with pytest.raises(grpc.RpcError):
+        infer(server, with_id("failed at exact", doomed))
+
+    trace = receiver.trace("failed at exact")
+
+    assert [stage.name for stage in trace.stages] == ["stage 0", "stage 1"]
+
+
 def test_a_cancelled_call_ends_its_span(server: LiveServer, receiver: SpanReceiver) -> None:
     with held_worker(server.engine, server.version()):
         call = send(server, "cancelled", EASY)
@@ -216,6 +227,23 @@ def test_a_cancelled_call_ends_its_span(server: LiveServer, receiver: SpanReceiv
     assert attributes(trace.call.attributes)["rpc.grpc.status_code"] == 1
     assert trace.call.status.code == Status.STATUS_CODE_UNSET
     assert trace.stages == []
+
+
+class FailingSampler(ParentBasedTraceIdRatio):
+    def should_sample(self, *_: object, **__: object) -> SamplingResult:
+        raise ArithmeticError("no sampling decision")
+
+
+def test_a_call_whose_span_cannot_start_is_refused_and_counted(
+    models: Path, front_end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.tracing.provider.ParentBasedTraceIdRatio", FailingSampler)
+    config = {"tracing": {"endpoint": "http://127.0.0.1:9"}}
+    with LiveServer(models, config, front_end=front_end) as server:
+        code, _ = refused(server, request(EASY))
+
+        assert code == "INTERNAL"
+        assert server.metric("offramp_requests_total", model="scripted", outcome="failed") == 1
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])

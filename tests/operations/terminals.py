@@ -18,6 +18,8 @@ SERVER_PORT, PROMETHEUS_PORT = "8001", "9090"
 PORTS = (SERVER_PORT, "8002", "8443", "8444", PROMETHEUS_PORT)
 """The ports of the page. Free ones replace them."""
 COMMAND_SECONDS = 900.0
+DEFAULT_UMASK = 0o022
+"""With it, new files are readable by all users unless the page says otherwise."""
 
 
 class Terminals:
@@ -71,6 +73,7 @@ class Terminals:
             text=True,
             timeout=COMMAND_SECONDS,
             check=False,
+            umask=DEFAULT_UMASK,
         )
         assert finished.returncode == 0, f"{self._last}: {finished.stdout}{finished.stderr}"
         return finished.stdout

@@ -63,6 +63,16 @@ def test_the_kustomization_lists_every_file_that_is_not_optional() -> None:
     assert kustomization["namespace"] == only("Namespace")["metadata"]["name"]
 
 
+def test_the_kustomization_names_the_image_that_the_readme_pushes() -> None:
+    (kustomization,) = read_file(FOLDER / "kustomization.yaml")
+    (image,) = kustomization["images"]
+    readme = (FOLDER / "README.md").read_text()
+
+    assert pods()["Deployment"]["containers"][0]["image"].split(":")[0] == image["name"]
+    assert f"docker push {image['newName']}:{image['newTag']}\n" in readme
+    assert "set image" not in readme
+
+
 def test_the_resources_of_kserve_have_the_fields_of_its_definitions() -> None:
     runtime, service = only("ServingRuntime"), only("InferenceService")
     model = service["spec"]["predictor"]["model"]

@@ -75,6 +75,10 @@ def test_the_server_knows_its_options() -> None:
     assert container_ports("server") == {options.grpc_port, options.metrics_port}
 
 
+def test_no_variable_has_the_prefix_of_the_servers_settings() -> None:
+    assert re.findall(r"\$\{?OFFRAMP_\w+", TEXT) == []
+
+
 def test_docker_waits_longer_than_the_server_drains() -> None:
     grace = int(SERVICES["server"]["stop_grace_period"].removesuffix("s"))
 

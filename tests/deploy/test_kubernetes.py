@@ -8,6 +8,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from serving.config import Config
 from serving.lifecycle.server import CLOSE_SECONDS
@@ -61,6 +62,16 @@ def test_the_kustomization_lists_every_file_that_is_not_optional() -> None:
     files = {file.name for file in FOLDER.glob("*.yaml")} - OPTIONAL - {"kustomization.yaml"}
     assert set(kustomization["resources"]) == files
     assert kustomization["namespace"] == only("Namespace")["metadata"]["name"]
+
+
+def test_the_kustomization_names_the_image_that_the_readme_pushes() -> None:
+    (kustomization,) = read_file(FOLDER / "kustomization.yaml")
+    (image,) = kustomization["images"]
+    readme = (FOLDER / "README.md").read_text()
+
+    assert pods()["Deployment"]["containers"][0]["image"].split(":")[0] == image["name"]
+    assert f"docker push {image['newName']}:{image['newTag']}\n" in readme
+    assert "set image" not in readme
 
 
 def test_the_resources_of_kserve_have_the_fields_of_its_definitions() -> None:
@@ -214,6 +225,20 @@ def test_selectors_and_ports_match_the_pods() -> None:
     assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["grpc", "metrics"]
     assert monitor["selector"]["matchLabels"] == service["metadata"]["labels"]
     assert [end["port"] for end in monitor["endpoints"]] == ["metrics"]
+
+
+def test_the_policy_in_comments_lets_the_server_reach_dns_and_the_collector() -> None:
+    text = (FOLDER / "network-policy.yaml").read_text()
+    commented = text[text.index("  # egress:") : text.index("  ingress:")]
+    enabled = text.replace("  egress: []\n", "").replace(commented, commented.replace("  # ", "  "))
+    policy = yaml.safe_load(enabled)
+    dns, collector = policy["spec"]["egress"]
+
+    for version in KUBERNETES:
+        kubernetes_validate.validate(policy, version, strict=True)
+    assert only("NetworkPolicy")["spec"]["egress"] == []
+    assert {(port["port"], port["protocol"]) for port in dns["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert [port["port"] for port in collector["ports"]] == [4317]
 
 
 def _option(container: Resource, name: str) -> str:

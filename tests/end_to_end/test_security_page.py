@@ -25,8 +25,11 @@ def blocks() -> list[str]:
 
 
 def run(command: str, folder: Path) -> str:
-    command = re.sub(r"^offramp ", f"{OFFRAMP} ", command)
-    finished = subprocess.run(command, cwd=folder, shell=True, check=True, capture_output=True, text=True)  # noqa: S602
+    """Run a command of the page as a user whose new files are readable by all users; return its stdout."""
+    command = re.sub(r"(^|; )offramp ", rf"\1{OFFRAMP} ", command)
+    finished = subprocess.run(  # noqa: S602
+        command, cwd=folder, shell=True, check=True, capture_output=True, text=True, umask=0o022
+    )
     return finished.stdout
 
 
@@ -56,6 +59,11 @@ def test_the_commands_of_the_page_secure_a_server(folder: Path) -> None:
             assert client.model("scripted").name == "scripted"
         with Client(address, tls=tls) as client, pytest.raises(Unauthenticated):
             client.model("scripted")
+
+
+def test_only_the_owner_can_read_the_keys_and_the_token(folder: Path) -> None:
+    for name in ("ca.key", "server.key", "dashboard.token"):
+        assert (folder / name).stat().st_mode & 0o077 == 0, name
 
 
 def test_a_secured_server_starts_with_the_file_of_the_page(folder: Path) -> None:

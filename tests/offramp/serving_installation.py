@@ -10,6 +10,8 @@ from pathlib import Path
 from tests.offramp.installation import ROOT, Installation, environment
 
 RELEASED = ROOT / "models"
+RELEASED_VERSION = max(int(path.name) for path in RELEASED.glob("fashion-mnist/[0-9]*"))
+"""The version of fashion-mnist that comes with the repository."""
 
 
 @contextmanager

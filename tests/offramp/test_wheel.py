@@ -12,7 +12,7 @@ import pytest
 from offramp.__main__ import CLIENT, JOBS, SERVER, TRAINING
 from serving.commands.monitoring import FILES
 from tests.offramp.installation import ROOT, Installation
-from tests.offramp.serving_installation import RELEASED, server
+from tests.offramp.serving_installation import RELEASED, RELEASED_VERSION, server
 
 CLIENT_PROGRAM = """
 from offramp.serving.client import Client
@@ -160,7 +160,7 @@ def test_the_extra_retarget_is_enough_to_retarget(with_retarget: Installation, t
     np.savez(tmp_path / "own.npz", x=images, y=np.arange(1000) % 10)
     words = (
         "fashion-mnist",
-        "2",
+        str(RELEASED_VERSION),
         "--model-repository",
         RELEASED,
         "--data",
@@ -174,7 +174,7 @@ def test_the_extra_retarget_is_enough_to_retarget(with_retarget: Installation, t
     )
 
     assert code == 0, errors
-    assert output.startswith("fashion-mnist version 3, ")
+    assert output.startswith(f"fashion-mnist version {RELEASED_VERSION + 1}, ")
 
 
 def test_a_command_beyond_the_installed_extra_names_its_own(

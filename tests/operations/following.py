@@ -5,8 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.offramp.serving_installation import RELEASED, RELEASED_VERSION
 from tests.operations.page import ROOT
 from tests.operations.terminals import Terminals
+
+NEW_VERSION = RELEASED_VERSION + 1
 
 
 def prepare_home(home: Path) -> None:
@@ -14,10 +17,10 @@ def prepare_home(home: Path) -> None:
     home.mkdir(exist_ok=True)
     if not (home / "offramp").exists():
         (home / "offramp").symlink_to(ROOT)
-    new = home / "new" / "fashion-mnist" / "3"
-    shutil.copytree(ROOT / "models" / "fashion-mnist" / "2", new)
+    new = home / "new" / "fashion-mnist" / str(NEW_VERSION)
+    shutil.copytree(RELEASED / "fashion-mnist" / str(RELEASED_VERSION), new)
     manifest = json.loads((new / "manifest.json").read_text())
-    (new / "manifest.json").write_text(json.dumps({**manifest, "version": 3}))
+    (new / "manifest.json").write_text(json.dumps({**manifest, "version": NEW_VERSION}))
 
 
 def follow_page(
@@ -31,7 +34,7 @@ def follow_page(
     _install_and_serve(page)
     _watch(page, seconds, has_prometheus=has_prometheus, before_prometheus=before_prometheus)
     _change_versions_and_points(page, seconds)
-    assert "ok fashion-mnist/3: 4 stages" in _last_of(page, "Back up", 2)
+    assert f"ok fashion-mnist/{NEW_VERSION}: 4 stages" in _last_of(page, "Back up", 2)
     _last_of(page, "Container", 1)
     _last_of(page, "Kubernetes", 1)
     _answer_symptoms(page)
@@ -41,7 +44,7 @@ def follow_page(
 def _install_and_serve(page: Terminals) -> None:
     page.run_next("Install")
     output = page.run_next("Install")
-    assert "ok fashion-mnist/2: 4 stages" in output
+    assert f"ok fashion-mnist/{RELEASED_VERSION}: 4 stages" in output
     assert "serves" in output
     page.run_next("Serve")
     output = page.run_next("Serve")
@@ -72,9 +75,9 @@ def _watch(
 def _change_versions_and_points(page: Terminals, seconds: float) -> None:
     page.run_next("Upgrade")
     page.run_next("Upgrade")
-    page.await_output('version="3"', seconds)
-    assert "rolled back to version 2" in page.run_next("Roll back")
-    assert "version 3 serves again" in page.run_next("Roll back")
+    page.await_output(f'version="{NEW_VERSION}"', seconds)
+    assert f"rolled back to version {RELEASED_VERSION}" in page.run_next("Roll back")
+    assert f"version {NEW_VERSION} serves again" in page.run_next("Roll back")
     page.run_next("Revoke and reinstate")
     page.reload()
     page.run_next("Revoke and reinstate")
@@ -84,8 +87,8 @@ def _change_versions_and_points(page: Terminals, seconds: float) -> None:
 
 def _answer_symptoms(page: Terminals) -> None:
     assert page.run_next("At 3 a.m.") == "serving\n"
-    assert "ok fashion-mnist/3" in page.run_next("At 3 a.m.")
-    assert "version 2 serves" in page.run_next("At 3 a.m.")
+    assert f"ok fashion-mnist/{NEW_VERSION}" in page.run_next("At 3 a.m.")
+    assert f"version {RELEASED_VERSION} serves" in page.run_next("At 3 a.m.")
     assert "balanced" in page.run_next("At 3 a.m.")
     page.run_next("At 3 a.m.")
     page.run_next("At 3 a.m.")

@@ -1,5 +1,6 @@
 """Runs the blocks of the page in bash, as an operator does in several terminals."""
 
+import random
 import re
 import signal
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,11 @@ from tests.serving.live_server import eventually
 SERVER_PORT, PROMETHEUS_PORT = "8001", "9090"
 PORTS = (SERVER_PORT, "8002", "8443", "8444", PROMETHEUS_PORT)
 """The ports of the page. Free ones replace them."""
+BELOW_EPHEMERAL_PORTS = range(20_000, 32_000)
+"""Linux picks ports for connections from 32768 on, so none of these is taken meanwhile."""
 COMMAND_SECONDS = 900.0
+DEFAULT_UMASK = 0o022
+"""With it, new files are readable by all users unless the page says otherwise."""
 
 
 class Terminals:
@@ -71,6 +76,7 @@ class Terminals:
             text=True,
             timeout=COMMAND_SECONDS,
             check=False,
+            umask=DEFAULT_UMASK,
         )
         assert finished.returncode == 0, f"{self._last}: {finished.stdout}{finished.stderr}"
         return finished.stdout
@@ -125,11 +131,18 @@ class Terminals:
 
 
 def _free_ports(number: int) -> list[str]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        return [str(free.getsockname()[1]) for free in sockets]
+    """Return free ports that the kernel gives to no other process that asks for any port."""
+    candidates = random.sample(BELOW_EPHEMERAL_PORTS, len(BELOW_EPHEMERAL_PORTS))
+    return list(islice((str(port) for port in candidates if _is_free(port)), number))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as candidate:
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _answers(url: str) -> bool:

@@ -4,6 +4,7 @@ import configparser
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -32,8 +33,11 @@ NOT_RUN = {
 """The lines that do not run here, by their first words, with the reason."""
 WITHOUT_PROMETHEUS = ("prometheus ", "promtool ", "curl --fail --silent http://127.0.0.1:9090")
 SECONDS = 20.0
+ABSENT = [program for program in ("curl", "openssl") if shutil.which(program) is None]
+SECRETS = ("ca.key", "server.key", "operator.token", "backup.tar.gz", "restored/server.key")
 
 
+@pytest.mark.skipif(ABSENT != [], reason=f"not installed: {', '.join(ABSENT)}")
 @pytest.mark.timeout(120)
 def test_the_commands_of_the_page_run_in_order(tmp_path: Path) -> None:
     folder, home = tmp_path / "folder", tmp_path / "home"
@@ -60,6 +64,8 @@ def test_the_commands_of_the_page_run_in_order(tmp_path: Path) -> None:
         {"--poll-seconds 30": "--poll-seconds 0.2"},
     ) as page:
         follow_page(page, SECONDS, has_prometheus=has_prometheus, before_prometheus=shorten)
+
+    assert [name for name in SECRETS if (folder / name).stat().st_mode & 0o077] == []
 
 
 def test_the_page_installs_the_wheel_of_this_version() -> None:
@@ -105,6 +111,13 @@ def test_docker_builds_a_target_and_mounts_the_folders_of_the_image() -> None:
     assert build[build.index("--target") + 1] in stages
     assert mounts == ["/srv/offramp/models", "/srv/offramp/state"]
     assert build[build.index("-t") + 1] == run[-1]
+
+
+@pytest.mark.parametrize("page", ["operations.md", "serving.md"])
+def test_docker_publishes_its_ports_on_loopback_only(page: str) -> None:
+    (command,) = re.findall(r"^docker run (?:.*\\\n)*.*", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+
+    assert re.findall(r"-p (\S+)", command) == ["127.0.0.1:8001:8001", "127.0.0.1:8002:8002"]
 
 
 def test_kubectl_applies_the_manifests_and_runs_a_known_command() -> None:

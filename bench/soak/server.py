@@ -12,24 +12,22 @@ import psutil
 from numpy.typing import NDArray
 
 from bench.serving import servers
-from bench.soak.load import ROWS, TIMEOUT_SECONDS, VERSIONS, SoakTarget, mixed_load
+from bench.soak.load import ROWS, VERSIONS, SoakTarget, mixed_load
 from bench.soak.record import BOUNDS, Run
 from serving.client import Client
 from serving.repository.manifest import MANIFEST_FILE, read_manifest
 
 MIB = 2**20
 SETTINGS = "server.max_connection_age_seconds = 30"
-RELOAD_SECONDS = 5.0
 
 
 def soak(
     front_end: str,
     published: Path,
-    images: NDArray[np.generic],
-    *,
+    images: NDArray[np.uint8],
     seconds: float,
     sample_seconds: float = 1.0,
-    reload_seconds: float = RELOAD_SECONDS,
+    reload_seconds: float = 5.0,
 ) -> Run:
     """Run one front end under the load. images: rows for the published version, at least max(ROWS).
 
@@ -38,18 +36,18 @@ def soak(
     with tempfile.TemporaryDirectory() as name:
         folder, metrics_port = Path(name), servers.free_port()
         manifest = read_manifest(published / MANIFEST_FILE)
-        model, model_input, images = manifest.name, manifest.inputs[0].name, images[: max(ROWS)]
+        model, images = manifest.name, images[: max(ROWS)]
         first, second, hidden = (folder / part for part in (f"models/{model}/1", f"models/{model}/2", "2"))
-        for number, place in ((1, first), (2, hidden)):
-            shutil.copytree(published, place)
-            (place / MANIFEST_FILE).write_text(manifest.model_copy(update={"version": number}).to_json())
+        for number, path in ((1, first), (2, hidden)):
+            shutil.copytree(published, path)
+            (path / MANIFEST_FILE).write_text(manifest.model_copy(update={"version": number}).to_json())
         options = ("--metrics-port", metrics_port)
         with servers.offramp(
             model, folder, front_end=front_end, settings=SETTINGS, options=options
         ) as server:
-            with Client(server.address, timeout_seconds=TIMEOUT_SECONDS) as client:
-                label_N = client.infer(model, {model_input: images}, operating_point="exact").label_N
-            target = SoakTarget(server.address, metrics_port, model, model_input, images, label_N)
+            with Client(server.address) as client:
+                label_N = client.predict(model, images, operating_point="exact").label_N
+            target = SoakTarget(server.address, metrics_port, model, images, label_N)
             process = psutil.Process(server.process.pid)
             samples: list[tuple[float, float, float]] = []
             reloads, due, answered_before = 0, reload_seconds, 0
@@ -60,8 +58,8 @@ def soak(
                     samples.append((resident, float(process.num_fds()), float(process.num_threads())))
                     answered = sum(counter[VERSIONS[1]] for counter in counts["unary"])
                     if now >= due and (hidden.exists() or answered > answered_before):
-                        here, there = (hidden, second) if hidden.exists() else (second, hidden)
-                        here.rename(there)
+                        source, target_path = (hidden, second) if hidden.exists() else (second, hidden)
+                        source.rename(target_path)
                         process.send_signal(signal.SIGHUP)
                         reloads, due, answered_before = reloads + 1, now + reload_seconds, answered
                     time.sleep(max(0.0, begun + len(samples) * sample_seconds - time.monotonic()))

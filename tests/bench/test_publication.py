@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import attach, exit_rules, slowdown
+from bench import attach, exit_rules, monitor, slowdown
 from bench.gpu.record import PUBLICATION as GPU
 from bench.publication import Publication
 from bench.serving.page import PUBLICATION as SERVING
@@ -14,7 +14,15 @@ from bench.soak.record import PUBLICATION as SOAK
 from training.reporting.markdown import WrittenPart
 from training.reporting.record import RecordPart
 
-PUBLICATIONS = [SERVING, GPU, SOAK, attach.PUBLICATION, exit_rules.PUBLICATION, slowdown.PUBLICATION]
+PUBLICATIONS = [
+    SERVING,
+    GPU,
+    SOAK,
+    attach.PUBLICATION,
+    exit_rules.PUBLICATION,
+    monitor.PUBLICATION,
+    slowdown.PUBLICATION,
+]
 LARGEST_BYTES = 30_000
 
 

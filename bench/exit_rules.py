@@ -10,8 +10,9 @@ resamples. Resample 0 is the test split itself.
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, groupby
+from dataclasses import astuple, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,7 @@ def interpolate(cost_RJ: Floats, value_RJ: Floats, shares: Sequence[float]) -> F
 
 def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
     """Return the choices that are Pareto-optimal in cost and a figure on tune, by rising cost."""
-
-    def loss(choice: Candidate) -> float:
-        return choice.tune.accuracy_loss if figure == ACCURACY else choice.tune.disagreement
-
+    loss = attrgetter("tune.accuracy_loss" if figure == ACCURACY else "tune.disagreement")
     kept: list[Candidate] = []
     for choice in sorted(path, key=lambda choice: (choice.tune.multiply_adds_share, loss(choice))):
         if not kept or loss(choice) < loss(kept[-1]):
@@ -221,27 +219,28 @@ def lines(record: ExitRulesRecord) -> Iterator[str]:
 
 
 def _table(network: ComparedNetwork) -> Iterator[str]:
-    head = [
-        (f"`{point.point}`, {exactly(point.epsilon)} certified: {ACCURACY}", DISAGREEMENT, "certified cost")
-        for point in network.points
+    heads = [
+        f"`{each.point}`, {exactly(each.epsilon)} certified: {ACCURACY} | {DISAGREEMENT} | certified cost"
+        for each in network.points
     ]
-    yield row("rule", *chain(*head))
-    yield rule(1 + 3 * len(network.points))
+    yield row("rule", *heads)
+    yield rule(1 + 3 * len(heads))
     plain = [
-        (percent(point.accuracy, 2), percent(point.disagreement, 2), percent(point.multiply_adds_share))
-        for point in network.points
+        f"{percent(each.accuracy, 2)} | {percent(each.disagreement, 2)} | {percent(each.multiply_adds_share)}"
+        for each in network.points
     ]
-    yield row(PLAIN, *chain(*plain))
+    yield row(PLAIN, *plain)
     for name, results in groupby(network.results, key=lambda result: result.rule):
-        cells = [
-            (_format(each.accuracy), _format(each.disagreement), percent(each.certified_share))
+        others = [
+            f"{_format(each.accuracy)} | {_format(each.disagreement)} | {percent(each.certified_share)}"
             for each in results
         ]
-        yield row(name, *chain(*cells))
+        yield row(name, *others)
 
 
 def _format(difference: Estimate) -> str:
-    return f"{_points(difference.value)} ({_points(difference.low)} to {_points(difference.high)})"
+    value, low, high = (_points(share) for share in astuple(difference))
+    return f"{value} ({low} to {high})"
 
 
 def _points(share: float) -> str:

@@ -282,18 +282,13 @@ def lines(record: SlowdownRecord) -> Iterator[str]:
     yield rule(11)
     for kind, size in dict.fromkeys((each.kind, each.size) for each in record.results):
         balanced, fast = (record.find(kind, size, point) for point in POINTS)
+        interval = percent_range(balanced.low, balanced.high)
         yield row(
-            kind,
-            str(size),
-            f"{percent(balanced.multiply_adds_share)} ({percent_range(balanced.low, balanced.high)})",
-            f"{record.factor(balanced):.1f}",
-            percent(balanced.accuracy),
-            percent(balanced.disagreement),
-            f"{record.drift(kind, size):.2f}",
-            percent(fast.multiply_adds_share),
-            f"{record.factor(fast):.1f}",
-            percent(fast.disagreement),
-            percent(balanced.full_accuracy),
+            f"{kind} | {size} | {percent(balanced.multiply_adds_share)} ({interval})",
+            f"{record.factor(balanced):.1f} | {percent(balanced.accuracy)}",
+            f"{percent(balanced.disagreement)} | {record.drift(kind, size):.2f}",
+            f"{percent(fast.multiply_adds_share)} | {record.factor(fast):.1f}",
+            f"{percent(fast.disagreement)} | {percent(balanced.full_accuracy)}",
         )
 
 

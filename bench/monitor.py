@@ -3,11 +3,10 @@
     python -m bench.monitor
 
 Every simulated server runs the test of the real server over sampled rows, with a seed of its own. Publishes
-docs/certificates/monitor.json and the tables of docs/certificates.md, in ten minutes on two cores.
+docs/certificates/monitor.json and the tables of docs/certificates.md, in 20 minutes on one core.
 """
 
 import argparse
-import multiprocessing
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from training.reporting.markdown import WrittenPart, row, rule
 from training.reporting.numerals import percent, percent_range
 from training.reporting.record import RecordPart
 
-SEED, DELTA, PROCESSES = 0, 0.05, 2
+SEED, DELTA = 0, 0.05
 EPSILONS = (0.01, 0.03)
 """The epsilons of the released model's points `balanced` and `fast`."""
 RISKS = (0.03, 0.05, 0.10)
@@ -35,8 +34,7 @@ NULL, POWER, ATTACK = "null", "power", "attack"
 SERVERS = {NULL: 400, POWER: 200, ATTACK: 200}
 FEW_SERVERS = 50
 """Number of servers in a scenario that starts with good rows or has unequal callers."""
-HONEST = range(10)
-"""The honest callers of an attack."""
+TEN = range(10)
 
 INDEPENDENT = "independent rows, a share epsilon differs"
 REPEATS = "95 % of rows repeat 20 agreeing pictures; epsilon / 2 differs"
@@ -67,6 +65,9 @@ class RowStream:
     is_attacker: bool = False
 
 
+Streams = tuple[RowStream, ...]
+
+
 @dataclass(frozen=True)
 class Scenario:
     """The traffic of a number of simulated servers. The seeds depend on table, name, epsilon and risk."""
@@ -74,7 +75,7 @@ class Scenario:
     table: str
     name: str
     epsilon: float
-    streams: tuple[RowStream, ...]
+    streams: Streams
     servers: int
     rows: int = ROWS
     good_rows: int = 0
@@ -88,64 +89,58 @@ class Scenario:
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario."""
     for epsilon in EPSILONS:
-        yield from null(epsilon)
+        for name, streams, options in null(epsilon):
+            yield Scenario(NULL, name, epsilon, streams, SERVERS[NULL], **options)
         for risk in RISKS:
             if risk > epsilon:
                 yield from power(epsilon, risk)
-        yield from attacks(epsilon)
+        for name, streams in attacks(epsilon):
+            yield Scenario(ATTACK, name, epsilon, streams, SERVERS[ATTACK])
 
 
-def null(epsilon: float) -> Iterator[Scenario]:
-    """Yield traffic under which no certificate should be revoked."""
-    scenario = partial(Scenario, NULL, epsilon=epsilon, servers=SERVERS[NULL])
-    good, ten = epsilon / 2, range(10)
-    yield scenario(INDEPENDENT, streams=(RowStream(1, epsilon),))
-    yield scenario(REPEATS, streams=(RowStream(0.95, 0), RowStream(0.05, good / 0.05)))
+def null(epsilon: float) -> Iterator[tuple[str, Streams, dict[str, int]]]:
+    """Yield traffic under which no certificate should be revoked, with its numbers of rows."""
+    good = epsilon / 2
+    yield INDEPENDENT, (RowStream(1, epsilon),), {}
+    yield REPEATS, (RowStream(0.95, 0), RowStream(0.05, good / 0.05)), {}
     # Only distinct rows remain, a twentieth of all. Of these, a share of ten times epsilon differs.
-    yield scenario(REPEATS_DROPPED, streams=(RowStream(1, good / 0.05),), rows=ROWS // 20)
-    yield scenario(ONE_PICTURE_ALL, streams=(RowStream(1, 1, pictures=1),))
+    yield REPEATS_DROPPED, (RowStream(1, good / 0.05),), {"rows": ROWS // 20}
+    yield ONE_PICTURE_ALL, (RowStream(1, 1, pictures=1),), {}
     bursts = "bursts of 20 rows of which half differ; epsilon / 2 differs; one caller"
-    for name, callers in ((bursts, range(1)), ("the same bursts, each from one of ten callers", ten)):
-        streams = RowStream(1 - epsilon, 0, callers), RowStream(epsilon, 0.5, callers)
-        yield scenario(name, streams=streams, run_rows=20)
-    for name, share in (
-        ("ten callers, one of them foreign: 30 % of its rows differ", 0.1),
-        ("ten callers, the foreign one sends 90 % of the rows", 0.9),
-    ):
-        yield scenario(name, streams=(RowStream(1 - share, good, ten[:9]), RowStream(share, 0.3, ten[9:])))
+    for name, callers in ((bursts, range(1)), ("the same bursts, each from one of ten callers", TEN)):
+        yield name, (RowStream(1 - epsilon, 0, callers), RowStream(epsilon, 0.5, callers)), {"run_rows": 20}
+    one_foreign = "ten callers, one of them foreign: 30 % of its rows differ"
+    for name, share in ((one_foreign, 0.1), ("ten callers, the foreign one sends 90 % of the rows", 0.9)):
+        yield name, (RowStream(1 - share, good, TEN[:9]), RowStream(share, 0.3, TEN[9:])), {}
 
 
 def power(epsilon: float, risk: float) -> Iterator[Scenario]:
     """Yield traffic that breaks a certificate."""
     scenario = partial(Scenario, POWER, epsilon=epsilon, rows=POWER_ROWS, risk=risk)
     for count, name in CALLERS.items():
-        streams: tuple[RowStream, ...] = (RowStream(1, risk, range(count)),)
+        streams: Streams = (RowStream(1, risk, range(count)),)
         yield scenario(name, streams=streams, servers=SERVERS[POWER])
-        name = f"{name}, after {GOOD_ROWS:,} good rows"
-        yield scenario(name, streams=streams, servers=FEW_SERVERS, good_rows=GOOD_ROWS)
+        after = f"{name}, after {GOOD_ROWS:,} good rows"
+        yield scenario(after, streams=streams, servers=FEW_SERVERS, good_rows=GOOD_ROWS)
     for share in (0.9, 0.99):
         streams = RowStream(share, risk, range(1)), RowStream(1 - share, risk, range(1, 2))
         name = f"two callers, one with {100 * share:.0f} % of the rows"
         yield scenario(name, streams=streams, servers=FEW_SERVERS)
 
 
-def attacks(epsilon: float) -> Iterator[Scenario]:
+def attacks(epsilon: float) -> Iterator[tuple[str, Streams]]:
     """Yield attackers who try to revoke a valid certificate, or to prevent the revocation of a broken one."""
-    scenario = partial(Scenario, ATTACK, epsilon=epsilon, servers=SERVERS[ATTACK])
 
     def attack(share: float, addresses: int, risk: float = 1, pictures: int | None = None) -> RowStream:
-        callers = range(len(HONEST), len(HONEST) + addresses)
-        return RowStream(share, risk, callers, pictures, is_attacker=True)
+        return RowStream(share, risk, range(10, 10 + addresses), pictures, is_attacker=True)
 
-    most, few = RowStream(0.9, epsilon / 2, HONEST), RowStream(1 - 0.9, epsilon / 2, HONEST)
-    for count, name in DIFFERENT.items():
-        yield scenario(name, streams=(most, attack(0.1, count)))
-    yield scenario(LARGE_ATTACKER, streams=(few, attack(0.9, 1)))
-    yield scenario(LONE_ATTACKER, streams=(attack(1, 1),))
-    for count, name in ONE_PICTURE.items():
-        yield scenario(name, streams=(most, attack(0.1, count, pictures=1)))
+    most, few = RowStream(0.9, epsilon / 2, TEN), RowStream(1 - 0.9, epsilon / 2, TEN)
+    yield from ((name, (most, attack(0.1, count))) for count, name in DIFFERENT.items())
+    yield LARGE_ATTACKER, (few, attack(0.9, 1))
+    yield LONE_ATTACKER, (attack(1, 1),)
+    yield from ((name, (most, attack(0.1, count, pictures=1))) for count, name in ONE_PICTURE.items())
     for share, name in FLOODS.items():
-        yield scenario(name, streams=(RowStream(1 - share, 0.05, HONEST), attack(share, 1, risk=0)))
+        yield name, (RowStream(1 - share, 0.05, TEN), attack(share, 1, risk=0))
 
 
 class ServerResult(NamedTuple):
@@ -239,19 +234,13 @@ class MonitorRecord(RecordPart):
     versions: dict[str, str]
     results: tuple[ScenarioResult, ...]
 
-    def find(self, name: str, epsilon: float, risk: float | None = None) -> ScenarioResult:
-        """Return the result of a scenario."""
-        key = (name, epsilon, risk)
-        return next(each for each in self.results if (each.name, each.epsilon, each.risk) == key)
-
 
 def simulate(chosen: Sequence[Scenario]) -> MonitorRecord:
-    """Simulate the servers of these scenarios in several processes."""
-    results = []
-    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
-        for scenario in tqdm(chosen):
-            servers = pool.map(partial(run_server, scenario), range(scenario.servers))
-            results.append(ScenarioResult.of(scenario, servers))
+    """Simulate the servers of these scenarios."""
+    results = [
+        ScenarioResult.of(scenario, [run_server(scenario, number) for number in range(scenario.servers)])
+        for scenario in tqdm(chosen)
+    ]
     return MonitorRecord(versions=package_versions(("numpy",)), results=tuple(results))
 
 

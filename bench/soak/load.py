@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
-from numpy.random import Generator as Random
 from numpy.typing import NDArray
 
 from bench.serving.servers import HOST
@@ -38,8 +37,8 @@ DESCRIPTIONS = ("ModelStatistics", "ModelMetadata", "ModelConfig", "ServerMetada
 
 
 @dataclass(frozen=True)
-class SoakTarget:
-    """A server, its model, and rows with the labels that the model gives them at full depth."""
+class Caller:
+    """Sends requests to one server, from several threads. Each action returns its outcome."""
 
     address: str
     metrics_port: int
@@ -47,6 +46,14 @@ class SoakTarget:
     images: NDArray[np.uint8]
     """[N, ...], N at least the largest of ROWS."""
     expected_N: NDArray[np.int64]
+    """The labels at full depth."""
+    client: Client
+    channel: grpc.Channel
+    random: np.random.Generator
+
+    def predict(self, rows: int, **options: Any) -> Prediction:  # noqa: ANN401 - passed on
+        """Send rows with the client."""
+        return self.client.predict(self.model, self.images[:rows], **options)
 
     def request(self, rows: int, model: str = "", shape: tuple[int, ...] = ()) -> bytes:
         """Encode a ModelInferRequest; a given model or shape replaces the valid one."""
@@ -56,35 +63,22 @@ class SoakTarget:
         request.inputs.add(name="image", datatype="UINT8", shape=shape or images.shape)
         return bytes(request.SerializeToString())
 
-    def send(self, port: int, payload: bytes) -> None:
-        """Send bytes over a new connection, and close it."""
-        with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:
-            connection.sendall(payload)
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The connections and the random numbers of one thread. Each action returns its outcome."""
-
-    target: SoakTarget
-    random: Random
-    client: Client
-    channel: grpc.Channel
-
-    def predict(self, rows: int, **options: Any) -> Prediction:  # noqa: ANN401 - passed on
-        """Send rows with the client."""
-        return self.client.predict(self.target.model, self.target.images[:rows], **options)
-
     def call(self, rpc: str, payload: bytes) -> grpc.Future:
         """Send bytes as a request."""
         method = self.channel.unary_unary(f"/{INFERENCE_SERVICE}/{rpc}")
         return method.future(payload, timeout=TIMEOUT_SECONDS)
 
+    def send(self, port: int, payload: bytes) -> str:
+        """Send bytes over a new connection, and close it."""
+        with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:
+            connection.sendall(payload)
+        return "left"
+
     def unary(self) -> str:
         """Send a request of any size at any point; check every label at full depth."""
         rows, options = int(self.random.choice(ROWS)), OPTIONS[self.random.integers(len(OPTIONS))]
         answer = self.predict(rows, **options)
-        if options == EXACT and not np.array_equal(answer.label_N, self.target.expected_N[:rows]):
+        if options == EXACT and not np.array_equal(answer.label_N, self.expected_N[:rows]):
             return "wrong answer"
         return f"answered by version {answer.model_version}"
 
@@ -95,7 +89,7 @@ class Caller:
 
     def cancelled(self) -> str:
         """Cancel a request after a few milliseconds."""
-        future = self.call("ModelInfer", self.target.request(64))
+        future = self.call("ModelInfer", self.request(64))
         time.sleep(self.random.uniform(*CANCEL_SECONDS))
         future.cancel()
         return "cancelled" if future.cancelled() else "answered"
@@ -106,7 +100,7 @@ class Caller:
             f"/{INFERENCE_SERVICE}/ModelStreamInfer",
             response_deserializer=inference.ModelStreamInferResponse.FromString,
         )
-        requests = [self.target.request(int(rows)) for rows in self.random.choice(ROWS, STREAM_REQUESTS)]
+        requests = [self.request(int(rows)) for rows in self.random.choice(ROWS, STREAM_REQUESTS)]
         responses = stream(iter(requests), timeout=TIMEOUT_SECONDS)
         leaves = bool(self.random.integers(2))
         failed = [bool(response.error_message) for response in islice(responses, 1 if leaves else None)]
@@ -128,40 +122,39 @@ class Caller:
     def descriptions(self) -> str:
         """Request statistics, metadata, the configuration or the index."""
         rpc = str(self.random.choice(DESCRIPTIONS))
-        fields = {"name": self.target.model} if rpc.startswith("Model") else {}
+        fields = {"name": self.model} if rpc.startswith("Model") else {}
         self.call(rpc, getattr(inference, f"{rpc}Request")(**fields).SerializeToString()).result()
         return "answered"
 
     def scrapes(self) -> str:
         """Read the metrics; half of the time, close the connection in the middle of the request."""
         if self.random.integers(2):
-            self.target.send(self.target.metrics_port, b"GET /metrics HTTP/1.1\r\n")
-            return "left"
-        url = f"http://{HOST}:{self.target.metrics_port}/metrics"
+            return self.send(self.metrics_port, b"GET /metrics HTTP/1.1\r\n")
+        url = f"http://{HOST}:{self.metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as page:
             return "scraped" if b"offramp_requests_total" in page.read() else "scraped without metrics"
 
     def malformed(self) -> str:
         """Send random bytes, a request that fits no model, or bytes that are not HTTP/2."""
-        target, row_shape = self.target, self.target.images.shape[1:]
+        row_shape = self.images.shape[1:]
         payloads = (
             self.random.bytes(200),
-            target.request(1, shape=(-1, *row_shape)),
-            target.request(1, shape=(2**40, *row_shape)),
-            target.request(1, model="nobody"),
+            self.request(1, shape=(-1, *row_shape)),
+            self.request(1, shape=(2**40, *row_shape)),
+            self.request(1, model="nobody"),
         )
         number = self.random.integers(len(payloads) + 1)
         if number < len(payloads):
             self.call("ModelInfer", payloads[number]).result()
             return "answered"
         with contextlib.suppress(ConnectionError):
-            target.send(int(target.address.rpartition(":")[2]), self.random.bytes(1000))
+            self.send(int(self.address.rpartition(":")[2]), self.random.bytes(1000))
         return "left"
 
     def connections(self) -> str:
         """Open a connection for one request."""
-        with Client(self.target.address, timeout_seconds=TIMEOUT_SECONDS) as client:
-            client.predict(self.target.model, self.target.images[:1])
+        with Client(self.address, timeout_seconds=TIMEOUT_SECONDS) as client:
+            client.predict(self.model, self.images[:1])
         return "answered"
 
 
@@ -192,33 +185,29 @@ KINDS: Mapping[str, CallerKind] = {
 
 
 @contextlib.contextmanager
-def mixed_load(target: SoakTarget) -> Iterator[Mapping[str, Sequence[Counter[str]]]]:
-    """Run all callers; yield the number of each outcome, by kind and thread."""
+def mixed_load(caller: Caller) -> Iterator[Mapping[str, Sequence[Counter[str]]]]:
+    """Repeat all actions in threads; yield the number of each outcome, by kind and thread."""
     stop = threading.Event()
     counts = {name: [Counter[str]() for _ in range(kind.threads)] for name, kind in KINDS.items()}
     with ThreadPoolExecutor(sum(kind.threads for kind in KINDS.values())) as pool:
         for name, counters in counts.items():
-            for number, counter in enumerate(counters):
-                pool.submit(_repeat, name, number, target, counter, stop)
+            for counter in counters:
+                pool.submit(_repeat, KINDS[name], caller, counter, stop)
         try:
             yield counts
         finally:
             stop.set()
 
 
-def _repeat(name: str, number: int, target: SoakTarget, counter: Counter[str], stop: threading.Event) -> None:
-    kind, random = KINDS[name], np.random.default_rng([*name.encode(), number])
-    client = Client(target.address, timeout_seconds=TIMEOUT_SECONDS)
-    with client, grpc.insecure_channel(target.address) as channel:
-        caller = Caller(target, random, client, channel)
-        while not stop.wait(kind.pause_seconds):
-            try:
-                outcome = kind.act(caller)
-            except OfframpError as error:
-                outcome = type(error).__name__
-            except grpc.RpcError as error:
-                code: str = error.code().name
-                outcome = f"{code}: {error.details()}" if code == "UNAVAILABLE" else code
-            except Exception as error:  # a fault of the server, or of this caller
-                outcome = f"{type(error).__name__}: {error}"
-            counter[outcome] += 1
+def _repeat(kind: CallerKind, caller: Caller, counter: Counter[str], stop: threading.Event) -> None:
+    while not stop.wait(kind.pause_seconds):
+        try:
+            outcome = kind.act(caller)
+        except OfframpError as error:
+            outcome = type(error).__name__
+        except grpc.RpcError as error:
+            code: str = error.code().name
+            outcome = f"{code}: {error.details()}" if code == "UNAVAILABLE" else code
+        except Exception as error:  # a fault of the server, or of this caller
+            outcome = f"{type(error).__name__}: {error}"
+        counter[outcome] += 1

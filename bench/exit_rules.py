@@ -2,8 +2,7 @@
 
     python -m bench.exit_rules models/fashion-mnist/3 runs/exit_rules/models/fashion-mnist-even/1
 
-Writes the record docs/exit_rules/rules.json and its tables in docs/exit-rules.md. Without a version, only
-the tables are written, from the record.
+Publishes docs/exit_rules/rules.json and the tables of docs/exit-rules.md.
 
 Shapes: `N` rows of a split, `E` exits, `K` classes, `J` threshold choices, `P` operating points, `R`
 resamples. Resample 0 is the test split itself.
@@ -11,44 +10,43 @@ resamples. Resample 0 is the test split itself.
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, groupby
+from dataclasses import astuple, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from bench.publication import DOCS, ROOT, Publication
+from bench.results import RELEASED
 from serving.exits.policy import Floats, Integers, route
-from serving.repository.manifest import Risk
 from serving.repository.repository import PublishedVersion, read_version
-from serving.stages.devices import CPU
-from serving.stages.runner import StageRunner, stage_files
 from training.exits.calibrate import calibration_temperature
-from training.exits.certify import certify
-from training.exits.evaluate import Readings, cumulative, evaluate, outcome
-from training.exits.goals import OperatingPointSection
-from training.exits.thresholds import Candidate, pareto_path, target_candidate
+from training.exits.evaluate import Readings, outcome
+from training.exits.intervals import Estimate
+from training.exits.thresholds import Candidate, pareto_path
 from training.release.origin import data_of, goals_of
 from training.reporting.conditions import package_versions
 from training.reporting.markdown import WrittenPart, row, rule
 from training.reporting.numerals import exactly, percent
 from training.reporting.record import RecordPart
+from training.retarget.published import PublishedStages
 
-PAGE = Path(__file__).parent.parent / "docs" / "exit-rules.md"
-RECORD = PAGE.parent / "exit_rules" / "rules.json"
-PART = WrittenPart("rules", "python -m bench.exit_rules")
+VERSIONS = [ROOT / RELEASED, ROOT / "runs" / "exit_rules" / "models" / "fashion-mnist-even" / "1"]
 RESAMPLES = 2000
-SLOTS = 256
-
 PLAIN = "largest probability"
 ENTROPY, MARGIN, PRODUCT, MEAN = "entropy", "margin", "product of experts", "mean of probabilities"
 ACCURACY, DISAGREEMENT = FIGURES = ("accuracy", "disagreement")
-TEMPERATURE, TUNE, CERTIFY, TEST = "temperature", "tune", "certify", "test"
 
 
-def read_rules(logs_ENK: Floats, truth_N: Integers) -> dict[str, Readings]:
-    """Return the readings of every rule; logs_ENK are calibrated log-probabilities."""
+def read_rules(
+    logits_ENK: NDArray[np.floating], truth_N: Integers, calibration_temperatures: Sequence[float]
+) -> dict[str, Readings]:
+    """Return the readings of every rule."""
+    temperature_E = np.array(calibration_temperatures)[:, np.newaxis, np.newaxis]
+    logs_ENK = np.asarray(log_softmax(logits_ENK.astype(np.float64) / temperature_E, axis=-1))
     probability_ENK = np.exp(logs_ENK)
     plain = Readings(probability_ENK.max(axis=-1), probability_ENK.argmax(axis=-1), truth_N)
     entropy_EN = -(probability_ENK * logs_ENK).sum(axis=-1) / np.log(logs_ENK.shape[-1])
@@ -68,26 +66,6 @@ def read_rules(logs_ENK: Floats, truth_N: Integers) -> dict[str, Readings]:
     return rules
 
 
-def log_probabilities(logits_ENK: Floats, calibration_temperatures: Sequence[float]) -> Floats:
-    """Return the logarithm of every exit's calibrated probabilities."""
-    temperature_E = np.array(calibration_temperatures)[:, np.newaxis, np.newaxis]
-    return np.asarray(log_softmax(logits_ENK.astype(np.float64) / temperature_E, axis=-1))
-
-
-class Interval(RecordPart):
-    """The figure of a rule minus that of the plain rule, as a share, with the paired 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, difference_R: Floats) -> Self:
-        """Compute the interval from the difference in each resample."""
-        low, high = np.percentile(difference_R[1:], (2.5, 97.5))
-        return cls(value=float(difference_R[0]), low=float(low), high=float(high))
-
-
 class PlainPoint(RecordPart):
     """Test figures of the plain rule at a published operating point."""
 
@@ -103,8 +81,9 @@ class RuleResult(RecordPart):
 
     rule: str
     point: str
-    accuracy: Interval
-    disagreement: Interval
+    accuracy: Estimate
+    """Difference from the plain rule, as a share, with the paired 95 % interval."""
+    disagreement: Estimate
     certified_share: float
     """Multiply-adds share of the thresholds that are certified for the point under this rule."""
 
@@ -135,10 +114,7 @@ def interpolate(cost_RJ: Floats, value_RJ: Floats, shares: Sequence[float]) -> F
 
 def front(path: Sequence[Candidate], figure: str) -> list[Candidate]:
     """Return the choices that are Pareto-optimal in cost and a figure on tune, by rising cost."""
-
-    def loss(choice: Candidate) -> float:
-        return choice.tune.accuracy_loss if figure == ACCURACY else choice.tune.disagreement
-
+    loss = attrgetter("tune.accuracy_loss" if figure == ACCURACY else "tune.disagreement")
     kept: list[Candidate] = []
     for choice in sorted(path, key=lambda choice: (choice.tune.multiply_adds_share, loss(choice))):
         if not kept or loss(choice) < loss(kept[-1]):
@@ -166,88 +142,67 @@ def trade_off(
     return counts_RN @ cost_JN.T / test.rows, counts_RN @ value_JN.T / test.rows
 
 
-def certified_choice(
-    path: Sequence[Candidate], readings: Readings, cost_E: Sequence[int], goal: OperatingPointSection
-) -> Candidate:
-    """Return the fastest choice that meets a point's goal: accuracy loss on tune, disagreement on certify."""
-    assert goal.epsilon is not None
-    target = target_candidate(path, goal.max_accuracy_loss)
-    return certify(
-        path, target, readings, cost_E, epsilon=goal.epsilon, delta=goal.delta, risk=Risk.DISAGREEMENT
-    ).candidate
+def paired_estimate(difference_R: Floats) -> Estimate:
+    """Estimate a difference from its value in each resample."""
+    low, high = np.percentile(difference_R[1:], (2.5, 97.5))
+    return Estimate(float(difference_R[0]), float(low), float(high))
 
 
 def compare(version: PublishedVersion, resamples: int = RESAMPLES) -> ComparedNetwork:
     """Compare every rule with the plain one, on a version's own splits."""
-    manifest, dataset = version.manifest, data_of(version)
-    cost_E = cumulative([stage.multiply_adds for stage in manifest.stages])
-    splits = {name: dataset.splits[name] for name in (TEMPERATURE, TUNE, CERTIFY, TEST)}
-    runner = StageRunner(stage_files(version), manifest.inputs, CPU, slots=SLOTS)
-    input_name = manifest.inputs[0].name
-    logits = {
-        name: evaluate(runner, split.images_NCHW, input_name=input_name).astype(np.float64)
-        for name, split in splits.items()
-    }
-    truth_N = splits[TEMPERATURE].truth_N
-    temperatures = [calibration_temperature(logits_NK, truth_N) for logits_NK in logits[TEMPERATURE]]
-    logs = {name: log_probabilities(logits_ENK, temperatures) for name, logits_ENK in logits.items()}
-    tune, certify_, test = (read_rules(logs[name], splits[name].truth_N) for name in (TUNE, CERTIFY, TEST))
+    dataset, goals, stages = data_of(version), goals_of(version), PublishedStages(version, print)
+    cost_E = stages.cost_E
+    temperatures = [
+        calibration_temperature(logits_NK, dataset.temperature.truth_N)
+        for logits_NK in stages.logits(dataset.temperature)
+    ]
+    tune, certify, test = (
+        read_rules(stages.logits(split), split.truth_N, temperatures)
+        for split in (dataset.tune, dataset.certify, dataset.test)
+    )
     paths = {name: pareto_path(readings, cost_E) for name, readings in tune.items()}
-    goals = disagreement_goals(version)
-    results = {
+    certified_shares = {
         (name, point): outcome(
-            test[name], certified_choice(paths[name], certify_[name], cost_E, goal).rule, cost_E
-        )
-        for name in paths
+            test[name], goal.reach(path, certify[name], cost_E).candidate.rule, cost_E
+        ).multiply_adds_share
+        for name, path in paths.items()
         for point, goal in goals.items()
     }
-    shares = [results[PLAIN, point].multiply_adds_share for point in goals]
-    counts_RN = resample_counts(test[PLAIN].rows, resamples)
-
-    def at_points(name: str, figure: str) -> Floats:
-        choices = front(paths[name], figure)
-        return interpolate(*trade_off(test[name], choices, figure, cost_E, counts_RN), shares)
-
-    at_plain = {figure: at_points(PLAIN, figure) for figure in FIGURES}
-    others = [name for name in paths if name != PLAIN]
-    differences = {
-        (name, figure): at_points(name, figure) - at_plain[figure] for name in others for figure in FIGURES
+    plain_shares = [certified_shares[PLAIN, point] for point in goals]
+    counts_RN = resample_counts(len(dataset.test), resamples)
+    figures = {
+        (name, figure): interpolate(
+            *trade_off(test[name], front(path, figure), figure, cost_E, counts_RN), plain_shares
+        )
+        for name, path in paths.items()
+        for figure in FIGURES
     }
     return ComparedNetwork(
-        title=f"{manifest.name}, version {manifest.version}",
+        title=f"{version.manifest.name}, version {version.manifest.version}",
         points=tuple(
             PlainPoint(
                 point=point,
                 epsilon=goal.epsilon or 0,
-                multiply_adds_share=share,
-                accuracy=at_plain[ACCURACY][0, number],
-                disagreement=at_plain[DISAGREEMENT][0, number],
+                multiply_adds_share=certified_shares[PLAIN, point],
+                **{figure: figures[PLAIN, figure][0, number] for figure in FIGURES},
             )
-            for number, (share, (point, goal)) in enumerate(zip(shares, goals.items(), strict=True))
+            for number, (point, goal) in enumerate(goals.items())
         ),
         results=tuple(
             RuleResult(
                 rule=name,
                 point=point,
-                accuracy=Interval.of(differences[name, ACCURACY][:, number]),
-                disagreement=Interval.of(differences[name, DISAGREEMENT][:, number]),
-                certified_share=results[name, point].multiply_adds_share,
+                certified_share=certified_shares[name, point],
+                **{
+                    figure: paired_estimate((figures[name, figure] - figures[PLAIN, figure])[:, number])
+                    for figure in FIGURES
+                },
             )
-            for name in others
+            for name in paths
+            if name != PLAIN
             for number, point in enumerate(goals)
         ),
     )
-
-
-def disagreement_goals(version: PublishedVersion) -> dict[str, OperatingPointSection]:
-    """Return the goals of the points with a bound on accuracy loss and on disagreement."""
-    return {
-        name: goal
-        for name, goal in goals_of(version).items()
-        if isinstance(goal, OperatingPointSection)
-        and goal.risk is Risk.DISAGREEMENT
-        and goal.epsilon is not None
-    }
 
 
 def lines(record: ExitRulesRecord) -> Iterator[str]:
@@ -264,27 +219,28 @@ def lines(record: ExitRulesRecord) -> Iterator[str]:
 
 
 def _table(network: ComparedNetwork) -> Iterator[str]:
-    head = [
-        (f"`{point.point}`, {exactly(point.epsilon)} certified: {ACCURACY}", DISAGREEMENT, "certified cost")
-        for point in network.points
+    heads = [
+        f"`{each.point}`, {exactly(each.epsilon)} certified: {ACCURACY} | {DISAGREEMENT} | certified cost"
+        for each in network.points
     ]
-    yield row("rule", *chain(*head))
-    yield rule(1 + 3 * len(network.points))
+    yield row("rule", *heads)
+    yield rule(1 + 3 * len(heads))
     plain = [
-        (percent(point.accuracy, 2), percent(point.disagreement, 2), percent(point.multiply_adds_share))
-        for point in network.points
+        f"{percent(each.accuracy, 2)} | {percent(each.disagreement, 2)} | {percent(each.multiply_adds_share)}"
+        for each in network.points
     ]
-    yield row(PLAIN, *chain(*plain))
+    yield row(PLAIN, *plain)
     for name, results in groupby(network.results, key=lambda result: result.rule):
-        cells = [
-            (_format(each.accuracy), _format(each.disagreement), percent(each.certified_share))
+        others = [
+            f"{_format(each.accuracy)} | {_format(each.disagreement)} | {percent(each.certified_share)}"
             for each in results
         ]
-        yield row(name, *chain(*cells))
+        yield row(name, *others)
 
 
-def _format(interval: Interval) -> str:
-    return f"{_points(interval.value)} ({_points(interval.low)} to {_points(interval.high)})"
+def _format(difference: Estimate) -> str:
+    value, low, high = (_points(share) for share in astuple(difference))
+    return f"{value} ({low} to {high})"
 
 
 def _points(share: float) -> str:
@@ -292,19 +248,23 @@ def _points(share: float) -> str:
     return "0.00" if formatted[1:] == "0.00" else formatted
 
 
-def main() -> None:
-    """Measure and write the record and the page."""
-    parser = argparse.ArgumentParser(prog="python -m bench.exit_rules", description=__doc__)
-    parser.add_argument("versions", nargs="*", type=Path, metavar="VERSION", help="folders of versions")
-    folders = parser.parse_args().versions
-    if folders:
-        ExitRulesRecord(
-            resamples=RESAMPLES,
-            versions=package_versions(("onnxruntime", "numpy", "scipy")),
-            networks=tuple(compare(read_version(folder)) for folder in folders),
-        ).write(RECORD)
-    PART.write(PAGE, lines(ExitRulesRecord.read(RECORD)))
+def _measure(options: argparse.Namespace) -> ExitRulesRecord:
+    return ExitRulesRecord(
+        resamples=RESAMPLES,
+        versions=package_versions(("onnxruntime", "numpy", "scipy")),
+        networks=tuple(compare(read_version(folder)) for folder in options.versions),
+    )
 
+
+PUBLICATION = Publication(
+    record_type=ExitRulesRecord,
+    path=DOCS / "exit_rules" / "rules.json",
+    page=DOCS / "exit-rules.md",
+    part=WrittenPart("rules", "python -m bench.exit_rules"),
+    lines=lines,
+)
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="python -m bench.exit_rules", description=__doc__)
+    parser.add_argument("versions", nargs="*", type=Path, default=VERSIONS, help="folders of versions")
+    PUBLICATION.run(parser, _measure)

@@ -4,8 +4,8 @@
 
 The attack is DeepSloth (Hong et al., "A Panda? No, It's a Sloth", ICLR 2021): projected gradient descent that
 makes the probabilities of every early exit more equal. Gradients pass through the exported stages, run in
-PyTorch. Perturbed images are rounded to uint8 and evaluated with onnxruntime. Writes the record
-docs/security/slowdown.json and its table in docs/security.md; without a version only the table.
+PyTorch. Perturbed images are rounded to uint8 and evaluated with onnxruntime. Publishes
+docs/security/slowdown.json and the table of docs/security.md.
 
 Shapes: `N` rows, `B` rows of a batch, `E` exits, `K` classes, `C H W` image.
 """
@@ -13,7 +13,6 @@ Shapes: `N` rows, `B` rows of a batch, `E` exits, `K` classes, `C H W` image.
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -23,13 +22,15 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from bench.publication import DOCS, Publication
+from bench.serving.networks import RELEASED, Images
 from serving.config import MonitorSettings
 from serving.exits.policy import ExitRule
 from serving.monitor.drift import stability_index
 from serving.repository.repository import PublishedVersion, read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
-from training.exits.evaluate import cumulative, evaluate, outcome
+from training.exits.evaluate import evaluate, outcome
 from training.exits.evaluate import read as read_logits
 from training.exits.intervals import mean
 from training.release.origin import data_of
@@ -38,9 +39,6 @@ from training.reporting.markdown import WrittenPart, row, rule
 from training.reporting.numerals import percent, percent_range
 from training.reporting.record import RecordPart
 
-PAGE = Path(__file__).parent.parent / "docs" / "security.md"
-RECORD = PAGE.parent / "security" / "slowdown.json"
-PART = WrittenPart("slowdown", "python -m bench.slowdown")
 CLEAN, NOISE, UNIVERSAL, PER_ROW = "none", "noise", "one for all rows", "one per row"
 KINDS = (NOISE, UNIVERSAL, PER_ROW)
 BALANCED, FAST = POINTS = ("balanced", "fast")
@@ -55,11 +53,6 @@ TOLERANCE = 1e-4
 
 MONITOR = MonitorSettings()
 """The server's default settings of the drift alarm."""
-
-Images = NDArray[np.uint8]
-Gradient = Callable[[Tensor], Tensor]
-"""Returns the gradient of the loss with respect to the pixels of a batch."""
-Attributes = Mapping[str, Any]
 
 
 class AttackResult(RecordPart):
@@ -111,20 +104,29 @@ class SlowdownRecord(RecordPart):
         return result.multiply_adds_share / self.find(CLEAN, 0, result.point).multiply_adds_share
 
 
+_OPERATORS: Mapping[str, Callable[..., Tensor]] = {
+    "Cast": lambda x, **_: x.to(torch.float32),
+    "Sub": torch.sub,
+    "Div": torch.div,
+    "Add": torch.add,
+    "Relu": torch.relu,
+    "Conv": lambda x, weight, bias=None, *, strides, pads, dilations, group, **_: functional.conv2d(
+        x, weight, bias, strides, pads[:2], dilations, group
+    ),
+    "Gemm": lambda x, weight, bias, **_: functional.linear(x, weight, bias),
+    "AveragePool": lambda x, kernel_shape, strides, **_: functional.avg_pool2d(x, kernel_shape, strides),
+    "ReduceMean": lambda x, axes, keepdims, **_: x.mean(dim=axes.tolist(), keepdim=bool(keepdims)),
+    "Reshape": lambda x, shape, **_: x.reshape(shape.tolist()),
+    "Gather": lambda x, rows, axis: x.index_select(axis, rows),
+}
+"""The operators and attributes that exported stages use. `check_parity` notices any other attribute."""
+
+
 class Chain:
     """The exported stages of a version in PyTorch, run one after the other on all rows."""
 
-    def __init__(self, paths: Sequence[Path], input_name: str) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         self._graphs = [onnx.load(path).graph for path in paths]
-        self._input_name = input_name
-        # PyTorch needs writable arrays, hence the copies.
-        self._constants = [
-            {
-                each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy())
-                for each in graph.initializer
-            }
-            for graph in self._graphs
-        ]
         for path, graph in zip(paths, self._graphs, strict=True):
             for unknown in {node.op_type for node in graph.node} - set(_OPERATORS):
                 known = ", ".join(_OPERATORS)
@@ -132,18 +134,28 @@ class Chain:
 
     def __call__(self, images_BCHW: Tensor, exits: int | None = None) -> Tensor:
         """Return the logits of the first `exits` exits (default: all), [E, B, K]; images are FP32 pixels."""
-        inputs = {self._input_name: images_BCHW}
+        inputs = {self._graphs[0].input[0].name: images_BCHW}
         logits = []
-        for graph, constants in zip(self._graphs[:exits], self._constants, strict=False):
-            values = constants | inputs
+        for graph in self._graphs[:exits]:
+            # PyTorch needs writable arrays, hence the copies.
+            constants = {each.name: onnx.numpy_helper.to_array(each).copy() for each in graph.initializer}
+            values = {name: torch.from_numpy(array) for name, array in constants.items()} | inputs
             for node in graph.node:
                 attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
                 operands = [values[name] for name in node.input]
-                values[node.output[0]] = _OPERATORS[node.op_type](operands, attributes)
+                values[node.output[0]] = _OPERATORS[node.op_type](*operands, **attributes)
             outputs = {each.name: values[each.name] for each in graph.output}
             logits.append(outputs.pop("logits"))
             inputs = {"rows": torch.arange(len(images_BCHW)), **outputs}
         return torch.stack(logits)
+
+    def gradient(self, images_BCHW: Tensor) -> Tensor:
+        """Return the gradient of the early exits' mean cross-entropy with uniform probabilities."""
+        pixels = images_BCHW.detach().requires_grad_()
+        logs_EBK = torch.log_softmax(self(pixels, len(self._graphs) - 1), dim=-1)
+        loss = -logs_EBK.mean(dim=(0, 2)).sum()  # a sum over rows keeps their gradients independent
+        (gradient_BCHW,) = torch.autograd.grad(loss, pixels)
+        return gradient_BCHW
 
 
 def check_parity(chain: Chain, images_BCHW: Images, expected_EBK: NDArray[np.float32]) -> None:
@@ -156,66 +168,28 @@ def check_parity(chain: Chain, images_BCHW: Images, expected_EBK: NDArray[np.flo
         raise ValueError(f"logits: expected at most {tolerance:.2g} from onnxruntime's, got {difference:.2g}")
 
 
-def _conv(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
-    bias = inputs[2] if len(inputs) > 2 else None
-    strides, dilations, groups = (attributes[name] for name in ("strides", "dilations", "group"))
-    padding = attributes["pads"][:2]
-    return functional.conv2d(inputs[0], inputs[1], bias, strides, padding, dilations, groups)
-
-
-_OPERATORS: dict[str, Callable[[Sequence[Tensor], Attributes], Tensor]] = {
-    "Cast": lambda inputs, _: inputs[0].to(torch.float32),
-    "Sub": lambda inputs, _: inputs[0] - inputs[1],
-    "Div": lambda inputs, _: inputs[0] / inputs[1],
-    "Add": lambda inputs, _: inputs[0] + inputs[1],
-    "Relu": lambda inputs, _: functional.relu(inputs[0]),
-    "Conv": _conv,
-    "Gemm": lambda inputs, _: functional.linear(*inputs),
-    "ReduceMean": lambda inputs, attributes: inputs[0].mean(
-        dim=inputs[1].tolist(), keepdim=bool(attributes["keepdims"])
-    ),
-    "Reshape": lambda inputs, _: inputs[0].reshape(inputs[1].tolist()),
-    "Gather": lambda inputs, attributes: inputs[0].index_select(attributes["axis"], inputs[1]),
-}
-"""The operators and attributes that exported stages use. `check_parity` notices any other attribute."""
-
-
-def towards_uniform(chain: Chain, early_exits: int) -> Gradient:
-    """Return the gradient function of the mean cross-entropy of early exits with uniform probabilities."""
-
-    def gradient(images_BCHW: Tensor) -> Tensor:
-        pixels = images_BCHW.detach().requires_grad_()
-        logs_EBK = torch.log_softmax(chain(pixels, early_exits), dim=-1)
-        loss = -logs_EBK.mean(dim=(0, 2)).sum()  # a sum over rows keeps their gradients independent
-        (gradient_BCHW,) = torch.autograd.grad(loss, pixels)
-        return gradient_BCHW
-
-    return gradient
-
-
 def noise(images_NCHW: Images, size: int) -> Images:
     """Add or subtract the size at every pixel, at random: a control for the attacks."""
     signs = np.random.default_rng(0).integers(0, 2, images_NCHW.shape) * 2 - 1
-    return to_pixels(torch.from_numpy(images_NCHW.astype(np.float32) + size * signs), images_NCHW, size)
+    return to_pixels(images_NCHW + size * signs, images_NCHW, size)
 
 
-def pgd(images_NCHW: Images, size: int, gradient: Gradient, steps: int = STEPS) -> Images:
+def pgd(images_NCHW: Images, size: int, chain: Chain, steps: int = STEPS) -> Images:
     """Perturb every row by projected gradient descent from a random start."""
     torch.manual_seed(0)
     perturbed = []
-    for start in range(0, len(images_NCHW), BATCH_ROWS):
-        batch = images_NCHW[start : start + BATCH_ROWS]
+    for batch in np.split(images_NCHW, range(BATCH_ROWS, len(images_NCHW), BATCH_ROWS)):
         clean = torch.from_numpy(batch.astype(np.float32))
         moved = (clean + size * (2 * torch.rand_like(clean) - 1)).clamp(0, 255)
         for _ in range(steps):
-            step = PATH_LENGTH * size / steps * gradient(moved).sign()
+            step = PATH_LENGTH * size / steps * chain.gradient(moved).sign()
             moved = torch.clamp(moved - step, clean - size, clean + size).clamp(0, 255)
-        perturbed.append(to_pixels(moved, batch, size))
-    return np.concatenate(perturbed)
+        perturbed.append(moved)
+    return to_pixels(torch.cat(perturbed).numpy(), images_NCHW, size)
 
 
 def universal(
-    images_NCHW: Images, known_NCHW: Images, size: int, gradient: Gradient, steps: int = UNIVERSAL_STEPS
+    images_NCHW: Images, known_NCHW: Images, size: int, chain: Chain, steps: int = UNIVERSAL_STEPS
 ) -> Images:
     """Add the same perturbation to every row; it is optimised on other rows, known_NCHW."""
     generator = np.random.default_rng(0)
@@ -224,52 +198,47 @@ def universal(
         sampled_B = generator.choice(len(known_NCHW), min(BATCH_ROWS, len(known_NCHW)), replace=False)
         batch = torch.from_numpy(known_NCHW[sampled_B].astype(np.float32))
         length = PATH_LENGTH * size / 10 * (1 - step / steps)  # shrinks to 0
-        change -= length * gradient((batch + change).clamp(0, 255)).mean(dim=0).sign()
+        change -= length * chain.gradient((batch + change).clamp(0, 255)).mean(dim=0).sign()
         change.clamp_(-size, size)
-    return to_pixels(torch.from_numpy(images_NCHW.astype(np.float32)) + change.round(), images_NCHW, size)
+    return to_pixels(images_NCHW + change.round().numpy(), images_NCHW, size)
 
 
-def to_pixels(moved_NCHW: Tensor, clean_NCHW: Images, size: int) -> Images:
+def to_pixels(moved_NCHW: NDArray[np.number], clean_NCHW: Images, size: int) -> Images:
     """Round to uint8 and check the largest change of a pixel."""
-    pixels = moved_NCHW.round().clamp(0, 255).numpy().astype(np.uint8)
+    pixels: Images = np.rint(moved_NCHW).clip(0, 255).astype(np.uint8)
     largest = int(np.abs(pixels.astype(np.int16) - clean_NCHW).max(initial=0))
     assert largest <= size, f"change of a pixel: expected at most {size}, got {largest}"
     return pixels
 
 
-def perturb(images_NCHW: Images, known_NCHW: Images, gradient: Gradient) -> Iterator[tuple[str, int, Images]]:
+def perturb(images_NCHW: Images, known_NCHW: Images, chain: Chain) -> Iterator[tuple[str, int, Images]]:
     """Yield the clean rows, then the rows under every perturbation of every size."""
     yield CLEAN, 0, images_NCHW
     for size in SIZES:
         yield NOISE, size, noise(images_NCHW, size)
-        yield UNIVERSAL, size, universal(images_NCHW, known_NCHW, size, gradient)
-        yield PER_ROW, size, pgd(images_NCHW, size, gradient)
+        yield UNIVERSAL, size, universal(images_NCHW, known_NCHW, size, chain)
+        yield PER_ROW, size, pgd(images_NCHW, size, chain)
 
 
 def measure(version: PublishedVersion, rows: int = ROWS) -> SlowdownRecord:
     """Perturb sampled test rows in every way and size, and evaluate them at both points."""
     torch.set_num_threads(1)  # makes sums independent of the number of cores
     manifest, dataset = version.manifest, data_of(version)
-    name = manifest.inputs[0].name
     sampled_N = np.sort(np.random.default_rng(0).permutation(len(dataset.test))[:rows])
     images_NCHW, truth_N = dataset.test.images_NCHW[sampled_N], dataset.test.truth_N[sampled_N]
     runner = StageRunner(stage_files(version), manifest.inputs, CPU, slots=SLOTS)
-    chain = Chain([version.stage_path(number) for number in range(len(manifest.stages))], name)
-    parity_rows = np.ascontiguousarray(images_NCHW[:PARITY_ROWS])
-    check_parity(chain, parity_rows, runner.run_every_stage({name: parity_rows}))
-    gradient = towards_uniform(chain, len(manifest.stages) - 1)
-    cost_E = cumulative([stage.multiply_adds for stage in manifest.stages])
-    shares_E = [cost / cost_E[-1] for cost in cost_E]
+    chain = Chain([version.stage_path(number) for number in range(len(manifest.stages))])
+    check_parity(chain, images_NCHW[:PARITY_ROWS], evaluate(runner, images_NCHW[:PARITY_ROWS]))
+    cost_E = manifest.multiply_adds
     temperatures = [each.calibration_temperature for each in manifest.exits]
     results = []
-    perturbations = perturb(images_NCHW, dataset.tune.images_NCHW, gradient)
+    perturbations = perturb(images_NCHW, dataset.tune.images_NCHW, chain)
     for kind, size, perturbed_NCHW in tqdm(perturbations, total=1 + len(KINDS) * len(SIZES)):
-        logits_ENK = evaluate(runner, perturbed_NCHW, input_name=name)
-        readings = read_logits(logits_ENK, truth_N, temperatures)
+        readings = read_logits(evaluate(runner, perturbed_NCHW), truth_N, temperatures)
         for point in POINTS:
             thresholds = manifest.operating_points[point].thresholds
             counts = outcome(readings, ExitRule(thresholds, max_exit=len(thresholds)), cost_E)
-            cost = mean(shares_E, counts.exit_counts)
+            cost = mean([cost / cost_E[-1] for cost in cost_E], counts.exit_counts)
             results.append(
                 AttackResult(
                     kind=kind,
@@ -313,30 +282,25 @@ def lines(record: SlowdownRecord) -> Iterator[str]:
     yield rule(11)
     for kind, size in dict.fromkeys((each.kind, each.size) for each in record.results):
         balanced, fast = (record.find(kind, size, point) for point in POINTS)
+        interval = percent_range(balanced.low, balanced.high)
         yield row(
-            kind,
-            str(size),
-            f"{percent(balanced.multiply_adds_share)} ({percent_range(balanced.low, balanced.high)})",
-            f"{record.factor(balanced):.1f}",
-            percent(balanced.accuracy),
-            percent(balanced.disagreement),
-            f"{record.drift(kind, size):.2f}",
-            percent(fast.multiply_adds_share),
-            f"{record.factor(fast):.1f}",
-            percent(fast.disagreement),
-            percent(balanced.full_accuracy),
+            f"{kind} | {size} | {percent(balanced.multiply_adds_share)} ({interval})",
+            f"{record.factor(balanced):.1f} | {percent(balanced.accuracy)}",
+            f"{percent(balanced.disagreement)} | {record.drift(kind, size):.2f}",
+            f"{percent(fast.multiply_adds_share)} | {record.factor(fast):.1f}",
+            f"{percent(fast.disagreement)} | {percent(balanced.full_accuracy)}",
         )
 
 
-def main() -> None:
-    """Measure and write the record and the page."""
-    parser = argparse.ArgumentParser(prog="python -m bench.slowdown", description=__doc__)
-    parser.add_argument("version", nargs="?", type=Path, metavar="VERSION", help="folder of a version")
-    folder = parser.parse_args().version
-    if folder:
-        measure(read_version(folder)).write(RECORD)
-    PART.write(PAGE, lines(SlowdownRecord.read(RECORD)))
-
+PUBLICATION = Publication(
+    record_type=SlowdownRecord,
+    path=DOCS / "security" / "slowdown.json",
+    page=DOCS / "security.md",
+    part=WrittenPart("slowdown", "python -m bench.slowdown"),
+    lines=lines,
+)
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="python -m bench.slowdown", description=__doc__)
+    parser.add_argument("version", nargs="?", type=Path, default=RELEASED, help="default: %(default)s")
+    PUBLICATION.run(parser, lambda options: measure(read_version(options.version)))

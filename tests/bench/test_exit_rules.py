@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from bench.exit_rules import (
     ACCURACY,
@@ -12,20 +13,13 @@ from bench.exit_rules import (
     ENTROPY,
     MARGIN,
     MEAN,
-    PAGE,
-    PART,
     PLAIN,
     PRODUCT,
-    RECORD,
-    ExitRulesRecord,
-    Interval,
-    certified_choice,
+    PUBLICATION,
     compare,
-    disagreement_goals,
     front,
     interpolate,
-    lines,
-    log_probabilities,
+    paired_estimate,
     read_rules,
     resample_counts,
     trade_off,
@@ -34,10 +28,9 @@ from serving.exits.policy import Floats, Integers
 from serving.repository.repository import read_version
 from tests.training.exits.candidates import candidate_with
 from training.errors import DatasetError
-from training.exits.certify import allowed_losses
 from training.exits.evaluate import outcome
 from training.exits.evaluate import read as read_logits
-from training.exits.goals import OperatingPointSection
+from training.exits.intervals import Estimate
 from training.exits.thresholds import pareto_path
 from training.recipe.recipe import load_recipe
 
@@ -60,10 +53,9 @@ def rows(n: int, seed: int) -> tuple[Floats, Integers]:
 
 def test_every_rule_scores_and_answers_as_written_by_hand() -> None:
     logits_ENK, truth_N = rows(40, 0)
-    logs_ENK = log_probabilities(logits_ENK, TEMPERATURES)
-    probability_ENK = np.exp(logs_ENK)
+    probability_ENK = softmax(logits_ENK / np.array(TEMPERATURES)[:, np.newaxis, np.newaxis], axis=-1)
     exits, n, classes = probability_ENK.shape
-    readings = read_rules(logs_ENK, truth_N)
+    readings = read_rules(logits_ENK, truth_N, TEMPERATURES)
     for exit_number in range(exits):
         for row in range(n):
             own = probability_ENK[exit_number, row].tolist()
@@ -90,7 +82,7 @@ def test_every_rule_scores_and_answers_as_written_by_hand() -> None:
 
 def test_the_plain_rule_reads_as_the_server_does() -> None:
     logits_ENK, truth_N = rows(50, 5)
-    plain = read_rules(log_probabilities(logits_ENK, TEMPERATURES), truth_N)[PLAIN]
+    plain = read_rules(logits_ENK, truth_N, TEMPERATURES)[PLAIN]
     expected = read_logits(logits_ENK, truth_N, TEMPERATURES)
 
     np.testing.assert_allclose(plain.confidence_EN, expected.confidence_EN, rtol=1e-12)
@@ -125,14 +117,12 @@ def test_resamples_pair_all_values_and_the_first_is_the_split_itself() -> None:
 
 
 def test_an_interval_is_of_the_resamples_and_its_value_of_the_split() -> None:
-    interval = Interval.of(np.concatenate([[7.0], np.arange(101.0)]))
-
-    assert (interval.value, interval.low, interval.high) == (7, 2.5, 97.5)
+    assert paired_estimate(np.concatenate([[7.0], np.arange(101.0)])) == Estimate(7, 2.5, 97.5)
 
 
 def test_a_curve_has_the_cost_and_figures_that_counting_gives() -> None:
     logits_ENK, truth_N = rows(300, 2)
-    readings = read_rules(log_probabilities(logits_ENK, TEMPERATURES), truth_N)
+    readings = read_rules(logits_ENK, truth_N, TEMPERATURES)
     for name, each in readings.items():
         path = pareto_path(each, COST_E)
         counted = [outcome(each, choice.rule, COST_E) for choice in path]
@@ -140,40 +130,6 @@ def test_a_curve_has_the_cost_and_figures_that_counting_gives() -> None:
             cost_RJ, value_RJ = trade_off(each, path, figure, COST_E, resample_counts(300, 1))
             assert cost_RJ[0] == pytest.approx([one.multiply_adds_share for one in counted]), name
             assert value_RJ[0] == pytest.approx([getattr(one, figure) for one in counted]), name
-
-
-def test_a_certified_choice_is_within_its_goal_and_one_for_every_rule() -> None:
-    logits_ENK, truth_N = rows(2000, 3)
-    readings = read_rules(log_probabilities(logits_ENK, TEMPERATURES), truth_N)
-    goal = OperatingPointSection(max_accuracy_loss=0.02, epsilon=0.1)
-    most = allowed_losses(2000, 0.1, goal.delta)
-    for each in readings.values():
-        path = pareto_path(each, COST_E)
-        choice = certified_choice(path, each, COST_E, goal)
-        assert outcome(each, choice.rule, COST_E).disagreements <= most or choice is path[0]
-        assert choice.tune.accuracy_loss <= goal.max_accuracy_loss or choice is path[0]
-    plain_path = pareto_path(readings[PLAIN], COST_E)
-    assert certified_choice(plain_path, readings[PLAIN], COST_E, goal).tune.multiply_adds_share < 1
-
-
-def test_rules_are_compared_for_the_points_that_promise_agreement() -> None:
-    released = read_version(ROOT / "models" / "fashion-mnist" / "3")
-    provenance = released.manifest.provenance
-    assert provenance.retargeted_from is not None
-    uncertified = {"max_accuracy_loss": 0.01, "certified_by": "nothing"}
-    goals = provenance.retargeted_from.goals | {"uncertified": uncertified, "cheap": {"budget": 0.2}}
-    retargeted = provenance.retargeted_from.model_copy(update={"goals": goals})
-    other = released.manifest.model_copy(
-        update={"provenance": provenance.model_copy(update={"retargeted_from": retargeted})}
-    )
-
-    goals_by_point = disagreement_goals(replace(released, manifest=other))
-    assert {
-        name: (goal.max_accuracy_loss, goal.epsilon, goal.delta) for name, goal in goals_by_point.items()
-    } == {
-        "balanced": (0.003, 0.01, 0.05),
-        "fast": (0.01, 0.03, 0.05),
-    }
 
 
 def test_a_dataset_other_than_the_versions_own_is_refused() -> None:
@@ -189,17 +145,11 @@ def test_a_dataset_other_than_the_versions_own_is_refused() -> None:
 def test_the_recipe_of_the_second_network_is_valid() -> None:
     recipe = load_recipe(str(ROOT / "bench" / "exit_rules.toml"))
 
-    assert recipe.model in {network.title.split(",")[0] for network in ExitRulesRecord.read(RECORD).networks}
-
-
-def test_the_page_has_the_tables_of_the_record() -> None:
-    page = PAGE.read_text()
-
-    assert PART.replaced(page, lines(ExitRulesRecord.read(RECORD))) == page, "run: python -m bench.exit_rules"
+    assert recipe.model in {network.title.split(",")[0] for network in PUBLICATION.read().networks}
 
 
 def test_the_verdict_of_the_page_is_that_of_the_record() -> None:
-    released, second = ExitRulesRecord.read(RECORD).networks
+    released, second = PUBLICATION.read().networks
     losing = [
         {each.rule for each in network.results if each.accuracy.high < 0 or each.disagreement.low > 0}
         for network in (released, second)
@@ -208,4 +158,4 @@ def test_the_verdict_of_the_page_is_that_of_the_record() -> None:
 
     assert not any(result.accuracy.low > 0 for result in (*released.results, *second.results))
     assert losing == [{ENTROPY, PRODUCT, MEAN}] * 2
-    assert f"{-100 * margin.disagreement.value:.2f} points less disagreement" in PAGE.read_text()
+    assert f"{-100 * margin.disagreement.value:.2f} points less disagreement" in PUBLICATION.page.read_text()

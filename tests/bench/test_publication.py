@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import attach, frontier
+from bench import attach, exit_rules, frontier, monitor, slowdown
 from bench.gpu.record import PUBLICATION as GPU
 from bench.publication import Publication
 from bench.serving.page import PUBLICATION as SERVING
@@ -14,7 +14,16 @@ from bench.soak.record import PUBLICATION as SOAK
 from training.reporting.markdown import WrittenPart
 from training.reporting.record import RecordPart
 
-PUBLICATIONS = [SERVING, GPU, SOAK, attach.PUBLICATION, frontier.PUBLICATION]
+PUBLICATIONS = [
+    SERVING,
+    GPU,
+    SOAK,
+    attach.PUBLICATION,
+    frontier.PUBLICATION,
+    exit_rules.PUBLICATION,
+    monitor.PUBLICATION,
+    slowdown.PUBLICATION,
+]
 LARGEST_BYTES = 30_000
 
 

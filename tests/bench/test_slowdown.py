@@ -9,29 +9,24 @@ import onnx
 import pytest
 import torch
 
+from bench.serving.networks import Images
 from bench.slowdown import (
     BALANCED,
     CLEAN,
     FAST,
     KINDS,
     MONITOR,
-    PAGE,
-    PART,
     PER_ROW,
     POINTS,
-    RECORD,
+    PUBLICATION,
     SIZES,
     UNIVERSAL,
     Chain,
-    Images,
-    SlowdownRecord,
     check_parity,
-    lines,
     measure,
     noise,
     pgd,
     to_pixels,
-    towards_uniform,
     universal,
 )
 from serving.repository.repository import read_version
@@ -46,6 +41,7 @@ from training.release.export import export_stages
 ROOT = Path(__file__).parent.parent.parent
 VERSION = read_version(ROOT / "models" / "fashion-mnist" / "3")
 EARLY_EXITS = 3
+RECORD = PUBLICATION.read()
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +68,7 @@ def images() -> Images:
 
 @pytest.fixture(scope="module")
 def chain() -> Chain:
-    return Chain([VERSION.stage_path(number) for number in range(4)], "image")
+    return Chain([VERSION.stage_path(number) for number in range(4)])
 
 
 def test_the_released_stages_are_computed_as_served(chain: Chain, images: Images) -> None:
@@ -103,7 +99,7 @@ def test_an_exported_network_is_computed_as_in_pytorch(tmp_path: Path) -> None:
     with torch.no_grad():
         expected_EBK = network(torch.from_numpy(images)).numpy()
 
-    check_parity(Chain([stage.file.path for stage in stages], "image"), images, expected_EBK)
+    check_parity(Chain([stage.file.path for stage in stages]), images, expected_EBK)
 
 
 def test_an_unknown_operator_is_refused(tmp_path: Path) -> None:
@@ -113,16 +109,15 @@ def test_an_unknown_operator_is_refused(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "stage", [x], [y])), path)
 
     with pytest.raises(ValueError, match=r"stage-0\.onnx: operator: expected one of .*, got Sigmoid"):
-        Chain([path], "x")
+        Chain([path])
 
 
 @pytest.mark.parametrize("size", [4, 16])
 def test_every_perturbation_is_uint8_and_within_its_size(chain: Chain, images: Images, size: int) -> None:
-    gradient = towards_uniform(chain, EARLY_EXITS)
     for perturbed in (
         noise(images, size),
-        pgd(images, size, gradient, steps=3),
-        universal(images, images, size, gradient, steps=3),
+        pgd(images, size, chain, steps=3),
+        universal(images, images, size, chain, steps=3),
     ):
         assert perturbed.dtype == np.uint8
         assert perturbed.shape == images.shape
@@ -131,7 +126,7 @@ def test_every_perturbation_is_uint8_and_within_its_size(chain: Chain, images: I
 
 def test_the_universal_perturbation_is_the_same_for_every_row(chain: Chain, images: Images) -> None:
     middle = np.full_like(images, 128)
-    change = universal(middle, images, 4, towards_uniform(chain, EARLY_EXITS), steps=3).astype(int) - middle
+    change = universal(middle, images, 4, chain, steps=3).astype(int) - middle
 
     assert (change == change[0]).all()
     assert change.any()
@@ -139,7 +134,7 @@ def test_the_universal_perturbation_is_the_same_for_every_row(chain: Chain, imag
 
 def test_a_pixel_that_changed_too_much_is_an_error(images: Images) -> None:
     with pytest.raises(AssertionError, match="change of a pixel: expected at most 4, got 255"):
-        to_pixels(255 - torch.from_numpy(images.astype(np.float32)), images, 4)
+        to_pixels(255 - images, images, 4)
 
 
 def test_the_attack_lowers_the_confidence_of_early_exits(chain: Chain, images: Images) -> None:
@@ -148,45 +143,35 @@ def test_the_attack_lowers_the_confidence_of_early_exits(chain: Chain, images: I
             logits_EBK = chain(torch.from_numpy(pixels.astype(np.float32)), EARLY_EXITS)
         return float(logits_EBK.softmax(dim=-1).amax(dim=-1).mean())
 
-    attacked = pgd(images, 16, towards_uniform(chain, EARLY_EXITS), steps=8)
+    attacked = pgd(images, 16, chain, steps=8)
     assert confidence(attacked) < confidence(images) - 0.1
 
 
-def test_the_page_has_the_table_of_the_record() -> None:
-    page = PAGE.read_text()
-
-    assert PART.replaced(page, lines(SlowdownRecord.read(RECORD))) == page, "run: python -m bench.slowdown"
-
-
 def test_the_page_has_the_bounds_of_the_record() -> None:
-    record = SlowdownRecord.read(RECORD)
-    balanced, fast = (record.find(CLEAN, 0, point).multiply_adds_share for point in POINTS)
+    balanced, fast = (RECORD.find(CLEAN, 0, point).multiply_adds_share for point in POINTS)
     stages = [stage.multiply_adds for stage in VERSION.manifest.stages]
 
     assert f"{1 / balanced:.1f} times a clean row at `balanced`, {1 / fast:.1f} times at `fast`" in (
-        PAGE.read_text()
+        PUBLICATION.page.read_text()
     )
     assert (
-        f"`max_exit` 1 no row costs more than {100 * sum(stages[:2]) / sum(stages):.1f} %" in PAGE.read_text()
+        f"`max_exit` 1 no row costs more than {100 * sum(stages[:2]) / sum(stages):.1f} %"
+        in PUBLICATION.page.read_text()
     )
 
 
 def test_no_perturbation_costs_more_than_full_depth() -> None:
-    record = SlowdownRecord.read(RECORD)
-
-    assert all(0 < each.multiply_adds_share <= 1 for each in record.results)
-    assert len(record.results) == (1 + len(KINDS) * len(SIZES)) * len(POINTS)
-    assert record.factor(record.find(CLEAN, 0, BALANCED)) == 1
+    assert all(0 < each.multiply_adds_share <= 1 for each in RECORD.results)
+    assert len(RECORD.results) == (1 + len(KINDS) * len(SIZES)) * len(POINTS)
+    assert RECORD.factor(RECORD.find(CLEAN, 0, BALANCED)) == 1
 
 
 def test_under_attack_only_fast_at_large_sizes_exceeds_its_epsilon_and_the_drift_alarm_is_raised() -> None:
-    record = SlowdownRecord.read(RECORD)
-
     for size in SIZES:
         for kind in (PER_ROW, UNIVERSAL):
-            assert record.find(kind, size, BALANCED).disagreement <= 0.01
-            assert (record.find(kind, size, FAST).disagreement > 0.03) == (size >= 8)
-        assert record.drift(PER_ROW, size) > MONITOR.drift_alarm
-        first = record.alarming_share(PER_ROW, size)
+            assert RECORD.find(kind, size, BALANCED).disagreement <= 0.01
+            assert (RECORD.find(kind, size, FAST).disagreement > 0.03) == (size >= 8)
+        assert RECORD.drift(PER_ROW, size) > MONITOR.drift_alarm
+        first = RECORD.alarming_share(PER_ROW, size)
         assert first is not None
-        assert record.drift(PER_ROW, size, first - 0.01) <= MONITOR.drift_alarm
+        assert RECORD.drift(PER_ROW, size, first - 0.01) <= MONITOR.drift_alarm

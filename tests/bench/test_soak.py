@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.soak.__main__ import lowest, soak
 from bench.soak.load import KINDS
 from bench.soak.record import BOUNDS, Run, Soak, lines
-from bench.soak.server import lowest, soak
 from tests.serving import scripted_model
 from tests.serving.scripted_model import EASY, HARD, MIDDLE
 

@@ -1,6 +1,6 @@
-"""The mixed load of a soak: callers with valid and invalid requests, each in its own thread.
+"""The mixed load of a soak: threads that send valid and invalid requests.
 
-A caller repeats one action and counts outcomes; one that KINDS does not allow is a fault of the server.
+A thread repeats one action and counts outcomes; one that KINDS does not allow is a fault of the server.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ DESCRIPTIONS = ("ModelStatistics", "ModelMetadata", "ModelConfig", "ServerMetada
 
 @dataclass(frozen=True)
 class Caller:
-    """Sends requests to one server, from several threads. Each action returns its outcome."""
+    """The actions of all threads on one server. Each returns its outcome."""
 
     address: str
     metrics_port: int
@@ -50,6 +50,7 @@ class Caller:
     client: Client
     channel: grpc.Channel
     random: np.random.Generator
+    """Thread-safe: its methods hold a lock."""
 
     def predict(self, rows: int, **options: Any) -> Prediction:  # noqa: ANN401 - passed on
         """Send rows with the client."""
@@ -69,7 +70,7 @@ class Caller:
         return method.future(payload, timeout=TIMEOUT_SECONDS)
 
     def send(self, port: int, payload: bytes) -> str:
-        """Send bytes over a new connection, and close it."""
+        """Send bytes over a new connection, and close it without reading; the outcome is "left"."""
         with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:
             connection.sendall(payload)
         return "left"

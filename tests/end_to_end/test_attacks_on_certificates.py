@@ -163,7 +163,7 @@ def images_that_differ(client: Client) -> Images:
 
     They are sent with a threshold of their own and at `exact`, so the monitor does not count them.
     """
-    images = np.random.default_rng(0).integers(0, 256, (64, 1, 28, 28), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (512, 1, 28, 28), dtype=np.uint8)
     first_exit = client.model(RELEASED).operating_points[POINT]["thresholds"][0]
     early = client.predict(RELEASED, images, threshold=first_exit)
     full = client.predict(RELEASED, images, operating_point="exact")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from examples.revocation import Images, darkened, drift_alarms, noisy, unchanged
+from examples.revocation import Images, covered, drift_alarms, noisy, unchanged
 from serving.client import Client
 from serving.client.point_in_force import PointInForce
 from serving.monitor.agreement import Power
@@ -90,12 +90,12 @@ def test_clean_rows_neither_revoke_nor_alarm(test_split: Split, front_end: str) 
 def test_rows_that_lower_accuracy_but_not_agreement_alarm_and_do_not_revoke(
     certificate: Certificate, test_split: Split, front_end: str
 ) -> None:
-    images = darkened(test_split.images_NCHW[:ROWS])
+    images = covered(test_split.images_NCHW[:ROWS])
     with watched_server(front_end) as (server, client):
         point = stream(client, images)
 
         assert not point.revoked
-        assert drift_alarms(server.metrics_address) == ["confidence"]
+        assert drift_alarms(server.metrics_address) == ["confidence", "exits of balanced"]
         assert disagreement(client, images) < certificate.epsilon
 
 
@@ -128,7 +128,7 @@ def test_rows_on_which_exits_disagree_revoke_within_the_rows_that_the_tests_powe
         server.await_event("certificate revoked")
 
 
-@pytest.mark.parametrize("change", [unchanged, darkened, noisy])
+@pytest.mark.parametrize("change", [unchanged, covered, noisy])
 def test_a_stream_consists_of_pixels(test_split: Split, change: Callable[[Images], Images]) -> None:
     images = test_split.images_NCHW[:4]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.results import RELEASED
 from serving.client import Client
 from serving.repository.manifest import Manifest, OperatingPoint
 from serving.repository.repository import read_version
@@ -18,7 +19,7 @@ from training.data.splits import Dataset, Split
 from training.recipe.recipe import Recipe, load_recipe
 
 MODELS = Path(__file__).parent.parent.parent / "models"
-VERSION = 2
+VERSION = int(RELEASED.name)
 BATCH_ROWS = 64
 MOST_BYTES = 3_000_000
 

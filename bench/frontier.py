@@ -299,7 +299,8 @@ def lines(frontier: Frontier) -> Iterator[str]:
     yield (
         f"Test n = {frontier.n:,}; {frontier.epochs} epochs each, one training each: the intervals cover the "
         f"sampling of test rows, not the seed. Taught networks learn by `{RULE}` from the released network. "
-        f"Times are those of the stages, without a server, on one thread: {conditions}."
+        f"Times are those of the stages, without a server, on one thread. The networks run in turn, so their "
+        f"weights are not in the cache. {conditions[:1].upper()}{conditions[1:]}."
     )
 
 

@@ -76,9 +76,9 @@ class Entry(RecordPart):
     milliseconds: dict[int, float]
     """Mean of a batch of test rows that no other batch joins, by its number of rows."""
     correct: int
-    gained: int
+    gained: int = 0
     """Rows that `balanced` answers correctly and this one does not."""
-    lost: int
+    lost: int = 0
     """Rows that this one answers correctly and `balanced` does not."""
 
 
@@ -143,7 +143,14 @@ def _measure(options: argparse.Namespace) -> Frontier:
     for (name, kind), network in networks.items():
         correct_N = network.logits(test)[-1].argmax(axis=1) == test.truth_N
         milliseconds = {rows: timed[name, kind][rows][0] for rows in BATCHES}
-        entry = _entry(name, kind, network.stages[0].parameters, network.cost_E[-1], milliseconds, correct_N)
+        entry = Entry(
+            name=name,
+            kind=kind,
+            parameters=network.stages[0].parameters,
+            multiply_adds=network.cost_E[-1],
+            milliseconds=milliseconds,
+            correct=int(correct_N.sum()),
+        )
         found.append((entry, correct_N))
     (reference_N,) = [each_N for entry, each_N in found if (entry.name, entry.kind) == (DEFAULT_POINT, EXITS)]
     return Frontier(
@@ -236,9 +243,15 @@ def _point(
 ) -> tuple[Entry, NDArray[np.bool_]]:
     exit_N = route(readings.confidence_EN, ExitRule(thresholds, readings.exits - 1))
     correct_N = readings.correct_EN[exit_N, np.arange(readings.rows)]
-    milliseconds = {rows: lone_milliseconds(exit_N, times, rows) for rows in BATCHES}
-    cost = float(np.take(cost_E, exit_N).mean())
-    return _entry(name, kind, parameters, cost, milliseconds, correct_N), correct_N
+    entry = Entry(
+        name=name,
+        kind=kind,
+        parameters=parameters,
+        multiply_adds=float(np.take(cost_E, exit_N).mean()),
+        milliseconds={rows: lone_milliseconds(exit_N, times, rows) for rows in BATCHES},
+        correct=int(correct_N.sum()),
+    )
+    return entry, correct_N
 
 
 def lone_milliseconds(exit_N: NDArray[np.int64], times: Times, batch: int) -> float:
@@ -249,26 +262,6 @@ def lone_milliseconds(exit_N: NDArray[np.int64], times: Times, batch: int) -> fl
         count_of_rows = np.bincount((batches >= stage).sum(axis=1), minlength=batch + 1)
         total += sum(count * times[rows][stage] for rows, count in enumerate(count_of_rows) if rows)
     return total / len(batches)
-
-
-def _entry(
-    name: str,
-    kind: str,
-    parameters: int,
-    multiply_adds: float,
-    milliseconds: dict[int, float],
-    correct_N: NDArray[np.bool_],
-) -> Entry:
-    return Entry(
-        name=name,
-        kind=kind,
-        parameters=parameters,
-        multiply_adds=multiply_adds,
-        milliseconds=milliseconds,
-        correct=int(correct_N.sum()),
-        gained=0,
-        lost=0,
-    )
 
 
 def compared(entry: Entry, correct_N: NDArray[np.bool_], reference_N: NDArray[np.bool_]) -> Entry:

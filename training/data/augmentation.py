@@ -35,13 +35,6 @@ class Augmentation(Protocol):
         """Share of images in which a box is overwritten."""
 
 
-def augment(images_BCHW: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Augment uint8 images on their device, with random numbers from a generator on the CPU."""
-    changes = sample_changes(images_BCHW.shape, settings, generator)
-    on_device = {name: tensor.to(images_BCHW.device) for name, tensor in changes.items()}
-    return change(images_BCHW, settings, on_device)
-
-
 def sample_changes(
     shape: Sequence[int], settings: Augmentation, generator: torch.Generator
 ) -> dict[str, Tensor]:

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from training.data.augmentation import (
-    augment,
+    change,
     crop,
     erase,
     flip,
     sample_boxes,
     sample_bytes,
+    sample_changes,
     sample_crops,
     sample_flips,
 )
@@ -29,6 +30,14 @@ def seeded(seed: int = 0) -> torch.Generator:
 def random_images(rows: int = 20, channels: int = 3, height: int = 6, width: int = 7) -> Tensor:
     shape = (rows, channels, height, width)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=seeded(99))
+
+
+def augment(images_BCHW: Tensor, settings: AugmentationSection, generator: torch.Generator) -> Tensor:
+    """Sample on the CPU and change the images on their device, as a training step does."""
+    changes = sample_changes(images_BCHW.shape, settings, generator)
+    return change(
+        images_BCHW, settings, {name: each.to(images_BCHW.device) for name, each in changes.items()}
+    )
 
 
 def test_flip_mirrors_the_chosen_rows_left_to_right() -> None:

@@ -7,18 +7,11 @@ the only dynamic dimension. Graphs contain no exit decisions.
 Shapes: `B` rows of a batch, `N` images, `E` exits, `K` classes, `C H W` image.
 """
 
-import contextlib
 import copy
-import functools
-import importlib
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -33,13 +26,12 @@ from training.errors import ExportMismatch
 from training.exits import cost
 from training.pipeline.assessment import EVALUATION_SLOTS, INPUT_NAME, Exported, input_spec
 from training.release.exported_stage import LOGIT_TOLERANCE, ExportedStage
+from training.release.stage_graph import stage_graphs, to_onnx
 
 PARITY_BATCH_ROWS = 256
 
 # torch.export treats a dimension of 1 as constant, and two equal dimensions as one.
 _EXAMPLE_ROWS, _EXAMPLE_SLOTS = 2, 3
-
-_EXPORTER_LOGGER = "torch.onnx._internal.exporter._registration"
 
 
 def export_network(network: MultiExitNetwork, dataset: Dataset, folder: Path) -> Exported:
@@ -66,7 +58,7 @@ def export_stages(
     parameters = cost.parameters(frozen)
     exported = []
     features: tuple[TensorSpec, ...] = ()
-    for number, graph in enumerate(_stage_graphs(frozen)):
+    for number, graph in enumerate(stage_graphs(frozen)):
         path = folder / f"stage-{number}.onnx"
         if number == 0:
             inputs = {input_name: torch.zeros((_EXAMPLE_ROWS, *image_shape), dtype=torch.uint8)}
@@ -79,113 +71,18 @@ def export_stages(
     return tuple(exported)
 
 
-class _StageGraph(nn.Module):
-    """A stage with its head. The last stage returns no features."""
-
-    def __init__(self, stage: nn.Module, head: nn.Module, *, is_last: bool) -> None:
-        super().__init__()
-        self.stage, self.head, self.is_last = stage, head, is_last
-
-    def answer(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return the logits, and the features for the next stage if there is one."""
-        features = self.stage(features)
-        logits_BK = self.head(features)
-        return (logits_BK,) if self.is_last else (logits_BK, features)
-
-
-class _FirstStage(_StageGraph):
-    """Stage 0, which takes images."""
-
-    def __init__(self, normalisation: nn.Module, stage: nn.Module, head: nn.Module, *, is_last: bool) -> None:
-        super().__init__(stage, head, is_last=is_last)
-        self.normalisation = normalisation
-
-    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
-        return self.answer(self.normalisation(images_BCHW))
-
-
-class _NextStage(_StageGraph):
-    """A later stage, which takes the slots to read and the features of all slots."""
-
-    def forward(self, rows_B: Tensor, features: Tensor) -> tuple[Tensor, ...]:
-        return self.answer(features.index_select(0, rows_B))
-
-
-def _stage_graphs(network: MultiExitNetwork) -> Iterator[nn.Module]:
-    last = network.exit_count - 1
-    for number, (stage, head) in enumerate(zip(network.stages, network.heads, strict=True)):
-        if number == 0:
-            yield _FirstStage(network.normalisation, stage, head, is_last=number == last).eval()
-        else:
-            yield _NextStage(stage, head, is_last=number == last).eval()
-
-
 def _write_stage(
     graph: nn.Module, inputs: dict[str, Tensor], features_name: str, path: Path
 ) -> tuple[TensorSpec, ...]:
     """Export one graph; return the specs of its features."""
     with torch.no_grad():
         _logits_BK, *features = graph(*inputs.values())
-    specs = tuple(
-        TensorSpec(name=features_name, datatype="FP32", shape=(-1, *tensor.shape[1:])) for tensor in features
-    )
-    batch, slots = torch.export.Dim("batch"), torch.export.Dim("slots")
-    _keep_function_table()
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            graph,
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=["logits", *(spec.name for spec in specs)],
-            dynamic_shapes=tuple({0: slots if index else batch} for index in range(len(inputs))),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    _remove_metadata(model)
+    model = to_onnx(graph, inputs, features_name)
     with atomic_write(path) as file:
         file.write(model.SerializeToString())
-    return specs
-
-
-def _remove_metadata(model: onnx.ModelProto) -> None:
-    """Remove the exporter's metadata, which contains stack traces with paths of the training machine."""
-    graph = model.graph
-    values = (*graph.initializer, *graph.input, *graph.output, *graph.value_info)
-    parts: tuple[Any, ...] = (graph, *graph.node, *values)
-    for part in parts:
-        del part.metadata_props[:]
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Suppress two exporter warnings that users cannot act on."""
-
-    def is_relevant(record: logging.LogRecord) -> bool:
-        return "torchvision is not installed" not in record.getMessage()
-
-    logger = logging.getLogger(_EXPORTER_LOGGER)
-    logger.addFilter(is_relevant)
-    try:
-        with warnings.catch_warnings():
-            # torch itself copies a structure that it deprecated.
-            warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning, "copyreg")
-            yield
-    finally:
-        logger.removeFilter(is_relevant)
-
-
-@functools.cache
-def _keep_function_table() -> None:
-    """Let PyTorch build its table of ONNX functions once, not in every export: 0.4 of 0.8 s for a stage.
-
-    Does nothing in a version of PyTorch that has no such table.
-    """
-    with contextlib.suppress(ImportError, AttributeError):
-        registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
-        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+    return tuple(
+        TensorSpec(name=features_name, datatype="FP32", shape=(-1, *tensor.shape[1:])) for tensor in features
+    )
 
 
 def assert_parity(network: MultiExitNetwork, runner: StageRunner, images: NDArray[np.uint8]) -> float:

@@ -101,17 +101,16 @@ def draw_svg(
 ) -> str:
     """Draw a figure and return its <svg> element with the given colours."""
     with rc_context({**_STYLE, "svg.hashsalt": name, "svg.id": name}):
-        figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        text = io.StringIO()
-        figure.savefig(
-            text,
-            format="svg",
-            transparent=background is None,
-            facecolor=background or "none",
-            metadata=dict.fromkeys(_NOTES),
+        figure = Figure(
+            figsize=(width_inches, height_inches), layout="constrained", facecolor=background or "none"
         )
+        canvas = FigureCanvasSVG(figure)
+        draw(figure)
+        if background is None:
+            for axes in figure.axes:
+                axes.set_facecolor("none")
+        text = io.StringIO()
+        canvas.print_svg(text, metadata=dict.fromkeys(_NOTES))  # `savefig` would draw twice
     svg = text.getvalue()
     svg = re.sub("|".join(colours), lambda match: colours[match[0]], svg[svg.index("<svg") :])
     return _compact(_without_unused_ids(svg))

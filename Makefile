@@ -25,7 +25,7 @@ revocation: install
 
 # Each test process uses one thread, so that they do not compete. tests/conftest.py chooses their number.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # Downloads packages: the lowest and the newest versions that the wheel allows.
 packaging: install

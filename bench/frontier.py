@@ -30,7 +30,7 @@ from serving.repository.manifest import EXACT_POINT, MANIFEST_FILE
 from serving.repository.repository import file_digest, read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.born_again.generations import TrainedGeneration
 from training.born_again.progress import ProgressBar
 from training.data.splits import Dataset, Split

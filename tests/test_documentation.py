@@ -32,7 +32,8 @@ from serving.exits.policy import ExitReason
 from serving.metrics.instruments import Metrics
 from serving.metrics.model_metrics import Outcome
 from serving.repository import manifest
-from training.architectures.heads import Features, HeadSettings, make_head
+from training.architectures.head_settings import HeadSettings
+from training.architectures.heads import Features, make_head
 from training.architectures.network import MultiExitNetwork, NetworkOptions
 from training.architectures.registry import ARCHITECTURES, Architecture
 from training.born_again.rules import RULES

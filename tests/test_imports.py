@@ -373,3 +373,11 @@ def test_what_training_shares_of_serving_loads_neither_grpc_nor_torch() -> None:
     shared = ", ".join(TRAINING_MAY_USE)
 
     assert not loaded_by(f"import {shared}, serving.repository.manifest") & {"grpc", "torch", "training"}
+
+
+def test_reading_a_recipe_needs_no_pytorch() -> None:
+    program = (
+        "from training.recipe.catalogue import catalogue; from training.recipe.recipe import load_recipe"
+    )
+
+    assert "torch" not in loaded_by(f"{program}; load_recipe('digits')")

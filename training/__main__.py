@@ -171,17 +171,19 @@ def _run(options: argparse.Namespace) -> None:
     run_options.check(options)
     if options.stop_with_stdin:
         interrupt.stop_with_stdin()
-    # PyTorch takes seconds to import; a mistyped command should not wait for it.
+    if options.data is not None:
+        options.recipe = str(_propose(options))
+    with interrupt.deferred():
+        from training.recipe.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, run_options.overrides(options))
+    # PyTorch takes seconds to import; a mistake in the command or the recipe should not wait for it.
     with interrupt.deferred():
         from training.born_again.progress import CombinedProgress, ProgressBar
         from training.pipeline.events import Events
         from training.pipeline.folder import RunFolder
         from training.pipeline.run import run
-        from training.recipe.recipe import load_recipe
 
-    if options.data is not None:
-        options.recipe = str(_propose(options))
-    recipe = load_recipe(options.recipe, run_options.overrides(options))
     folder = RunFolder(run_options.output(options), allow_other_precision=options.allow_other_precision)
     events = Events(options.events) if options.events is not None else None
     progress = ProgressBar() if events is None else CombinedProgress(ProgressBar(), events)

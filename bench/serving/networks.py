@@ -28,7 +28,7 @@ from serving.stages.blocks import open_stages
 from serving.stages.costs import StageCosts
 from serving.stages.devices import CPU
 from serving.stages.runner import StageFile, StageRunner, stage_files
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.data.fashion_mnist import LABELS, load_fashion_mnist

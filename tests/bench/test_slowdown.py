@@ -31,7 +31,7 @@ from bench.slowdown import (
 from serving.repository.repository import read_version
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner, stage_files
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.errors import DatasetError

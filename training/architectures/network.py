@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.architectures.gradient import balance
-from training.architectures.heads import Features, Head, HeadSettings
+from training.architectures.head_settings import HeadSettings
+from training.architectures.heads import Features, Head
 
 PIXEL_VALUES = 256
 

@@ -1,4 +1,8 @@
-"""The registry of architectures. To add one, write a file in this folder and register its function here."""
+"""The registry of architectures.
+
+To add one, write a file in this folder, register its function here, and add its name to `ArchitectureName`
+of `training.recipe.settings`.
+"""
 
 from collections.abc import Callable, Mapping
 

@@ -1,20 +1,22 @@
 """The sections of a recipe that configure the training, with unit and default under each key.
 
 The section of the dataset is in `training.data.section`, those of operating points in `training.exits.goals`.
+Reading a recipe does not need PyTorch, which takes a second to import.
 """
 
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from training.architectures.heads import HeadSettings
-from training.architectures.registry import ARCHITECTURES
-from training.born_again.rules import RULES
-from training.recipe.section import Count, OneOf, Positive, Section, Share
+from training.architectures.head_settings import HeadSettings
+from training.recipe.section import Count, Positive, Section, Share
 
 MOST_EXITS = 16
 PHASES = {"frozen-heads": 2, "frozen-then-joint": 3}
 """Number of phases of `exits.train`, where there are several. Each needs one epoch."""
+
+ArchitectureName = Literal["deep_supervision", "residual"]
+RuleName = Literal["kd", "ban", "ban+l", "cwtm", "dkpp"]
 
 Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
 
@@ -43,7 +45,7 @@ class AugmentationSection(Section):
 class ArchitectureSection(Section):
     """The network, which is the same in every generation."""
 
-    name: Annotated[str, OneOf(ARCHITECTURES)] = "residual"
+    name: ArchitectureName = "residual"
     """A registered architecture. Default residual."""
     exits: Annotated[int, Field(ge=2, le=MOST_EXITS)] = 3
     """Number of stages; each has one head, and so one exit. Default 3."""
@@ -84,7 +86,7 @@ class GenerationsSection(Section):
 
     count: Count = 3
     """Networks trained in sequence; the first has no teacher. Default 3."""
-    rule: Annotated[str, OneOf(RULES)] = "kd"
+    rule: RuleName = "kd"
     """How teacher and labels are combined: kd, ban, ban+l, cwtm, dkpp. Default kd."""
     alpha: Share = 0.5
     """Weight of the labels, 0 to 1; the teacher has the rest. Only for `kd`. Default 0.5."""

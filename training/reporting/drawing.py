@@ -110,7 +110,8 @@ def draw_svg(
             for axes in figure.axes:
                 axes.set_facecolor("none")
         text = io.StringIO()
-        canvas.print_svg(text, metadata=dict.fromkeys(_NOTES))  # `savefig` would draw twice
+        # `savefig` would draw twice.
+        canvas.print_svg(text, metadata=dict.fromkeys(_NOTES))  # type: ignore[no-untyped-call]
     svg = text.getvalue()
     svg = re.sub("|".join(colours), lambda match: colours[match[0]], svg[svg.index("<svg") :])
     return _compact(_without_unused_ids(svg))

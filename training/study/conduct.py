@@ -108,8 +108,8 @@ def train_lines(
         study, [tune_right(lines[rule, study.seeds[0]][1:], dataset) for rule in study.rules]
     )
     for seed in study.seeds[1:]:
-        for rule in repeated:
-            lines[rule, seed] = line(rule, seed)
+        for name in repeated:
+            lines[name, seed] = line(name, seed)
     return Trained(firsts, lines, repeated)
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from training.born_again.rules import RULES
 from training.errors import RecipeError
 from training.recipe.recipe import Recipe, read_toml
-from training.recipe.section import Count, OneOf, Section, Seed
+from training.recipe.section import Count, Section, Seed
+from training.recipe.settings import RuleName
 
 BUILT_IN = Path(__file__).parent / "studies"
 FEWEST_GENERATIONS = 2
@@ -25,7 +25,7 @@ class Study(Section):
 
     description: str = ""
     """One line for people. Default empty."""
-    rules: Annotated[tuple[Annotated[str, OneOf(RULES)], ...], Field(strict=False, min_length=1)]
+    rules: Annotated[tuple[RuleName, ...], Field(strict=False, min_length=1)]
     """The rules to compare. No default."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
     """Seeds of generation 0. Every rule gets a line with the first one. No default."""

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from training.architectures.deep_supervision import deep_supervision
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.errors import RecipeError

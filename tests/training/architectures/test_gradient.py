@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from training.architectures.gradient import balance, scale_gradient
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images
 from training.architectures.blocks import ResidualBlock
-from training.architectures.heads import AttentionGate, Depthwise, Features, Head, HeadSettings, make_head
+from training.architectures.head_settings import HeadSettings
+from training.architectures.heads import AttentionGate, Depthwise, Features, Head, make_head
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.exits.cost import multiply_adds

@@ -11,7 +11,7 @@ from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from tests.training.release.tiny_run import IMAGE_SHAPE, open_runner, random_images
 from training.architectures.blocks import ResidualBlock
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.errors import RecipeError

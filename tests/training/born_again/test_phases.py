@@ -11,7 +11,7 @@ from torch import Tensor
 from serving.repository.repository import read_version
 from tests.training.born_again.test_generations import Counts, Interrupted, StopsAfter
 from tests.training.born_again.tiny_fit import make_fit
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import MultiExitNetwork
 from training.born_again.phases import phases
 from training.born_again.progress import ProgressBar, TrainingProgress

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.born_again.precision import Precision

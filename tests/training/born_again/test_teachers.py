@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.architectures.registry import build
 from training.born_again.teachers import Teachers

@@ -1,13 +1,16 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from training.architectures.registry import ARCHITECTURES
+from training.born_again.rules import RULES
 from training.errors import RecipeError
 from training.exits.goals import check_certify_rows
 from training.pipeline.run import unused_settings
 from training.recipe.recipe import Recipe, built_in_recipes, first_difference, load_recipe
-from training.recipe.settings import DeepSupervisionSection, ExitsSection
+from training.recipe.settings import ArchitectureName, DeepSupervisionSection, ExitsSection, RuleName
 
 DATASET = '[dataset]\nname = "digits"\ntest_rows = 360\n'
 MINIMAL = 'model = "m"\n' + DATASET
@@ -95,7 +98,7 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
         ("[generations]\nalpha = 1.5\n", "generations.alpha: expected less than or equal to 1, got 1.5"),
         (
             '[generations]\nrule = "born"\n',
-            "generations.rule: expected one of kd, ban, ban+l, cwtm, dkpp, got 'born'",
+            "generations.rule: expected 'kd', 'ban', 'ban+l', 'cwtm' or 'dkpp', got 'born'",
         ),
         ("[generations]\ncount = true\n", "generations.count: expected a valid integer, got True"),
         (
@@ -116,7 +119,7 @@ def test_an_unknown_section_is_named_with_the_known_keys(tmp_path: Path) -> None
         ),
         (
             '[architecture]\nname = "resnet"\n',
-            "architecture.name: expected one of deep_supervision, residual, got 'resnet'",
+            "architecture.name: expected 'deep_supervision' or 'residual', got 'resnet'",
         ),
         (
             '[architecture]\nheads = [{ kind = "cubic" }]\n',
@@ -249,7 +252,12 @@ def test_one_value_applies_to_every_stage(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("rule", ["kd", "ban", "ban+l", "cwtm", "dkpp"])
+def test_the_names_of_a_recipe_are_those_of_the_registries() -> None:
+    assert get_args(RuleName) == tuple(RULES)
+    assert get_args(ArchitectureName) == tuple(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("rule", get_args(RuleName))
 def test_every_rule_can_be_set(tmp_path: Path, rule: str) -> None:
     path = tmp_path / "r.toml"
     path.write_text(MINIMAL + f'[generations]\nrule = "{rule}"\n')

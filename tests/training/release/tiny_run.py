@@ -13,7 +13,7 @@ from serving.repository.manifest import TensorSpec
 from serving.stages.devices import CPU
 from serving.stages.runner import StageRunner
 from training.architectures.deep_supervision import deep_supervision
-from training.architectures.heads import HeadSettings
+from training.architectures.head_settings import HeadSettings
 from training.architectures.network import MultiExitNetwork, NetworkOptions, PixelNormalisation
 from training.exits.calibrate import calibration_temperature
 from training.exits.certify import CertifiedThresholds

@@ -44,7 +44,9 @@ def test_every_network_is_trained_and_recorded_once(study: Study, record: StudyR
 
 
 def test_the_repeated_rule_is_the_best_on_tune(study: Study, record: StudyRecord) -> None:
-    right = {rule: sum(each.tune_right[-1] for each in record.line(rule, 0)[1:]) for rule in study.rules}
+    right: dict[str, int] = {
+        rule: sum(each.tune_right[-1] for each in record.line(rule, 0)[1:]) for rule in study.rules
+    }
     assert right[record.repeated_rules[0]] == max(right.values())
 
 

@@ -39,7 +39,11 @@ def test_the_repeated_rules_have_the_most_correct_tune_rows(study: Study) -> Non
 @pytest.mark.parametrize(
     ("before", "after", "complaint"),
     [
-        ('rules = ["kd"', 'rules = ["kt"', "rules.0: expected one of kd, ban, ban+l, cwtm, dkpp, got 'kt'"),
+        (
+            'rules = ["kd"',
+            'rules = ["kt"',
+            "rules.0: expected 'kd', 'ban', 'ban+l', 'cwtm' or 'dkpp', got 'kt'",
+        ),
         ('"dkpp"]', '"ban"]', "rules: expected each once, got ['kd', 'ban', 'ban']"),
         ("seeds = [0, 1]", "seeds = [1, 1]", "seeds: expected each once, got [1, 1]"),
         ("seeds = [0, 1]", "seeds = []", "seeds: "),

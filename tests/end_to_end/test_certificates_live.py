@@ -20,7 +20,7 @@ from training.recipe.recipe import Recipe
 
 POINT = "balanced"
 REQUEST_ROWS = 32
-SHADOW_SHARE = 0.2
+SHADOW_SHARE = 0.5
 ROWS = 2000
 
 pytestmark = needs_images
@@ -87,16 +87,27 @@ def test_clean_rows_neither_revoke_nor_alarm(test_split: Split, front_end: str) 
         assert drift_alarms(server.metrics_address) == []
 
 
+@pytest.fixture(scope="module")
+def covered_images(test_split: Split) -> Images:
+    return covered(test_split.images_NCHW[:ROWS])
+
+
 def test_rows_that_lower_accuracy_but_not_agreement_alarm_and_do_not_revoke(
-    certificate: Certificate, test_split: Split, front_end: str
+    covered_images: Images, front_end: str
 ) -> None:
-    images = covered(test_split.images_NCHW[:ROWS])
     with watched_server(front_end) as (server, client):
-        point = stream(client, images)
+        point = stream(client, covered_images)
 
         assert not point.revoked
         assert drift_alarms(server.metrics_address) == ["confidence", "exits of balanced"]
-        assert disagreement(client, images) < certificate.epsilon
+
+
+def test_covered_rows_agree_and_noisy_ones_do_not(
+    certificate: Certificate, covered_images: Images, risk: float
+) -> None:
+    with watched_server("native", shadow_share=0) as (_, client):
+        assert disagreement(client, covered_images) < certificate.epsilon
+    assert risk > 2 * certificate.epsilon
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +126,6 @@ def test_rows_on_which_exits_disagree_revoke_within_the_rows_that_the_tests_powe
     certificate: Certificate, noisy_images: Images, risk: float, front_end: str
 ) -> None:
     images = noisy_images
-    assert risk > 2 * certificate.epsilon
-
     with watched_server(front_end) as (server, client):
         point = stream(client, images)
 

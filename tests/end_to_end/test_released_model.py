@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from serving.repository.manifest import Manifest, OperatingPoint
 from serving.repository.repository import read_version
 from tests.end_to_end.server_process import ServerProcess
 from training.data.fashion_mnist import DEBIAN_FOLDER
-from training.data.splits import Dataset, Split
+from training.data.splits import Dataset
 from training.recipe.recipe import Recipe, load_recipe
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 VERSION = int(RELEASED.name)
 BATCH_ROWS = 64
+SAME_ROWS = 2_000
+"""Test rows that both front ends answer."""
 MOST_BYTES = 3_000_000
 
 needs_images = pytest.mark.skipif(
@@ -38,8 +41,8 @@ def dataset(manifest: Manifest) -> Dataset:
     return Recipe.recorded(json.dumps(manifest.provenance.recipe)).dataset.load()
 
 
-@pytest.fixture(scope="module")
-def client(front_end: str) -> Iterator[Client]:
+@contextmanager
+def serve(front_end: str) -> Iterator[Client]:
     config = {"models.fashion-mnist": {"versions": [VERSION]}}
     with (
         ServerProcess(MODELS, front_end=front_end, config=config) as server,
@@ -48,23 +51,29 @@ def client(front_end: str) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with serve("native") as client:
+        yield client
+
+
 Answers = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""The labels and the exits of every row of a split."""
+"""The labels and the exits of the rows."""
 
 
 @pytest.fixture(scope="module")
 def ask(client: Client, dataset: Dataset) -> Callable[[str, str], Answers]:
     """Return a function that sends the rows of a split to an operating point, once for all tests."""
-    return functools.cache(lambda split, point: predict(client, dataset.splits[split], point))
+    return functools.cache(lambda split, point: predict(client, dataset.splits[split].images_NCHW, point))
 
 
-def predict(client: Client, split: Split, point: str) -> Answers:
-    """Return the answers to every row of a split."""
+def predict(client: Client, images_NCHW: NDArray[np.uint8], point: str) -> Answers:
+    """Return the answers to the images."""
     labels, exits = [], []
-    for start in range(0, len(split), BATCH_ROWS):
+    for start in range(0, len(images_NCHW), BATCH_ROWS):
         answer = client.predict(
             "fashion-mnist",
-            split.images_NCHW[start : start + BATCH_ROWS],
+            images_NCHW[start : start + BATCH_ROWS],
             version=str(VERSION),
             operating_point=point,
         )
@@ -101,6 +110,17 @@ def test_accuracy_and_exit_shares_are_the_manifests(
     assert int((label_N != full_N).sum()) == rows(point.disagreement, point.n)
     spent = np.array(manifest.multiply_adds)[exit_N].sum() / (point.n * manifest.multiply_adds[-1])
     assert point.multiply_adds_share == pytest.approx(spent)
+
+
+@needs_images
+def test_the_other_front_end_gives_the_same_answers(
+    dataset: Dataset, ask: Callable[[str, str], Answers]
+) -> None:
+    images_NCHW = dataset.test.images_NCHW[:SAME_ROWS]
+    with serve("grpcio") as client:
+        for point in ("exact", "balanced", "fast"):
+            got = np.stack(predict(client, images_NCHW, point))
+            np.testing.assert_array_equal(got, np.stack(ask("test", point))[:, :SAME_ROWS])
 
 
 @needs_images

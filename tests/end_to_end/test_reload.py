@@ -17,6 +17,8 @@ from tests.serving import scripted_model
 from tests.serving.live_server import eventually
 
 RELEASED = Path(__file__).parents[2] / "models" / "fashion-mnist" / "3"
+PAUSE_SECONDS = 0.002
+"""Pause between two calls of a caller, in which the server loads a version."""
 MEMORY_GROWTH = 1.2
 """Largest growth of the server's memory by reloads after the first."""
 
@@ -28,7 +30,7 @@ def test_sighup_loads_a_new_version_under_traffic_without_a_failed_call(
         stop, versions = threading.Event(), ["1"]
 
         def ask() -> None:
-            while not stop.is_set():
+            while not stop.wait(PAUSE_SECONDS):
                 versions.append(client.predict("scripted", HARD).model_version)
 
         with ThreadPoolExecutor(4) as callers:

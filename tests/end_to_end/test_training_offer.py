@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from serving.api.wire import TRAINING_SERVICE, health, training
-from serving.client import Client
+from serving.api.wire import TRAINING_SERVICE, health
 from serving.client.connection import Connection
 from serving.client.training import TrainingClient
 from serving.errors import Unsupported
 from tests.end_to_end.server_process import ServerProcess
-from tests.end_to_end.training_server import RECIPE, overrides
 
 
 class Health(Connection):
@@ -44,18 +41,3 @@ def test_a_second_server_on_the_same_training_folder_does_not_start(models: Path
     options = ("--enable-training", "--training-dir", str(tmp_path / "jobs"))
     with ServerProcess(models, *options), pytest.raises(AssertionError, match="another server uses it"):
         ServerProcess(models, *options).__enter__()
-
-
-def test_a_recipe_is_trained_and_served_by_one_command(own_models: Path, tmp_path: Path) -> None:
-    options = ("--enable-training", "--training-dir", str(tmp_path / "jobs"))
-    with ServerProcess(own_models, *options) as server:
-        with TrainingClient(server.address) as client:
-            job = client.start(RECIPE, overrides(2), model="fresh", serve=True)
-            *events, last = client.watch(job.id)
-        with Client(server.address) as client:
-            answer = client.predict("fresh", np.zeros((1, 1, 8, 8), np.uint8))
-
-    assert (last.state.job.state, last.state.job.error) == (training.SUCCEEDED, "")
-    assert [event.number for event in events] == list(range(1, len(events) + 1))
-    assert [event.epoch.epochs_done for event in events if event.HasField("epoch")] == [1, 2]
-    assert answer.model_version == str(last.state.job.version)

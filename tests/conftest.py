@@ -23,26 +23,35 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TESTS = Path(__file__).parent
 TRAINING = TESTS / "training"
+SERVING = TESTS / "serving"
 LONGEST_FIRST = (TRAINING, TESTS / "bench", TESTS / "examples", TESTS / "end_to_end", TESTS)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of test processes: one more than cores, because tests of servers wait a lot."""
-    return (os.cpu_count() or 1) + 1
+    """Return the number of test processes: two more than cores, because tests of servers wait a lot."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """Group the tests that one process runs, and sort the random order so that long tests come first.
+    """Group the tests that one process runs, and change the random order of the groups.
 
-    A group is a file, or a folder of training, whose files share trained networks.
+    Long groups come first. Those of SERVING, which wait more than they compute, are spread among the others.
     """
     for item in items:
-        group = item.path.parent if TRAINING in item.path.parent.parents else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+        item.add_marker(pytest.mark.xdist_group(str(_group(item))))
     yield
-    items.sort(key=lambda item: _rank(item.path))
+    groups = dict.fromkeys(_group(item) for item in items)
+    waiting = [group for group in groups if SERVING in group.parents]
+    computing = sorted((group for group in groups if group not in waiting), key=_rank)
+    place = {group: number / len(part) for part in (computing, waiting) for number, group in enumerate(part)}
+    items.sort(key=lambda item: place[_group(item)])
 
 
-def _rank(path: Path) -> int:
-    return next(number for number, folder in enumerate(LONGEST_FIRST) if folder in path.parents)
+def _group(item: pytest.Item) -> Path:
+    """Return the file of a test, or its folder in TRAINING, where files share trained networks."""
+    return item.path.parent if TRAINING in item.path.parent.parents else item.path
+
+
+def _rank(group: Path) -> int:
+    return next(number for number, folder in enumerate(LONGEST_FIRST) if folder in group.parents)

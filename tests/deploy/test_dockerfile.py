@@ -72,7 +72,10 @@ def test_the_entry_point_serves_and_the_health_check_passes(target: str, tmp_pat
 
     assert command == health == "offramp"
     with ServerProcess(
-        tmp_path / "models", *with_values(arguments[1:], values), program=(*OFFRAMP, arguments[0])
+        tmp_path / "models",
+        *with_values(arguments[1:], values),
+        program=(*OFFRAMP, arguments[0]),
+        trials=True,
     ) as server:
         port = server.address.rpartition(":")[2]
         health_run = subprocess.run(

@@ -123,6 +123,7 @@ def test_a_server_with_the_options_answers_the_probes_and_drains(kind: str, tmp_
         *with_values(container["args"], values),
         program=(*OFFRAMP, "serve"),
         config=_settings(),
+        trials=True,
     ) as server:
         assert server.address.startswith(f"{_option(container, 'host')}:")
         port = server.metrics_address.rpartition(":")[2]

@@ -39,14 +39,17 @@ class ServerProcess:
         config: Mapping[str, Mapping[str, object]] | None = None,
         program: Sequence[str] = MODULE,
         stderr: int | None = None,
+        trials: bool = False,
     ) -> None:
         """Take options, and settings by section; without a front end the server chooses.
 
-        stderr: a file descriptor for the log; `log` then returns nothing.
+        stderr: a file descriptor for the log; `log` then returns nothing. trials: whether versions are tried
+        in a process of their own first, as by default, which doubles the time of a start.
         """
         self._settings = {section: dict(values) for section, values in (config or {}).items()}
         if front_end is not None:
             self._settings.setdefault("server", {})["front_end"] = front_end
+        self._settings.setdefault("trial", {"enabled": trials})
         self._stderr = stderr
         self._command = [
             *(sys.executable, *program, "--model-repository", str(models)),

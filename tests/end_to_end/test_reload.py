@@ -17,7 +17,7 @@ from tests.serving import scripted_model
 from tests.serving.live_server import eventually
 
 RELEASED = Path(__file__).parents[2] / "models" / "fashion-mnist" / "3"
-PAUSE_SECONDS = 0.002
+PAUSE_SECONDS = 0.02
 """Pause between two calls of a caller, in which the server loads a version."""
 MEMORY_GROWTH = 1.2
 """Largest growth of the server's memory by reloads after the first."""
@@ -26,7 +26,10 @@ MEMORY_GROWTH = 1.2
 def test_sighup_loads_a_new_version_under_traffic_without_a_failed_call(
     own_models: Path, front_end: str
 ) -> None:
-    with ServerProcess(own_models, front_end=front_end) as server, Client(server.address) as client:
+    with (
+        ServerProcess(own_models, front_end=front_end, trials=True) as server,
+        Client(server.address) as client,
+    ):
         stop, versions = threading.Event(), ["1"]
 
         def ask() -> None:
@@ -49,7 +52,10 @@ def test_sighup_loads_a_new_version_under_traffic_without_a_failed_call(
 def test_sighup_with_a_bad_version_logs_one_line_and_the_old_one_keeps_serving(
     own_models: Path, front_end: str
 ) -> None:
-    with ServerProcess(own_models, front_end=front_end) as server, Client(server.address) as client:
+    with (
+        ServerProcess(own_models, front_end=front_end, trials=True) as server,
+        Client(server.address) as client,
+    ):
         folder = scripted_model.publish(own_models, version=2)
         text = (folder / "manifest.json").read_text()
         (folder / "manifest.json").write_text(text[:500])
@@ -83,7 +89,10 @@ def test_reloads_do_not_leak_memory(tmp_path: Path, front_end: str) -> None:
     publish_released(tmp_path, 1)
     images = np.zeros((4, 1, 28, 28), np.uint8)
     held: list[int] = []
-    with ServerProcess(tmp_path, front_end=front_end) as server, Client(server.address) as client:
+    with (
+        ServerProcess(tmp_path, front_end=front_end, trials=True) as server,
+        Client(server.address) as client,
+    ):
         for number in range(2, 5):
             publish_released(tmp_path, number)
             server.send(signal.SIGHUP)

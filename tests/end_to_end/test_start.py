@@ -33,7 +33,7 @@ def test_the_process_has_no_torch_and_needs_little_memory(server: ServerProcess)
 def test_an_ipv6_address_is_listened_on(models: Path, host: str) -> None:
     if not _has_ipv6():
         pytest.skip("this machine has no IPv6 loopback")
-    with ServerProcess(models, "--host", host) as server:
+    with ServerProcess(models, "--host", host, trials=True) as server:
         port = server.address.rpartition(":")[2]
         with Client(f"[::1]:{port}") as client:
             assert client.predict("scripted", EASY).label_N.tolist() == [1]
@@ -55,6 +55,6 @@ def test_a_process_that_also_imports_tritonclient_answers(models: Path) -> None:
         "-c",
         "import sys, tritonclient.grpc; from serving.commands.program import main; sys.exit(main())",
     )
-    with ServerProcess(models, program=program) as server, Client(server.address) as client:
+    with ServerProcess(models, program=program, trials=True) as server, Client(server.address) as client:
         assert client.predict("scripted", EASY).label_N.tolist() == [1]
         assert server.stop()[0] == 0

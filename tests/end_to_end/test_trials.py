@@ -78,7 +78,10 @@ def test_a_version_that_uses_all_memory_is_refused_and_the_server_keeps_serving(
 def test_sighups_during_a_trial_load_other_versions_and_leave_no_thread(
     own_models: Path, front_end: str
 ) -> None:
-    with ServerProcess(own_models, front_end=front_end) as server, Client(server.address) as client:
+    with (
+        ServerProcess(own_models, front_end=front_end, trials=True) as server,
+        Client(server.address) as client,
+    ):
         publish_endless(own_models)
         server.send(signal.SIGHUP)
         trial = trial_of(server.pid)
@@ -99,7 +102,7 @@ def test_sighups_during_a_trial_load_other_versions_and_leave_no_thread(
 def test_sigterm_during_a_trial_ends_both_with_exit_code_0(
     own_models: Path, front_end: str, *, frozen: bool
 ) -> None:
-    with ServerProcess(own_models, front_end=front_end) as server:
+    with ServerProcess(own_models, front_end=front_end, trials=True) as server:
         publish_endless(own_models)
         server.send(signal.SIGHUP)
         trial = trial_of(server.pid)
@@ -132,7 +135,7 @@ def test_sigterm_during_a_trial_at_the_start_ends_both_with_exit_code_0(
 
 
 def test_a_trial_ends_if_its_server_is_killed(own_models: Path) -> None:
-    with ServerProcess(own_models) as server:
+    with ServerProcess(own_models, trials=True) as server:
         publish_endless(own_models)
         server.send(signal.SIGHUP)
         trial = trial_of(server.pid)

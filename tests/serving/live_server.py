@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from unittest.mock import patch
 
 import grpc
 from google.protobuf.message import Message
@@ -16,6 +17,7 @@ from serving.api.wire import HEALTH_SERVICE, INFERENCE_SERVICE, health, service_
 from serving.config import Config
 from serving.engine.engine import Engine
 from serving.engine.version import ServedVersion
+from serving.lifecycle import grpc_port, server
 from serving.lifecycle.server import Address, Server
 from serving.lifecycle.training_service import TrainingOffer
 
@@ -37,7 +39,10 @@ def eventually(condition: Callable[[], bool], patience_seconds: float = PATIENCE
 
 
 class LiveServer:
-    """A server on free ports, which the context manager starts and drains."""
+    """A server on free ports, which the context manager starts and drains.
+
+    At the end of the block, the drain does not wait for calls that are still to come.
+    """
 
     def __init__(
         self,
@@ -85,7 +90,8 @@ class LiveServer:
     def __exit__(self, *_: object) -> None:
         self.channel.close()
         if self.exit_code is None:
-            self.drain()
+            with patch.object(server, "UNAVAILABLE_SECONDS", 0), patch.object(grpc_port, "SETTLE_SECONDS", 0):
+                self.drain()
         self._stop_loop()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:

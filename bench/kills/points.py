@@ -16,8 +16,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from scipy import stats  # noqa: F401 - this import and others come before the fork
+
 from training.__main__ import main as train
-from training.attach import pipeline as _attach  # noqa: F401 - imported before the fork
+from training.attach import pipeline as _attach  # noqa: F401
+from training.pipeline import run as _run  # noqa: F401
 from training.study import conduct, page  # noqa: F401
 
 CALLS = ("mkdir", "rename", "replace", "unlink", "fsync")

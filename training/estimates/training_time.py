@@ -23,7 +23,7 @@ from training.recipe.recipe import Recipe
 
 WARM_UP_STEPS = cuda_step.WARM_UP_STEPS + 1
 """On CUDA, the last of them captures the step."""
-FEWEST_TIMED_STEPS, MOST_TIMED_STEPS = 2, 30
+FEWEST_TIMED_STEPS, MOST_TIMED_STEPS = 2, 12
 TIMED_SECONDS = 0.3
 """Steps are timed for this long, between FEWEST_TIMED_STEPS and MOST_TIMED_STEPS of them.
 

@@ -20,7 +20,7 @@ from training.exits.certify import (
     sequence,
     upper_bound,
 )
-from training.exits.evaluate import Readings, outcome
+from training.exits.evaluate import EvaluationCounts, Readings, outcome
 from training.exits.intervals import STEPS
 from training.exits.thresholds import Candidate, pareto_path, target_candidate
 
@@ -135,13 +135,27 @@ def draw(generator: np.random.Generator) -> Readings:
 
 
 @functools.cache
+def draws(seed: int) -> list[Readings]:
+    """Draw DRAWS samples of the population."""
+    generator = np.random.default_rng(seed)
+    return [draw(generator) for _ in range(DRAWS)]
+
+
+@functools.cache
 def certify_samples(grid: str, risk: Risk) -> list[CertifiedThresholds]:
     """Certify DRAWS samples of the population."""
-    generator, path = np.random.default_rng(20), known_path(GRIDS[grid])
+    path = known_path(GRIDS[grid])
     return [
-        certify(path, path[-1], draw(generator), (30, 100), epsilon=EPSILON[risk], delta=DELTA, risk=risk)
-        for _ in range(DRAWS)
+        certify(path, path[-1], readings, (30, 100), epsilon=EPSILON[risk], delta=DELTA, risk=risk)
+        for readings in draws(20)
     ]
+
+
+@functools.cache
+def outcomes(grid: str, seed: int) -> list[list[EvaluationCounts]]:
+    """Count the rows of each sample under each candidate of a grid."""
+    path = known_path(GRIDS[grid])
+    return [[outcome(readings, row.rule, (30, 100)) for row in path] for readings in draws(seed)]
 
 
 def share_of_violations(taken: list[Candidate], risk: Risk) -> float:
@@ -185,25 +199,21 @@ def test_choosing_the_first_failed_candidate_violates_the_guarantee(risk: Risk) 
 @both_risks
 @pytest.mark.parametrize("grid", ["coarse", "fine"])
 def test_trusting_the_observed_share_violates_the_guarantee(grid: str, risk: Risk) -> None:
-    generator = np.random.default_rng(21)
     path = known_path(GRIDS[grid])
     taken = []
-    for _ in range(DRAWS):
-        readings = draw(generator)
-        seen = [outcome(readings, row.rule, (30, 100)).losses(risk) / ROWS for row in path]
-        taken.append([row for row, share in zip(path, seen, strict=True) if share <= EPSILON[risk]][-1])
+    for seen in outcomes(grid, 21):
+        shares = [each.losses(risk) / ROWS for each in seen]
+        taken.append([row for row, share in zip(path, shares, strict=True) if share <= EPSILON[risk]][-1])
 
     assert share_of_violations(taken, risk) > 2 * DELTA
 
 
 @both_risks
 def test_the_bound_of_a_candidate_chosen_on_tune_fails_at_most_at_rate_delta(risk: Risk) -> None:
-    generator = np.random.default_rng(22)
     row = known_path(np.array([0.5]))[1]
 
     certified = [
-        certify_one(row, draw(generator), (30, 100), epsilon=None, delta=DELTA, risk=risk)
-        for _ in range(DRAWS)
+        certify_one(row, readings, (30, 100), epsilon=None, delta=DELTA, risk=risk) for readings in draws(22)
     ]
 
     broken = [each.certificate.epsilon < true_risk(row, risk) for each in certified if each.certificate]
@@ -222,10 +232,9 @@ def test_the_bound_of_a_candidate_chosen_on_certify_fails_more_often() -> None:
 
 @both_risks
 def test_certifying_the_observed_share_violates_the_guarantee(risk: Risk) -> None:
-    generator = np.random.default_rng(24)
     row = known_path(np.array([0.5]))[1]
 
-    seen = [outcome(draw(generator), row.rule, (30, 100)).losses(risk) / ROWS for _ in range(DRAWS)]
+    seen = [outcome(readings, row.rule, (30, 100)).losses(risk) / ROWS for readings in draws(24)]
 
     assert np.mean([share < true_risk(row, risk) for share in seen]) > 4 * DELTA
 

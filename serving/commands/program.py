@@ -1,33 +1,21 @@
 """The command line of the server and of the operator's commands."""
 
 import argparse
-import asyncio
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from prometheus_client import disable_created_metrics
-
-# Set before gRPC is imported: otherwise its core writes to stderr directly, not through the log writer.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 from serving.commands import models, monitoring, remove, revocation, rollback, tokens, verify
 from serving.commands.arguments import DEFAULT_REPOSITORY, add_model_repository
-from serving.config_sources import load_config
-from serving.console.command_parser import CommandParser, add_version
-from serving.console.standard_streams import ERROR_PREFIX, print_error, run_command
+from serving.console.command_parser import USAGE_ERROR, CommandParser, add_version
+from serving.console.extras import requires_extra
+from serving.console.standard_streams import print_error, run_command
 from serving.errors import ConfigurationError, RepositoryError
-from serving.lifecycle.logs import configure_logs
-from serving.lifecycle.server import Address, Server
-from serving.lifecycle.training_service import TrainingOffer
 
 PROG = f"python -m {__name__.removesuffix('.commands.program')}"
-CANNOT_START = 2
-LAST_LINES_SECONDS = 1.0
-"""Longest time to write the last log lines, so that a pipe that nobody reads does not block the exit."""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
@@ -41,48 +29,25 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
         return int(options.run(options))
     except (ConfigurationError, RepositoryError) as error:
         print_error(error)
-        return CANNOT_START
+        return USAGE_ERROR
 
 
 def run_program(arguments: Sequence[str] | None = None, prog: str = PROG) -> NoReturn:
     """Run a command as the whole process."""
     # Not sys.exit: after a forced stop, workers may run in onnxruntime, which aborts at interpreter shutdown.
-    os._exit(run_command(lambda: main(arguments, prog), unwritten=CANNOT_START))
+    os._exit(run_command(lambda: main(arguments, prog), unwritten=USAGE_ERROR))
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serve a model repository until a signal stops it. Only the log writer's thread writes to stderr."""
-    writer = configure_logs(sys.stderr.fileno())
-    try:
-        return asyncio.run(_serve(options, lambda: writer.dropped))
-    except (ConfigurationError, RepositoryError) as error:
-        writer.error(f"{ERROR_PREFIX}{error}")
-        return CANNOT_START
-    finally:
-        writer.close(LAST_LINES_SECONDS)
-
-
-async def _serve(options: argparse.Namespace, dropped_log_lines: Callable[[], int]) -> int:
-    # Otherwise each counter would have a second series with its creation time.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    server = Server(
-        options.model_repository,
-        Address(options.host, options.grpc_port, options.metrics_port),
-        device=options.device,
-        config=load_config(options.config),
-        poll_seconds=options.poll_seconds,
-        state_dir=options.state_dir,
-        training=TrainingOffer(options.training_dir) if options.enable_training else None,
-        insecure=options.insecure,
-        dropped_log_lines=dropped_log_lines,
-    )
-    return await server.run()
+def _serve(options: argparse.Namespace) -> int:
+    # The server's modules take a third of a second to import; other commands should not wait for it.
+    with requires_extra(options.prog, "serving"):
+        from serving.lifecycle.process import serve
+    return serve(options)
 
 
 def _parser(prog: str) -> CommandParser:
     """Build the parser of the server and its commands."""
     parser = _server_parser(prog)
-    parser.set_defaults(prog=prog)
     commands = parser.add_subparsers(title="commands, instead of the server", metavar="COMMAND")
     models.add_to(commands.add_parser("models", help=models.HELP))
     verify.add_to(commands.add_parser("verify", help=verify.HELP))
@@ -101,7 +66,7 @@ def _server_parser(prog: str) -> CommandParser:
         description="Serve multi-exit models over gRPC. Prints one line when ready; logs to stderr.",
         example="--model-repository models",
     )
-    parser.set_defaults(run=serve)
+    parser.set_defaults(run=_serve, prog=prog)
     add_version(parser)
     add_model_repository(parser, DEFAULT_REPOSITORY)
     parser.add_argument(

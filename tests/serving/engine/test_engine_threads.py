@@ -146,6 +146,7 @@ def test_calls_are_received_while_rows_always_wait(
     front.receiver.put(received.set)
     in_time = received.wait(PATIENCE_SECONDS)
     over.set()
+    front.engine.wait_idle()
 
     assert in_time
 

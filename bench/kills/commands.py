@@ -20,7 +20,8 @@ TINY = """
 model = "tiny"
 threads = 1
 dataset = { name = "digits", certify_rows = 200, test_rows = 360 }
-architecture = { width = 4, heads = [{ grid = 4 }] }
+architecture = { name = "deep_supervision", width = 4, heads = [{ grid = 4 }] }
+exits = { train = "joint" }
 generations = { count = 2 }
 schedule = { epochs = 2, batch_rows = 128, precision = "fp32" }
 operating_points.balanced = { max_accuracy_loss = 0.2, epsilon = 0.2 }

@@ -76,7 +76,7 @@ def test_a_server_under_the_load_does_nothing_unexpected(tmp_path: Path, front_e
     published = scripted_model.publish(tmp_path)
     images = np.stack([EASY, MIDDLE, HARD, EASY] * 16)
 
-    run = soak(front_end, published, images, seconds=7.0, sample_seconds=0.25, reload_seconds=1.0)
+    run = soak(front_end, published, images, seconds=10.0, sample_seconds=0.25, reload_seconds=1.0)
 
     assert [fault for fault in run.faults() if "grew" not in fault] == []
     assert {kind for kind in KINDS if not run.counts[kind]} == set()

@@ -27,6 +27,12 @@ pytestmark = needs_images
 
 
 @pytest.fixture(scope="module")
+def front_end() -> str:
+    """Return one front end: what is tested here does not depend on it."""
+    return "native"
+
+
+@pytest.fixture(scope="module")
 def manifest() -> Manifest:
     return read_version(MODELS / "fashion-mnist" / str(VERSION)).manifest
 

@@ -39,6 +39,12 @@ runpy.run_module("serving", run_name="__main__", alter_sys=True)
 """Run the server with an fsync that takes this long for each file."""
 
 
+@pytest.fixture(scope="module")
+def front_end() -> str:
+    """Return one front end: what is tested here does not depend on it."""
+    return "grpcio"
+
+
 def slow_disk(seconds: float) -> tuple[str, str]:
     return "-c", SLOW_DISK.format(seconds=seconds)
 

@@ -27,6 +27,12 @@ from tests.serving import scripted_model
 from tests.serving.live_server import eventually
 
 
+@pytest.fixture(scope="module")
+def front_end() -> str:
+    """Return one front end: what is tested here does not depend on it."""
+    return "native"
+
+
 def publish_and_await(
     models: Path, version: int, client: Client, signalled: ServerProcess | None = None
 ) -> None:

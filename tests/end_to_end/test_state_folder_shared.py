@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from serving.client import Client
 from tests.end_to_end.attackers import (
     ALL_SAMPLED,
@@ -18,6 +20,12 @@ from tests.end_to_end.attackers import (
 from tests.end_to_end.server_process import CANNOT_START, ServerProcess, run_serving
 from tests.serving import scripted_model
 from tests.serving.live_server import eventually
+
+
+@pytest.fixture(scope="module")
+def front_end() -> str:
+    """Return one front end: what is tested here does not depend on it."""
+    return "grpcio"
 
 
 def command(name: str, scope: str, state_dir: Path, models: Path) -> str:

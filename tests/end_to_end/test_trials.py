@@ -19,6 +19,12 @@ GIGABYTE = 2**30
 PORTS = ("--grpc-port", "0", "--metrics-port", "0", "--device", "cpu")
 
 
+@pytest.fixture(scope="module")
+def front_end() -> str:
+    """Return one front end: what is tested here does not depend on it."""
+    return "native"
+
+
 def trials_of(pid: int) -> list[psutil.Process]:
     """Return the trial processes of a server."""
     return [child for child in psutil.Process(pid).children() if "serving.lifecycle.trial" in _command(child)]

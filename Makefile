@@ -48,7 +48,7 @@ golden: install
 	$(BIN)/python -m tests.training.born_again.golden_losses
 
 results: install
-	$(BIN)/python -m bench.results
+	$(BIN)/python -m docs.results
 
 dashboard: install
 	$(BIN)/python -m deploy.grafana.dashboard

@@ -35,7 +35,7 @@ from training.recipe.recipe import load_recipe
 from training.release.export import export_stages
 from training.reporting.conditions import package_versions
 from training.reporting.drawing import draw_document_svg, exit_colour
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 from training.reporting.numerals import percent
 from training.reporting.record import RecordPart
 
@@ -135,8 +135,7 @@ def lines(measured: Measurement) -> Iterator[str]:
     )
     yield ""
     titles = ("operating point", f"differs from the file, {n}", "multiply-adds, share of the file's")
-    yield row(*titles, "time at batch 1, share of the file's", "time at batch 8")
-    yield rule(5)
+    yield header(*titles, "time at batch 1, share of the file's", "time at batch 8")
     for name, point in record.points.items():
         times = [percent(point.time_shares[batch], 0) for batch in (1, 8)]
         differs = percent(point.disagreements / record.test_rows, 2)

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from bench.publication import DOCS, ROOT, Publication
-from bench.results import RELEASED
+from bench.publication import DOCS, RELEASED, ROOT, Publication
 from serving.exits.policy import Floats, Integers, route
 from serving.repository.repository import PublishedVersion, read_version
 from training.exits.calibrate import calibration_temperature
@@ -29,12 +28,12 @@ from training.exits.intervals import Estimate
 from training.exits.thresholds import Candidate, pareto_path
 from training.release.origin import data_of, goals_of
 from training.reporting.conditions import package_versions
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 from training.reporting.numerals import exactly, percent
 from training.reporting.record import RecordPart
 from training.retarget.published import PublishedStages
 
-VERSIONS = [ROOT / RELEASED, ROOT / "runs" / "exit_rules" / "models" / "fashion-mnist-even" / "1"]
+VERSIONS = [RELEASED, ROOT / "runs" / "exit_rules" / "models" / "fashion-mnist-even" / "1"]
 RESAMPLES = 2000
 PLAIN = "largest probability"
 ENTROPY, MARGIN, PRODUCT, MEAN = "entropy", "margin", "product of experts", "mean of probabilities"
@@ -223,8 +222,7 @@ def _table(network: ComparedNetwork) -> Iterator[str]:
         f"`{each.point}`, {exactly(each.epsilon)} certified: {ACCURACY} | {DISAGREEMENT} | certified cost"
         for each in network.points
     ]
-    yield row("rule", *heads)
-    yield rule(1 + 3 * len(heads))
+    yield header("rule", *heads)
     plain = [
         f"{percent(each.accuracy, 2)} | {percent(each.disagreement, 2)} | {percent(each.multiply_adds_share)}"
         for each in network.points

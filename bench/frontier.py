@@ -23,8 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
-from bench.publication import DOCS, ROOT, Publication
-from bench.results import RELEASED
+from bench.publication import DOCS, RELEASED, ROOT, Publication
 from serving.exits.policy import ExitRule, route
 from serving.repository.manifest import EXACT_POINT, MANIFEST_FILE
 from serving.repository.repository import file_digest, read_version
@@ -47,7 +46,7 @@ from training.recipe.settings import ArchitectureSection
 from training.release.export import export_network
 from training.reporting.conditions import hardware, package_versions
 from training.reporting.drawing import ACCENT, INK, MUTED, draw_document_svg
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 from training.reporting.numerals import gain, proportion
 from training.reporting.record import RecordPart
 
@@ -125,8 +124,8 @@ def _measure(options: argparse.Namespace) -> Frontier:
     recipe, run = load_recipe("fashion-mnist"), RunFolder(options.run)
     dataset = recipe.dataset.load()
     test = dataset.test
-    record, version = run.read_record(), read_version(ROOT / RELEASED)
-    if record is None or record.manifest_sha256 != file_digest(ROOT / RELEASED / MANIFEST_FILE):
+    record, version = run.read_record(), read_version(RELEASED)
+    if record is None or record.manifest_sha256 != file_digest(RELEASED / MANIFEST_FILE):
         raise SystemExit(f"{run.path}: expected the run that published {RELEASED}")
     networks = train_networks(recipe, dataset, run, record.chosen_generation)
     manifest = version.manifest
@@ -141,17 +140,8 @@ def _measure(options: argparse.Namespace) -> Frontier:
     ]
     found += _cascade(recipe, dataset, networks, timed)
     for (name, kind), network in networks.items():
-        correct_N = network.logits(test)[-1].argmax(axis=1) == test.truth_N
-        milliseconds = {rows: timed[name, kind][rows][0] for rows in BATCHES}
-        entry = Entry(
-            name=name,
-            kind=kind,
-            parameters=network.stages[0].parameters,
-            multiply_adds=network.cost_E[-1],
-            milliseconds=milliseconds,
-            correct=int(correct_N.sum()),
-        )
-        found.append((entry, correct_N))
+        parameters, readings = network.stages[0].parameters, read(network.logits(test), test.truth_N, [1.0])
+        found.append(_point(name, kind, parameters, network.cost_E, timed[name, kind], readings, ()))
     (reference_N,) = [each_N for entry, each_N in found if (entry.name, entry.kind) == (DEFAULT_POINT, EXITS)]
     return Frontier(
         conditions={"machine": hardware(), **package_versions(("onnxruntime", "torch"))},
@@ -273,8 +263,7 @@ def compared(entry: Entry, correct_N: NDArray[np.bool_], reference_N: NDArray[np
 def lines(frontier: Frontier) -> Iterator[str]:
     """Yield the table and the plot."""
     titles = ("network or point", "kind", "parameters", "accuracy", "multiply-adds")
-    yield row(*titles, "ms of a batch of 1 / of 8", "gain of `balanced`, points")
-    yield rule(7)
+    yield header(*titles, "ms of a batch of 1 / of 8", "gain of `balanced`, points")
     for entry in sorted(frontier.entries, key=lambda entry: entry.milliseconds[8]):
         yield row(
             entry.name,

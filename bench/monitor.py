@@ -21,7 +21,7 @@ from tqdm import tqdm
 from bench.publication import DOCS, Publication
 from serving.monitor.agreement import LONE_CALLER_ROWS, AgreementTest, Verdict
 from training.reporting.conditions import package_versions
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 from training.reporting.numerals import percent, percent_range
 from training.reporting.record import RecordPart
 
@@ -272,8 +272,7 @@ def table(
     record: MonitorRecord, name: str, titles: Sequence[str], cells: Callable[[ScenarioResult], str]
 ) -> Iterator[str]:
     """Yield a table with a row for each traffic, and the cells of all its results."""
-    yield row(*titles)
-    yield rule(len(titles))
+    yield header(*titles)
     results = [each for each in record.results if each.table == name]
     for traffic in dict.fromkeys(each.name for each in results):
         yield row(traffic, *[cells(each) for each in results if each.name == traffic])

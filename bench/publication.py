@@ -11,6 +11,7 @@ from training.reporting.record import RecordPart
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+RELEASED = ROOT / "models" / "fashion-mnist" / "3"
 
 Record = TypeVar("Record", bound=RecordPart)
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from bench.publication import DOCS, Publication
-from bench.serving.networks import RELEASED, Images
+from bench.publication import DOCS, RELEASED, Publication
+from bench.serving.networks import Images
 from serving.config import MonitorSettings
 from serving.exits.policy import ExitRule
 from serving.monitor.drift import stability_index
@@ -35,7 +35,7 @@ from training.exits.evaluate import read as read_logits
 from training.exits.intervals import mean
 from training.release.origin import data_of
 from training.reporting.conditions import package_versions
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 from training.reporting.numerals import percent, percent_range
 from training.reporting.record import RecordPart
 
@@ -261,12 +261,11 @@ def lines(record: SlowdownRecord) -> Iterator[str]:
         f"at size {' / '.join(str(size) for size in SIZES)}."
     )
     yield ""
-    yield (
-        "| perturbation | size | `balanced`: multiply-adds (95 % interval) | times clean rows | accuracy "
-        "| disagreement | drift index | `fast`: multiply-adds | times clean rows | disagreement "
-        "| full network: accuracy |"
+    yield header(
+        "perturbation | size | `balanced`: multiply-adds (95 % interval) | times clean rows | accuracy",
+        "disagreement | drift index | `fast`: multiply-adds | times clean rows | disagreement",
+        "full network: accuracy",
     )
-    yield rule(11)
     clean_balanced, clean_fast = (record.find(CLEAN, 0, point).multiply_adds_share for point in POINTS)
     for kind, size in dict.fromkeys((each.kind, each.size) for each in record.results):
         balanced, fast = (record.find(kind, size, point) for point in POINTS)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from bench.publication import DOCS, Publication
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 from training.reporting.record import RecordPart
 
 
@@ -76,16 +76,14 @@ def lines(record: GpuRecord) -> Iterator[str]:
     yield "Conditions: " + ", ".join(f"{name} {value}" for name, value in record.conditions.items()) + "."
     yield f"Faults: {'; '.join(record.faults()) or 'none'}."
     yield ""
-    yield row("logits of", "device", "rows", "largest logit", "largest difference", "labels that differ")
-    yield rule(6)
+    yield header("logits of", "device", "rows", "largest logit", "largest difference", "labels that differ")
     for each in record.stages:
         if each.device == "cpu":
             continue
         figures = f"{each.largest_logit:.3g}", f"{each.largest_difference:.2g}", f"{each.labels_that_differ}"
         yield row(each.network, each.device, f"{each.rows:,}", *figures)
     yield ""
-    yield row("milliseconds of", "device", "rows", "stage 0", "stage 1", "stage 2", "stage 3")
-    yield rule(7)
+    yield header("milliseconds of", "device", "rows", "stage 0", "stage 1", "stage 2", "stage 3")
     for each in record.stages:
         times = [" / ".join(f"{one:.3g}" for one in stage) for stage in each.milliseconds]
         yield row(each.network, each.device, " / ".join(map(str, each.batch_rows)), *times)
@@ -96,8 +94,7 @@ def lines(record: GpuRecord) -> Iterator[str]:
 def _cells(cells: Sequence[LoadCell]) -> Iterator[str]:
     """Yield a table with a column for each device."""
     devices = list(dict.fromkeys(each.device for each in cells))
-    yield row("rows a second", "network", "operating point", "load", *devices)
-    yield rule(4 + len(devices))
+    yield header("rows a second", "network", "operating point", "load", *devices)
     figures: dict[tuple[str, ...], dict[str, str]] = {}
     for each in cells:
         p50 = "" if each.p50_milliseconds is None else f", p50 {each.p50_milliseconds:.2f} ms"

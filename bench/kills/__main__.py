@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.kills.commands import KILLS, arguments, prepare, result, write_inputs
 from bench.kills.points import Point, choose, read_points, start
-from training.reporting.markdown import row, rule
+from training.reporting.markdown import header, row
 
 
 def main() -> int:
@@ -26,8 +26,7 @@ def main() -> int:
     default = ", ".join(f"{name} {kills}" for name, kills in KILLS.items())
     parser.add_argument("--kills", type=int, metavar="N", help=f"kills of each command; default: {default}")
     options = parser.parse_args()
-    print(row("command", "killed", "point", "resumed"))
-    print(rule(4))
+    print(header("command", "killed", "point", "resumed"))
     verdicts = []
     names, output = options.command or list(KILLS), options.output.resolve()
     for name, point, points, verdict in _kill_all(output, names, options.kills):

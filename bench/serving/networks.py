@@ -19,7 +19,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from bench.publication import ROOT
+from bench.publication import RELEASED
 from bench.serving.full_graph import join_stages
 from serving.exits.policy import ExitRule, read_exit, route
 from serving.repository.manifest import Manifest, TensorSpec
@@ -37,7 +37,6 @@ from training.release.exported_stage import ExportedStage
 from training.release.publish import publish, stage_entry
 
 NAMES = ("released", "heavy")
-RELEASED = ROOT / "models" / "fashion-mnist" / "3"
 IMAGES = 1024
 IMAGE_SHAPE = (1, 28, 28)
 IMAGE = TensorSpec(name="image", datatype="UINT8", shape=(-1, *IMAGE_SHAPE))

@@ -5,7 +5,7 @@ from statistics import median
 
 from bench.publication import DOCS, Publication
 from bench.serving.record import OPEN_LOOP, Comparison, NetworkRecord
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 
 
 def lines(comparison: Comparison) -> Iterator[str]:
@@ -49,8 +49,7 @@ def _network(network: NetworkRecord, cores: int) -> Iterator[str]:
 def table(network: NetworkRecord, cores: int) -> Iterator[str]:
     """Yield a line for each load and contender."""
     titles = ["load", "server", "rows/s", "of the limit", "p50 ms", "p99 ms", "server CPU ms/request"]
-    yield row(*titles, "rows/s over baseline")
-    yield rule(len(titles) + 1)
+    yield header(*titles, "rows/s over baseline")
     for load, cells in network.loads.items():
         for number, (contender, cell) in enumerate(cells.items()):
             limit = 1e3 * cores / network.stage_milliseconds(contender.endswith("balanced"))

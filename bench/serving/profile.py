@@ -26,7 +26,7 @@ from serving.engine.observation import Observation
 from serving.engine.queues import StageQueues
 from serving.engine.scheduler import Scheduler
 from serving.frontend import loop, native
-from training.reporting.markdown import row, rule
+from training.reporting.markdown import header, row
 
 STEPS: dict[str, list[tuple[Any, str]]] = {
     "decode and check the message": [(decoding.Decoder, "decode")],
@@ -58,8 +58,7 @@ def main() -> None:
                 result = measure(server, Load(1, 1), network.images, WINDOW_SECONDS)
             columns[front_end] = json.loads(record.read_text())
             columns[front_end]["the round trip, seen by the caller"] = (1e3 * result.p50_milliseconds, 1.0)
-    print(row("step: median microseconds (times a request)", *columns))
-    print(rule(1 + len(columns)))
+    print(header("step: median microseconds (times a request)", *columns))
     for step in columns["native"]:
         cells = [column[step] for column in columns.values()]
         print(row(step, *[f"{microseconds:.0f} ({times:.2f})" for microseconds, times in cells]))

@@ -21,7 +21,8 @@ import grpc
 import numpy as np
 import psutil
 
-from bench.serving.networks import RELEASED, Images, load_images
+from bench.publication import RELEASED
+from bench.serving.networks import Images, load_images
 from bench.serving.servers import free_port, offramp
 from bench.soak.load import ROWS, TIMEOUT_SECONDS, VERSIONS, Caller, mixed_load
 from bench.soak.record import BOUNDS, PUBLICATION, Run, Soak

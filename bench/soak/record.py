@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from bench.publication import DOCS, Publication
 from bench.soak.load import KINDS
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 from training.reporting.record import RecordPart
 
 BOUNDS = {"resident MiB": (0.05, 0.0), "file descriptors": (0.05, 4.0), "threads": (0.0, 2.0)}
@@ -71,15 +71,13 @@ def lines(soak: Soak) -> Iterator[str]:
         f"values in both halves of the time, without the first tenth:"
     )
     yield ""
-    yield row("front end", "", "first half", "second half", "growth", "flat")
-    yield rule(6)
+    yield header("front end", "", "first half", "second half", "growth", "flat")
     for run in soak.runs:
         for measure, (before, after) in run.lowest.items():
             flat = "yes" if run.is_flat(measure) else "**no**"
             yield row(run.front_end, measure, f"{before:g}", f"{after:g}", f"{after / before - 1:+.1%}", flat)
     yield ""
-    yield row("callers", "outcome", *[run.front_end for run in soak.runs])
-    yield rule(2 + len(soak.runs))
+    yield header("callers", "outcome", *[run.front_end for run in soak.runs])
     for name, kind in KINDS.items():
         for outcome in sorted({outcome for run in soak.runs for outcome in run.counts[name]}):
             counts = [f"{run.counts[name].get(outcome, 0):,}" for run in soak.runs]

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.publication import RELEASED
 from bench.serving.full_graph import join_stages
-from bench.serving.networks import HEAVY_EXIT_SHARES, IMAGE_SHAPE, RELEASED, prepare, spread_exits
+from bench.serving.networks import HEAVY_EXIT_SHARES, IMAGE_SHAPE, prepare, spread_exits
 from bench.serving.page import table
 from bench.serving.record import OPEN_LOOP, Load, LoadResult, NetworkRecord, cell
 from bench.serving.servers import offramp
@@ -68,7 +69,7 @@ def test_a_row_costs_each_stage_by_the_share_that_reaches_it(network: NetworkRec
 
 
 def test_the_table_shows_each_contender_beside_the_limit_and_the_baseline(network: NetworkRecord) -> None:
-    _, _, *lines = table(network, cores=2)
+    _, *lines = table(network, cores=2)
 
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [(line[0], line[1], line[3], line[7]) for line in cells] == [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.results import RELEASED
+from bench.publication import RELEASED
 from serving.client import Client
 from serving.repository.manifest import Manifest, OperatingPoint
 from serving.repository.repository import read_version

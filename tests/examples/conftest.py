@@ -2,21 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from bench.results import RELEASED
+from bench.publication import RELEASED
 from examples.server import server
 from serving.client import Client
 from serving.repository.repository import PublishedVersion, read_version
 
-ROOT = Path(__file__).parent.parent.parent
-
 
 @pytest.fixture(scope="module")
 def released() -> PublishedVersion:
-    return read_version(ROOT / RELEASED)
+    return read_version(RELEASED)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from bench.publication import ROOT
 from examples import exits_picture, fashion_mnist_500
 from examples.answers import Answers, ask
 from serving.client import Client
 from serving.repository.repository import PublishedVersion
-from tests.examples.conftest import ROOT
 
 MOST_BYTES = 150_000
 IMAGES = fashion_mnist_500.load()

@@ -13,9 +13,10 @@ def row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def rule(columns: int) -> str:
-    """Return the line below a table header."""
-    return "|" + "---|" * columns
+def header(*titles: str) -> str:
+    """Return the first two lines of a table. A title may contain several columns, separated by bars."""
+    titles_row = row(*titles)
+    return f"{titles_row}\n|" + "---|" * (titles_row.count("|") - 1)
 
 
 @dataclass(frozen=True)

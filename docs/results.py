@@ -1,7 +1,7 @@
 """The results of README, docs/results.md and the model's card, written from the repository's files.
 
-    python -m bench.results
-    python -m bench.results --run runs/fashion-mnist   copies a finished run's record first
+    python -m docs.results
+    python -m docs.results --run runs/fashion-mnist   copies a finished run's record first
 
 The sources are the released version's manifest, its run's record (`docs/released/`), and the study's record
 (`docs/studies/`).
@@ -12,18 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.publication import DOCS, ROOT
+from bench.publication import DOCS, RELEASED, ROOT
 from serving.repository.manifest import MANIFEST_FILE, Manifest, OperatingPoint, read_manifest
 from training.exits.cost import expected_milliseconds
 from training.pipeline.folder import RECORD_FILE, RunFolder, RunRecord
 from training.release import promises
-from training.reporting.markdown import WrittenPart, row, rule
+from training.reporting.markdown import WrittenPart, header, row
 from training.reporting.numerals import percent
 from training.study import answers
 from training.study.page import RECORD_FILE as STUDY_FILE
 from training.study.record import StudyRecord
 
-RELEASED = Path("models") / "fashion-mnist" / "3"
 RUN = DOCS / "released" / "fashion-mnist-3"
 STUDY = DOCS / "studies" / "fashion-mnist"
 PART = WrittenPart("results", "make results")
@@ -40,7 +39,7 @@ class Results:
 
 def main() -> None:
     """Write the results of all pages."""
-    parser = argparse.ArgumentParser(prog="python -m bench.results", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m docs.results", description=__doc__)
     parser.add_argument("--run", type=Path, metavar="DIR", help="the released version's run folder")
     options = parser.parse_args()
     if options.run is not None:
@@ -52,7 +51,7 @@ def main() -> None:
 def copy_record(folder: RunFolder) -> None:
     """Copy a run's record without the paths of the machine that trained."""
     published = _record(folder).published
-    text = (folder.path / RECORD_FILE).read_text().replace(published, RELEASED.as_posix())
+    text = (folder.path / RECORD_FILE).read_text().replace(published, RELEASED.relative_to(ROOT).as_posix())
     RUN.mkdir(parents=True, exist_ok=True)
     (RUN / RECORD_FILE).write_text(text)
 
@@ -67,7 +66,7 @@ def _record(folder: RunFolder) -> RunRecord:
 def read() -> Results:
     """Read the sources from the repository."""
     study = StudyRecord.model_validate_json((STUDY / STUDY_FILE).read_bytes())
-    return Results(read_manifest(ROOT / RELEASED / MANIFEST_FILE), _record(RunFolder(RUN)), study)
+    return Results(read_manifest(RELEASED / MANIFEST_FILE), _record(RunFolder(RUN)), study)
 
 
 def pages(results: Results) -> dict[Path, tuple[str, ...]]:
@@ -76,7 +75,7 @@ def pages(results: Results) -> dict[Path, tuple[str, ...]]:
     return {
         ROOT / "README.md": released,
         DOCS / "results.md": (*released, "", *_study(results.study)),
-        ROOT / RELEASED.parent / "README.md": released,
+        RELEASED.parent / "README.md": released,
     }
 
 
@@ -94,8 +93,7 @@ def _released(results: Results) -> Iterator[str]:
     )
     yield ""
     titles = ["operating point", "accuracy", "differs from the full network", "stop at exit 0, the first"]
-    yield row(*titles, "multiply-adds", "ms for a batch of 1 / of 8")
-    yield rule(6)
+    yield header(*titles, "multiply-adds", "ms for a batch of 1 / of 8")
     for name, point in manifest.operating_points.items():
         yield row(
             f"`{name}`{certified(point)}",

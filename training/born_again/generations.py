@@ -20,6 +20,7 @@ from training.born_again.progress import TrainingProgress
 from training.born_again.promotion import promote
 from training.born_again.reproducible import reproducible
 from training.data.splits import Split
+from training.pipeline import interrupt
 from training.recipe.settings import GenerationsSection
 
 
@@ -131,8 +132,9 @@ def _train(number: int, fit: Fit, checkpoints: CheckpointFolder, progress: Train
     try:
         while len(fit.history) < fit.epochs:
             epoch = fit.run_epoch(progress.step)
-            checkpoints.save_checkpoint(fit.checkpoint())
-            progress.epoch(len(fit.history), epoch)
+            with interrupt.deferred():  # a resumed run would not show this epoch again
+                checkpoints.save_checkpoint(fit.checkpoint())
+                progress.epoch(len(fit.history), epoch)
     finally:
         progress.end()
     last = fit.checkpoint()

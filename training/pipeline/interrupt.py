@@ -55,7 +55,7 @@ def deferred() -> Iterator[None]:
     """Defer interrupts to the end of the block.
 
     Used for imports: some compiled modules turn an interrupt into an ImportError, which looks like a missing
-    module.
+    module. Also used for steps of which both or none must happen.
     """
     _state.raises = False
     try:

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.training.stopped_run import Process, by, run_arguments, start_run, stop_in_training
+from training.born_again.checkpoint import Checkpoint, CheckpointFolder, EpochResult
+from training.born_again.progress import ProgressBar
 from training.pipeline import interrupt
-from training.pipeline.folder import RECIPE_FILE
+from training.pipeline.folder import RECIPE_FILE, RunFolder
+from training.pipeline.from_recipe import train
+from training.recipe.recipe import load_recipe
 
 
 def close_stdin(process: Process) -> None:
@@ -87,6 +91,32 @@ def test_a_second_interrupt_right_after_the_first_is_ignored() -> None:
     interrupt._state.interrupted_at -= interrupt._IGNORED_SECONDS
     with pytest.raises(KeyboardInterrupt):
         interrupt._interrupt(signal.SIGTERM, None)
+
+
+def test_an_epoch_that_was_saved_is_shown_before_the_interrupt(
+    tmp_path: Path, longer_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder, shown = load_recipe(str(longer_recipe)), RunFolder(tmp_path / "run"), list[int]()
+    save = CheckpointFolder.save_checkpoint
+
+    def save_and_interrupt(folder: CheckpointFolder, checkpoint: Checkpoint) -> None:
+        save(folder, checkpoint)
+        signal.raise_signal(signal.SIGTERM)
+
+    class Progress(ProgressBar):
+        def epoch(self, epochs_done: int, epoch: EpochResult) -> None:
+            super().epoch(epochs_done, epoch)
+            shown.append(epochs_done)
+
+    monkeypatch.setattr(CheckpointFolder, "save_checkpoint", save_and_interrupt)
+    interrupt.install_handlers()
+    dataset = recipe.dataset.load()
+    folder.begin(recipe, dataset.digests)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, dataset, folder, Progress(quiet=True))
+
+    assert shown == [1]
 
 
 def test_signals_are_ignored_inside_the_block() -> None:
